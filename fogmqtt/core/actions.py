@@ -1,0 +1,93 @@
+"""What the scheduler tells the world to do: commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SendTile:
+    """Cut, encode and publish; the message may expire after `lease_s` seconds."""
+
+    job: str
+    tile: int
+    attempt: int
+    device: str
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTile:
+    """No longer wanted from this device; best effort."""
+
+    job: str
+    tile: int
+    attempt: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeepResult:
+    """Merge the result that waits at the door: it is the tile's first."""
+
+    job: str
+    tile: int
+    attempt: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropResult:
+    """Forget the result that waits at the door."""
+
+    job: str
+    tile: int
+    attempt: int
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinishJob:
+    """Every tile has its result."""
+
+    job: str
+    makespan_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FailJob:
+    """The job ends without a result; `reason` is the story for the user."""
+
+    job: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportStarved:
+    """No device that could do this job has been there for `waited_s` seconds. Said once a wait."""
+
+    job: str
+    waited_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """The device gets no new tiles for `seconds`; for the log and the dashboard."""
+
+    device: str
+    seconds: float
+    reason: str
+
+
+Action = (
+    SendTile
+    | CancelTile
+    | KeepResult
+    | DropResult
+    | FinishJob
+    | FailJob
+    | ReportStarved
+    | Quarantine
+)

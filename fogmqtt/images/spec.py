@@ -1,0 +1,48 @@
+"""What is known of an image without its pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+#: Pixels: (height, width) or (height, width, channels), row-major; three channels are BGR.
+Image = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Size, channels and dtype; one channel means an array of two dimensions."""
+
+    height: int
+    width: int
+    channels: int = 1
+    dtype: str = "uint8"
+
+    @classmethod
+    def of(cls, image: Image) -> Spec:
+        channels = image.shape[2] if image.ndim == 3 else 1
+        return cls(image.shape[0], image.shape[1], channels, image.dtype.name)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    @property
+    def pixel_bytes(self) -> int:
+        return self.channels * np.dtype(self.dtype).itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod((self.height, self.width, self.pixel_bytes))
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        return self.size if self.channels == 1 else (*self.size, self.channels)
+
+    def __str__(self) -> str:
+        kind = {1: "gray", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
+        return f"{self.width}x{self.height} {kind} {self.dtype}"

@@ -1,0 +1,141 @@
+"""What an operator is: a frozen dataclass whose fields are its parameters on the wire.
+
+One law binds every operator, built in or plugged in: *tiled equals whole, bit for bit*. `whole`
+says what the whole is; a stage of operators run tile by tile and merged must equal it.
+
+| method        | runs                    | sees                                   |
+|---------------|-------------------------|----------------------------------------|
+| output        | both, before any pixel  | the Spec; refuses what it cannot take  |
+| prepare       | gateway, once per job   | the whole image and the job's original |
+| process       | device, per tile        | core + halo, clipped at the border     |
+| process_tile  | device, last of a stage | the same, and where the core is        |
+| merger        | gateway                 | the results, by tile                   |
+| whole         | one machine             | the whole image                        |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+
+from fogmqtt.core.geometry import Rect, Seams, Tile
+from fogmqtt.errors import OperatorError, PipelineError
+from fogmqtt.images.spec import Image, Spec
+
+
+class Merger(Protocol):
+    """Puts results together. `paste` may run on several threads at once for different tiles."""
+
+    def paste(self, tile: Tile, pixels: Image) -> None:
+        """Take one tile's result, of the core's height and width."""
+
+    def finish(self) -> Image:
+        """Return the whole image, after every tile was pasted."""
+
+
+class PasteMerger:
+    """The merger of every operator whose result is right as it comes: cores beside cores."""
+
+    def __init__(self, output: Spec) -> None:
+        self._image: Image = np.empty(output.array_shape, output.dtype)
+
+    def paste(self, tile: Tile, pixels: Image) -> None:
+        self._image[tile.core.slices] = pixels
+
+    def finish(self) -> Image:
+        return self._image
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Base of all operators. Subclasses are frozen dataclasses registered under `name`."""
+
+    #: How it is written in a pipeline.
+    name: ClassVar[str] = ""
+    #: Float arithmetic rounds differently with the column: tiles begin and end at multiples of
+    #: this many pixels. 1 for integer arithmetic, 64 for float (research: exact tiling).
+    align: ClassVar[int] = 1
+    #: False: it needs the image whole and runs on the gateway.
+    tiled: ClassVar[bool] = True
+    #: True: `prepare` looks at the image, so what stands before it must be merged first.
+    begins_stage: ClassVar[bool] = False
+    #: True: `merger` does more than paste, so what stands behind it needs the merged image.
+    ends_stage: ClassVar[bool] = False
+    #: True: per pixel, exact and cheap, with fewer bytes out than in: the gateway runs it while
+    #: it cuts, so that a colour photo for a gray pipeline travels as one channel.
+    narrows: ClassVar[bool] = False
+    #: How results travel; a codec of fogmqtt.images.codec.
+    result_codec: ClassVar[str] = "raw"
+
+    @property
+    def halo(self) -> int:
+        """How many pixels around itself a result pixel depends on. Parameters only."""
+        return 0
+
+    def output(self, spec: Spec) -> Spec:
+        """What comes out for `spec`. Raises OperatorError for what this operator cannot take."""
+        return spec
+
+    def prepare(self, image: Image, original: Image) -> Self:
+        """Learn what only the whole image tells; `original` is what the job came with."""
+        del image, original
+        return self
+
+    def process(self, image: Image) -> Image:
+        """The work: pure, on a tile with its halo as on a whole image; keeps height and width."""
+        raise NotImplementedError
+
+    def process_tile(self, image: Image, core: Rect, seams: Seams) -> Image:
+        """As `process`, for the core alone; `core` is in the tile's own coordinates."""
+        del seams
+        return self.process(image)[core.slices]
+
+    def merger(self, output: Spec, tiles: Sequence[Tile]) -> Merger:
+        """What puts the results of `tiles` together into an image of `output`."""
+        del tiles
+        return PasteMerger(output)
+
+    def whole(self, image: Image) -> Image:
+        """The same on one machine: OpenCV's own answer for the whole image."""
+        return self.process(image)
+
+    def params(self) -> dict[str, Any]:
+        """The parameters that differ from their defaults, as they travel and are written."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.init and getattr(self, field.name) != field.default
+        }
+
+    def __str__(self) -> str:
+        written = (f"{key}={_written(value)}" for key, value in self.params().items())
+        return " ".join((self.name, *written))
+
+    # What subclasses use to check their parameters and images.
+
+    def _need(self, holds: bool, parameter: str, expected: str) -> None:
+        """Raise PipelineError unless `holds`; for __post_init__."""
+        if not holds:
+            value = getattr(self, parameter)
+            raise PipelineError(f"{self.name}: {parameter}={_written(value)}: {expected}")
+
+    def _take(
+        self, spec: Spec, *, dtypes: tuple[str, ...] = (), channels: tuple[int, ...] = ()
+    ) -> None:
+        """Raise OperatorError unless the image is of these dtypes and channel counts."""
+        if dtypes and spec.dtype not in dtypes:
+            hint = "; put 'to8bit' before it" if dtypes == ("uint8",) else ""
+            raise OperatorError(f"{self.name} takes {' or '.join(dtypes)}, not {spec}{hint}")
+        if channels and spec.channels not in channels:
+            hint = "; put 'gray' before it" if channels == (1,) else ""
+            counts = " or ".join(str(count) for count in channels)
+            raise OperatorError(f"{self.name} takes {counts} channel(s), not {spec}{hint}")
+
+
+def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

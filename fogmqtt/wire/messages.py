@@ -1,0 +1,279 @@
+"""Messages as structs, and structs as bytes: MessagePack (`binary`) or JSON (`base64`).
+
+Both encodings have one schema; the first byte tells them apart, so a receiver takes either.
+Pixels are a `memoryview`: in MessagePack they are read in place, in JSON they are base64.
+A message is an object whose `type` names it; unknown fields are ignored, so that a newer peer
+may add some; a missing or mistyped one is a WireError. docs/protocol.md is this file in prose.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union
+
+import msgspec
+import xxhash
+
+from fogmqtt.errors import UnsupportedVersion, WireError
+
+#: The protocol version that we speak: the number in `fog/v1`.
+VERSION = 1
+
+Encoding = Literal["binary", "base64"]
+#: What MQTT 5's content type says of each encoding.
+CONTENT_TYPES: dict[Encoding, str] = {"binary": "application/msgpack", "base64": "application/json"}
+
+#: An id may carry the number of the job's stage: `k3f09c2a.0`.
+Id = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,47}\Z")]
+Index = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
+Attempt = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+#: One side of an image, pixels.
+Extent = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Offset = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+Channels = Annotated[int, msgspec.Meta(ge=1, le=4)]
+Dtype = Literal["uint8", "int8", "uint16", "int16", "int32", "float32", "float64"]
+Text = Annotated[str, msgspec.Meta(max_length=20_000)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    """Base of all messages."""
+
+    v: int = VERSION
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One operator of a stage: its name and its parameters."""
+
+    name: Annotated[str, msgspec.Meta(max_length=64)]
+    params: dict[str, Any] = {}
+
+
+class TileTask(Message, frozen=True, kw_only=True, tag="tile"):
+    """Gateway → device: do these operators on these pixels and answer for the core."""
+
+    job: Id
+    tile: Index
+    attempt: Attempt
+    #: Whom to answer: results go to gateways/<gateway>/results/<device>.
+    gateway: Id
+    stage: list[Call]
+    #: Of the pixels sent: height, width, channels.
+    shape: tuple[Extent, Extent, Channels]
+    dtype: Dtype
+    #: The core inside the pixels sent: top, left, height, width.
+    core: tuple[Offset, Offset, Extent, Extent]
+    #: Which sides of the core are cuts and not the image's border: letters of "tlbr".
+    seams: Annotated[str, msgspec.Meta(pattern=r"^t?l?b?r?\Z")] = ""
+    codec: Annotated[str, msgspec.Meta(max_length=16)] = "raw"
+    #: How to encode the result's pixels.
+    result_codec: Annotated[str, msgspec.Meta(max_length=16)] = "raw"
+    #: Seconds that the gateway waits before it gives the tile to somebody else as well.
+    lease_s: float
+    digest: str = ""
+    pixels: memoryview
+
+
+class Accepted(Message, frozen=True, kw_only=True, tag="accepted"):
+    """Device → gateway: I have it and shall do it."""
+
+    job: Id
+    tile: Index
+    attempt: Attempt
+
+
+class Result(Message, frozen=True, kw_only=True, tag="result"):
+    """Device → gateway: the core's pixels."""
+
+    job: Id
+    tile: Index
+    attempt: Attempt
+    shape: tuple[Extent, Extent, Channels]
+    dtype: Dtype
+    codec: Annotated[str, msgspec.Meta(max_length=16)] = "raw"
+    #: Seconds that the device spent: waiting for a worker, and on the operators themselves.
+    queue_s: float | None = None
+    compute_s: float | None = None
+    digest: str = ""
+    pixels: memoryview
+
+
+class Failure(Message, frozen=True, kw_only=True, tag="failure"):
+    """Device → gateway: it did not work; `traceback` is for the job's story."""
+
+    job: Id
+    tile: Index
+    attempt: Attempt
+    reason: Text
+    traceback: Text = ""
+
+
+class Returned(Message, frozen=True, kw_only=True, tag="returned"):
+    """Device → gateway: take it back, undone: full, draining or stopping."""
+
+    job: Id
+    tile: Index
+    attempt: Attempt
+    reason: Text = ""
+
+
+class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):
+    """Gateway → device: no longer wanted."""
+
+    job: Id
+    tile: Index
+    attempt: Attempt
+    gateway: Id
+
+
+class Drain(Message, frozen=True, kw_only=True, tag="drain"):
+    """Gateway → device: finish what you have, take nothing more, then leave."""
+
+
+class DeviceInfo(Message, frozen=True, kw_only=True, tag="device"):
+    """Device → everybody, retained, and again every few seconds: who I am and how I fare."""
+
+    #: Random, new at each start of the agent.
+    boot: Annotated[str, msgspec.Meta(max_length=64)]
+    #: Counts what was said since `boot`.
+    sequence: Annotated[int, msgspec.Meta(ge=0)]
+    uptime_s: float
+    workers: Annotated[int, msgspec.Meta(ge=1, le=1024)]
+    operators: list[Annotated[str, msgspec.Meta(max_length=64)]]
+    codecs: list[str] = []
+    host: str = ""
+    versions: dict[str, str] = {}
+    draining: bool = False
+    #: Tiles held and done since `boot`.
+    held: int = 0
+    done: int = 0
+    temperature_c: float | None = None
+    load: float | None = None
+
+
+class GatewayInfo(Message, frozen=True, kw_only=True, tag="gateway"):
+    """Gateway → everybody, retained."""
+
+    boot: Annotated[str, msgspec.Meta(max_length=64)]
+    sequence: Annotated[int, msgspec.Meta(ge=0)]
+    uptime_s: float
+    host: str = ""
+    versions: dict[str, str] = {}
+    pipelines: dict[str, str] = {}
+
+
+class JobStatus(Message, frozen=True, kw_only=True, tag="job"):
+    """Gateway → whoever asked, and retained on the job's own topic."""
+
+    job: str
+    state: Literal["accepted", "running", "waiting", "done", "failed"]
+    gateway: str = ""
+    pipeline: str = ""
+    done: int = 0
+    total: int = 0
+    #: Tiles done by each device.
+    devices: dict[str, int] = {}
+    seconds: float | None = None
+    #: Where the result went, on the gateway's disk.
+    file: str | None = None
+    error: str | None = None
+
+
+FromDevice = Accepted | Result | Failure | Returned
+Control = Cancel | Drain
+
+_M = TypeVar("_M", bound=Message)
+_Signed = TypeVar("_Signed", TileTask, Result)
+
+
+class _Envelope(msgspec.Struct):
+    """What every version of the protocol has."""
+
+    v: int = VERSION
+
+
+_pack = msgspec.msgpack.Encoder()
+_write = msgspec.json.Encoder()
+
+
+def encode(message: Message, encoding: Encoding = "binary") -> bytes:
+    """The bytes of a message."""
+    return (_pack if encoding == "binary" else _write).encode(message)
+
+
+class Decoder(Generic[_M]):
+    """Bytes, in either encoding, to a message of the expected types.
+
+    `decode` raises WireError for everything else, and UnsupportedVersion (a WireError) where
+    the bytes say that they are of another version.
+    """
+
+    def __init__(self, *types: type[_M]) -> None:
+        expected = Union[types]  # noqa: UP007: built from values, which `|` cannot spell
+        self._binary: msgspec.msgpack.Decoder[_M] = msgspec.msgpack.Decoder(expected)
+        self._base64: msgspec.json.Decoder[_M] = msgspec.json.Decoder(expected)
+
+    def decode(self, payload: bytes) -> _M:
+        if not payload:
+            raise WireError("an empty message")
+        written = payload[:1] == b"{"
+        try:
+            message = (self._base64 if written else self._binary).decode(payload)
+        except (msgspec.MsgspecError, RecursionError, ValueError) as problem:
+            _check_version(payload, written)
+            raise WireError(f"not a message of ours: {problem}") from None
+        if message.v != VERSION:
+            raise _other_version(message.v)
+        return message
+
+
+def _check_version(payload: bytes, written: bool) -> None:
+    decode = msgspec.json.decode if written else msgspec.msgpack.decode
+    try:
+        version = decode(payload, type=_Envelope).v
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return
+    if version != VERSION:
+        raise _other_version(version)
+
+
+def _other_version(version: int) -> UnsupportedVersion:
+    return UnsupportedVersion(
+        f"a message of protocol version {version}; this is version {VERSION}: update the older side"
+    )
+
+
+def digest(message: TileTask | Result, pixels: memoryview | bytes) -> str:
+    """XXH3-64, in hex, over the header fields that give the pixels their meaning, and the pixels.
+
+    TCP's checksum misses what a bad cable, bad memory or a middlebox changes.
+    """
+    task = message if isinstance(message, TileTask) else None
+    head = "/".join(
+        str(part)
+        for part in (
+            message.job,
+            message.tile,
+            message.attempt,
+            *message.shape,
+            message.dtype,
+            message.codec,
+            *(task.core if task else ()),
+            *((task.seams,) if task else ()),
+        )
+    )
+    state = xxhash.xxh3_64(head.encode())
+    state.update(pixels)
+    return state.hexdigest()
+
+
+def signed(message: _Signed) -> _Signed:
+    """The message with its digest filled in."""
+    return msgspec.structs.replace(message, digest=digest(message, message.pixels))
+
+
+def check_digest(message: TileTask | Result) -> None:
+    """Raise WireError where header or pixels changed on the way."""
+    if digest(message, message.pixels) != message.digest:
+        raise WireError(
+            f"{message.job} tile {message.tile}: the digest does not match; "
+            "header or pixels changed on the way"
+        )
