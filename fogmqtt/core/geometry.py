@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from fogmqtt.errors import PlanError
 
@@ -177,6 +178,6 @@ def _cores(size: tuple[int, int], plan: Size | Grid) -> Iterator[Rect]:
     else:
         rows = [*range(0, height, plan.height), height]
         columns = [*range(0, width, plan.width), width]
-    for top, bottom in zip(rows, rows[1:], strict=False):
-        for left, right in zip(columns, columns[1:], strict=False):
+    for top, bottom in pairwise(rows):
+        for left, right in pairwise(columns):
             yield Rect(top, left, bottom - top, right - left)

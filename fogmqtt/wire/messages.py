@@ -207,7 +207,7 @@ class Decoder(Generic[_M]):
     """
 
     def __init__(self, *types: type[_M]) -> None:
-        expected = Union[types]  # noqa: UP007: built from values, which `|` cannot spell
+        expected: Any = Union.__getitem__(types)
         self._binary: msgspec.msgpack.Decoder[_M] = msgspec.msgpack.Decoder(expected)
         self._base64: msgspec.json.Decoder[_M] = msgspec.json.Decoder(expected)
 
