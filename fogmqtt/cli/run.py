@@ -1,0 +1,145 @@
+"""`fog-gateway run`: one-off jobs with the fleet that is online."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from fogmqtt.cli.common import stop_on_signals
+from fogmqtt.cli.connect import broker_at_hand, connector
+from fogmqtt.cli.progress import Display, display
+from fogmqtt.config import GatewayConfig
+from fogmqtt.core.geometry import TilePlan
+from fogmqtt.errors import JobFailed, UsageError
+from fogmqtt.gateway.jobs import JobRequest, Outcome, Report
+from fogmqtt.gateway.service import Gateway
+from fogmqtt.images import files
+from fogmqtt.operators.pipeline import parse
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line asked for."""
+
+    images: tuple[Path, ...]
+    out: Path
+    pipeline: str
+    tiles: TilePlan
+    post: str = ""
+    verify: bool = False
+    timeout_s: float | None = None
+    report: Path | None = None
+
+
+@dataclass(slots=True)
+class Customer:
+    """Whoever typed the command: shows progress, writes the file, keeps the outcome."""
+
+    out: Path
+    shown: Display
+    outcome: Outcome | None = None
+
+    def progress(self, report: Report) -> None:
+        self.shown.update(report)
+
+    def notice(self, job: str, text: str) -> None:
+        del job
+        self.shown.say(text)
+
+    def deliver(self, outcome: Outcome) -> None:
+        if outcome.image is not None:
+            files.write(self.out, outcome.image)
+
+    def ended(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+
+def run(config: GatewayConfig, options: RunOptions, console: Console) -> list[Outcome]:
+    """Do the jobs; one outcome per image, in their order.
+
+    Raises UsageError before anything is sent, NoBroker where there is none, and JobFailed, after
+    every job ended, where one did not give its result.
+    """
+    outputs = output_paths(options)
+    parse(options.pipeline)  # a typing error needs no broker to be found
+    with broker_at_hand(config):
+        shown = display(console)
+        try:
+            outcomes = do_jobs(config, run_id(config.gateway.id), options, outputs, shown)
+        finally:
+            shown.close()
+    if options.report:
+        write_report(options.report, outcomes)
+    errors = [outcome.error for outcome in outcomes if outcome.error]
+    if errors:
+        raise JobFailed("\n".join(errors))
+    return outcomes
+
+
+def do_jobs(
+    config: GatewayConfig,
+    gateway_id: str,
+    options: RunOptions,
+    outputs: list[Path],
+    shown: Display,
+) -> list[Outcome]:
+    """Run a gateway until the last job ended."""
+    gateway = Gateway(config, gateway_id, connector(config.broker, gateway_id))
+    customers = [Customer(out, shown) for out in outputs]
+    try:
+        for path, customer in zip(options.images, customers, strict=True):
+            gateway.submit(_request(path, customer, options))
+        gateway.give_up(
+            without_broker_s=config.broker.connect_timeout_s, timeout_s=options.timeout_s
+        )
+        gateway.transport.start()
+        with stop_on_signals(gateway.stop):
+            gateway.run(lambda: gateway.conductor.idle)
+    finally:
+        gateway.close()
+    ended = [customer.outcome for customer in customers if customer.outcome]
+    if len(ended) < len(customers):
+        raise KeyboardInterrupt
+    return ended
+
+
+def _request(path: Path, customer: Customer, options: RunOptions) -> JobRequest:
+    return JobRequest(
+        name=path.name,
+        pipeline=options.pipeline,
+        client=customer,
+        path=path,
+        tiles=options.tiles,
+        post=options.post,
+        verify=options.verify,
+    )
+
+
+def run_id(gateway: str) -> str:
+    """An id of its own for a one-off gateway, within the length of an id."""
+    return f"{gateway[:23]}-run-{secrets.token_hex(2)}"
+
+
+def output_paths(options: RunOptions) -> list[Path]:
+    """Where each result goes. Raises UsageError where that cannot be."""
+    out = options.out
+    if len(options.images) > 1 or out.is_dir() or str(out).endswith("/"):
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"-o {out}: several images need a folder, and this is a file")
+        out.mkdir(parents=True, exist_ok=True)
+        return [out / f"{path.stem}.png" for path in options.images]
+    files.check_suffix(out)
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"-o {out}: there is no folder {out.parent}; make it first")
+    return [out]
+
+
+def write_report(path: Path, outcomes: list[Outcome]) -> None:
+    """One object for one image, a list for several."""
+    reports = [outcome.report.as_json() for outcome in outcomes]
+    text = json.dumps(reports[0] if len(reports) == 1 else reports, indent=2)
+    path.write_text(f"{text}\n", encoding="utf-8")

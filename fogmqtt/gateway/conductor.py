@@ -1,0 +1,257 @@
+"""Jobs under way: from request through stages to the outcome. Owner thread only."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from fogmqtt.config import GatewayConfig
+from fogmqtt.core import actions as act
+from fogmqtt.core.events import Event, JobCancelled, JobSubmitted
+from fogmqtt.errors import FogError
+from fogmqtt.gateway import intake, stages
+from fogmqtt.gateway.jobs import Job, JobRequest, Outcome, Report, Share
+from fogmqtt.gateway.loop import Loop, now
+from fogmqtt.images.compare import differing
+from fogmqtt.images.spec import Image
+from fogmqtt.operators.pipeline import whole
+
+log = logging.getLogger(__name__)
+
+#: A client hears of progress at most this often.
+PROGRESS_S = 0.1
+
+T = TypeVar("T")
+
+
+class Conductor:
+    """Owns the jobs. `feed` hands an event to the scheduler.
+
+    `limits` and `workers` are asked when a stage begins; `settled` says whether it may begin
+    yet, since a fleet whose retained topics are still coming in cannot be planned for.
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        loop: Loop,
+        feed: Callable[[Event], None],
+        *,
+        limits: Callable[[], stages.Limits],
+        workers: Callable[[], int],
+        settled: Callable[[], bool],
+    ) -> None:
+        self._config = config
+        self._loop = loop
+        self._feed = feed
+        self._limits = limits
+        self._workers = workers
+        self._settled = settled
+        self._waiting: deque[JobRequest] = deque()
+        self._jobs: dict[str, Job] = {}
+        self._by_key: dict[str, Job] = {}
+        self._unsettled: list[Callable[[], None]] = []
+
+    @property
+    def idle(self) -> bool:
+        return not self._jobs and not self._waiting
+
+    @property
+    def waiting(self) -> int:
+        """Requests that no work was done for yet."""
+        return len(self._waiting)
+
+    def jobs(self) -> tuple[Job, ...]:
+        return tuple(self._jobs.values())
+
+    def job(self, key: str) -> Job | None:
+        """The job whose stage at work goes by this key."""
+        return self._by_key.get(key)
+
+    def submit(self, request: JobRequest) -> None:
+        self._waiting.append(request)
+        self._admit()
+
+    def tick(self) -> None:
+        """Begin the stages that waited for the fleet to be known."""
+        if self._unsettled and self._settled():
+            begin, self._unsettled = self._unsettled, []
+            for stage in begin:
+                stage()
+
+    def cancel_all(self, reason: str) -> None:
+        """End every job without a result."""
+        self._waiting.clear()
+        for job in self.jobs():
+            self.fail(job, reason)
+
+    def fail(self, job: Job, reason: str) -> None:
+        """End a job without a result; no other job is touched."""
+        if job.ending:
+            return
+        if job.key in self._by_key and not job.finished:
+            self._feed(JobCancelled(job.key))
+        self._end(job, Outcome(job.id, job.report, original=job.original, error=reason))
+
+    # What the scheduler decided.
+
+    def keep(self, job: Job, kept: act.KeepResult, pixels: Image) -> None:
+        """Merge a result."""
+        run = job.run
+        if run is None:
+            return
+        tile = run.tiles[kept.tile]
+        job.pasting += 1
+        share = job.report.devices.setdefault(kept.device, Share())
+        share.tiles += 1
+        share.pixels += tile.core.pixels
+        core = tile.core
+        job.report.mosaic.append((kept.device, core.top, core.left, core.height, core.width))
+        self._submit(job, lambda: run.merger.paste(tile, pixels), lambda _: self._pasted(job))
+
+    def finished(self, job: Job) -> None:
+        """Every tile has its result; what is left is to merge."""
+        job.finished = True
+        self._merge_if_pasted(job)
+
+    # The way of a job, step by step.
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._jobs) < self._config.limits.max_jobs:
+            request = self._waiting.popleft()
+            report = Report(request.job, request.name, request.pipeline)
+            job = Job(request, report, started_at=now())
+            self._jobs[job.id] = job
+            self._submit(
+                job,
+                lambda request=request: intake.prepare(request, self._config.limits),
+                lambda prepared, job=job: self._prepared(job, prepared),
+            )
+
+    def _prepared(self, job: Job, prepared: intake.Prepared) -> None:
+        job.operators = prepared.operators
+        job.stages = prepared.stages
+        job.post = prepared.post
+        job.original = prepared.image
+        job.report.pixels = prepared.image.shape[0] * prepared.image.shape[1]
+        for note in prepared.notes:
+            job.request.client.notice(job.id, note)
+        self._next_stage(job, prepared.image)
+
+    def _next_stage(self, job: Job, image: Image) -> None:
+        self._by_key.pop(job.key, None)
+        job.run = None
+        job.position += 1
+        if job.position == len(job.stages):
+            self._submit(job, lambda: self._polish(job, image), lambda out: self._done(job, out))
+        elif not job.stages[job.position].tiled:
+            self._whole_stage(job, image)
+        else:
+            self._unsettled.append(lambda: self._begin(job, image))
+            self.tick()
+
+    def _whole_stage(self, job: Job, image: Image) -> None:
+        stage, original = job.stages[job.position], job.original
+        assert original is not None  # noqa: S101  # set before the first stage
+        self._submit(
+            job,
+            lambda: stages.whole_stage(stage, image, original),
+            lambda done: self._next_stage(job, done),
+        )
+
+    def _begin(self, job: Job, image: Image) -> None:
+        if job.ending or job.original is None:
+            return
+        key, stage, original = job.key, job.stages[job.position], job.original
+        limits, workers = self._limits(), self._workers()
+        self._submit(
+            job,
+            lambda: stages.begin(
+                key,
+                stage,
+                image,
+                original,
+                plan=job.request.tiles,
+                limits=limits,
+                workers=workers,
+            ),
+            lambda run: self._begun(job, run),
+        )
+
+    def _begun(self, job: Job, run: stages.StageRun) -> None:
+        job.run = run
+        job.finished = False
+        job.report.tiles += len(run.tiles)
+        job.report.mosaic.clear()
+        self._by_key[job.key] = job
+        pixels = tuple(tile.outer.pixels for tile in run.tiles)
+        names = frozenset(operator.name for operator in run.operators)
+        self._feed(JobSubmitted(job.key, run.kind, pixels, names))
+        job.request.client.progress(job.report)
+
+    def _pasted(self, job: Job) -> None:
+        job.pasting -= 1
+        job.report.done += 1
+        moment = now()
+        if moment - job.told_at >= PROGRESS_S or job.report.done == job.report.tiles:
+            job.told_at = moment
+            job.report.seconds = moment - job.started_at
+            job.request.client.progress(job.report)
+        self._merge_if_pasted(job)
+
+    def _merge_if_pasted(self, job: Job) -> None:
+        run = job.run
+        if job.finished and job.pasting == 0 and run is not None:
+            self._submit(job, run.merger.finish, lambda image: self._next_stage(job, image))
+
+    def _polish(self, job: Job, image: Image) -> Image:
+        """In the pool: verify, then post-process."""
+        original = job.original
+        assert original is not None  # noqa: S101  # set before the first stage
+        if job.request.verify:
+            job.report.differ = differing(image, whole(job.operators, original, original))
+        return whole(job.post, image, original) if job.post else image
+
+    def _done(self, job: Job, image: Image) -> None:
+        error = None
+        if job.report.differ:
+            error = f"{job.report.differ} of {job.report.pixels} pixels differ from one machine"
+        self._end(job, Outcome(job.id, job.report, image, job.original, error))
+
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        job.ending = True
+        job.report.seconds = now() - job.started_at
+        self._by_key.pop(job.key, None)
+        job.run = None
+        client = job.request.client
+        self._loop.submit(
+            lambda: client.deliver(outcome),
+            lambda _: self._ended(job, outcome),
+            lambda problem: self._ended(job, replace(outcome, error=_told(job, problem))),
+        )
+
+    def _ended(self, job: Job, outcome: Outcome) -> None:
+        del self._jobs[job.id]
+        job.request.client.ended(outcome)
+        self._admit()
+
+    def _submit(self, job: Job, work: Callable[[], T], then: Callable[[T], None]) -> None:
+        """Pool work for a job: what it raises ends the job, and nothing else."""
+
+        def go_on(result: T) -> None:
+            if not job.ending:
+                then(result)
+
+        self._loop.submit(work, go_on, lambda problem: self.fail(job, _told(job, problem)))
+
+
+def _told(job: Job, problem: Exception) -> str:
+    if isinstance(problem, FogError):
+        return str(problem)
+    if isinstance(problem, OSError):
+        return f"{job.request.name}: {problem}"
+    log.error("job %s: unexpected", job.id, exc_info=problem)
+    return f"{job.request.name}: {type(problem).__name__}: {problem}"

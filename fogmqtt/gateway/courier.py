@@ -1,0 +1,230 @@
+"""Tiles out and results in: what the scheduler orders, carried out. Owner thread only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import xxhash
+
+from fogmqtt.config import Wire
+from fogmqtt.core import actions as act
+from fogmqtt.core.events import Event, ResultArrived, TileAccepted, TileFailed, TileReturned
+from fogmqtt.errors import FogError, NotConnected, WireError
+from fogmqtt.gateway import stages
+from fogmqtt.gateway.conductor import Conductor
+from fogmqtt.gateway.jobs import Job
+from fogmqtt.gateway.loop import Loop, now
+from fogmqtt.images.spec import Image
+from fogmqtt.transport.base import Transport
+from fogmqtt.wire.messages import (
+    CONTENT_TYPES,
+    Accepted,
+    Cancel,
+    Decoder,
+    Failure,
+    FromDevice,
+    Result,
+    Returned,
+    encode,
+)
+from fogmqtt.wire.topics import LOCAL, Topics
+
+log = logging.getLogger(__name__)
+
+_Lease = tuple[str, int, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """A valid result at the door: the scheduler has yet to say whether it is wanted."""
+
+    pixels: Image
+    fingerprint: int
+    bytes: int
+
+
+class Courier:
+    """Carries tiles to devices, or to this machine's own cores, and results back."""
+
+    def __init__(
+        self,
+        gateway: str,
+        wire: Wire,
+        topics: Topics,
+        loop: Loop,
+        conductor: Conductor,
+        feed: Callable[[Event], None],
+    ) -> None:
+        self._gateway = gateway
+        self._wire = wire
+        self._topics = topics
+        self._loop = loop
+        self._conductor = conductor
+        self._feed = feed
+        self._decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Returned)
+        self._codec = "raw" if wire.codec == "auto" else wire.codec
+        self._door: dict[_Lease, _Arrived] = {}
+        #: What each tile's kept result looked like, by job key: a later one must be the same.
+        self._kept: dict[str, dict[int, int]] = {}
+        self.transport: Transport | None = None
+
+    def send(self, order: act.SendTile) -> None:
+        """Cut, encode and publish; or do it here."""
+        job = self._conductor.job(order.job)
+        if job is None or job.run is None:
+            return
+        if order.device == LOCAL:
+            self._do_here(job.run, order)
+        else:
+            self._publish(job, job.run, order)
+
+    def cancel(self, order: act.CancelTile) -> None:
+        """Tell a device to stop; best effort."""
+        if order.device == LOCAL or self.transport is None:
+            return
+        cancel = Cancel(
+            job=order.job, tile=order.tile, attempt=order.attempt, gateway=self._gateway
+        )
+        topic = self._topics.device(order.device, "control")
+        try:
+            self.transport.publish(topic, encode(cancel, "base64"), qos=self._wire.qos)
+        except NotConnected:
+            return  # the device will find nobody who wants it
+
+    def keep(self, order: act.KeepResult) -> None:
+        """Merge the result at the door."""
+        arrived = self._door.pop((order.job, order.tile, order.attempt, order.device))
+        job = self._conductor.job(order.job)
+        if job is None:
+            return
+        self._kept.setdefault(order.job, {})[order.tile] = arrived.fingerprint
+        job.report.bytes_back += arrived.bytes
+        self._conductor.keep(job, order, arrived.pixels)
+
+    def drop(self, order: act.DropResult) -> None:
+        """Forget the result at the door; one that differs from the kept one is an incident."""
+        arrived = self._door.pop((order.job, order.tile, order.attempt, order.device))
+        kept = self._kept.get(order.job, {}).get(order.tile)
+        if kept is not None and kept != arrived.fingerprint:
+            log.warning(
+                "%s and the device before it disagree about tile %s/%d: run with --verify, and "
+                "compare their OpenCV builds and memory",
+                order.device,
+                order.job,
+                order.tile,
+            )
+        job = self._conductor.job(order.job)
+        if job is not None:
+            job.report.duplicates += 1
+        log.debug("%s: %s/%d dropped: %s", order.device, order.job, order.tile, order.reason)
+
+    def forget(self, key: str) -> None:
+        """The job is over."""
+        self._kept.pop(key, None)
+
+    def received(self, device: str, payload: bytes) -> None:
+        """A message on our results topic; `device` is the topic's word. Raises WireError."""
+        message = self._decoder.decode(payload)
+        lease = (message.job, message.tile, message.attempt, device)
+        job = self._conductor.job(message.job)
+        if job is None or job.run is None:
+            log.debug("%s answered for %s, which is over", device, message.job)
+            return
+        if message.tile >= len(job.run.tiles):
+            raise WireError(f"{message.job} has {len(job.run.tiles)} tiles, no tile {message.tile}")
+        match message:
+            case Accepted():
+                self._feed(TileAccepted(*lease))
+            case Returned():
+                self._feed(TileReturned(*lease))
+            case Failure(reason=reason, traceback=traceback):
+                log.warning("%s failed at %s/%d: %s", device, message.job, message.tile, reason)
+                log.debug("%s", traceback)
+                self._feed(TileFailed(*lease, reason))
+            case Result():
+                self._check(job.run, message, lease, len(payload))
+
+    def _publish(self, job: Job, run: stages.StageRun, order: act.SendTile) -> None:
+        transport, tile = self.transport, run.tiles[order.tile]
+        if transport is None:
+            return
+
+        def work() -> int:
+            task = stages.task(
+                run,
+                tile,
+                attempt=order.attempt,
+                gateway=self._gateway,
+                lease_s=order.lease_s,
+                wire_codec=self._codec,
+            )
+            payload = encode(task, self._wire.encoding)
+            transport.publish(
+                self._topics.device(order.device, "tiles"),
+                payload,
+                qos=self._wire.qos,
+                expires_s=order.lease_s,
+                content_type=CONTENT_TYPES[self._wire.encoding],
+            )
+            return len(payload)
+
+        def failed(problem: Exception) -> None:
+            # Without a link the transport tells us so itself, and all leases come back.
+            if not isinstance(problem, NotConnected):
+                self._conductor.fail(job, _reason(problem))
+
+        def sent(size: int) -> None:
+            job.report.bytes_out += size
+
+        self._loop.submit(work, sent, failed)
+
+    def _do_here(self, run: stages.StageRun, order: act.SendTile) -> None:
+        lease = (order.job, order.tile, order.attempt, order.device)
+        tile = run.tiles[order.tile]
+
+        def work() -> tuple[_Arrived, float]:
+            began = now()
+            pixels = stages.do_tile(run, tile)
+            return _arrived(pixels, 0), now() - began
+
+        def failed(problem: Exception) -> None:
+            self._feed(TileFailed(*lease, _reason(problem)))
+
+        def done(result: tuple[_Arrived, float]) -> None:
+            self._arrive(lease, result[0], result[1])
+
+        self._feed(TileAccepted(*lease))
+        self._loop.submit(work, done, failed, local=True)
+
+    def _check(self, run: stages.StageRun, result: Result, lease: _Lease, size: int) -> None:
+        tile = run.tiles[result.tile]
+
+        def work() -> _Arrived:
+            return _arrived(stages.result_pixels(run, tile, result), size)
+
+        def failed(problem: Exception) -> None:
+            log.warning("%s: a result that is none: %s", lease[3], problem)
+            self._feed(TileFailed(*lease, _reason(problem)))
+
+        def done(arrived: _Arrived) -> None:
+            self._arrive(lease, arrived, result.compute_s)
+
+        self._loop.submit(work, done, failed)
+
+    def _arrive(self, lease: _Lease, arrived: _Arrived, compute_s: float | None) -> None:
+        if self._conductor.job(lease[0]) is None:
+            return
+        self._door[lease] = arrived
+        self._feed(ResultArrived(*lease, compute_s))
+
+
+def _arrived(pixels: Image, size: int) -> _Arrived:
+    return _Arrived(pixels, xxhash.xxh3_64_intdigest(pixels.data.cast("B")), size)
+
+
+def _reason(problem: Exception) -> str:
+    if isinstance(problem, FogError):
+        return str(problem)
+    return f"{type(problem).__name__}: {problem}"

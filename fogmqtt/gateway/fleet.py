@@ -1,0 +1,73 @@
+"""Devices' retained topics, decoded into events for the scheduler, and a look at who is there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from fogmqtt.core.events import DeviceDraining, DeviceJoined, DeviceLost, Event
+from fogmqtt.core.presence import Introduction, Presence
+from fogmqtt.errors import WireError
+from fogmqtt.wire.messages import Decoder, DeviceInfo
+from fogmqtt.wire.topics import LOCAL, OFFLINE, ONLINE
+
+log = logging.getLogger(__name__)
+
+
+class Fleet:
+    """The devices as their topics tell."""
+
+    def __init__(self, feed: Callable[[Event], None]) -> None:
+        self._feed = feed
+        self._presence = Presence()
+        self._decoder = Decoder(DeviceInfo)
+        #: The newest info of every device that ever introduced itself here.
+        self.infos: dict[str, DeviceInfo] = {}
+
+    def received(self, device: str, leaf: str, payload: bytes, retained: bool, now: float) -> None:
+        """A message on devices/<device>/status or /info. Raises WireError for a strange one."""
+        if device == LOCAL:
+            raise WireError(f"a device calls itself {LOCAL!r}, which names a gateway's own cores")
+        if leaf == "info":
+            self._introduced(device, payload, retained, now)
+        elif payload in (ONLINE, OFFLINE):
+            self._tell(self._presence.status(device, payload == ONLINE, now))
+        elif payload:
+            raise WireError(f"{device} has the status {payload[:40]!r}; expected online or offline")
+
+    def heard(self, device: str, now: float) -> None:
+        self._presence.heard(device, now)
+
+    def tick(self, now: float) -> float | None:
+        """Lose who is silent; returns when to look again."""
+        self._tell(self._presence.silent(now))
+        return self._presence.next_wakeup()
+
+    def broker_lost(self) -> None:
+        self._presence.broker_lost()
+
+    def workers(self) -> int:
+        """Tiles that the devices which are present work on at the same time."""
+        return sum(introduction.workers for introduction in self._presence.present().values())
+
+    def present(self) -> tuple[str, ...]:
+        return tuple(sorted(self._presence.present()))
+
+    def _introduced(self, device: str, payload: bytes, retained: bool, now: float) -> None:
+        info = self._decoder.decode(payload)
+        self.infos[device] = info
+        introduction = Introduction(
+            info.boot, info.workers, frozenset(info.operators), info.draining
+        )
+        self._tell(self._presence.info(device, introduction, retained, now))
+
+    def _tell(self, events: list[Event]) -> None:
+        for event in events:
+            match event:
+                case DeviceJoined(device, workers=workers):
+                    log.info("%s is here, %d worker(s)", device, workers)
+                case DeviceLost(device, reason):
+                    log.warning("%s is lost: %s", device, reason)
+                case DeviceDraining(device):
+                    log.info("%s takes no more tiles", device)
+            self._feed(event)

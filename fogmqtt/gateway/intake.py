@@ -1,0 +1,67 @@
+"""From a request to pixels and a plan of work. Runs in the pool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fogmqtt.config import Limits
+from fogmqtt.errors import ImageError
+from fogmqtt.gateway.jobs import JobRequest
+from fogmqtt.images import files
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators.base import Operator
+from fogmqtt.operators.pipeline import Stage, parse, result, stages
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request, understood."""
+
+    image: Image
+    operators: tuple[Operator, ...]
+    stages: tuple[Stage, ...]
+    post: tuple[Operator, ...]
+    #: What was dropped or converted on the way in, for a person.
+    notes: tuple[str, ...]
+
+
+def prepare(request: JobRequest, limits: Limits) -> Prepared:
+    """Understand the pipelines first, since that is cheap, then read the image.
+
+    Raises ImageError, PipelineError and OperatorError with the image's or the word's name.
+    """
+    operators = parse(request.pipeline)
+    post = parse(request.post) if request.post.strip() else ()
+    image, notes = _pixels(request, limits)
+    spec = Spec.of(image)
+    plan = stages(operators, spec)
+    result(post, plan[-1].result)
+    return Prepared(image, operators, plan, post, notes)
+
+
+def _pixels(request: JobRequest, limits: Limits) -> tuple[Image, tuple[str, ...]]:
+    if request.image is not None:
+        return request.image, ()
+    loaded = files.read(_data(request, limits), request.name, max_pixels=limits.max_pixels)
+    return loaded.image, loaded.notes
+
+
+def _data(request: JobRequest, limits: Limits) -> bytes:
+    if request.data is not None:
+        _check_size(len(request.data), request.name, limits)
+        return request.data
+    if request.path is None:
+        raise ImageError(f"{request.name}: a request without an image")
+    try:
+        _check_size(request.path.stat().st_size, request.name, limits)
+        return request.path.read_bytes()
+    except OSError as problem:
+        raise ImageError(f"{request.path}: {problem.strerror}") from None
+
+
+def _check_size(size: int, name: str, limits: Limits) -> None:
+    if size > limits.max_file_bytes:
+        raise ImageError(
+            f"{name}: {size:,} bytes are over limits.max_file_bytes ({limits.max_file_bytes:,}); "
+            "raise it in the configuration if this is meant"
+        )

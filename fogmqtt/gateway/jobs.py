@@ -1,0 +1,148 @@
+"""What a job is, from the request to the outcome."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from fogmqtt.core.geometry import Auto, TilePlan
+from fogmqtt.gateway.stages import StageRun
+from fogmqtt.images.spec import Image
+from fogmqtt.operators.base import Operator
+from fogmqtt.operators.pipeline import Stage
+
+
+def new_job_id() -> str:
+    """Random, so that a late result of another life of this gateway can never be taken for ours."""
+    return "j" + secrets.token_hex(8)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended: with an image, or with the error that says why not."""
+
+    job: str
+    report: Report
+    image: Image | None = None
+    #: What the job came with, decoded; None where it could not be.
+    original: Image | None = None
+    error: str | None = None
+
+
+class Client(Protocol):
+    """Who asked for a job, and hears how it goes. All but `deliver` run on the owner thread."""
+
+    def progress(self, report: Report) -> None:
+        """Tiles were merged; at most ten times a second."""
+
+    def notice(self, job: str, text: str) -> None:
+        """Something that a person would want to know: no device is there, alpha was dropped."""
+
+    def deliver(self, outcome: Outcome) -> None:
+        """The end. Runs on a pool thread, so it may encode and write. Raises FogError, OSError."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """`deliver` is done; `outcome.error` says if it, or the job, failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """An image, what to do with it, and whom to tell.
+
+    The image is a file (`path`), a file's bytes (`data`), or decoded already (`image`).
+    """
+
+    name: str
+    pipeline: str
+    client: Client
+    path: Path | None = None
+    data: bytes | None = None
+    image: Image | None = None
+    tiles: TilePlan = field(default_factory=Auto)
+    post: str = ""
+    verify: bool = False
+    job: str = field(default_factory=new_job_id)
+
+
+@dataclass(slots=True)
+class Share:
+    """What one device did for a job."""
+
+    tiles: int = 0
+    pixels: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """The figures of one job; the JSON report is these fields."""
+
+    job: str
+    name: str
+    pipeline: str
+    pixels: int = 0
+    seconds: float = 0.0
+    tiles: int = 0
+    done: int = 0
+    devices: dict[str, Share] = field(default_factory=dict)
+    retries: int = 0
+    hedges: int = 0
+    duplicates: int = 0
+    bytes_out: int = 0
+    bytes_back: int = 0
+    #: Pixels that differ from one machine; None unless verified.
+    differ: int | None = None
+    #: Which device did each tile: (device, core's top, left, height, width), of the last stage.
+    mosaic: list[tuple[str, int, int, int, int]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, object]:
+        """The report as `--report` writes it."""
+        return {
+            "job": self.job,
+            "name": self.name,
+            "pipeline": self.pipeline,
+            "pixels": self.pixels,
+            "seconds": round(self.seconds, 4),
+            "tiles": self.tiles,
+            "devices": {
+                device: {"tiles": share.tiles, "pixels": share.pixels}
+                for device, share in sorted(self.devices.items())
+            },
+            "retries": self.retries,
+            "hedges": self.hedges,
+            "duplicates": self.duplicates,
+            "wire_bytes": {"out": self.bytes_out, "back": self.bytes_back},
+            "differ": self.differ,
+        }
+
+
+@dataclass(slots=True)
+class Job:
+    """A job under way; owned by the gateway's thread."""
+
+    request: JobRequest
+    report: Report
+    started_at: float
+    operators: tuple[Operator, ...] = ()
+    post: tuple[Operator, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    original: Image | None = None
+    #: The stage at work, and its tiles where it is a tiled one.
+    position: int = -1
+    run: StageRun | None = None
+    #: Results that the scheduler kept and the pool has not pasted yet.
+    pasting: int = 0
+    finished: bool = False
+    #: The outcome is known and on its way to the client.
+    ending: bool = False
+    told_at: float = 0.0
+
+    @property
+    def id(self) -> str:
+        return self.request.job
+
+    @property
+    def key(self) -> str:
+        """What the scheduler and the wire call the stage at work."""
+        return f"{self.request.job}.{self.position}"

@@ -1,0 +1,259 @@
+"""A serving gateway: where images come from, and where results go."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fogmqtt.core.geometry import TilePlan, parse_tile_plan
+from fogmqtt.errors import FogError, NotConnected, PipelineError
+from fogmqtt.gateway.inbox import DONE, FAILED, LOOK_S, Inbox, free_path
+from fogmqtt.gateway.jobs import JobRequest, Outcome, Report, new_job_id
+from fogmqtt.gateway.loop import now
+from fogmqtt.gateway.service import Connect, Gateway
+from fogmqtt.gateway.spool import Entry, Spool
+from fogmqtt.config import GatewayConfig
+from fogmqtt.images import files
+from fogmqtt.operators import catalog
+from fogmqtt.wire.messages import JobStatus, encode
+from fogmqtt.wire.topics import is_id
+
+log = logging.getLogger(__name__)
+
+#: The reply name of images that came through the inbox folder.
+INBOX_REPLY = "inbox"
+#: Seconds between two progress reports on topics.
+STATUS_S = 1.0
+
+
+class Server:
+    """Serves the submit topic and the inbox folder with one gateway."""
+
+    def __init__(self, config: GatewayConfig, connect: Connect) -> None:
+        self.config = config
+        self._tiles = parse_tile_plan(config.tiles)
+        self.gateway = Gateway(config, config.gateway.id, connect, self._submitted)
+        self._spool = Spool(Path(config.gateway.spool)) if config.gateway.spool else None
+        self._inbox: Inbox | None = None
+        self._look_at = 0.0
+        #: Finished replies that found no link: topic and payload.
+        self.unsent: deque[tuple[str, bytes]] = deque()
+        self.gateway.chores += [self._look, self._send_again]
+
+    def start(self) -> None:
+        """Take up what an earlier life accepted, then open the doors."""
+        if self.config.gateway.inbox:
+            folder = Path(self.config.gateway.inbox)
+            self._spool = self._spool or Spool(folder / ".spool")
+            self._inbox = Inbox(folder, tuple(self.config.pipelines))
+            log.info("watching %s", folder)
+        for entry in self._spool.entries() if self._spool else ():
+            log.info("%s was accepted before and is not delivered: doing it now", entry.name)
+            self._begin(entry, None)
+        self.gateway.transport.start()
+
+    def run(self) -> None:
+        self.gateway.run(lambda: False)
+
+    def close(self) -> None:
+        self.gateway.close()
+
+    # Where images come from.
+
+    def _submitted(self, pipeline: str, reply: str, payload: bytes, retained: bool) -> None:
+        entry = Entry(
+            job=new_job_id(), name=f"submit/{pipeline}/{reply}", pipeline=pipeline, reply=reply
+        )
+        if not is_id(reply):
+            log.warning("submit: %r is no reply name: 1 to 32 of a-z, 0-9, _ and -", reply[:80])
+            return
+        try:
+            self._check(entry, retained)
+            if self._spool:
+                self._spool.accept_bytes(entry, payload)
+        except (FogError, OSError) as problem:
+            log.warning("%s: refused: %s", entry.name, problem)
+            self.reply_status(entry, JobStatus(job=entry.job, state="failed", error=str(problem)))
+            return
+        self._begin(entry, None if self._spool else payload)
+
+    def _check(self, entry: Entry, retained: bool) -> None:
+        if retained:
+            raise PipelineError(
+                "a retained image would be done again at every start; publish it without retain"
+            )
+        if entry.pipeline not in self.config.pipelines:
+            near = catalog.nearest(entry.pipeline, self.config.pipelines)
+            raise PipelineError(f"no pipeline {entry.pipeline!r} in the configuration{near}")
+        if self.gateway.conductor.waiting >= self.config.limits.max_waiting:
+            raise FogError(
+                f"{self.config.limits.max_waiting} images are waiting (limits.max_waiting); try later"
+            )
+
+    def _look(self, moment: float) -> float | None:
+        if self._inbox is None or self._spool is None:
+            return None
+        if moment < self._look_at:
+            return self._look_at
+        self._look_at = moment + LOOK_S
+        room = self.config.limits.max_waiting - self.gateway.conductor.waiting
+        for found in self._inbox.look(moment)[: max(0, room)]:
+            entry = Entry(
+                job=new_job_id(),
+                name=found.path.name,
+                pipeline=found.folder or self.config.pipeline,
+                reply=INBOX_REPLY if self.config.gateway.deliver in ("reply", "both") else "",
+                inbox=str(found.path.parent),
+            )
+            try:
+                self._spool.accept_file(entry, found.path)
+            except OSError as problem:
+                log.warning("inbox: cannot take %s: %s", found.path, problem)
+                continue
+            self._begin(entry, None)
+        return self._look_at
+
+    def _begin(self, entry: Entry, data: bytes | None) -> None:
+        path = self._spool.image(entry.job) if self._spool and data is None else None
+        log.info("%s: accepted as %s", entry.name, entry.job)
+        request = JobRequest(
+            name=entry.name,
+            pipeline=self.config.pipelines.get(entry.pipeline, entry.pipeline),
+            client=_Delivery(self, entry),
+            path=path,
+            data=data,
+            tiles=self._tiles,
+            post=self.config.post,
+            job=entry.job,
+        )
+        self.say(entry, JobStatus(job=entry.job, state="accepted", pipeline=entry.pipeline))
+        self.gateway.submit(request)
+
+    # Where results go.
+
+    def outbox(self, entry: Entry) -> Path | None:
+        """The folder for this result, if it goes to one."""
+        deliver = self.config.gateway.deliver
+        wanted = deliver in ("outbox", "both") or (deliver == "auto" and bool(entry.inbox))
+        return Path(self.config.gateway.outbox) if wanted and self.config.gateway.outbox else None
+
+    def replies(self, entry: Entry) -> bool:
+        """Whether this result is published."""
+        return bool(entry.reply) and self.config.gateway.deliver != "outbox"
+
+    def publish_image(self, entry: Entry, data: bytes) -> None:
+        """Any thread. Raises TooLarge; without a link the image waits for one."""
+        topic = self.gateway.topics.reply(entry.reply, "image")
+        try:
+            self.gateway.transport.publish(topic, data, qos=self.config.wire.qos)
+        except NotConnected:
+            self.unsent.append((topic, data))
+
+    def say(self, entry: Entry, status: JobStatus) -> None:
+        """Tell everybody, on the job's topic, and whoever asked."""
+        self.gateway.voice.job(self.gateway.transport, status, now())
+        self.reply_status(entry, status)
+
+    def reply_status(self, entry: Entry, status: JobStatus) -> None:
+        if not entry.reply:
+            return
+        topic, payload = self.gateway.topics.reply(entry.reply, "status"), encode(status, "base64")
+        try:
+            self.gateway.transport.publish(topic, payload, qos=self.config.wire.qos)
+        except NotConnected:
+            if status.state in ("done", "failed"):
+                self.unsent.append((topic, payload))
+
+    def settle(self, entry: Entry, error: str | None) -> None:
+        """Give the original back to its inbox, with the reason where it failed; forget the job."""
+        if self._spool is None:
+            return
+        try:
+            if entry.inbox:
+                _give_back(self._spool.image(entry.job), entry, error)
+            self._spool.forget(entry.job)
+        except OSError as problem:
+            log.error("%s: cannot put the original back: %s", entry.name, problem)
+
+    def _send_again(self, _moment: float) -> float | None:
+        while self.unsent and self.gateway.connected:
+            topic, payload = self.unsent[0]
+            try:
+                self.gateway.transport.publish(topic, payload, qos=self.config.wire.qos)
+            except NotConnected:
+                break
+            self.unsent.popleft()
+        return None
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """The client of a serving gateway's job: topics and folders."""
+
+    server: Server
+    entry: Entry
+    file: str | None = None
+    said_at: float = field(default=float("-inf"))
+
+    def progress(self, report: Report) -> None:
+        if now() - self.said_at >= STATUS_S:
+            self.said_at = now()
+            self.server.say(self.entry, self._status("running", report))
+
+    def notice(self, job: str, text: str) -> None:
+        log.info("%s: %s", self.entry.name, text)
+        self.server.reply_status(self.entry, JobStatus(job=job, state="waiting", error=text))
+
+    def deliver(self, outcome: Outcome) -> None:
+        if outcome.image is None or outcome.error:
+            return
+        suffix = f".{self.server.config.gateway.format}"
+        data = files.encode_file(outcome.image, suffix)
+        outbox = self.server.outbox(self.entry)
+        if outbox:
+            outbox.mkdir(parents=True, exist_ok=True)
+            stem = (
+                Path(self.entry.name).stem
+                if self.entry.inbox
+                else f"{self.entry.reply}-{outcome.job}"
+            )
+            path = free_path(outbox / f"{stem}{suffix}")
+            files.write_bytes(path, data)
+            self.file = str(path)
+        if self.server.replies(self.entry):
+            self.server.publish_image(self.entry, data)
+
+    def ended(self, outcome: Outcome) -> None:
+        if outcome.error is None:
+            log.info("%s: done in %.2f s", self.entry.name, outcome.report.seconds)
+        else:
+            log.warning("%s: failed: %s", self.entry.name, outcome.error)
+        self.server.settle(self.entry, outcome.error)
+        state = "failed" if outcome.error else "done"
+        self.server.say(self.entry, self._status(state, outcome.report, outcome.error))
+
+    def _status(self, state: str, report: Report, error: str | None = None) -> JobStatus:
+        return JobStatus(
+            job=report.job,
+            state=state,  # type: ignore[arg-type]  # one of JobStatus.state's words
+            gateway=self.server.gateway.id,
+            pipeline=self.entry.pipeline,
+            done=report.done,
+            total=report.tiles,
+            devices={device: share.tiles for device, share in report.devices.items()},
+            seconds=round(report.seconds, 3),
+            file=self.file,
+            error=error,
+        )
+
+
+def _give_back(image: Path, entry: Entry, error: str | None) -> None:
+    folder = Path(entry.inbox) / (FAILED if error else DONE)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = free_path(folder / entry.name)
+    shutil.move(image, path)
+    if error:
+        path.with_name(f"{path.name}.txt").write_text(f"{error}\n", encoding="utf-8")

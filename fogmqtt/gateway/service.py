@@ -1,0 +1,356 @@
+"""The gateway: events in, actions out.
+
+One thread owns everything here, the one inside `run`. The transport's thread and the pool's only
+put things into the inbox, so nothing is locked. Pixels are touched in the pool alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import assert_never
+
+from fogmqtt.config import GatewayConfig
+from fogmqtt.core import actions as act
+from fogmqtt.core.events import (
+    BrokerLost,
+    DeviceDraining,
+    DeviceJoined,
+    Event,
+    Tick,
+)
+from fogmqtt.core.rivals import Rivals
+from fogmqtt.core.scheduler import Scheduler
+from fogmqtt.errors import DuplicateId, NoBroker, NotConnected, WireError
+from fogmqtt.gateway.complaints import Complaints
+from fogmqtt.gateway.conductor import Conductor
+from fogmqtt.gateway.courier import Courier
+from fogmqtt.gateway.fleet import Fleet
+from fogmqtt.gateway.jobs import JobRequest, Report
+from fogmqtt.gateway.loop import Loop, Stop, now
+from fogmqtt.gateway.stages import Limits
+from fogmqtt.gateway.voice import Voice
+from fogmqtt.operators import catalog
+from fogmqtt.transport.base import (
+    Connected,
+    Deliver,
+    Disconnected,
+    Received,
+    Refused,
+    Transport,
+    Will,
+)
+from fogmqtt.wire.topics import LOCAL, Topics, is_id
+
+log = logging.getLogger(__name__)
+
+#: Seconds from the link's begin until the devices' retained topics have come in.
+SETTLE_S = 0.3
+#: Room that we leave below the broker's limit for topic and properties.
+PACKET_ROOM = 1024
+#: What an automatic plan counts on where nobody is there yet.
+WORKERS_UNKNOWN = 4
+
+Connect = Callable[[Deliver, Will], Transport]
+#: (pipeline, reply, payload, retained) of a message on the submit topic.
+Submission = Callable[[str, str, bytes, bool], None]
+
+
+class Gateway:
+    """Cuts, sends, merges and retries.
+
+    Parameters
+    ----------
+    config : the configuration
+    gateway_id : our id on the wire
+    connect : makes the transport, given where it delivers and our last will
+    on_submission : takes what arrives on the submit topic; None: we do not subscribe to it
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        gateway_id: str,
+        connect: Connect,
+        on_submission: Submission | None = None,
+    ) -> None:
+        self.config = config
+        self.id = gateway_id
+        self.topics = Topics(config.wire.prefix)
+        self.loop = Loop()
+        self.voice = Voice(gateway_id, self.topics, config.pipelines)
+        self.scheduler = Scheduler(replace(config.scheduler, starve_s=config.gateway.local_after))
+        self.fleet = Fleet(self.feed)
+        self.conductor = Conductor(
+            config,
+            self.loop,
+            self.feed,
+            limits=self._limits,
+            workers=lambda: self.fleet.workers() or WORKERS_UNKNOWN,
+            settled=self._settled,
+        )
+        self._courier = Courier(
+            gateway_id, config.wire, self.topics, self.loop, self.conductor, self.feed
+        )
+        self._on_submission = on_submission
+        self._started_at = now()
+        self._events: deque[Event] = deque()
+        self._pumping = False
+        self._connected_at: float | None = None
+        self._was_connected = False
+        self._refusal = ""
+        self._packet_bytes: int | None = None
+        self._local = False
+        self._rivals = Rivals(self.voice.boot)
+        self._complaints = Complaints()
+        #: What else is done between two messages: each returns when it wants to be called again.
+        self.chores: list[Callable[[float], float | None]] = []
+        self.transport = connect(self.loop.deliver, self.voice.will)
+        self._courier.transport = self.transport
+
+    def run(self, until: Callable[[], bool]) -> None:
+        """Work until `until` holds or Stop arrives.
+
+        Raises NoBroker where the broker refuses us for good, or does not answer a one-off run
+        in time, and DuplicateId where another gateway is alive under our id.
+        """
+        if self.config.gateway.local == "always":
+            self._join_local("gateway.local is always")
+        self.loop.run(self._handle, self._tick, until)
+
+    def submit(self, request: JobRequest) -> None:
+        """Take a job. Owner thread, or before `run`."""
+        self.conductor.submit(request)
+
+    def give_up(self, *, without_broker_s: float, timeout_s: float | None) -> None:
+        """For one-off runs: raise NoBroker, or fail what is left, when the time is up."""
+        self.chores.append(lambda moment: self._need_broker(moment, without_broker_s))
+        if timeout_s is not None:
+            self.chores.append(lambda moment: self._time_out(moment, timeout_s))
+
+    @property
+    def connected(self) -> bool:
+        return self._connected_at is not None
+
+    def stop(self) -> None:
+        """Leave `run`. Any thread."""
+        self.loop.deliver(Stop())
+
+    def close(self) -> None:
+        """End what is under way, say `offline`, leave nothing behind."""
+        self.conductor.cancel_all("the gateway is stopping")
+        self.voice.leave(self.transport)
+        self.transport.close()
+        self.loop.close()
+
+    def feed(self, event: Event) -> None:
+        """Tell the scheduler, and do what it says; events that this causes wait their turn."""
+        self._events.append(event)
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._events:
+                for action in self.scheduler.handle(self._events.popleft(), now()):
+                    self._perform(action)
+        finally:
+            self._pumping = False
+
+    # What arrives.
+
+    def _handle(self, item: object) -> None:
+        match item:
+            case Received(topic, payload, retained):
+                self._received(topic, payload, retained)
+            case Connected(max_packet_bytes):
+                self._connected(max_packet_bytes)
+            case Disconnected(reason):
+                self._disconnected(reason)
+            case Refused(reason, final):
+                self._refused(reason, final)
+            case _:
+                raise TypeError(f"nobody handles {item!r}")
+
+    def _received(self, topic: str, payload: bytes, retained: bool) -> None:
+        try:
+            self._dispatch(self.topics.levels(topic), payload, retained)
+        except WireError as problem:
+            self._complaints.add(f"{topic[:120]}: {problem}", now())
+
+    def _dispatch(self, levels: tuple[str, ...], payload: bytes, retained: bool) -> None:
+        match levels:
+            case ("devices", device, ("status" | "info") as leaf) if is_id(device):
+                self.fleet.received(device, leaf, payload, retained, now())
+                self._yield_to_devices()
+            case ("gateways", _, "results", device) if is_id(device) and not retained:
+                self.fleet.heard(device, now())
+                self._courier.received(device, payload)
+            case ("gateways", self.id, "info"):
+                self._rival(payload)
+            case ("submit", pipeline, reply) if self._on_submission:
+                self._on_submission(pipeline, reply, payload, retained)
+            case _:
+                raise WireError("nothing that we take" + (" retained" if retained else ""))
+
+    def _connected(self, max_packet_bytes: int | None) -> None:
+        self._packet_bytes = max_packet_bytes
+        self._connected_at = now()
+        self._was_connected = True
+        log.info("%s is online at %s", self.id, self.config.broker.url)
+        try:
+            self.voice.introduce(self.transport, now() - self._started_at)
+        except NotConnected:
+            return  # lost again already; the next Connected comes
+        self._rivals.announced()
+
+    def _disconnected(self, reason: str) -> None:
+        log.warning("lost the broker at %s: %s; trying again", self.config.broker.url, reason)
+        self._connected_at = None
+        self.fleet.broker_lost()
+        self.feed(BrokerLost())
+        if self._local:
+            self._join_local("")
+
+    def _refused(self, reason: str, final: bool) -> None:
+        if final and not self._was_connected:
+            raise NoBroker(reason)
+        self._refusal = reason
+        self._complaints.add(reason, now())
+
+    def _rival(self, payload: bytes) -> None:
+        info = self.voice.read(payload)
+        if info.boot == self.voice.boot:
+            return
+        uptime_s = now() - self._started_at
+        if self._rivals.must_leave(info.boot, info.uptime_s, uptime_s):
+            raise DuplicateId(
+                f"another gateway (host {info.host or 'unknown'}) is already running under the "
+                f"id {self.id!r}; give this one another gateway.id"
+            )
+
+    # What is due.
+
+    def _tick(self) -> float | None:
+        moment = now()
+        wakeup = self.scheduler.next_wakeup()
+        if wakeup is not None and wakeup <= moment:
+            self.feed(Tick())
+        self.conductor.tick()
+        self._complaints.flush(moment)
+        wakeups = [self.scheduler.next_wakeup(), self.fleet.tick(moment), self._settles_at()]
+        wakeups += [chore(moment) for chore in self.chores]
+        return min((wakeup for wakeup in wakeups if wakeup is not None), default=None)
+
+    def _need_broker(self, moment: float, patience_s: float) -> float | None:
+        if self._was_connected:
+            return None
+        if moment - self._started_at < patience_s:
+            return self._started_at + patience_s
+        raise NoBroker(
+            self._refusal
+            or f"no broker answered at {self.config.broker.url} within {patience_s:g} s; "
+            "start one with `mosquitto -c broker/mosquitto.conf`, or set broker.embedded: auto"
+        )
+
+    def _time_out(self, moment: float, timeout_s: float) -> float | None:
+        if moment - self._started_at < timeout_s:
+            return self._started_at + timeout_s
+        for job in self.conductor.jobs():
+            report = job.report
+            self.conductor.fail(
+                job,
+                f"{report.name}: not done after {timeout_s:g} s (--timeout): {report.done} of "
+                f"{report.tiles} tiles; devices online: {', '.join(self.fleet.present()) or 'none'}",
+            )
+        return None
+
+    def _limits(self) -> Limits:
+        """What a message may be now: our limit, or the broker's where that is lower."""
+        limit = self.config.wire.max_message_bytes
+        if self._packet_bytes is not None:
+            limit = min(limit, self._packet_bytes - PACKET_ROOM)
+        return Limits(limit, self.config.wire.encoding)
+
+    def _settles_at(self) -> float | None:
+        if self._connected_at is None:
+            return self._started_at + self.config.gateway.local_after
+        return self._connected_at + SETTLE_S
+
+    def _settled(self) -> bool:
+        settles_at = self._settles_at()
+        return settles_at is not None and now() >= settles_at
+
+    # What the scheduler says.
+
+    def _perform(self, action: act.Action) -> None:
+        match action:
+            case act.SendTile():
+                self._courier.send(action)
+            case act.CancelTile():
+                self._courier.cancel(action)
+            case act.KeepResult():
+                self._courier.keep(action)
+            case act.DropResult():
+                self._courier.drop(action)
+            case act.FinishJob(job):
+                self._finish(job)
+            case act.FailJob(job, reason):
+                self._fail(job, reason)
+            case act.ReportStarved(job, waited_s, reason):
+                self._starved(job, waited_s, reason)
+            case act.Quarantine(device, seconds, reason):
+                log.warning("%s is in quarantine for %.0f s: %s", device, seconds, reason)
+            case _:
+                assert_never(action)
+
+    def _finish(self, key: str) -> None:
+        self._courier.forget(key)
+        job = self.conductor.job(key)
+        if job is not None:
+            self._count(job.report, key)
+            self.conductor.finished(job)
+
+    def _fail(self, key: str, reason: str) -> None:
+        self._courier.forget(key)
+        job = self.conductor.job(key)
+        if job is not None:
+            self._count(job.report, key)
+            job.finished = True  # the scheduler has let go of it
+            self.conductor.fail(job, reason)
+
+    # The gateway's own cores.
+
+    def _starved(self, key: str, waited_s: float, reason: str) -> None:
+        job = self.conductor.job(key)
+        if job is None:
+            return
+        if self.config.gateway.local == "never":
+            text = (
+                f"no device for {waited_s:.0f} s: {reason}; waiting, since gateway.local is never"
+            )
+        else:
+            text = f"no device for {waited_s:.0f} s: {reason}; this gateway does the rest itself"
+            self._join_local(reason)
+        log.warning("%s: %s", job.request.name, text)
+        job.request.client.notice(job.id, text)
+
+    def _count(self, report: Report, key: str) -> None:
+        progress = self.scheduler.progress(key)
+        report.retries += progress.retries
+        report.hedges += progress.hedges
+        self.scheduler.forget(key)
+
+    def _join_local(self, reason: str) -> None:
+        log.debug("the gateway's own cores take tiles: %s", reason)
+        self._local = True
+        names = frozenset(catalog.names())
+        self.feed(DeviceJoined(LOCAL, self.voice.boot, os.cpu_count() or 1, names))
+
+    def _yield_to_devices(self) -> None:
+        """Devices are back: the gateway's own cores finish what they have."""
+        if self._local and self.config.gateway.local == "auto" and self.fleet.present():
+            self._local = False
+            self.feed(DeviceDraining(LOCAL))

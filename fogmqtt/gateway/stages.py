@@ -1,0 +1,161 @@
+"""One stage of a job at work: its pixels, cut, sent, checked and merged. Runs in the pool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fogmqtt.core.geometry import Auto, Grid, Seams, Size, Tile, TilePlan, cut
+from fogmqtt.core.plan import auto_plan, check_plan
+from fogmqtt.errors import WireError
+from fogmqtt.images import codec
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators.base import Merger, Operator
+from fogmqtt.operators.pipeline import Stage, calls, narrow, run_tile, written
+from fogmqtt.wire.messages import Call, Encoding, Result, TileTask, check_digest, signed
+
+#: The planes codec in the worst case: two bits a pixel and what zlib adds to the incompressible.
+PLANES_PIXEL_BYTES = 0.26
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a message may be, header and all."""
+
+    message_bytes: int
+    encoding: Encoding
+
+    @property
+    def pixel_bytes(self) -> int:
+        """The same before base64 makes four bytes of three."""
+        return self.message_bytes if self.encoding == "binary" else self.message_bytes * 3 // 4
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """A stage with the image that enters it, its tiles and what merges them."""
+
+    key: str
+    stage: Stage
+    operators: tuple[Operator, ...]
+    image: Image
+    tiles: tuple[Tile, ...]
+    merger: Merger
+
+    @property
+    def kind(self) -> str:
+        return written(self.operators)
+
+
+def begin(
+    key: str,
+    stage: Stage,
+    image: Image,
+    original: Image,
+    *,
+    plan: TilePlan,
+    limits: Limits,
+    workers: int,
+) -> StageRun:
+    """Prepare a tiled stage: what it must know of the whole image, its tiles, its merger.
+
+    Raises PlanError where the plan is impossible or makes messages that are too large.
+    """
+    first, *others = stage.operators
+    operators = (first.prepare(image, original), *others) if first.begins_stage else stage.operators
+    tiles = _tiles(stage, plan, limits, workers)
+    return StageRun(key, stage, operators, image, tiles, operators[-1].merger(stage.result, tiles))
+
+
+def _tiles(stage: Stage, plan: TilePlan, limits: Limits, workers: int) -> tuple[Tile, ...]:
+    size = stage.source.size
+    sent = stage.sent.pixel_bytes
+    packed = stage.operators[-1].result_codec == "planes"
+    back = PLANES_PIXEL_BYTES if packed else stage.result.pixel_bytes
+    chosen: Size | Grid
+    if isinstance(plan, Auto):
+        chosen = auto_plan(
+            size,
+            sent_pixel_bytes=sent,
+            result_pixel_bytes=back,
+            limit_bytes=limits.pixel_bytes,
+            workers=workers,
+            halo=stage.halo,
+            align=stage.align,
+        )
+    else:
+        chosen = plan
+    tiles = cut(size, chosen, halo=stage.halo, align=stage.align)
+    check_plan(
+        tiles, sent_pixel_bytes=sent, result_pixel_bytes=back, limit_bytes=limits.pixel_bytes
+    )
+    return tiles
+
+
+def whole_stage(stage: Stage, image: Image, original: Image) -> Image:
+    """Run a stage that cannot be tiled, on the gateway."""
+    for operator in stage.operators:
+        image = operator.prepare(image, original).whole(image)
+    return image
+
+
+def cut_tile(run: StageRun, tile: Tile) -> Image:
+    """The pixels that a device gets for a tile: contiguous, narrowed."""
+    return np.ascontiguousarray(narrow(run.stage.narrowing, run.image[tile.outer.slices]))
+
+
+def do_tile(run: StageRun, tile: Tile) -> Image:
+    """The work of a device, done here."""
+    core = tile.core.within(tile.outer)
+    return run_tile(run.operators, cut_tile(run, tile), core, tile.seams)
+
+
+def task(
+    run: StageRun, tile: Tile, *, attempt: int, gateway: str, lease_s: float, wire_codec: str
+) -> TileTask:
+    """The message that asks a device for a tile."""
+    pixels = cut_tile(run, tile)
+    spec = Spec.of(pixels)
+    core = tile.core.within(tile.outer)
+    return signed(
+        TileTask(
+            job=run.key,
+            tile=tile.index,
+            attempt=attempt,
+            gateway=gateway,
+            stage=[Call(name, params) for name, params in calls(run.operators)],
+            shape=(spec.height, spec.width, spec.channels),
+            dtype=spec.dtype,  # type: ignore[arg-type]  # the codec refuses others
+            core=(core.top, core.left, core.height, core.width),
+            seams=letters(tile.seams),
+            codec=wire_codec,
+            result_codec=run.operators[-1].result_codec,
+            lease_s=lease_s,
+            pixels=memoryview(codec.encode(pixels, wire_codec)),
+        )
+    )
+
+
+def letters(seams: Seams) -> str:
+    """Seams as they travel: letters of "tlbr"."""
+    sides = zip("tlbr", (seams.top, seams.left, seams.bottom, seams.right), strict=True)
+    return "".join(letter for letter, cut_here in sides if cut_here)
+
+
+def result_pixels(run: StageRun, tile: Tile, result: Result) -> Image:
+    """The pixels of a result, if it is what this tile must give.
+
+    Raises WireError for a wrong digest, shape or dtype, and for damaged pixels.
+    """
+    check_digest(result)
+    expected = run.stage.result
+    shape = (tile.core.height, tile.core.width, expected.channels)
+    if result.shape != shape or result.dtype != expected.dtype:
+        raise WireError(
+            f"{result.job} tile {tile.index}: a result of {result.shape} {result.dtype}, "
+            f"expected {shape} {expected.dtype}"
+        )
+    if result.codec != run.operators[-1].result_codec:
+        raise WireError(f"{result.job} tile {tile.index}: codec {result.codec!r} was not asked for")
+    return codec.decode(result.pixels, result.codec, result.shape, result.dtype)

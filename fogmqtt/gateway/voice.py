@@ -1,0 +1,87 @@
+"""What a gateway says of itself and its jobs: presence and job status, retained."""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from fogmqtt import __version__
+from fogmqtt.errors import NotConnected
+from fogmqtt.transport.base import Transport, Will
+from fogmqtt.wire.messages import Decoder, GatewayInfo, JobStatus, encode
+from fogmqtt.wire.topics import OFFLINE, ONLINE, Topics
+
+#: Seconds that a job's status stays on its topic after it was last said.
+STATUS_KEPT_S = 600.0
+
+
+class Voice:
+    """Says it through a transport; silent while there is no link."""
+
+    def __init__(self, gateway: str, topics: Topics, pipelines: Mapping[str, str]) -> None:
+        self._gateway = gateway
+        self._topics = topics
+        self._pipelines = dict(pipelines)
+        self._sequence = 0
+        self._decoder = Decoder(GatewayInfo)
+        #: When to clear which job's topic, oldest first: MQTT 3.1.1 knows no expiry.
+        self._spoken: OrderedDict[str, float] = OrderedDict()
+        self.boot = secrets.token_hex(8)
+
+    @property
+    def will(self) -> Will:
+        return Will(self._topics.gateway(self._gateway, "status"), OFFLINE)
+
+    def introduce(self, transport: Transport, uptime_s: float) -> None:
+        """Info first, then `online`: whoever sees us online can read who we are."""
+        self._sequence += 1
+        info = GatewayInfo(
+            boot=self.boot,
+            sequence=self._sequence,
+            uptime_s=uptime_s,
+            host=platform.node(),
+            versions={"fogmqtt": __version__, "python": platform.python_version()},
+            pipelines=self._pipelines,
+        )
+        topic = self._topics.gateway(self._gateway, "info")
+        transport.publish(topic, encode(info, "base64"), retain=True)
+        self._status(transport, ONLINE)
+
+    def leave(self, transport: Transport) -> None:
+        """Say `offline` ourselves: a clean DISCONNECT suppresses the will."""
+        try:
+            self._status(transport, OFFLINE)
+        except NotConnected:
+            return  # the will has said it
+
+    def read(self, payload: bytes) -> GatewayInfo:
+        """What a gateway says of itself. Raises WireError."""
+        return self._decoder.decode(payload)
+
+    def job(self, transport: Transport, status: JobStatus, now: float) -> None:
+        """Say how a job goes, retained, on its own topic; lost without a link."""
+        topic = self._topics.job_status(status.job)
+        try:
+            transport.publish(topic, encode(status, "base64"), retain=True, expires_s=STATUS_KEPT_S)
+        except NotConnected:
+            return  # who asks later sees the next one
+        self._spoken.pop(topic, None)
+        self._spoken[topic] = now + STATUS_KEPT_S
+
+    def tick(self, transport: Transport, now: float) -> float | None:
+        """Clear the topics of jobs that are long over; returns when to look again."""
+        while self._spoken:
+            topic, clear_at = next(iter(self._spoken.items()))
+            if clear_at > now:
+                return clear_at
+            del self._spoken[topic]
+            try:
+                transport.publish(topic, b"", retain=True)
+            except NotConnected:
+                continue  # gone with the broker, or expired there
+        return None
+
+    def _status(self, transport: Transport, status: bytes) -> None:
+        transport.publish(self._topics.gateway(self._gateway, "status"), status, retain=True)
