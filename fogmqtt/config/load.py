@@ -1,0 +1,112 @@
+"""Settings to a checked configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from fogmqtt.config.schema import Broker, DeviceConfig, GatewayConfig, default_pipelines
+from fogmqtt.config.settings import PASSWORD_FILE, Key, Settings, gather, origin_of
+from fogmqtt.core.geometry import parse_tile_plan
+from fogmqtt.errors import ConfigError, UsageError
+from fogmqtt.wire.topics import LOCAL, Topics, check_id
+
+_Config = TypeVar("_Config", GatewayConfig, DeviceConfig)
+
+
+def load_gateway(path: Path | None, environ: Mapping[str, str]) -> GatewayConfig:
+    """The gateway's configuration; without a path, the defaults and the environment.
+
+    Raises ConfigError, which names the file or variable, the key, and what is expected.
+    """
+    settings = gather(GatewayConfig, path, environ)
+    config = _assemble(GatewayConfig, settings)
+    check_id(config.gateway.id, origin_of(settings, "gateway", "id"))
+    for name in config.pipelines:
+        check_id(name, origin_of(settings, "pipelines", name))
+    _check(origin_of(settings, "tiles"), "tiles", parse_tile_plan, config.tiles)
+    _check_listen(config.dashboard.listen, origin_of(settings, "dashboard", "listen"))
+    return config
+
+
+def load_device(path: Path | None, environ: Mapping[str, str]) -> DeviceConfig:
+    """The device's configuration; without a path, the defaults and the environment.
+
+    Raises ConfigError, which names the file or variable, the key, and what is expected.
+    """
+    settings = gather(DeviceConfig, path, environ)
+    config = _assemble(DeviceConfig, settings)
+    origin = origin_of(settings, "device", "id")
+    if config.device.id and check_id(config.device.id, origin) == LOCAL:
+        raise ConfigError(f"{origin}: {LOCAL!r} is the gateway's own; give the device another id")
+    return config
+
+
+def _assemble(schema: type[_Config], settings: Settings) -> _Config:
+    config: _Config = _build(schema, settings)
+    _check(origin_of(settings, "wire", "prefix"), "wire.prefix", Topics, config.wire.prefix)
+    return dataclasses.replace(config, broker=_checked_broker(config.broker, settings))
+
+
+def _build(schema: Any, settings: Settings, above: Key = ()) -> Any:
+    values: dict[str, Any] = {}
+    for name, hint in get_type_hints(schema).items():
+        key = (*above, name)
+        if dataclasses.is_dataclass(hint):
+            values[name] = _build(hint, settings, key)
+        elif hint == dict[str, str]:
+            named = {one[-1]: settings[one].value for one in settings if one[:-1] == key}
+            values[name] = default_pipelines() | named
+        elif key in settings:
+            values[name] = settings[key].value
+    try:
+        return schema(**values)
+    except UsageError as problem:  # Policy has checks of its own and names the field
+        raise ConfigError(_blamed(str(problem), settings)) from None
+
+
+def _blamed(problem: str, settings: Settings) -> str:
+    """An error that names a key, with the place where that key was set."""
+    for key, setting in settings.items():
+        named = f"{': '.join(key)}: "
+        if problem.startswith(named):
+            return f"{setting.origin}: {problem.removeprefix(named)}"
+    return problem
+
+
+def _checked_broker(broker: Broker, settings: Settings) -> Broker:
+    if bool(broker.cert) != bool(broker.key):
+        given, missing = ("cert", "key") if broker.cert else ("key", "cert")
+        origin = origin_of(settings, "broker", given)
+        raise ConfigError(f"{origin}: broker.{missing} is missing; give both or none")
+    if broker.password_file:
+        return dataclasses.replace(broker, password=_read_password(broker, settings))
+    return broker
+
+
+def _read_password(broker: Broker, settings: Settings) -> str:
+    origin = origin_of(settings, *PASSWORD_FILE)
+    try:
+        return Path(broker.password_file).read_text("utf-8").rstrip("\r\n")
+    except OSError as problem:
+        raise ConfigError(f"{origin}: {broker.password_file}: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{origin}: {broker.password_file} is not UTF-8 text") from None
+
+
+def _check_listen(listen: str, origin: str) -> None:
+    if not listen:
+        return
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"{origin}: {listen!r} is not host:port, as in 127.0.0.1:8080")
+
+
+def _check(origin: str, key: str, check: Callable[[str], object], value: str) -> None:
+    """Let another part check the value; its error gets our origin in place of the bare key."""
+    try:
+        check(value)
+    except UsageError as problem:
+        raise ConfigError(f"{origin}: {str(problem).removeprefix(f'{key}: ')}") from None

@@ -1,0 +1,107 @@
+"""What can be configured: frozen values with their defaults, types and limits.
+
+config.yaml says what each key means, with its unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import msgspec
+
+from fogmqtt.core.policy import Policy
+
+When = Literal["auto", "never", "always"]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+_POLICY = Policy()
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """How to reach the broker. `password` is filled from `password_file` where that is given."""
+
+    url: str = "mqtt://127.0.0.1:1883"
+    embedded: When = "auto"
+    protocol: Literal[5, "3.1.1"] = 5
+    username: str = ""
+    password: str = field(default="", repr=False)
+    password_file: str = ""
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    keepalive_s: Annotated[float, msgspec.Meta(ge=1, le=65535)] = 60.0
+    connect_timeout_s: Seconds = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    id: str = "mariem"
+    local: When = "auto"
+    local_after: Annotated[float, msgspec.Meta(ge=0)] = 5.0
+    inbox: str = "inbox"
+    outbox: str = "outbox"
+    spool: str = "spool"
+    deliver: Literal["auto", "outbox", "reply", "both"] = "auto"
+    format: Literal["png", "jpeg", "webp", "bmp", "tiff"] = "png"
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    prefix: str = "fog/v1"
+    encoding: Literal["binary", "base64"] = "binary"
+    qos: Literal[0, 1, 2] = 1
+    max_message_bytes: Annotated[int, msgspec.Meta(ge=4096, le=256_000_000)] = 900_000
+    codec: Literal["auto", "raw", "png"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    max_pixels: Count = 500_000_000
+    max_file_bytes: Count = 256 * 1024 * 1024
+    max_jobs: Count = 4
+    max_waiting: Count = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    listen: str = ""
+
+
+def default_pipelines() -> dict[str, str]:
+    return {"edges": "gray | canny low=50 high=150"}
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """What `fog-gateway` runs with."""
+
+    broker: Broker = Broker()
+    gateway: Gateway = Gateway()
+    wire: Wire = Wire()
+    pipelines: dict[str, str] = field(default_factory=default_pipelines)
+    pipeline: str = "edges"
+    tiles: str = "auto"
+    post: str = ""
+    limits: Limits = Limits()
+    scheduler: Policy = _POLICY
+    dashboard: Dashboard = Dashboard()
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    id: str = ""
+    workers: Literal["auto"] | Annotated[int, msgspec.Meta(ge=1, le=1024)] = "auto"
+    checkin_s: Seconds = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceConfig:
+    """What `fog-device` runs with. Of `wire`, a device uses prefix, qos and encoding."""
+
+    broker: Broker = Broker()
+    wire: Wire = Wire()
+    device: Device = Device()

@@ -1,0 +1,177 @@
+"""Settings: one value each, where it was said, and whether there is such a key at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from fogmqtt.config import values
+from fogmqtt.config.schema import DeviceConfig, GatewayConfig
+from fogmqtt.config.text import read_yaml
+from fogmqtt.errors import ConfigError
+
+PREFIX = "FOGMQTT_"
+
+Key = tuple[str, ...]
+
+#: A figure without limits of its own: no time, count or factor of ours is negative.
+_NOT_NEGATIVE = {
+    int: Annotated[int, msgspec.Meta(ge=0)],
+    float: Annotated[float, msgspec.Meta(ge=0)],
+}
+#: Keys that another key decides.
+_DECIDED_BY: dict[Key, Key] = {("scheduler", "starve_s"): ("gateway", "local_after")}
+_PATHS: tuple[Key, ...] = (
+    ("broker", "password_file"),
+    ("broker", "ca"),
+    ("broker", "cert"),
+    ("broker", "key"),
+    ("gateway", "inbox"),
+    ("gateway", "outbox"),
+    ("gateway", "spool"),
+)
+PASSWORD: Key = ("broker", "password")
+PASSWORD_FILE: Key = ("broker", "password_file")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    value: Any
+    #: How an error names it: `config.yaml: broker.url` or the variable.
+    origin: str
+    #: What a relative path is relative to.
+    folder: Path
+
+
+Settings = dict[Key, Setting]
+
+
+def gather(schema: type, path: Path | None, environ: Mapping[str, str]) -> Settings:
+    keys = dict(_keys(schema))
+    settings: Settings = {}
+    if path is not None:
+        settings = dict(_from_file(read_yaml(path), keys, str(path), path.parent))
+        if PASSWORD in settings and PASSWORD_FILE in settings:
+            raise ConfigError(
+                f"{path}: broker.password and broker.password_file are both set; leave one out"
+            )
+    settings = _overlay(settings, dict(_from_environment(environ, keys)))
+    return settings | _resolved(settings, keys, Path() if path is None else path.parent)
+
+
+def _overlay(below: Settings, above: Settings) -> Settings:
+    """`above` wins; either way to say the password replaces the other."""
+    if PASSWORD in above or PASSWORD_FILE in above:
+        below = {key: below[key] for key in below if key not in (PASSWORD, PASSWORD_FILE)}
+    return below | above
+
+
+def _resolved(settings: Settings, keys: Mapping[Key, Any], folder: Path) -> Settings:
+    """The paths, defaults too, as seen from the folder that they are relative to."""
+    resolved = {}
+    for key in _PATHS:
+        if key not in keys:
+            continue
+        setting = settings.get(key) or Setting(_default(key), ".".join(key), folder)
+        seen = str(setting.folder / Path(setting.value).expanduser()) if setting.value else ""
+        resolved[key] = dataclasses.replace(setting, value=seen)
+    return resolved
+
+
+def _default(key: Key) -> Any:
+    value: Any = GatewayConfig()
+    for name in key:
+        value = getattr(value, name)
+    return value
+
+
+def _keys(schema: type, above: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """Every key of the schema and its type; `*` stands for any name."""
+    for name, hint in get_type_hints(schema, include_extras=True).items():
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            yield from _keys(hint, (*above, name))
+        elif get_origin(hint) is dict:
+            yield (*above, name, "*"), get_args(hint)[1]
+        elif (*above, name) not in _DECIDED_BY:
+            yield (*above, name), _NOT_NEGATIVE.get(hint, hint)
+
+
+def _find(keys: Mapping[Key, Any], key: Key) -> Any:
+    """The type of a key, None where there is no such key."""
+    return keys.get(key) or keys.get((*key[:-1], "*"))
+
+
+def _from_file(
+    section: object, keys: Mapping[Key, Any], file: str, folder: Path, above: Key = ()
+) -> Iterator[tuple[Key, Setting]]:
+    if section is None:  # a section with all its keys commented out
+        return
+    if not isinstance(section, dict):
+        at = f"{file}: {'.'.join(above)}" if above else file
+        raise ConfigError(f"{at}: expected keys with values, got {values.shown(section)}")
+    for name, value in section.items():
+        key = (*above, str(name))
+        origin = f"{file}: {'.'.join(key)}"
+        hint = _find(keys, key)
+        if hint is not None:
+            yield key, Setting(values.convert(value, hint, origin, key), origin, folder)
+        elif _is_section(keys, key):
+            yield from _from_file(value, keys, file, folder, key)
+        else:
+            raise ConfigError(f"{origin}: unknown key; {_nearest(key, keys)}")
+
+
+def _from_environment(
+    environ: Mapping[str, str], keys: Mapping[Key, Any]
+) -> Iterator[tuple[Key, Setting]]:
+    everything = dict(_keys(GatewayConfig)) | dict(_keys(DeviceConfig))
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(PREFIX):
+            continue
+        key = tuple(variable.removeprefix(PREFIX).lower().split("__"))
+        if _find(everything, key) is None:
+            raise ConfigError(f"{variable}: no such setting; {_nearest_variable(key, everything)}")
+        hint = _find(keys, key)
+        if hint is not None:  # else it is the other program's, which may share our environment
+            value = values.convert_text(text, hint, variable, key)
+            yield key, Setting(value, variable, Path())
+
+
+def _is_section(keys: Mapping[Key, Any], key: Key) -> bool:
+    return any(known[: len(key)] == key for known in keys)
+
+
+def _nearest(key: Key, keys: Mapping[Key, Any]) -> str:
+    if key in _DECIDED_BY:
+        return f"{'.'.join(_DECIDED_BY[key])} decides it"
+    above = key[:-1]
+    siblings = {known[len(above)] for known in keys if known[: len(above)] == above} - {"*"}
+    for name in difflib.get_close_matches(key[-1], sorted(siblings), 1):
+        return f"did you mean {'.'.join((*above, name))}?"
+    for known in keys:
+        if known[-1] == key[-1]:
+            return f"did you mean {'.'.join(known)}?"
+    return f"here may stand: {', '.join(sorted(siblings))}"
+
+
+def _nearest_variable(key: Key, keys: Mapping[Key, Any]) -> str:
+    if key in _DECIDED_BY:
+        return f"{_variable(_DECIDED_BY[key])} decides it"
+    known = sorted(_variable(one).replace("*", "NAME") for one in keys)
+    near = difflib.get_close_matches(_variable(key), known, 1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"{PREFIX}BROKER__URL is broker.url, and so on"
+
+
+def _variable(key: Key) -> str:
+    return PREFIX + "__".join(key).upper()
+
+
+def origin_of(settings: Settings, *key: str) -> str:
+    """How an error names a key: where it was set, or where it would be."""
+    return settings[key].origin if key in settings else ".".join(key)

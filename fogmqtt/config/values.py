@@ -1,0 +1,88 @@
+"""One value and its type: conversion, and the words for what was expected."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+
+from fogmqtt.config.text import scalar
+from fogmqtt.errors import ConfigError
+
+
+def convert(value: object, hint: Any, origin: str, key: tuple[str, ...]) -> Any:
+    try:
+        return _typed(value, hint, strict=True)
+    except _Mistyped:
+        raise ConfigError(f"{origin}: {_mismatch(value, hint, key)}") from None
+
+
+def convert_text(text: str, hint: Any, variable: str, key: tuple[str, ...]) -> Any:
+    for value in (text, scalar(text)):
+        with contextlib.suppress(_Mistyped):
+            return _typed(value, hint, strict=False)
+    raise ConfigError(f"{variable}: {_mismatch(text, hint, key)}")
+
+
+class _Mistyped(Exception):
+    """A value is not of the type; the caller knows how to say so."""
+
+
+def _typed(value: object, hint: Any, *, strict: bool) -> Any:
+    if get_origin(hint) is Literal:
+        return _option(value, get_args(hint))
+    if get_origin(hint) is UnionType:
+        for one in get_args(hint):
+            with contextlib.suppress(_Mistyped):
+                return _typed(value, one, strict=strict)
+        raise _Mistyped
+    try:
+        typed = msgspec.convert(value, hint, strict=strict)
+    except msgspec.ValidationError:
+        raise _Mistyped from None
+    if isinstance(typed, float) and not math.isfinite(typed):
+        raise _Mistyped
+    return typed
+
+
+def _option(value: object, options: tuple[object, ...]) -> object:
+    for option in options:
+        if str(value) == str(option):  # so that 5 and "5" are the same protocol
+            return option
+    raise _Mistyped
+
+
+def _mismatch(value: object, hint: Any, key: tuple[str, ...]) -> str:
+    if "password" in key[-1]:
+        return "expected text; put it in quotes (the value is not shown)"
+    quote = "; put it in quotes" if hint is str and not isinstance(value, dict | list) else ""
+    return f"expected {_expected(hint)}, got {shown(value)}{quote}"
+
+
+def _expected(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return _either([str(option) for option in get_args(hint)])
+    if get_origin(hint) is UnionType:
+        return _either([_expected(one) for one in get_args(hint)])
+    kind, *limits = get_args(hint) or (hint,)
+    words = {str: "text", int: "a whole number", float: "a number"}[kind]
+    return " ".join((words, *(_limits(limit) for limit in limits)))
+
+
+def _either(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
+
+
+def _limits(meta: msgspec.Meta) -> str:
+    named = (("over", meta.gt), ("from", meta.ge), ("up to", meta.le))
+    return " ".join(f"{word} {limit}" for word, limit in named if limit is not None)
+
+
+def shown(value: object) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return f"{text[:60]}{'…' if len(text) > 60 else ''} ({type(value).__name__})"
