@@ -1,0 +1,180 @@
+"""Canny edges, tile by tile and yet exact.
+
+Hysteresis follows an edge as far as it runs, so no halo is wide enough. A device decides what
+its tile can decide and answers in three states: 0 is no edge, 255 an edge, and 128 is *open*: a
+candidate that hangs on no strong pixel in this tile, but touches a seam, so that another tile may
+yet make it an edge. The gateway then floods edges across the seams.
+
+Two facts of OpenCV's code carry it: `Canny(low, low)` is exactly the map of candidates and
+`Canny(high, high)` that of strong pixels. And a device must crop to its core before hysteresis,
+because the outermost pixels of a halo hold candidates that the whole image does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from fogmqtt.core.geometry import Rect, Seams, Tile
+from fogmqtt.images.codec import EDGE, OPEN
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators.base import Merger, Operator, PasteMerger
+from fogmqtt.operators.flood import Seed, flood, touching
+
+#: An open pixel that is known to touch a seam.
+_HELD = 129
+
+
+@dataclass(frozen=True)
+class Canny(Operator):
+    """`cv2.Canny`: 255 on edges, 0 elsewhere, of one channel.
+
+    Takes uint8 of 1 or 3 channels; in colour, the channel with the steepest slope decides at
+    each pixel, as in OpenCV, which is not Canny of the gray image. Halo aperture // 2 + 1; the
+    border is OpenCV's own.
+
+    Parameters
+    ----------
+    low, high : float
+        Gradient magnitudes, in either order: an edge begins over the higher and is followed
+        down to the lower.
+    aperture : int
+        Size of the Sobel kernels: 3, 5 or 7.
+    l2 : bool
+        The magnitude is the Euclidean norm instead of |dx| + |dy|.
+    """
+
+    name: ClassVar[str] = "canny"
+    ends_stage: ClassVar[bool] = True
+    result_codec: ClassVar[str] = "planes"
+
+    low: float = 50.0
+    high: float = 150.0
+    aperture: int = 3
+    l2: bool = False
+
+    def __post_init__(self) -> None:
+        self._need(self.aperture in (3, 5, 7), "aperture", "expected 3, 5 or 7")
+        for bound in ("low", "high"):
+            self._need(abs(getattr(self, bound)) <= 1e9, bound, "expected -1e9 to 1e9")
+
+    @property
+    def halo(self) -> int:
+        return self.aperture // 2 + 1
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8",), channels=(1, 3))
+        return replace(spec, channels=1)
+
+    def process(self, image: Image) -> Image:
+        return self._canny(image, self.low, self.high)
+
+    def process_tile(self, image: Image, core: Rect, seams: Seams) -> Image:
+        """The three states of the core's pixels."""
+        states = self._gray(image, core) if image.ndim == 2 else self._colour(image, core)
+        return _drop_settled(states, seams)
+
+    def merger(self, output: Spec, tiles: Sequence[Tile]) -> Merger:
+        return SeamMerger(output, tiles)
+
+    def _canny(self, image: Image, low: float, high: float) -> Image:
+        return cv2.Canny(image, low, high, apertureSize=self.aperture, L2gradient=self.l2)
+
+    def _gray(self, image: Image, core: Rect) -> Image:
+        low, high = sorted((self.low, self.high))
+        scale = 1.0
+        if self.aperture == 7:  # as cv2.Canny does, to stay within 16 bits
+            low, high, scale = low / 16, high / 16, 1 / 16
+        dx, dy = _slopes(image, self.aperture, scale)
+        candidates = cv2.Canny(dx, dy, low, low, L2gradient=self.l2)[core.slices]
+        # Without the slopes of all others, suppression passes exactly the candidates again:
+        # this second call is the hysteresis, and nothing but.
+        dx = cv2.copyTo(dx[core.slices], candidates)
+        dy = cv2.copyTo(dy[core.slices], candidates)
+        edges = cv2.Canny(dx, dy, low, high, L2gradient=self.l2)
+        return _states(candidates, edges)
+
+    def _colour(self, image: Image, core: Rect) -> Image:
+        low, high = sorted((self.low, self.high))
+        candidates = self._canny(image, low, low)[core.slices]
+        strong = self._canny(image, high, high)[core.slices]
+        return _states(candidates, _hysteresis(candidates, strong))
+
+
+def _slopes(image: Image, aperture: int, scale: float) -> tuple[Image, Image]:
+    def slope(x: int, y: int) -> Image:
+        return cv2.Sobel(
+            image,
+            cv2.CV_16S,
+            x,
+            y,
+            ksize=aperture,
+            scale=scale,
+            borderType=cv2.BORDER_REPLICATE,
+        )
+
+    return slope(1, 0), slope(0, 1)
+
+
+def _hysteresis(candidates: Image, strong: Image) -> Image:
+    """The candidates that hang, 8-connected, on a strong one."""
+    count, labels = cv2.connectedComponents(candidates, connectivity=8, ltype=cv2.CV_32S)
+    table = np.zeros(count, np.uint8)
+    table[labels[strong != 0]] = EDGE
+    edges: Image = table[labels]
+    return edges
+
+
+def _states(candidates: Image, edges: Image) -> Image:
+    states: Image = candidates & np.uint8(OPEN)
+    states |= edges
+    return states
+
+
+def _drop_settled(states: Image, seams: Seams) -> Image:
+    """Make open pixels 0 unless they hang on a seam: no other tile can raise the rest."""
+    flood(states, _on_seams(states, seams), OPEN, _HELD)
+    table = np.zeros(256, np.uint8)
+    table[_HELD], table[EDGE] = OPEN, EDGE
+    return cv2.LUT(states, table)
+
+
+def _on_seams(states: Image, seams: Seams) -> Iterator[Seed]:
+    height, width = states.shape
+    for is_seam, row in ((seams.top, 0), (seams.bottom, height - 1)):
+        if is_seam:
+            yield from ((row, int(at)) for at in np.flatnonzero(states[row] == OPEN))
+    for is_seam, column in ((seams.left, 0), (seams.right, width - 1)):
+        if is_seam:
+            yield from ((int(at), column) for at in np.flatnonzero(states[:, column] == OPEN))
+
+
+class SeamMerger(PasteMerger):
+    """Pastes three-state cores, then lets edges run on across the seams."""
+
+    def __init__(self, output: Spec, tiles: Sequence[Tile]) -> None:
+        super().__init__(output)
+        self._rows = sorted({tile.core.top for tile in tiles if tile.core.top > 0})
+        self._columns = sorted({tile.core.left for tile in tiles if tile.core.left > 0})
+
+    def finish(self) -> Image:
+        flood(self._image, list(self._seeds()), OPEN, EDGE)
+        return cv2.threshold(self._image, OPEN, EDGE, cv2.THRESH_BINARY, dst=self._image)[1]
+
+    def _seeds(self) -> Iterator[Seed]:
+        """Open pixels with an edge across a seam; diagonals cross the corners of four tiles."""
+        image = self._image
+        for row in self._rows:
+            for one, other in ((row - 1, row), (row, row - 1)):
+                for at in touching(image[one], image[other], OPEN, EDGE):
+                    yield one, int(at)
+        for column in self._columns:
+            before, after = image[:, column - 1].copy(), image[:, column].copy()
+            for at in touching(before, after, OPEN, EDGE):
+                yield int(at), column - 1
+            for at in touching(after, before, OPEN, EDGE):
+                yield int(at), column

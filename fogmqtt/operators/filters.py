@@ -1,0 +1,121 @@
+"""Smoothing filters. Integer arithmetic throughout, so tiles are exact with the plain halo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fogmqtt.errors import OperatorError
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators.base import Operator
+
+_LARGEST = 255
+
+
+@dataclass(frozen=True)
+class Gaussian(Operator):
+    """`cv2.GaussianBlur(image, (ksize, ksize), sigma)`; the border reflects.
+
+    Takes uint8 or uint16 of any channel count and keeps both. On ARM, OpenCV 5 rounds ksize 15
+    and 21 differently from x86: do not mix devices there.
+
+    Parameters
+    ----------
+    ksize : int
+        Pixels, odd, 1 to 255; 0 derives it from sigma. Halo ksize // 2.
+    sigma : float
+        Pixels, 0 to 31; 0 derives it from ksize.
+    """
+
+    name: ClassVar[str] = "gaussian"
+
+    ksize: int = 5
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        odd = self.ksize % 2 == 1 and 1 <= self.ksize <= _LARGEST
+        self._need(odd or self.ksize == 0, "ksize", "expected an odd number from 1 to 255, or 0")
+        self._need(0 <= self.sigma <= 31, "sigma", "expected 0 to 31 pixels")
+        self._need(bool(self.ksize or self.sigma), "sigma", "ksize=0 needs a sigma over 0")
+
+    @property
+    def halo(self) -> int:
+        # For ksize 0 OpenCV takes 3 sigmas each side for 8 bits and 4 for 16: the wider holds
+        # for both.
+        return (self.ksize or round(8 * self.sigma + 1) | 1) // 2
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8", "uint16"))
+        return spec
+
+    def process(self, image: Image) -> Image:
+        return cv2.GaussianBlur(image, (self.ksize, self.ksize), self.sigma)
+
+
+@dataclass(frozen=True)
+class Blur(Operator):
+    """`cv2.blur(image, (ksize, ksize))`, the mean of a square; the border reflects.
+
+    Takes uint8, or uint16 up to ksize 14 (OpenCV rounds larger ones by their column), of any
+    channel count, and keeps both.
+
+    Parameters
+    ----------
+    ksize : int
+        Pixels, 1 to 255. Halo ksize // 2.
+    """
+
+    name: ClassVar[str] = "blur"
+
+    ksize: int = 5
+
+    def __post_init__(self) -> None:
+        self._need(1 <= self.ksize <= _LARGEST, "ksize", "expected 1 to 255")
+
+    @property
+    def halo(self) -> int:
+        return self.ksize // 2
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8", "uint16"))
+        if spec.dtype == "uint16" and self.ksize > 14:
+            raise OperatorError(f"{self} takes uint16 up to ksize=14 only; put 'to8bit' before it")
+        return spec
+
+    def process(self, image: Image) -> Image:
+        return cv2.blur(image, (self.ksize, self.ksize))
+
+
+@dataclass(frozen=True)
+class Median(Operator):
+    """`cv2.medianBlur(image, ksize)`; the border is repeated.
+
+    Takes uint8, or uint16 up to ksize 5, of 1, 3 or 4 channels, and keeps both.
+
+    Parameters
+    ----------
+    ksize : int
+        Pixels, odd, 3 to 255. Halo ksize // 2.
+    """
+
+    name: ClassVar[str] = "median"
+
+    ksize: int = 5
+
+    def __post_init__(self) -> None:
+        fine = self.ksize % 2 == 1 and 3 <= self.ksize <= _LARGEST
+        self._need(fine, "ksize", "expected an odd number from 3 to 255")
+
+    @property
+    def halo(self) -> int:
+        return self.ksize // 2
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8", "uint16"), channels=(1, 3, 4))
+        if spec.dtype == "uint16" and self.ksize > 5:
+            raise OperatorError(f"{self} takes uint16 up to ksize=5 only; put 'to8bit' before it")
+        return spec
+
+    def process(self, image: Image) -> Image:
+        return cv2.medianBlur(image, self.ksize)

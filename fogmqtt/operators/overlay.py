@@ -1,0 +1,93 @@
+"""A result drawn on the image that the job came with."""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
+
+import numpy as np
+
+from fogmqtt.errors import OperatorError
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators.base import Operator
+from fogmqtt.operators.catalog import nearest
+
+#: Names and their red, green and blue.
+_COLOURS = {
+    "black": "000000",
+    "blue": "0000ff",
+    "cyan": "00ffff",
+    "green": "00ff00",
+    "magenta": "ff00ff",
+    "orange": "ff8000",
+    "red": "ff0000",
+    "white": "ffffff",
+    "yellow": "ffff00",
+}
+_HEX = re.compile(r"#?([0-9a-fA-F]{6})")
+
+
+@dataclass(frozen=True)
+class Overlay(Operator):
+    """The job's original with every non-zero pixel of this image painted on it.
+
+    Takes uint8 of 1 channel and of the original's size, gives uint8 BGR; a gray original becomes
+    BGR and a 16-bit one its high byte. Runs whole, on the gateway.
+
+    Parameters
+    ----------
+    colour : str
+        A name (red, green, blue, cyan, magenta, yellow, orange, black, white) or six hex
+        digits of red, green and blue.
+    opacity : float
+        0 to 1; 1 hides the original under the paint.
+    """
+
+    name: ClassVar[str] = "overlay"
+    tiled: ClassVar[bool] = False
+
+    colour: str = "red"
+    opacity: float = 1.0
+    _original: Image | None = field(init=False, default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        known = self.colour in _COLOURS or _HEX.fullmatch(self.colour) is not None
+        self._need(known, "colour", f"{nearest(self.colour, _COLOURS)}, or write hex as ff8000")
+        self._need(0 <= self.opacity <= 1, "opacity", "expected 0 to 1")
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8",), channels=(1,))
+        return replace(spec, channels=3)
+
+    def prepare(self, image: Image, original: Image) -> Self:
+        """Remember the original. Raises OperatorError if it is of another size."""
+        if image.shape[:2] != original.shape[:2]:
+            raise OperatorError(
+                f"overlay draws {Spec.of(image)} on the original, which is {Spec.of(original)}: "
+                "the pipeline must not change the size before it"
+            )
+        prepared = copy.copy(self)
+        object.__setattr__(prepared, "_original", original)
+        return prepared
+
+    def process(self, image: Image) -> Image:
+        """Raises OperatorError unless `prepare` was called."""
+        if self._original is None:
+            raise OperatorError("overlay was not prepared with the job's original")
+        canvas = _as_bgr(self._original)
+        painted = image != 0
+        paint = np.asarray(self._bgr(), np.float64) * self.opacity
+        canvas[painted] = np.rint(canvas[painted] * (1 - self.opacity) + paint)
+        return canvas
+
+    def _bgr(self) -> bytes:
+        return bytes.fromhex(_COLOURS.get(self.colour, self.colour.removeprefix("#")))[::-1]
+
+
+def _as_bgr(original: Image) -> Image:
+    """A copy of its own, uint8 BGR."""
+    image = original if original.dtype == np.uint8 else (original >> 8).astype(np.uint8)
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image.copy()

@@ -1,0 +1,213 @@
+"""Chains of operators: as text, as the stages that travel, and at work.
+
+    gray | gaussian ksize=5 | canny low=50 high=150
+
+A *stage* is a chain that is done on a tile in one go: the halos of its operators add up, and
+only its last result is merged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import lcm
+from typing import Any
+
+import numpy as np
+
+from fogmqtt.core.geometry import Rect, Seams
+from fogmqtt.errors import OperatorError, PipelineError
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators import catalog
+from fogmqtt.operators.base import Operator
+
+Operators = Sequence[Operator]
+
+_WORD = re.compile(r"[^\s|]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One round trip of tiles, or (`tiled` false) a step of the gateway's own."""
+
+    #: Run by the gateway while it cuts: fewer bytes travel.
+    narrowing: tuple[Operator, ...]
+    #: Run on each tile by a device, or on the whole image by the gateway.
+    operators: tuple[Operator, ...]
+    tiled: bool
+    #: What enters, what is sent, and what comes out.
+    source: Spec
+    sent: Spec
+    result: Spec
+    halo: int
+    align: int
+
+
+def parse(text: str) -> tuple[Operator, ...]:
+    """The operators of a written pipeline.
+
+    Raises PipelineError that names the wrong word and its column, counted from 1.
+    """
+    if not text.strip():
+        raise PipelineError("the pipeline is empty; write for example 'gray | canny'")
+    return tuple(_parse_call(text, start, end) for start, end in _calls(text))
+
+
+def written(operators: Operators) -> str:
+    """The text that `parse` makes these operators from."""
+    return " | ".join(str(operator) for operator in operators)
+
+
+def calls(operators: Operators) -> list[tuple[str, dict[str, Any]]]:
+    """Name and parameters of each operator, as they travel."""
+    return [(operator.name, operator.params()) for operator in operators]
+
+
+def stages(operators: Operators, spec: Spec) -> tuple[Stage, ...]:
+    """How these operators are done on an image of `spec`.
+
+    Raises OperatorError where one of them cannot take what the one before it gives.
+    """
+    found = []
+    for group in _groups(operators):
+        stage = _stage(group, spec)
+        found.append(stage)
+        spec = stage.result
+    return tuple(found)
+
+
+def result(operators: Operators, spec: Spec) -> Spec:
+    """What comes out of the chain. Raises OperatorError like `stages`."""
+    for operator in operators:
+        after = operator.output(spec)
+        if operator.tiled and after.size != spec.size:
+            raise OperatorError(
+                f"{operator.name} makes {after} of {spec}, but runs tile by tile: "
+                "it must keep the size, or set tiled = False"
+            )
+        spec = after
+    return spec
+
+
+def narrow(operators: Operators, pixels: Image) -> Image:
+    """A tile as it is sent: `operators` are a stage's narrowing. Contiguous."""
+    for operator in operators:
+        pixels = operator.process(pixels)
+    return np.ascontiguousarray(pixels)
+
+
+def run_tile(operators: Operators, pixels: Image, core: Rect, seams: Seams) -> Image:
+    """A device's work: the result for the core, contiguous and in memory of its own.
+
+    `core` is in the coordinates of `pixels`. Raises OperatorError for pixels that the operators
+    cannot take or a core outside them.
+    """
+    if not operators:
+        raise OperatorError("a stage without operators")
+    sent = Spec.of(pixels)
+    if not Rect(0, 0, *sent.size).contains(core):
+        raise OperatorError(f"{core} is not within a tile of {sent}")
+    result(operators, sent)
+    image = pixels
+    for operator in operators[:-1]:
+        image = operator.process(image)
+    return _own(operators[-1].process_tile(image, core, seams), pixels)
+
+
+def whole(operators: Operators, image: Image, original: Image) -> Image:
+    """The pipeline on one machine: what tiles must equal. `original` is the job's image."""
+    result(operators, Spec.of(image))
+    done = image
+    for operator in operators:
+        done = operator.prepare(done, original).whole(done)
+    return _own(done, image)
+
+
+def _own(image: Image, source: Image) -> Image:
+    image = np.ascontiguousarray(image)
+    return image.copy() if np.may_share_memory(image, source) else image
+
+
+def _calls(text: str) -> Iterator[tuple[int, int]]:
+    start = 0
+    for part in text.split("|"):
+        yield start, start + len(part)
+        start += len(part) + 1
+
+
+def _parse_call(text: str, start: int, end: int) -> Operator:
+    words = list(_WORD.finditer(text, start, end))
+    if not words:
+        raise PipelineError(f"column {start + 1}: there is no operator between the bars")
+    try:
+        operator = catalog.load(words[0][0])
+    except PipelineError as problem:
+        raise _at(words[0], problem) from None
+    params: dict[str, Any] = {}
+    for word in words[1:]:
+        try:
+            _parse_param(operator, word[0], params)
+        except PipelineError as problem:
+            raise _at(word, problem) from None
+    try:
+        return operator(**params)
+    except PipelineError as problem:
+        raise _at(words[0], problem) from None
+
+
+def _parse_param(operator: type[Operator], word: str, params: dict[str, Any]) -> None:
+    key, equals, value = word.partition("=")
+    if not equals:
+        raise PipelineError(f"{word!r} is no parameter of {operator.name}; write name=value")
+    if key in params:
+        raise PipelineError(f"{operator.name} has {key!r} twice")
+    params[key] = catalog.convert(operator, key, value)
+
+
+def _at(word: re.Match[str], problem: PipelineError) -> PipelineError:
+    return PipelineError(f"column {word.start() + 1}: {problem}")
+
+
+def _groups(operators: Operators) -> list[list[Operator]]:
+    groups: list[list[Operator]] = []
+    for operator in operators:
+        if groups and _fuses(groups[-1][-1], operator):
+            groups[-1].append(operator)
+        else:
+            groups.append([operator])
+    return groups
+
+
+def _fuses(before: Operator, operator: Operator) -> bool:
+    if not before.tiled and not operator.tiled:
+        return True
+    return before.tiled and operator.tiled and not before.ends_stage and not operator.begins_stage
+
+
+def _stage(group: list[Operator], spec: Spec) -> Stage:
+    out = result(group, spec)
+    first = _narrowing(group, spec) if group[0].tiled else 0
+    return Stage(
+        narrowing=tuple(group[:first]),
+        operators=tuple(group[first:]),
+        tiled=group[0].tiled,
+        source=spec,
+        sent=result(group[:first], spec),
+        result=out,
+        halo=sum(operator.halo for operator in group),
+        align=lcm(*(operator.align for operator in group)),
+    )
+
+
+def _narrowing(group: list[Operator], spec: Spec) -> int:
+    """How many of the first operators the gateway runs: up to the last that saves bytes."""
+    count = 0
+    for index, operator in enumerate(group[:-1], 1):
+        if not operator.narrows:
+            break
+        after = operator.output(spec)
+        if after.pixel_bytes < spec.pixel_bytes:
+            count = index
+        spec = after
+    return count
