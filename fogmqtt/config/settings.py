@@ -57,7 +57,7 @@ def gather(schema: type, path: Path | None, environ: Mapping[str, str]) -> Setti
     settings: Settings = {}
     if path is not None:
         settings = dict(_from_file(read_yaml(path), keys, str(path), path.parent))
-        if PASSWORD in settings and PASSWORD_FILE in settings:
+        if all(key in settings and settings[key].value for key in (PASSWORD, PASSWORD_FILE)):
             raise ConfigError(
                 f"{path}: broker.password and broker.password_file are both set; leave one out"
             )
@@ -79,7 +79,7 @@ def _resolved(settings: Settings, keys: Mapping[Key, Any], folder: Path) -> Sett
         if key not in keys:
             continue
         setting = settings.get(key) or Setting(_default(key), ".".join(key), folder)
-        seen = str(setting.folder / Path(setting.value).expanduser()) if setting.value else ""
+        seen = str(setting.folder / setting.value) if setting.value else ""
         resolved[key] = dataclasses.replace(setting, value=seen)
     return resolved
 
@@ -163,13 +163,14 @@ def _nearest(key: Key, keys: Mapping[Key, Any]) -> str:
 def _nearest_variable(key: Key, keys: Mapping[Key, Any]) -> str:
     if key in _DECIDED_BY:
         return f"{_variable(_DECIDED_BY[key])} decides it"
-    known = sorted(_variable(one).replace("*", "NAME") for one in keys)
-    near = difflib.get_close_matches(_variable(key), known, 1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"{PREFIX}BROKER__URL is broker.url, and so on"
+    known = {"__".join(one).replace("*", "name"): _variable(one) for one in keys}
+    for near in difflib.get_close_matches("__".join(key), sorted(known), 1):
+        return f"did you mean {known[near]}?"
+    return f"{PREFIX}BROKER__URL is broker.url, and so on"
 
 
 def _variable(key: Key) -> str:
-    return PREFIX + "__".join(key).upper()
+    return (PREFIX + "__".join(key)).upper().replace("*", "NAME")
 
 
 def origin_of(settings: Settings, *key: str) -> str:

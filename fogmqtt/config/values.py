@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
@@ -34,7 +33,7 @@ class _Mistyped(Exception):
 def _typed(value: object, hint: Any, *, strict: bool) -> Any:
     if get_origin(hint) is Literal:
         return _option(value, get_args(hint))
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) is Union:
         for one in get_args(hint):
             with contextlib.suppress(_Mistyped):
                 return _typed(value, one, strict=strict)
@@ -65,7 +64,7 @@ def _mismatch(value: object, hint: Any, key: tuple[str, ...]) -> str:
 def _expected(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return _either([str(option) for option in get_args(hint)])
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) is Union:
         return _either([_expected(one) for one in get_args(hint)])
     kind, *limits = get_args(hint) or (hint,)
     words = {str: "text", int: "a whole number", float: "a number"}[kind]
