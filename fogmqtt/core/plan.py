@@ -23,7 +23,7 @@ TILES_PER_WORKER = 3
 #: Under this core, the messages around a tile cost more than the work in it, pixels.
 WORTHWHILE_PIXELS = 65_536
 #: A small image is cut below that, down to here, if every worker then has a tile.
-SMALLEST_PIXELS = 4_096
+SMALLEST_PIXELS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
