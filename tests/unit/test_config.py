@@ -1,0 +1,335 @@
+"""Where settings come from, and what a wrong one is told."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fogmqtt.config import DeviceConfig, GatewayConfig, load_device, load_gateway
+from fogmqtt.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="fog.yaml"):
+        path = tmp_path / name
+        path.write_text(text, "utf-8")
+        return path
+
+    return write
+
+
+def refusal(load, path, environ=None):
+    with pytest.raises(ConfigError) as refused:
+        load(path, environ or {})
+    return str(refused.value)
+
+
+# Where settings come from
+
+
+def test_without_a_file_the_defaults_stand():
+    assert load_gateway(None, {}) == GatewayConfig()
+    assert load_device(None, {}) == DeviceConfig()
+
+
+def test_an_empty_file_changes_only_what_paths_are_relative_to(write):
+    config = load_gateway(write(""), {})
+    assert dataclasses.replace(config, gateway=GatewayConfig().gateway) == GatewayConfig()
+
+
+def test_a_section_with_every_key_commented_out_is_an_empty_one(write):
+    assert load_gateway(write("broker:\n  # url: x\n"), {}).broker == GatewayConfig().broker
+
+
+def test_the_file_wins_over_the_default_and_the_environment_over_the_file(write):
+    path = write("wire: {qos: 2, encoding: base64}")
+    config = load_gateway(path, {"FOGMQTT_WIRE__QOS": "0"})
+    assert (config.wire.qos, config.wire.encoding) == (0, "base64")
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(write):
+    assert load_gateway(write("\ufeffpost: invert"), {}).post == "invert"
+
+
+@pytest.mark.parametrize("written", ["3.1.1", "'3.1.1'"])
+def test_the_older_protocol_is_a_text(write, written):
+    assert load_gateway(write(f"broker: {{protocol: {written}}}"), {}).broker.protocol == "3.1.1"
+
+
+@pytest.mark.parametrize("written", ["5", "'5'"])
+def test_the_newer_protocol_is_a_figure_quoted_or_not(write, written):
+    assert load_gateway(write(f"broker: {{protocol: {written}}}"), {}).broker.protocol == 5
+
+
+def test_pipelines_of_the_file_and_the_environment_come_beside_the_one_that_is_there(write):
+    path = write("pipelines: {soft: gaussian ksize=5}")
+    config = load_gateway(path, {"FOGMQTT_PIPELINES__DARK": "invert"})
+    assert set(config.pipelines) == {"edges", "soft", "dark"}
+
+
+def test_a_shipped_pipeline_can_be_replaced(write):
+    config = load_gateway(write("pipelines: {edges: gray | canny low=1 high=2}"), {})
+    assert config.pipelines == {"edges": "gray | canny low=1 high=2"}
+
+
+def test_the_scheduler_is_configured_like_everything_else(write):
+    config = load_gateway(write("scheduler: {max_failures: 2, lease_factor: 3}"), {})
+    assert (config.scheduler.max_failures, config.scheduler.lease_factor) == (2, 3.0)
+
+
+def test_a_device_takes_its_id_and_workers(write):
+    config = load_device(write("device: {id: eya, workers: 3}"), {})
+    assert (config.device.id, config.device.workers) == ("eya", 3)
+
+
+# The environment
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "section", "key", "value"),
+    [
+        ("FOGMQTT_BROKER__URL", "mqtt://eya:1884", "broker", "url", "mqtt://eya:1884"),
+        ("FOGMQTT_BROKER__USERNAME", "007", "broker", "username", "007"),
+        ("FOGMQTT_BROKER__PASSWORD", "true", "broker", "password", "true"),
+        ("FOGMQTT_BROKER__KEEPALIVE_S", "90", "broker", "keepalive_s", 90.0),
+        ("FOGMQTT_BROKER__PROTOCOL", "5", "broker", "protocol", 5),
+        ("FOGMQTT_WIRE__QOS", "2", "wire", "qos", 2),
+        ("FOGMQTT_WIRE__MAX_MESSAGE_BYTES", "500_000", "wire", "max_message_bytes", 500_000),
+        ("FOGMQTT_GATEWAY__INBOX", "", "gateway", "inbox", ""),
+    ],
+)
+def test_a_variable_is_read_as_what_its_key_needs(variable, text, section, key, value):
+    config = load_gateway(None, {variable: text})
+    assert getattr(getattr(config, section), key) == value
+
+
+def test_a_key_outside_every_section_has_a_variable_too():
+    assert load_gateway(None, {"FOGMQTT_TILES": "grid 3x1"}).tiles == "grid 3x1"
+
+
+@pytest.mark.parametrize("text", ["auto", "4"])
+def test_workers_are_auto_or_a_count(text):
+    config = load_device(None, {"FOGMQTT_DEVICE__WORKERS": text})
+    assert str(config.device.workers) == text
+
+
+def test_variables_of_others_are_none_of_our_business():
+    assert load_gateway(None, {"PATH": "/bin", "FOGGY": "1"}) == GatewayConfig()
+
+
+def test_the_variables_of_both_programs_may_share_one_environment():
+    environ = {"FOGMQTT_DEVICE__ID": "eya", "FOGMQTT_GATEWAY__ID": "mariem"}
+    assert load_gateway(None, environ).gateway.id == "mariem"
+    assert load_device(None, environ).device.id == "eya"
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("FOGMQTT_BROKER__URLL", "did you mean FOGMQTT_BROKER__URL?"),
+        ("FOGMQTT_BROKER_URL", "did you mean FOGMQTT_BROKER__URL?"),
+        ("FOGMQTT_SCHEDULER__STARVE_S", "FOGMQTT_GATEWAY__LOCAL_AFTER decides it"),
+        ("FOGMQTT_QQQQQ", "FOGMQTT_BROKER__URL is broker.url, and so on"),
+    ],
+)
+@pytest.mark.parametrize("load", [load_gateway, load_device])
+def test_an_unknown_variable_is_named_with_the_nearest(load, variable, hint):
+    assert refusal(load, None, {variable: "1"}) == f"{variable}: no such setting; {hint}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "expected"),
+    [
+        ("FOGMQTT_WIRE__QOS", "3", "expected 0, 1 or 2, got '3' (str)"),
+        ("FOGMQTT_WIRE__QOS", "[", "expected 0, 1 or 2, got '[' (str)"),
+        ("FOGMQTT_BROKER__KEEPALIVE_S", "nan", "expected a number from 1 up to 65535, got 'nan'"),
+        ("FOGMQTT_LIMITS__MAX_JOBS", "", "expected a whole number from 1, got ''"),
+    ],
+)
+def test_a_mistyped_variable_is_named_with_what_is_expected(variable, text, expected):
+    assert refusal(load_gateway, None, {variable: text}).startswith(f"{variable}: {expected}")
+
+
+# Paths and secrets
+
+
+def test_paths_of_a_file_are_relative_to_its_folder(write, tmp_path):
+    config = load_gateway(write("gateway: {inbox: in, spool: /var/spool/fog}"), {})
+    assert config.gateway.inbox == str(tmp_path / "in")
+    assert config.gateway.outbox == str(tmp_path / "outbox")
+    assert config.gateway.spool == "/var/spool/fog"
+
+
+def test_paths_of_the_environment_are_relative_to_the_working_directory(write):
+    config = load_gateway(write(""), {"FOGMQTT_GATEWAY__INBOX": "in"})
+    assert config.gateway.inbox == "in"
+
+
+def test_an_empty_path_turns_the_folder_off(write):
+    assert load_gateway(write("gateway: {inbox: ''}"), {}).gateway.inbox == ""
+
+
+def test_a_password_file_is_read_without_its_last_line_break(write, tmp_path):
+    write("se cret \n", "secret")
+    config = load_device(write("broker: {password_file: secret}"), {})
+    assert config.broker.password == "se cret "
+    assert config.broker.password_file == str(tmp_path / "secret")
+
+
+def test_a_password_of_the_environment_replaces_the_files_password_file(write):
+    path = write("broker: {password_file: nowhere}")
+    assert load_device(path, {"FOGMQTT_BROKER__PASSWORD": "x"}).broker.password == "x"
+
+
+def test_a_password_file_that_is_missing_is_named(write, tmp_path):
+    path = write("broker: {password_file: nowhere}")
+    message = refusal(load_device, path)
+    assert message == (
+        f"{path}: broker.password_file: {tmp_path / 'nowhere'}: No such file or directory"
+    )
+
+
+def test_a_password_file_that_is_no_text_is_named(write, tmp_path):
+    (tmp_path / "secret").write_bytes(b"\xff\xfe")
+    assert "is not UTF-8 text" in refusal(load_device, write("broker: {password_file: secret}"))
+
+
+def test_two_passwords_are_one_too_many(write):
+    path = write("broker: {password: a, password_file: b}")
+    assert "both set; leave one out" in refusal(load_gateway, path)
+
+
+def test_a_password_never_shows(write):
+    assert "hunter2" not in repr(load_gateway(write("broker: {password: hunter2}"), {}))
+    assert "90210" not in refusal(load_gateway, write("broker: {password: 90210}"))
+
+
+# What a wrong file is told
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("broker: {prot: 5}", "broker.prot: unknown key; did you mean broker.protocol?"),
+        ("brokr: {url: x}", "brokr: unknown key; did you mean broker?"),
+        ("url: x", "url: unknown key; did you mean broker.url?"),
+        ("dashboard: {zzz: 1}", "dashboard.zzz: unknown key; here may stand: listen"),
+        ("5: x", "5: unknown key; here may stand: broker, dashboard, gateway"),
+        ("scheduler: {starve_s: 1}", "unknown key; gateway.local_after decides it"),
+        ("broker: {username: 12}", "broker.username: expected text, got 12 (int); put it in quot"),
+        ("broker: {username:}", "broker.username: expected text, got nothing"),
+        ("broker: {url: [a]}", "broker.url: expected text, got ['a'] (list)"),
+        ("broker: {protocol: 4}", "broker.protocol: expected 5 or 3.1.1, got 4 (int)"),
+        ("broker: {embedded: no}", "expected auto, never or always, got False (bool)"),
+        ("wire: {qos: yes}", "wire.qos: expected 0, 1 or 2, got True (bool)"),
+        ("wire: {max_message_bytes: 12}", "from 4096 up to 256000000, got 12 (int)"),
+        ("gateway: {local_after: fast}", "expected a number from 0, got 'fast' (str)"),
+        ("broker: {connect_timeout_s: 0}", "expected a number over 0, got 0 (int)"),
+        ("scheduler: {accept_s: .inf}", "scheduler.accept_s: expected a number"),
+        ("scheduler: {smoothing: 3}", "scheduler.smoothing: expected a weight of at most 1"),
+        ("scheduler: {ahead: -1}", "scheduler.ahead: expected a whole number from 0, got -1"),
+        ("broker: 5", "broker: expected keys with values, got 5 (int)"),
+        ("pipelines: [a]", "pipelines: expected keys with values, got ['a'] (list)"),
+        ("tiles: 1x3", "tiles: '1x3' is not a tile plan"),
+        ("wire: {prefix: /x}", "wire.prefix: '/x' cannot begin a topic"),
+        ("gateway: {id: A}", "gateway.id: 'A' is not an id"),
+        ("pipelines: {Bad: x}", "pipelines.Bad: 'Bad' is not an id"),
+        ("dashboard: {listen: '80'}", "'80' is not host:port, as in 127.0.0.1:8080"),
+        ("dashboard: {listen: 'a:99999'}", "is not host:port"),
+        ("broker: {cert: a}", "broker.cert: broker.key is missing; give both or none"),
+        ("broker: {key: a}", "broker.key: broker.cert is missing; give both or none"),
+        (f"post: [{'a' * 99}]", "aaa… (list)"),
+    ],
+)
+def test_a_wrong_value_is_named_with_file_key_and_expectation(write, text, message):
+    path = write(text)
+    refused = refusal(load_gateway, path)
+    assert refused.startswith(f"{path}: ")
+    assert message in refused
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("broker: [", ":1:10: expected the node content"),
+        ("broker:\n\turl: x", ":2:1: found character '\\t'"),
+        ("broker: {url: a, url: b}", ":1:18: 'url' is there twice"),
+        ("a: &x 1\nb: *x", ":1:4: aliases, anchors and tags are refused"),
+        ("a: !!python/name:os.system x", ":1:4: aliases, anchors and tags are refused"),
+        ("? [1]\n: 2", ":1:3: found unhashable key"),
+        ("- 1", ": expected keys with values, got [1] (list)"),
+        ("post: 2024-99-99", ": month must be in 1..12"),
+        ("[" * 5000, ": nested too deep"),
+        ("\x00", ": unacceptable character"),
+        ("#" * 1_000_001, ": over 1000000 bytes"),
+    ],
+)
+def test_a_file_that_is_no_plain_yaml_is_refused_at_its_line(write, text, message):
+    path = write(text)
+    assert refusal(load_gateway, path).startswith(f"{path}{message}")
+
+
+def test_a_file_that_was_named_must_be_there(tmp_path):
+    path = tmp_path / "nope.yaml"
+    assert refusal(load_gateway, path) == f"{path}: No such file or directory"
+
+
+def test_a_folder_is_no_configuration(tmp_path):
+    assert refusal(load_device, tmp_path) == f"{tmp_path}: Is a directory"
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "fog.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert refusal(load_device, path) == f"{path}: not UTF-8 text"
+
+
+def test_no_device_may_take_the_gateways_own_id(write):
+    path = write("device: {id: local}")
+    assert "'local' is the gateway's own" in refusal(load_device, path)
+
+
+# What is shipped
+
+
+def test_the_shipped_file_says_every_default_and_leaves_no_key_out():
+    assert load_gateway(ROOT / "config.yaml", {}).gateway.inbox == str(ROOT / "inbox")
+    text = (ROOT / "config.yaml").read_text("utf-8")
+    missing = [key for key in _keys_of(GatewayConfig()) if f"{key}:" not in text]
+    assert missing == ["starve_s"]  # gateway.local_after decides it
+
+
+def test_the_shipped_file_changes_nothing():
+    shipped = load_gateway(ROOT / "config.yaml", {})
+    assert dataclasses.replace(shipped, gateway=GatewayConfig().gateway) == GatewayConfig()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "devices").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_board_is_a_device(path):
+    named = load_device(path, {}).device.id
+    assert named in ("", path.stem)
+
+
+def test_reading_the_configuration_loads_nothing_heavy():
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, fogmqtt.config; print(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert not {"cv2", "numpy", "PIL", "paho", "rich"} & set(loaded)
+
+
+def _keys_of(config):
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _keys_of(value)
+        else:
+            yield field.name
