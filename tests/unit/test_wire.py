@@ -1,0 +1,238 @@
+"""Messages and topics, by example: what is understood and what is refused."""
+
+import json
+
+import msgspec
+import pytest
+
+from fogmqtt.errors import ConfigError, UnsupportedVersion, WireError
+from fogmqtt.wire.messages import (
+    Call,
+    Cancel,
+    Decoder,
+    Drain,
+    Result,
+    TileTask,
+    check_digest,
+    encode,
+    signed,
+)
+from fogmqtt.wire.topics import Topics, check_id, is_id
+
+TASK = TileTask(
+    job="k3f09c2a.0",
+    tile=7,
+    attempt=1,
+    gateway="mariem",
+    stage=[Call("canny", {"low": 50, "high": 150})],
+    shape=(2, 3, 1),
+    dtype="uint8",
+    core=(0, 1, 2, 2),
+    seams="l",
+    lease_s=35.0,
+    pixels=memoryview(b"abcdef"),
+)
+RESULT = Result(
+    job="k3f09c2a.0", tile=7, attempt=1, shape=(2, 2, 1), dtype="uint8", pixels=memoryview(b"abcd")
+)
+ENCODINGS = ["binary", "base64"]
+
+
+# Messages
+
+
+def test_json_is_text_with_base64_pixels():
+    said = json.loads(encode(TASK, "base64"))
+    assert said["type"] == "tile"
+    assert said["pixels"] == "YWJjZGVm"
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_one_decoder_takes_either_encoding_and_tells_messages_apart(encoding):
+    decoder = Decoder(Cancel, Drain)
+    cancel = Cancel(job="k1", tile=0, attempt=1, gateway="mariem")
+    assert decoder.decode(encode(cancel, encoding)) == cancel
+    assert decoder.decode(encode(Drain(), encoding)) == Drain()
+
+
+def test_binary_pixels_are_read_in_place():
+    payload = encode(TASK)
+    assert Decoder(TileTask).decode(payload).pixels.obj is payload
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_message_of_another_kind_is_refused(encoding):
+    with pytest.raises(WireError, match="not a message of ours"):
+        Decoder(TileTask).decode(encode(RESULT, encoding))
+
+
+def test_a_newer_peer_may_add_fields():
+    payload = b'{"type": "drain", "colour": "blue"}'
+    assert Decoder(Drain).decode(payload) == Drain()
+
+
+@pytest.mark.parametrize("added", [{}, {"job": 7}, {"v": 2, "job": 7}])
+def test_another_version_is_told_so_even_if_its_fields_are_others(added):
+    payload = msgspec.json.encode({"type": "tile", "v": 2} | added)
+    with pytest.raises(UnsupportedVersion, match="version 2; this is version 1: update the older"):
+        Decoder(TileTask).decode(payload)
+
+
+def test_another_version_of_the_same_shape_is_refused_too():
+    payload = msgspec.msgpack.encode({"type": "drain", "v": 3})
+    with pytest.raises(UnsupportedVersion, match="version 3"):
+        Decoder(Drain).decode(payload)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"", "an empty message"),
+        (b"{}", "not a message of ours"),
+        (b"{" * 100_000, "not a message of ours"),
+        (b'{"type":"drain","x":' + b"[" * 100_000, "not a message of ours"),
+        (b'{"x":' * 100_000, "not a message of ours"),
+        (b"\x91" * 100_000, "not a message of ours"),
+        (b"\x81\xa1x" * 100_000, "not a message of ours"),
+        (b"\x82\xa4type\xa5drain\xa1x" + b"\x91" * 100_000, "not a message of ours"),
+        (b"\xdf\xff\xff\xff\xff", "not a message of ours"),
+        (b"\xc6\xff\xff\xff\xff", "not a message of ours"),
+        (b'{"type":"drain","v":"1"}', "not a message of ours"),
+        (b'{"type":"drain"}{', "not a message of ours"),
+        (b"\xff\xfe", "not a message of ours"),
+    ],
+)
+def test_garbage_and_nesting_bombs_are_wire_errors(payload, reason):
+    with pytest.raises(WireError, match=reason):
+        Decoder(Cancel, Drain).decode(payload)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"job": "../../etc"},
+        {"job": "a/b"},
+        {"job": "x" * 49},
+        {"job": "job\n"},
+        {"tile": -1},
+        {"tile": 10_000_001},
+        {"tile": "7"},
+        {"tile": True},
+        {"attempt": 0},
+        {"gateway": "a/+"},
+        {"shape": [0, 3, 1]},
+        {"shape": [2, 3, 5]},
+        {"shape": [2, 3]},
+        {"shape": [1_000_001, 3, 1]},
+        {"dtype": "object"},
+        {"core": [-1, 0, 2, 2]},
+        {"core": [0, 0, 0, 2]},
+        {"seams": "lt"},
+        {"seams": "x"},
+        {"codec": "x" * 17},
+        {"lease_s": "soon"},
+        {"stage": [{"params": {}}]},
+        {"stage": {"name": "canny"}},
+        {"pixels": "no base64!"},
+        {"pixels": None},
+    ],
+    ids=str,
+)
+def test_a_field_out_of_its_range_is_refused_before_anybody_uses_it(wrong):
+    said = msgspec.json.decode(encode(TASK, "base64")) | wrong
+    with pytest.raises(WireError, match="not a message of ours"):
+        Decoder(TileTask).decode(msgspec.json.encode(said))
+
+
+@pytest.mark.parametrize("field", ["job", "tile", "attempt", "gateway", "shape", "core", "pixels"])
+def test_a_missing_field_is_named(field):
+    said = msgspec.json.decode(encode(TASK, "base64"))
+    del said[field]
+    with pytest.raises(WireError, match=field):
+        Decoder(TileTask).decode(msgspec.json.encode(said))
+
+
+# Digests
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("message", [TASK, RESULT], ids=["task", "result"])
+def test_a_signed_message_is_believed_after_its_way(message, encoding):
+    check_digest(Decoder(type(message)).decode(encode(signed(message), encoding)))
+
+
+def test_an_unsigned_message_is_not_believed():
+    with pytest.raises(WireError, match=r"k3f09c2a.0 tile 7: the digest does not match"):
+        check_digest(TASK)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"job": "k3f09c2b.0"},
+        {"tile": 8},
+        {"attempt": 2},
+        {"shape": (3, 2, 1)},
+        {"dtype": "int8"},
+        {"codec": "png"},
+        {"core": (0, 0, 2, 2)},
+        {"seams": "r"},
+        {"pixels": memoryview(b"abcdeg")},
+        {"pixels": memoryview(b"abcdef\0")},
+    ],
+    ids=str,
+)
+def test_a_digest_covers_every_field_that_gives_pixels_their_meaning(change):
+    changed = msgspec.structs.replace(signed(TASK), **change)
+    with pytest.raises(WireError, match="the digest does not match"):
+        check_digest(changed)
+
+
+def test_a_digest_needs_no_seconds():
+    check_digest(msgspec.structs.replace(signed(RESULT), compute_s=1.0, queue_s=2.0))
+
+
+# Topics
+
+
+def test_every_topic_is_under_the_prefix():
+    topics = Topics("home/fog")
+    assert topics.device("eya", "status") == "home/fog/devices/eya/status"
+    assert topics.gateway("mariem", "info") == "home/fog/gateways/mariem/info"
+    assert topics.results("mariem", "eya") == "home/fog/gateways/mariem/results/eya"
+    assert topics.submit() == "home/fog/submit/+/+"
+    assert topics.submit("edges", "cam1") == "home/fog/submit/edges/cam1"
+    assert topics.reply("cam1", "image") == "home/fog/replies/cam1/image"
+    assert topics.job_status("k1") == "home/fog/jobs/k1/status"
+
+
+def test_a_topic_is_split_below_the_prefix():
+    assert Topics().levels("fog/v1/devices/eya/tiles") == ("devices", "eya", "tiles")
+
+
+@pytest.mark.parametrize("topic", ["fog/v2/devices/eya/tiles", "fog/v1", "fog/v11/x", ""])
+def test_a_topic_of_others_is_refused(topic):
+    with pytest.raises(WireError, match="is not under fog/v1"):
+        Topics().levels(topic)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "/a", "a/", "a//b", "a/+", "#", "$SYS", "a b", "a\0", "a\n"]
+)
+def test_a_prefix_that_cannot_begin_a_topic_is_refused(prefix):
+    with pytest.raises(ConfigError, match=r"wire\.prefix"):
+        Topics(prefix)
+
+
+@pytest.mark.parametrize("name", ["eya", "0", "a" * 32, "pi-4_b"])
+def test_an_id_is_short_and_plain(name):
+    assert check_id(name, "device.id") == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Eya", "a/b", "+", "#", "-a", "_a", "a" * 33, "é", "a\n", "a b"]
+)
+def test_an_id_that_could_reach_into_a_topic_is_refused_by_the_key(name):
+    assert not is_id(name)
+    with pytest.raises(ConfigError, match=r"device\.id: .* is not an id"):
+        check_id(name, "device.id")
