@@ -1,0 +1,41 @@
+"""The house is in order: versions agree, and the shipped scripts and files can be used."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import fogmqtt
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(
+    path
+    for path in (
+        *(ROOT / "devices").glob("*.sh"),
+        *(ROOT / "broker").glob("*.sh"),
+        ROOT / ".ci/run",
+    )
+    if path.is_file()
+)
+SOURCES = sorted((ROOT / "fogmqtt").rglob("*.py"))
+
+
+def test_the_changelogs_newest_version_is_the_packages():
+    versions = re.findall(
+        r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    assert versions[0] == fogmqtt.__version__
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_shipped_script_is_executable_and_parses(script):
+    assert os.access(script, os.X_OK)
+    shell = script.read_text("utf-8").splitlines()[0].split("/")[-1].split()[-1]
+    subprocess.run([shell, "-n", script], check=True)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_a_source_file_can_be_read_in_one_sitting(path):
+    assert len(path.read_text("utf-8").splitlines()) <= 400
