@@ -1,58 +1,114 @@
-"""What a client must know to reach its broker."""
+"""Where the broker is and who we are to it; needs no MQTT library to be imported."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from fogmqtt.errors import ConfigError
 
-_PORTS = {"mqtt": 1883, "mqtts": 8883}
+Protocol = Literal[5, "3.1.1"]
+
+_DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a broker listens."""
+    """A parsed `broker.url`."""
 
     host: str
     port: int
-    tls: bool
+    tls: bool = False
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        """`host:port`, an IPv6 host in brackets; never the password."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse_url(url: str) -> Address:
+    """Take `mqtt://host[:1883]` or `mqtts://host[:8883]` apart; `user:password@` may stand before.
+
+    Raises ConfigError, naming broker.url, for anything else.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as problem:
+        raise ConfigError(f"broker.url: {url!r}: {problem}") from None
+    _check(url, parts)
+    return Address(
+        host=parts.hostname or "",
+        port=_DEFAULT_PORTS[parts.scheme] if port is None else port,
+        tls=parts.scheme == "mqtts",
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+    )
+
+
+def _check(url: str, parts: SplitResult) -> None:
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ConfigError(
+            f"broker.url: {url!r} begins with neither mqtt:// nor mqtts://; "
+            "write it like mqtt://192.168.1.10:1883"
+        )
+    if not parts.hostname:
+        raise ConfigError(f"broker.url: {url!r} names no host; write it like mqtt://host:1883")
+    if parts.port == 0:
+        raise ConfigError(f"broker.url: {url!r}: port 0 cannot be dialled; leave it out for 1883")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigError(f"broker.url: {url!r}: nothing may follow the port")
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One client's way to one broker. Raises ConfigError for a url that is none."""
+    """How to reach the broker, as whom, and speaking what.
+
+    `username` and `password` win over those in `url`. `ca`, `cert` and `key` are PEM files;
+    `keepalive_s` must exceed twice the slowest transfer of the largest message.
+    Raises ConfigError where parts contradict each other or a file is missing.
+    """
 
     url: str
     client_id: str
-    protocol: Literal[5, "3.1.1"] = 5
-    username: str = ""
-    password: str = field(default="", repr=False)
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
-    keepalive_s: float = 60.0
+    protocol: Protocol = 5
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    keepalive_s: int = 60
 
     def __post_init__(self) -> None:
-        parse_url(self.url)
+        address = parse_url(self.url)
+        if not 1 <= self.keepalive_s <= 65_535:
+            raise ConfigError(f"broker.keepalive_s: {self.keepalive_s} is not in 1 to 65535")
+        if bool(self.cert) != bool(self.key):
+            raise ConfigError("broker.cert and broker.key: one without the other is no identity")
+        for name in ("ca", "cert", "key"):
+            self._check_file(name, getattr(self, name), address.tls)
 
     @property
     def address(self) -> Address:
         return parse_url(self.url)
 
+    @property
+    def credentials(self) -> tuple[str, str | None] | None:
+        """User and password, from the link itself or from its URL; None for nobody."""
+        if self.username:
+            return self.username, self.password or None
+        address = self.address
+        return (address.username, address.password) if address.username else None
 
-def parse_url(url: str) -> Address:
-    """The address in `mqtt://host[:port]` or `mqtts://host[:port]`. Raises ConfigError."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as problem:
-        raise ConfigError(f"broker.url: {url!r}: {problem}") from None
-    rest = parts.path.strip("/") or parts.query or parts.fragment or parts.username
-    if parts.scheme not in _PORTS or not host or rest:
-        raise ConfigError(
-            f"broker.url: {url!r} is not a broker's address; write mqtt://host:1883, "
-            "or mqtts://host:8883 for TLS (user and password have keys of their own)"
-        )
-    return Address(host, port or _PORTS[parts.scheme], parts.scheme == "mqtts")
+    @staticmethod
+    def _check_file(name: str, path: str | None, tls: bool) -> None:
+        if not path:
+            return
+        if not tls:
+            raise ConfigError(f"broker.{name}: certificates need a broker.url with mqtts://")
+        if not Path(path).is_file():
+            raise ConfigError(f"broker.{name}: {path!r} is not a file")

@@ -1,0 +1,166 @@
+"""Why a broker did not take us, as one sentence that names the address and the way out."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+
+from fogmqtt.transport.base import Refused
+from fogmqtt.transport.link import Address, Link
+
+# X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL.
+_WRONG_NAME = (62, 64)
+_EXPIRED = 10
+
+# CONNACK reason codes of MQTT 5; paho translates those of 3.1.1 to them.
+_BAD_IDENTIFIER = 0x85
+_BAD_CREDENTIALS = (0x86, 0x8C)
+_NOT_AUTHORISED = (0x87, 0x8A)
+_BAD_VERSION = (0x84, 0x01)
+_PACKET_TOO_LARGE = 0x95
+
+
+def unreachable(link: Link, problem: OSError) -> Refused:
+    """What an exception on the way to the broker means."""
+    match problem:
+        case ssl.SSLCertVerificationError():
+            return _bad_certificate(link, problem)
+        case ssl.SSLError():
+            return _no_tls(link.address, problem)
+        case socket.gaierror():
+            return Refused(
+                f"no such host: {link.address.host!r}; check broker.url, or dial its IP address"
+            )
+        case ConnectionRefusedError():
+            return Refused(
+                f"nothing listens at {link.address}; start the broker there, or check broker.url"
+            )
+        case TimeoutError():
+            return Refused(
+                f"{link.address} does not answer; is the machine on, and its firewall open?"
+            )
+        case _:
+            return Refused(f"cannot reach {link.address}: {problem}; check broker.url")
+
+
+def _bad_certificate(link: Link, problem: ssl.SSLCertVerificationError) -> Refused:
+    address = link.address
+    if problem.verify_code in _WRONG_NAME:
+        names = ", ".join(_names(link)) or "another name"
+        return Refused(
+            f"the certificate of {address} is for {names}, you dialled {address.host}; "
+            "put one of those names into broker.url, "
+            "or make a certificate for this one (broker/make-certs.sh)",
+            final=True,
+        )
+    if problem.verify_code == _EXPIRED:
+        return Refused(
+            f"the certificate of {address} has expired; renew it (broker/make-certs.sh), "
+            "or set this machine's clock",
+            final=True,
+        )
+    return Refused(
+        f"the certificate of {address} is not vouched for by "
+        f"{link.ca or 'an authority that this machine knows'}: {problem.verify_message}; "
+        "set broker.ca to the ca.crt of that broker",
+        final=True,
+    )
+
+
+def _no_tls(address: Address, problem: ssl.SSLError) -> Refused:
+    if problem.reason == "WRONG_VERSION_NUMBER":
+        return Refused(
+            f"{address} does not speak TLS; use mqtt:// or the broker's TLS port", final=True
+        )
+    return Refused(
+        f"TLS with {address} failed: {problem.reason or problem}; check broker.ca, "
+        "broker.cert and broker.key",
+        final=True,
+    )
+
+
+def _names(link: Link) -> list[str]:
+    """Whom the broker's certificate is for: a second look, with only the name unchecked."""
+    address = link.address
+    context = tls_context(link)
+    context.check_hostname = False
+    with contextlib.suppress(OSError):  # a second look may fail; the refusal stands anyway
+        with (
+            socket.create_connection((address.host, address.port), timeout=5) as plain,
+            context.wrap_socket(plain) as wrapped,
+        ):
+            certificate = wrapped.getpeercert() or {}
+        alternatives = certificate.get("subjectAltName", ())
+        return [str(kind_and_name[1]) for kind_and_name in alternatives]
+    return []
+
+
+def tls_context(link: Link) -> ssl.SSLContext:
+    """Checks the broker by `link.ca` (or the machine's authorities); shows `link.cert`.
+
+    Raises OSError (ssl.SSLError) where a file is not what it should be.
+    """
+    context = ssl.create_default_context(cafile=link.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if link.cert:
+        context.load_cert_chain(link.cert, link.key)
+    return context
+
+
+def rejected(link: Link, code: int, text: str) -> Refused:
+    """What a CONNACK with a failure code means."""
+    address = link.address
+    user = link.credentials[0] if link.credentials else None
+    if code in _BAD_CREDENTIALS or (code in _NOT_AUTHORISED and user is None):
+        who = f"password of user {user!r}" if user else "connection without a user"
+        return Refused(
+            f"{address} refused the {who}; set broker.username and broker.password "
+            "to what broker/add-user.sh set",
+            final=True,
+        )
+    if code in _NOT_AUTHORISED:
+        # Mosquitto 2.0 says the same for an unknown user, a wrong password and a ban.
+        return Refused(
+            f"{address} refused user {user!r}: {text}; check broker.username and "
+            "broker.password, or add the user (broker/add-user.sh)",
+            final=True,
+        )
+    if code in _BAD_VERSION:
+        other = "5" if link.protocol == "3.1.1" else "3.1.1"
+        return Refused(
+            f"{address} does not speak MQTT {link.protocol}; set broker.protocol to {other}",
+            final=True,
+        )
+    if code == _BAD_IDENTIFIER:
+        return Refused(
+            f"{address} refused the client id {link.client_id!r}; choose another id", final=True
+        )
+    if code == _PACKET_TOO_LARGE:
+        return Refused(
+            f"{address} finds our last will too large; raise max_packet_size", final=True
+        )
+    return Refused(f"{address} refused us: {text}")
+
+
+def hung_up(link: Link) -> Refused:
+    """The broker closed the connection where its answer to CONNECT should have been."""
+    if link.address.tls:
+        shown = f"our certificate {link.cert}" if link.cert else "a client without certificate"
+        return Refused(
+            f"{link.address} closed the connection before it answered: it may not take {shown}; "
+            "check broker.cert and broker.key"
+        )
+    return Refused(
+        f"{link.address} closed the connection before it answered; "
+        "if that is a TLS port, use mqtts://; if it is an older broker, "
+        "set broker.protocol to 3.1.1"
+    )
+
+
+def filter_refused(link: Link, topic_filter: str, text: str) -> Refused:
+    return Refused(
+        f"{link.address} refused the subscription to {topic_filter!r}: {text}; "
+        "allow it in the broker's acl",
+        final=True,
+    )
