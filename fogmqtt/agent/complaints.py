@@ -1,0 +1,33 @@
+"""Complaints about what others send us: all counted by reason, few logged."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two lines about one reason: a peer gone mad must not fill the disk.
+EVERY_S = 1.0
+
+
+class Complaints:
+    """Counts every complaint and logs the newest of each reason at a bounded rate.
+
+    Reasons are a few fixed words of our own, never a peer's.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._said_at: dict[str, float] = {}
+        self._unsaid: Counter[str] = Counter()
+
+    def add(self, reason: str, text: str, now: float) -> None:
+        """One more; `now` is monotonic seconds."""
+        self.counts[reason] += 1
+        if now - self._said_at.get(reason, float("-inf")) < EVERY_S:
+            self._unsaid[reason] += 1
+            return
+        self._said_at[reason] = now
+        more = self._unsaid.pop(reason, 0)
+        log.warning("%s: %s%s", reason, text[:500], f" (and {more} more)" if more else "")

@@ -1,0 +1,35 @@
+"""A tile's work. Imports OpenCV, so it is imported when the first tile arrives."""
+
+from __future__ import annotations
+
+from fogmqtt.agent.held import Pixels
+from fogmqtt.core.geometry import Rect, Seams
+from fogmqtt.errors import OperatorError
+from fogmqtt.images import codec
+from fogmqtt.images.cv import one_thread
+from fogmqtt.images.spec import Spec
+from fogmqtt.operators import catalog, pipeline
+from fogmqtt.wire.messages import TileTask
+
+one_thread()
+
+
+def compute(task: TileTask) -> Pixels:
+    """Decode, run the operators for the core, encode.
+
+    Raises FogError for a task that cannot be done, and whatever an operator raises.
+    """
+    operators = tuple(catalog.build(call.name, call.params) for call in task.stage)
+    image = codec.decode(task.pixels, task.codec, task.shape, task.dtype)
+    core = Rect(*task.core)
+    result = pipeline.run_tile(operators, image, core, seams(task.seams))
+    spec = Spec.of(result)
+    if spec.size != (core.height, core.width):
+        raise OperatorError(f"{operators[-1].name} gave {spec} for a core of {core}")
+    data = memoryview(codec.encode(result, task.result_codec))
+    return Pixels(data, (spec.height, spec.width, spec.channels), spec.dtype)
+
+
+def seams(letters: str) -> Seams:
+    """The sides that the wire spells with letters of `tlbr`."""
+    return Seams("t" in letters, "l" in letters, "b" in letters, "r" in letters)

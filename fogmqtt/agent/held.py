@@ -1,0 +1,65 @@
+"""A tile in the agent's hands, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fogmqtt.core.worklist import Key
+from fogmqtt.wire.messages import Encoding, TileTask
+
+#: Seconds; a lease of no sensible length counts as this.
+LONGEST_LEASE_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Whom to answer about what, and in which encoding."""
+
+    gateway: str
+    job: str
+    tile: int
+    attempt: int
+    encoding: Encoding
+    #: Monotonic seconds: when the gateway has given up waiting for the answer.
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A task and when it came, in monotonic seconds."""
+
+    task: TileTask
+    address: Address
+    received_at: float
+
+    @property
+    def key(self) -> Key:
+        return Key(self.task.gateway, self.task.job, self.task.tile)
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """A result's pixels, encoded with the task's result codec."""
+
+    data: memoryview
+    #: Height, width, channels.
+    shape: tuple[int, int, int]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What a failure says to the gateway; both texts are bounded."""
+
+    reason: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A worker is done with a tile. Seconds waited for the worker, and worked."""
+
+    held: Held
+    outcome: Pixels | Failed
+    queue_s: float
+    compute_s: float

@@ -1,0 +1,71 @@
+"""What a device says of itself: who it is, how it fares, and whether it is there."""
+
+from __future__ import annotations
+
+import secrets
+
+from fogmqtt.agent import machine
+from fogmqtt.errors import NotConnected
+from fogmqtt.operators import catalog
+from fogmqtt.transport.base import Transport, Will
+from fogmqtt.wire.messages import DeviceInfo, encode
+from fogmqtt.wire.topics import OFFLINE, ONLINE, Topics
+
+#: fogmqtt.images.codec.names(), which cannot be asked without loading numpy; a test compares.
+CODECS = ("raw", "png", "planes")
+
+
+class Voice:
+    """Says it through a transport; silent while there is no link."""
+
+    def __init__(self, device: str, topics: Topics, workers: int) -> None:
+        self.boot = secrets.token_hex(8)
+        self.operators = list(catalog.names())
+        self._info = topics.device(device, "info")
+        self._status = topics.device(device, "status")
+        self._workers = workers
+        self._sequence = 0
+        self._host = machine.host()
+        self._versions = machine.versions()
+
+    @property
+    def will(self) -> Will:
+        return Will(self._status, OFFLINE)
+
+    def check_in(
+        self, transport: Transport, uptime_s: float, *, held: int, done: int, draining: bool
+    ) -> bool:
+        """Say who we are and how we fare, retained. False where there is no link."""
+        self._sequence += 1
+        info = DeviceInfo(
+            boot=self.boot,
+            sequence=self._sequence,
+            uptime_s=uptime_s,
+            workers=self._workers,
+            operators=self.operators,
+            codecs=list(CODECS),
+            host=self._host,
+            versions=self._versions,
+            draining=draining,
+            held=held,
+            done=done,
+            temperature_c=machine.temperature_c(),
+            load=machine.load(),
+        )
+        return _say(transport, self._info, encode(info, "base64"))
+
+    def online(self, transport: Transport) -> bool:
+        """After `check_in`: whoever sees us online can read who we are."""
+        return _say(transport, self._status, ONLINE)
+
+    def offline(self, transport: Transport) -> bool:
+        """Say it ourselves: after a clean goodbye the broker does not."""
+        return _say(transport, self._status, OFFLINE)
+
+
+def _say(transport: Transport, topic: str, payload: bytes) -> bool:
+    try:
+        transport.publish(topic, payload, retain=True)
+    except NotConnected:
+        return False  # all of it is said anew when the link is back
+    return True

@@ -1,0 +1,62 @@
+"""What both commands share: logging, exit codes, signals."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from fogmqtt.errors import FogError
+
+#: What a shell expects of a program that Ctrl-C ended: 128 + SIGINT.
+INTERRUPTED = 130
+
+
+def set_up_logging(verbose: int = 0, *, quiet: bool = False) -> None:
+    """Log to stderr. `quiet` leaves out what is only news; each `verbose` says more."""
+    level = logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(
+        level=max(logging.DEBUG, level - 10 * verbose),
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        datefmt="%H:%M:%S",
+    )
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run a command; a FogError becomes one line on stderr and its exit code."""
+    try:
+        return command()
+    except FogError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return problem.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+@contextmanager
+def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Inside, SIGINT and SIGTERM call `stop`; a second one ends the process at once.
+
+    `stop` must be safe in a signal handler: it may only put something into a SimpleQueue.
+    """
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        del number, frame
+        if asked:
+            os._exit(INTERRUPTED)
+        asked = True
+        stop()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, handle) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

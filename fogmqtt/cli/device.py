@@ -1,0 +1,113 @@
+"""The command `fog-device`: the agent of one board."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fogmqtt import __version__
+from fogmqtt.agent.machine import cores
+from fogmqtt.agent.service import Agent, Settings
+from fogmqtt.cli.common import guarded, set_up_logging, stop_on_signals
+from fogmqtt.config import Broker, DeviceConfig, load_device
+from fogmqtt.errors import ConfigError
+from fogmqtt.transport.base import Deliver, Transport, Will
+from fogmqtt.transport.link import Link
+from fogmqtt.transport.paho import PahoTransport
+from fogmqtt.wire.topics import LOCAL, Topics, check_id
+
+_EPILOG = """\
+exit codes: 0 done, 2 usage or configuration (or the id is taken), 3 no broker
+every key of the configuration can be set as FOGMQTT_BROKER__URL and so on"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    set_up_logging(options.verbose)
+    return guarded(lambda: _run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fog-device",
+        description="Lends this machine's cores to the gateways that send it tiles over MQTT.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--id", metavar="ID", help="this board's name: a-z, 0-9, _ and -")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="as in devices/eya.yaml")
+    parser.add_argument("--broker", metavar="URL", help="mqtt://host:1883 or mqtts://host:8883")
+    parser.add_argument("--emulate-speed", type=_speed, metavar="P", help=argparse.SUPPRESS)
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more")
+    parser.add_argument("--version", action="version", version=f"fog-device {__version__}")
+    return parser
+
+
+def _speed(text: str) -> float:
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels per second above 0")
+    return speed
+
+
+def _run(options: argparse.Namespace) -> int:
+    config = load_device(options.config, os.environ)
+    device = _device_id(options.id, config)
+    broker = replace(config.broker, url=options.broker) if options.broker else config.broker
+    link = _link(broker, device)
+
+    def connect(deliver: Deliver, will: Will) -> Transport:
+        return PahoTransport(link, deliver, will=will)
+
+    agent = Agent(_settings(device, config, broker.url, options.emulate_speed), connect)
+    with stop_on_signals(agent.stop):
+        agent.run()
+    return 0
+
+
+def _device_id(given: str | None, config: DeviceConfig) -> str:
+    device = given if given is not None else config.device.id
+    if not device:
+        raise ConfigError("this device has no name; give --id, or device.id in --config")
+    if check_id(device, "--id" if given is not None else "device.id") == LOCAL:
+        raise ConfigError(f"--id: {LOCAL!r} is the gateway's own; give the device another id")
+    return device
+
+
+def _settings(device: str, config: DeviceConfig, url: str, speed: float | None) -> Settings:
+    workers = config.device.workers
+    return Settings(
+        id=device,
+        workers=cores() if workers == "auto" else workers,
+        url=url,
+        topics=Topics(config.wire.prefix),
+        qos=config.wire.qos,
+        checkin_s=config.device.checkin_s,
+        emulated_speed=speed,
+    )
+
+
+def _link(broker: Broker, device: str) -> Link:
+    return Link(
+        url=broker.url,
+        client_id=device,
+        protocol=broker.protocol,
+        username=broker.username,
+        password=broker.password,
+        ca=broker.ca,
+        cert=broker.cert,
+        key=broker.key,
+        keepalive_s=round(broker.keepalive_s),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

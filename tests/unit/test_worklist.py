@@ -1,0 +1,187 @@
+"""The worklist: what a device takes, works on, and answers for."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fogmqtt.core.worklist import Key, Offer, Worklist
+
+A = Key("mariem", "job", 0)
+B = Key("mariem", "job", 1)
+C = Key("other", "job", 0)
+
+
+def test_a_tile_is_taken_worked_on_and_answered_for() -> None:
+    work: Worklist[str] = Worklist(4)
+    assert work.offer(A, 1, "a1") is Offer.TAKEN
+    assert work.take() == "a1"
+    assert (work.held, work.running) == (1, 1)
+    assert work.finish(A) == "a1"
+    assert (work.held, work.running) == (0, 0)
+
+
+def test_nothing_to_take_is_none() -> None:
+    assert Worklist[str](4).take() is None
+
+
+def test_the_same_attempt_delivered_twice_is_worked_once() -> None:
+    work: Worklist[str] = Worklist(4)
+    work.offer(A, 1, "a1")
+    assert work.offer(A, 1, "again") is Offer.HELD
+    assert work.take() == "a1"
+    assert work.offer(A, 1, "again") is Offer.HELD
+    assert work.take() is None
+    work.finish(A)
+    assert work.offer(A, 1, "again") is Offer.OVER
+
+
+def test_a_newer_attempt_of_a_queued_tile_takes_its_place_in_the_queue() -> None:
+    work: Worklist[str] = Worklist(4)
+    work.offer(A, 1, "a1")
+    work.offer(B, 1, "b1")
+    assert work.offer(A, 2, "a2") is Offer.HELD
+    assert work.take() == "a2"
+
+
+def test_a_newer_attempt_of_a_running_tile_gets_the_answer() -> None:
+    work: Worklist[str] = Worklist(4)
+    work.offer(A, 1, "a1")
+    work.take()
+    assert work.offer(A, 3, "a3") is Offer.HELD
+    assert work.finish(A) == "a3"
+
+
+def test_an_older_attempt_that_comes_late_changes_nothing() -> None:
+    work: Worklist[str] = Worklist(4)
+    work.offer(A, 2, "a2")
+    assert work.offer(A, 1, "a1") is Offer.HELD
+    assert work.take() == "a2"
+
+
+def test_a_newer_attempt_of_a_tile_that_is_over_is_worked_again() -> None:
+    work: Worklist[str] = Worklist(4)
+    work.offer(A, 1, "a1")
+    work.take()
+    work.finish(A)
+    assert work.offer(A, 2, "a2") is Offer.TAKEN
+
+
+def test_a_full_worklist_takes_nothing_more_until_one_is_finished() -> None:
+    work: Worklist[str] = Worklist(1)
+    work.offer(A, 1, "a1")
+    assert work.offer(B, 1, "b1") is Offer.FULL
+    work.take()
+    assert work.offer(B, 1, "b1") is Offer.FULL
+    work.finish(A)
+    assert work.offer(B, 1, "b1") is Offer.TAKEN
+
+
+def test_memory_is_bounded_too_but_one_large_tile_always_fits() -> None:
+    work: Worklist[str] = Worklist(8, capacity_bytes=100)
+    assert work.offer(A, 1, "a1", 1000) is Offer.TAKEN
+    assert work.offer(B, 1, "b1", 1) is Offer.FULL
+
+
+def test_gateways_take_turns() -> None:
+    work: Worklist[str] = Worklist(8)
+    for tile in range(3):
+        work.offer(Key("greedy", "job", tile), 1, f"greedy {tile}")
+    work.offer(C, 1, "other 0")
+    assert [work.take() for _ in range(4)] == ["greedy 0", "other 0", "greedy 1", "greedy 2"]
+
+
+def test_a_cancelled_queued_tile_is_gone_and_does_not_come_back() -> None:
+    work: Worklist[str] = Worklist(4)
+    work.offer(A, 1, "a1")
+    assert work.cancel(A, 1)
+    assert work.held == 0
+    assert work.take() is None
+    assert work.offer(A, 1, "a1") is Offer.OVER
+
+
+def test_a_cancelled_running_tile_gets_no_answer() -> None:
+    work: Worklist[str] = Worklist(4)
+    work.offer(A, 1, "a1")
+    work.take()
+    assert work.cancel(A, 1)
+    assert not work.cancel(A, 1)
+    assert work.offer(A, 1, "again") is Offer.OVER
+    assert work.finish(A) is None
+
+
+def test_a_cancelled_running_tile_that_is_sent_anew_gets_its_answer() -> None:
+    work: Worklist[str] = Worklist(4)
+    work.offer(A, 1, "a1")
+    work.take()
+    work.cancel(A, 1)
+    assert work.offer(A, 2, "a2") is Offer.HELD
+    assert work.finish(A) == "a2"
+
+
+def test_cancelling_an_older_attempt_leaves_the_newer_one() -> None:
+    work: Worklist[str] = Worklist(4)
+    work.offer(A, 2, "a2")
+    assert not work.cancel(A, 1)
+    assert work.take() == "a2"
+
+
+def test_cancelling_an_unknown_tile_does_nothing() -> None:
+    assert not Worklist[str](4).cancel(A, 1)
+
+
+def test_draining_hands_back_what_is_queued_and_finishes_what_runs() -> None:
+    work: Worklist[str] = Worklist(8)
+    for key, item in ((A, "a"), (B, "b"), (C, "c")):
+        work.offer(key, 1, item)
+    assert work.take() == "a"
+    assert work.drain() == ["c", "b"]
+    assert work.draining
+    assert work.offer(Key("mariem", "job", 9), 1, "new") is Offer.DRAINING
+    assert work.finish(A) == "a"
+
+
+def test_abandoned_tiles_are_handed_back_once() -> None:
+    work: Worklist[str] = Worklist(8)
+    work.offer(A, 1, "a1")
+    work.take()
+    assert work.abandon() == ["a1"]
+    assert work.abandon() == []
+    assert work.finish(A) is None
+
+
+keys = st.builds(Key, st.sampled_from("gh"), st.sampled_from("jk"), st.integers(0, 3))
+steps = st.lists(
+    st.tuples(st.sampled_from("oootfcd"), keys, st.integers(1, 3), st.integers(0, 60)), max_size=60
+)
+
+
+@settings(deadline=None)
+@given(steps)
+def test_no_order_of_events_breaks_an_invariant(steps: list[tuple[str, Key, int, int]]) -> None:
+    work: Worklist[Key] = Worklist(4, capacity_bytes=100)
+    running: set[Key] = set()
+    for what, key, attempt, nbytes in steps:
+        if what == "o":
+            work.offer(key, attempt, key, nbytes)
+        elif what == "t" and (taken := work.take()) is not None:
+            assert taken not in running
+            running.add(taken)
+        elif what == "f" and key in running:
+            running.remove(key)
+            assert work.finish(key) in (key, None)
+        elif what == "c":
+            work.cancel(key, attempt)
+        elif what == "d" and nbytes == 0:
+            work.drain()
+        work.check()
+        assert work.running == len(running)
+
+
+def test_what_is_remembered_of_tiles_that_are_over_is_bounded() -> None:
+    work: Worklist[int] = Worklist(4)
+    for tile in range(3000):
+        work.offer(Key("mariem", "job", tile), 1, tile)
+        work.take()
+        work.finish(Key("mariem", "job", tile))
+    work.check()
