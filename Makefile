@@ -55,9 +55,9 @@ broker-or-wheel:
 # Tries once and says so. A service that cannot start, as in a container, is no failure: what
 # counts is that the program is there.
 define get_mosquitto
-{ echo "make: installing Mosquitto"; \
-  root=; test "$$(id -u)" = 0 || root="sudo -n"; \
+{ root=; test "$$(id -u)" = 0 || root="sudo -n"; \
   if command -v apt-get >/dev/null && $$root true 2>/dev/null; then \
+    echo "make: installing Mosquitto"; \
     $$root apt-get update -qq || true; \
     $$root env DEBIAN_FRONTEND=noninteractive \
       apt-get install -y -qq --no-install-recommends mosquitto >/dev/null || true; \
