@@ -24,7 +24,7 @@ def link(broker: Broker, client_id: str) -> Link:
         ca=broker.ca,
         cert=broker.cert,
         key=broker.key,
-        keepalive_s=broker.keepalive_s,
+        keepalive_s=round(broker.keepalive_s),
     )
 
 

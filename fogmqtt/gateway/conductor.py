@@ -30,8 +30,8 @@ T = TypeVar("T")
 class Conductor:
     """Owns the jobs. `feed` hands an event to the scheduler.
 
-    `limits` and `workers` are asked when a stage begins; `settled` says whether it may begin
-    yet, since a fleet whose retained topics are still coming in cannot be planned for.
+    `limits` and `workers` are asked when a stage begins, which is not before `settles_at`: a
+    fleet whose retained topics are still coming in cannot be planned for.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Conductor:
         *,
         limits: Callable[[], stages.Limits],
         workers: Callable[[], int],
-        settled: Callable[[], bool],
+        settles_at: Callable[[], float],
     ) -> None:
         self._config = config
         self._loop = loop
         self._feed = feed
         self._limits = limits
         self._workers = workers
-        self._settled = settled
+        self._settles_at = settles_at
         self._waiting: deque[JobRequest] = deque()
         self._jobs: dict[str, Job] = {}
         self._by_key: dict[str, Job] = {}
@@ -75,12 +75,17 @@ class Conductor:
         self._waiting.append(request)
         self._admit()
 
-    def tick(self) -> None:
-        """Begin the stages that waited for the fleet to be known."""
-        if self._unsettled and self._settled():
-            begin, self._unsettled = self._unsettled, []
-            for stage in begin:
-                stage()
+    def tick(self) -> float | None:
+        """Begin the stages that waited for the fleet to be known; returns when to look again."""
+        if not self._unsettled:
+            return None
+        settles_at = self._settles_at()
+        if now() < settles_at:
+            return settles_at
+        begin, self._unsettled = self._unsettled, []
+        for stage in begin:
+            stage()
+        return None
 
     def cancel_all(self, reason: str) -> None:
         """End every job without a result."""
@@ -125,11 +130,14 @@ class Conductor:
             report = Report(request.job, request.name, request.pipeline)
             job = Job(request, report, started_at=now())
             self._jobs[job.id] = job
-            self._submit(
-                job,
-                lambda request=request: intake.prepare(request, self._config.limits),
-                lambda prepared, job=job: self._prepared(job, prepared),
-            )
+            self._take_in(job)
+
+    def _take_in(self, job: Job) -> None:
+        self._submit(
+            job,
+            lambda: intake.prepare(job.request, self._config.limits),
+            lambda prepared: self._prepared(job, prepared),
+        )
 
     def _prepared(self, job: Job, prepared: intake.Prepared) -> None:
         job.operators = prepared.operators

@@ -8,14 +8,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fogmqtt.core.geometry import TilePlan, parse_tile_plan
+from fogmqtt.config import GatewayConfig
+from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import FogError, NotConnected, PipelineError
 from fogmqtt.gateway.inbox import DONE, FAILED, LOOK_S, Inbox, free_path
 from fogmqtt.gateway.jobs import JobRequest, Outcome, Report, new_job_id
 from fogmqtt.gateway.loop import now
 from fogmqtt.gateway.service import Connect, Gateway
 from fogmqtt.gateway.spool import Entry, Spool
-from fogmqtt.config import GatewayConfig
 from fogmqtt.images import files
 from fogmqtt.operators import catalog
 from fogmqtt.wire.messages import JobStatus, encode
@@ -87,10 +87,11 @@ class Server:
             )
         if entry.pipeline not in self.config.pipelines:
             near = catalog.nearest(entry.pipeline, self.config.pipelines)
-            raise PipelineError(f"no pipeline {entry.pipeline!r} in the configuration{near}")
+            raise PipelineError(f"no pipeline {entry.pipeline!r} in the configuration; {near}")
         if self.gateway.conductor.waiting >= self.config.limits.max_waiting:
             raise FogError(
-                f"{self.config.limits.max_waiting} images are waiting (limits.max_waiting); try later"
+                f"{self.gateway.conductor.waiting} images are waiting, as many as "
+                "limits.max_waiting allows; try again later"
             )
 
     def _look(self, moment: float) -> float | None:
@@ -176,7 +177,7 @@ class Server:
                 _give_back(self._spool.image(entry.job), entry, error)
             self._spool.forget(entry.job)
         except OSError as problem:
-            log.error("%s: cannot put the original back: %s", entry.name, problem)
+            log.warning("%s: cannot put the original back: %s", entry.name, problem)
 
     def _send_again(self, _moment: float) -> float | None:
         while self.unsent and self.gateway.connected:

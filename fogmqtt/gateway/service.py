@@ -90,7 +90,7 @@ class Gateway:
             self.feed,
             limits=self._limits,
             workers=lambda: self.fleet.workers() or WORKERS_UNKNOWN,
-            settled=self._settled,
+            settles_at=self._settles_at,
         )
         self._courier = Courier(
             gateway_id, config.wire, self.topics, self.loop, self.conductor, self.feed
@@ -110,6 +110,8 @@ class Gateway:
         self.chores: list[Callable[[float], float | None]] = []
         self.transport = connect(self.loop.deliver, self.voice.will)
         self._courier.transport = self.transport
+        for topic_filter in self._filters():
+            self.transport.subscribe(topic_filter, qos=config.wire.qos)
 
     def run(self, until: Callable[[], bool]) -> None:
         """Work until `until` holds or Stop arrives.
@@ -159,6 +161,20 @@ class Gateway:
         finally:
             self._pumping = False
 
+    def _filters(self) -> tuple[str, ...]:
+        topics = self.topics
+        filters = (
+            topics.device("+", "status"),
+            topics.device("+", "info"),
+            topics.results(self.id, "+"),
+            topics.gateway(self.id, "info"),
+        )
+        if self._on_submission is None:
+            return filters
+        # Shared among gateways, so that one image is done once; 3.1.1 knows no sharing.
+        shared = "$share/gateways/" if self.config.broker.protocol == 5 else ""
+        return (*filters, f"{shared}{topics.submit()}")
+
     # What arrives.
 
     def _handle(self, item: object) -> None:
@@ -200,6 +216,9 @@ class Gateway:
         self._connected_at = now()
         self._was_connected = True
         log.info("%s is online at %s", self.id, self.config.broker.url)
+        self._introduce()
+
+    def _introduce(self) -> None:
         try:
             self.voice.introduce(self.transport, now() - self._started_at)
         except NotConnected:
@@ -230,6 +249,8 @@ class Gateway:
                 f"another gateway (host {info.host or 'unknown'}) is already running under the "
                 f"id {self.id!r}; give this one another gateway.id"
             )
+        if self._rivals.is_rival(info.boot):
+            self._introduce()
 
     # What is due.
 
@@ -238,9 +259,8 @@ class Gateway:
         wakeup = self.scheduler.next_wakeup()
         if wakeup is not None and wakeup <= moment:
             self.feed(Tick())
-        self.conductor.tick()
         self._complaints.flush(moment)
-        wakeups = [self.scheduler.next_wakeup(), self.fleet.tick(moment), self._settles_at()]
+        wakeups = [self.scheduler.next_wakeup(), self.fleet.tick(moment), self.conductor.tick()]
         wakeups += [chore(moment) for chore in self.chores]
         return min((wakeup for wakeup in wakeups if wakeup is not None), default=None)
 
@@ -258,12 +278,13 @@ class Gateway:
     def _time_out(self, moment: float, timeout_s: float) -> float | None:
         if moment - self._started_at < timeout_s:
             return self._started_at + timeout_s
+        online = ", ".join(self.fleet.present()) or "none"
         for job in self.conductor.jobs():
             report = job.report
             self.conductor.fail(
                 job,
-                f"{report.name}: not done after {timeout_s:g} s (--timeout): {report.done} of "
-                f"{report.tiles} tiles; devices online: {', '.join(self.fleet.present()) or 'none'}",
+                f"{report.name}: not done after {timeout_s:g} s (--timeout): "
+                f"{report.done} of {report.tiles} tiles; devices online: {online}",
             )
         return None
 
@@ -274,14 +295,11 @@ class Gateway:
             limit = min(limit, self._packet_bytes - PACKET_ROOM)
         return Limits(limit, self.config.wire.encoding)
 
-    def _settles_at(self) -> float | None:
+    def _settles_at(self) -> float:
+        """When to plan with the devices that we know: their retained topics are in by then."""
         if self._connected_at is None:
             return self._started_at + self.config.gateway.local_after
         return self._connected_at + SETTLE_S
-
-    def _settled(self) -> bool:
-        settles_at = self._settles_at()
-        return settles_at is not None and now() >= settles_at
 
     # What the scheduler says.
 

@@ -1,0 +1,153 @@
+"""`fog-gateway demo`: the whole thing on one machine, as separate processes, leaving nothing."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from fogmqtt.cli.common import stop_on_signals
+from fogmqtt.cli.connect import connector
+from fogmqtt.cli.progress import Display, differ_line, display, who_did_what
+from fogmqtt.config import Broker, GatewayConfig
+from fogmqtt.core.geometry import parse_tile_plan
+from fogmqtt.errors import JobFailed
+from fogmqtt.gateway.jobs import JobRequest, Outcome, Report
+from fogmqtt.gateway.loop import now
+from fogmqtt.gateway.service import Gateway
+from fogmqtt.images import files
+from fogmqtt.images.mosaic import mosaic
+from fogmqtt.transport.embedded import EmbeddedBroker
+
+DEVICES = ("eya", "oumayma", "manar")
+#: "Coffee" of scikit-image's data: Rachel Michetti, courtesy of Pikolo Espresso Bar, CC0.
+PHOTO = Path(__file__).with_name("photo.png")
+PIPELINE = "gray | canny"
+#: Seconds in which three devices start, on a slow and busy machine.
+START_S = 30.0
+STOP_S = 10.0
+
+
+def demo(config: GatewayConfig, image: Path | None, out: Path, console: Console) -> int:
+    """Process a photo with three devices; writes edges.png and mosaic.png into `out`.
+
+    Raises JobFailed, and NoBroker where no broker can be started.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{_free_port()}")
+        stack.callback(broker.stop)
+        console.print(f"broker   {broker.program} at {broker.url}", highlight=False)
+        for device in DEVICES:
+            stack.enter_context(_device(device, broker.url))
+        console.print(f"devices  {', '.join(DEVICES)}, a process each", highlight=False)
+        console.print(f"gateway  {config.gateway.id}, {PIPELINE}", highlight=False)
+        shown = display(console)
+        stack.callback(shown.close)
+        there = replace(config, broker=Broker(url=broker.url, embedded="never"))
+        outcome = _job(there, _Visitor(out, shown), image or PHOTO)
+    return _tell(outcome, out, console)
+
+
+@dataclass(slots=True)
+class _Visitor:
+    """Who watches the demo, and wants the pictures."""
+
+    out: Path
+    shown: Display
+    outcome: Outcome | None = None
+
+    def progress(self, report: Report) -> None:
+        self.shown.update(report)
+
+    def notice(self, job: str, text: str) -> None:
+        del job
+        self.shown.say(text)
+
+    def deliver(self, outcome: Outcome) -> None:
+        if outcome.image is None or outcome.original is None:
+            return
+        files.write(self.out / "edges.png", outcome.image)
+        picture = mosaic(outcome.original, outcome.image, outcome.report.mosaic)
+        files.write(self.out / "mosaic.png", picture)
+
+    def ended(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+
+def _job(config: GatewayConfig, visitor: _Visitor, photo: Path) -> Outcome:
+    gateway = Gateway(config, config.gateway.id, connector(config.broker, config.gateway.id))
+    request = JobRequest(
+        name=photo.name,
+        path=photo,
+        pipeline=PIPELINE,
+        client=visitor,
+        tiles=parse_tile_plan(config.tiles),
+        verify=True,
+    )
+    deadline = now() + START_S
+
+    def all_here() -> bool:
+        return len(gateway.fleet.present()) == len(DEVICES)
+
+    def watch(moment: float) -> float | None:
+        return min(deadline, moment + 0.2) if not all_here() else None
+
+    gateway.chores.append(watch)
+    try:
+        gateway.transport.start()
+        with stop_on_signals(gateway.stop):
+            gateway.run(lambda: all_here() or now() >= deadline)
+            gateway.submit(request)
+            gateway.run(lambda: gateway.conductor.idle)
+    finally:
+        gateway.close()
+    if visitor.outcome is None:
+        raise KeyboardInterrupt
+    return visitor.outcome
+
+
+def _tell(outcome: Outcome, out: Path, console: Console) -> int:
+    if outcome.image is None:
+        raise JobFailed(outcome.error or "the demo gave no result")
+    report = outcome.report
+    console.print()
+    console.print(who_did_what(report))
+    console.print()
+    console.print(f"{out / 'edges.png'}   the edges", highlight=False)
+    console.print(f"{out / 'mosaic.png'}  who did which tile", highlight=False)
+    console.print(f"{report.name}: {report.tiles} tiles in {report.seconds:.2f} s", highlight=False)
+    console.print(differ_line(report), highlight=False)
+    return 1 if report.differ else 0
+
+
+@contextmanager
+def _device(device: str, url: str) -> Iterator[None]:
+    """A device process of our own; ended by its own goodbye, or else by force."""
+    command = [sys.executable, "-m", "fogmqtt.cli.device", "--id", device, "--broker", url]
+    # In a session of its own: Ctrl-C reaches us, and we end it in order.
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

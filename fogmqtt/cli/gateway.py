@@ -1,0 +1,161 @@
+"""The command `fog-gateway`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from rich.console import Console
+
+from fogmqtt import __version__
+from fogmqtt.cli.common import guarded, set_up_logging, stop_on_signals
+from fogmqtt.cli.connect import broker_at_hand, connector
+from fogmqtt.cli.demo import demo
+from fogmqtt.cli.progress import differ_line
+from fogmqtt.cli.run import RunOptions, run
+from fogmqtt.cli.show import show_devices, show_operators
+from fogmqtt.config import GatewayConfig, load_gateway
+from fogmqtt.core.geometry import parse_tile_plan
+from fogmqtt.gateway.server import Server
+
+Command = Callable[[GatewayConfig, argparse.Namespace], int]
+#: argparse names this type with an underscore, and gives no other.
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+_EPILOG = """\
+exit codes: 0 done, 1 the job failed (or pixels differ), 2 usage or configuration, 3 no broker
+every key of the configuration can be set as FOGMQTT_BROKER__URL and so on"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    set_up_logging(options.verbose, quiet=options.command != "serve")
+    return guarded(lambda: _command(options)(load_gateway(options.config, os.environ), options))
+
+
+def _command(options: argparse.Namespace) -> Command:
+    command: Command = options.function
+    return command
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fog-gateway",
+        description="Cuts images into tiles, has devices process them over MQTT, and merges them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"fog-gateway {__version__}")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration (YAML)")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: all")
+    parser.set_defaults(function=_serve, command="serve")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=False)
+    _add(commands, "serve", _serve, "serve the submit topic and the inbox folder (the default)")
+    _add_run(commands)
+    _add_demo(commands)
+    devices = _add(commands, "devices", _devices, "who is online")
+    devices.add_argument("--json", action="store_true", help="for programs")
+    _add(commands, "operators", _operators, "what a pipeline can be made of")
+    return parser
+
+
+def _add(commands: Subparsers, name: str, function: Command, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(function=function, command=name)
+    return parser
+
+
+def _add_run(commands: Subparsers) -> None:
+    parser = _add(commands, "run", _run, "do one-off jobs with the devices that are online")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, help="a file, or a folder for several"
+    )
+    parser.add_argument("--pipeline", help="'gray | canny low=50 high=150', or a configured name")
+    parser.add_argument(
+        "--tiles", help="auto, 'size 512x512' (w x h) or 'grid 3x1' (columns x rows)"
+    )
+    parser.add_argument("--post", help="a pipeline for the merged image, run on the gateway")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare with one machine; 1 if different"
+    )
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up after so long")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the figures as JSON")
+
+
+def _add_demo(commands: Subparsers) -> None:
+    parser = _add(commands, "demo", _demo, "broker, gateway and three devices on this machine")
+    parser.add_argument("image", nargs="?", type=Path, metavar="IMAGE")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("demo"), help="folder (default: demo)"
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _serve(config: GatewayConfig, options: argparse.Namespace) -> int:
+    del options
+    with broker_at_hand(config):
+        server = Server(config, connector(config.broker, config.gateway.id))
+        try:
+            server.start()
+            with stop_on_signals(server.gateway.stop):
+                server.run()
+        finally:
+            server.close()
+    return 0
+
+
+def _run(config: GatewayConfig, options: argparse.Namespace) -> int:
+    asked = RunOptions(
+        images=tuple(options.images),
+        out=options.out,
+        pipeline=_pipeline(config, options.pipeline),
+        tiles=parse_tile_plan(options.tiles or config.tiles),
+        post=config.post if options.post is None else options.post,
+        verify=options.verify,
+        timeout_s=options.timeout,
+        report=options.report,
+    )
+    console = Console(stderr=True)
+    for outcome in run(config, asked, console):
+        report = outcome.report
+        console.print(f"{report.name}: {report.seconds:.2f} s", highlight=False, markup=False)
+        if report.differ is not None:
+            print(differ_line(report))
+    return 0
+
+
+def _pipeline(config: GatewayConfig, asked: str | None) -> str:
+    wanted = config.pipeline if asked is None else asked
+    return config.pipelines.get(wanted.strip(), wanted)
+
+
+def _demo(config: GatewayConfig, options: argparse.Namespace) -> int:
+    return demo(config, options.image, options.out, Console())
+
+
+def _devices(config: GatewayConfig, options: argparse.Namespace) -> int:
+    return show_devices(config, Console(), as_json=options.json)
+
+
+def _operators(config: GatewayConfig, options: argparse.Namespace) -> int:
+    del config, options
+    return show_operators(Console())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
