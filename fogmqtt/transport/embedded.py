@@ -6,7 +6,9 @@ It is private to this machine: it listens on loopback only, and it dies with us.
 from __future__ import annotations
 
 import ctypes
+import getpass
 import importlib.util
+import ipaddress
 import os
 import shutil
 import signal
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +27,13 @@ from fogmqtt.transport.link import Address, parse_url
 #: Seconds that a broker gets to answer, and to end.
 START_S = 15.0
 STOP_S = 5.0
-_LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 _PR_SET_PDEATHSIG = 1
 
+# `user`: started by root, Mosquitto would become another user, and a process that changes its
+# user forgets that it is to die with its parent. 10 000 queued messages, since its default of
+# 1000 drops tiles silently; never 0, which on Debian's build cuts off innocent clients.
 _MOSQUITTO = """\
+user {user}
 listener {port} {host}
 allow_anonymous true
 set_tcp_nodelay true
@@ -71,8 +77,9 @@ class EmbeddedBroker:
     def start(cls, url: str, protocol: int | str = 5) -> EmbeddedBroker:
         """Start a broker at a loopback url, and wait until it answers.
 
-        Raises NoBroker where no program is there, the url is not this machine's, or the port
-        is taken.
+        Call it on a thread that lives as long as the broker shall: Linux ends the broker with
+        the thread that started it. Raises NoBroker where no program is there, the url is not
+        this machine's, or the port is taken.
         """
         address = parse_url(url)
         if address.tls or not is_local(url):
@@ -82,19 +89,9 @@ class EmbeddedBroker:
             )
         if listening(url):
             raise NoBroker(f"broker.embedded: something else listens at {url} already")
+        program, write = _choose()
         folder = Path(tempfile.mkdtemp(prefix="fogmqtt-broker-"))
-        program, command = _command(address, folder, protocol)
-        log = (folder / "out").open("wb")
-        with log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # the terminal's Ctrl-C is ours to pass on, in order
-                preexec_fn=_die_with_parent,  # noqa: PLW1509
-            )
-        broker = cls(url, program, process, folder)
+        broker = cls(url, program, _spawn(write(address, folder, protocol), folder), folder)
         broker._wait()
         return broker
 
@@ -121,7 +118,13 @@ class EmbeddedBroker:
 
 def is_local(url: str) -> bool:
     """Whether the url names this machine's loopback."""
-    return parse_url(url).host in _LOCAL
+    host = parse_url(url).host
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def listening(url: str) -> bool:
@@ -134,34 +137,74 @@ def listening(url: str) -> bool:
         return False
 
 
-def _command(address: Address, folder: Path, protocol: int | str) -> tuple[str, list[str]]:
-    mosquitto = shutil.which(
-        "mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
+#: Writes a configuration into a folder; the command that runs a broker with it.
+_Write = Callable[[Address, Path, int | str], list[str]]
+
+
+def _choose() -> tuple[str, _Write]:
+    if _mosquitto() is not None:
+        return "mosquitto", _write_mosquitto
+    if importlib.util.find_spec("iotcore") is not None:
+        return "iotcore", _write_iotcore
+    raise NoBroker(
+        "broker.embedded: no broker is installed; "
+        "`sudo apt install mosquitto`, or `pip install 'fogmqtt[embedded]'`"
     )
-    host = "127.0.0.1" if address.host == "localhost" else address.host
-    if mosquitto:
-        config = folder / "mosquitto.conf"
-        config.write_text(_MOSQUITTO.format(host=host, port=address.port, folder=folder))
-        _let_in(folder)
-        return "mosquitto", [mosquitto, "-c", str(config)]
-    if importlib.util.find_spec("iotcore") is None:
-        raise NoBroker(
-            "broker.embedded: no broker is installed; "
-            "`sudo apt install mosquitto`, or `pip install 'fogmqtt[embedded]'`"
+
+
+def _mosquitto() -> str | None:
+    # Debian installs it where the PATH of a normal user does not lead.
+    return shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+def _host(address: Address) -> str:
+    return "127.0.0.1" if address.host == "localhost" else address.host
+
+
+def _write_mosquitto(address: Address, folder: Path, protocol: int | str) -> list[str]:
+    del protocol  # it speaks both on one port
+    config = folder / "mosquitto.conf"
+    config.write_text(
+        _MOSQUITTO.format(
+            user=getpass.getuser(), host=_host(address), port=address.port, folder=folder
         )
+    )
+    return [_mosquitto() or "mosquitto", "-c", str(config)]
+
+
+def _write_iotcore(address: Address, folder: Path, protocol: int | str) -> list[str]:
     config = folder / "iotcore.toml"
     section = "v5.1" if protocol == 5 else "v4.1"
+    host = f"[{address.host}]" if ":" in address.host else _host(address)
     config.write_text(_IOTCORE.format(section=section, host=host, port=address.port))
-    return "iotcore", [sys.executable, "-m", "fogmqtt.transport.iotcore_child", str(config)]
+    return [sys.executable, "-m", "iotcore", "--config", str(config), "--log-level", "CRITICAL"]
 
 
-def _let_in(folder: Path) -> None:
-    """Started by root, Mosquitto gives up root's rights before it opens its log."""
-    if os.geteuid() == 0:
-        folder.chmod(0o777)  # noqa: S103
+def _spawn(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / "out").open("wb") as out:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd=folder,
+            start_new_session=True,  # the terminal's Ctrl-C is ours to pass on, in order
+            preexec_fn=_dies_with(os.getpid()),
+        )
 
 
-def _die_with_parent() -> None:
-    """Runs in the child: the kernel ends it when we are gone, however we went (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _dies_with(parent: int) -> Callable[[], None] | None:
+    """For the child, before it becomes the broker: the kernel ends it when we are gone.
+
+    However we went; Linux only, elsewhere a broker outlives a killed gateway.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # found here: after the fork no lock may be waited for
+
+    def ask_the_kernel() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # gone before we asked
+            os._exit(1)
+
+    return ask_the_kernel
