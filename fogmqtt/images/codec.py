@@ -188,8 +188,7 @@ def _decode_planes(pixels: bytes | memoryview, shape: Shape, dtype: str) -> Imag
     edge *= EDGE
     open_ *= OPEN
     edge |= open_
-    # OpenCV gives a single column back as a row.
-    return cv2.transpose(edge).reshape(height, width)
+    return cv2.transpose(edge)
 
 
 def _inflate(data: bytes | memoryview, size: int) -> bytes:

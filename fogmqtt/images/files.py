@@ -48,7 +48,8 @@ _MODES = {
     "CMYK": "CMYK converted to BGR",
 }
 _GRAY_MODES = frozenset({"1", "L", "I;16", "I;16B", "I;16L", "LA", "La"})
-_ORIENTATION = 0x0112
+#: How files of these formats begin.
+_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 
 
 #: How many pixels are read where nobody configured it.
@@ -73,7 +74,6 @@ class _Header:
     mode: str
     size: tuple[int, int]
     frames: int
-    orientation: int
 
 
 def read(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Loaded:
@@ -95,7 +95,7 @@ def read(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Loaded:
     _check_complete(data, header, name)
     image = _pixels(data, header, name)
     spec = Spec.of(image)
-    if spec.size not in _sizes(header):
+    if spec.size not in (header.size, header.size[::-1]):  # as it lies, or turned by its EXIF
         raise ImageError(f"{name}: announces {header.size} pixels and holds {spec}")
     return Loaded(image, spec, tuple(_notes(header)), header.format)
 
@@ -186,9 +186,10 @@ def _header(data: bytes, name: str) -> _Header:
                 mode=file.mode,
                 size=(file.height, file.width),
                 frames=getattr(file, "n_frames", 1),
-                orientation=file.getexif().get(_ORIENTATION, 1),
             )
     except UnidentifiedImageError:
+        if data.startswith(_SIGNATURES):
+            raise ImageError(f"{name}: the header is damaged, or announces no pixels") from None
         raise ImageError(f"{name}: not an image that is read ({', '.join(_FORMATS)})") from None
     # Pillow's readers of damaged headers raise what Python happens to.
     except (OSError, ValueError, SyntaxError, struct.error, LookupError, TypeError) as problem:
@@ -241,12 +242,6 @@ def _pixels(data: bytes, header: _Header, name: str) -> Image:
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{name}: {image.dtype} pixels are not read; save it with 8 or 16 bits")
     return image
-
-
-def _sizes(header: _Header) -> tuple[tuple[int, int], ...]:
-    """Turned or not: OpenCV heeds the orientation in some formats only."""
-    height, width = header.size
-    return ((height, width), (width, height)) if header.orientation > 4 else (header.size,)
 
 
 def _notes(header: _Header) -> Iterator[str]:

@@ -88,8 +88,14 @@ def build(name: str, params: Mapping[str, Any]) -> Operator:
     return operator(**{key: convert(operator, key, value) for key, value in params.items()})
 
 
-def parameters(operator: type[Operator]) -> dict[str, Any]:
+def parameters(operator: type[Operator]) -> Mapping[str, Any]:
     """The types of an operator's parameters, by name, in the order of their definition."""
+    key: Any = operator  # mypy takes a class for unhashable
+    return _parameters(key)
+
+
+@cache
+def _parameters(operator: type[Any]) -> Mapping[str, Any]:
     types = typing.get_type_hints(operator)
     return {field.name: types[field.name] for field in fields(operator) if field.init}
 

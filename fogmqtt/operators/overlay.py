@@ -79,7 +79,7 @@ class Overlay(Operator):
             raise OperatorError("overlay was not prepared with the job's original")
         canvas = _as_bgr(self._original)
         painted = image != 0
-        paint = np.asarray(self._bgr(), np.float64) * self.opacity
+        paint = np.frombuffer(self._bgr(), np.uint8) * self.opacity
         canvas[painted] = np.rint(canvas[painted] * (1 - self.opacity) + paint)
         return canvas
 

@@ -1,0 +1,52 @@
+"""A pipeline tile by tile in this process, as gateway and devices do it over the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fogmqtt.core.geometry import Grid, Size, Tile, cut
+from fogmqtt.images import codec
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators import catalog, pipeline
+from fogmqtt.operators.base import Operator
+from fogmqtt.operators.pipeline import Stage
+
+
+def tiled(operators: Sequence[Operator], image: Image, plan: Size | Grid) -> Image:
+    """The pipeline's result, every stage of it cut, sent, worked on, sent back and merged."""
+    done = image
+    for stage in pipeline.stages(operators, Spec.of(image)):
+        if stage.tiled:
+            done = run_stage(
+                stage, done, cut(done.shape[:2], plan, halo=stage.halo, align=stage.align)
+            )
+        else:
+            done = pipeline.whole(stage.operators, done, image)
+    return done
+
+
+def run_stage(stage: Stage, image: Image, tiles: Sequence[Tile]) -> Image:
+    last = stage.operators[-1]
+    merger = last.merger(stage.result, tiles)
+    for tile in tiles:
+        sent = pipeline.narrow(stage.narrowing, image[tile.outer.slices])
+        assert Spec.of(sent).pixel_bytes == stage.sent.pixel_bytes
+        merger.paste(tile, travelled(run_on_device(stage, sent, tile), last.result_codec))
+    return merger.finish()
+
+
+def run_on_device(stage: Stage, sent: Image, tile: Tile) -> Image:
+    """As a device does: from bytes that it must not change, with operators built from calls."""
+    operators = [catalog.build(name, params) for name, params in pipeline.calls(stage.operators)]
+    pixels = travelled(sent, "raw")
+    result = pipeline.run_tile(operators, pixels, tile.core.within(tile.outer), tile.seams)
+    assert result.flags.c_contiguous
+    assert Spec.of(result).pixel_bytes == stage.result.pixel_bytes
+    return result
+
+
+def travelled(image: Image, name: str) -> Image:
+    """The image after a journey in this codec."""
+    spec = Spec.of(image)
+    data = bytes(codec.encode(image, name))
+    return codec.decode(data, name, (*spec.size, spec.channels), spec.dtype)

@@ -1,0 +1,159 @@
+"""The codec: exact both ways, and unmoved by what a stranger sends."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fogmqtt.errors import WireError
+from fogmqtt.images import codec
+from fogmqtt.images.spec import Image
+
+DTYPES = ["uint8", "int8", "uint16", "int16", "int32", "float32", "float64"]
+
+
+def noise(shape: tuple[int, ...], dtype: str = "uint8") -> Image:
+    data = np.random.default_rng(1).integers(0, 255, shape)
+    return data.astype(dtype)
+
+
+def states(height: int, width: int) -> Image:
+    rng = np.random.default_rng(height * 1000 + width)
+    return rng.choice(np.array([0, 128, 255], np.uint8), (height, width))
+
+
+def announced(image: Image) -> tuple[int, int, int]:
+    return (*image.shape[:2], image.shape[2] if image.ndim == 3 else 1)
+
+
+def round_trip(image: Image, name: str) -> Image:
+    data = bytes(codec.encode(image, name))
+    return codec.decode(data, name, announced(image), image.dtype.name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (7, 5, 3), (1, 9, 4)])
+def test_raw_holds_every_image(shape: tuple[int, ...], dtype: str) -> None:
+    image = noise(shape, dtype)
+    assert np.array_equal(round_trip(image, "raw"), image)
+
+
+def test_raw_is_a_view_on_a_contiguous_image_and_copies_any_other() -> None:
+    image = noise((6, 6))
+    view = codec.encode(image, "raw")
+    assert isinstance(view, memoryview)
+    assert np.may_share_memory(np.frombuffer(view, np.uint8), image)
+    assert bytes(codec.encode(image[1:4, 2:5], "raw")) == image[1:4, 2:5].tobytes()
+
+
+def test_raw_pixels_are_read_in_place_and_cannot_be_written() -> None:
+    image = codec.decode(b"abcdef", "raw", (2, 3, 1), "uint8")
+    assert not image.flags.writeable
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (7, 5, 3), (4, 9, 4)])
+def test_png_holds_8_and_16_bits(shape: tuple[int, ...], dtype: str) -> None:
+    image = noise(shape, dtype)
+    assert np.array_equal(round_trip(image, "png"), image)
+
+
+@settings(deadline=None)
+@given(height=st.integers(1, 40), width=st.integers(1, 40))
+def test_planes_hold_three_states(height: int, width: int) -> None:
+    image = states(height, width)
+    assert np.array_equal(round_trip(image, "planes"), image)
+
+
+def test_edges_travel_in_few_bytes() -> None:
+    image: Image = np.zeros((1000, 1000), np.uint8)
+    image[::100] = 255
+    assert len(codec.encode(image, "planes")) < 0.001 * image.size
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "message"),
+    [
+        ("png", noise((3, 3), "int16"), "png holds no 1-channel int16"),
+        ("png", noise((3, 3, 2)), "png holds no 2-channel"),
+        ("planes", noise((3, 3, 3)), "planes hold no"),
+        ("planes", np.full((3, 3), 7, np.uint8), "only the values 0, 128 and 255"),
+        ("jpeg", noise((3, 3)), "codec 'jpeg' is unknown; known are raw, png, planes"),
+    ],
+)
+def test_an_image_that_a_codec_cannot_hold_is_refused(
+    name: str, image: Image, message: str
+) -> None:
+    with pytest.raises(WireError, match=message):
+        codec.encode(image, name)
+
+
+PNG = bytes(codec.encode(noise((4, 6)), "png"))
+PLANES = bytes(codec.encode(states(4, 6), "planes"))
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "shape", "dtype", "message"),
+    [
+        (b"abcde", "raw", (2, 3, 1), "uint8", "5 bytes of pixels where .* has 6"),
+        (b"abcdefg", "raw", (2, 3, 1), "uint8", "7 bytes of pixels"),
+        (b"abc", "raw", (1, 3, 1), "object", "dtype 'object'"),
+        (b"", "raw", (0, 3, 1), "uint8", "has no pixels"),
+        (b"", "raw", (-2, -3, 1), "uint8", "has no pixels"),
+        (b"", "raw", (1_000_000, 1_000_000, 4), "float64", "cut smaller"),
+        (b"abc", "webp", (1, 3, 1), "uint8", "codec 'webp' is unknown"),
+        (b"", "png", (4, 6, 1), "uint8", "0 bytes are no PNG"),
+        (b"x" * 60, "png", (4, 6, 1), "uint8", "no PNG"),
+        (PNG, "png", (4, 7, 1), "uint8", "announced"),
+        (PNG, "png", (4, 6, 3), "uint8", "announced"),
+        (PNG, "png", (4, 6, 1), "uint16", "announced"),
+        (PNG[:-12], "png", (4, 6, 1), "uint8", "cut short"),
+        (PNG[:40] + b"\0" * 9 + PNG[49:], "png", (4, 6, 1), "uint8", "cannot be decoded"),
+        (PLANES, "planes", (4, 6, 3), "uint8", "one channel of uint8"),
+        (PLANES, "planes", (9, 6, 1), "uint8", "do not inflate to the announced 24"),
+        (PLANES, "planes", (4, 5, 1), "uint8", "do not inflate"),
+        (PLANES[:-5], "planes", (4, 6, 1), "uint8", "do not inflate"),
+        (PLANES + b"x", "planes", (4, 6, 1), "uint8", "do not inflate"),
+        (b"garbage", "planes", (4, 6, 1), "uint8", "cannot be inflated"),
+        (zlib.compress(b"\xff" * 12), "planes", (4, 6, 1), "uint8", "decided and open"),
+    ],
+)
+def test_what_does_not_hold_the_announced_image_is_refused(
+    data: bytes, name: str, shape: tuple[int, int, int], dtype: str, message: str
+) -> None:
+    with pytest.raises(WireError, match=message):
+        codec.decode(data, name, shape, dtype)
+
+
+def test_a_bomb_is_not_inflated() -> None:
+    bomb = zlib.compress(bytes(50_000_000), 9)
+    with pytest.raises(WireError, match="do not inflate to the announced 12 bytes"):
+        codec.decode(bomb, "planes", (4, 6, 1), "uint8")
+
+
+def test_a_shape_that_the_bytes_cannot_fill_is_refused_before_it_is_allocated() -> None:
+    for name, data in (("planes", PLANES), ("png", _png_header(16_000, 16_000))):
+        with pytest.raises(WireError, match="cannot hold the"):
+            codec.decode(data, name, (16_000, 16_000, 1), "uint8")
+
+
+def _png_header(height: int, width: int) -> bytes:
+    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    return PNG[:16] + size + PNG[24:]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    data=st.binary(max_size=200) | st.binary(max_size=60).map(lambda tail: PNG[:50] + tail),
+    name=st.sampled_from(["raw", "png", "planes"]),
+)
+def test_garbage_is_refused_or_an_image_of_the_announced_shape(data: bytes, name: str) -> None:
+    try:
+        image = codec.decode(data, name, (4, 6, 1), "uint8")
+    except WireError:
+        return
+    assert image.shape == (4, 6)

@@ -1,0 +1,225 @@
+"""Image files: what OpenCV reads, and what is refused before it could harm."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from fogmqtt.errors import ImageError
+from fogmqtt.images import files
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.spec import Image
+
+FORMATS = ["PNG", "JPEG", "WEBP", "BMP", "TIFF"]
+#: Which modes Pillow writes in which format.
+MODES = {
+    "PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
+    "JPEG": ["1", "L", "RGB", "YCbCr", "CMYK"],
+    "WEBP": ["RGB", "RGBA"],
+    "BMP": ["1", "L", "P", "RGB", "RGBA"],
+    "TIFF": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "YCbCr", "CMYK"],
+}
+GRAY = {"1", "L", "LA", "I;16"}
+ORIENTATION = 0x0112
+
+
+def photo(height: int = 37, width: int = 53) -> Image:
+    noise = np.random.default_rng(4).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return cv2.GaussianBlur(noise, (5, 5), 2)
+
+
+def file_of(form: str, mode: str = "RGB", **options: Any) -> bytes:
+    image = Pillow.fromarray(np.ascontiguousarray(photo()[..., ::-1]))
+    if mode == "I;16":
+        image = Pillow.fromarray(photo()[..., 0].astype(np.uint16) * 257)
+    elif mode in ("F", "I"):
+        image = image.convert("L").convert(mode)
+    elif mode == "RGBA":
+        image.putalpha(Pillow.linear_gradient("L").resize(image.size))
+    else:
+        image = image.convert(mode)
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def turned(form: str, orientation: int) -> bytes:
+    exif = Pillow.Exif()
+    exif[ORIENTATION] = orientation
+    return file_of(form, exif=exif)
+
+
+def as_cv2_reads(data: bytes) -> Image:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return image
+
+
+def as_8_bit_colour(image: Image) -> Image:
+    image = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image
+
+
+@pytest.mark.parametrize(("form", "mode"), [(f, m) for f in FORMATS for m in MODES[f]])
+def test_a_file_is_read_as_cv2_imread_reads_it(form: str, mode: str) -> None:
+    data = file_of(form, mode)
+    loaded = files.read(data, "photo")
+    assert loaded.format == form
+    assert np.array_equal(as_8_bit_colour(loaded.image), as_cv2_reads(data))
+    assert loaded.spec.size == (37, 53)
+    assert loaded.spec.channels == (1 if mode in GRAY else 3)
+    assert loaded.spec.dtype == ("uint16" if mode == "I;16" else "uint8")
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_as_cv2_imread_turns_it(form: str, orientation: int) -> None:
+    data = turned(form, orientation)
+    loaded = files.read(data, "photo")
+    assert np.array_equal(loaded.image, as_cv2_reads(data))
+    assert loaded.spec.size == loaded.image.shape[:2]
+
+
+@pytest.mark.parametrize(
+    ("form", "mode", "note"),
+    [
+        ("PNG", "RGBA", "alpha channel dropped"),
+        ("PNG", "LA", "alpha channel dropped"),
+        ("JPEG", "CMYK", "CMYK converted to BGR"),
+    ],
+)
+def test_what_is_lost_on_the_way_is_noted(form: str, mode: str, note: str) -> None:
+    assert files.read(file_of(form, mode), "photo").notes == (note,)
+    assert files.read(file_of("PNG"), "photo").notes == ()
+
+
+def test_of_several_frames_the_first_is_read_and_that_is_noted() -> None:
+    second = Pillow.new("RGB", (53, 37), "red")
+    data = file_of("TIFF", save_all=True, append_images=[second])
+    loaded = files.read(data, "scan.tiff")
+    assert np.array_equal(loaded.image, photo())
+    assert loaded.notes == ("first of 2 frames",)
+
+
+def test_16_bit_colour_is_kept() -> None:
+    deep = photo().astype(np.uint16) * 257 + 3
+    loaded = files.read(files.encode_file(deep, ".png"), "deep.png")
+    assert np.array_equal(loaded.image, deep)
+
+
+def png_announcing(width: int, height: int) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    checksum = struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + checksum + file_of("PNG")[33:]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "photo: the file is empty"),
+        (b"hello", r"photo: not an image that is read \(PNG, JPEG, WEBP, BMP, TIFF\)"),
+        (b"GIF89a" + bytes(50), "not an image that is read"),
+        (png_announcing(60_000, 60_000), "60000x60000 is 3600000000 pixels, over .* = 500000000"),
+        (png_announcing(0, 5), "photo: the header is damaged, or announces no pixels"),
+        (file_of("TIFF", "F"), "TIFF of mode F is not read; save it with 8 or 16 bits"),
+        (file_of("TIFF", "I"), "TIFF of mode I is not read"),
+        (png_announcing(53, 38), "photo: .*(damaged|decode)"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_by_name(data: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        files.read(data, "photo")
+
+
+def test_the_limit_is_in_pixels_and_its_owner_s() -> None:
+    data = file_of("JPEG")
+    assert files.read(data, "photo", max_pixels=37 * 53).spec.size == (37, 53)
+    with pytest.raises(ImageError, match=r"over limits.max_pixels = 1960"):
+        files.read(data, "photo", max_pixels=37 * 53 - 1)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_that_is_cut_short_is_refused_wherever_it_is_cut(form: str) -> None:
+    data = file_of(form)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about the same cut
+        for length in range(1, len(data), 7):
+            with pytest.raises(ImageError):
+                files.read(data[:length], "photo")
+        with pytest.raises(ImageError):
+            files.read(data[:-1], "photo")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_damaged_file_is_refused_or_read_but_never_anything_else(form: str) -> None:
+    data, rng = file_of(form), np.random.default_rng(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about the same damage
+        for _ in range(200):
+            damaged = bytearray(data)
+            for at in rng.integers(0, min(len(data), int(rng.choice((40, 200, 10_000)))), 3):
+                damaged[at] = rng.integers(256)
+            with contextlib.suppress(ImageError):
+                files.read(bytes(damaged), "photo", max_pixels=10**6)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".tif", ".tiff", ".PNG"])
+def test_what_is_written_reads_back_bit_for_bit(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"result{suffix}"
+    files.write(path, photo())
+    assert np.array_equal(files.read(path.read_bytes(), path.name).image, photo())
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_jpeg_is_written_too(tmp_path: Path) -> None:
+    files.write(tmp_path / "result.jpg", photo())
+    assert files.read((tmp_path / "result.jpg").read_bytes(), "result.jpg").format == "JPEG"
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix", "message"),
+    [
+        (photo(), ".gif", r"cannot write '.gif' files; these work: .png, .jpg"),
+        (photo(), "", "cannot write '' files"),
+        (photo().astype(np.int16), ".png", "no .* int16 image; write .tiff, or end the pipeline"),
+        (photo().astype(np.float32), ".png", "float32 image; write .tiff"),
+        (photo().astype(np.uint16), ".jpg", "write .png or .tiff, or .* 'to8bit'"),
+    ],
+)
+def test_an_image_that_a_file_cannot_hold_is_refused_with_the_way_out(
+    image: Image, suffix: str, message: str
+) -> None:
+    with pytest.raises(ImageError, match=message):
+        files.encode_file(image, suffix)
+
+
+def test_a_slope_with_its_sign_can_be_written_as_tiff(tmp_path: Path) -> None:
+    slope = photo()[..., 0].astype(np.int16) - 128
+    files.write(tmp_path / "slope.tiff", slope)
+    kept = cv2.imread(str(tmp_path / "slope.tiff"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(kept, slope)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "result.png"
+    path.mkdir()
+    with pytest.raises(ImageError, match=r"cannot write .*result\.png: Is a directory"):
+        files.write(path, photo())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["result.png"]
+    with pytest.raises(ImageError, match="No such file or directory"):
+        files.write(tmp_path / "nowhere" / "result.png", photo())
+
+
+def test_a_suffix_can_be_checked_before_the_work() -> None:
+    files.check_suffix(Path("result.TIFF"))
+    with pytest.raises(ImageError, match=r"cannot write '.xyz' files"):
+        files.check_suffix(Path("result.xyz"))

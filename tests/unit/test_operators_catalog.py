@@ -1,0 +1,117 @@
+"""The catalog: operators by name, built in and plugged in."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from typing import ClassVar
+
+import pytest
+
+from fogmqtt.errors import PipelineError
+from fogmqtt.operators import catalog
+from fogmqtt.operators.base import Operator
+from fogmqtt.operators.canny import Canny
+
+
+@dataclass(frozen=True)
+class Sharpen(Operator):
+    """A plug-in."""
+
+    name: ClassVar[str] = "sharpen"
+    amount: float = 1.0
+
+
+class Careless(Operator):
+    """Forgot the name."""
+
+
+def not_even_a_class() -> None:
+    """Is no operator."""
+
+
+def forget() -> None:
+    catalog.load.cache_clear()
+    catalog._plugged_in.cache_clear()
+
+
+@pytest.fixture
+def plug_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    forget()
+    yield monkeypatch
+    forget()
+
+
+def plugged(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
+    found = [EntryPoint(name, value, catalog.GROUP) for name, value in entries.items()]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: found)
+    module = sys.modules[__name__]
+    monkeypatch.setitem(sys.modules, "a_plug_in", module)
+
+
+def test_all_built_in_operators_load_under_their_own_name() -> None:
+    for name in catalog.names():
+        assert catalog.load(name).name == name
+
+
+def test_listing_the_names_loads_no_pixel_library() -> None:
+    code = (
+        "import sys, fogmqtt.operators.catalog as c; assert 'canny' in c.names();"
+        "assert not {'cv2', 'numpy', 'PIL'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_values_may_be_text_or_of_their_type() -> None:
+    expected = Canny(low=20, aperture=5, l2=True)
+    assert catalog.build("canny", {"low": "20", "aperture": "5", "l2": "true"}) == expected
+    assert catalog.build("canny", {"low": 20, "aperture": 5, "l2": True}) == expected
+    assert catalog.build("canny", expected.params()) == expected
+
+
+@pytest.mark.parametrize("value", ["nan", "-inf", float("nan"), float("inf"), None, [1], "2x"])
+def test_a_value_that_is_no_number_is_refused(value: object) -> None:
+    with pytest.raises(PipelineError, match="canny: low="):
+        catalog.build("canny", {"low": value})
+
+
+def test_an_installed_package_adds_operators(plug_in: pytest.MonkeyPatch) -> None:
+    plugged(plug_in, sharpen="a_plug_in:Sharpen")
+    assert "sharpen" in catalog.names()
+    assert catalog.build("sharpen", {"amount": "1.5"}).params() == {"amount": 1.5}
+    with pytest.raises(PipelineError, match="did you mean 'sharpen'"):
+        catalog.load("sharpn")
+
+
+def test_a_plug_in_cannot_take_a_built_in_name_or_a_bad_one(
+    plug_in: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugged(plug_in, canny="a_plug_in:Sharpen", **{"a|b": "a_plug_in:Sharpen"})
+    with caplog.at_level(logging.WARNING):
+        assert "a|b" not in catalog.names()
+    assert catalog.load("canny") is Canny
+    assert "'canny'" in caplog.text
+    assert "'a|b'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("sharpen", "no_such_module:Sharpen", "cannot be imported .* ModuleNotFoundError"),
+        ("sharpen", "a_plug_in:Blunt", "cannot be imported .* AttributeError"),
+        ("sharpen", "a_plug_in:not_even_a_class", "no dataclass derived from Operator"),
+        ("careless", "a_plug_in:Careless", "calls itself ''"),
+        ("blunt", "a_plug_in:Sharpen", "calls itself 'sharpen'"),
+    ],
+)
+def test_a_broken_plug_in_is_named_and_hurts_nobody_else(
+    plug_in: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    plugged(plug_in, **{name: value})
+    with pytest.raises(PipelineError, match=message):
+        catalog.load(name)
+    assert catalog.load("gray").name == "gray"
