@@ -1,4 +1,4 @@
-"""What tests of several folders share: ports, waiting, real brokers, an MQTT client that collects."""
+"""What tests of several folders share: ports, waiting, real brokers, a client that collects."""
 
 from __future__ import annotations
 

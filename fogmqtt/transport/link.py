@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fogmqtt.errors import ConfigError
 
@@ -21,20 +21,23 @@ class Address:
     host: str
     port: int
     tls: bool = False
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        """`host:port`, an IPv6 host in brackets; never the password."""
+        """`host:port`, an IPv6 host in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
 
 def parse_url(url: str) -> Address:
-    """Take `mqtt://host[:1883]` or `mqtts://host[:8883]` apart; `user:password@` may stand before.
+    """Take `mqtt://host[:1883]` or `mqtts://host[:8883]` apart.
 
-    Raises ConfigError, naming broker.url, for anything else.
+    Raises ConfigError, naming broker.url, for anything else; a password in it is never shown.
     """
+    if "@" in url:
+        raise ConfigError(
+            "broker.url: no user or password belongs in it, since it is shown and logged; "
+            "set broker.username and broker.password_file"
+        )
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -45,8 +48,6 @@ def parse_url(url: str) -> Address:
         host=parts.hostname or "",
         port=_DEFAULT_PORTS[parts.scheme] if port is None else port,
         tls=parts.scheme == "mqtts",
-        username=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password) if parts.password else None,
     )
 
 
@@ -68,8 +69,7 @@ def _check(url: str, parts: SplitResult) -> None:
 class Link:
     """How to reach the broker, as whom, and speaking what.
 
-    `username` and `password` win over those in `url`. `ca`, `cert` and `key` are PEM files;
-    `keepalive_s` must exceed twice the slowest transfer of the largest message.
+    `ca`, `cert` and `key` are PEM files; `keepalive_s` must exceed twice the slowest transfer of the largest message.
     Raises ConfigError where parts contradict each other or a file is missing.
     """
 
@@ -98,11 +98,8 @@ class Link:
 
     @property
     def credentials(self) -> tuple[str, str | None] | None:
-        """User and password, from the link itself or from its URL; None for nobody."""
-        if self.username:
-            return self.username, self.password or None
-        address = self.address
-        return (address.username, address.password) if address.username else None
+        """User and password; None for nobody."""
+        return (self.username, self.password or None) if self.username else None
 
     @staticmethod
     def _check_file(name: str, path: str | None, tls: bool) -> None:

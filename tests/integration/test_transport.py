@@ -1,0 +1,233 @@
+"""One contract, kept by the broker in memory and by Mosquitto, in MQTT 5 and 3.1.1."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from fogmqtt.errors import NotConnected, TooLarge
+from fogmqtt.transport.base import Connected, Disconnected, Received, Refused, Transport, Will
+from fogmqtt.transport.link import Link, Protocol
+from fogmqtt.transport.memory import MemoryBroker, MemoryTransport
+from fogmqtt.transport.paho import PahoTransport
+from tests.fog import Inbox, RealBroker, wait_for
+from tests.relay import Relay
+
+KINDS = ("memory", "5", "3.1.1")
+#: MQTT 3.1.1 has no shared subscriptions, and its brokers cannot tell their limits.
+TELL_MORE = ("memory", "5")
+
+
+@dataclass
+class Client:
+    transport: Transport
+    inbox: Inbox
+    #: Break its link the hard way.
+    cut: Callable[[], None]
+
+    def messages(self) -> list[Received]:
+        return [event for event in self.inbox.all() if isinstance(event, Received)]
+
+
+@dataclass
+class World:
+    """A broker and its clients, of one kind."""
+
+    kind: str
+    make: Callable[[str, Inbox, Will | None], Client]
+    stop: Callable[[], None]
+    start: Callable[[], None]
+    clients: list[Client] = field(default_factory=list)
+
+    def client(self, client_id: str, *filters: str, will: Will | None = None) -> Client:
+        """A connected client."""
+        one = self.idle(client_id, *filters, will=will)
+        one.transport.start()
+        one.inbox.take(Connected)
+        return one
+
+    def idle(self, client_id: str, *filters: str, will: Will | None = None) -> Client:
+        one = self.make(client_id, Inbox(), will)
+        for topic_filter in filters:
+            one.transport.subscribe(topic_filter)
+        self.clients.append(one)
+        return one
+
+
+@pytest.fixture(params=KINDS)
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    if request.param == "memory":
+        yield in_memory()
+        return
+    request.getfixturevalue("broker")  # skips or fails where Mosquitto is missing
+    yield from on_mosquitto(request.param, tmp_path)
+
+
+def in_memory() -> World:
+    broker = MemoryBroker(max_packet_bytes=100_000)
+
+    def make(client_id: str, inbox: Inbox, will: Will | None) -> Client:
+        transport = MemoryTransport(broker, client_id, inbox.put, will=will)
+        return Client(transport, inbox, functools.partial(broker.cut, client_id))
+
+    return World("memory", make, broker.stop, broker.start)
+
+
+def on_mosquitto(kind: str, folder: Path) -> Iterator[World]:
+    broker = RealBroker(folder, more="max_packet_size 100000")
+    broker.start()
+    protocol: Protocol = 5 if kind == "5" else "3.1.1"
+    relays: list[Relay] = []
+
+    def make(client_id: str, inbox: Inbox, will: Will | None) -> Client:
+        wire = Relay(broker.port)
+        relays.append(wire)
+        transport = PahoTransport(Link(wire.url, client_id, protocol), inbox.put, will=will)
+        return Client(transport, inbox, wire.cut)
+
+    world = World(kind, make, broker.kill, broker.start)
+    yield world
+    for client in world.clients:
+        client.transport.close()
+    for wire in relays:
+        wire.close()
+    broker.kill()
+
+
+def test_a_message_reaches_whoever_subscribed(world: World) -> None:
+    one = world.client("one", "devices/+/status")
+    all_of_it = world.client("all", "devices/#")
+    sender = world.client("sender")
+    sender.transport.publish("devices/eya/tiles", b"\x00\xff pixels")
+    sender.transport.publish("devices/eya/status", b"online")
+    assert one.inbox.take(Received) == Received("devices/eya/status", b"online")
+    assert all_of_it.inbox.take(Received) == Received("devices/eya/tiles", b"\x00\xff pixels")
+    assert all_of_it.inbox.take(Received) == Received("devices/eya/status", b"online")
+
+
+def test_what_lay_at_the_broker_says_so_and_comes_after_connected(world: World) -> None:
+    sender = world.client("sender", "a/b")
+    sender.transport.publish("a/b", b"kept", retain=True)
+    assert sender.inbox.message("a/b") == Received("a/b", b"kept", retained=False)
+    late = world.idle("late", "x/#", "a/#", "y/#")
+    late.transport.start()
+    assert late.inbox.take(Received) == Received("a/b", b"kept", retained=True)
+    newcomer = world.client("newcomer", "a/#")
+    assert newcomer.inbox.take(Received) == Received("a/b", b"kept", retained=True)
+
+
+def test_an_empty_retained_message_wipes_the_retained_one(world: World) -> None:
+    sender = world.client("sender", "a")
+    sender.transport.publish("a", b"kept", retain=True)
+    sender.transport.publish("a", b"", retain=True)
+    sender.transport.publish("end", b"")
+    assert sender.inbox.message("a").payload == b"kept"
+    assert sender.inbox.message("a").payload == b""
+    late = world.client("late", "#")
+    sender.transport.publish("b", b"live")
+    assert late.inbox.take(Received).topic == "b"
+
+
+def test_a_filter_added_later_is_in_force_too(world: World) -> None:
+    client = world.client("one")
+    client.transport.subscribe("late/#")
+    client.transport.publish("late/1", b"x")
+    assert client.inbox.message("late/1").payload == b"x"
+
+
+def test_whoever_vanishes_leaves_a_will_and_whoever_says_goodbye_does_not(world: World) -> None:
+    watcher = world.client("watcher", "status/#")
+    polite = world.client("polite", will=Will("status/polite", b"offline"))
+    rude = world.client("rude", will=Will("status/rude", b"offline"))
+    polite.transport.close()
+    rude.cut()
+    assert watcher.inbox.take(Received) == Received("status/rude", b"offline")
+    assert rude.inbox.take(Disconnected).reason
+    late = world.client("late", "status/#")
+    assert late.inbox.take(Received) == Received("status/rude", b"offline", retained=True)
+
+
+def test_without_a_link_publishing_is_refused(world: World) -> None:
+    client = world.idle("one")
+    with pytest.raises(NotConnected, match="a/b"):
+        client.transport.publish("a/b", b"x")
+
+
+def test_after_close_publishing_is_refused_and_nothing_is_heard(world: World) -> None:
+    client = world.client("one", "#")
+    client.transport.close()
+    client.transport.close()
+    with pytest.raises(NotConnected):
+        client.transport.publish("a", b"x")
+    assert client.inbox.all() == []
+
+
+def test_closing_what_never_started_does_nothing(world: World) -> None:
+    world.idle("one").transport.close()
+
+
+def test_what_was_handed_over_leaves_before_goodbye(world: World) -> None:
+    watcher = world.client("watcher", "#")
+    client = world.client("one")
+    for number in range(100):
+        client.transport.publish(f"a/{number}", bytes(50_000), qos=number % 3)
+    client.transport.close()
+    seen = {watcher.inbox.take(Received).topic for _ in range(100)}
+    assert len(seen) == 100
+
+
+@pytest.mark.parametrize("world", TELL_MORE, indirect=True)
+def test_a_message_over_the_brokers_limit_is_refused_before_it_jams_the_link(world: World) -> None:
+    client = world.client("one", "a/#")
+    with pytest.raises(TooLarge, match="100000"):
+        client.transport.publish("a/b", bytes(100_000))
+    client.transport.publish("a/b", bytes(100_000 - 3 - 64))
+    assert len(client.inbox.message("a/b").payload) == 100_000 - 3 - 64
+
+
+def test_after_the_broker_restarted_all_filters_are_in_force_again(world: World) -> None:
+    client = world.client("one", "a/#", "b/+")
+    world.stop()
+    client.inbox.take(Disconnected)
+    with pytest.raises(NotConnected):
+        client.transport.publish("a/stale", b"said while the link was down")
+    world.start()
+    events_until_connected(client)
+    client.transport.publish("b/fresh", b"x")
+    assert client.inbox.take(Received).topic == "b/fresh"
+
+
+def events_until_connected(client: Client) -> None:
+    """A loss is told once; until the link stands again there may only be refusals."""
+    seen: list[object] = []
+    while not seen or not isinstance(seen[-1], Connected):
+        seen.append(client.inbox.take(object))
+    assert all(isinstance(event, Refused) for event in seen[:-1])
+
+
+@pytest.mark.parametrize("world", TELL_MORE, indirect=True)
+def test_each_submission_goes_to_one_of_a_group(world: World) -> None:
+    members = [world.client(f"m{n}", "$share/gateways/submit/#") for n in range(2)]
+    sender = world.client("sender")
+    for number in range(10):
+        sender.transport.publish(f"submit/{number}", b"x")
+    wait_for(lambda: sum(len(member.messages()) for member in members) >= 10)
+    heard = [{message.topic for message in member.messages()} for member in members]
+    assert all(heard), "one of them got nothing"
+    assert heard[0].isdisjoint(heard[1])
+    assert len(heard[0] | heard[1]) == 10
+
+
+def test_a_second_client_of_one_id_pushes_the_first_off_the_link(world: World) -> None:
+    watcher = world.client("watcher", "status")
+    first = world.client("twin", will=Will("status", b"offline"))
+    second = world.client("twin", "a")
+    first.inbox.take(Disconnected)
+    first.transport.close()
+    assert watcher.inbox.take(Received).payload == b"offline"
+    second.transport.publish("a", b"still here")
+    assert second.inbox.message("a").payload == b"still here"

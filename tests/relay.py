@@ -1,0 +1,114 @@
+"""A wire between clients and a broker that a test can cut, on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Relay:
+    """Listens at `port` and passes everything on to `target`, until told otherwise."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._lock = threading.Lock()
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._threads: list[threading.Thread] = []
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        #: While False, whoever dials is hung up on.
+        self.open = True
+        self._begin(self._accept)
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Break every connection, as a router that restarts does."""
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for sock in pair:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.open = False
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _begin(self, run: object, *args: object) -> None:
+        thread = threading.Thread(target=run, args=args, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            if not self.open:
+                near.close()
+                continue
+            far = socket.create_connection(("127.0.0.1", self._target))
+            with self._lock:
+                self._pairs.append((near, far))
+            self._begin(self._pump, near, far)
+            self._begin(self._pump, far, near)
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        for sock in (source, sink):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                sink.sendall(data)
+        # Whoever sees the end first closes for both; the second close is harmless.
+        for sock in (source, sink):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        source.close()
+
+
+@contextmanager
+def relay(target: int) -> Iterator[Relay]:
+    """A relay to a loopback port, closed after."""
+    one = Relay(target)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+@contextmanager
+def scripted(*answers: bytes) -> Iterator[int]:
+    """A server, its port given, that answers the n-th packet of a client with the n-th bytes."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                with client:
+                    for answer in answers:
+                        client.recv(4096)
+                        client.sendall(answer)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield server.getsockname()[1]
+    finally:
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join(5)
