@@ -40,7 +40,7 @@ set_tcp_nodelay true
 persistence false
 max_queued_messages 10000
 max_packet_size 268435455
-log_dest file {folder}/log
+log_dest stderr
 """
 
 _IOTCORE = """\
@@ -95,8 +95,12 @@ class EmbeddedBroker:
         broker._wait()
         return broker
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def stop(self) -> None:
-        """End it, and leave nothing behind."""
+        """End it, and leave nothing behind; idempotent."""
         self._process.terminate()
         try:
             self._process.wait(STOP_S)
@@ -144,7 +148,7 @@ _Write = Callable[[Address, Path, int | str], list[str]]
 def _choose() -> tuple[str, _Write]:
     if _mosquitto() is not None:
         return "mosquitto", _write_mosquitto
-    if importlib.util.find_spec("iotcore") is not None:
+    if _has_iotcore():
         return "iotcore", _write_iotcore
     raise NoBroker(
         "broker.embedded: no broker is installed; "
@@ -157,6 +161,10 @@ def _mosquitto() -> str | None:
     return shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
+def _has_iotcore() -> bool:
+    return importlib.util.find_spec("iotcore") is not None
+
+
 def _host(address: Address) -> str:
     return "127.0.0.1" if address.host == "localhost" else address.host
 
@@ -165,9 +173,7 @@ def _write_mosquitto(address: Address, folder: Path, protocol: int | str) -> lis
     del protocol  # it speaks both on one port
     config = folder / "mosquitto.conf"
     config.write_text(
-        _MOSQUITTO.format(
-            user=getpass.getuser(), host=_host(address), port=address.port, folder=folder
-        )
+        _MOSQUITTO.format(user=getpass.getuser(), host=_host(address), port=address.port)
     )
     return [_mosquitto() or "mosquitto", "-c", str(config)]
 

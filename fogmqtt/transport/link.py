@@ -69,8 +69,9 @@ def _check(url: str, parts: SplitResult) -> None:
 class Link:
     """How to reach the broker, as whom, and speaking what.
 
-    `ca`, `cert` and `key` are PEM files; `keepalive_s` must exceed twice the slowest transfer of the largest message.
-    Raises ConfigError where parts contradict each other or a file is missing.
+    `ca`, `cert` and `key` are PEM files; `keepalive_s` must exceed twice the slowest transfer
+    of the largest message. Raises ConfigError where parts contradict each other, or a file is
+    missing.
     """
 
     url: str
