@@ -12,6 +12,7 @@ from pathlib import Path
 from fogmqtt import __version__
 from fogmqtt.agent.machine import cores
 from fogmqtt.agent.service import Agent, Settings
+from fogmqtt.cli.allocator import keep_memory
 from fogmqtt.cli.common import guarded, set_up_logging, stop_on_signals
 from fogmqtt.config import Broker, DeviceConfig, load_device
 from fogmqtt.errors import ConfigError
@@ -28,6 +29,7 @@ every key of the configuration can be set as FOGMQTT_BROKER__URL and so on"""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = _parser().parse_args(arguments)
+    keep_memory()
     set_up_logging(options.verbose)
     return guarded(lambda: _run(options))
 

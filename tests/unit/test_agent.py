@@ -1,4 +1,4 @@
-"""The agent over a scripted link: what it takes, answers, refuses and says of itself."""
+"""The agent at work: what it takes, answers and refuses."""
 
 from __future__ import annotations
 
@@ -7,275 +7,67 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from fogmqtt.agent import machine
-from fogmqtt.agent.answers import Answers
 from fogmqtt.agent.complaints import Complaints
 from fogmqtt.agent.held import Address, Held
-from fogmqtt.agent.service import AHEAD, Agent, Settings
-from fogmqtt.agent.voice import CODECS
+from fogmqtt.agent.service import AHEAD
 from fogmqtt.agent.workers import Pool
 from fogmqtt.core.geometry import Grid, cut
-from fogmqtt.errors import DuplicateId, NoBroker, NotConnected, OperatorError, TooLarge
+from fogmqtt.errors import OperatorError
 from fogmqtt.images import codec
 from fogmqtt.images.cv import cv2
-from fogmqtt.images.spec import Image
-from fogmqtt.operators import catalog
-from fogmqtt.transport.base import Connected, Deliver, Disconnected, Received, Refused, Will
+from fogmqtt.transport.base import Received
 from fogmqtt.wire.messages import (
     Accepted,
     Call,
     Cancel,
     Decoder,
-    DeviceInfo,
     Drain,
     Encoding,
     Failure,
     FromDevice,
     Result,
     Returned,
-    TileTask,
     check_digest,
     encode,
-    signed,
 )
-from fogmqtt.wire.topics import Topics
-
-TILES = "fog/v1/devices/eya/tiles"
-CONTROL = "fog/v1/devices/eya/control"
-INFO = "fog/v1/devices/eya/info"
-STATUS = "fog/v1/devices/eya/status"
-RESULTS = "fog/v1/gateways/mariem/results/eya"
-
-
-@dataclass
-class Link:
-    """A transport that records what is said; the test plays the broker."""
-
-    deliver: Deliver
-    will: Will
-    linked: bool = False
-    limit: int = 10_000_000
-    closed: bool = False
-    filters: list[str] = field(default_factory=list)
-    said: list[tuple[str, bytes, bool]] = field(default_factory=list)
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-
-    def start(self) -> None:
-        self.connect()
-
-    def connect(self) -> None:
-        self.linked = True
-        self.deliver(Connected(self.limit))
-
-    def lose(self) -> None:
-        self.linked = False
-        self.deliver(Disconnected("the cable"))
-
-    def subscribe(self, topic_filter: str, *, qos: int = 1) -> None:
-        self.filters.append(topic_filter)
-
-    def publish(
-        self,
-        topic: str,
-        payload: bytes,
-        *,
-        qos: int = 1,
-        retain: bool = False,
-        expires_s: float | None = None,
-        content_type: str | None = None,
-    ) -> None:
-        if not self.linked:
-            raise NotConnected("no link")
-        if len(payload) > self.limit:
-            raise TooLarge(f"{len(payload)} bytes, the limit is {self.limit}")
-        with self._changed:
-            self.said.append((topic, payload, retain))
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        self.closed = True
-
-    def wait(self, condition: Callable[[], bool]) -> None:
-        with self._changed:
-            assert self._changed.wait_for(condition, 10), self.answers()
-
-    def answers(self, topic: str = RESULTS) -> list[FromDevice]:
-        decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Returned)
-        return [decoder.decode(payload) for said, payload, _ in self.said if said == topic]
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [answer for answer in self.answers() if isinstance(answer, kind)]
-
-    def infos(self) -> list[DeviceInfo]:
-        decoder = Decoder(DeviceInfo)
-        return [decoder.decode(payload) for topic, payload, _ in self.said if topic == INFO]
-
-
-@dataclass
-class Rig:
-    agent: Agent
-    link: Link
-    thread: threading.Thread
-    errors: list[Exception]
-
-    def tile(self, task: TileTask, encoding: Encoding = "binary") -> None:
-        self.link.deliver(Received(TILES, encode(task, encoding)))
-
-    def join(self) -> None:
-        self.thread.join(10)
-        assert not self.thread.is_alive()
-
-
-@contextmanager
-def running(workers: int = 1, checkin_s: float = 60.0, limit: int = 10_000_000) -> Iterator[Rig]:
-    links: list[Link] = []
-    errors: list[Exception] = []
-
-    def connect(deliver: Deliver, will: Will) -> Link:
-        links.append(Link(deliver, will, limit=limit))
-        return links[0]
-
-    agent = Agent(Settings("eya", workers, "mqtt://here", checkin_s=checkin_s), connect)
-
-    def run() -> None:
-        try:
-            agent.run()
-        except Exception as problem:  # noqa: BLE001  # the test looks at it
-            errors.append(problem)
-
-    rig = Rig(agent, links[0], threading.Thread(target=run, daemon=True), errors)
-    rig.thread.start()
-    rig.link.wait(lambda: bool(rig.link.said) and rig.link.said[-1][0] == STATUS)
-    try:
-        yield rig
-    finally:
-        gate.set()
-        agent.stop()
-        rig.join()
-
-
-gate = threading.Event()
-
-
-@pytest.fixture(autouse=True)
-def _fresh_gate() -> None:
-    gate.clear()
-
-
-class Waits:
-    """An operator's `process` that waits for the test."""
-
-    def __call__(self, operators: Any, pixels: Image, core: Any, seams: Any) -> Image:
-        assert gate.wait(10)
-        return pixels[core.slices].copy()
+from tests.agent_rig import (
+    CONTROL,
+    INFO,
+    PIXELS,
+    RESULTS,
+    STATUS,
+    TILES,
+    gate,
+    hold_up,
+    pixels_of,
+    running,
+    task,
+)
 
 
 @pytest.fixture
 def held_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every tile takes until `gate` is set."""
-    monkeypatch.setattr("fogmqtt.operators.pipeline.run_tile", Waits())
+    hold_up(monkeypatch)
 
 
 @pytest.fixture
 def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """Have every tile raise this."""
+
     def install(problem: BaseException) -> None:
-        def run_tile(*_: Any) -> Image:
+        def run_tile(*_: object) -> None:
             raise problem
 
         monkeypatch.setattr("fogmqtt.operators.pipeline.run_tile", run_tile)
 
     return install
-
-
-PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
-
-
-def task(tile: int = 0, attempt: int = 1, **changes: Any) -> TileTask:
-    fields: dict[str, Any] = {
-        "job": "job",
-        "tile": tile,
-        "attempt": attempt,
-        "gateway": "mariem",
-        "stage": [Call("invert")],
-        "shape": (20, 30, 1),
-        "dtype": "uint8",
-        "core": (0, 0, 20, 30),
-        "lease_s": 30.0,
-        "pixels": memoryview(PIXELS.tobytes()),
-    }
-    return signed(TileTask(**fields | changes))
-
-
-def pixels_of(result: Result) -> Image:
-    check_digest(result)
-    return codec.decode(result.pixels, result.codec, result.shape, result.dtype)
-
-
-# Presence.
-
-
-def test_it_listens_then_introduces_itself_then_says_online() -> None:
-    with running(workers=3) as rig:
-        assert rig.link.filters == [TILES, CONTROL, INFO]
-        assert rig.link.will == Will(STATUS, b"offline")
-        (info_topic, _, info_kept), (status_topic, status, status_kept) = rig.link.said
-        assert (info_topic, status_topic, status) == (INFO, STATUS, b"online")
-        assert info_kept
-        assert status_kept
-    info = rig.link.infos()[0]
-    assert (info.workers, info.held, info.done) == (3, 0, 0)
-    assert tuple(info.operators) == catalog.names()
-    assert info.versions["fogmqtt"]
-    assert info.versions["opencv"]
-
-
-def test_the_codecs_it_names_are_those_that_there_are() -> None:
-    assert codec.names() == CODECS
-
-
-def test_it_checks_in_with_a_growing_sequence() -> None:
-    with running(checkin_s=0.02) as rig:
-        rig.link.wait(lambda: len(rig.link.infos()) >= 4)
-    sequence = [info.sequence for info in rig.link.infos()]
-    assert sequence == sorted(set(sequence))
-    assert len({info.boot for info in rig.link.infos()}) == 1
-
-
-def test_it_says_everything_anew_at_every_connection() -> None:
-    with running() as rig:
-        rig.link.lose()
-        rig.link.connect()
-        rig.link.wait(lambda: [topic for topic, *_ in rig.link.said] == [INFO, STATUS] * 2)
-
-
-def test_a_link_that_is_not_quite_there_yet_is_told_again() -> None:
-    with running() as rig:
-        rig.link.linked = False
-        rig.link.deliver(Connected())
-        time.sleep(0.1)
-        rig.link.linked = True
-        rig.link.wait(lambda: [topic for topic, *_ in rig.link.said] == [INFO, STATUS] * 2)
-
-
-def test_a_temperature_that_cannot_be_read_is_none(tmp_path: Path) -> None:
-    assert machine.temperature_c(tmp_path) is None
-    for zone, text in (("thermal_zone0", "41500\n"), ("thermal_zone1", "garbage")):
-        (tmp_path / zone).mkdir()
-        (tmp_path / zone / "temp").write_text(text)
-    assert machine.temperature_c(tmp_path) == 41.5
-
-
-# Work.
 
 
 @pytest.mark.parametrize("encoding", ["binary", "base64"])
@@ -386,6 +178,21 @@ def test_a_slower_device_can_be_emulated() -> None:
     assert finished.wait(10)
     pool.close()
     assert done[0].compute_s >= 0.1
+
+
+def test_several_gateways_are_served_in_turn(held_up: None) -> None:
+    with running() as rig:
+        for gateway, tile in itertools.product(("mariem", "other"), range(3)):
+            rig.tile(task(tile, gateway=gateway))
+        gate.set()
+        rig.link.wait(lambda: sum(topic != INFO for topic, *_ in rig.link.said) >= 13)
+    decoder: Decoder[FromDevice] = Decoder(Accepted, Result)
+    order = [
+        topic.split("/")[3]
+        for topic, payload, _ in rig.link.said
+        if topic not in (INFO, STATUS) and isinstance(decoder.decode(payload), Result)
+    ]
+    assert order[1:5] in (["mariem", "other"] * 2, ["other", "mariem"] * 2)
 
 
 # Failures.
@@ -532,203 +339,3 @@ def test_complaints_are_counted_all_and_logged_once_a_second(
         "retained: on tiles",
         "retained: on tiles (and 49 more)",
     ]
-
-
-# The link.
-
-
-def test_a_result_over_the_brokers_limit_becomes_a_failure_that_says_so() -> None:
-    with running(limit=3000) as rig:
-        rig.link.limit = 500
-        rig.tile(task())
-        rig.link.wait(lambda: len(rig.link.of(Failure)) == 1)
-    assert "the limit is 500" in rig.link.of(Failure)[0].reason
-
-
-def test_a_result_made_without_a_link_is_said_when_it_is_back(held_up: None) -> None:
-    with running() as rig:
-        rig.tile(task())
-        rig.link.wait(lambda: len(rig.link.of(Accepted)) == 1)
-        rig.link.lose()
-        gate.set()
-        while rig.agent._answers.kept == 0:
-            threading.Event().wait(0.005)
-        rig.link.connect()
-        rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
-
-
-def answers_without_link() -> tuple[Answers, Link]:
-    link = Link(lambda _: None, Will("x", b""))
-    return Answers(link, Topics(), "eya", 1), link
-
-
-def test_an_answer_whose_lease_ran_out_without_a_link_is_dropped() -> None:
-    answers, link = answers_without_link()
-    for tile, until in ((0, 5.0), (1, 15.0)):
-        answers.fail(Address("mariem", "job", tile, 1, "binary", until), "because")
-    link.linked = True
-    answers.connected(now=10.0)
-    assert [answer.tile for answer in link.answers()] == [1]
-    assert answers.kept == 0
-
-
-def test_what_is_kept_without_a_link_is_bounded() -> None:
-    answers, link = answers_without_link()
-    for tile in range(1000):
-        answers.fail(Address("mariem", "job", tile, 1, "binary", 99.0), "because")
-    assert answers.kept == 64
-    answers.connected(now=0.0)
-    assert answers.kept == 64, "the link broke again"
-    link.linked = True
-    answers.connected(now=0.0)
-    assert [answer.tile for answer in link.answers()] == list(range(936, 1000))
-
-
-def test_an_answer_that_nothing_can_carry_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    answers, link = answers_without_link()
-    link.linked, link.limit = True, 10
-    answers.fail(Address("mariem", "job", 7, 1, "binary", 99.0), "because")
-    assert "job tile 7: no answer" in caplog.text
-
-
-def unstarted(events: list[object]) -> Agent:
-    """An agent whose transport says `events` when it is started."""
-
-    class Scripted(Link):
-        def start(self) -> None:
-            for event in events:
-                self.deliver(event)
-
-    return Agent(Settings("eya", 1, "mqtt://here"), Scripted)
-
-
-def test_a_final_refusal_before_the_first_connection_ends_it() -> None:
-    with pytest.raises(NoBroker, match="bad password"):
-        unstarted([Refused("bad password", final=True)]).run()
-
-
-def test_it_waits_for_a_broker_and_says_so_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
-    agent = unstarted([Refused("nothing listens")] * 50)
-    agent.stop()
-    agent.run()
-    agent = unstarted([*[Refused("nothing listens")] * 50])
-    timer = threading.Timer(0.1, agent.stop)
-    timer.start()
-    agent.run()
-    nags = [record for record in caplog.records if "trying again" in record.message]
-    assert len(nags) == 1
-    assert "mosquitto -c broker/mosquitto.conf" in nags[0].message
-
-
-def test_a_final_refusal_after_a_connection_does_not_end_it() -> None:
-    with running() as rig:
-        rig.link.lose()
-        rig.link.deliver(Refused("bad password", final=True))
-        rig.link.connect()
-        rig.link.wait(lambda: len(rig.link.infos()) == 2)
-
-
-# Leaving.
-
-
-@pytest.mark.parametrize("way", ["stop", "drain"])
-def test_it_finishes_what_runs_hands_back_the_rest_and_says_offline(
-    held_up: None, way: str
-) -> None:
-    with running() as rig:
-        for tile in range(3):
-            rig.tile(task(tile))
-        rig.link.wait(lambda: len(rig.link.of(Accepted)) == 3)
-        if way == "stop":
-            rig.agent.stop()
-        else:
-            rig.link.deliver(Received(CONTROL, encode(Drain(), "base64")))
-        rig.link.wait(lambda: len(rig.link.of(Returned)) == 2)
-        rig.tile(task(9))
-        rig.link.wait(lambda: len(rig.link.of(Returned)) == 3)
-        assert rig.link.infos()[-1].draining
-        gate.set()
-        rig.join()
-    assert [result.tile for result in rig.link.of(Result)] == [0]
-    assert rig.link.said[-1] == (STATUS, b"offline", True)
-    assert rig.link.closed
-    assert rig.errors == []
-
-
-def test_a_tile_that_does_not_end_in_time_is_handed_back(
-    held_up: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fogmqtt.agent.service.LEAVE_S", 0.05)
-    with running() as rig:
-        rig.tile(task())
-        rig.link.wait(lambda: len(rig.link.of(Accepted)) == 1)
-        rig.agent.stop()
-        rig.join()
-    assert [back.tile for back in rig.link.of(Returned)] == [0]
-    assert rig.link.said[-1][1] == b"offline"
-
-
-# Another agent under our id.
-
-
-def info(boot: str, uptime_s: float) -> bytes:
-    return encode(
-        DeviceInfo(boot=boot, sequence=0, uptime_s=uptime_s, workers=1, operators=[], host="attic"),
-        "base64",
-    )
-
-
-def echo(rig: Rig) -> None:
-    rig.link.deliver(Received(INFO, rig.link.said[0][1]))
-
-
-def test_a_younger_agent_leaves_without_saying_offline() -> None:
-    with running() as rig:
-        echo(rig)
-        rig.link.deliver(Received(INFO, info("other", 35.0), retained=True))
-        rig.join()
-    (problem,) = rig.errors
-    assert isinstance(problem, DuplicateId)
-    assert "host attic, up 35 s" in str(problem)
-    assert "'eya'" in str(problem)
-    assert (STATUS, b"offline", True) not in rig.link.said
-    assert rig.link.closed
-
-
-def test_the_elder_agent_stays_and_says_so_again() -> None:
-    with running() as rig:
-        echo(rig)
-        rig.link.deliver(Received(INFO, info("other", 0.0)))
-        rig.link.wait(lambda: [topic for topic, *_ in rig.link.said] == [INFO, STATUS] * 2)
-    assert rig.errors == []
-
-
-def test_what_a_previous_life_left_behind_drives_nobody_out() -> None:
-    with running() as rig:
-        rig.link.deliver(Received(INFO, info("before", 99_999.0), retained=True))
-        rig.link.deliver(Received(INFO, b""))
-        echo(rig)
-        rig.tile(task())
-        rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
-    assert rig.errors == []
-    assert rig.agent.complaints == {}
-
-
-def test_an_unknown_item_in_the_inbox_is_a_bug_that_shows() -> None:
-    with pytest.raises(TypeError, match="nobody knows"):
-        unstarted([object()]).run()
-
-
-def test_several_gateways_are_served_in_turn(held_up: None) -> None:
-    with running() as rig:
-        for gateway, tile in itertools.product(("mariem", "other"), range(3)):
-            rig.tile(task(tile, gateway=gateway))
-        gate.set()
-        rig.link.wait(lambda: sum(topic != INFO for topic, *_ in rig.link.said) >= 13)
-    decoder: Decoder[FromDevice] = Decoder(Accepted, Result)
-    order = [
-        topic.split("/")[3]
-        for topic, payload, _ in rig.link.said
-        if topic not in (INFO, STATUS) and isinstance(decoder.decode(payload), Result)
-    ]
-    assert order[1:5] in (["mariem", "other"] * 2, ["other", "mariem"] * 2)
