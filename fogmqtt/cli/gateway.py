@@ -12,6 +12,7 @@ from typing import TypeAlias
 from rich.console import Console
 
 from fogmqtt import __version__
+from fogmqtt.cli.allocator import keep_memory
 from fogmqtt.cli.common import guarded, set_up_logging, stop_on_signals
 from fogmqtt.cli.connect import broker_at_hand, connector
 from fogmqtt.cli.demo import demo
@@ -34,6 +35,7 @@ every key of the configuration can be set as FOGMQTT_BROKER__URL and so on"""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = _parser().parse_args(arguments)
+    keep_memory()
     set_up_logging(options.verbose, quiet=options.command != "serve")
     return guarded(lambda: _command(options)(load_gateway(options.config, os.environ), options))
 

@@ -223,7 +223,6 @@ class Gateway:
             self.voice.introduce(self.transport, now() - self._started_at)
         except NotConnected:
             return  # lost again already; the next Connected comes
-        self._rivals.announced()
 
     def _disconnected(self, reason: str) -> None:
         log.warning("lost the broker at %s: %s; trying again", self.config.broker.url, reason)
@@ -242,7 +241,8 @@ class Gateway:
     def _rival(self, payload: bytes) -> None:
         info = self.voice.read(payload)
         if info.boot == self.voice.boot:
-            return
+            # Heard back: what comes after this was said after us.
+            self._rivals.announced()
         uptime_s = now() - self._started_at
         if self._rivals.must_leave(info.boot, info.uptime_s, uptime_s):
             raise DuplicateId(
