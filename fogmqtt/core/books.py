@@ -1,0 +1,306 @@
+"""What follows from an event: leases granted and taken back, blame, quarantine, a job's end.
+
+Books hold the running jobs, the fleet and the timers together, so that a tile and its device
+never disagree about a lease. What is to be done about it is collected in `actions`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+
+from fogmqtt.core import verdict
+from fogmqtt.core.actions import (
+    Action,
+    CancelTile,
+    FailJob,
+    FinishJob,
+    KeepResult,
+    Quarantine,
+    ReportStarved,
+    SendTile,
+)
+from fogmqtt.core.fleet import Device, Fleet
+from fogmqtt.core.hedging import Hedging
+from fogmqtt.core.ledger import Ended, Job, JobState, Lease, Tile
+from fogmqtt.core.placement import Placement
+from fogmqtt.core.policy import Policy
+from fogmqtt.core.timers import Timers
+
+#: Ended jobs whose progress and story are kept until somebody asks.
+_ENDED_JOBS = 256
+
+
+class Look:
+    """Wakes the scheduler when a tile may have become a straggler."""
+
+    wake_at: float | None = None
+
+
+Sleeper = Lease | Tile | Device | Job | Look
+
+
+class Books:
+    """Everything the scheduler knows at `now`."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.now = -math.inf
+        self.actions: list[Action] = []
+        self.jobs: dict[str, Job] = {}
+        self.ended: OrderedDict[str, Ended] = OrderedDict()
+        self.fleet = Fleet(policy)
+        self.placement = Placement(policy, self.fleet, self.grant)
+        self._hedging = Hedging(policy, self.fleet, self.grant)
+        self.timers: Timers[Sleeper] = Timers()
+        self._look = Look()
+
+    def act(self, action: Action) -> None:
+        self.actions.append(action)
+
+    def tell(self, lease: Lease, what: str) -> None:
+        """A line for the job's story."""
+        tile = lease.tile
+        tile.job.story.tell(self.now, f"{lease.device} {what} ({tile}, attempt {lease.attempt})")
+
+    # -- leases -------------------------------------------------------------------------------
+
+    def grant(self, tile: Tile, device: Device) -> None:
+        """Lease a tile that waits, or that one other device has."""
+        patience_s = self.policy.accept_after(device.misses)
+        alone = verdict.is_suspect(tile, self.policy)
+        lease = Lease(tile, len(tile.grants) + 1, device.id, self.now, patience_s, alone)
+        tile.job.grant(lease)
+        self.fleet.take(lease)
+        self.timers.set(lease, self.now + patience_s)
+        if len(tile.leases) > 1:
+            self.tell(lease, f"gets a copy, since {tile.leases[0].device} is slow")
+        lease_s = patience_s + self._lease_s(lease)
+        self.act(SendTile(tile.job.id, tile.index, lease.attempt, device.id, lease_s))
+
+    def accept(self, lease: Lease) -> None:
+        """The device has the tile in its hands: from now on it is given time to work."""
+        lease.accepted = True
+        self.timers.set(lease, self.now + self._lease_s(lease))
+
+    def _lease_s(self, lease: Lease) -> float:
+        device = self.fleet.devices[lease.device]
+        if self.fleet.measured(device, lease.tile.job.kind):
+            return self.policy.lease(self.fleet.remaining_s(lease))
+        return self.policy.first_lease_s * self.fleet.rounds(lease)
+
+    def release(self, lease: Lease) -> None:
+        """Take a lease back, if it is live. Late results of it are welcome."""
+        if not lease.live:
+            return
+        lease.wake_at = None
+        lease.tile.leases.remove(lease)
+        self.fleet.give_back(lease)
+
+    def _revoke(self, lease: Lease) -> None:
+        """Take a live lease back from a device that may be at work on it."""
+        self.fleet.learn_at_least(lease, self.now)
+        self.release(lease)
+        tile = lease.tile
+        self.act(CancelTile(tile.job.id, tile.index, lease.attempt, lease.device))
+
+    def keep(self, lease: Lease) -> None:
+        """This lease's result is the tile's first."""
+        tile, job = lease.tile, lease.tile.job
+        if not lease.live:
+            self.tell(lease, "answered late, and first")
+        self.release(lease)
+        for other in list(tile.leases):
+            self._revoke(other)
+        job.dequeue(tile)
+        tile.wake_at = None
+        job.credit(lease)
+        self.act(KeepResult(job.id, tile.index, lease.attempt, lease.device))
+        if job.remaining == 0:
+            self.close(job, JobState.FINISHED)
+            self.act(FinishJob(job.id, self.now - job.submitted_at))
+
+    # -- what is overdue ------------------------------------------------------------------------
+
+    def ring(self, sleeper: Sleeper) -> None:
+        """Its time has come."""
+        match sleeper:
+            case Lease():
+                self._overdue(sleeper)
+            case Tile():
+                self._enqueue(sleeper)
+            case Device():
+                self.fleet.resume(sleeper)
+            case Job():
+                self._starved(sleeper)
+            case Look():
+                pass  # stragglers are looked for after every event
+
+    def _overdue(self, lease: Lease) -> None:
+        if not lease.accepted:
+            self._unaccepted(lease)
+            return
+        tile, waited_s = lease.tile, self.now - lease.granted_at
+        tile.blame_expiry(lease.device, waited_s)
+        self.tell(lease, f"did not answer within {waited_s:.1f} s")
+        self._revoke(lease)
+        self.strike(lease.device, f"did not answer for {tile}")
+        self.judge(tile, verdict.on_expiries(tile, self.policy))
+
+    def _unaccepted(self, lease: Lease) -> None:
+        due = self._accept_by(lease)
+        if due > self.now:
+            self.timers.set(lease, due)
+            return
+        tile, waited_s = lease.tile, self.now - lease.granted_at
+        tile.shunned |= {lease.device}
+        self.tell(lease, f"did not accept within {waited_s:.1f} s")
+        self._revoke(lease)
+        self._miss(lease)
+        self.wait(tile)
+
+    def _accept_by(self, lease: Lease) -> float:
+        # A device that speaks is there: on a slow link its later tiles are still on their way.
+        spoke_at = max(lease.granted_at, self.fleet.devices[lease.device].heard_at)
+        latest = lease.granted_at + max(lease.patience_s, self.policy.accept_max_s)
+        return min(spoke_at + lease.patience_s, latest)
+
+    def _miss(self, lease: Lease) -> None:
+        device = self.fleet.devices[lease.device]
+        if lease.granted_at < device.missed_at:
+            return  # sent before a silence was noticed: it belongs to that silence
+        device.missed_at = self.now
+        self.fleet.miss(device)
+        self.strike(device.id, f"did not accept {lease.tile}")
+
+    def _starved(self, job: Job) -> None:
+        since = job.starved_since
+        if since is None or self._has_able(job):
+            return  # somebody came at the last moment
+        reason = verdict.on_starvation(job.operators, self.fleet)
+        job.story.tell(self.now, f"starved: {reason}")
+        self.act(ReportStarved(job.id, self.now - since, reason))
+
+    # -- tiles that wait ------------------------------------------------------------------------
+
+    def judge(self, tile: Tile, sentence: str | None, pause_s: float = 0.0) -> None:
+        """End the job with this sentence; without one, or while a copy is out, try again."""
+        job = tile.job
+        if sentence is None or tile.leases:
+            self.wait(tile, pause_s)
+            return
+        reason = verdict.with_story(sentence, job.story.lines())
+        self.close(job, JobState.FAILED)
+        self.act(FailJob(job.id, reason))
+
+    def wait(self, tile: Tile, pause_s: float = 0.0) -> None:
+        """Let a tile wait for a device, unless one has it or it waits out a back-off."""
+        if tile.leases or tile.wake_at is not None or tile.job.id not in self.jobs:
+            return
+        tile.job.dequeue(tile)
+        if pause_s > 0:
+            self.timers.set(tile, self.now + pause_s)
+        else:
+            self._enqueue(tile)
+
+    def _enqueue(self, tile: Tile) -> None:
+        tile.job.enqueue(tile, alone=verdict.is_suspect(tile, self.policy))
+        self.placement.add(tile.job)
+
+    # -- devices --------------------------------------------------------------------------------
+
+    def strike(self, name: str, reason: str) -> None:
+        """Hold a mishap against a device; a run of them puts it into quarantine."""
+        device = self.fleet.get(name)
+        if device is None or device.quarantined:
+            return
+        device.strikes += 1
+        if device.strikes < self.policy.quarantine_after and not device.probation:
+            return
+        seconds = self.policy.quarantine_for(device.quarantines)
+        self.fleet.quarantine(device)
+        self.timers.set(device, self.now + seconds)
+        why = f"{device.strikes} mishaps in a row; the last: {reason}"
+        self.act(Quarantine(device.id, seconds, why))
+        for job in self.jobs.values():
+            job.story.tell(self.now, f"{name} is quarantined for {seconds:g} s: {why}")
+
+    def pause(self, name: str) -> None:
+        """Give a device that hands tiles back a moment of peace."""
+        device = self.fleet.get(name)
+        if device is None or device.quarantined:
+            return
+        self.fleet.pause(device)
+        self.timers.set(device, self.now + self.policy.pause_after(device.returns))
+
+    def take_all(self, device: Device, reason: str) -> None:
+        """Everything that a device holds goes to others: it died."""
+        leases = list(device.leases.values())
+        for lease in leases:
+            self.release(lease)
+            self.tell(lease, f"was lost: {reason}")
+        if leases:
+            self.strike(device.id, f"was lost with tiles in hand: {reason}")
+        for lease in leases:
+            self._bury(lease, reason)
+
+    def _bury(self, lease: Lease, reason: str) -> None:
+        tile = lease.tile
+        if tile.job.id not in self.jobs:
+            return  # an earlier one of this device's tiles failed the job
+        if not lease.accepted:
+            self.wait(tile)
+            return
+        tile.blame_loss(lease.device, reason)
+        self.judge(tile, verdict.on_losses(tile, self.policy))
+
+    def take_all_back(self) -> None:
+        """We lost the broker: every lease is void, no device is there, nobody is to blame."""
+        for device in self.fleet.devices.values():
+            self.fleet.lose(device)
+            device.misses = 0
+            for lease in list(device.leases.values()):
+                self.release(lease)
+                self.wait(lease.tile)
+
+    # -- after every event ------------------------------------------------------------------------
+
+    def place(self) -> None:
+        """Hand out tiles and copies, and see which jobs have nobody left."""
+        self.placement.place()
+        at = self._hedging.hedge(self.now)
+        if at is None:
+            self._look.wake_at = None
+        else:
+            self.timers.set(self._look, at)
+        if self.fleet.shifted:
+            self.fleet.shifted = False
+            for job in self.jobs.values():
+                self._look_after(job)
+
+    def _look_after(self, job: Job) -> None:
+        if self._has_able(job):
+            job.starved_since = job.wake_at = None
+        elif job.starved_since is None:
+            job.starved_since = self.now
+            self.timers.set(job, self.now + self.policy.starve_s)
+
+    def _has_able(self, job: Job) -> bool:
+        return any(True for _ in self.fleet.able(job.operators))
+
+    # -- ends -----------------------------------------------------------------------------------
+
+    def close(self, job: Job, state: JobState | None = None) -> None:
+        """Take a job off the books; with a `state`, keep how it went."""
+        for lease in list(job.live_leases()):
+            self._revoke(lease)
+        for tile in job.tiles:
+            tile.wake_at = None
+        job.wake_at = None
+        self.placement.remove(job)
+        del self.jobs[job.id]
+        if state is None:
+            return
+        self.ended[job.id] = Ended(job.progress(state), job.story.lines())
+        if len(self.ended) > _ENDED_JOBS:
+            self.ended.popitem(last=False)

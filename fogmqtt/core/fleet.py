@@ -1,0 +1,305 @@
+"""Devices: who is there, what each may hold, and how fast each proved to be.
+
+Speed is learned per (device, kind of work), in seconds per pixel and worker. A measurement runs
+from the moment at which a worker was free for the tile, which the device's earlier answers tell,
+so it includes the network where the network is what limits the device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from fogmqtt.core.events import DeviceJoined
+from fogmqtt.core.ledger import Lease, Tile
+from fogmqtt.core.policy import Policy
+
+#: More devices than this, and one that is offline is forgotten: ids come from the network.
+_KNOWN_DEVICES = 4096
+#: More kinds of work than this per device, and the one learned first is forgotten.
+_KNOWN_KINDS = 256
+
+
+@dataclass(slots=True, eq=False)
+class Device:
+    """One device, for as long as we remember it: rates and quarantine survive a restart."""
+
+    id: str
+    #: Breaks ties: the order of joining.
+    serial: int
+    boot: str
+    workers: int
+    operators: frozenset[str]
+    online: bool = True
+    draining: bool = False
+    quarantined: bool = False
+    #: After a quarantine: one tile at a time until one succeeds.
+    probation: bool = False
+    #: Handed a tile back a moment ago.
+    paused: bool = False
+    #: The end of the quarantine or pause.
+    wake_at: float | None = None
+    #: What it holds, oldest first.
+    leases: dict[Tile, Lease] = field(default_factory=dict)
+    #: It holds a tile that others died of, and gets nothing beside it.
+    alone: bool = False
+    #: Mishaps in a row, and quarantines in a row, without a result in between.
+    strikes: int = 0
+    quarantines: int = 0
+    #: Tiles handed back in a row, without one accepted in between.
+    returns: int = 0
+    #: Silences in a row: a tile was not even accepted.
+    misses: int = 0
+    missed_at: float = -math.inf
+    #: When it last said anything about a tile.
+    heard_at: float = -math.inf
+    #: When its last results came, as many as it has workers.
+    answers: deque[float] = field(default_factory=deque)
+    #: Seconds per pixel, by kind.
+    rates: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        """It may be given tiles, if its window allows."""
+        return self.online and not self.draining and not self.quarantined
+
+    def freed_at(self, lease: Lease) -> float:
+        """From when on a worker can have had this tile in its hands."""
+        if len(self.answers) < self.workers:
+            return lease.granted_at
+        return max(lease.granted_at, self.answers[-self.workers])
+
+    def in_service(self) -> list[Lease]:
+        """What its workers should have in their hands now."""
+        return [lease for lease in self.leases.values() if lease.accepted][: self.workers]
+
+
+class Fleet:
+    """All devices by id, in order of joining, and who has room for another tile."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._serial = 0
+        self.devices: dict[str, Device] = {}
+        #: Those with room, those of them with an idle worker, and those that hold tiles;
+        #: `refresh` keeps all three.
+        self.roomy: dict[str, Device] = {}
+        self.idle: dict[str, Device] = {}
+        self.busy: dict[str, Device] = {}
+        #: Who is ready, or for what, may have changed since somebody set this to False.
+        self.shifted = False
+        #: Seconds per pixel over all devices, by kind: a guess for those not yet measured.
+        self._typical: dict[str, float] = {}
+
+    def get(self, device: str) -> Device | None:
+        return self.devices.get(device)
+
+    def join(self, event: DeviceJoined) -> Device:
+        """Take a device in, or take note of what it says now."""
+        device = self.devices.get(event.device)
+        if device is None:
+            device = self._add(event)
+        elif device.boot != event.boot:
+            device.boot = event.boot
+            device.draining = False
+            device.misses = 0
+        device.online = True
+        # No window is larger, so more workers cannot be used; a lie must not cost us memory.
+        device.workers = max(1, min(event.workers, self._policy.max_window))
+        device.operators = event.operators
+        device.answers = deque(device.answers, maxlen=device.workers)
+        self._shift(device)
+        return device
+
+    def _add(self, event: DeviceJoined) -> Device:
+        if len(self.devices) >= _KNOWN_DEVICES:
+            self._forget_one()
+        self._serial += 1
+        device = Device(event.device, self._serial, event.boot, event.workers, event.operators)
+        self.devices[event.device] = device
+        return device
+
+    def _forget_one(self) -> None:
+        for device in self.devices.values():
+            if not device.online:
+                device.wake_at = None
+                del self.devices[device.id]
+                return
+
+    def lose(self, device: Device) -> None:
+        device.online = False
+        self._shift(device)
+
+    def drain(self, device: Device) -> None:
+        device.draining = True
+        self._shift(device)
+
+    def quarantine(self, device: Device) -> None:
+        device.quarantined = True
+        device.quarantines += 1
+        self._shift(device)
+
+    def pause(self, device: Device) -> None:
+        device.returns += not device.paused
+        device.paused = True
+        self.refresh(device)
+
+    def resume(self, device: Device) -> None:
+        """Its quarantine or pause is over."""
+        device.probation = device.probation or device.quarantined
+        device.quarantined = device.paused = False
+        self._shift(device)
+
+    def miss(self, device: Device) -> None:
+        """It was silent: it did not even accept a tile."""
+        device.misses += 1
+        self.refresh(device)
+
+    def hear(self, device: Device, now: float) -> None:
+        """It spoke of a tile, so it is not silent."""
+        device.heard_at = now
+        if device.misses:
+            device.misses = 0
+            self.refresh(device)
+
+    def window(self, device: Device) -> int:
+        """How many tiles it may hold now."""
+        if not device.ready or device.paused:
+            return 0
+        # One that was silent gets one tile until it accepts: the others would wait in vain.
+        if device.probation or device.misses or device.alone:
+            return 1
+        return self._policy.window(device.workers)
+
+    def _shift(self, device: Device) -> None:
+        self.shifted = True
+        self.refresh(device)
+
+    def refresh(self, device: Device) -> None:
+        """To be called after every change of what a device holds or may hold."""
+        held = len(device.leases)
+        has_room = held < self.window(device)
+        _keep(self.roomy, device, has_room)
+        _keep(self.idle, device, has_room and held < device.workers)
+        _keep(self.busy, device, held > 0)
+
+    def able(self, operators: frozenset[str]) -> Iterator[Device]:
+        """Those that may be given work with these operators, with room or without."""
+        return (
+            device
+            for device in self.devices.values()
+            if device.ready and operators <= device.operators
+        )
+
+    def present(self, operators: frozenset[str]) -> Iterator[Device]:
+        """Those, and those that will be again when their quarantine ends."""
+        return (
+            device
+            for device in self.devices.values()
+            if device.online and not device.draining and operators <= device.operators
+        )
+
+    def take(self, lease: Lease) -> None:
+        device = self.devices[lease.device]
+        device.leases[lease.tile] = lease
+        device.alone = lease.alone
+        self.refresh(device)
+
+    def give_back(self, lease: Lease) -> None:
+        device = self.devices[lease.device]
+        del device.leases[lease.tile]
+        device.alone = False
+        self.refresh(device)
+
+    # -- how fast ---------------------------------------------------------------------------
+
+    def measured(self, device: Device, kind: str) -> bool:
+        return kind in device.rates
+
+    def service_s(self, device: Device, tile: Tile) -> float:
+        """What this tile should take in a worker's hands; 0 if nobody ever did such work.
+
+        An unmeasured device counts as typical, so that it is tried as soon as any other.
+        """
+        kind = tile.job.kind
+        rate = device.rates.get(kind)
+        if rate is None:
+            rate = self._typical.get(kind, 0.0)
+        return rate * tile.pixels
+
+    def finish_s(self, device: Device, tile: Tile) -> float:
+        """From now until this tile would be done, were it sent now."""
+        own = self.service_s(device, tile)
+        if len(device.leases) < device.workers:
+            return own
+        queue = sum(self.service_s(device, ahead) for ahead in device.leases)
+        return queue / device.workers + own
+
+    def remaining_s(self, lease: Lease) -> float:
+        """What a held tile should take, with what is queued before it on its device."""
+        device = self.devices[lease.device]
+        queue, before = 0.0, 0
+        for tile in device.leases:
+            if tile is lease.tile:
+                break
+            queue += self.service_s(device, tile)
+            before += 1
+        own = self.service_s(device, lease.tile)
+        return own if before < device.workers else queue / device.workers + own
+
+    def rounds(self, lease: Lease) -> int:
+        """How often its workers must finish before this tile is done, itself included."""
+        device = self.devices[lease.device]
+        return 1 + list(device.leases).index(lease.tile) // device.workers
+
+    def learn(self, lease: Lease, now: float, compute_s: float | None) -> bool:
+        """Take a result into account, late or not: the device works, and so fast.
+
+        Returns False if `compute_s` was impossible and not used.
+        """
+        device = self.devices.get(lease.device)
+        if device is None:
+            return True
+        service_s = now - device.freed_at(lease)
+        sane = compute_s is None or 0 <= compute_s <= now - lease.granted_at
+        if compute_s is not None and sane:
+            # Results that queued up on the way seem to have taken no time at all.
+            service_s = max(service_s, compute_s)
+        device.answers.append(now)
+        self._blend(device, lease.tile.job.kind, service_s / lease.tile.pixels)
+        device.strikes = device.quarantines = device.returns = 0
+        if device.probation:
+            device.probation = False
+            self.refresh(device)
+        return sane
+
+    def learn_at_least(self, lease: Lease, now: float) -> None:
+        """Measure work that was taken away undone: it takes longer than that.
+
+        So a device too slow for its lease gets a longer one, until it can finish.
+        """
+        device = self.devices[lease.device]
+        if not lease.accepted or lease not in device.in_service():
+            return
+        kind, rate = lease.tile.job.kind, (now - device.freed_at(lease)) / lease.tile.pixels
+        if rate > device.rates.get(kind, 0.0):
+            _note(device.rates, kind, rate)
+
+    def _blend(self, device: Device, kind: str, rate: float) -> None:
+        for rates in (device.rates, self._typical):
+            _note(rates, kind, self._policy.blend(rates.get(kind), rate))
+
+
+def _note(rates: dict[str, float], kind: str, rate: float) -> None:
+    rates[kind] = rate
+    if len(rates) > _KNOWN_KINDS:
+        del rates[next(iter(rates))]
+
+
+def _keep(devices: dict[str, Device], device: Device, keep: bool) -> None:
+    if keep:
+        devices[device.id] = device
+    else:
+        devices.pop(device.id, None)

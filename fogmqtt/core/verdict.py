@@ -1,0 +1,85 @@
+"""When a tile's mishaps end its job, and what the user is told: pure sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fogmqtt.core.fleet import Device, Fleet
+from fogmqtt.core.ledger import Tile
+from fogmqtt.core.policy import Policy
+
+#: A sentence names at most so many devices.
+_NAMED = 6
+#: A failed job quotes so many lines of its story, the newest.
+_QUOTED = 12
+
+
+def is_suspect(tile: Tile, policy: Policy) -> bool:
+    """So many devices died of it that it must not take another tile with it."""
+    return tile.losses >= max(1, min(policy.alone_after_losses, policy.max_losses - 1))
+
+
+def on_failures(tile: Tile, fleet: Fleet, policy: Policy) -> str | None:
+    """Why the job fails, or None while the tile deserves another attempt.
+
+    One device alone is no judge where another could try, unless that takes for ever.
+    """
+    if tile.failures < policy.max_failures:
+        return None
+    others = (one for one in fleet.present(tile.job.operators) if one.id not in tile.failed_on)
+    if len(tile.failed_on) < 2 and tile.failures < 2 * policy.max_failures and any(others):
+        return None
+    return f"{tile} failed {_times(tile.failures)}: {_mishaps(tile)}"
+
+
+def on_losses(tile: Tile, policy: Policy) -> str | None:
+    """Why the job fails, or None while the deaths may be a coincidence."""
+    if tile.losses < policy.max_losses:
+        return None
+    died = "1 device" if tile.losses == 1 else f"{tile.losses} devices"
+    return f"{tile} was in the hands of {died} that died: {_mishaps(tile)}"
+
+
+def on_expiries(tile: Tile, policy: Policy) -> str | None:
+    """Why the job fails, or None while the devices may just have been slow."""
+    if tile.expiries < policy.max_expiries:
+        return None
+    return f"{tile} was accepted {_times(tile.expiries)} and never answered: {_mishaps(tile)}"
+
+
+def on_starvation(operators: frozenset[str], fleet: Fleet) -> str:
+    """Why no device can take a job's tiles."""
+    online = [device for device in fleet.devices.values() if device.online]
+    if not online:
+        return "no device is online"
+    able = [device for device in online if operators <= device.operators]
+    if not able:
+        lacks = (f"{one.id} lacks {', '.join(sorted(operators - one.operators))}" for one in online)
+        return f"no device has every operator: {_some(lacks, len(online), '; ')}"
+    quarantined = [device for device in able if device.quarantined]
+    draining = [device for device in able if device.draining and not device.quarantined]
+    parts = [_state(quarantined, "quarantined"), _state(draining, "draining")]
+    return "; ".join(part for part in parts if part)
+
+
+def with_story(sentence: str, story: tuple[str, ...]) -> str:
+    """The sentence, and what led to it line by line."""
+    return "\n  ".join([sentence, *story[-_QUOTED:]])
+
+
+def _state(devices: list[Device], word: str) -> str:
+    names = _some((device.id for device in devices), len(devices), ", ")
+    return f"all {word}: {names}" if devices else ""
+
+
+def _some(words: Iterable[str], count: int, separator: str) -> str:
+    few = separator.join(word for word, _ in zip(words, range(_NAMED), strict=False))
+    return few if count <= _NAMED else f"{few} and {count - _NAMED} more"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _mishaps(tile: Tile) -> str:
+    return "; ".join(tile.mishaps)

@@ -1,0 +1,383 @@
+"""Whatever happens in whatever order: nothing is lost, nothing is kept twice, every job ends."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from fogmqtt.core.actions import (
+    Action,
+    CancelTile,
+    DropResult,
+    FailJob,
+    FinishJob,
+    KeepResult,
+    Quarantine,
+    ReportStarved,
+    SendTile,
+)
+from fogmqtt.core.events import (
+    BrokerLost,
+    DeviceDraining,
+    DeviceJoined,
+    DeviceLost,
+    Event,
+    JobCancelled,
+    JobSubmitted,
+    ResultArrived,
+    Tick,
+    TileAccepted,
+    TileFailed,
+    TileReturned,
+)
+from fogmqtt.core.policy import Policy
+from fogmqtt.core.scheduler import Scheduler
+
+# Tiny limits, so that few steps reach them.
+POLICY = Policy(
+    ahead=1,
+    max_window=3,
+    accept_s=1,
+    accept_max_s=4,
+    min_lease_s=0.5,
+    max_lease_s=20,
+    first_lease_s=3,
+    hedge_min_s=0.1,
+    max_failures=2,
+    max_losses=2,
+    alone_after_losses=1,
+    max_expiries=3,
+    quarantine_after=2,
+    quarantine_s=2,
+    quarantine_max_s=8,
+    starve_s=1.5,
+)
+DEVICES = ("a", "b", "c")
+OPERATORS = (frozenset[str](), frozenset({"blur"}), frozenset({"blur", "canny"}))
+
+Key = tuple[str, int]
+
+
+@dataclass
+class Work:
+    """What the model knows of a job."""
+
+    operators: frozenset[str]
+    tiles: int
+    kept: set[int] = field(default_factory=set)
+    attempts: dict[int, int] = field(default_factory=dict)
+    starved_since: float | None = None
+    reported: bool = False
+
+
+@dataclass
+class Board:
+    """What the model knows of a device; `held` is what it was sent and not relieved of."""
+
+    boot: int = 0
+    workers: int = 1
+    operators: frozenset[str] = frozenset()
+    joined: bool = False
+    online: bool = False
+    draining: bool = False
+    held: set[Key] = field(default_factory=set)
+
+
+class Fog(RuleBasedStateMachine):
+    """Devices that do everything devices can do, and a model that follows the actions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler = Scheduler(POLICY)
+        self.now = 0.0
+        self.jobs: dict[str, Work] = {}
+        self.ended: set[str] = set()
+        self.submitted = 0
+        self.boards = {name: Board() for name in DEVICES}
+        self.sent: list[SendTile] = []
+        self.broken = False
+
+    # What happens.
+
+    @initialize(workers=st.integers(1, 2))
+    def somebody_is_there(self, workers: int) -> None:
+        self.join("a", workers, OPERATORS[2], restart=False)
+        self.submit(2, OPERATORS[0])
+
+    @precondition(lambda self: len(self.jobs) < 3)
+    @rule(tiles=st.integers(1, 4), operators=st.sampled_from(OPERATORS))
+    def submit(self, tiles: int, operators: frozenset[str]) -> None:
+        self.submitted += 1
+        name = f"job{self.submitted}"
+        self.jobs[name] = Work(operators, tiles)
+        pixels = tuple(100 * (index + 1) for index in range(tiles))
+        self.feed(JobSubmitted(name, "kind" + str(tiles % 2), pixels, operators))
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.jobs)))
+        self.feed(JobCancelled(name))
+        self.end(name)
+
+    @rule(
+        name=st.sampled_from(DEVICES),
+        workers=st.integers(1, 2),
+        operators=st.sampled_from(OPERATORS),
+        restart=st.booleans(),
+    )
+    def join(self, name: str, workers: int, operators: frozenset[str], restart: bool) -> None:
+        board = self.boards[name]
+        if restart:
+            board.boot += 1
+            board.draining = False
+            board.held.clear()
+        board.joined = board.online = True
+        board.workers, board.operators = workers, operators
+        self.feed(DeviceJoined(name, f"boot{board.boot}", workers, operators))
+
+    @rule(name=st.sampled_from((*DEVICES, "nobody")))
+    def lose(self, name: str) -> None:
+        if name in self.boards:
+            self.boards[name].online = False
+            self.boards[name].held.clear()
+        self.feed(DeviceLost(name, "last will"))
+
+    @rule(name=st.sampled_from((*DEVICES, "nobody")))
+    def drain(self, name: str) -> None:
+        if name == "nobody" or self.boards[name].joined:
+            self.boards.get(name, Board()).draining = True
+            self.feed(DeviceDraining(name))
+
+    @rule()
+    def lose_the_broker(self) -> None:
+        for board in self.boards.values():
+            board.online = False
+            board.held.clear()
+        self.feed(BrokerLost())
+
+    @rule(seconds=st.floats(0.01, 3))
+    def let_time_pass(self, seconds: float) -> None:
+        self.now += seconds
+        self.feed(Tick())
+
+    @precondition(lambda self: self.scheduler.next_wakeup() is not None)
+    @rule()
+    def sleep_until_the_next_wakeup(self) -> None:
+        wakeup = self.scheduler.next_wakeup()
+        assert wakeup is not None
+        self.now = wakeup
+        self.feed(Tick())
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def accept(self, data: st.DataObject) -> None:
+        order = self.an_order(data)
+        self.feed(TileAccepted(order.job, order.tile, order.attempt, order.device))
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data(), seconds=st.sampled_from((None, 0.0, 0.05, -1.0, 1e9, math.nan)))
+    def answer(self, data: st.DataObject, seconds: float | None) -> None:
+        order = self.an_order(data)
+        self.boards[order.device].held.discard((order.job, order.tile))
+        self.feed(ResultArrived(order.job, order.tile, order.attempt, order.device, seconds))
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def fail(self, data: st.DataObject) -> None:
+        order = self.an_order(data)
+        self.relieve(order)
+        self.feed(TileFailed(order.job, order.tile, order.attempt, order.device, "boom"))
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def hand_back(self, data: st.DataObject) -> None:
+        order = self.an_order(data)
+        self.relieve(order)
+        self.feed(TileReturned(order.job, order.tile, order.attempt, order.device))
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data(), lie=st.sampled_from(("device", "attempt", "tile", "job")))
+    def claim_what_was_never_leased(self, data: st.DataObject, lie: str) -> None:
+        order = self.an_order(data)
+        others = [name for name in DEVICES if name != order.device]
+        actions = self.feed(
+            ResultArrived(
+                job="nonsense" if lie == "job" else order.job,
+                tile=99 if lie == "tile" else order.tile,
+                attempt=order.attempt + 99 if lie == "attempt" else order.attempt,
+                device=others[0] if lie == "device" else order.device,
+            )
+        )
+        assert not any(isinstance(action, KeepResult) for action in actions)
+
+    # The model.
+
+    def an_order(self, data: st.DataObject) -> SendTile:
+        return data.draw(st.sampled_from(self.sent[-12:]))
+
+    def relieve(self, order: SendTile) -> None:
+        newest = self.jobs.get(order.job)
+        if newest is None:
+            return
+        live = [one for one in self.sent if (one.job, one.tile) == (order.job, order.tile)]
+        mine = [one for one in live if one.device == order.device]
+        if mine[-1].attempt == order.attempt:
+            self.boards[order.device].held.discard((order.job, order.tile))
+
+    def feed(self, event: Event) -> list[Action]:
+        self.broken = True
+        actions = self.scheduler.handle(event, self.now)
+        for action in actions:
+            self.follow(action, event)
+        if isinstance(event, ResultArrived):
+            told = [one for one in actions if isinstance(one, KeepResult | DropResult)]
+            assert len(told) == 1
+        self.watch_starvation()
+        self.broken = False
+        return actions
+
+    def follow(self, action: Action, event: Event) -> None:
+        match action:
+            case SendTile():
+                self.follow_send(action)
+            case CancelTile(job, tile, _, device):
+                self.boards[device].held.discard((job, tile))
+            case KeepResult(job, tile, attempt, device):
+                self.follow_keep(action)
+                assert isinstance(event, ResultArrived)
+                what = (event.job, event.tile, event.attempt, event.device)
+                assert what == (job, tile, attempt, device)
+            case DropResult():
+                assert action.reason in {"duplicate", "unknown job", "never leased"} | {
+                    "the job failed"
+                }
+            case FinishJob(job, makespan_s):
+                assert makespan_s >= 0
+                assert len(self.jobs[job].kept) == self.jobs[job].tiles
+                self.end(job)
+            case FailJob(job, reason):
+                assert reason.startswith("tile ")
+                self.end(job)
+            case ReportStarved(job):
+                assert not self.able(self.jobs[job])
+                assert not self.jobs[job].reported
+                self.jobs[job].reported = True
+            case Quarantine(device, seconds):
+                assert device in self.scheduler.quarantined()
+                assert POLICY.quarantine_s <= seconds <= POLICY.quarantine_max_s
+
+    def follow_send(self, order: SendTile) -> None:
+        work, board, key = self.jobs[order.job], self.boards[order.device], (order.job, order.tile)
+        assert board.online
+        assert not board.draining
+        assert order.device in self.scheduler.ready_devices()
+        assert work.operators <= board.operators
+        assert order.tile not in work.kept
+        assert order.attempt == work.attempts.get(order.tile, 0) + 1
+        assert order.lease_s > 0
+        work.attempts[order.tile] = order.attempt
+        assert key not in board.held
+        board.held.add(key)
+        assert len(board.held) <= POLICY.window(board.workers)
+        assert sum(key in one.held for one in self.boards.values()) <= 2
+        self.sent.append(order)
+
+    def follow_keep(self, action: KeepResult) -> None:
+        work = self.jobs[action.job]
+        assert action.tile not in work.kept
+        work.kept.add(action.tile)
+        assert any(
+            (one.job, one.tile, one.attempt, one.device)
+            == (action.job, action.tile, action.attempt, action.device)
+            for one in self.sent
+        )
+
+    def end(self, name: str) -> None:
+        assert name not in self.ended
+        self.ended.add(name)
+        del self.jobs[name]
+        for board in self.boards.values():
+            assert not any(job == name for job, _ in board.held)
+
+    def able(self, work: Work) -> bool:
+        ready = self.scheduler.ready_devices()
+        return any(work.operators <= self.boards[name].operators for name in ready)
+
+    def watch_starvation(self) -> None:
+        for work in self.jobs.values():
+            if self.able(work):
+                work.starved_since, work.reported = None, False
+            elif work.starved_since is None:
+                work.starved_since = self.now
+            elif self.now >= work.starved_since + POLICY.starve_s:
+                assert work.reported
+
+    # What is always true.
+
+    @invariant()
+    def nothing_contradicts_itself(self) -> None:
+        self.scheduler.check()
+        wakeup = self.scheduler.next_wakeup()
+        assert wakeup is None or wakeup > self.now or POLICY.starve_s == 0
+
+    @invariant()
+    def ready_is_what_was_announced(self) -> None:
+        for name in self.scheduler.ready_devices():
+            assert self.boards[name].online
+            assert not self.boards[name].draining
+            assert name not in self.scheduler.quarantined()
+
+    @invariant()
+    def progress_is_what_was_kept(self) -> None:
+        for name, work in self.jobs.items():
+            progress = self.scheduler.progress(name)
+            assert (progress.done, progress.total) == (len(work.kept), work.tiles)
+            assert sum(share.tiles for share in progress.devices.values()) == progress.done
+
+    # What must happen in the end.
+
+    def teardown(self) -> None:
+        """One device turns honest, the others fall silent or vanish: every job ends."""
+        if self.broken:
+            return  # the model is in the middle of a step that failed
+        name = "fresh" if self.submitted % 2 else "a"
+        if name == "fresh":
+            self.boards[name] = Board()
+        else:
+            for other in ("b", "c"):
+                self.lose(other)
+        self.join(name, 1, OPERATORS[2], restart=True)
+        deadline = self.now + 2_000
+        while self.jobs and self.now < deadline:
+            self.work_honestly(name)
+        assert not self.jobs, self.jobs
+        assert len(self.ended) == self.submitted
+
+    def work_honestly(self, name: str) -> None:
+        held = self.boards[name].held
+        mine = [one for one in self.sent if one.device == name and (one.job, one.tile) in held]
+        if not mine:
+            self.sleep_until_the_next_wakeup()
+        else:
+            order = mine[-1]
+            self.feed(TileAccepted(order.job, order.tile, order.attempt, name))
+            self.now += 0.05
+            held.discard((order.job, order.tile))
+            self.feed(ResultArrived(order.job, order.tile, order.attempt, name, 0.05))
+        self.scheduler.check()
+
+
+TestFog = Fog.TestCase
+TestFog.settings = settings(
+    max_examples=150,
+    stateful_step_count=50,
+    deadline=None,
+    # Explaining traces every line, which costs more than the test.
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+    suppress_health_check=[HealthCheck.too_slow],
+)
