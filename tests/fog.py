@@ -179,7 +179,7 @@ class Probe:
 
 @contextmanager
 def probe(
-    url: str, *filters: str, client_id: str = "probe", protocol: Protocol = 5, **link: str
+    url: str, *filters: str, client_id: str = "probe", protocol: Protocol = 5, **link: str | None
 ) -> Iterator[Probe]:
     """A connected client whose filters are in force; `link`: username, password, ca and so on."""
     inbox = Inbox()

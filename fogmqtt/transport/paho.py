@@ -25,7 +25,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 from fogmqtt.errors import ConfigError, NotConnected, TooLarge
 from fogmqtt.transport.base import Connected, Deliver, Disconnected, Received, Refused, Will
 from fogmqtt.transport.link import Link
-from fogmqtt.transport.refusals import filter_refused, hung_up, rejected, tls_context, unreachable
+from fogmqtt.transport.refusals import filter_refused, hung_up, rejected, unreachable
+from fogmqtt.transport.tls import tls_context
 
 log = logging.getLogger(__name__)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 
 from fogmqtt.transport.base import Refused
 from fogmqtt.transport.link import Address, Link
+from fogmqtt.transport.tls import certificate_names
 
 # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL.
 _WRONG_NAME = (62, 64)
@@ -47,7 +47,7 @@ def unreachable(link: Link, problem: OSError) -> Refused:
 def _bad_certificate(link: Link, problem: ssl.SSLCertVerificationError) -> Refused:
     address = link.address
     if problem.verify_code in _WRONG_NAME:
-        names = ", ".join(_names(link)) or "another name"
+        names = ", ".join(certificate_names(link)) or "another name"
         return Refused(
             f"the certificate of {address} is for {names}, you dialled {address.host}; "
             "put one of those names into broker.url, "
@@ -78,34 +78,6 @@ def _no_tls(address: Address, problem: ssl.SSLError) -> Refused:
         "broker.cert and broker.key",
         final=True,
     )
-
-
-def _names(link: Link) -> list[str]:
-    """Whom the broker's certificate is for: a second look, with only the name unchecked."""
-    address = link.address
-    context = tls_context(link)
-    context.check_hostname = False
-    with contextlib.suppress(OSError):  # a second look may fail; the refusal stands anyway
-        with (
-            socket.create_connection((address.host, address.port), timeout=5) as plain,
-            context.wrap_socket(plain) as wrapped,
-        ):
-            certificate = wrapped.getpeercert() or {}
-        alternatives = certificate.get("subjectAltName", ())
-        return [str(kind_and_name[1]) for kind_and_name in alternatives]
-    return []
-
-
-def tls_context(link: Link) -> ssl.SSLContext:
-    """Checks the broker by `link.ca` (or the machine's authorities); shows `link.cert`.
-
-    Raises OSError (ssl.SSLError) where a file is not what it should be.
-    """
-    context = ssl.create_default_context(cafile=link.ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if link.cert:
-        context.load_cert_chain(link.cert, link.key)
-    return context
 
 
 def rejected(link: Link, code: int, text: str) -> Refused:
