@@ -14,11 +14,11 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from fogmqtt.agent.answers import Answers
-from fogmqtt.agent.complaints import Complaints
 from fogmqtt.agent.held import Finished, Held
 from fogmqtt.agent.intake import Intake, Unfit
 from fogmqtt.agent.voice import Voice
 from fogmqtt.agent.workers import Pool
+from fogmqtt.complaints import Complaints
 from fogmqtt.core.rivals import Rivals
 from fogmqtt.core.worklist import Key, Offer, Worklist
 from fogmqtt.errors import DuplicateId, NoBroker, WireError

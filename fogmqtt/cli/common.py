@@ -1,4 +1,4 @@
-"""What both commands share: logging, exit codes, signals."""
+"""What both commands share: logging, exit codes, signals, the way to the broker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from fogmqtt.config import Broker
 from fogmqtt.errors import FogError
+from fogmqtt.transport.link import Link
 
 #: What a shell expects of a program that Ctrl-C ended: 128 + SIGINT.
 INTERRUPTED = 130
@@ -60,3 +62,18 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def link(broker: Broker, client_id: str) -> Link:
+    """What the transport must know of the broker."""
+    return Link(
+        url=broker.url,
+        client_id=client_id,
+        protocol=broker.protocol,
+        username=broker.username,
+        password=broker.password,
+        ca=broker.ca,
+        cert=broker.cert,
+        key=broker.key,
+        keepalive_s=round(broker.keepalive_s),
+    )

@@ -5,27 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fogmqtt.cli.common import link
 from fogmqtt.config import Broker, GatewayConfig
 from fogmqtt.gateway.service import Connect
 from fogmqtt.transport.base import Deliver, Transport, Will
 from fogmqtt.transport.embedded import EmbeddedBroker, is_local, listening
-from fogmqtt.transport.link import Link
 from fogmqtt.transport.paho import PahoTransport
-
-
-def link(broker: Broker, client_id: str) -> Link:
-    """What the transport must know of the broker."""
-    return Link(
-        url=broker.url,
-        client_id=client_id,
-        protocol=broker.protocol,
-        username=broker.username,
-        password=broker.password,
-        ca=broker.ca,
-        cert=broker.cert,
-        key=broker.key,
-        keepalive_s=round(broker.keepalive_s),
-    )
 
 
 def connector(broker: Broker, client_id: str) -> Connect:

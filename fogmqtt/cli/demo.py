@@ -5,20 +5,22 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from subprocess import Popen
 
 from rich.console import Console
 
 from fogmqtt.cli.common import stop_on_signals
 from fogmqtt.cli.connect import connector
-from fogmqtt.cli.progress import Display, differ_line, display, who_did_what
+from fogmqtt.cli.progress import differ_line, display, who_did_what
+from fogmqtt.cli.run import Customer
 from fogmqtt.config import Broker, GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import JobFailed
-from fogmqtt.gateway.jobs import JobRequest, Outcome, Report
+from fogmqtt.gateway.jobs import JobRequest, Outcome
 from fogmqtt.gateway.loop import now
 from fogmqtt.gateway.service import Gateway
 from fogmqtt.images import files
@@ -44,31 +46,18 @@ def demo(config: GatewayConfig, image: Path | None, out: Path, console: Console)
         broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{_free_port()}")
         stack.callback(broker.stop)
         console.print(f"broker   {broker.program} at {broker.url}", highlight=False)
-        for device in DEVICES:
-            stack.enter_context(_device(device, broker.url))
+        processes = [stack.enter_context(_device(device, broker.url)) for device in DEVICES]
         console.print(f"devices  {', '.join(DEVICES)}, a process each", highlight=False)
         console.print(f"gateway  {config.gateway.id}, {PIPELINE}", highlight=False)
         shown = display(console)
         stack.callback(shown.close)
         there = replace(config, broker=Broker(url=broker.url, embedded="never"))
-        outcome = _job(there, _Visitor(out, shown), image or PHOTO)
+        outcome = _job(there, _Visitor(out, shown), image or PHOTO, processes)
     return _tell(outcome, out, console)
 
 
-@dataclass(slots=True)
-class _Visitor:
-    """Who watches the demo, and wants the pictures."""
-
-    out: Path
-    shown: Display
-    outcome: Outcome | None = None
-
-    def progress(self, report: Report) -> None:
-        self.shown.update(report)
-
-    def notice(self, job: str, text: str) -> None:
-        del job
-        self.shown.say(text)
+class _Visitor(Customer):
+    """Who watches the demo: `out` is a folder for the two pictures."""
 
     def deliver(self, outcome: Outcome) -> None:
         if outcome.image is None or outcome.original is None:
@@ -77,11 +66,10 @@ class _Visitor:
         picture = mosaic(outcome.original, outcome.image, outcome.report.mosaic)
         files.write(self.out / "mosaic.png", picture)
 
-    def ended(self, outcome: Outcome) -> None:
-        self.outcome = outcome
 
-
-def _job(config: GatewayConfig, visitor: _Visitor, photo: Path) -> Outcome:
+def _job(
+    config: GatewayConfig, visitor: _Visitor, photo: Path, processes: Sequence[Popen[bytes]]
+) -> Outcome:
     gateway = Gateway(config, config.gateway.id, connector(config.broker, config.gateway.id))
     request = JobRequest(
         name=photo.name,
@@ -97,6 +85,8 @@ def _job(config: GatewayConfig, visitor: _Visitor, photo: Path) -> Outcome:
         return len(gateway.fleet.present()) == len(DEVICES)
 
     def watch(moment: float) -> float | None:
+        for process in processes:
+            _check_alive(process)
         return min(deadline, moment + 0.2) if not all_here() else None
 
     gateway.chores.append(watch)
@@ -128,15 +118,15 @@ def _tell(outcome: Outcome, out: Path, console: Console) -> int:
 
 
 @contextmanager
-def _device(device: str, url: str) -> Iterator[None]:
+def _device(device: str, url: str) -> Iterator[Popen[bytes]]:
     """A device process of our own; ended by its own goodbye, or else by force."""
     command = [sys.executable, "-m", "fogmqtt.cli.device", "--id", device, "--broker", url]
     # In a session of its own: Ctrl-C reaches us, and we end it in order.
-    process = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    process = Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         try:
@@ -144,6 +134,16 @@ def _device(device: str, url: str) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.stderr:
+            process.stderr.close()
+
+
+def _check_alive(process: Popen[bytes]) -> None:
+    """Raise JobFailed with a device's last words where it ended by itself."""
+    if process.poll() is None or process.stderr is None:
+        return
+    said = process.stderr.read().decode(errors="replace").strip().splitlines()
+    raise JobFailed(f"a device ended by itself: {said[-1] if said else process.returncode}")
 
 
 def _free_port() -> int:

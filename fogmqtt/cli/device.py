@@ -13,11 +13,10 @@ from fogmqtt import __version__
 from fogmqtt.agent.machine import cores
 from fogmqtt.agent.service import Agent, Settings
 from fogmqtt.cli.allocator import keep_memory
-from fogmqtt.cli.common import guarded, set_up_logging, stop_on_signals
-from fogmqtt.config import Broker, DeviceConfig, load_device
+from fogmqtt.cli.common import guarded, link, set_up_logging, stop_on_signals
+from fogmqtt.config import DeviceConfig, load_device
 from fogmqtt.errors import ConfigError
 from fogmqtt.transport.base import Deliver, Transport, Will
-from fogmqtt.transport.link import Link
 from fogmqtt.transport.paho import PahoTransport
 from fogmqtt.wire.topics import LOCAL, Topics, check_id
 
@@ -64,10 +63,10 @@ def _run(options: argparse.Namespace) -> int:
     config = load_device(options.config, os.environ)
     device = _device_id(options.id, config)
     broker = replace(config.broker, url=options.broker) if options.broker else config.broker
-    link = _link(broker, device)
+    way = link(broker, device)
 
     def connect(deliver: Deliver, will: Will) -> Transport:
-        return PahoTransport(link, deliver, will=will)
+        return PahoTransport(way, deliver, will=will)
 
     agent = Agent(_settings(device, config, broker.url, options.emulate_speed), connect)
     with stop_on_signals(agent.stop):
@@ -94,20 +93,6 @@ def _settings(device: str, config: DeviceConfig, url: str, speed: float | None) 
         qos=config.wire.qos,
         checkin_s=config.device.checkin_s,
         emulated_speed=speed,
-    )
-
-
-def _link(broker: Broker, device: str) -> Link:
-    return Link(
-        url=broker.url,
-        client_id=device,
-        protocol=broker.protocol,
-        username=broker.username,
-        password=broker.password,
-        ca=broker.ca,
-        cert=broker.cert,
-        key=broker.key,
-        keepalive_s=round(broker.keepalive_s),
     )
 
 

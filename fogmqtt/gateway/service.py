@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import assert_never
 
+from fogmqtt.complaints import Complaints
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core import actions as act
 from fogmqtt.core.events import (
@@ -25,7 +26,6 @@ from fogmqtt.core.events import (
 from fogmqtt.core.rivals import Rivals
 from fogmqtt.core.scheduler import Scheduler
 from fogmqtt.errors import DuplicateId, NoBroker, NotConnected, WireError
-from fogmqtt.gateway.complaints import Complaints
 from fogmqtt.gateway.conductor import Conductor
 from fogmqtt.gateway.courier import Courier
 from fogmqtt.gateway.fleet import Fleet
@@ -194,7 +194,7 @@ class Gateway:
         try:
             self._dispatch(self.topics.levels(topic), payload, retained)
         except WireError as problem:
-            self._complaints.add(f"{topic[:120]}: {problem}", now())
+            self._complaints.add("strange message", f"{topic[:120]}: {problem}", now())
 
     def _dispatch(self, levels: tuple[str, ...], payload: bytes, retained: bool) -> None:
         match levels:
@@ -236,7 +236,7 @@ class Gateway:
         if final and not self._was_connected:
             raise NoBroker(reason)
         self._refusal = reason
-        self._complaints.add(reason, now())
+        self._complaints.add("no link", reason, now())
 
     def _rival(self, payload: bytes) -> None:
         info = self.voice.read(payload)
@@ -259,7 +259,6 @@ class Gateway:
         wakeup = self.scheduler.next_wakeup()
         if wakeup is not None and wakeup <= moment:
             self.feed(Tick())
-        self._complaints.flush(moment)
         wakeups = [self.scheduler.next_wakeup(), self.fleet.tick(moment), self.conductor.tick()]
         wakeups += [chore(moment) for chore in self.chores]
         return min((wakeup for wakeup in wakeups if wakeup is not None), default=None)

@@ -15,6 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Layer → what it may import besides itself and errors. A new layer is refused until it is here.
 MAY_IMPORT = {
     "errors": set(),
+    "complaints": set(),
     "core": set(),
     "wire": set(),
     "transport": set(),
@@ -22,8 +23,8 @@ MAY_IMPORT = {
     "operators": {"images", "core.geometry"},
     # Values with their checks; whoever is configured takes them, and only cli loads them.
     "config": {"core.geometry", "core.policy", "wire.topics"},
-    "gateway": {"core", "wire", "images", "operators", "transport", "config"},
-    "agent": {"core", "wire", "images", "operators", "transport", "config"},
+    "gateway": {"core", "wire", "images", "operators", "transport", "config", "complaints"},
+    "agent": {"core", "wire", "images", "operators", "transport", "config", "complaints"},
     "simulate": {"core", "wire", "images", "operators", "transport", "config"},
     "dashboard": {"transport", "wire", "config"},
 }
