@@ -75,8 +75,8 @@ class Canny(Operator):
 
     def process_tile(self, image: Image, core: Rect, seams: Seams) -> Image:
         """The three states of the core's pixels."""
-        states = self._gray(image, core) if image.ndim == 2 else self._colour(image, core)
-        return _drop_settled(states, seams)
+        classes = self._gray(image, core) if image.ndim == 2 else self._colour(image, core)
+        return _answer(*classes, seams)
 
     def merger(self, output: Spec, tiles: Sequence[Tile]) -> Merger:
         return SeamMerger(output, tiles)
@@ -84,7 +84,8 @@ class Canny(Operator):
     def _canny(self, image: Image, low: float, high: float) -> Image:
         return cv2.Canny(image, low, high, apertureSize=self.aperture, L2gradient=self.l2)
 
-    def _gray(self, image: Image, core: Rect) -> Image:
+    def _gray(self, image: Image, core: Rect) -> tuple[Image, Image]:
+        """The core's candidates, and those that are edges within it."""
         low, high = sorted((self.low, self.high))
         scale = 1.0
         if self.aperture == 7:  # as cv2.Canny does, to stay within 16 bits
@@ -96,61 +97,64 @@ class Canny(Operator):
         dx = cv2.copyTo(dx[core.slices], candidates)
         dy = cv2.copyTo(dy[core.slices], candidates)
         edges = cv2.Canny(dx, dy, low, high, L2gradient=self.l2)
-        return _states(candidates, edges)
+        return candidates, edges
 
-    def _colour(self, image: Image, core: Rect) -> Image:
+    def _colour(self, image: Image, core: Rect) -> tuple[Image, Image]:
         low, high = sorted((self.low, self.high))
         candidates = self._canny(image, low, low)[core.slices]
         strong = self._canny(image, high, high)[core.slices]
-        return _states(candidates, _hysteresis(candidates, strong))
+        return candidates, _hysteresis(candidates, strong)
 
 
 def _slopes(image: Image, aperture: int, scale: float) -> tuple[Image, Image]:
-    def slope(x: int, y: int) -> Image:
-        return cv2.Sobel(
-            image,
-            cv2.CV_16S,
-            x,
-            y,
-            ksize=aperture,
-            scale=scale,
-            borderType=cv2.BORDER_REPLICATE,
-        )
-
-    return slope(1, 0), slope(0, 1)
+    border = cv2.BORDER_REPLICATE
+    if aperture == 3:  # in half the time
+        dx, dy = cv2.spatialGradient(image, ksize=3, borderType=border)
+        return dx, dy
+    dx = cv2.Sobel(image, cv2.CV_16S, 1, 0, ksize=aperture, scale=scale, borderType=border)
+    dy = cv2.Sobel(image, cv2.CV_16S, 0, 1, ksize=aperture, scale=scale, borderType=border)
+    return dx, dy
 
 
 def _hysteresis(candidates: Image, strong: Image) -> Image:
     """The candidates that hang, 8-connected, on a strong one."""
     count, labels = cv2.connectedComponents(candidates, connectivity=8, ltype=cv2.CV_32S)
+    at = np.flatnonzero(candidates)
+    label = labels.ravel()[at]
     table = np.zeros(count, np.uint8)
-    table[labels[strong != 0]] = EDGE
-    edges: Image = table[labels]
+    table[label[strong.ravel()[at] != 0]] = EDGE
+    edges: Image = np.zeros(candidates.shape, np.uint8)
+    edges.ravel()[at] = table[label]
     return edges
 
 
-def _states(candidates: Image, edges: Image) -> Image:
-    states: Image = candidates & np.uint8(OPEN)
+def _answer(candidates: Image, edges: Image, seams: Seams) -> Image:
+    """The three states; open is only what touches a seam, for no other tile can raise the rest."""
+    height, width = candidates.shape
+    framed: Image = np.zeros((height + 2, width + 2), np.uint8)
+    states = framed[1:-1, 1:-1]
+    np.bitwise_and(candidates, np.uint8(OPEN), out=states)
     states |= edges
-    return states
-
-
-def _drop_settled(states: Image, seams: Seams) -> Image:
-    """Make open pixels 0 unless they hang on a seam: no other tile can raise the rest."""
-    flood(states, _on_seams(states, seams), OPEN, _HELD)
+    for y, x in _frame(seams, height, width):
+        # One flood from the whole side: it costs the same for one open pixel and for hundreds.
+        framed[y, x] = OPEN
+        cv2.floodFill(framed, None, (x.start, y.start), _HELD, flags=8)
     table = np.zeros(256, np.uint8)
     table[_HELD], table[EDGE] = OPEN, EDGE
     return cv2.LUT(states, table)
 
 
-def _on_seams(states: Image, seams: Seams) -> Iterator[Seed]:
-    height, width = states.shape
-    for is_seam, row in ((seams.top, 0), (seams.bottom, height - 1)):
-        if is_seam:
-            yield from ((row, int(at)) for at in np.flatnonzero(states[row] == OPEN))
-    for is_seam, column in ((seams.left, 0), (seams.right, width - 1)):
-        if is_seam:
-            yield from ((int(at), column) for at in np.flatnonzero(states[:, column] == OPEN))
+def _frame(seams: Seams, height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """The lines beyond the seams, in an image with a frame of one pixel."""
+    across, down = slice(1, width + 1), slice(1, height + 1)
+    if seams.top:
+        yield slice(0, 1), across
+    if seams.bottom:
+        yield slice(height + 1, height + 2), across
+    if seams.left:
+        yield down, slice(0, 1)
+    if seams.right:
+        yield down, slice(width + 1, width + 2)
 
 
 class SeamMerger(PasteMerger):
@@ -161,8 +165,12 @@ class SeamMerger(PasteMerger):
         self._rows = sorted({tile.core.top for tile in tiles if tile.core.top > 0})
         self._columns = sorted({tile.core.left for tile in tiles if tile.core.left > 0})
 
-    def finish(self) -> Image:
+    def resolve(self) -> None:
+        """Make every open pixel an edge that hangs on one of another tile."""
         flood(self._image, list(self._seeds()), OPEN, EDGE)
+
+    def finish(self) -> Image:
+        self.resolve()
         return cv2.threshold(self._image, OPEN, EDGE, cv2.THRESH_BINARY, dst=self._image)[1]
 
     def _seeds(self) -> Iterator[Seed]:

@@ -57,21 +57,25 @@ class Gaussian(Operator):
 class Blur(Operator):
     """`cv2.blur(image, (ksize, ksize))`, the mean of a square; the border reflects.
 
-    Takes uint8, or uint16 up to ksize 14 (OpenCV rounds larger ones by their column), of any
-    channel count, and keeps both.
+    Takes uint8, or uint16 up to ksize 9, of any channel count, and keeps both.
 
     Parameters
     ----------
     ksize : int
-        Pixels, 1 to 255. Halo ksize // 2.
+        Pixels, odd, 1 to 127. Halo ksize // 2.
     """
+
+    # OpenCV divides by ksize² in float32 or float64, depending on the column. Both round to the
+    # same value unless the quotient lies nearer to a half than float32 can tell. An even kernel
+    # meets halves exactly; an odd one stays 0.5 / ksize² away, enough within these bounds.
 
     name: ClassVar[str] = "blur"
 
     ksize: int = 5
 
     def __post_init__(self) -> None:
-        self._need(1 <= self.ksize <= _LARGEST, "ksize", "expected 1 to 255")
+        fine = self.ksize % 2 == 1 and 1 <= self.ksize <= 127
+        self._need(fine, "ksize", "expected an odd number from 1 to 127")
 
     @property
     def halo(self) -> int:
@@ -79,8 +83,8 @@ class Blur(Operator):
 
     def output(self, spec: Spec) -> Spec:
         self._take(spec, dtypes=("uint8", "uint16"))
-        if spec.dtype == "uint16" and self.ksize > 14:
-            raise OperatorError(f"{self} takes uint16 up to ksize=14 only; put 'to8bit' before it")
+        if spec.dtype == "uint16" and self.ksize > 9:
+            raise OperatorError(f"{self} takes uint16 up to ksize=9 only; put 'to8bit' before it")
         return spec
 
     def process(self, image: Image) -> Image:
