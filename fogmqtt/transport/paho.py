@@ -22,7 +22,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from fogmqtt.errors import ConfigError, NotConnected, TooLarge
+from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.transport.base import Connected, Deliver, Disconnected, Received, Refused, Will
 from fogmqtt.transport.link import Link
 from fogmqtt.transport.refusals import filter_refused, hung_up, rejected, unreachable
@@ -40,6 +40,7 @@ _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 5.0
 _CONNECT_TIMEOUT_S: Final = 5.0
 _FLUSH_S: Final = 2.0
+_GOODBYE_S: Final = 0.5
 _TAKEN_OVER: Final = 0x8E
 
 
@@ -116,6 +117,7 @@ class _Connection:
 
     def subscribe(self, topic_filter: str, qos: int) -> None:
         with self._changed:
+            self._filters[topic_filter] = qos
             if self._acknowledged:
                 self._ask(topic_filter, qos)
 
@@ -197,13 +199,12 @@ class _Connection:
 
     def _on_connect(
         self,
-        client: mqtt.Client,
-        userdata: object,
-        flags: mqtt.ConnectFlags,
+        _client: mqtt.Client,
+        _userdata: object,
+        _flags: mqtt.ConnectFlags,
         code: ReasonCode,
         properties: Properties | None,
     ) -> None:
-        del client, userdata, flags
         if code.is_failure:
             self.refusal = rejected(self._setup.link, code.value, str(code))
             return
@@ -215,14 +216,8 @@ class _Connection:
         self._be_ready()
 
     def _on_subscribe(
-        self,
-        client: mqtt.Client,
-        userdata: object,
-        mid: int,
-        codes: list[ReasonCode],
-        properties: Properties | None,
+        self, _client: object, _data: object, mid: int, codes: list[ReasonCode], *_: object
     ) -> None:
-        del client, userdata, properties
         with self._changed:
             topic_filter = self._asked.pop(mid, "?")
         refused = next((code for code in codes if code.is_failure), None)
@@ -238,24 +233,25 @@ class _Connection:
         with self._changed:
             if self.ready or self._asked:
                 return
+            # Before it is told: whoever hears it may publish at once.
+            self.ready = True
         self._setup.deliver(Connected(self._limit))
-        self.ready = True
         for message in self._early:
             self._setup.deliver(message)
         self._early.clear()
 
     def _on_publish(
-        self, client: mqtt.Client, userdata: object, mid: int, code: ReasonCode, properties: object
+        self, _client: object, _data: object, mid: int, code: ReasonCode, *_: object
     ) -> None:
-        del client, userdata, properties
         if code.is_failure:
             log.warning("the broker refused message %d: %s; see its acl", mid, code)
         with self._changed:
             self._published += 1
             self._changed.notify_all()
 
-    def _on_message(self, client: mqtt.Client, userdata: object, message: mqtt.MQTTMessage) -> None:
-        del client, userdata
+    def _on_message(
+        self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
+    ) -> None:
         received = Received(message.topic, bytes(message.payload), message.retain)
         if self.ready:
             self._setup.deliver(received)
@@ -264,14 +260,13 @@ class _Connection:
 
     def _on_disconnect(
         self,
-        client: mqtt.Client,
-        userdata: object,
+        _client: object,
+        _data: object,
         flags: mqtt.DisconnectFlags,
         code: ReasonCode,
-        properties: object,
+        *_: object,
     ) -> None:
         # Called twice for one loss at times: it only notes the reason, `end` tells of the loss.
-        del client, userdata, properties
         if flags.is_disconnect_packet_from_server:
             self._reason = f"the broker said: {code}"
             self._taken_over = code.value == _TAKEN_OVER
@@ -281,14 +276,13 @@ def _no_link(link: Link, topic: str) -> NotConnected:
     return NotConnected(f"{topic}: no link to {link.address} at this moment")
 
 
-def _send_at_once(client: mqtt.Client, userdata: object, sock: Any) -> None:
+def _send_at_once(_client: mqtt.Client, _userdata: object, sock: Any) -> None:
     # Without it a small QoS 1 round trip waits 40 ms for a delayed acknowledgement.
-    del client, userdata
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _leave_to_the_loop(client: mqtt.Client, userdata: object, sock: object) -> None:
-    del client, userdata, sock
+def _leave_to_the_loop(_client: mqtt.Client, _userdata: object, _sock: object) -> None:
+    """Our thread is awake already, and writes."""
 
 
 class PahoTransport:
@@ -300,7 +294,7 @@ class PahoTransport:
     """
 
     def __init__(self, link: Link, deliver: Deliver, *, will: Will | None = None) -> None:
-        self._setup = _Setup(link, deliver, will, _tls(link))
+        self._setup = _Setup(link, deliver, will, tls_context(link) if link.address.tls else None)
         self._filters: dict[str, int] = {}
         self._lock = threading.Lock()
         self._connection: _Connection | None = None
@@ -339,11 +333,13 @@ class PahoTransport:
             self._closing.set()
             return
         connection = self._connection
-        if connection is not None and connection.ready:
+        if connection is None or not connection.ready:
+            self._give_up_at = 0.0
+            self._closing.set()
+        else:
             connection.flush(_FLUSH_S)
-        self._give_up_at = time.monotonic() + _FLUSH_S
-        self._closing.set()
-        if connection is not None:
+            self._give_up_at = time.monotonic() + _GOODBYE_S
+            self._closing.set()
             connection.say_goodbye()
         self._thread.join(_CONNECT_TIMEOUT_S + _FLUSH_S)
 
@@ -398,15 +394,3 @@ class PahoTransport:
         call: Callable[..., None] = log.warning if isinstance(outcome, Disconnected) else log.info
         call("%s", outcome.reason)
         self._setup.deliver(outcome)
-
-
-def _tls(link: Link) -> ssl.SSLContext | None:
-    if not link.address.tls:
-        return None
-    try:
-        return tls_context(link)
-    except OSError as problem:
-        raise ConfigError(
-            f"broker.ca, broker.cert, broker.key: {problem}; PEM files are needed, "
-            "and the key must belong to the certificate"
-        ) from None

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 
+from fogmqtt.errors import ConfigError
 from fogmqtt.transport.link import Link
 
 
@@ -23,13 +24,19 @@ class _Socket(ssl.SSLSocket):
 def tls_context(link: Link) -> ssl.SSLContext:
     """Checks the broker by `link.ca` (or the machine's authorities); shows `link.cert`.
 
-    Raises OSError (ssl.SSLError) where a file is not what it should be.
+    Raises ConfigError where a file is not what it should be.
     """
-    context = ssl.create_default_context(cafile=link.ca or None)
+    try:
+        context = ssl.create_default_context(cafile=link.ca or None)
+        if link.cert:
+            context.load_cert_chain(link.cert, link.key)
+    except OSError as problem:
+        raise ConfigError(
+            f"broker.ca, broker.cert, broker.key: {problem}; PEM files are needed, "
+            "and the key must belong to the certificate"
+        ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = _Socket
-    if link.cert:
-        context.load_cert_chain(link.cert, link.key)
     return context
 
 
@@ -39,14 +46,14 @@ def certificate_names(link: Link) -> list[str]:
     Empty where that look fails.
     """
     address = link.address
-    context = tls_context(link)
-    context.check_hostname = False
-    certificate: dict[str, object] | None = None
-    with (
-        contextlib.suppress(OSError),
-        socket.create_connection((address.host, address.port), timeout=5) as plain,
-        context.wrap_socket(plain) as wrapped,
-    ):
-        certificate = dict(wrapped.getpeercert() or {})
-    found = (certificate or {}).get("subjectAltName", ())
+    certificate: dict[str, object] = {}
+    with contextlib.suppress(OSError, ConfigError):
+        context = tls_context(link)
+        context.check_hostname = False
+        with (
+            socket.create_connection((address.host, address.port), timeout=5) as plain,
+            context.wrap_socket(plain) as wrapped,
+        ):
+            certificate.update(wrapped.getpeercert() or {})
+    found = certificate.get("subjectAltName", ())
     return [str(pair[1]) for pair in found] if isinstance(found, tuple) else []
