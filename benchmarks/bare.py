@@ -1,20 +1,28 @@
 """The bare transport: the same bytes through the same broker with plain paho, and nothing else.
 
 A publisher sends tiles to echo processes, keeps a window in flight for each, and counts answers
-of a given size. It is what any MQTT program of this shape must spend.
+of a given size. It is what any MQTT program of this shape must spend. On request an echo also
+calls plain cv2 on the tile: what any program that has the work done must spend.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import socket
+import struct
 import threading
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import paho.mqtt.client as mqtt
 
+from fogmqtt.images.cv import cv2
+
 WINDOW = 4
+#: Bytes to answer with, the tile's width, what to do with it.
+HEAD = struct.Struct(">IIB")
+WORK = ("nothing", "invert", "canny")
 
 
 def client(client_id: str, port: int) -> mqtt.Client:
@@ -28,11 +36,18 @@ def client(client_id: str, port: int) -> mqtt.Client:
 
 
 def echo(name: str, port: int, stop: multiprocessing.synchronize.Event) -> None:
-    """A device that does nothing: answers with as many bytes as the task's head says."""
+    """A device: does what the task's head says, and answers with as many bytes as it says."""
+    cv2.setNumThreads(1)
     device = client(name, port)
 
     def answer(_client: object, _userdata: object, message: mqtt.MQTTMessage) -> None:
-        size = int.from_bytes(message.payload[:4], "big")
+        size, width, work = HEAD.unpack_from(message.payload)
+        tile = np.frombuffer(message.payload, np.uint8)
+        tile = tile[: len(tile) // width * width].reshape(-1, width)
+        if WORK[work] == "invert":
+            cv2.bitwise_not(tile)
+        elif WORK[work] == "canny":
+            cv2.Canny(tile, 50, 150)
         device.publish(f"bare/back/{name}", message.payload[:size], qos=1)
 
     device.on_message = answer
@@ -45,11 +60,19 @@ def echo(name: str, port: int, stop: multiprocessing.synchronize.Event) -> None:
 
 @dataclass(frozen=True)
 class Load:
-    """Bytes per tile, out and back."""
+    """The tiles' pixels, gray, and bytes per answer."""
 
+    pixels: bytes
+    width: int
     tiles: int
-    out: int
     back: int
+    work: str = "nothing"
+
+    def tasks(self) -> list[bytes]:
+        size = len(self.pixels) // self.tiles
+        head = HEAD.pack(self.back, self.width, WORK.index(self.work))
+        starts = range(0, size * self.tiles, size)
+        return [head + self.pixels[start + len(head) : start + size] for start in starts]
 
 
 class Bare:
@@ -76,8 +99,7 @@ class Bare:
 
     def seconds(self, load: Load) -> float:
         """How long `load` takes, round trip."""
-        tile = load.back.to_bytes(4, "big") + bytes(load.out - 4)
-        self._left = [tile] * load.tiles
+        self._left = load.tasks()
         self._missing = load.tiles
         self._done.clear()
         began = time.perf_counter()
