@@ -5,9 +5,9 @@ its tile can decide and answers in three states: 0 is no edge, 255 an edge, and 
 candidate that hangs on no strong pixel in this tile, but touches a seam, so that another tile may
 yet make it an edge. The gateway then floods edges across the seams.
 
-Two facts of OpenCV's code carry it: `Canny(low, low)` is exactly the map of candidates and
-`Canny(high, high)` that of strong pixels. And a device must crop to its core before hysteresis,
-because the outermost pixels of a halo hold candidates that the whole image does not have.
+A fact of OpenCV's code carries it: `Canny(low, low)` is exactly the map of candidates. And a
+device must crop to its core before hysteresis, because the outermost pixels of a halo hold
+candidates that the whole image does not have.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.base import Merger, Operator, PasteMerger
 from fogmqtt.operators.flood import Seed, flood, touching
+
+#: Along x and along y.
+Slopes = tuple[Image, Image]
 
 #: An open pixel that is known to touch a seam.
 _HELD = 129
@@ -71,61 +74,59 @@ class Canny(Operator):
         return replace(spec, channels=1)
 
     def process(self, image: Image) -> Image:
-        return self._canny(image, self.low, self.high)
+        return cv2.Canny(image, self.low, self.high, apertureSize=self.aperture, L2gradient=self.l2)
 
     def process_tile(self, image: Image, core: Rect, seams: Seams) -> Image:
         """The three states of the core's pixels."""
-        classes = self._gray(image, core) if image.ndim == 2 else self._colour(image, core)
-        return _answer(*classes, seams)
+        return _answer(*self._classes(image, core), seams)
 
     def merger(self, output: Spec, tiles: Sequence[Tile]) -> Merger:
         return SeamMerger(output, tiles)
 
-    def _canny(self, image: Image, low: float, high: float) -> Image:
-        return cv2.Canny(image, low, high, apertureSize=self.aperture, L2gradient=self.l2)
-
-    def _gray(self, image: Image, core: Rect) -> tuple[Image, Image]:
+    def _classes(self, image: Image, core: Rect) -> tuple[Image, Image]:
         """The core's candidates, and those that are edges within it."""
         low, high = sorted((self.low, self.high))
-        scale = 1.0
         if self.aperture == 7:  # as cv2.Canny does, to stay within 16 bits
-            low, high, scale = low / 16, high / 16, 1 / 16
-        dx, dy = _slopes(image, self.aperture, scale)
+            low, high = low / 16, high / 16
+        dx, dy = self._slopes(image) if image.ndim == 2 else self._steepest(image)
         candidates = cv2.Canny(dx, dy, low, low, L2gradient=self.l2)[core.slices]
         # Without the slopes of all others, suppression passes exactly the candidates again:
         # this second call is the hysteresis, and nothing but.
         dx = cv2.copyTo(dx[core.slices], candidates)
         dy = cv2.copyTo(dy[core.slices], candidates)
-        edges = cv2.Canny(dx, dy, low, high, L2gradient=self.l2)
-        return candidates, edges
+        return candidates, cv2.Canny(dx, dy, low, high, L2gradient=self.l2)
 
-    def _colour(self, image: Image, core: Rect) -> tuple[Image, Image]:
-        low, high = sorted((self.low, self.high))
-        candidates = self._canny(image, low, low)[core.slices]
-        strong = self._canny(image, high, high)[core.slices]
-        return candidates, _hysteresis(candidates, strong)
-
-
-def _slopes(image: Image, aperture: int, scale: float) -> tuple[Image, Image]:
-    border = cv2.BORDER_REPLICATE
-    if aperture == 3:  # in half the time
-        dx, dy = cv2.spatialGradient(image, ksize=3, borderType=border)
+    def _steepest(self, image: Image) -> Slopes:
+        """At each pixel the slopes of the first channel where they are largest."""
+        first, *others = cv2.split(image)
+        dx, dy = self._slopes(first)
+        largest = self._magnitude(dx, dy)
+        for channel in others:
+            x, y = self._slopes(channel)
+            magnitude = self._magnitude(x, y)
+            steeper = (magnitude > largest).view(np.uint8)
+            dx, dy = cv2.copyTo(x, steeper, dx), cv2.copyTo(y, steeper, dy)
+            np.maximum(largest, magnitude, out=largest)
         return dx, dy
-    dx = cv2.Sobel(image, cv2.CV_16S, 1, 0, ksize=aperture, scale=scale, borderType=border)
-    dy = cv2.Sobel(image, cv2.CV_16S, 0, 1, ksize=aperture, scale=scale, borderType=border)
-    return dx, dy
 
+    def _magnitude(self, dx: Image, dy: Image) -> Image:
+        """In integers, as OpenCV compares channels; |dx| + |dy| fits 16 bits at any aperture."""
+        if not self.l2:
+            return cv2.add(np.abs(dx), np.abs(dy))
+        x, y = (cv2.multiply(slope, slope, dtype=cv2.CV_32S) for slope in (dx, dy))
+        return cv2.add(x, y)
 
-def _hysteresis(candidates: Image, strong: Image) -> Image:
-    """The candidates that hang, 8-connected, on a strong one."""
-    count, labels = cv2.connectedComponents(candidates, connectivity=8, ltype=cv2.CV_32S)
-    at = np.flatnonzero(candidates)
-    label = labels.ravel()[at]
-    table = np.zeros(count, np.uint8)
-    table[label[strong.ravel()[at] != 0]] = EDGE
-    edges: Image = np.zeros(candidates.shape, np.uint8)
-    edges.ravel()[at] = table[label]
-    return edges
+    def _slopes(self, image: Image) -> Slopes:
+        """Along x and y, int16, as cv2.Canny takes them of one channel."""
+        border = cv2.BORDER_REPLICATE
+        if self.aperture == 3:  # in half the time
+            dx, dy = cv2.spatialGradient(image, ksize=3, borderType=border)
+            return dx, dy
+        scale = 1 / 16 if self.aperture == 7 else 1
+        size = self.aperture
+        dx = cv2.Sobel(image, cv2.CV_16S, 1, 0, ksize=size, scale=scale, borderType=border)
+        dy = cv2.Sobel(image, cv2.CV_16S, 0, 1, ksize=size, scale=scale, borderType=border)
+        return dx, dy
 
 
 def _answer(candidates: Image, edges: Image, seams: Seams) -> Image:

@@ -169,8 +169,20 @@ def test_a_tile_without_seams_leaves_nothing_open() -> None:
     operator = Canny(low=100, high=900)
     alone = operator.process_tile(image, Rect(0, 0, 50, 50), Seams())
     assert np.array_equal(alone, operator.process(image))
-    cut = operator.process_tile(image, Rect(0, 0, 50, 50), Seams(top=True))
-    assert set(np.unique(cut)) == {0, 128, 255}
+
+
+@pytest.mark.parametrize("side", ["top", "left", "bottom", "right"])
+def test_open_is_exactly_what_hangs_on_a_seam(side: str) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (50, 60), dtype=np.uint8)
+    operator = Canny(low=100, high=900)
+    states = operator.process_tile(image, Rect(0, 0, 50, 60), Seams(**{side: True}))
+    edges, candidates = operator.process(image), Canny(low=100, high=100).process(image)
+    labels = cv2.connectedComponents(candidates & ~edges, connectivity=8)[1]
+    line = {"top": labels[0], "left": labels[:, 0], "bottom": labels[-1], "right": labels[:, -1]}
+    hanging = np.isin(labels, line[side][line[side] > 0])
+    assert hanging.any()
+    assert np.array_equal(states == 128, hanging)
+    assert np.array_equal(states == 255, edges == 255)
 
 
 def test_opencv_works_on_one_thread_when_asked() -> None:
