@@ -95,7 +95,7 @@ class Bare:
         self._left: list[bytes] = []
         self._missing = 0
         self._done = threading.Event()
-        time.sleep(2)  # the echoes have no way to say that they are there
+        self._await_echoes()
 
     def seconds(self, load: Load) -> float:
         """How long `load` takes, round trip."""
@@ -116,6 +116,19 @@ class Bare:
             process.join()
         self._client.disconnect()
         self._client.loop_stop()
+
+    def _await_echoes(self) -> None:
+        """Knock until each has answered; what is published before they listen is lost."""
+        silent = set(self._names)
+        self._client.on_message = lambda _client, _userdata, message: silent.discard(
+            message.topic.rsplit("/", 1)[1]
+        )
+        while silent:
+            for name in sorted(silent):
+                self._client.publish(f"bare/out/{name}", HEAD.pack(HEAD.size, 1, 0), qos=1)
+            time.sleep(0.3)
+        time.sleep(0.3)
+        self._client.on_message = self._on_message
 
     def _send(self, name: str) -> None:
         with self._lock:
