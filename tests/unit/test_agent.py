@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fogmqtt.agent.complaints import Complaints
+from fogmqtt.complaints import Complaints
 from fogmqtt.agent.held import Address, Held
 from fogmqtt.agent.service import AHEAD
 from fogmqtt.agent.workers import Pool
