@@ -54,6 +54,8 @@ class Books:
         self._hedging = Hedging(policy, self.fleet, self.grant)
         self.timers: Timers[Sleeper] = Timers()
         self._look = Look()
+        #: Jobs that may have to be reported as starved at the end of this event.
+        self._hungry: list[Job] = []
 
     def act(self, action: Action) -> None:
         self.actions.append(action)
@@ -132,7 +134,7 @@ class Books:
             case Device():
                 self.fleet.resume(sleeper)
             case Job():
-                self._starved(sleeper)
+                self._hungry.append(sleeper)
             case Look():
                 pass  # stragglers are looked for after every event
 
@@ -172,14 +174,6 @@ class Books:
         device.missed_at = self.now
         self.fleet.miss(device)
         self.strike(device.id, f"did not accept {lease.tile}")
-
-    def _starved(self, job: Job) -> None:
-        since = job.starved_since
-        if since is None or self._has_able(job):
-            return  # somebody came at the last moment
-        reason = verdict.on_starvation(job.operators, self.fleet)
-        job.story.tell(self.now, f"starved: {reason}")
-        self.act(ReportStarved(job.id, self.now - since, reason))
 
     # -- tiles that wait ------------------------------------------------------------------------
 
@@ -277,16 +271,23 @@ class Books:
             self.fleet.shifted = False
             for job in self.jobs.values():
                 self._look_after(job)
+        while self._hungry:
+            self._report(self._hungry.pop(0))
 
     def _look_after(self, job: Job) -> None:
-        if self._has_able(job):
+        if any(True for _ in self.fleet.able(job.operators)):
             job.starved_since = job.wake_at = None
         elif job.starved_since is None:
             job.starved_since = self.now
             self.timers.set(job, self.now + self.policy.starve_s)
 
-    def _has_able(self, job: Job) -> bool:
-        return any(True for _ in self.fleet.able(job.operators))
+    def _report(self, job: Job) -> None:
+        since = job.starved_since
+        if since is None or job.id not in self.jobs:
+            return  # somebody came, or the job ended, at the last moment
+        reason = verdict.on_starvation(job.operators, self.fleet)
+        job.story.tell(self.now, f"starved: {reason}")
+        self.act(ReportStarved(job.id, self.now - since, reason))
 
     # -- ends -----------------------------------------------------------------------------------
 

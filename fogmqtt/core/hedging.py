@@ -31,9 +31,11 @@ class Hedging:
         # Every look costs O(devices). One later by a part of what counts as jitter is as good.
         if now < self._again_at:
             return self._again_at
-        self._again_at = now + self._policy.hedge_min_s / 4
         looks = [self._hedge(device, now) for device in list(self._fleet.busy.values())]
-        return min((look for look in looks if look is not None), default=None)
+        late_at = min((look for look in looks if look is not None), default=None)
+        rest_until = now + self._policy.hedge_min_s / 4
+        self._again_at = rest_until if late_at is None else min(rest_until, late_at)
+        return late_at
 
     def _hedge(self, device: Device, now: float) -> float | None:
         """Copy what this device is late with; returns when it will be late with more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fogmqtt.core.fleet import Device, Fleet
+from fogmqtt.core.fleet import Fleet
 from fogmqtt.core.ledger import Tile
 from fogmqtt.core.policy import Policy
 
@@ -56,20 +56,16 @@ def on_starvation(operators: frozenset[str], fleet: Fleet) -> str:
     if not able:
         lacks = (f"{one.id} lacks {', '.join(sorted(operators - one.operators))}" for one in online)
         return f"no device has every operator: {_some(lacks, len(online), '; ')}"
-    quarantined = [device for device in able if device.quarantined]
-    draining = [device for device in able if device.draining and not device.quarantined]
-    parts = [_state(quarantined, "quarantined"), _state(draining, "draining")]
-    return "; ".join(part for part in parts if part)
+    quarantined = [device.id for device in able if device.quarantined]
+    draining = [device.id for device in able if not device.quarantined]
+    states = (("quarantined", quarantined), ("draining", draining))
+    parts = (f"{word} ({_some(ids, len(ids), ', ')})" for word, ids in states if ids)
+    return f"every able device is {' or '.join(parts)}"
 
 
 def with_story(sentence: str, story: tuple[str, ...]) -> str:
     """The sentence, and what led to it line by line."""
     return "\n  ".join([sentence, *story[-_QUOTED:]])
-
-
-def _state(devices: list[Device], word: str) -> str:
-    names = _some((device.id for device in devices), len(devices), ", ")
-    return f"all {word}: {names}" if devices else ""
 
 
 def _some(words: Iterable[str], count: int, separator: str) -> str:

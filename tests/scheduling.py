@@ -1,0 +1,111 @@
+"""A scheduler on a bench: events in, exact actions out, and every invariant checked each time."""
+
+from __future__ import annotations
+
+from fogmqtt.core.actions import Action, SendTile
+from fogmqtt.core.events import (
+    BrokerLost,
+    DeviceDraining,
+    DeviceJoined,
+    DeviceLost,
+    Event,
+    JobSubmitted,
+    ResultArrived,
+    Tick,
+    TileAccepted,
+    TileFailed,
+    TileReturned,
+)
+from fogmqtt.core.policy import Policy
+from fogmqtt.core.scheduler import Scheduler
+
+#: A tile's size where the size does not matter.
+PIXELS = 1000
+
+
+class Bench:
+    """Speaks for the devices; `now` is kept between calls."""
+
+    def __init__(self, **policy: float) -> None:
+        self.scheduler = Scheduler(Policy(**policy))  # type: ignore[arg-type]
+        self.now = 0.0
+
+    def feed(self, event: Event, at: float | None = None) -> list[Action]:
+        self.now = self.now if at is None else at
+        actions = self.scheduler.handle(event, self.now)
+        self.scheduler.check()
+        return actions
+
+    def join(
+        self,
+        device: str,
+        *operators: str,
+        workers: int = 1,
+        boot: str = "1",
+        at: float | None = None,
+    ) -> list[Action]:
+        return self.feed(DeviceJoined(device, boot, workers, frozenset(operators)), at)
+
+    def submit(
+        self,
+        tiles: int | tuple[int, ...] = 1,
+        *operators: str,
+        job: str = "job",
+        kind: str = "blur",
+        at: float | None = None,
+    ) -> list[Action]:
+        pixels = (PIXELS,) * tiles if isinstance(tiles, int) else tiles
+        return self.feed(JobSubmitted(job, kind, pixels, frozenset(operators)), at)
+
+    def accept(self, order: SendTile, at: float | None = None) -> list[Action]:
+        return self.feed(TileAccepted(order.job, order.tile, order.attempt, order.device), at)
+
+    def answer(
+        self, order: SendTile, at: float | None = None, compute_s: float | None = None
+    ) -> list[Action]:
+        event = ResultArrived(order.job, order.tile, order.attempt, order.device, compute_s)
+        return self.feed(event, at)
+
+    def fail(
+        self, order: SendTile, at: float | None = None, reason: str = "ValueError: no"
+    ) -> list[Action]:
+        event = TileFailed(order.job, order.tile, order.attempt, order.device, reason)
+        return self.feed(event, at)
+
+    def hand_back(self, order: SendTile, at: float | None = None) -> list[Action]:
+        return self.feed(TileReturned(order.job, order.tile, order.attempt, order.device), at)
+
+    def lose(self, device: str, at: float | None = None, reason: str = "last will") -> list[Action]:
+        return self.feed(DeviceLost(device, reason), at)
+
+    def drain(self, device: str, at: float | None = None) -> list[Action]:
+        return self.feed(DeviceDraining(device), at)
+
+    def lose_the_broker(self, at: float | None = None) -> list[Action]:
+        return self.feed(BrokerLost(), at)
+
+    def tick(self, at: float) -> list[Action]:
+        return self.feed(Tick(), at)
+
+    def measured(self, device: str, *operators: str, seconds: float, workers: int = 1) -> None:
+        """Let a device join that is known to take `seconds` for a tile of PIXELS."""
+        # An operator of its own, so that no other device gets the tile that measures it.
+        self.join(device, *operators, device, workers=workers)
+        order = only(self.submit(1, device, job=f"measures-{device}"))
+        self.accept(order)
+        self.answer(order, at=self.now + seconds)
+
+
+def sent(actions: list[Action]) -> list[SendTile]:
+    return [action for action in actions if isinstance(action, SendTile)]
+
+
+def only(actions: list[Action]) -> SendTile:
+    """The one tile that was sent."""
+    (order,) = sent(actions)
+    return order
+
+
+def devices(actions: list[Action]) -> list[str]:
+    """To whom tiles were sent, in order."""
+    return [order.device for order in sent(actions)]

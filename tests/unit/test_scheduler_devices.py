@@ -1,0 +1,340 @@
+"""What is held against a device: quarantine, death, draining, silence; and who starves."""
+
+from __future__ import annotations
+
+import pytest
+
+from fogmqtt.core.actions import FailJob, FinishJob, KeepResult, Quarantine, ReportStarved
+from fogmqtt.core.events import DeviceJoined, DeviceLost
+from fogmqtt.core.policy import Policy
+from fogmqtt.core.scheduler import Scheduler
+from tests.scheduling import Bench, devices, only, sent
+
+
+def quarantines(actions: list[object]) -> list[float]:
+    return [action.seconds for action in actions if isinstance(action, Quarantine)]
+
+
+def test_a_lost_devices_tiles_go_to_others_at_once():
+    bench = Bench()
+    bench.join("eya")
+    bench.submit(2)
+    bench.join("manar")
+    assert {order.tile for order in sent(bench.lose("eya", at=1))} == {0, 1}
+
+
+def test_a_device_that_restarted_holds_nothing_of_what_it_was_sent():
+    bench = Bench()
+    bench.join("eya", boot="1")
+    bench.submit()
+    again = only(bench.join("eya", boot="2", at=1))
+    assert (again.tile, again.attempt) == (0, 2)
+
+
+def test_a_device_that_announces_itself_anew_keeps_what_it_holds():
+    bench = Bench()
+    bench.join("eya", "blur")
+    assert len(sent(bench.submit(5, "blur"))) == 3
+    more = sent(bench.join("eya", "blur", workers=2, at=1))
+    assert [(order.tile, order.attempt) for order in more] == [(3, 1)]
+    assert bench.join("eya", "blur", workers=1, at=2) == []
+
+
+def test_a_tile_that_devices_die_of_fails_its_job():
+    bench = Bench(max_losses=2, quarantine_after=99)
+    for name in ("eya", "manar"):
+        bench.join(name)
+    order = only(bench.submit())
+    for _ in range(2):
+        bench.accept(order)
+        last = order
+        actions = bench.lose(order.device, at=bench.now + 1, reason="last will")
+        order = sent(actions)[0] if sent(actions) else order
+    assert isinstance(actions[0], FailJob)
+    assert actions[0].reason.startswith(
+        "tile 0 was in the hands of 2 devices that died: eya: last will; manar: last will"
+    )
+    assert last.device == "manar"
+
+
+def test_a_death_before_acceptance_is_not_the_tiles():
+    bench = Bench(max_losses=1, quarantine_after=99)
+    bench.join("eya")
+    bench.submit()
+    assert bench.lose("eya", at=1) == []
+    assert devices(bench.join("eya", at=2)) == ["eya"]
+
+
+def test_a_tile_that_kills_its_device_costs_no_other_job():
+    bench = Bench(max_losses=4, alone_after_losses=2, quarantine_s=1)
+    bench.join("eya", workers=4)
+    bench.submit(1, job="poison")
+    bench.submit(6, job="innocent")
+    ended: dict[str, object] = {}
+    holds: dict[tuple[str, int], object] = {}
+    boot = 1
+    pending = sent(bench.join("eya", workers=4, boot="2"))
+    while len(ended) < 2:
+        for order in pending:
+            bench.accept(order)
+            holds[order.job, order.tile] = order
+        if any(job == "poison" for job, _ in holds):
+            boot += 1
+            holds.clear()
+            actions = bench.join("eya", workers=4, boot=f"boot{boot}")
+        elif holds:
+            actions = bench.answer(holds.popitem()[1], at=bench.now + 0.01)
+        else:
+            actions = bench.tick(at=bench.scheduler.next_wakeup())
+        pending = sent(actions)
+        ended |= {one.job: one for one in actions if isinstance(one, FailJob | FinishJob)}
+    assert isinstance(ended["poison"], FailJob)
+    assert isinstance(ended["innocent"], FinishJob)
+
+
+def test_a_suspect_is_sent_to_a_device_that_holds_nothing_else():
+    bench = Bench(alone_after_losses=1, quarantine_after=99)
+    bench.join("eya")
+    bench.accept(only(bench.submit(job="poison")))
+    bench.lose("eya", at=1)
+    bench.submit(9, job="other")
+    suspect = only(bench.join("manar", at=2))
+    assert suspect.job == "poison"
+    bench.accept(suspect)
+    assert sent(bench.join("oumayma", "blur", at=3))[0].job == "other"  # and no copy of poison
+    assert len(sent(bench.answer(suspect, at=4))) == 3
+
+
+def test_a_device_is_kept_free_for_a_suspect_until_it_is_idle():
+    bench = Bench(alone_after_losses=1, quarantine_after=99)
+    bench.join("eya")
+    bench.accept(only(bench.submit(job="poison")))
+    bench.join("manar")
+    held = [one for one in sent(bench.submit(9, job="other")) if one.device == "manar"]
+    bench.lose("eya", at=1)
+    assert sent(bench.answer(held[0], at=2)) == []
+    assert sent(bench.answer(held[1], at=3)) == []
+    suspect = only(bench.answer(held[2], at=4))
+    assert (suspect.job, suspect.device) == ("poison", "manar")
+
+
+def test_a_run_of_mishaps_puts_a_device_into_quarantine():
+    bench = Bench(max_failures=9)
+    bench.join("eya")
+    orders = sent(bench.submit(3))
+    assert quarantines(bench.fail(orders[0])) == []
+    assert quarantines(bench.fail(orders[1])) == []
+    (quarantine,) = bench.fail(orders[2], at=1, reason="MemoryError")
+    why = "3 mishaps in a row; the last: failed tile 2: MemoryError"
+    assert quarantine == Quarantine("eya", 10, why)
+    assert bench.scheduler.quarantined() == {"eya"}
+    assert bench.scheduler.ready_devices() == frozenset()
+    assert any("eya is quarantined for 10 s" in line for line in bench.scheduler.story("job"))
+
+
+def quarantined(bench: Bench) -> None:
+    """A device under the name of eya fails three tiles."""
+    bench.join("eya")
+    for order in sent(bench.submit(9)):
+        bench.fail(order)
+    assert bench.scheduler.quarantined() == {"eya"}
+
+
+def test_a_success_ends_the_run():
+    bench = Bench()
+    bench.join("eya")
+    orders = sent(bench.submit(9))
+    bench.fail(orders[0])
+    bench.fail(orders[1])
+    (more,) = sent(bench.answer(orders[2], at=0.1))[:1]
+    bench.fail(more)
+    assert bench.scheduler.quarantined() == frozenset()
+
+
+def test_a_device_on_probation_gets_one_tile_and_one_success_sets_it_free():
+    bench = Bench()
+    quarantined(bench)
+    order = only(bench.tick(at=10))
+    assert bench.scheduler.ready_devices() == {"eya"}
+    assert len(sent(bench.answer(order, at=11))) == 3
+
+
+def test_one_failure_on_probation_is_enough_and_the_quarantine_doubles():
+    bench = Bench(max_failures=99)
+    quarantined(bench)
+    lengths = [10.0]
+    for _ in range(6):
+        order = only(bench.tick(at=bench.now + lengths[-1]))
+        lengths += quarantines(bench.fail(order))
+    assert lengths == [10, 20, 40, 80, 160, 300, 300]
+
+
+def test_a_quarantine_outlasts_a_restart():
+    bench = Bench()
+    quarantined(bench)
+    bench.lose("eya", at=1)
+    assert bench.join("eya", boot="2", at=2) == []
+    assert bench.scheduler.quarantined() == {"eya"}
+    assert len(sent(bench.tick(at=10))) == 1
+
+
+def test_a_quarantine_ends_while_the_device_is_away():
+    bench = Bench(starve_s=99)
+    quarantined(bench)
+    bench.lose("eya", at=1)
+    assert bench.tick(at=10) == []
+    assert bench.scheduler.quarantined() == frozenset()
+    assert len(sent(bench.join("eya", at=11))) == 1
+
+
+def test_a_device_that_comes_and_goes_is_quarantined_and_does_not_thrash():
+    bench = Bench()
+    bench.submit(99)
+    granted = 0
+    for second in range(100):
+        granted += len(sent(bench.join("eya", at=second)))
+        bench.lose("eya", at=second + 0.5)
+    assert granted < 20
+
+
+def test_a_silent_device_is_quarantined_after_a_run_of_silences():
+    bench = Bench()
+    bench.join("eya")
+    bench.submit(9)
+    lengths: list[float] = []
+    while not lengths:
+        lengths = quarantines(bench.tick(at=bench.scheduler.next_wakeup()))
+    assert bench.now == 5 + 10 + 20
+
+
+def test_a_draining_device_finishes_and_gets_no_more():
+    bench = Bench()
+    bench.join("eya")
+    orders = sent(bench.submit(9))
+    assert bench.drain("eya", at=1) == []
+    assert bench.answer(orders[0], at=2) == [KeepResult("job", 0, 1, "eya")]
+
+
+def test_draining_is_over_when_the_device_has_restarted():
+    bench = Bench()
+    bench.join("eya", boot="1")
+    bench.drain("eya")
+    bench.submit()
+    assert bench.join("eya", boot="1") == []
+    assert len(sent(bench.join("eya", boot="2"))) == 1
+
+
+def test_a_device_that_hands_a_tile_back_is_left_alone_for_a_moment():
+    bench = Bench()
+    bench.join("eya")
+    order = only(bench.submit())
+    assert bench.hand_back(order, at=1) == []
+    assert bench.hand_back(order, at=1) == []
+    again = only(bench.tick(at=1.2))
+    assert bench.scheduler.quarantined() == frozenset()
+    assert bench.hand_back(again, at=2) == []
+    assert bench.tick(at=2.3) == []
+    assert len(sent(bench.tick(at=2.4))) == 1  # twice as long, since it took none
+
+
+def test_a_tile_handed_back_goes_to_another_device_at_once():
+    bench = Bench()
+    bench.join("eya")
+    order = only(bench.submit())
+    bench.join("manar")
+    assert devices(bench.hand_back(order, at=1)) == ["manar"]
+
+
+def test_handing_back_late_or_in_quarantine_changes_nothing():
+    bench = Bench(quarantine_after=1)
+    bench.join("eya")
+    first, second, _ = sent(bench.submit(3))
+    bench.fail(first)
+    wakeup = bench.scheduler.next_wakeup()
+    bench.hand_back(second)
+    assert bench.scheduler.quarantined() == {"eya"}
+    assert bench.scheduler.next_wakeup() == wakeup
+
+
+def starved(bench: Bench, at: float) -> tuple[float, str]:
+    (report,) = bench.tick(at=at)
+    assert isinstance(report, ReportStarved)
+    return report.waited_s, report.reason
+
+
+def test_a_job_without_any_device_is_reported_once():
+    bench = Bench()
+    bench.submit(at=1)
+    assert bench.tick(at=5.9) == []
+    assert starved(bench, at=6) == (5, "no device is online")
+    assert bench.tick(at=600) == []
+    assert bench.scheduler.story("job") == ("+5.00 s starved: no device is online",)
+
+
+def test_a_job_is_reported_again_after_a_device_came_and_went():
+    bench = Bench()
+    bench.submit()
+    assert starved(bench, at=5)[0] == 5
+    bench.join("eya", at=6)
+    bench.lose("eya", at=7)
+    assert starved(bench, at=12.5) == (5.5, "no device is online")
+
+
+def test_the_report_says_which_operator_is_missing_where():
+    bench = Bench()
+    for name in "abcdefgh":
+        bench.join(name, "gray")
+    bench.submit(1, "gray", "canny", "blur")
+    reason = starved(bench, at=5)[1]
+    assert reason.startswith("no device has every operator: a lacks blur, canny; b lacks blur")
+    assert reason.endswith("f lacks blur, canny and 2 more")
+
+
+def test_the_report_says_who_is_quarantined_and_who_is_draining():
+    bench = Bench(quarantine_after=1)
+    bench.join("eya")
+    bench.fail(only(bench.submit()))
+    bench.join("manar")
+    bench.drain("manar", at=1)
+    reason = starved(bench, at=6)[1]
+    assert reason == "every able device is quarantined (eya) or draining (manar)"
+
+
+def test_a_device_that_comes_at_the_last_moment_prevents_the_report():
+    bench = Bench()
+    bench.submit()
+    assert devices(bench.join("eya", at=5)) == ["eya"]
+    assert bench.tick(at=5) == []
+
+
+def test_a_job_that_fails_at_the_moment_of_the_report_is_not_reported():
+    bench = Bench(max_expiries=1, first_lease_s=5, starve_s=5)
+    bench.join("eya")
+    bench.accept(only(bench.submit()))
+    bench.drain("eya")
+    assert [type(action) for action in bench.tick(at=5)][-1] is FailJob
+
+
+def test_the_report_may_come_at_once():
+    bench = Bench(starve_s=0)
+    assert bench.submit(at=1) == []
+    assert bench.scheduler.next_wakeup() == 1
+    assert starved(bench, at=1)[0] == 0
+
+
+@pytest.mark.parametrize("act", ["lose", "drain"])
+def test_devices_that_never_joined_are_noted(act):
+    bench = Bench()
+    getattr(bench, act)("nobody")
+    assert "nobody" in bench.scheduler.fleet_story()[0]
+
+
+def test_ids_from_the_network_do_not_fill_the_memory():
+    scheduler = Scheduler(Policy())
+    scheduler.handle(DeviceJoined("stays", "1", 1), 0)
+    for index in range(5000):
+        scheduler.handle(DeviceJoined(f"d{index}", "1", 1), 0)
+        scheduler.handle(DeviceLost(f"d{index}", "gone"), 0)
+    assert scheduler.ready_devices() == {"stays"}
+    scheduler.handle(DeviceJoined("d4999", "1", 1), 0)
+    scheduler.check()

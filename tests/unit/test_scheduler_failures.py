@@ -1,0 +1,153 @@
+"""What is held against a tile, and when it ends the job."""
+
+from __future__ import annotations
+
+import pytest
+
+from fogmqtt.core.actions import Action, CancelTile, FailJob, FinishJob, KeepResult, Quarantine
+from fogmqtt.core.events import JobCancelled
+from fogmqtt.core.ledger import JobState
+from tests.scheduling import Bench, devices, only, sent
+
+
+def test_a_failed_tile_waits_a_moment_and_goes_to_another_device():
+    bench = Bench()
+    bench.join("eya")
+    first = only(bench.submit())
+    bench.join("manar")
+    assert bench.fail(first, at=1) == []
+    assert bench.scheduler.next_wakeup() == pytest.approx(1.2)
+    assert devices(bench.tick(at=1.2)) == ["manar"]
+
+
+def test_a_lone_device_gets_its_failed_tile_again_after_longer_and_longer_waits():
+    bench = Bench(max_failures=10, quarantine_after=99)
+    bench.join("eya")
+    order = only(bench.submit())
+    waits = []
+    for _ in range(7):
+        bench.fail(order)
+        wakeup = bench.scheduler.next_wakeup()
+        waits.append(wakeup - bench.now)
+        order = only(bench.tick(at=wakeup))
+    assert waits == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 5, 5])
+
+
+def test_a_tile_that_fails_everywhere_fails_its_job_and_the_reason_tells_the_story():
+    bench = Bench(max_failures=2)
+    bench.join("eya")
+    bench.join("manar")
+    orders = {order.device: order for order in sent(bench.submit(2))}
+    bench.fail(orders["eya"], at=1, reason="ValueError: bad kernel")
+    again = only(bench.tick(at=1.2))
+    assert (again.device, again.tile, again.attempt) == ("manar", orders["eya"].tile, 2)
+    actions = bench.fail(again, at=2, reason="MemoryError")
+    assert actions[0] == CancelTile("job", orders["manar"].tile, 1, "manar")
+    assert isinstance(actions[1], FailJob)
+    assert actions[1].reason.splitlines() == [
+        "tile 0 failed 2 times: eya: ValueError: bad kernel; manar: MemoryError",
+        "  +1.00 s eya failed: ValueError: bad kernel (tile 0, attempt 1)",
+        "  +2.00 s manar failed: MemoryError (tile 0, attempt 2)",
+    ]
+    assert bench.scheduler.progress("job").state is JobState.FAILED
+    assert len(bench.scheduler.story("job")) == 2
+    assert len(actions) == 2
+
+
+def test_a_lone_device_is_judge_enough():
+    bench = Bench(max_failures=1)
+    bench.join("eya")
+    (failed,) = bench.fail(only(bench.submit()))
+    assert failed.reason.startswith("tile 0 failed once: eya: ValueError")
+
+
+def test_one_device_is_no_judge_where_another_could_try():
+    bench = Bench(max_failures=2, quarantine_after=99)
+    bench.join("eya")
+    bench.fail(only(bench.submit()))
+    again = only(bench.tick(at=1))
+    assert again.device == "eya"
+    bench.join("manar")
+    assert bench.fail(again, at=2) == []
+    assert devices(bench.tick(at=3)) == ["manar"]
+
+
+def test_a_second_opinion_is_waited_for_even_through_a_quarantine():
+    bench = Bench(max_failures=2, quarantine_after=2)
+    bench.join("manar")
+    bench.submit(job="other")
+    bench.fail(only(bench.tick(at=5)), at=6)  # a silence and a failure
+    assert bench.scheduler.quarantined() == {"manar"}
+    bench.feed(JobCancelled("other"))
+    bench.join("eya")
+    first = only(bench.submit())
+    bench.fail(first)
+    assert sent(bench.tick(at=7)) == []  # eya is idle, and has had its say
+    assert devices(bench.tick(at=16)) == ["manar"]
+
+
+def test_a_second_opinion_that_never_comes_is_not_waited_for_for_ever():
+    bench = Bench(max_failures=2, quarantine_after=99, accept_max_s=5)
+    bench.join("eya")
+    bench.join("silent")
+    bench.submit()
+    failed: list[Action] = []
+    failures = 0
+    while not failed:
+        for order in sent(bench.tick(at=bench.scheduler.next_wakeup())):
+            if order.device == "eya":
+                failures += 1
+                failed = bench.fail(order)
+    assert failures == 4
+    assert isinstance(failed[0], FailJob)
+
+
+def test_a_failure_that_comes_after_the_lease_ended_counts_once():
+    bench = Bench(max_failures=2, quarantine_after=99)
+    bench.join("eya")
+    first = only(bench.submit())
+    bench.tick(at=5)  # not accepted, and sent again
+    assert bench.fail(first, at=6) == []
+    assert bench.fail(first, at=7) == []
+    assert any("failed tile 0 of job" in line for line in bench.scheduler.fleet_story())
+
+
+def test_a_late_failure_of_a_tile_that_is_done_counts_against_the_device_only():
+    bench = Bench(max_failures=1, quarantine_after=2)
+    bench.join("eya")
+    first, _ = sent(bench.submit(2))
+    bench.join("manar")
+    bench.answer(sent(bench.tick(at=5))[0], at=6)
+    assert isinstance(bench.fail(first, at=7)[0], Quarantine)
+    assert bench.scheduler.progress("job").done == 1
+
+
+def test_a_failure_of_a_copy_leaves_the_original_at_work():
+    bench = Bench(max_failures=1, first_lease_s=4, min_lease_s=60)
+    bench.join("eya")
+    first = only(bench.submit())
+    bench.accept(first, at=0)
+    bench.join("manar", at=1)
+    copy = only(bench.tick(at=2))
+    assert bench.fail(copy, at=2.5) == []
+    assert bench.answer(first, at=3) == [KeepResult("job", 0, 1, "eya"), FinishJob("job", 3)]
+
+
+def test_a_tile_that_hangs_whoever_takes_it_fails_its_job():
+    bench = Bench(max_expiries=2, quarantine_after=99)
+    bench.join("eya")
+    bench.accept(only(bench.submit()), at=0)
+    bench.accept(only(bench.tick(at=30)), at=30)
+    failed = bench.tick(at=bench.scheduler.next_wakeup())[-1]
+    assert isinstance(failed, FailJob)
+    assert failed.reason.startswith("tile 0 was accepted 2 times and never answered: eya: no")
+
+
+def test_a_device_too_slow_for_its_lease_gets_a_longer_one_until_it_can_finish():
+    bench = Bench()
+    bench.join("slow")
+    bench.accept(only(bench.submit()), at=0)
+    again = only(bench.tick(at=30))
+    bench.accept(again)
+    assert bench.scheduler.next_wakeup() == 30 + 4 * 30
+    assert FinishJob("job", 130) in bench.answer(again, at=130)

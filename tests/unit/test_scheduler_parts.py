@@ -1,0 +1,95 @@
+"""The scheduler's parts that stand alone: its numbers, its story, its timers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from fogmqtt.core.policy import Policy
+from fogmqtt.core.story import Story, short
+from fogmqtt.core.timers import Timers
+from fogmqtt.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("accept_s", 0),
+        ("accept_s", -1.0),
+        ("lease_factor", math.nan),
+        ("max_lease_s", math.inf),
+        ("max_window", 0),
+        ("max_failures", 0),
+        ("ahead", -1),
+        ("smoothing", 1.5),
+    ],
+)
+def test_a_figure_that_makes_no_sense_is_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=f"scheduler: {name}: expected a .*, got {value!r}"):
+        Policy(**{name: value})
+
+
+def test_zero_means_something_for_some():
+    Policy(ahead=0, retry_s=0, return_pause_s=0, hedge_min_s=0, starve_s=0)
+
+
+def test_waits_that_double_end_somewhere_however_often():
+    policy = Policy()
+    assert policy.accept_after(10**9) == 60
+    assert policy.quarantine_for(10**9) == 300
+    assert policy.retry_after(10**9) == 5
+    assert policy.pause_after(10**9) == 5
+
+
+def test_a_limit_below_the_first_wait_does_not_shorten_it():
+    assert Policy(accept_s=100).accept_after(0) == 100
+
+
+def test_a_story_is_bounded_and_says_what_is_gone():
+    story = Story(began=10)
+    for second in range(100):
+        story.tell(10 + second, f"line {second}")
+    lines = story.lines()
+    assert len(lines) == 61
+    assert lines[0] == "(40 earlier lines are gone)"
+    assert lines[-1] == "+99.00 s line 99"
+
+
+def test_what_a_device_writes_is_cut_to_one_short_line():
+    assert short("Traceback\n  File  x") == "Traceback File x"
+    assert len(short("x" * 10_000)) == 240
+
+
+class Sleeper:
+    wake_at: float | None = None
+
+
+def test_timers_ring_in_order_and_once():
+    timers = Timers[Sleeper]()
+    late, early = Sleeper(), Sleeper()
+    timers.set(late, 2)
+    timers.set(early, 1)
+    assert timers.next() == 1
+    assert timers.due(0.5) is None
+    assert [timers.due(5), timers.due(5), timers.due(5)] == [early, late, None]
+
+
+def test_a_timer_that_was_set_anew_rings_at_the_new_time_only():
+    timers = Timers[Sleeper]()
+    sleeper = Sleeper()
+    timers.set(sleeper, 1)
+    timers.set(sleeper, 3)
+    timers.set(sleeper, 3)
+    assert timers.next() == 3
+    assert timers.sleepers() == [sleeper]
+
+
+def test_stale_timers_do_not_pile_up():
+    timers = Timers[Sleeper]()
+    sleeper, keeper = Sleeper(), Sleeper()
+    timers.set(keeper, 0)
+    for moment in range(100_000):
+        timers.set(sleeper, moment + 1)
+    assert len(timers._heap) < 3000
+    assert timers.sleepers() == [keeper, sleeper]
