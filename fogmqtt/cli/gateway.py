@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = _parser().parse_args(arguments)
     keep_memory()
-    set_up_logging(options.verbose, quiet=options.command != "serve")
+    set_up_logging(options.verbose, quiet=options.function is not _serve)
     return guarded(lambda: _command(options)(load_gateway(options.config, os.environ), options))
 
 
@@ -55,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fog-gateway {__version__}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration (YAML)")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: all")
-    parser.set_defaults(function=_serve, command="serve")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=False)
+    parser.set_defaults(function=_serve)
+    commands = parser.add_subparsers(metavar="COMMAND")
     _add(commands, "serve", _serve, "serve the submit topic and the inbox folder (the default)")
     _add_run(commands)
     _add_demo(commands)
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add(commands: Subparsers, name: str, function: Command, text: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(function=function, command=name)
+    parser.set_defaults(function=function)
     return parser
 
 

@@ -75,7 +75,9 @@ def show_operators(console: Console) -> int:
     for name in catalog.names():
         operator = catalog.load(name)
         summary = (inspect.getdoc(operator) or "").splitlines()
-        written = " ".join(f"{field.name}={_default(field)}" for field in fields(operator))
+        written = " ".join(
+            f"{field.name}={_default(field)}" for field in fields(operator) if field.init
+        )
         table.add_row(name, written, summary[0] if summary else "")
     console.print(table)
     return 0
