@@ -69,6 +69,8 @@ class Courier:
         #: What each tile's kept result looked like, by job key: a later one must be the same.
         self._kept: dict[str, dict[int, int]] = {}
         self.transport: Transport | None = None
+        #: Tiles in the hands of this machine's own cores.
+        self.working = 0
 
     def send(self, order: act.SendTile) -> None:
         """Cut, encode and publish; or do it here."""
@@ -190,11 +192,14 @@ class Courier:
             return _arrived(pixels, 0), now() - began
 
         def failed(problem: Exception) -> None:
+            self.working -= 1
             self._feed(TileFailed(*lease, _reason(problem)))
 
         def done(result: tuple[_Arrived, float]) -> None:
+            self.working -= 1
             self._arrive(lease, result[0], result[1])
 
+        self.working += 1
         self._feed(TileAccepted(*lease))
         self._loop.submit(work, done, failed, local=True)
 

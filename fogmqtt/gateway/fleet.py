@@ -50,6 +50,11 @@ class Fleet:
         """Tiles that the devices which are present work on at the same time."""
         return sum(introduction.workers for introduction in self._presence.present().values())
 
+    def operators(self, device: str) -> frozenset[str]:
+        """What a device can do; nothing where it is not present."""
+        introduction = self._presence.present().get(device)
+        return introduction.operators if introduction else frozenset()
+
     def present(self) -> tuple[str, ...]:
         return tuple(sorted(self._presence.present()))
 

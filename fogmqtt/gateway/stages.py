@@ -47,6 +47,11 @@ class StageRun:
     def kind(self) -> str:
         return written(self.operators)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """What a device must know to take a tile."""
+        return frozenset(operator.name for operator in self.operators)
+
 
 def begin(
     key: str,
