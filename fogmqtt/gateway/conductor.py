@@ -67,6 +67,10 @@ class Conductor:
     def jobs(self) -> tuple[Job, ...]:
         return tuple(self._jobs.values())
 
+    def needs(self) -> list[frozenset[str]]:
+        """The operators of each stage at work."""
+        return [job.run.names for job in self._by_key.values() if job.run is not None]
+
     def job(self, key: str) -> Job | None:
         """The job whose stage at work goes by this key."""
         return self._by_key.get(key)
@@ -196,8 +200,7 @@ class Conductor:
         job.report.mosaic.clear()
         self._by_key[job.key] = job
         pixels = tuple(tile.outer.pixels for tile in run.tiles)
-        names = frozenset(operator.name for operator in run.operators)
-        self._feed(JobSubmitted(job.key, run.kind, pixels, names))
+        self._feed(JobSubmitted(job.key, run.kind, pixels, run.names))
         job.request.client.progress(job.report)
 
     def _pasted(self, job: Job) -> None:

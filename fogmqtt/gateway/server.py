@@ -8,9 +8,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import FogError, NotConnected, PipelineError
+from fogmqtt.gateway.broadcast import EVERY_S, status
 from fogmqtt.gateway.inbox import DONE, FAILED, LOOK_S, Inbox, free_path
 from fogmqtt.gateway.jobs import JobRequest, Outcome, Report, new_job_id
 from fogmqtt.gateway.loop import now
@@ -25,8 +28,6 @@ log = logging.getLogger(__name__)
 
 #: The reply name of images that came through the inbox folder.
 INBOX_REPLY = "inbox"
-#: Seconds between two progress reports on topics.
-STATUS_S = 1.0
 
 
 class Server:
@@ -130,7 +131,9 @@ class Server:
             post=self.config.post,
             job=entry.job,
         )
-        self.say(entry, JobStatus(job=entry.job, state="accepted", pipeline=entry.pipeline))
+        self.reply_status(
+            entry, JobStatus(job=entry.job, state="accepted", pipeline=request.pipeline)
+        )
         self.gateway.submit(request)
 
     # Where results go.
@@ -152,11 +155,6 @@ class Server:
             self.gateway.transport.publish(topic, data, qos=self.config.wire.qos)
         except NotConnected:
             self.unsent.append((topic, data))
-
-    def say(self, entry: Entry, status: JobStatus) -> None:
-        """Tell everybody, on the job's topic, and whoever asked."""
-        self.gateway.voice.job(self.gateway.transport, status, now())
-        self.reply_status(entry, status)
 
     def reply_status(self, entry: Entry, status: JobStatus) -> None:
         if not entry.reply:
@@ -200,9 +198,9 @@ class _Delivery:
     said_at: float = field(default=float("-inf"))
 
     def progress(self, report: Report) -> None:
-        if now() - self.said_at >= STATUS_S:
+        if now() - self.said_at >= EVERY_S:
             self.said_at = now()
-            self.server.say(self.entry, self._status("running", report))
+            self.server.reply_status(self.entry, status(report, "running"))
 
     def notice(self, job: str, text: str) -> None:
         log.info("%s: %s", self.entry.name, text)
@@ -233,22 +231,8 @@ class _Delivery:
         else:
             log.warning("%s: failed: %s", self.entry.name, outcome.error)
         self.server.settle(self.entry, outcome.error)
-        state = "failed" if outcome.error else "done"
-        self.server.say(self.entry, self._status(state, outcome.report, outcome.error))
-
-    def _status(self, state: str, report: Report, error: str | None = None) -> JobStatus:
-        return JobStatus(
-            job=report.job,
-            state=state,  # type: ignore[arg-type]  # one of JobStatus.state's words
-            gateway=self.server.gateway.id,
-            pipeline=self.entry.pipeline,
-            done=report.done,
-            total=report.tiles,
-            devices={device: share.tiles for device, share in report.devices.items()},
-            seconds=round(report.seconds, 3),
-            file=self.file,
-            error=error,
-        )
+        said = status(outcome.report, "failed" if outcome.error else "done", outcome.error)
+        self.server.reply_status(self.entry, replace(said, file=self.file))
 
 
 def _give_back(image: Path, entry: Entry, error: str | None) -> None:

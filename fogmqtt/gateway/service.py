@@ -7,7 +7,6 @@ put things into the inbox, so nothing is locked. Pixels are touched in the pool 
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,24 +15,19 @@ from typing import assert_never
 from fogmqtt.complaints import Complaints
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core import actions as act
-from fogmqtt.core.events import (
-    BrokerLost,
-    DeviceDraining,
-    DeviceJoined,
-    Event,
-    Tick,
-)
+from fogmqtt.core.events import BrokerLost, Event, Tick
 from fogmqtt.core.rivals import Rivals
 from fogmqtt.core.scheduler import Scheduler
 from fogmqtt.errors import DuplicateId, NoBroker, NotConnected, WireError
+from fogmqtt.gateway.broadcast import Broadcast
 from fogmqtt.gateway.conductor import Conductor
 from fogmqtt.gateway.courier import Courier
 from fogmqtt.gateway.fleet import Fleet
 from fogmqtt.gateway.jobs import JobRequest, Report
+from fogmqtt.gateway.local import LocalCores
 from fogmqtt.gateway.loop import Loop, Stop, now
 from fogmqtt.gateway.stages import Limits
 from fogmqtt.gateway.voice import Voice
-from fogmqtt.operators import catalog
 from fogmqtt.transport.base import (
     Connected,
     Deliver,
@@ -43,7 +37,8 @@ from fogmqtt.transport.base import (
     Transport,
     Will,
 )
-from fogmqtt.wire.topics import LOCAL, Topics, is_id
+from fogmqtt.wire.messages import JobStatus
+from fogmqtt.wire.topics import Topics, is_id
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +76,9 @@ class Gateway:
         self.id = gateway_id
         self.topics = Topics(config.wire.prefix)
         self.loop = Loop()
-        self.voice = Voice(gateway_id, self.topics, config.pipelines)
+        self.voice = Voice(
+            gateway_id, self.topics, config.pipelines, stays=on_submission is not None
+        )
         self.scheduler = Scheduler(replace(config.scheduler, starve_s=config.gateway.local_after))
         self.fleet = Fleet(self.feed)
         self.conductor = Conductor(
@@ -103,7 +100,7 @@ class Gateway:
         self._was_connected = False
         self._refusal = ""
         self._packet_bytes: int | None = None
-        self._local = False
+        self._local = LocalCores(self.voice.boot, self.feed, lambda: self._courier.working > 0)
         self._rivals = Rivals(self.voice.boot)
         self._complaints = Complaints()
         #: What else is done between two messages: each returns when it wants to be called again.
@@ -120,12 +117,12 @@ class Gateway:
         in time, and DuplicateId where another gateway is alive under our id.
         """
         if self.config.gateway.local == "always":
-            self._join_local("gateway.local is always")
+            self._local.join()
         self.loop.run(self._handle, self._tick, until)
 
     def submit(self, request: JobRequest) -> None:
         """Take a job. Owner thread, or before `run`."""
-        self.conductor.submit(request)
+        self.conductor.submit(replace(request, client=Broadcast(request.client, self._say)))
 
     def give_up(self, *, without_broker_s: float, timeout_s: float | None) -> None:
         """For one-off runs: raise NoBroker, or fail what is left, when the time is up."""
@@ -229,8 +226,8 @@ class Gateway:
         self._connected_at = None
         self.fleet.broker_lost()
         self.feed(BrokerLost())
-        if self._local:
-            self._join_local("")
+        if self._local.working:
+            self._local.join()
 
     def _refused(self, reason: str, final: bool) -> None:
         if final and not self._was_connected:
@@ -239,6 +236,8 @@ class Gateway:
         self._complaints.add("no link", reason, now())
 
     def _rival(self, payload: bytes) -> None:
+        if not payload:
+            return  # somebody cleared the topic
         info = self.voice.read(payload)
         if info.boot == self.voice.boot:
             # Heard back: what comes after this was said after us.
@@ -252,6 +251,9 @@ class Gateway:
         if self._rivals.is_rival(info.boot):
             self._introduce()
 
+    def _say(self, status: JobStatus) -> None:
+        self.voice.job(self.transport, status, now())
+
     # What is due.
 
     def _tick(self) -> float | None:
@@ -259,7 +261,13 @@ class Gateway:
         wakeup = self.scheduler.next_wakeup()
         if wakeup is not None and wakeup <= moment:
             self.feed(Tick())
-        wakeups = [self.scheduler.next_wakeup(), self.fleet.tick(moment), self.conductor.tick()]
+        self._local.tick()
+        wakeups = [
+            self.scheduler.next_wakeup(),
+            self.fleet.tick(moment),
+            self.conductor.tick(),
+            self.voice.tick(self.transport, moment),
+        ]
         wakeups += [chore(moment) for chore in self.chores]
         return min((wakeup for wakeup in wakeups if wakeup is not None), default=None)
 
@@ -268,10 +276,10 @@ class Gateway:
             return None
         if moment - self._started_at < patience_s:
             return self._started_at + patience_s
+        reason = self._refusal or f"no broker answered at {self.config.broker.url}"
         raise NoBroker(
-            self._refusal
-            or f"no broker answered at {self.config.broker.url} within {patience_s:g} s; "
-            "start one with `mosquitto -c broker/mosquitto.conf`, or set broker.embedded: auto"
+            f"{reason} (tried for {patience_s:g} s; `mosquitto -c broker/mosquitto.conf` starts "
+            "one, and for this machine so does broker.embedded: auto)"
         )
 
     def _time_out(self, moment: float, timeout_s: float) -> float | None:
@@ -350,7 +358,7 @@ class Gateway:
             )
         else:
             text = f"no device for {waited_s:.0f} s: {reason}; this gateway does the rest itself"
-            self._join_local(reason)
+            self._local.join()
         log.warning("%s: %s", job.request.name, text)
         job.request.client.notice(job.id, text)
 
@@ -360,14 +368,12 @@ class Gateway:
         report.hedges += progress.hedges
         self.scheduler.forget(key)
 
-    def _join_local(self, reason: str) -> None:
-        log.debug("the gateway's own cores take tiles: %s", reason)
-        self._local = True
-        names = frozenset(catalog.names())
-        self.feed(DeviceJoined(LOCAL, self.voice.boot, os.cpu_count() or 1, names))
-
     def _yield_to_devices(self) -> None:
-        """Devices are back: the gateway's own cores finish what they have."""
-        if self._local and self.config.gateway.local == "auto" and self.fleet.present():
-            self._local = False
-            self.feed(DeviceDraining(LOCAL))
+        """Where devices can do all there is, the gateway's own cores finish what they have."""
+        if self.config.gateway.local == "auto" and self._local.working and self._devices_suffice():
+            self._local.leave()
+
+    def _devices_suffice(self) -> bool:
+        ready = [self.fleet.operators(device) for device in self.scheduler.ready_devices()]
+        needs = self.conductor.needs() or [frozenset()]
+        return all(any(needed <= able for able in ready if able) for needed in needs)

@@ -7,6 +7,8 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
 
+import msgspec
+
 from fogmqtt import __version__
 from fogmqtt.errors import NotConnected
 from fogmqtt.transport.base import Transport, Will
@@ -18,12 +20,18 @@ STATUS_KEPT_S = 600.0
 
 
 class Voice:
-    """Says it through a transport; silent while there is no link."""
+    """Says it through a transport; silent while there is no link.
 
-    def __init__(self, gateway: str, topics: Topics, pipelines: Mapping[str, str]) -> None:
+    Only what `stays` is retained: the broker would keep the name of every one-off run for ever.
+    """
+
+    def __init__(
+        self, gateway: str, topics: Topics, pipelines: Mapping[str, str], *, stays: bool = True
+    ) -> None:
         self._gateway = gateway
         self._topics = topics
         self._pipelines = dict(pipelines)
+        self._stays = stays
         self._sequence = 0
         self._decoder = Decoder(GatewayInfo)
         #: When to clear which job's topic, oldest first: MQTT 3.1.1 knows no expiry.
@@ -46,7 +54,7 @@ class Voice:
             pipelines=self._pipelines,
         )
         topic = self._topics.gateway(self._gateway, "info")
-        transport.publish(topic, encode(info, "base64"), retain=True)
+        transport.publish(topic, encode(info, "base64"), retain=self._stays)
         self._status(transport, ONLINE)
 
     def leave(self, transport: Transport) -> None:
@@ -63,8 +71,9 @@ class Voice:
     def job(self, transport: Transport, status: JobStatus, now: float) -> None:
         """Say how a job goes, retained, on its own topic; lost without a link."""
         topic = self._topics.job_status(status.job)
+        said = msgspec.structs.replace(status, gateway=self._gateway)
         try:
-            transport.publish(topic, encode(status, "base64"), retain=True, expires_s=STATUS_KEPT_S)
+            transport.publish(topic, encode(said, "base64"), retain=True, expires_s=STATUS_KEPT_S)
         except NotConnected:
             return  # who asks later sees the next one
         self._spoken.pop(topic, None)
@@ -84,4 +93,4 @@ class Voice:
         return None
 
     def _status(self, transport: Transport, status: bytes) -> None:
-        transport.publish(self._topics.gateway(self._gateway, "status"), status, retain=True)
+        transport.publish(self._topics.gateway(self._gateway, "status"), status, retain=self._stays)

@@ -12,7 +12,6 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -391,6 +390,5 @@ class PahoTransport:
         return connection.end()
 
     def _tell(self, outcome: Disconnected | Refused) -> None:
-        call: Callable[..., None] = log.warning if isinstance(outcome, Disconnected) else log.info
-        call("%s", outcome.reason)
+        log.debug("%s", outcome.reason)  # the owner says it as it sees fit
         self._setup.deliver(outcome)
