@@ -15,12 +15,12 @@ from rich.console import Console
 
 from fogmqtt.cli.common import stop_on_signals
 from fogmqtt.cli.connect import connector
-from fogmqtt.cli.progress import differ_line, display, who_did_what
+from fogmqtt.cli.progress import display, who_did_what
 from fogmqtt.cli.run import Customer
 from fogmqtt.config import Broker, GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import JobFailed
-from fogmqtt.gateway.jobs import JobRequest, Outcome
+from fogmqtt.gateway.jobs import JobRequest, Outcome, differ_line
 from fogmqtt.gateway.loop import now
 from fogmqtt.gateway.service import Gateway
 from fogmqtt.images import files

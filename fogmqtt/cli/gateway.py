@@ -16,11 +16,11 @@ from fogmqtt.cli.allocator import keep_memory
 from fogmqtt.cli.common import guarded, set_up_logging, stop_on_signals
 from fogmqtt.cli.connect import broker_at_hand, connector
 from fogmqtt.cli.demo import demo
-from fogmqtt.cli.progress import differ_line
 from fogmqtt.cli.run import RunOptions, run
 from fogmqtt.cli.show import show_devices, show_operators
 from fogmqtt.config import GatewayConfig, load_gateway
 from fogmqtt.core.geometry import parse_tile_plan
+from fogmqtt.gateway.jobs import differ_line
 from fogmqtt.gateway.server import Server
 
 Command = Callable[[GatewayConfig, argparse.Namespace], int]
@@ -28,7 +28,8 @@ Command = Callable[[GatewayConfig, argparse.Namespace], int]
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _EPILOG = """\
-exit codes: 0 done, 1 the job failed (or pixels differ), 2 usage or configuration, 3 no broker
+exit codes: 0 done, 1 the job failed (or pixels differ), 2 usage or configuration (or the id is
+taken), 3 no broker
 every key of the configuration can be set as FOGMQTT_BROKER__URL and so on"""
 
 

@@ -109,7 +109,3 @@ def who_did_what(report: Report) -> Table:
             device, str(share.tiles), f"{share.pixels:,}", f"{100 * share.pixels / pixels:.0f} %"
         )
     return table
-
-
-def differ_line(report: Report) -> str:
-    return f"{report.differ} of {report.pixels} pixels differ from one machine"

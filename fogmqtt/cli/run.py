@@ -53,6 +53,8 @@ class Customer:
     def deliver(self, outcome: Outcome) -> None:
         if outcome.image is not None:
             files.write(self.out, outcome.image)
+        if outcome.difference is not None:
+            files.write(self.out.with_suffix(".differ.png"), outcome.difference)
 
     def ended(self, outcome: Outcome) -> None:
         self.outcome = outcome

@@ -13,9 +13,9 @@ from fogmqtt.core import actions as act
 from fogmqtt.core.events import Event, JobCancelled, JobSubmitted
 from fogmqtt.errors import FogError
 from fogmqtt.gateway import intake, stages
-from fogmqtt.gateway.jobs import Job, JobRequest, Outcome, Report, Share
+from fogmqtt.gateway.jobs import Job, JobRequest, Outcome, Report, Share, differ_line
 from fogmqtt.gateway.loop import Loop, now
-from fogmqtt.images.compare import differing
+from fogmqtt.images.compare import NONE, difference
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.pipeline import whole
 
@@ -158,7 +158,7 @@ class Conductor:
         job.run = None
         job.position += 1
         if job.position == len(job.stages):
-            self._submit(job, lambda: self._polish(job, image), lambda out: self._done(job, out))
+            self._submit(job, lambda: self._polish(job, image), lambda out: self._end(job, out))
         elif not job.stages[job.position].tiled:
             self._whole_stage(job, image)
         else:
@@ -218,19 +218,17 @@ class Conductor:
         if job.finished and job.pasting == 0 and run is not None:
             self._submit(job, run.merger.finish, lambda image: self._next_stage(job, image))
 
-    def _polish(self, job: Job, image: Image) -> Image:
+    def _polish(self, job: Job, image: Image) -> Outcome:
         """In the pool: verify, then post-process."""
         original = job.original
         assert original is not None  # noqa: S101  # set before the first stage
+        found = NONE
         if job.request.verify:
-            job.report.differ = differing(image, whole(job.operators, original, original))
-        return whole(job.post, image, original) if job.post else image
-
-    def _done(self, job: Job, image: Image) -> None:
-        error = None
-        if job.report.differ:
-            error = f"{job.report.differ} of {job.report.pixels} pixels differ from one machine"
-        self._end(job, Outcome(job.id, job.report, image, job.original, error))
+            found = difference(image, whole(job.operators, original, original))
+            job.report.differ = found.pixels
+        done = whole(job.post, image, original) if job.post else image
+        error = differ_line(job.report, found.where) if found.pixels else None
+        return Outcome(job.id, job.report, done, original, error, found.picture)
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         job.ending = True

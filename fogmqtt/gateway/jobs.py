@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from fogmqtt.core.geometry import Auto, TilePlan
+from fogmqtt.core.geometry import Auto, Rect, TilePlan
 from fogmqtt.gateway.stages import StageRun
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.base import Operator
@@ -29,6 +29,8 @@ class Outcome:
     #: What the job came with, decoded; None where it could not be.
     original: Image | None = None
     error: str | None = None
+    #: 255 where pixels differ from one machine; None where none do, or nobody compared.
+    difference: Image | None = None
 
 
 class Client(Protocol):
@@ -115,6 +117,14 @@ class Report:
             "wire_bytes": {"out": self.bytes_out, "back": self.bytes_back},
             "differ": self.differ,
         }
+
+
+def differ_line(report: Report, where: Rect | None = None) -> str:
+    """What `--verify` found, as people read it."""
+    line = f"{report.differ} of {report.pixels} pixels differ from one machine"
+    if where is None:
+        return line
+    return f"{line}, within {where.width}x{where.height} at row {where.top}, column {where.left}"
 
 
 @dataclass(slots=True)

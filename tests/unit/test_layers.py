@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "core": set(),
     "wire": set(),
     "transport": set(),
-    "images": set(),
+    "images": {"core.geometry"},
     "operators": {"images", "core.geometry"},
     # Values with their checks; whoever is configured takes them, and only cli loads them.
     "config": {"core.geometry", "core.policy", "wire.topics"},
