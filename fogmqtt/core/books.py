@@ -189,7 +189,7 @@ class Books:
 
     def wait(self, tile: Tile, pause_s: float = 0.0) -> None:
         """Let a tile wait for a device, unless one has it or it waits out a back-off."""
-        if tile.leases or tile.wake_at is not None or tile.job.id not in self.jobs:
+        if tile.leases or tile.wake_at is not None:
             return
         tile.job.dequeue(tile)
         if pause_s > 0:

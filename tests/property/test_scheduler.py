@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -70,6 +71,7 @@ class Work:
     tiles: int
     kept: set[int] = field(default_factory=set)
     attempts: dict[int, int] = field(default_factory=dict)
+    deaths: Counter[int] = field(default_factory=Counter)
     starved_since: float | None = None
     reported: bool = False
 
@@ -85,6 +87,7 @@ class Board:
     online: bool = False
     draining: bool = False
     held: set[Key] = field(default_factory=set)
+    accepted: set[Key] = field(default_factory=set)
 
 
 class Fog(RuleBasedStateMachine):
@@ -92,6 +95,7 @@ class Fog(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.policy = POLICY
         self.scheduler = Scheduler(POLICY)
         self.now = 0.0
         self.jobs: dict[str, Work] = {}
@@ -103,10 +107,18 @@ class Fog(RuleBasedStateMachine):
 
     # What happens.
 
-    @initialize(workers=st.integers(1, 2))
-    def somebody_is_there(self, workers: int) -> None:
-        self.join("a", workers, OPERATORS[2], restart=False)
-        self.submit(2, OPERATORS[0])
+    @initialize(
+        workers=st.lists(st.integers(1, 2), min_size=1, max_size=3),
+        tiles=st.integers(1, 4),
+        limit=st.integers(1, 2),
+    )
+    def somebody_is_there(self, workers: list[int], tiles: int, limit: int) -> None:
+        # With a limit of one, a device may die of several tiles of one job at once.
+        self.policy = replace(POLICY, max_losses=limit)
+        self.scheduler = Scheduler(self.policy)
+        for name, count in zip(DEVICES, workers, strict=False):
+            self.join(name, count, OPERATORS[2], restart=False)
+        self.submit(tiles, OPERATORS[0])
 
     @precondition(lambda self: len(self.jobs) < 3)
     @rule(tiles=st.integers(1, 4), operators=st.sampled_from(OPERATORS))
@@ -135,7 +147,7 @@ class Fog(RuleBasedStateMachine):
         if restart:
             board.boot += 1
             board.draining = False
-            board.held.clear()
+            self.die(board)
         board.joined = board.online = True
         board.workers, board.operators = workers, operators
         self.feed(DeviceJoined(name, f"boot{board.boot}", workers, operators))
@@ -144,7 +156,7 @@ class Fog(RuleBasedStateMachine):
     def lose(self, name: str) -> None:
         if name in self.boards:
             self.boards[name].online = False
-            self.boards[name].held.clear()
+            self.die(self.boards[name])
         self.feed(DeviceLost(name, "last will"))
 
     @rule(name=st.sampled_from((*DEVICES, "nobody")))
@@ -177,7 +189,12 @@ class Fog(RuleBasedStateMachine):
     @rule(data=st.data())
     def accept(self, data: st.DataObject) -> None:
         order = self.an_order(data)
-        self.feed(TileAccepted(order.job, order.tile, order.attempt, order.device))
+        self.say_accepted(order)
+
+    @rule(name=st.sampled_from(DEVICES))
+    def accept_everything(self, name: str) -> None:
+        for order in [one for one in self.sent if one.device == name]:
+            self.say_accepted(order)
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data(), seconds=st.sampled_from((None, 0.0, 0.05, -1.0, 1e9, math.nan)))
@@ -220,13 +237,25 @@ class Fog(RuleBasedStateMachine):
     def an_order(self, data: st.DataObject) -> SendTile:
         return data.draw(st.sampled_from(self.sent[-12:]))
 
+    def say_accepted(self, order: SendTile) -> None:
+        key, board = (order.job, order.tile), self.boards[order.device]
+        if key in board.held and self.newest(order) == order:
+            board.accepted.add(key)
+        self.feed(TileAccepted(order.job, order.tile, order.attempt, order.device))
+
+    def newest(self, order: SendTile) -> SendTile:
+        """What the same device was sent last of the same tile."""
+        what = (order.job, order.tile, order.device)
+        return [one for one in self.sent if (one.job, one.tile, one.device) == what][-1]
+
+    def die(self, board: Board) -> None:
+        for job, tile in board.held & board.accepted:
+            self.jobs[job].deaths[tile] += 1
+        board.held.clear()
+        board.accepted.clear()
+
     def relieve(self, order: SendTile) -> None:
-        newest = self.jobs.get(order.job)
-        if newest is None:
-            return
-        live = [one for one in self.sent if (one.job, one.tile) == (order.job, order.tile)]
-        mine = [one for one in live if one.device == order.device]
-        if mine[-1].attempt == order.attempt:
+        if self.newest(order) == order:
             self.boards[order.device].held.discard((order.job, order.tile))
 
     def feed(self, event: Event) -> list[Action]:
@@ -262,6 +291,8 @@ class Fog(RuleBasedStateMachine):
                 self.end(job)
             case FailJob(job, reason):
                 assert reason.startswith("tile ")
+                if "that died" in reason:
+                    assert max(self.jobs[job].deaths.values()) >= self.policy.max_losses
                 self.end(job)
             case ReportStarved(job):
                 assert not self.able(self.jobs[job])
@@ -283,7 +314,9 @@ class Fog(RuleBasedStateMachine):
         work.attempts[order.tile] = order.attempt
         assert key not in board.held
         board.held.add(key)
-        assert len(board.held) <= POLICY.window(board.workers)
+        board.accepted.discard(key)
+        assert work.deaths[order.tile] < self.policy.max_losses
+        assert len(board.held) <= board.workers + POLICY.ahead
         assert sum(key in one.held for one in self.boards.values()) <= 2
         self.sent.append(order)
 
@@ -333,6 +366,12 @@ class Fog(RuleBasedStateMachine):
             assert name not in self.scheduler.quarantined()
 
     @invariant()
+    def what_was_accepted_expires(self) -> None:
+        wakeup = self.scheduler.next_wakeup()
+        holds = any(board.held for board in self.boards.values())
+        assert not holds or (wakeup is not None and wakeup <= self.now + 120)
+
+    @invariant()
     def progress_is_what_was_kept(self) -> None:
         for name, work in self.jobs.items():
             progress = self.scheduler.progress(name)
@@ -374,7 +413,7 @@ class Fog(RuleBasedStateMachine):
 
 TestFog = Fog.TestCase
 TestFog.settings = settings(
-    max_examples=150,
+    max_examples=400,
     stateful_step_count=50,
     deadline=None,
     # Explaining traces every line, which costs more than the test.

@@ -338,3 +338,25 @@ def test_ids_from_the_network_do_not_fill_the_memory():
     assert scheduler.ready_devices() == {"stays"}
     scheduler.handle(DeviceJoined("d4999", "1", 1), 0)
     scheduler.check()
+
+
+def test_a_device_that_was_forgotten_may_still_answer():
+    bench = Bench()
+    bench.join("eya")
+    first, second, third = sent(bench.submit(3))
+    bench.lose("eya")
+    for index in range(4096):
+        bench.scheduler.handle(DeviceJoined(f"d{index}", "1", 1, frozenset()), 0)
+    assert KeepResult("job", first.tile, 1, "eya") in bench.answer(first, at=1)
+    bench.hand_back(second, at=1)
+    bench.fail(third, at=1)
+    bench.scheduler.handle(DeviceJoined("one more", "1", 1), 1)
+    assert len(bench.scheduler.ready_devices()) == 4097
+
+
+def test_a_contradiction_is_found():
+    bench = Bench()
+    bench.submit()
+    bench.scheduler._books.jobs["job"].remaining = 7
+    with pytest.raises(AssertionError, match="7 remain, 1 are undone"):
+        bench.scheduler.check()

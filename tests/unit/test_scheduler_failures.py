@@ -151,3 +151,14 @@ def test_a_device_too_slow_for_its_lease_gets_a_longer_one_until_it_can_finish()
     bench.accept(again)
     assert bench.scheduler.next_wakeup() == 30 + 4 * 30
     assert FinishJob("job", 130) in bench.answer(again, at=130)
+
+
+@pytest.mark.parametrize("accepted", [1, 3])
+def test_a_device_that_dies_with_several_tiles_of_a_job_fails_it_once(accepted):
+    bench = Bench(max_losses=1)
+    bench.join("eya")
+    for order in sent(bench.submit(9))[:accepted]:
+        bench.accept(order)
+    assert [type(action) for action in bench.lose("eya", at=1)] == [FailJob]
+    bench.submit(job="next")
+    assert {order.job for order in sent(bench.join("eya", boot="2", at=2))} == {"next"}
