@@ -56,6 +56,7 @@ class Courier:
         loop: Loop,
         conductor: Conductor,
         feed: Callable[[Event], None],
+        complain: Callable[[str, str], None],
     ) -> None:
         self._gateway = gateway
         self._wire = wire
@@ -63,6 +64,7 @@ class Courier:
         self._loop = loop
         self._conductor = conductor
         self._feed = feed
+        self._complain = complain
         self._decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Returned)
         self._codec = "raw" if wire.codec == "auto" else wire.codec
         self._door: dict[_Lease, _Arrived] = {}
@@ -110,12 +112,10 @@ class Courier:
         arrived = self._door.pop((order.job, order.tile, order.attempt, order.device))
         kept = self._kept.get(order.job, {}).get(order.tile)
         if kept is not None and kept != arrived.fingerprint:
-            log.warning(
-                "%s and the device before it disagree about tile %s/%d: run with --verify, and "
-                "compare their OpenCV builds and memory",
-                order.device,
-                order.job,
-                order.tile,
+            self._complain(
+                "disagreement",
+                f"{order.device} and the device before it differ in tile {order.job}/{order.tile}: "
+                "run with --verify, and compare their OpenCV builds and memory",
             )
         job = self._conductor.job(order.job)
         if job is not None:
@@ -142,7 +142,8 @@ class Courier:
             case Returned():
                 self._feed(TileReturned(*lease))
             case Failure(reason=reason, traceback=traceback):
-                log.warning("%s failed at %s/%d: %s", device, message.job, message.tile, reason)
+                where = f"{device} at {message.job}/{message.tile}"
+                self._complain("failure", f"{where}: {reason}")
                 log.debug("%s", traceback)
                 self._feed(TileFailed(*lease, reason))
             case Result():
@@ -210,7 +211,7 @@ class Courier:
             return _arrived(stages.result_pixels(run, tile, result), size)
 
         def failed(problem: Exception) -> None:
-            log.warning("%s: a result that is none: %s", lease[3], problem)
+            self._complain("bad result", f"{lease[3]}: {problem}")
             self._feed(TileFailed(*lease, _reason(problem)))
 
         def done(arrived: _Arrived) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
-from fogmqtt.errors import FogError, NotConnected, PipelineError
+from fogmqtt.errors import ConfigError, FogError, NotConnected, PipelineError, UsageError
 from fogmqtt.gateway.broadcast import EVERY_S, status
 from fogmqtt.gateway.inbox import DONE, FAILED, LOOK_S, Inbox, free_path
 from fogmqtt.gateway.jobs import JobRequest, Outcome, Report, new_job_id
@@ -28,18 +29,25 @@ log = logging.getLogger(__name__)
 
 #: The reply name of images that came through the inbox folder.
 INBOX_REPLY = "inbox"
+#: Who asks under a longer name, in characters, hears nothing: it may not even fit into a topic.
+LONGEST_REPLY = 256
 
 
 class Server:
     """Serves the submit topic and the inbox folder with one gateway."""
 
     def __init__(self, config: GatewayConfig, connect: Connect) -> None:
+        _check_outbox(config)
         self.config = config
         self._tiles = parse_tile_plan(config.tiles)
         self.gateway = Gateway(config, config.gateway.id, connect, self._submitted)
         self._spool = Spool(Path(config.gateway.spool)) if config.gateway.spool else None
         self._inbox: Inbox | None = None
         self._look_at = 0.0
+        #: Accepted and not ended, by job.
+        self._open: dict[str, Entry] = {}
+        #: Two pool threads must not find the same name free.
+        self._naming = threading.Lock()
         #: Finished replies that found no link: topic and payload.
         self.unsent: deque[tuple[str, bytes]] = deque()
         self.gateway.chores += [self._look, self._send_again]
@@ -60,7 +68,13 @@ class Server:
         self.gateway.run(lambda: False)
 
     def close(self) -> None:
+        """Stop; what the spool has is for the next life, what nobody has is told to have failed."""
+        for entry in self._open.values() if self._spool is None else ():
+            reason = "the gateway is stopping; submit it again"
+            self.reply_status(entry, JobStatus(job=entry.job, state="failed", error=reason))
         self.gateway.close()
+        if self._spool:
+            self._spool.close()
 
     # Where images come from.
 
@@ -68,27 +82,28 @@ class Server:
         entry = Entry(
             job=new_job_id(), name=f"submit/{pipeline}/{reply}", pipeline=pipeline, reply=reply
         )
-        if not is_id(reply):
-            log.warning("submit: %r is no reply name: 1 to 32 of a-z, 0-9, _ and -", reply[:80])
-            return
         try:
             self._check(entry, retained)
             if self._spool:
                 self._spool.accept_bytes(entry, payload)
         except (FogError, OSError) as problem:
-            log.warning("%s: refused: %s", entry.name, problem)
+            self.gateway.complain("refused", f"{entry.name[:120]}: {problem}")
             self.reply_status(entry, JobStatus(job=entry.job, state="failed", error=str(problem)))
             return
         self._begin(entry, None if self._spool else payload)
 
     def _check(self, entry: Entry, retained: bool) -> None:
+        if not is_id(entry.reply):
+            raise UsageError(
+                f"{entry.reply[:80]!r} is no reply name; use 1 to 32 of a-z, 0-9, _ and -"
+            )
         if retained:
             raise PipelineError(
                 "a retained image would be done again at every start; publish it without retain"
             )
         if entry.pipeline not in self.config.pipelines:
-            near = catalog.nearest(entry.pipeline, self.config.pipelines)
-            raise PipelineError(f"no pipeline {entry.pipeline!r} in the configuration; {near}")
+            near = catalog.nearest(entry.pipeline[:80], self.config.pipelines)
+            raise PipelineError(f"no pipeline {entry.pipeline[:80]!r} in the configuration; {near}")
         if self.gateway.conductor.waiting >= self.config.limits.max_waiting:
             raise FogError(
                 f"{self.gateway.conductor.waiting} images are waiting, as many as "
@@ -112,8 +127,8 @@ class Server:
             )
             try:
                 self._spool.accept_file(entry, found.path)
-            except OSError as problem:
-                log.warning("inbox: cannot take %s: %s", found.path, problem)
+            except (FogError, OSError) as problem:
+                self.gateway.complain("inbox", f"cannot take {found.path}: {problem}")
                 continue
             self._begin(entry, None)
         return self._look_at
@@ -121,6 +136,7 @@ class Server:
     def _begin(self, entry: Entry, data: bytes | None) -> None:
         path = self._spool.image(entry.job) if self._spool and data is None else None
         log.info("%s: accepted as %s", entry.name, entry.job)
+        self._open[entry.job] = entry
         request = JobRequest(
             name=entry.name,
             pipeline=self.config.pipelines.get(entry.pipeline, entry.pipeline),
@@ -148,6 +164,13 @@ class Server:
         """Whether this result is published."""
         return bool(entry.reply) and self.config.gateway.deliver != "outbox"
 
+    def put(self, path: Path, data: bytes) -> Path:
+        """Write a result, under another name where this one is taken. Any thread."""
+        with self._naming:
+            path = free_path(path)
+            files.write_bytes(path, data)
+        return path
+
     def publish_image(self, entry: Entry, data: bytes) -> None:
         """Any thread. Raises TooLarge; without a link the image waits for one."""
         topic = self.gateway.topics.reply(entry.reply, "image")
@@ -157,7 +180,7 @@ class Server:
             self.unsent.append((topic, data))
 
     def reply_status(self, entry: Entry, status: JobStatus) -> None:
-        if not entry.reply:
+        if not 0 < len(entry.reply) <= LONGEST_REPLY:
             return
         topic, payload = self.gateway.topics.reply(entry.reply, "status"), encode(status, "base64")
         try:
@@ -168,6 +191,7 @@ class Server:
 
     def settle(self, entry: Entry, error: str | None) -> None:
         """Give the original back to its inbox, with the reason where it failed; forget the job."""
+        self._open.pop(entry.job, None)
         if self._spool is None:
             return
         try:
@@ -219,9 +243,7 @@ class _Delivery:
                 if self.entry.inbox
                 else f"{self.entry.reply}-{outcome.job}"
             )
-            path = free_path(outbox / f"{stem}{suffix}")
-            files.write_bytes(path, data)
-            self.file = str(path)
+            self.file = str(self.server.put(outbox / f"{stem}{suffix}", data))
         if self.server.replies(self.entry):
             self.server.publish_image(self.entry, data)
 
@@ -233,6 +255,16 @@ class _Delivery:
         self.server.settle(self.entry, outcome.error)
         said = status(outcome.report, "failed" if outcome.error else "done", outcome.error)
         self.server.reply_status(self.entry, replace(said, file=self.file))
+
+
+def _check_outbox(config: GatewayConfig) -> None:
+    gateway = config.gateway
+    needed = gateway.deliver in ("outbox", "both") or (gateway.deliver == "auto" and gateway.inbox)
+    if needed and not gateway.outbox:
+        raise ConfigError(
+            f"gateway.outbox: {gateway.deliver!r} delivery needs a folder for results; name one, "
+            "or set gateway.deliver: reply"
+        )
 
 
 def _give_back(image: Path, entry: Entry, error: str | None) -> None:

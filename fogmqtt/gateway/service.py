@@ -77,7 +77,11 @@ class Gateway:
         self.topics = Topics(config.wire.prefix)
         self.loop = Loop()
         self.voice = Voice(
-            gateway_id, self.topics, config.pipelines, stays=on_submission is not None
+            gateway_id,
+            self.topics,
+            config.pipelines,
+            stays=on_submission is not None,
+            expires=config.broker.protocol == 5,
         )
         self.scheduler = Scheduler(replace(config.scheduler, starve_s=config.gateway.local_after))
         self.fleet = Fleet(self.feed)
@@ -90,7 +94,13 @@ class Gateway:
             settles_at=self._settles_at,
         )
         self._courier = Courier(
-            gateway_id, config.wire, self.topics, self.loop, self.conductor, self.feed
+            gateway_id,
+            config.wire,
+            self.topics,
+            self.loop,
+            self.conductor,
+            self.feed,
+            self.complain,
         )
         self._on_submission = on_submission
         self._started_at = now()
@@ -145,6 +155,10 @@ class Gateway:
         self.transport.close()
         self.loop.close()
 
+    def complain(self, reason: str, text: str) -> None:
+        """Log what others did wrong, at a bounded rate for each of our few reasons."""
+        self._complaints.add(reason, text, now())
+
     def feed(self, event: Event) -> None:
         """Tell the scheduler, and do what it says; events that this causes wait their turn."""
         self._events.append(event)
@@ -191,7 +205,7 @@ class Gateway:
         try:
             self._dispatch(self.topics.levels(topic), payload, retained)
         except WireError as problem:
-            self._complaints.add("strange message", f"{topic[:120]}: {problem}", now())
+            self.complain("strange message", f"{topic[:120]}: {problem}")
 
     def _dispatch(self, levels: tuple[str, ...], payload: bytes, retained: bool) -> None:
         match levels:

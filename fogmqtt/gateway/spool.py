@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import shutil
 from pathlib import Path
@@ -12,6 +13,9 @@ from fogmqtt.errors import ConfigError
 from fogmqtt.images.files import write_bytes
 
 log = logging.getLogger(__name__)
+
+#: What is not whole yet ends like this; it is also what `write_bytes` calls it.
+_PART = ".part"
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,13 +35,17 @@ class Spool:
     """A folder of `<job>.image` and `<job>.json`; the second makes the first count."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder. Raises ConfigError where it cannot be written to."""
+        """Make the folder. Raises ConfigError where it cannot be written to, or is in use."""
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / ".probe"
-            probe.write_bytes(b"")
-            probe.unlink()
+            self._lock = (folder / ".lock").open("wb")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise ConfigError(
+                f"gateway.spool: another gateway works with {folder}; give each its own"
+            ) from None
         except OSError as problem:
             raise ConfigError(
                 f"gateway.spool: cannot write to {folder}: {problem.strerror}; "
@@ -55,7 +63,9 @@ class Spool:
     def accept_file(self, entry: Entry, path: Path) -> None:
         """Take a file out of its folder. Raises OSError."""
         self._note(entry)
-        shutil.move(path, self.image(entry.job))
+        part = self.folder / f".{entry.job}{_PART}"
+        shutil.move(path, part)  # a copy where the spool is on another disk
+        part.replace(self.image(entry.job))
 
     def forget(self, job: str) -> None:
         """The image is delivered."""
@@ -63,7 +73,11 @@ class Spool:
         self.image(job).unlink(missing_ok=True)
 
     def entries(self) -> list[Entry]:
-        """What was accepted and not delivered, by an earlier life of this gateway."""
+        """What was accepted and not delivered, by an earlier life of this gateway.
+
+        To be asked before anything is accepted: what was never accepted is removed.
+        """
+        self._sweep()
         found = []
         for path in sorted(self.folder.glob("*.json")):
             try:
@@ -76,6 +90,17 @@ class Spool:
             else:
                 path.unlink(missing_ok=True)  # killed before the image was in
         return found
+
+    def close(self) -> None:
+        """Let another gateway have the folder."""
+        self._lock.close()
+
+    def _sweep(self) -> None:
+        unnoted = [
+            path for path in self.folder.glob("*.image") if not self._entry(path.stem).exists()
+        ]
+        for path in (*unnoted, *self.folder.glob(f".*{_PART}")):
+            path.unlink(missing_ok=True)
 
     def _entry(self, job: str) -> Path:
         return self.folder / f"{job}.json"

@@ -23,15 +23,23 @@ class Voice:
     """Says it through a transport; silent while there is no link.
 
     Only what `stays` is retained: the broker would keep the name of every one-off run for ever.
+    `expires` says whether the broker clears the topics of jobs by itself, as MQTT 5 does.
     """
 
     def __init__(
-        self, gateway: str, topics: Topics, pipelines: Mapping[str, str], *, stays: bool = True
+        self,
+        gateway: str,
+        topics: Topics,
+        pipelines: Mapping[str, str],
+        *,
+        stays: bool = True,
+        expires: bool = True,
     ) -> None:
         self._gateway = gateway
         self._topics = topics
         self._pipelines = dict(pipelines)
         self._stays = stays
+        self._expires = expires
         self._sequence = 0
         self._decoder = Decoder(GatewayInfo)
         #: When to clear which job's topic, oldest first: MQTT 3.1.1 knows no expiry.
@@ -59,6 +67,8 @@ class Voice:
 
     def leave(self, transport: Transport) -> None:
         """Say `offline` ourselves: a clean DISCONNECT suppresses the will."""
+        if not self._expires:
+            self.tick(transport, float("inf"))
         try:
             self._status(transport, OFFLINE)
         except NotConnected:
