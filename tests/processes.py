@@ -154,6 +154,11 @@ class Fog:
         program.says("mariem is online")
         return program
 
+    def serve_with(self, config: Path) -> Program:
+        """Start a serving gateway with a configuration file; the settings overrule it."""
+        command = ["-m", "fogmqtt.cli.gateway", "--config", str(config)]
+        return self._start("mariem", command, {})
+
     def start_serving(self, **settings: str) -> Program:
         return self._start("mariem", ["-m", "fogmqtt.cli.gateway"], settings)
 
