@@ -137,7 +137,7 @@ class Ranking:
     def best(self, tile: Tile) -> Device | None:
         """Who would finish this tile first, whatever it shuns."""
         # A device's place depends on the tile's size; a few per cent make no difference.
-        if not 0.8 < tile.pixels / (self._pixels or 1) < 1.25:
+        if not 0.8 * self._pixels < tile.pixels < 1.25 * self._pixels:
             self._fill(tile)
         heap, fleet = self._heap, self._fleet
         while heap:
