@@ -14,7 +14,7 @@ from fogmqtt.cli.connect import broker_at_hand, connector
 from fogmqtt.cli.progress import Display, display
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import TilePlan
-from fogmqtt.errors import JobFailed, UsageError
+from fogmqtt.errors import ImageError, JobFailed, UsageError
 from fogmqtt.gateway.jobs import JobRequest, Outcome, Report
 from fogmqtt.gateway.service import Gateway
 from fogmqtt.images import files
@@ -68,6 +68,8 @@ def run(config: GatewayConfig, options: RunOptions, console: Console) -> list[Ou
     """
     outputs = output_paths(options)
     parse(options.pipeline)  # a typing error needs no broker to be found
+    if options.post.strip():
+        parse(options.post)
     with broker_at_hand(config):
         shown = display(console)
         try:
@@ -134,7 +136,10 @@ def output_paths(options: RunOptions) -> list[Path]:
             raise UsageError(f"-o {out}: several images need a folder, and this is a file")
         out.mkdir(parents=True, exist_ok=True)
         return [out / f"{path.stem}.png" for path in options.images]
-    files.check_suffix(out)
+    try:
+        files.check_suffix(out)
+    except ImageError as problem:
+        raise UsageError(f"-o {out}: {problem}") from None
     if not out.absolute().parent.is_dir():
         raise UsageError(f"-o {out}: there is no folder {out.parent}; make it first")
     return [out]

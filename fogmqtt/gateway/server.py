@@ -22,6 +22,7 @@ from fogmqtt.gateway.service import Connect, Gateway
 from fogmqtt.gateway.spool import Entry, Spool
 from fogmqtt.images import files
 from fogmqtt.operators import catalog
+from fogmqtt.operators.pipeline import parse
 from fogmqtt.wire.messages import JobStatus, encode
 from fogmqtt.wire.topics import is_id
 
@@ -38,6 +39,7 @@ class Server:
 
     def __init__(self, config: GatewayConfig, connect: Connect) -> None:
         _check_outbox(config)
+        _check_pipelines(config)
         self.config = config
         self._tiles = parse_tile_plan(config.tiles)
         self.gateway = Gateway(config, config.gateway.id, connect, self._submitted)
@@ -265,6 +267,19 @@ def _check_outbox(config: GatewayConfig) -> None:
             f"gateway.outbox: {gateway.deliver!r} delivery needs a folder for results; name one, "
             "or set gateway.deliver: reply"
         )
+
+
+def _check_pipelines(config: GatewayConfig) -> None:
+    """A typing error is found at the start, not with the first image."""
+    known = {f"pipelines.{name}": text for name, text in config.pipelines.items()}
+    known["pipeline"] = config.pipelines.get(config.pipeline, config.pipeline)
+    if config.post.strip():
+        known["post"] = config.post
+    for key, text in known.items():
+        try:
+            parse(text)
+        except PipelineError as problem:
+            raise ConfigError(f"{key}: {problem}") from None
 
 
 def _give_back(image: Path, entry: Entry, error: str | None) -> None:
