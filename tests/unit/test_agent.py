@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from fogmqtt.complaints import Complaints
 from fogmqtt.agent.held import Address, Held
 from fogmqtt.agent.service import AHEAD
 from fogmqtt.agent.workers import Pool
+from fogmqtt.complaints import Complaints
 from fogmqtt.core.geometry import Grid, cut
 from fogmqtt.errors import OperatorError
 from fogmqtt.images import codec
