@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from fogmqtt.core.geometry import Grid, Size, Tile, cut
 from fogmqtt.images import codec
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators import catalog, pipeline
 from fogmqtt.operators.base import Operator
 from fogmqtt.operators.pipeline import Stage
+from fogmqtt.wire.messages import Call, Encoding
 
 
 def tiled(operators: Sequence[Operator], image: Image, plan: Size | Grid) -> Image:
@@ -17,32 +20,44 @@ def tiled(operators: Sequence[Operator], image: Image, plan: Size | Grid) -> Ima
     done = image
     for stage in pipeline.stages(operators, Spec.of(image)):
         if stage.tiled:
-            done = run_stage(
-                stage, done, cut(done.shape[:2], plan, halo=stage.halo, align=stage.align)
-            )
+            tiles = cut(done.shape[:2], plan, halo=stage.halo, align=stage.align)
+            done = run_stage(stage, pipeline.prepared(stage, done, image), done, tiles)
         else:
             done = pipeline.whole(stage.operators, done, image)
     return done
 
 
-def run_stage(stage: Stage, image: Image, tiles: Sequence[Tile]) -> Image:
-    last = stage.operators[-1]
+def run_stage(
+    stage: Stage, operators: Sequence[Operator], image: Image, tiles: Sequence[Tile]
+) -> Image:
+    last = operators[-1]
     merger = last.merger(stage.result, tiles)
     for tile in tiles:
         sent = pipeline.narrow(stage.narrowing, image[tile.outer.slices])
         assert Spec.of(sent).pixel_bytes == stage.sent.pixel_bytes
-        merger.paste(tile, travelled(run_on_device(stage, sent, tile), last.result_codec))
+        result = run_on_device(operators, sent, tile)
+        assert Spec.of(result).pixel_bytes == stage.result.pixel_bytes
+        merger.paste(tile, travelled(result, last.result_codec))
     return merger.finish()
 
 
-def run_on_device(stage: Stage, sent: Image, tile: Tile) -> Image:
+def run_on_device(operators: Sequence[Operator], sent: Image, tile: Tile) -> Image:
     """As a device does: from bytes that it must not change, with operators built from calls."""
-    operators = [catalog.build(name, params) for name, params in pipeline.calls(stage.operators)]
+    here = pipeline.placed(operators, tile.outer)
+    arrived = called(here, "binary" if tile.index % 2 else "base64")
+    assert arrived == list(here)
     pixels = travelled(sent, "raw")
-    result = pipeline.run_tile(operators, pixels, tile.core.within(tile.outer), tile.seams)
+    result = pipeline.run_tile(arrived, pixels, tile.core.within(tile.outer), tile.seams)
     assert result.flags.c_contiguous
-    assert Spec.of(result).pixel_bytes == stage.result.pixel_bytes
     return result
+
+
+def called(operators: Sequence[Operator], encoding: Encoding) -> list[Operator]:
+    """The operators after a journey in this encoding."""
+    packing = msgspec.msgpack if encoding == "binary" else msgspec.json
+    calls = [Call(name, params) for name, params in pipeline.calls(operators)]
+    arrived = packing.decode(packing.encode(calls), type=list[Call])
+    return [catalog.build(call.name, call.params) for call in arrived]
 
 
 def travelled(image: Image, name: str) -> Image:

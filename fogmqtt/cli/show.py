@@ -76,7 +76,9 @@ def show_operators(console: Console) -> int:
         operator = catalog.load(name)
         summary = (inspect.getdoc(operator) or "").splitlines()
         written = " ".join(
-            f"{field.name}={_default(field)}" for field in fields(operator) if field.init
+            f"{field.name}={_default(field)}"
+            for field in fields(operator)
+            if field.name in catalog.parameters(operator)
         )
         table.add_row(name, written, summary[0] if summary else "")
     console.print(table)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from fogmqtt.core.geometry import Auto, Grid, Seams, Size, Tile, TilePlan, cut
-from fogmqtt.core.plan import auto_plan, check_plan
+from fogmqtt.core.plan import HEADER_BYTES, auto_plan, check_plan
 from fogmqtt.errors import WireError
 from fogmqtt.images import codec
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.base import Merger, Operator
-from fogmqtt.operators.pipeline import Stage, calls, narrow, run_tile, written
+from fogmqtt.operators.pipeline import (
+    Stage,
+    calls,
+    narrow,
+    placed,
+    prepared,
+    run_tile,
+    written,
+)
 from fogmqtt.wire.messages import Call, Encoding, Result, TileTask, check_digest, signed
 
 #: The planes codec in the worst case: two bits a pixel and what zlib adds to the incompressible.
@@ -67,13 +77,17 @@ def begin(
 
     Raises PlanError where the plan is impossible or makes messages that are too large.
     """
-    first, *others = stage.operators
-    operators = (first.prepare(image, original), *others) if first.begins_stage else stage.operators
-    tiles = _tiles(stage, plan, limits, workers)
+    operators = prepared(stage, image, original)
+    tiles = _tiles(stage, plan, limits.pixel_bytes - _long_calls(operators), workers)
     return StageRun(key, stage, operators, image, tiles, operators[-1].merger(stage.result, tiles))
 
 
-def _tiles(stage: Stage, plan: TilePlan, limits: Limits, workers: int) -> tuple[Tile, ...]:
+def _long_calls(operators: Sequence[Operator]) -> int:
+    """Bytes of the operators beyond what a header has room for: some learn whole tables."""
+    return max(0, len(msgspec.json.encode(calls(operators))) - HEADER_BYTES // 2)
+
+
+def _tiles(stage: Stage, plan: TilePlan, limit_bytes: int, workers: int) -> tuple[Tile, ...]:
     size = stage.source.size
     sent = stage.sent.pixel_bytes
     packed = stage.operators[-1].result_codec == "planes"
@@ -84,7 +98,7 @@ def _tiles(stage: Stage, plan: TilePlan, limits: Limits, workers: int) -> tuple[
             size,
             sent_pixel_bytes=sent,
             result_pixel_bytes=back,
-            limit_bytes=limits.pixel_bytes,
+            limit_bytes=limit_bytes,
             workers=workers,
             halo=stage.halo,
             align=stage.align,
@@ -92,9 +106,7 @@ def _tiles(stage: Stage, plan: TilePlan, limits: Limits, workers: int) -> tuple[
     else:
         chosen = plan
     tiles = cut(size, chosen, halo=stage.halo, align=stage.align)
-    check_plan(
-        tiles, sent_pixel_bytes=sent, result_pixel_bytes=back, limit_bytes=limits.pixel_bytes
-    )
+    check_plan(tiles, sent_pixel_bytes=sent, result_pixel_bytes=back, limit_bytes=limit_bytes)
     return tiles
 
 
@@ -113,7 +125,7 @@ def cut_tile(run: StageRun, tile: Tile) -> Image:
 def do_tile(run: StageRun, tile: Tile) -> Image:
     """The work of a device, done here."""
     core = tile.core.within(tile.outer)
-    return run_tile(run.operators, cut_tile(run, tile), core, tile.seams)
+    return run_tile(placed(run.operators, tile.outer), cut_tile(run, tile), core, tile.seams)
 
 
 def task(
@@ -123,13 +135,14 @@ def task(
     pixels = cut_tile(run, tile)
     spec = Spec.of(pixels)
     core = tile.core.within(tile.outer)
+    stage = calls(placed(run.operators, tile.outer))
     return signed(
         TileTask(
             job=run.key,
             tile=tile.index,
             attempt=attempt,
             gateway=gateway,
-            stage=[Call(name, params) for name, params in calls(run.operators)],
+            stage=[Call(name, params) for name, params in stage],
             shape=(spec.height, spec.width, spec.channels),
             dtype=spec.dtype,  # type: ignore[arg-type]  # the codec refuses others
             core=(core.top, core.left, core.height, core.width),

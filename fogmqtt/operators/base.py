@@ -9,6 +9,7 @@ says what the whole is; a stage of operators run tile by tile and merged must eq
 | prepare       | gateway, once per job   | the whole image and the job's original |
 | process       | device, per tile        | core + halo, clipped at the border     |
 | process_tile  | device, last of a stage | the same, and where the core is        |
+| placed        | gateway, per tile       | where the tile lies in the image       |
 | merger        | gateway                 | the results, by tile                   |
 | whole         | one machine             | the whole image                        |
 """
@@ -16,14 +17,31 @@ says what the whole is; a stage of operators run tile by tile and merged must eq
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, Self
+from dataclasses import Field, dataclass, field, fields
+from math import lcm
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 
 from fogmqtt.core.geometry import Rect, Seams, Tile
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.spec import Image, Spec
+
+#: Float arithmetic rounds differently in the vector body and in the tail of a row: tiles that
+#: begin and end at multiples of this many pixels have the whole image's (research: exact tiling).
+FLOAT_ALIGN = 64
+
+_LEARNED = "learned"
+
+
+def learned() -> Any:
+    """A field that `prepare` fills in: it travels with the others, but nobody writes it."""
+    return field(default=None, repr=False, metadata={_LEARNED: True})
+
+
+def is_learned(one: Field[Any]) -> bool:
+    """Whether a field was made by `learned`."""
+    return _LEARNED in one.metadata
 
 
 class Merger(Protocol):
@@ -55,8 +73,8 @@ class Operator:
 
     #: How it is written in a pipeline.
     name: ClassVar[str] = ""
-    #: Float arithmetic rounds differently with the column: tiles begin and end at multiples of
-    #: this many pixels. 1 for integer arithmetic, 64 for float (research: exact tiling).
+    #: Tiles begin and end at multiples of this many pixels: 1 for integer arithmetic,
+    #: FLOAT_ALIGN for float. Float images raise it by themselves, see `alignment`.
     align: ClassVar[int] = 1
     #: False: it needs the image whole and runs on the gateway.
     tiled: ClassVar[bool] = True
@@ -75,6 +93,10 @@ class Operator:
         """How many pixels around itself a result pixel depends on. Parameters only."""
         return 0
 
+    def alignment(self, spec: Spec) -> int:
+        """`align` for images of `spec`: all arithmetic on float pixels is float arithmetic."""
+        return lcm(self.align, FLOAT_ALIGN) if spec.dtype.startswith("float") else self.align
+
     def output(self, spec: Spec) -> Spec:
         """What comes out for `spec`. Raises OperatorError for what this operator cannot take."""
         return spec
@@ -82,6 +104,11 @@ class Operator:
     def prepare(self, image: Image, original: Image) -> Self:
         """Learn what only the whole image tells; `original` is what the job came with."""
         del image, original
+        return self
+
+    def placed(self, top: int, left: int) -> Self:
+        """This operator for a tile whose first pixel, halo and all, lies there in the image."""
+        del top, left
         return self
 
     def process(self, image: Image) -> Image:
@@ -105,13 +132,14 @@ class Operator:
     def params(self) -> dict[str, Any]:
         """The parameters that differ from their defaults, as they travel and are written."""
         return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.init and getattr(self, field.name) != field.default
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if one.init and getattr(self, one.name) != one.default
         }
 
     def __str__(self) -> str:
-        written = (f"{key}={_written(value)}" for key, value in self.params().items())
+        unwritten = {one.name for one in fields(self) if is_learned(one)}
+        written = (f"{k}={_written(v)}" for k, v in self.params().items() if k not in unwritten)
         return " ".join((self.name, *written))
 
     # What subclasses use to check their parameters and images.
@@ -133,6 +161,19 @@ class Operator:
             hint = "; put 'gray' before it" if channels == (1,) else ""
             counts = " or ".join(str(count) for count in channels)
             raise OperatorError(f"{self.name} takes {counts} channel(s), not {spec}{hint}")
+
+
+_T = TypeVar("_T")
+
+
+def prepared(operator: Operator, value: _T | None) -> _T:
+    """What the operator learned of the whole image.
+
+    Raises OperatorError if `prepare` was never called.
+    """
+    if value is None:
+        raise OperatorError(f"{operator.name} was not prepared: it must see the whole image first")
+    return value
 
 
 def _written(value: object) -> str:

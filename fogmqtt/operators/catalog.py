@@ -35,19 +35,50 @@ log = logging.getLogger(__name__)
 GROUP = "fogmqtt.operators"
 
 _BUILT_IN: Mapping[str, str] = {
+    "adaptive": "fogmqtt.operators.thresholds:Adaptive",
+    "adjust": "fogmqtt.operators.tone:Adjust",
+    "autocanny": "fogmqtt.operators.autocanny:AutoCanny",
+    "autolevels": "fogmqtt.operators.levels:AutoLevels",
+    "bilateral": "fogmqtt.operators.denoise:Bilateral",
+    "blackhat": "fogmqtt.operators.morphology:BlackHat",
     "blur": "fogmqtt.operators.filters:Blur",
     "canny": "fogmqtt.operators.canny:Canny",
+    "channel": "fogmqtt.operators.colour:Channel",
+    "clahe": "fogmqtt.operators.clahe:Clahe",
+    "close": "fogmqtt.operators.morphology:Close",
+    "crop": "fogmqtt.operators.turns:Crop",
+    "denoise": "fogmqtt.operators.denoise:Denoise",
     "dilate": "fogmqtt.operators.morphology:Dilate",
+    "equalize": "fogmqtt.operators.levels:Equalize",
     "erode": "fogmqtt.operators.morphology:Erode",
+    "flip": "fogmqtt.operators.turns:Flip",
+    "gamma": "fogmqtt.operators.tone:Gamma",
     "gaussian": "fogmqtt.operators.filters:Gaussian",
+    "gradient": "fogmqtt.operators.morphology:Gradient",
     "gray": "fogmqtt.operators.colour:Gray",
+    "hsv": "fogmqtt.operators.colour:Hsv",
     "invert": "fogmqtt.operators.tone:Invert",
+    "kernel": "fogmqtt.operators.kernels:Kernel",
+    "lab": "fogmqtt.operators.colour:Lab",
+    "laplacian": "fogmqtt.operators.edges:Laplacian",
     "median": "fogmqtt.operators.filters:Median",
+    "normalize": "fogmqtt.operators.levels:Normalize",
+    "open": "fogmqtt.operators.morphology:Open",
+    "otsu": "fogmqtt.operators.thresholds:Otsu",
     "overlay": "fogmqtt.operators.overlay:Overlay",
+    "prewitt": "fogmqtt.operators.edges:Prewitt",
     "resize": "fogmqtt.operators.resize:Resize",
+    "rotate": "fogmqtt.operators.turns:Rotate",
+    "scharr": "fogmqtt.operators.edges:Scharr",
+    "sharpen": "fogmqtt.operators.kernels:Sharpen",
     "sobel": "fogmqtt.operators.edges:Sobel",
-    "threshold": "fogmqtt.operators.tone:Threshold",
+    "threshold": "fogmqtt.operators.thresholds:Threshold",
     "to8bit": "fogmqtt.operators.tone:To8Bit",
+    "tofloat": "fogmqtt.operators.tone:ToFloat",
+    "tophat": "fogmqtt.operators.morphology:TopHat",
+    "triangle": "fogmqtt.operators.thresholds:Triangle",
+    "unsharp": "fogmqtt.operators.kernels:Unsharp",
+    "whitebalance": "fogmqtt.operators.white_balance:WhiteBalance",
 }
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -89,26 +120,44 @@ def build(name: str, params: Mapping[str, Any]) -> Operator:
 
 
 def parameters(operator: type[Operator]) -> Mapping[str, Any]:
-    """The types of an operator's parameters, by name, in the order of their definition."""
-    key: Any = operator  # mypy takes a class for unhashable
-    return _parameters(key)
+    """The types of the parameters that can be written, by name, in the order of definition."""
+    return _written(_class(operator))
+
+
+def _class(operator: type[Operator]) -> Any:
+    return operator  # mypy takes a class for unhashable
 
 
 @cache
-def _parameters(operator: type[Any]) -> Mapping[str, Any]:
+def _written(operator: type[Any]) -> Mapping[str, Any]:
+    from fogmqtt.operators.base import is_learned
+
+    unwritten = {field.name for field in fields(operator) if is_learned(field)}
+    travelling = _travelling(_class(operator))
+    return {key: kind for key, kind in travelling.items() if key not in unwritten}
+
+
+@cache
+def _travelling(operator: type[Any]) -> Mapping[str, Any]:
     types = typing.get_type_hints(operator)
     return {field.name: types[field.name] for field in fields(operator) if field.init}
 
 
+def read(operator: type[Operator], key: str, text: str) -> Any:
+    """What `text` says of the parameter `key`, as somebody wrote it. Raises like `convert`."""
+    if key not in parameters(operator):
+        raise _unknown(operator, key)
+    return convert(operator, key, text)
+
+
 def convert(operator: type[Operator], key: str, value: object) -> Any:
-    """`value` as the type of the operator's parameter `key`.
+    """`value` as the type of the operator's parameter `key`, written or learned.
 
     Raises PipelineError if there is no such parameter or no such value of it.
     """
-    known = parameters(operator)
+    known = _travelling(_class(operator))
     if key not in known:
-        hint = nearest(key, known) if known else "it takes none"
-        raise PipelineError(f"{operator.name} has no parameter {key!r}; {hint}")
+        raise _unknown(operator, key)
     try:
         converted = msgspec.convert(value, known[key], strict=False)
     except msgspec.ValidationError as problem:
@@ -116,6 +165,12 @@ def convert(operator: type[Operator], key: str, value: object) -> Any:
     if isinstance(converted, float) and not math.isfinite(converted):
         raise PipelineError(f"{operator.name}: {key}={value}: expected a finite number")
     return converted
+
+
+def _unknown(operator: type[Operator], key: str) -> PipelineError:
+    known = parameters(operator)
+    hint = nearest(key, known) if known else "it takes none"
+    return PipelineError(f"{operator.name} has no parameter {key!r}; {hint}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Smoothing filters. Integer arithmetic throughout, so tiles are exact with the plain halo."""
+"""Smoothing filters. Integer arithmetic for 8 and 16 bits: tiles are exact with the plain halo."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _LARGEST = 255
 class Gaussian(Operator):
     """`cv2.GaussianBlur(image, (ksize, ksize), sigma)`; the border reflects.
 
-    Takes uint8 or uint16 of any channel count and keeps both. On ARM, OpenCV 5 rounds ksize 15
-    and 21 differently from x86: do not mix devices there.
+    Takes uint8, uint16 or float32 of any channel count and keeps both. Exact; float32 between
+    devices of one kind. On ARM, OpenCV 5 rounds ksize 15 and 21 differently from x86: do not mix
+    devices there.
 
     Parameters
     ----------
@@ -41,12 +42,12 @@ class Gaussian(Operator):
 
     @property
     def halo(self) -> int:
-        # For ksize 0 OpenCV takes 3 sigmas each side for 8 bits and 4 for 16: the wider holds
-        # for both.
+        # For ksize 0 OpenCV takes 3 sigmas each side for 8 bits and 4 for others: the wider
+        # holds for all.
         return (self.ksize or round(8 * self.sigma + 1) | 1) // 2
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._take(spec, dtypes=("uint8", "uint16", "float32"))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -57,7 +58,8 @@ class Gaussian(Operator):
 class Blur(Operator):
     """`cv2.blur(image, (ksize, ksize))`, the mean of a square; the border reflects.
 
-    Takes uint8, or uint16 up to ksize 9, of any channel count, and keeps both.
+    Takes uint8, or uint16 up to ksize 9, of any channel count, and keeps both. Exact, the same
+    on all devices. Not float32: OpenCV's running sums carry what was left of the tile.
 
     Parameters
     ----------
@@ -95,7 +97,8 @@ class Blur(Operator):
 class Median(Operator):
     """`cv2.medianBlur(image, ksize)`; the border is repeated.
 
-    Takes uint8, or uint16 up to ksize 5, of 1, 3 or 4 channels, and keeps both.
+    Takes uint8, or uint16 and float32 up to ksize 5, of 1, 3 or 4 channels, and keeps both.
+    Exact, the same on all devices.
 
     Parameters
     ----------
@@ -116,9 +119,11 @@ class Median(Operator):
         return self.ksize // 2
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"), channels=(1, 3, 4))
-        if spec.dtype == "uint16" and self.ksize > 5:
-            raise OperatorError(f"{self} takes uint16 up to ksize=5 only; put 'to8bit' before it")
+        self._take(spec, dtypes=("uint8", "uint16", "float32"), channels=(1, 3, 4))
+        if spec.dtype != "uint8" and self.ksize > 5:
+            raise OperatorError(
+                f"{self} takes {spec.dtype} up to ksize=5 only; put 'to8bit' before it"
+            )
         return spec
 
     def process(self, image: Image) -> Image:

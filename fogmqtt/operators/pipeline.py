@@ -64,14 +64,29 @@ def calls(operators: Operators) -> list[tuple[str, dict[str, Any]]]:
     return [(operator.name, operator.params()) for operator in operators]
 
 
+def prepared(stage: Stage, image: Image, original: Image) -> tuple[Operator, ...]:
+    """The stage's operators, knowing what they must of the whole image that enters it."""
+    first, *others = stage.operators
+    return (first.prepare(image, original), *others) if first.begins_stage else stage.operators
+
+
+def placed(operators: Operators, outer: Rect) -> tuple[Operator, ...]:
+    """The operators for a tile with this outer, as they travel with it."""
+    return tuple(operator.placed(outer.top, outer.left) for operator in operators)
+
+
 def stages(operators: Operators, spec: Spec) -> tuple[Stage, ...]:
     """How these operators are done on an image of `spec`.
 
     Raises OperatorError where one of them cannot take what the one before it gives.
     """
     found = []
-    for group in _groups(operators):
-        stage = _stage(group, spec)
+    groups = _groups(operators)
+    for group, following in zip(groups, [*groups[1:], None], strict=True):
+        # A round trip only to narrow would cost more than the work, and what comes next looks
+        # at the whole image on the gateway anyway.
+        here = following is not None and all(operator.narrows for operator in group)
+        stage = _stage(group, spec, tiled=group[0].tiled and not here)
         found.append(stage)
         spec = stage.result
     return tuple(found)
@@ -162,7 +177,7 @@ def _parse_param(operator: type[Operator], word: str, params: dict[str, Any]) ->
         raise PipelineError(f"{word!r} is no parameter of {operator.name}; write name=value")
     if key in params:
         raise PipelineError(f"{operator.name} has {key!r} twice")
-    params[key] = catalog.convert(operator, key, value)
+    params[key] = catalog.read(operator, key, value)
 
 
 def _at(word: re.Match[str], problem: PipelineError) -> PipelineError:
@@ -185,19 +200,25 @@ def _fuses(before: Operator, operator: Operator) -> bool:
     return before.tiled and operator.tiled and not before.ends_stage and not operator.begins_stage
 
 
-def _stage(group: list[Operator], spec: Spec) -> Stage:
+def _stage(group: list[Operator], spec: Spec, *, tiled: bool) -> Stage:
     out = result(group, spec)
-    first = _narrowing(group, spec) if group[0].tiled else 0
+    first = _narrowing(group, spec) if tiled else 0
     return Stage(
         narrowing=tuple(group[:first]),
         operators=tuple(group[first:]),
-        tiled=group[0].tiled,
+        tiled=tiled,
         source=spec,
         sent=result(group[:first], spec),
         result=out,
         halo=sum(operator.halo for operator in group),
-        align=lcm(*(operator.align for operator in group)),
+        align=lcm(*_alignments(group, spec)),
     )
+
+
+def _alignments(group: list[Operator], spec: Spec) -> Iterator[int]:
+    for operator in group:
+        yield operator.alignment(spec)
+        spec = operator.output(spec)
 
 
 def _narrowing(group: list[Operator], spec: Spec) -> int:

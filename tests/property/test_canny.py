@@ -161,7 +161,7 @@ def test_a_halo_one_pixel_smaller_would_be_noticed() -> None:
         case = drawn_case(seed)
         stage = stage_with(case)
         tiles = cut(case.image.shape[:2], case.plan, halo=stage.halo - 1)
-        return np.array_equal(run_stage(stage, case.image, tiles), expected(case))
+        return np.array_equal(run_stage(stage, stage.operators, case.image, tiles), expected(case))
 
     assert not all(holds(seed) for seed in range(100))
 

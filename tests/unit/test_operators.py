@@ -56,7 +56,7 @@ def test_a_parameter_out_of_range_is_refused_with_what_is_expected(text: str, me
     [
         ("gray", Spec(5, 5, 4), "gray takes 1 or 3 channel"),
         ("canny", Spec(5, 5, 1, "uint16"), "put 'to8bit' before it"),
-        ("sobel", Spec(5, 5, 1, "uint16"), "put 'to8bit' before it"),
+        ("sobel", Spec(5, 5, 1, "int16"), "sobel takes uint8 or uint16 or float32"),
         ("median ksize=7", Spec(5, 5, 1, "uint16"), "uint16 up to ksize=5 only"),
         ("blur ksize=11", Spec(5, 5, 1, "uint16"), "uint16 up to ksize=9 only"),
         ("invert", Spec(5, 5, 1, "int16"), "invert takes uint8 or uint16"),

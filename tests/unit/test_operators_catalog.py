@@ -19,10 +19,10 @@ from fogmqtt.operators.canny import Canny
 
 
 @dataclass(frozen=True)
-class Sharpen(Operator):
+class Soften(Operator):
     """A plug-in."""
 
-    name: ClassVar[str] = "sharpen"
+    name: ClassVar[str] = "soften"
     amount: float = 1.0
 
 
@@ -80,17 +80,17 @@ def test_a_value_that_is_no_number_is_refused(value: object) -> None:
 
 
 def test_an_installed_package_adds_operators(plug_in: pytest.MonkeyPatch) -> None:
-    plugged(plug_in, sharpen="a_plug_in:Sharpen")
-    assert "sharpen" in catalog.names()
-    assert catalog.build("sharpen", {"amount": "1.5"}).params() == {"amount": 1.5}
-    with pytest.raises(PipelineError, match="did you mean 'sharpen'"):
-        catalog.load("sharpn")
+    plugged(plug_in, soften="a_plug_in:Soften")
+    assert "soften" in catalog.names()
+    assert catalog.build("soften", {"amount": "1.5"}).params() == {"amount": 1.5}
+    with pytest.raises(PipelineError, match="did you mean 'soften'"):
+        catalog.load("softn")
 
 
 def test_a_plug_in_cannot_take_a_built_in_name_or_a_bad_one(
     plug_in: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plugged(plug_in, canny="a_plug_in:Sharpen", **{"a|b": "a_plug_in:Sharpen"})
+    plugged(plug_in, canny="a_plug_in:Soften", **{"a|b": "a_plug_in:Soften"})
     with caplog.at_level(logging.WARNING):
         assert "a|b" not in catalog.names()
     assert catalog.load("canny") is Canny
@@ -101,11 +101,11 @@ def test_a_plug_in_cannot_take_a_built_in_name_or_a_bad_one(
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("sharpen", "no_such_module:Sharpen", "cannot be imported .* ModuleNotFoundError"),
-        ("sharpen", "a_plug_in:Blunt", "cannot be imported .* AttributeError"),
-        ("sharpen", "a_plug_in:not_even_a_class", "no dataclass derived from Operator"),
+        ("soften", "no_such_module:Soften", "cannot be imported .* ModuleNotFoundError"),
+        ("soften", "a_plug_in:Blunt", "cannot be imported .* AttributeError"),
+        ("soften", "a_plug_in:not_even_a_class", "no dataclass derived from Operator"),
         ("careless", "a_plug_in:Careless", "calls itself ''"),
-        ("blunt", "a_plug_in:Sharpen", "calls itself 'sharpen'"),
+        ("blunt", "a_plug_in:Soften", "calls itself 'soften'"),
     ],
 )
 def test_a_broken_plug_in_is_named_and_hurts_nobody_else(

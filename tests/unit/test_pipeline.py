@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators import catalog, pipeline
-from fogmqtt.operators.base import Operator
+from fogmqtt.operators.base import Operator, learned
 from fogmqtt.operators.canny import Canny
 from fogmqtt.operators.colour import Gray
 from fogmqtt.operators.filters import Gaussian
@@ -125,7 +125,7 @@ def test_what_follows_canny_needs_the_merged_edges() -> None:
 def test_operators_that_need_the_whole_image_run_on_the_gateway() -> None:
     text = "gray | resize factor=0.5 | canny | overlay | resize width=100"
     assert stages_of(text, Spec(10, 10, 3)) == [
-        " > gray",
+        "[gray]",
         "[resize factor=0.5]",
         " > canny",
         "[overlay | resize width=100]",
@@ -136,6 +136,53 @@ def test_an_operator_that_learns_from_the_whole_image_begins_a_stage() -> None:
     found = pipeline.stages((Gray(), Learns(), Gaussian()), PHOTO)
     assert [len(stage.operators) for stage in found] == [1, 2]
     assert [stage.align for stage in found] == [1, 64]
+
+
+def test_a_stage_that_only_narrows_is_not_worth_a_round_trip() -> None:
+    assert stages_of("gray | otsu") == ["[gray]", " > otsu"]
+    assert stages_of("gray | gaussian | otsu") == ["gray > gaussian", " > otsu"]
+    assert stages_of("gray") == [" > gray"]
+
+
+def test_float_pixels_align_their_tiles() -> None:
+    (stage,) = pipeline.stages(pipeline.parse("gaussian | median"), PHOTO)
+    assert stage.align == 1
+    (stage,) = pipeline.stages(pipeline.parse("tofloat | gaussian | to8bit"), PHOTO)
+    assert stage.align == 64
+
+
+@dataclass(frozen=True)
+class Knows(Operator):
+    """Learns a figure and where its tile lies."""
+
+    name: ClassVar[str] = "knows"
+    begins_stage: ClassVar[bool] = True
+
+    factor: float = 1.0
+    mean: float | None = learned()
+    place: tuple[int, int] | None = learned()
+
+    def prepare(self, image: Image, original: Image) -> Self:
+        return replace(self, mean=float(image.mean()))
+
+    def placed(self, top: int, left: int) -> Self:
+        return replace(self, place=(top, left))
+
+
+def test_what_an_operator_learned_travels_but_is_not_written() -> None:
+    chain = (Knows(factor=2.0), Gaussian())
+    (stage,) = pipeline.stages(chain, PHOTO)
+    image: Image = np.full((4, 4), 3, np.uint8)
+    operators = pipeline.prepared(stage, image, image)
+    assert pipeline.written(operators) == "knows factor=2 | gaussian"
+    sent = pipeline.calls(pipeline.placed(operators, Rect(5, 7, 2, 2)))
+    assert sent == [("knows", {"factor": 2.0, "mean": 3.0, "place": (5, 7)}), ("gaussian", {})]
+    assert list(catalog.parameters(Knows)) == ["factor"]
+
+
+def test_nobody_writes_what_is_learned() -> None:
+    with pytest.raises(PipelineError, match="column 6: otsu has no parameter 'value'"):
+        pipeline.parse("otsu value=3")
 
 
 def test_a_chain_that_cannot_work_is_refused_before_any_pixel_moves() -> None:
@@ -168,6 +215,6 @@ def test_a_device_refuses_a_core_outside_its_tile_and_an_empty_stage() -> None:
 
 
 def test_a_device_refuses_pixels_that_its_operators_cannot_take() -> None:
-    pixels: Image = np.zeros((4, 5), np.float32)
+    pixels: Image = np.zeros((4, 5), np.int16)
     with pytest.raises(OperatorError, match="gaussian takes uint8 or uint16"):
         pipeline.run_tile((Gaussian(),), pixels, Rect(0, 0, 4, 5), Seams())
