@@ -30,4 +30,11 @@ class Complaints:
             return
         self._said_at[reason] = now
         more = self._unsaid.pop(reason, 0)
-        log.warning("%s: %s%s", reason, text[:500], f" (and {more} more)" if more else "")
+        log.warning("%s: %s%s", reason, one_line(text), f" (and {more} more)" if more else "")
+
+
+def one_line(text: str) -> str:
+    """What a peer wrote, safe for a log and a terminal: short, no line breaks, no control codes."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:500]
+    )

@@ -10,9 +10,11 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fogmqtt.cli.common import stop_on_signals
 from fogmqtt.cli.connect import connector
+from fogmqtt.complaints import one_line
 from fogmqtt.config import GatewayConfig
 from fogmqtt.gateway.loop import now
 from fogmqtt.gateway.service import SETTLE_S, Gateway
@@ -57,7 +59,7 @@ def _devices(infos: dict[str, DeviceInfo], online: tuple[str, ...]) -> Table | s
         table.add_row(
             device,
             "online" if device in online else "offline",
-            info.host,
+            Text(one_line(info.host)),
             str(info.workers),
             str(len(info.operators)),
             str(info.done),

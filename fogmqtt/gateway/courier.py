@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import xxhash
 
+from fogmqtt.complaints import one_line
 from fogmqtt.config import Wire
 from fogmqtt.core import actions as act
 from fogmqtt.core.events import Event, ResultArrived, TileAccepted, TileFailed, TileReturned
@@ -141,7 +142,8 @@ class Courier:
                 self._feed(TileAccepted(*lease))
             case Returned():
                 self._feed(TileReturned(*lease))
-            case Failure(reason=reason, traceback=traceback):
+            case Failure(reason=said, traceback=traceback):
+                reason = one_line(said)
                 where = f"{device} at {message.job}/{message.tile}"
                 self._complain("failure", f"{where}: {reason}")
                 log.debug("%s", traceback)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import assert_never
 
-from fogmqtt.complaints import Complaints
+from fogmqtt.complaints import Complaints, one_line
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core import actions as act
 from fogmqtt.core.events import BrokerLost, Event, Tick
@@ -258,8 +258,9 @@ class Gateway:
             self._rivals.announced()
         uptime_s = now() - self._started_at
         if self._rivals.must_leave(info.boot, info.uptime_s, uptime_s):
+            host = one_line(info.host) or "unknown"
             raise DuplicateId(
-                f"another gateway (host {info.host or 'unknown'}) is already running under the "
+                f"another gateway (host {host}) is already running under the "
                 f"id {self.id!r}; give this one another gateway.id"
             )
         if self._rivals.is_rival(info.boot):

@@ -166,6 +166,7 @@ def test_the_job_is_exact_and_the_liar_is_quarantined(fog: Fog, lie: str) -> Non
     assert liar.tasks, "the liar was never asked"
     assert "liar" not in devices
     assert "liar is in quarantine" in said
+    assert "\x1b" not in said
     assert "eya is in quarantine" not in said
     assert "manar is in quarantine" not in said
 
