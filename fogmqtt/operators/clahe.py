@@ -57,6 +57,7 @@ class Clahe(Operator):
         expected = self.rows * self.columns * _VALUES
         fine = self.tables is None or len(self.tables) == expected
         self._need(fine, "tables", f"expected {expected} bytes")
+        self._need(self.place is None or min(self.place) >= 0, "place", "expected 0 or more")
         self._need(self.cell is None or min(self.cell) > 0, "cell", "expected at least 1 pixel")
 
     def output(self, spec: Spec) -> Spec:
@@ -127,7 +128,7 @@ def _spans(start: int, count: int, cell: int, cells: int) -> Iterator[_Span]:
     share = position - before.astype(np.float32)
     cuts = [0, *(np.flatnonzero(np.diff(before)) + 1).tolist(), count]
     for first, end in pairwise(cuts):
-        index = int(before[first])
+        index = min(int(before[first]), cells - 1)
         yield _Span(slice(first, end), max(index, 0), min(index + 1, cells - 1), share[first:end])
 
 

@@ -61,10 +61,12 @@ class Hsv(Operator):
     """
 
     name: ClassVar[str] = "hsv"
-    align: ClassVar[int] = FLOAT_ALIGN
 
     back: bool = False
     full: bool = False
+
+    def alignment(self, spec: Spec) -> int:
+        return FLOAT_ALIGN if self.back else super().alignment(spec)
 
     def output(self, spec: Spec) -> Spec:
         self._take(spec, dtypes=("uint8", "float32"), channels=(3,))

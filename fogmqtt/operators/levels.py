@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
 
+from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.base import Operator, learned, prepared
@@ -127,8 +129,12 @@ class Normalize(Operator):
         return spec
 
     def prepare(self, image: Image, original: Image) -> Self:
+        """Raises OperatorError for an image that holds NaN or infinity."""
         del original
-        return replace(self, smallest=float(image.min()), largest=float(image.max()))
+        smallest, largest = float(image.min()), float(image.max())
+        if not math.isfinite(largest - smallest):
+            raise OperatorError(f"{self}: the image holds values from {smallest} to {largest}")
+        return replace(self, smallest=smallest, largest=largest)
 
     def process(self, image: Image) -> Image:
         """Raises OperatorError unless `prepare` was called."""

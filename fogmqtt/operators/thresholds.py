@@ -74,7 +74,6 @@ class Adaptive(Operator):
     # Blocks over 127: the mean rounds by column, see filters.Blur.
 
     name: ClassVar[str] = "adaptive"
-    align: ClassVar[int] = FLOAT_ALIGN
 
     method: Method = "mean"
     block: int = 11
@@ -92,6 +91,9 @@ class Adaptive(Operator):
     @property
     def halo(self) -> int:
         return self.block // 2
+
+    def alignment(self, spec: Spec) -> int:
+        return FLOAT_ALIGN if self.method == "gaussian" else super().alignment(spec)
 
     def output(self, spec: Spec) -> Spec:
         self._take(spec, dtypes=("uint8",), channels=(1,))
