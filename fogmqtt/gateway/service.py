@@ -374,7 +374,6 @@ class Gateway:
         else:
             text = f"no device for {waited_s:.0f} s: {reason}; this gateway does the rest itself"
             self._local.join()
-        log.warning("%s: %s", job.request.name, text)
         job.request.client.notice(job.id, text)
 
     def _count(self, report: Report, key: str) -> None:

@@ -136,3 +136,24 @@ def test_a_serving_gateway_outlives_its_broker(fog: Fog, tmp_path: Path) -> None
         reply = client.message("fog/v1/replies/me/image", within=60.0)
     got = cv2.imdecode(np.frombuffer(reply.payload, np.uint8), cv2.IMREAD_UNCHANGED)
     assert same(got, cv2.Canny(gray_of(path), 50, 150))
+
+
+def test_a_device_that_comes_and_dies_again_leaves_the_rest_to_the_gateway(fog: Fog) -> None:
+    """The gateway's own cores step back for it, and must be able to step in a second time."""
+    path = fog.save("in.png", photo(*SIZE))
+    # Halos add up, so small tiles of a long chain are slow enough for all of this to happen.
+    operators = f"gray | {' | '.join(['median ksize=41'] * 4)} | canny"
+    run = fog.start_run(
+        *(path, "-o", fog.folder / "out.png", "--tiles", "size 30x30", "--verify"),
+        *("--pipeline", operators),
+        GATEWAY__LOCAL="auto",
+        GATEWAY__LOCAL_AFTER="0.3",
+    )
+    run.says("this gateway does the rest itself")
+    with fog.probe(RESULTS) as watcher:
+        (device,) = fog.fleet("eya", speed=SPEED)
+        _results(watcher, 3)
+    device.kill()
+    assert run.ended() == 0, run.said
+    assert run.said.count("this gateway does the rest itself") == 2
+    assert "0 of 720000 pixels differ" in run.said
