@@ -13,6 +13,9 @@ from fogmqtt.wire.topics import LOCAL, OFFLINE, ONLINE
 
 log = logging.getLogger(__name__)
 
+#: More than this, and one that is away is forgotten: ids come from the network.
+KNOWN_DEVICES = 4096
+
 
 class Fleet:
     """The devices as their topics tell."""
@@ -59,12 +62,21 @@ class Fleet:
         return tuple(sorted(self._presence.present()))
 
     def _introduced(self, device: str, payload: bytes, retained: bool, now: float) -> None:
+        if not payload:
+            return  # somebody cleared the topic; the next check-in fills it
         info = self._decoder.decode(payload)
-        self.infos[device] = info
+        self._remember(device, info)
         introduction = Introduction(
             info.boot, info.workers, frozenset(info.operators), info.draining
         )
         self._tell(self._presence.info(device, introduction, retained, now))
+
+    def _remember(self, device: str, info: DeviceInfo) -> None:
+        self.infos[device] = info
+        if len(self.infos) > KNOWN_DEVICES:
+            present = self._presence.present()
+            strangers = (one for one in self.infos if one not in present)
+            self.infos.pop(next(strangers, device))
 
     def _tell(self, events: list[Event]) -> None:
         for event in events:

@@ -1,66 +1,107 @@
-"""A stage on its way to a device and back, with what its operators learned."""
+"""A stage of a job: planned within the message limit, cut, checked and merged."""
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
-from fogmqtt.agent.compute import compute
-from fogmqtt.core.geometry import Auto, Size, TilePlan
-from fogmqtt.errors import PlanError
-from fogmqtt.gateway import stages
+from fogmqtt.core.geometry import Auto, Grid, Seams, TilePlan
+from fogmqtt.errors import PlanError, WireError
+from fogmqtt.gateway import stages as work
 from fogmqtt.gateway.stages import Limits, StageRun
 from fogmqtt.images import codec
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators import pipeline
-from fogmqtt.wire.messages import Decoder, Encoding, TileTask, encode
+from fogmqtt.operators.pipeline import parse, stages, whole
+from fogmqtt.wire.messages import Result, check_digest, encode, signed
 
-PHOTO: Image = np.random.default_rng(1).integers(0, 256, (300, 400), dtype=np.uint8)
-DECODER = Decoder(TileTask)
-
-
-def begun(text: str, limit: int, encoding: Encoding, plan: TilePlan) -> StageRun:
-    (stage,) = pipeline.stages(pipeline.parse(text), Spec.of(PHOTO))
-    limits = Limits(limit, encoding)
-    return stages.begin("j1.0", stage, PHOTO, PHOTO, plan=plan, limits=limits, workers=2)
+IMAGE = np.random.default_rng(5).integers(0, 256, (200, 300, 3), np.uint8)
 
 
-def messages(run: StageRun, encoding: Encoding) -> list[bytes]:
-    return [
-        encode(
-            stages.task(run, tile, attempt=1, gateway="g", lease_s=9, wire_codec="raw"), encoding
+def begun(
+    pipeline: str, plan: TilePlan, limit: int = 900_000, image: Image = IMAGE, workers: int = 3
+) -> StageRun:
+    (stage,) = stages(parse(pipeline), Spec.of(image))
+    limits = Limits(limit, "binary")
+    return work.begin("j.0", stage, image, image, plan=plan, limits=limits, workers=workers)
+
+
+def answer(run: StageRun, index: int) -> Result:
+    """What a device would send."""
+    pixels = work.do_tile(run, run.tiles[index])
+    spec = Spec.of(pixels)
+    coding = run.operators[-1].result_codec
+    return signed(
+        Result(
+            job=run.key,
+            tile=index,
+            attempt=1,
+            shape=(spec.height, spec.width, spec.channels),
+            dtype="uint8",
+            codec=coding,
+            pixels=memoryview(codec.encode(pixels, coding)),
         )
-        for tile in run.tiles
-    ]
+    )
 
 
-@pytest.mark.parametrize("encoding", ["binary", "base64"])
-@pytest.mark.parametrize("text", ["clahe", "equalize", "clahe | gaussian | dilate", "otsu"])
-def test_devices_and_the_gateways_own_cores_do_what_one_machine_does(
-    text: str, encoding: Encoding
-) -> None:
-    run = begun(text, 200_000, encoding, Size(97, 113))
-    expected = pipeline.whole(run.stage.operators, PHOTO, PHOTO)
-    for tile, message in zip(run.tiles, messages(run, encoding), strict=True):
-        shape = (tile.core.height, tile.core.width, 1)
-        answer = compute(DECODER.decode(message))
-        pixels = codec.decode(answer.data, "raw", shape, answer.dtype)
-        assert np.array_equal(pixels, expected[tile.core.slices])
-        assert np.array_equal(stages.do_tile(run, tile), expected[tile.core.slices])
+def test_cut_done_and_merged_it_is_the_whole() -> None:
+    run = begun("gray | median ksize=5 | canny", Grid(3, 4))
+    for tile in run.tiles:
+        run.merger.paste(tile, work.result_pixels(run, tile, answer(run, tile.index)))
+    expected = whole(parse("gray | median ksize=5 | canny"), IMAGE, IMAGE)
+    assert np.array_equal(run.merger.finish(), expected)
 
 
-@pytest.mark.parametrize("encoding", ["binary", "base64"])
-def test_tables_that_were_learned_take_their_room_in_a_message(encoding: Encoding) -> None:
-    limit = 60_000
-    sent = messages(begun("clahe", limit, encoding, Auto()), encoding)
-    assert limit / 2 < max(map(len, sent)) <= limit
+def test_a_colour_image_for_a_gray_stage_travels_as_one_channel() -> None:
+    run = begun("gray | canny", Grid(1, 1))
+    assert work.cut_tile(run, run.tiles[0]).shape == (200, 300)
+    assert run.names == {"canny"}
 
 
-def test_a_message_that_tables_alone_would_fill_is_refused() -> None:
-    with pytest.raises(PlanError):
-        begun("clahe columns=16 rows=16", 70_000, "binary", Auto())
+@pytest.mark.parametrize("limit", [4096, 20_000, 900_000])
+def test_no_message_of_an_automatic_plan_is_over_the_limit(limit: int) -> None:
+    run = begun("gray | canny", Auto(), limit)
+    for tile in run.tiles:
+        task = work.task(run, tile, attempt=1, gateway="mariem", lease_s=30.0, wire_codec="raw")
+        check_digest(task)
+        assert len(encode(task)) <= limit
 
 
-def test_operators_without_tables_leave_all_room_to_pixels() -> None:
-    with_canny = begun("canny", 60_000, "binary", Auto())
-    assert with_canny.tiles == begun("otsu | canny", 60_000, "binary", Auto()).tiles
+def test_base64_has_room_for_three_quarters() -> None:
+    assert Limits(900_000, "base64").pixel_bytes == 675_000
+
+
+def test_a_plan_that_is_too_coarse_for_a_message_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"wire\.max_message_bytes"):
+        begun("gray | canny", Grid(1, 1), 20_000)
+
+
+def test_seams_travel_as_letters() -> None:
+    assert work.letters(Seams()) == ""
+    assert work.letters(Seams(top=True, right=True)) == "tr"
+    assert work.letters(Seams(top=True, left=True, bottom=True, right=True)) == "tlbr"
+
+
+def test_wrong_results_are_refused_whatever_is_wrong() -> None:
+    run = begun("gray | canny", Grid(2, 2))
+    good = answer(run, 0)
+    tile = run.tiles[0]
+    work.result_pixels(run, tile, good)
+    wrong = (
+        msgspec.structs.replace(good, digest="0"),
+        msgspec.structs.replace(good, pixels=memoryview(b"x")),
+        signed(msgspec.structs.replace(good, shape=(1, 1, 1))),
+        signed(msgspec.structs.replace(good, dtype="uint16")),
+        signed(msgspec.structs.replace(good, codec="raw")),
+        signed(msgspec.structs.replace(good, pixels=memoryview(b"x" * 40))),
+    )
+    for result in wrong:
+        with pytest.raises(WireError):
+            work.result_pixels(run, tile, result)
+
+
+def test_a_tile_of_another_shape_is_not_this_one() -> None:
+    run = begun("gray | canny", Grid(3, 7))
+    wide = next(tile for tile in run.tiles if tile.core.width != run.tiles[0].core.width)
+    with pytest.raises(WireError, match="expected"):
+        work.result_pixels(run, wide, answer(run, 0))
