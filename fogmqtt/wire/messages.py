@@ -192,6 +192,8 @@ class _Envelope(msgspec.Struct):
 
 _pack = msgspec.msgpack.Encoder()
 _write = msgspec.json.Encoder()
+#: One spelling of a stage, whichever encoding it travelled in.
+_sorted = msgspec.json.Encoder(order="sorted")
 
 
 def encode(message: Message, encoding: Encoding = "binary") -> bytes:
@@ -246,21 +248,12 @@ def digest(message: TileTask | Result, pixels: memoryview | bytes) -> str:
 
     TCP's checksum misses what a bad cable, bad memory or a middlebox changes.
     """
-    task = message if isinstance(message, TileTask) else None
-    head = "/".join(
-        str(part)
-        for part in (
-            message.job,
-            message.tile,
-            message.attempt,
-            *message.shape,
-            message.dtype,
-            message.codec,
-            *(task.core if task else ()),
-            *((task.seams,) if task else ()),
-        )
-    )
-    state = xxhash.xxh3_64(head.encode())
+    shape = (*message.shape, message.dtype, message.codec)
+    head = [message.job, message.tile, message.attempt, *shape]
+    if isinstance(message, TileTask):
+        stage = _sorted.encode(message.stage).decode()
+        head += [*message.core, message.seams, message.result_codec, stage]
+    state = xxhash.xxh3_64("/".join(map(str, head)).encode())
     state.update(pixels)
     return state.hexdigest()
 

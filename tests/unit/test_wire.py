@@ -177,6 +177,8 @@ def test_an_unsigned_message_is_not_believed():
         {"codec": "png"},
         {"core": (0, 0, 2, 2)},
         {"seams": "r"},
+        {"result_codec": "png"},
+        {"stage": [Call("canny", {"low": 50.0, "high": 151.0})]},
         {"pixels": memoryview(b"abcdeg")},
         {"pixels": memoryview(b"abcdef\0")},
     ],
