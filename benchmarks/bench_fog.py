@@ -72,7 +72,7 @@ def open_gateway(url: str) -> Gateway:
     gateway = Gateway(config, "bench", connector(broker, "bench"))
     gateway.transport.start()
     gateway.chores.append(lambda moment: moment + 0.05)
-    gateway.run(lambda: len(gateway.fleet.present()) == len(DEVICES))
+    gateway.run(lambda: len(gateway.roster.present()) == len(DEVICES))
     gateway.chores.pop()
     return gateway
 

@@ -82,7 +82,7 @@ def _job(
     deadline = now() + START_S
 
     def all_here() -> bool:
-        return len(gateway.fleet.present()) == len(DEVICES)
+        return len(gateway.roster.present()) == len(DEVICES)
 
     def watch(moment: float) -> float | None:
         for process in processes:

@@ -34,8 +34,8 @@ def show_devices(config: GatewayConfig, console: Console, *, as_json: bool) -> i
             until = now() + SETTLE_S
             gateway.chores.append(lambda _: until)
             gateway.run(lambda: now() >= until)
-        online = gateway.fleet.present()
-        infos = dict(sorted(gateway.fleet.infos.items()))
+        online = gateway.roster.present()
+        infos = dict(sorted(gateway.roster.infos.items()))
     finally:
         gateway.close()
     if as_json:

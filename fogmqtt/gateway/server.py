@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
-from fogmqtt.errors import ConfigError, FogError, NotConnected, PipelineError, UsageError
+from fogmqtt.errors import ConfigError, FogError, NotConnected, PipelineError, TooLarge, UsageError
 from fogmqtt.gateway.broadcast import EVERY_S, status
 from fogmqtt.gateway.inbox import DONE, FAILED, LOOK_S, Inbox, free_path
 from fogmqtt.gateway.jobs import JobRequest, Outcome, Report, new_job_id
@@ -34,6 +34,16 @@ INBOX_REPLY = "inbox"
 LONGEST_REPLY = 256
 
 
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """A message to whoever asked; `ends` is the job that is over when it is sent."""
+
+    topic: str
+    payload: bytes
+    ends: Entry | None = None
+    error: str | None = None
+
+
 class Server:
     """Serves the submit topic and the inbox folder with one gateway."""
 
@@ -50,8 +60,8 @@ class Server:
         self._open: dict[str, Entry] = {}
         #: Two pool threads must not find the same name free.
         self._naming = threading.Lock()
-        #: Finished replies that found no link: topic and payload.
-        self.unsent: deque[tuple[str, bytes]] = deque()
+        #: Replies in their order; those that find no link wait here for one.
+        self.unsent: deque[_Reply] = deque()
         self.gateway.chores += [self._look, self._send_again]
 
     def start(self) -> None:
@@ -179,17 +189,29 @@ class Server:
         try:
             self.gateway.transport.publish(topic, data, qos=self.config.wire.qos)
         except NotConnected:
-            self.unsent.append((topic, data))
+            self.unsent.append(_Reply(topic, data))
 
     def reply_status(self, entry: Entry, status: JobStatus) -> None:
-        if not 0 < len(entry.reply) <= LONGEST_REPLY:
+        """Tell whoever asked how it goes; lost without a link."""
+        if not _answerable(entry):
             return
-        topic, payload = self.gateway.topics.reply(entry.reply, "status"), encode(status, "base64")
         try:
-            self.gateway.transport.publish(topic, payload, qos=self.config.wire.qos)
+            self.gateway.transport.publish(
+                *self._status_reply(entry, status), qos=self.config.wire.qos
+            )
         except NotConnected:
-            if status.state in ("done", "failed"):
-                self.unsent.append((topic, payload))
+            return  # the end is told in any case
+
+    def finish(self, entry: Entry, status: JobStatus) -> None:
+        """Tell whoever asked how it ended; only then is the job forgotten."""
+        if not _answerable(entry):
+            self.settle(entry, status.error)
+            return
+        self.unsent.append(_Reply(*self._status_reply(entry, status), entry, status.error))
+        self._send_again(now())
+
+    def _status_reply(self, entry: Entry, status: JobStatus) -> tuple[str, bytes]:
+        return self.gateway.topics.reply(entry.reply, "status"), encode(status, "base64")
 
     def settle(self, entry: Entry, error: str | None) -> None:
         """Give the original back to its inbox, with the reason where it failed; forget the job."""
@@ -205,13 +227,21 @@ class Server:
 
     def _send_again(self, _moment: float) -> float | None:
         while self.unsent and self.gateway.connected:
-            topic, payload = self.unsent[0]
+            reply = self.unsent[0]
             try:
-                self.gateway.transport.publish(topic, payload, qos=self.config.wire.qos)
+                self.gateway.transport.publish(reply.topic, reply.payload, qos=self.config.wire.qos)
             except NotConnected:
                 break
+            except TooLarge as problem:
+                self.gateway.complain("reply", str(problem))
             self.unsent.popleft()
+            if reply.ends is not None:
+                self.settle(reply.ends, reply.error)
         return None
+
+
+def _answerable(entry: Entry) -> bool:
+    return 0 < len(entry.reply) <= LONGEST_REPLY
 
 
 @dataclass(slots=True)
@@ -254,9 +284,8 @@ class _Delivery:
             log.info("%s: done in %.2f s", self.entry.name, outcome.report.seconds)
         else:
             log.warning("%s: failed: %s", self.entry.name, outcome.error)
-        self.server.settle(self.entry, outcome.error)
         said = status(outcome.report, "failed" if outcome.error else "done", outcome.error)
-        self.server.reply_status(self.entry, replace(said, file=self.file))
+        self.server.finish(self.entry, replace(said, file=self.file))
 
 
 def _check_outbox(config: GatewayConfig) -> None:

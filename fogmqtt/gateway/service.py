@@ -22,10 +22,10 @@ from fogmqtt.errors import DuplicateId, NoBroker, NotConnected, WireError
 from fogmqtt.gateway.broadcast import Broadcast
 from fogmqtt.gateway.conductor import Conductor
 from fogmqtt.gateway.courier import Courier
-from fogmqtt.gateway.fleet import Fleet
 from fogmqtt.gateway.jobs import JobRequest, Report
 from fogmqtt.gateway.local import LocalCores
 from fogmqtt.gateway.loop import Loop, Stop, now
+from fogmqtt.gateway.roster import Roster
 from fogmqtt.gateway.stages import Limits
 from fogmqtt.gateway.voice import Voice
 from fogmqtt.transport.base import (
@@ -84,13 +84,13 @@ class Gateway:
             expires=config.broker.protocol == 5,
         )
         self.scheduler = Scheduler(replace(config.scheduler, starve_s=config.gateway.local_after))
-        self.fleet = Fleet(self.feed)
+        self.roster = Roster(self.feed)
         self.conductor = Conductor(
             config,
             self.loop,
             self.feed,
             limits=self._limits,
-            workers=lambda: self.fleet.workers() or WORKERS_UNKNOWN,
+            workers=lambda: self.roster.workers() or WORKERS_UNKNOWN,
             settles_at=self._settles_at,
         )
         self._courier = Courier(
@@ -210,10 +210,10 @@ class Gateway:
     def _dispatch(self, levels: tuple[str, ...], payload: bytes, retained: bool) -> None:
         match levels:
             case ("devices", device, ("status" | "info") as leaf) if is_id(device):
-                self.fleet.received(device, leaf, payload, retained, now())
+                self.roster.received(device, leaf, payload, retained, now())
                 self._yield_to_devices()
             case ("gateways", _, "results", device) if is_id(device) and not retained:
-                self.fleet.heard(device, now())
+                self.roster.heard(device, now())
                 self._courier.received(device, payload)
             case ("gateways", self.id, "info"):
                 self._rival(payload)
@@ -238,7 +238,7 @@ class Gateway:
     def _disconnected(self, reason: str) -> None:
         log.warning("lost the broker at %s: %s; trying again", self.config.broker.url, reason)
         self._connected_at = None
-        self.fleet.broker_lost()
+        self.roster.broker_lost()
         self.feed(BrokerLost())
         if self._local.working:
             self._local.join()
@@ -279,7 +279,7 @@ class Gateway:
         self._local.tick()
         wakeups = [
             self.scheduler.next_wakeup(),
-            self.fleet.tick(moment),
+            self.roster.tick(moment),
             self.conductor.tick(),
             self.voice.tick(self.transport, moment),
         ]
@@ -300,7 +300,7 @@ class Gateway:
     def _time_out(self, moment: float, timeout_s: float) -> float | None:
         if moment - self._started_at < timeout_s:
             return self._started_at + timeout_s
-        online = ", ".join(self.fleet.present()) or "none"
+        online = ", ".join(self.roster.present()) or "none"
         for job in self.conductor.jobs():
             report = job.report
             self.conductor.fail(
@@ -388,6 +388,6 @@ class Gateway:
             self._local.leave()
 
     def _devices_suffice(self) -> bool:
-        ready = [self.fleet.operators(device) for device in self.scheduler.ready_devices()]
+        ready = [self.roster.operators(device) for device in self.scheduler.ready_devices()]
         needs = self.conductor.needs() or [frozenset()]
         return all(any(needed <= able for able in ready if able) for needed in needs)

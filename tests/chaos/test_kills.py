@@ -157,3 +157,24 @@ def test_a_device_that_comes_and_dies_again_leaves_the_rest_to_the_gateway(fog: 
     assert run.ended() == 0, run.said
     assert run.said.count("this gateway does the rest itself") == 2
     assert "0 of 720000 pixels differ" in run.said
+
+
+def test_a_reply_that_found_no_broker_survives_the_gateway_too(fog: Fog) -> None:
+    path = fog.save("in.png", photo(900, 1400))
+    config = fog.folder / "slow.yaml"
+    config.write_text("pipelines: {slow: gray | denoise}\n")
+    fog.settings["GATEWAY__LOCAL"] = "always"
+    gateway = fog.serve_with(config)
+    gateway.says("mariem is online")
+    with fog.probe() as client:
+        client.publish("fog/v1/submit/slow/me", path.read_bytes(), qos=1)
+        gateway.says("accepted as")
+    fog.broker.kill()
+    gateway.says("done in")
+    gateway.kill()
+    fog.broker.start()
+    with fog.probe("fog/v1/replies/me/image") as client:
+        fog.serve_with(config)
+        reply = client.message("fog/v1/replies/me/image", within=60.0)
+    got = cv2.imdecode(np.frombuffer(reply.payload, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert same(got, cv2.fastNlMeansDenoising(gray_of(path)))

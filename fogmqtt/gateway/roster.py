@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 KNOWN_DEVICES = 4096
 
 
-class Fleet:
+class Roster:
     """The devices as their topics tell."""
 
     def __init__(self, feed: Callable[[Event], None]) -> None:

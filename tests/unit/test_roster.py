@@ -1,0 +1,119 @@
+"""Devices' topics become events; strange ones are refused and change nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from fogmqtt.core.events import DeviceDraining, DeviceJoined, DeviceLost, Event
+from fogmqtt.core.presence import SILENCE_S
+from fogmqtt.errors import WireError
+from fogmqtt.gateway.roster import Roster
+from fogmqtt.wire.messages import DeviceInfo, encode
+
+
+def info(**fields: object) -> bytes:
+    known = {"boot": "b1", "sequence": 1, "uptime_s": 1.0, "workers": 2, "operators": ["gray"]}
+    return encode(DeviceInfo(**{**known, **fields}))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def fed() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def roster(fed: list[Event]) -> Roster:
+    return Roster(fed.append)
+
+
+def join(roster: Roster, device: str = "eya", **fields: object) -> None:
+    roster.received(device, "info", info(**fields), False, 0.0)
+    roster.received(device, "status", b"online", False, 0.0)
+
+
+def test_a_device_that_introduced_itself_joins_once(roster: Roster, fed: list[Event]) -> None:
+    join(roster)
+    join(roster)
+    assert fed == [DeviceJoined("eya", "b1", 2, frozenset({"gray"}))]
+    assert roster.present() == ("eya",)
+    assert roster.workers() == 2
+    assert roster.operators("eya") == {"gray"}
+
+
+def test_an_unknown_device_can_do_nothing(roster: Roster) -> None:
+    assert roster.operators("nobody") == frozenset()
+
+
+def test_a_retained_info_alone_is_no_device(roster: Roster, fed: list[Event]) -> None:
+    roster.received("eya", "info", info(), True, 0.0)
+    assert fed == []
+    assert "eya" in roster.infos
+
+
+def test_offline_loses_it(roster: Roster, fed: list[Event]) -> None:
+    join(roster)
+    roster.received("eya", "status", b"offline", False, 1.0)
+    assert isinstance(fed[-1], DeviceLost)
+    assert roster.present() == ()
+
+
+def test_a_draining_device_is_told_as_such(roster: Roster, fed: list[Event]) -> None:
+    join(roster)
+    roster.received("eya", "info", info(draining=True), False, 1.0)
+    assert fed[-1] == DeviceDraining("eya")
+
+
+def test_silence_loses_it_and_a_word_saves_it(roster: Roster, fed: list[Event]) -> None:
+    join(roster)
+    roster.heard("eya", 10.0)
+    assert roster.tick(SILENCE_S) == 10.0 + SILENCE_S
+    assert roster.present() == ("eya",)
+    assert roster.tick(10.0 + SILENCE_S) is None
+    assert isinstance(fed[-1], DeviceLost)
+
+
+def test_when_the_broker_is_lost_nobody_is_known_and_nobody_blamed(
+    roster: Roster, fed: list[Event]
+) -> None:
+    join(roster)
+    fed.clear()
+    roster.broker_lost()
+    assert fed == []
+    assert roster.present() == ()
+
+
+def test_a_cleared_topic_says_nothing(roster: Roster, fed: list[Event]) -> None:
+    join(roster)
+    fed.clear()
+    roster.received("eya", "status", b"", False, 1.0)
+    roster.received("eya", "info", b"", False, 1.0)
+    assert fed == []
+    assert roster.present() == ("eya",)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "payload"),
+    [("status", b"perhaps"), ("status", b"\xff" * 9999), ("info", b"{}"), ("info", b"\x00")],
+)
+def test_strange_words_are_refused(
+    roster: Roster, fed: list[Event], leaf: str, payload: bytes
+) -> None:
+    with pytest.raises(WireError):
+        roster.received("eya", leaf, payload, False, 0.0)
+    assert fed == []
+
+
+def test_no_device_takes_the_name_of_the_gateways_own_cores(
+    roster: Roster, fed: list[Event]
+) -> None:
+    with pytest.raises(WireError, match="'local'"):
+        join(roster, "local")
+    assert fed == []
+
+
+def test_made_up_devices_do_not_fill_the_memory(roster: Roster) -> None:
+    join(roster)
+    for number in range(5000):
+        roster.received(f"ghost{number}", "info", info(), True, 0.0)
+    assert len(roster.infos) <= 4096
+    assert "eya" in roster.infos
