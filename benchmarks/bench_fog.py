@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 from bare import HEAD, Bare, Load
 
-from fogmqtt.cli.allocator import keep_memory
 from fogmqtt.cli.connect import connector
 from fogmqtt.cli.demo import PHOTO, _device, _free_port
+from fogmqtt.cli.tuning import tune
 from fogmqtt.config import Broker, GatewayConfig
 from fogmqtt.gateway.jobs import JobRequest, Outcome, Report
 from fogmqtt.gateway.service import Gateway
@@ -107,7 +107,7 @@ def peak_memory(url: str, pipeline: str) -> float:
 
 
 def memory_child(url: str, pipeline: str) -> None:
-    keep_memory()
+    tune()
     gateway = open_gateway(url)
     image = np.random.default_rng(1).integers(0, 255, (HEIGHT, WIDTH), np.uint8)
     job(gateway, image, pipeline)
@@ -125,7 +125,7 @@ def main() -> None:
     if options.memory_child:
         memory_child(*options.memory_child)
         return
-    keep_memory()
+    tune()
     image = photo()
     with ExitStack() as stack:
         broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{_free_port()}")

@@ -33,6 +33,7 @@ class _Answer:
     address: Address
     payload: bytes
     is_result: bool
+    qos: int
 
 
 class Answers:
@@ -51,9 +52,13 @@ class Answers:
         return len(self._kept)
 
     def accept(self, to: Address) -> None:
-        """Not kept: without a link the gateway takes its tiles back anyway."""
+        """Not kept: without a link the gateway takes its tiles back anyway.
+
+        At QoS 0, whatever the rest has: if one is lost, the result or the gateway's own patience
+        stands in for it, and its PUBACKs would cost more than it does.
+        """
         message = Accepted(job=to.job, tile=to.tile, attempt=to.attempt)
-        self._say(to, message, keep=False)
+        self._say(to, message, keep=False, qos=0)
 
     def hand_back(self, to: Address, reason: str) -> None:
         message = Returned(job=to.job, tile=to.tile, attempt=to.attempt, reason=reason)
@@ -109,9 +114,12 @@ class Answers:
         )
         self._say(to, signed(result))
 
-    def _say(self, to: Address, message: FromDevice, *, keep: bool = True) -> None:
+    def _say(
+        self, to: Address, message: FromDevice, *, keep: bool = True, qos: int | None = None
+    ) -> None:
         payload = encode(message, to.encoding)
-        self._publish(_Answer(to, payload, isinstance(message, Result)), keep=keep)
+        qos = self._qos if qos is None else qos
+        self._publish(_Answer(to, payload, isinstance(message, Result), qos), keep=keep)
 
     def _publish(self, answer: _Answer, *, keep: bool) -> None:
         address = answer.address
@@ -119,7 +127,7 @@ class Answers:
             self._transport.publish(
                 self._topics.results(address.gateway, self._device),
                 answer.payload,
-                qos=self._qos,
+                qos=answer.qos,
                 content_type=CONTENT_TYPES[address.encoding],
             )
         except NotConnected:

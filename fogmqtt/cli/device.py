@@ -12,8 +12,8 @@ from pathlib import Path
 from fogmqtt import __version__
 from fogmqtt.agent.machine import cores
 from fogmqtt.agent.service import Agent, Settings
-from fogmqtt.cli.allocator import keep_memory
 from fogmqtt.cli.common import guarded, link, set_up_logging, stop_on_signals
+from fogmqtt.cli.tuning import tune
 from fogmqtt.config import DeviceConfig, load_device
 from fogmqtt.errors import ConfigError
 from fogmqtt.transport.base import Deliver, Transport, Will
@@ -28,7 +28,7 @@ every key of the configuration can be set as FOGMQTT_BROKER__URL and so on"""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    keep_memory()
+    tune()
     set_up_logging(options.verbose)
     return guarded(lambda: _run(options))
 

@@ -12,12 +12,12 @@ from typing import TypeAlias
 from rich.console import Console
 
 from fogmqtt import __version__
-from fogmqtt.cli.allocator import keep_memory
 from fogmqtt.cli.common import guarded, set_up_logging, stop_on_signals
 from fogmqtt.cli.connect import broker_at_hand, connector
 from fogmqtt.cli.demo import demo
 from fogmqtt.cli.run import RunOptions, run
 from fogmqtt.cli.show import show_devices, show_operators
+from fogmqtt.cli.tuning import tune
 from fogmqtt.config import GatewayConfig, load_gateway
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.gateway.jobs import differ_line
@@ -36,7 +36,7 @@ every key of the configuration can be set as FOGMQTT_BROKER__URL and so on"""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    keep_memory()
+    tune()
     set_up_logging(options.verbose, quiet=options.function is not _serve)
     return guarded(lambda: _command(options)(load_gateway(options.config, os.environ), options))
 
