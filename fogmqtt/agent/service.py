@@ -184,7 +184,7 @@ class Agent:
             return
         self._nag_at = now + NAG_S
         hint = ""
-        if not self._was_online:
+        if not self._was_online and not final and "nothing listens" in reason:
             hint = "; start one with `mosquitto -c broker/mosquitto.conf` or fog-gateway"
         log.warning("no broker at %s (%s): trying again%s", self._settings.url, reason, hint)
 

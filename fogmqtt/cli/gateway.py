@@ -76,9 +76,7 @@ def _add(commands: Subparsers, name: str, function: Command, text: str) -> argpa
 def _add_run(commands: Subparsers) -> None:
     parser = _add(commands, "run", _run, "do one-off jobs with the devices that are online")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    parser.add_argument(
-        "-o", "--out", type=Path, required=True, help="a file, or a folder for several"
-    )
+    parser.add_argument("-o", "--out", required=True, help="a file, or a folder for several")
     parser.add_argument("--pipeline", help="'gray | canny low=50 high=150', or a configured name")
     parser.add_argument(
         "--tiles", help="auto, 'size 512x512' (w x h) or 'grid 3x1' (columns x rows)"
@@ -125,7 +123,8 @@ def _serve(config: GatewayConfig, options: argparse.Namespace) -> int:
 def _run(config: GatewayConfig, options: argparse.Namespace) -> int:
     asked = RunOptions(
         images=tuple(options.images),
-        out=options.out,
+        out=Path(options.out),
+        out_is_folder=options.out.endswith("/"),
         pipeline=_pipeline(config, options.pipeline),
         tiles=parse_tile_plan(options.tiles or config.tiles),
         post=config.post if options.post is None else options.post,

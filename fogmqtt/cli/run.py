@@ -33,6 +33,8 @@ class RunOptions:
     verify: bool = False
     timeout_s: float | None = None
     report: Path | None = None
+    #: It was written with a slash at its end.
+    out_is_folder: bool = False
 
 
 @dataclass(slots=True)
@@ -129,20 +131,44 @@ def run_id(gateway: str) -> str:
 
 
 def output_paths(options: RunOptions) -> list[Path]:
-    """Where each result goes. Raises UsageError where that cannot be."""
+    """Where each result goes, each to a name of its own. Raises UsageError where that cannot be."""
+    if options.report and not options.report.absolute().parent.is_dir():
+        raise UsageError(f"--report {options.report}: there is no such folder; make it first")
+    paths = _in_folder(options) if _is_folder(options) else [_single(options.out)]
+    images = {path.resolve() for path in options.images}
+    for path in paths:
+        if path.resolve() in images:
+            raise UsageError(f"-o {options.out}: {path} is one of the images; results go elsewhere")
+    return paths
+
+
+def _is_folder(options: RunOptions) -> bool:
+    return len(options.images) > 1 or options.out.is_dir() or options.out_is_folder
+
+
+def _in_folder(options: RunOptions) -> list[Path]:
     out = options.out
-    if len(options.images) > 1 or out.is_dir() or str(out).endswith("/"):
-        if out.exists() and not out.is_dir():
-            raise UsageError(f"-o {out}: several images need a folder, and this is a file")
-        out.mkdir(parents=True, exist_ok=True)
-        return [out / f"{path.stem}.png" for path in options.images]
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"-o {out}: several images need a folder, and this is a file")
+    out.mkdir(parents=True, exist_ok=True)
+    names: list[str] = []
+    for image in options.images:
+        name, number = image.stem, 1
+        while name in names:
+            number += 1
+            name = f"{image.stem}-{number}"
+        names.append(name)
+    return [out / f"{name}.png" for name in names]
+
+
+def _single(out: Path) -> Path:
     try:
         files.check_suffix(out)
     except ImageError as problem:
         raise UsageError(f"-o {out}: {problem}") from None
     if not out.absolute().parent.is_dir():
         raise UsageError(f"-o {out}: there is no folder {out.parent}; make it first")
-    return [out]
+    return out
 
 
 def write_report(path: Path, outcomes: list[Outcome]) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fogmqtt.errors import ConfigError
+
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks.
@@ -42,13 +44,22 @@ class _Seen:
 
 
 class Inbox:
-    """Watches a folder, and the subfolders named after pipelines."""
+    """Watches a folder, and the subfolders named after pipelines.
+
+    Raises ConfigError where the folder cannot be made.
+    """
 
     def __init__(self, folder: Path, pipelines: tuple[str, ...]) -> None:
         self.folder = folder
         self._pipelines = pipelines
         self._seen: dict[Path, _Seen] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise ConfigError(
+                f"gateway.inbox: cannot use {folder}: {problem.strerror}; name a folder, "
+                'or set it to "" for none'
+            ) from None
 
     def look(self, now: float) -> list[Found]:
         """The files that are ready to be taken."""

@@ -52,6 +52,8 @@ def _data(request: JobRequest, limits: Limits) -> bytes:
         return request.data
     if request.path is None:
         raise ImageError(f"{request.name}: a request without an image")
+    if request.path.exists() and not request.path.is_file():
+        raise ImageError(f"{request.path}: not a file; name an image")
     try:
         _check_size(request.path.stat().st_size, request.name, limits)
         return request.path.read_bytes()

@@ -132,7 +132,7 @@ class Server:
         for found in self._inbox.look(moment)[: max(0, room)]:
             entry = Entry(
                 job=new_job_id(),
-                name=found.path.name,
+                name=_readable(found.path.name),
                 pipeline=found.folder or self.config.pipeline,
                 reply=INBOX_REPLY if self.config.gateway.deliver in ("reply", "both") else "",
                 inbox=str(found.path.parent),
@@ -288,8 +288,22 @@ class _Delivery:
         self.server.finish(self.entry, replace(said, file=self.file))
 
 
+def _readable(name: str) -> str:
+    """A file's name as text: a file system may hold bytes that are none."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _same(inbox: str, outbox: str) -> bool:
+    return bool(inbox and outbox) and Path(inbox).resolve() == Path(outbox).resolve()
+
+
 def _check_outbox(config: GatewayConfig) -> None:
     gateway = config.gateway
+    if _same(gateway.inbox, gateway.outbox):
+        raise ConfigError(
+            f"gateway.outbox: {gateway.outbox} is the inbox, so that every result would be the "
+            "next image; name another folder"
+        )
     needed = gateway.deliver in ("outbox", "both") or (gateway.deliver == "auto" and gateway.inbox)
     if needed and not gateway.outbox:
         raise ConfigError(

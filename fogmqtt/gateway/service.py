@@ -19,7 +19,7 @@ from fogmqtt.core.events import BrokerLost, Event, Tick
 from fogmqtt.core.rivals import Rivals
 from fogmqtt.core.scheduler import Scheduler
 from fogmqtt.errors import DuplicateId, NoBroker, NotConnected, WireError
-from fogmqtt.gateway.broadcast import Broadcast
+from fogmqtt.gateway.broadcast import Broadcast, State, status
 from fogmqtt.gateway.conductor import Conductor
 from fogmqtt.gateway.courier import Courier
 from fogmqtt.gateway.jobs import JobRequest, Report
@@ -150,6 +150,9 @@ class Gateway:
 
     def close(self) -> None:
         """End what is under way, say `offline`, leave nothing behind."""
+        state: State = "waiting" if self._on_submission else "failed"
+        for job in self.conductor.jobs():
+            self._say(status(job.report, state, "the gateway stopped"))
         self.conductor.cancel_all("the gateway is stopping")
         self.voice.leave(self.transport)
         self.transport.close()
@@ -266,8 +269,8 @@ class Gateway:
         if self._rivals.is_rival(info.boot):
             self._introduce()
 
-    def _say(self, status: JobStatus) -> None:
-        self.voice.job(self.transport, status, now())
+    def _say(self, said: JobStatus) -> None:
+        self.voice.job(self.transport, said, now())
 
     # What is due.
 

@@ -186,3 +186,19 @@ def test_an_outbox_that_cannot_be_written_fails_the_job_with_the_reason(
         reason = appears(tmp_path / "inbox" / "failed" / "no.png.txt")
         wait_for(lambda: "outbox" in reason.read_text(), what="the reason")
         assert gateway.running
+
+
+def test_a_file_name_that_is_no_text_is_done_like_any_other(lone_fog: Fog) -> None:
+    lone_fog.settings["GATEWAY__LOCAL"] = "always"
+    lone_fog.serve()
+    image = cv2.imencode(".png", photo())[1].tobytes()
+    inbox = os.fsencode(lone_fog.folder / "inbox")
+    with open(inbox + b"/bad\xffname.png", "wb") as file:  # noqa: PTH123
+        file.write(image)
+    until(lambda: any((lone_fog.folder / "outbox").glob("bad*name.png")), "its result")
+
+
+def test_an_inbox_that_is_the_outbox_is_refused(lone_fog: Fog) -> None:
+    done = lone_fog.command(GATEWAY__INBOX="both", GATEWAY__OUTBOX="both")
+    assert done.returncode == 2
+    assert "is the inbox" in done.stderr

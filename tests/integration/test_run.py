@@ -276,3 +276,27 @@ def _painted(edges: Image, colour: Image) -> Image:
     painted = colour.copy()
     painted[edges != 0] = (0, 0, 255)
     return painted
+
+
+def test_two_images_of_one_name_keep_both_results(fog: Fog) -> None:
+    first, second = fog.save("twin.png", photo()), fog.save("twin.jpg", photo(seed=9))
+    out = fog.folder / "twins"
+    fog.run(first, second, "-o", f"{out}/")
+    assert same(read(out / "twin.png"), edges_of(first))
+    assert same(read(out / "twin-2.png"), edges_of(second))
+
+
+def test_an_image_is_never_replaced_by_its_result(fog: Fog) -> None:
+    path = fog.save("precious.png", photo())
+    assert "is one of the images" in fog.run(path, "-o", path, code=2).error
+    assert "is one of the images" in fog.run(path, "-o", f"{path.parent}/", code=2).error
+
+
+def test_one_image_may_go_to_a_new_folder(fog: Fog) -> None:
+    path = fog.save("lonely.png", photo())
+    fog.run(path, "-o", f"{fog.folder / 'new'}/")
+    assert same(read(fog.folder / "new" / "lonely.png"), edges_of(path))
+
+
+def test_what_is_no_file_is_not_read(fog: Fog) -> None:
+    assert "not a file" in fog.run("/dev/zero", "-o", fog.folder / "zero.png", code=1).error
