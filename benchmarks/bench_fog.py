@@ -24,7 +24,7 @@ import numpy as np
 from bare import HEAD, Bare, Load
 
 from fogmqtt.cli.connect import connector
-from fogmqtt.cli.demo import PHOTO, _device, _free_port
+from fogmqtt.cli.demo import PHOTO, device_process, free_port
 from fogmqtt.cli.tuning import tune
 from fogmqtt.config import Broker, GatewayConfig
 from fogmqtt.gateway.jobs import JobRequest, Outcome, Report
@@ -128,10 +128,10 @@ def main() -> None:
     tune()
     image = photo()
     with ExitStack() as stack:
-        broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{_free_port()}")
+        broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{free_port()}")
         stack.callback(broker.stop)
         for device in DEVICES:
-            stack.enter_context(_device(device, broker.url))
+            stack.enter_context(device_process(device, broker.url))
         bare = Bare(int(broker.url.rsplit(":", 1)[1]), len(DEVICES))
         stack.callback(bare.close)
         print(f"{WIDTH}x{HEIGHT} gray, {len(DEVICES)} devices, {os.cpu_count()} cores")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import signal
@@ -77,3 +78,18 @@ def link(broker: Broker, client_id: str) -> Link:
         key=broker.key,
         keepalive_s=round(broker.keepalive_s),
     )
+
+
+def positive(what: str) -> Callable[[str], float]:
+    """For argparse: text to a finite number above 0 of `what`, in its plural."""
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = 0.0
+        if not 0 < number < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {what} above 0")
+        return number
+
+    return read

@@ -43,10 +43,10 @@ def demo(config: GatewayConfig, image: Path | None, out: Path, console: Console)
     """
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{_free_port()}")
+        broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{free_port()}")
         stack.callback(broker.stop)
         console.print(f"broker   {broker.program} at {broker.url}", highlight=False)
-        processes = [stack.enter_context(_device(device, broker.url)) for device in DEVICES]
+        processes = [stack.enter_context(device_process(device, broker.url)) for device in DEVICES]
         console.print(f"devices  {', '.join(DEVICES)}, a process each", highlight=False)
         console.print(f"gateway  {config.gateway.id}, {PIPELINE}", highlight=False)
         shown = display(console)
@@ -118,7 +118,7 @@ def _tell(outcome: Outcome, out: Path, console: Console) -> int:
 
 
 @contextmanager
-def _device(device: str, url: str) -> Iterator[Popen[bytes]]:
+def device_process(device: str, url: str) -> Iterator[Popen[bytes]]:
     """A device process of our own; ended by its own goodbye, or else by force."""
     command = [sys.executable, "-m", "fogmqtt.cli.device", "--id", device, "--broker", url]
     # In a session of its own: Ctrl-C reaches us, and we end it in order.
@@ -146,7 +146,8 @@ def _check_alive(process: Popen[bytes]) -> None:
     raise JobFailed(f"a device ended by itself: {said[-1] if said else process.returncode}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that nobody listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

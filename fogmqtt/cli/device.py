@@ -12,7 +12,7 @@ from pathlib import Path
 from fogmqtt import __version__
 from fogmqtt.agent.machine import cores
 from fogmqtt.agent.service import Agent, Settings
-from fogmqtt.cli.common import guarded, link, set_up_logging, stop_on_signals
+from fogmqtt.cli.common import guarded, link, positive, set_up_logging, stop_on_signals
 from fogmqtt.cli.tuning import tune
 from fogmqtt.config import DeviceConfig, load_device
 from fogmqtt.errors import ConfigError
@@ -43,20 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--id", metavar="ID", help="this board's name: a-z, 0-9, _ and -")
     parser.add_argument("--config", type=Path, metavar="FILE", help="as in devices/eya.yaml")
     parser.add_argument("--broker", metavar="URL", help="mqtt://host:1883 or mqtts://host:8883")
-    parser.add_argument("--emulate-speed", type=_speed, metavar="P", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--emulate-speed", type=positive("pixels per second"), metavar="P", help=argparse.SUPPRESS
+    )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say more")
     parser.add_argument("--version", action="version", version=f"fog-device {__version__}")
     return parser
-
-
-def _speed(text: str) -> float:
-    try:
-        speed = float(text)
-    except ValueError:
-        speed = 0.0
-    if not 0 < speed < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels per second above 0")
-    return speed
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from rich.console import Console
 
 from fogmqtt import __version__
-from fogmqtt.cli.common import guarded, set_up_logging, stop_on_signals
+from fogmqtt.cli.common import guarded, positive, set_up_logging, stop_on_signals
 from fogmqtt.cli.connect import broker_at_hand, connector
 from fogmqtt.cli.demo import demo
 from fogmqtt.cli.run import RunOptions, run
@@ -85,7 +85,9 @@ def _add_run(commands: Subparsers) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="compare with one machine; 1 if different"
     )
-    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up after so long")
+    parser.add_argument(
+        "--timeout", type=positive("seconds"), metavar="SECONDS", help="give up after so long"
+    )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the figures as JSON")
 
 
@@ -95,16 +97,6 @@ def _add_demo(commands: Subparsers) -> None:
     parser.add_argument(
         "-o", "--out", type=Path, default=Path("demo"), help="folder (default: demo)"
     )
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
 
 
 def _serve(config: GatewayConfig, options: argparse.Namespace) -> int:
