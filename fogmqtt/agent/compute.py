@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from fogmqtt.agent.held import Pixels
 from fogmqtt.core.geometry import Rect, Seams
-from fogmqtt.errors import OperatorError
 from fogmqtt.images import codec
 from fogmqtt.images.cv import one_thread
-from fogmqtt.images.spec import Spec
-from fogmqtt.operators import catalog, pipeline
+from fogmqtt.operators import catalog, pipeline, results
 from fogmqtt.wire.messages import TileTask
 
 one_thread()
@@ -22,12 +20,9 @@ def compute(task: TileTask) -> Pixels:
     operators = tuple(catalog.build(call.name, call.params) for call in task.stage)
     image = codec.decode(task.pixels, task.codec, task.shape, task.dtype)
     core = Rect(*task.core)
-    result = pipeline.run_tile(operators, image, core, seams(task.seams))
-    spec = Spec.of(result)
-    if spec.size != (core.height, core.width):
-        raise OperatorError(f"{operators[-1].name} gave {spec} for a core of {core}")
-    data = memoryview(codec.encode(result, task.result_codec))
-    return Pixels(data, (spec.height, spec.width, spec.channels), spec.dtype)
+    given = pipeline.run_tile(operators, image, core, seams(task.seams))
+    encoded = results.encode(operators[-1], given, core, task.result_codec)
+    return Pixels(encoded.data, encoded.shape, encoded.dtype)
 
 
 def seams(letters: str) -> Seams:

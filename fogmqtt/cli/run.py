@@ -18,7 +18,7 @@ from fogmqtt.errors import ImageError, JobFailed, UsageError
 from fogmqtt.gateway.jobs import JobRequest, Outcome, Report
 from fogmqtt.gateway.service import Gateway
 from fogmqtt.images import files
-from fogmqtt.operators.pipeline import parse
+from fogmqtt.operators.pipeline import parse, parse_post
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,7 @@ def run(config: GatewayConfig, options: RunOptions, console: Console) -> list[Ou
     """
     outputs = output_paths(options)
     parse(options.pipeline)  # a typing error needs no broker to be found
-    if options.post.strip():
-        parse(options.post)
+    parse_post(options.post)
     with broker_at_hand(config):
         shown = display(console)
         try:

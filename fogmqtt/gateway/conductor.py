@@ -13,11 +13,13 @@ from fogmqtt.core import actions as act
 from fogmqtt.core.events import Event, JobCancelled, JobSubmitted
 from fogmqtt.errors import FogError
 from fogmqtt.gateway import intake, stages
-from fogmqtt.gateway.jobs import Job, JobRequest, Outcome, Report, Share, differ_line
+from fogmqtt.gateway.jobs import Job, JobRequest, Outcome, Report, Share
 from fogmqtt.gateway.loop import Loop, now
-from fogmqtt.images.compare import NONE, difference
+from fogmqtt.gateway.polish import polish
 from fogmqtt.images.spec import Image
+from fogmqtt.operators.base import Made
 from fogmqtt.operators.pipeline import whole
+from fogmqtt.operators.results import Given
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +109,7 @@ class Conductor:
 
     # What the scheduler decided.
 
-    def keep(self, job: Job, kept: act.KeepResult, pixels: Image) -> None:
+    def keep(self, job: Job, kept: act.KeepResult, given: Given) -> None:
         """Merge a result."""
         run = job.run
         if run is None:
@@ -119,7 +121,7 @@ class Conductor:
         share.pixels += tile.core.pixels
         core = tile.core
         job.report.mosaic.append((kept.device, core.top, core.left, core.height, core.width))
-        self._submit(job, lambda: run.merger.paste(tile, pixels), lambda _: self._pasted(job))
+        self._submit(job, lambda: run.merger.paste(tile, given), lambda _: self._pasted(job))
 
     def finished(self, job: Job) -> None:
         """Every tile has its result; what is left is to merge."""
@@ -153,16 +155,18 @@ class Conductor:
             job.request.client.notice(job.id, note)
         self._next_stage(job, prepared.image)
 
-    def _next_stage(self, job: Job, image: Image) -> None:
+    def _next_stage(self, job: Job, made: Made) -> None:
         self._by_key.pop(job.key, None)
         job.run = None
         job.position += 1
-        if job.position == len(job.stages):
-            self._submit(job, lambda: self._polish(job, image), lambda out: self._end(job, out))
-        elif not job.stages[job.position].tiled:
-            self._whole_stage(job, image)
+        if isinstance(made, dict) or job.position == len(job.stages):
+            self._submit(job, lambda: polish(job, made), lambda out: self._end(job, out))
+            return
+        job.measured = made
+        if not job.stages[job.position].tiled:
+            self._whole_stage(job, made)
         else:
-            self._unsettled.append(lambda: self._begin(job, image))
+            self._unsettled.append(lambda: self._begin(job, made))
             self.tick()
 
     def _whole_stage(self, job: Job, image: Image) -> None:
@@ -170,7 +174,7 @@ class Conductor:
         assert original is not None  # noqa: S101  # set before the first stage
         self._submit(
             job,
-            lambda: stages.whole_stage(stage, image, original),
+            lambda: whole(stage.operators, image, original),
             lambda done: self._next_stage(job, done),
         )
 
@@ -216,19 +220,7 @@ class Conductor:
     def _merge_if_pasted(self, job: Job) -> None:
         run = job.run
         if job.finished and job.pasting == 0 and run is not None:
-            self._submit(job, run.merger.finish, lambda image: self._next_stage(job, image))
-
-    def _polish(self, job: Job, image: Image) -> Outcome:
-        """In the pool: verify, then post-process."""
-        original = job.original
-        assert original is not None  # noqa: S101  # set before the first stage
-        found = NONE
-        if job.request.verify:
-            found = difference(image, whole(job.operators, original, original))
-            job.report.differ = found.pixels
-        done = whole(job.post, image, original) if job.post else image
-        error = differ_line(job.report, found.where) if found.pixels else None
-        return Outcome(job.id, job.report, done, original, error, found.picture)
+            self._submit(job, run.merger.finish, lambda made: self._next_stage(job, made))
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         job.ending = True

@@ -17,7 +17,8 @@ from fogmqtt.gateway import stages
 from fogmqtt.gateway.conductor import Conductor
 from fogmqtt.gateway.jobs import Job
 from fogmqtt.gateway.loop import Loop, now
-from fogmqtt.images.spec import Image
+from fogmqtt.operators.measuring import Part, encode_part
+from fogmqtt.operators.results import Given
 from fogmqtt.transport.base import Transport
 from fogmqtt.wire.messages import (
     CONTENT_TYPES,
@@ -41,7 +42,7 @@ _Lease = tuple[str, int, int, str]
 class _Arrived:
     """A valid result at the door: the scheduler has yet to say whether it is wanted."""
 
-    pixels: Image
+    given: Given
     fingerprint: int
     bytes: int
 
@@ -106,7 +107,7 @@ class Courier:
             return
         self._kept.setdefault(order.job, {})[order.tile] = arrived.fingerprint
         job.report.bytes_back += arrived.bytes
-        self._conductor.keep(job, order, arrived.pixels)
+        self._conductor.keep(job, order, arrived.given)
 
     def drop(self, order: act.DropResult) -> None:
         """Forget the result at the door; one that differs from the kept one is an incident."""
@@ -191,8 +192,8 @@ class Courier:
 
         def work() -> tuple[_Arrived, float]:
             began = now()
-            pixels = stages.do_tile(run, tile)
-            return _arrived(pixels, 0), now() - began
+            given = stages.do_tile(run, tile)
+            return _arrived(given, 0), now() - began
 
         def failed(problem: Exception) -> None:
             self.working -= 1
@@ -210,7 +211,7 @@ class Courier:
         tile = run.tiles[result.tile]
 
         def work() -> _Arrived:
-            return _arrived(stages.result_pixels(run, tile, result), size)
+            return _arrived(stages.given(run, tile, result), size)
 
         def failed(problem: Exception) -> None:
             self._complain("bad result", f"{lease[3]}: {problem}")
@@ -228,8 +229,9 @@ class Courier:
         self._feed(ResultArrived(*lease, compute_s))
 
 
-def _arrived(pixels: Image, size: int) -> _Arrived:
-    return _Arrived(pixels, xxhash.xxh3_64_intdigest(pixels.data.cast("B")), size)
+def _arrived(given: Given, size: int) -> _Arrived:
+    data = encode_part(given) if isinstance(given, Part) else given.data.cast("B")
+    return _Arrived(given, xxhash.xxh3_64_intdigest(data), size)
 
 
 def _reason(problem: Exception) -> str:

@@ -10,7 +10,7 @@ from fogmqtt.gateway.jobs import JobRequest
 from fogmqtt.images import files
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.base import Operator
-from fogmqtt.operators.pipeline import Stage, parse, result, stages
+from fogmqtt.operators.pipeline import Stage, parse, parse_post, result, stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,12 @@ def prepare(request: JobRequest, limits: Limits) -> Prepared:
     Raises ImageError, PipelineError and OperatorError with the image's or the word's name.
     """
     operators = parse(request.pipeline)
-    post = parse(request.post) if request.post.strip() else ()
+    post = parse_post(request.post)
     image, notes = _pixels(request, limits)
     spec = Spec.of(image)
     plan = stages(operators, spec)
-    result(post, plan[-1].result)
+    picture = Spec(*plan[-1].source.size, 3) if plan[-1].measures else plan[-1].result
+    result(post, picture)
     return Prepared(image, operators, plan, post, notes)
 
 

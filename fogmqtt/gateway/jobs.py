@@ -10,7 +10,7 @@ from typing import Protocol
 from fogmqtt.core.geometry import Auto, Rect, TilePlan
 from fogmqtt.gateway.stages import StageRun
 from fogmqtt.images.spec import Image
-from fogmqtt.operators.base import Operator
+from fogmqtt.operators.base import Facts, Operator
 from fogmqtt.operators.pipeline import Stage
 
 
@@ -25,12 +25,15 @@ class Outcome:
 
     job: str
     report: Report
+    #: The result, or a picture of the facts.
     image: Image | None = None
     #: What the job came with, decoded; None where it could not be.
     original: Image | None = None
     error: str | None = None
     #: 255 where pixels differ from one machine; None where none do, or nobody compared.
     difference: Image | None = None
+    #: What a measuring pipeline found; None for any other.
+    facts: Facts | None = None
 
 
 class Client(Protocol):
@@ -93,8 +96,10 @@ class Report:
     duplicates: int = 0
     bytes_out: int = 0
     bytes_back: int = 0
-    #: Pixels that differ from one machine; None unless verified.
+    #: Pixels, or single facts, that differ from one machine; None unless verified.
     differ: int | None = None
+    #: Single facts that were compared; None where pixels were.
+    facts: int | None = None
     #: Which device did each tile: (device, core's top, left, height, width), of the last stage.
     mosaic: list[tuple[str, int, int, int, int]] = field(default_factory=list)
 
@@ -121,6 +126,8 @@ class Report:
 
 def differ_line(report: Report, where: Rect | None = None) -> str:
     """What `--verify` found, as people read it."""
+    if report.facts is not None:
+        return f"{report.differ} of {report.facts} facts differ from one machine"
     line = f"{report.differ} of {report.pixels} pixels differ from one machine"
     if where is None:
         return line
@@ -138,6 +145,8 @@ class Job:
     post: tuple[Operator, ...] = ()
     stages: tuple[Stage, ...] = ()
     original: Image | None = None
+    #: What enters the stage at work; of a measuring one, what is measured.
+    measured: Image | None = None
     #: The stage at work, and its tiles where it is a tiled one.
     position: int = -1
     run: StageRun | None = None

@@ -22,7 +22,7 @@ from fogmqtt.gateway.service import Connect, Gateway
 from fogmqtt.gateway.spool import Entry, Spool
 from fogmqtt.images import files
 from fogmqtt.operators import catalog
-from fogmqtt.operators.pipeline import parse
+from fogmqtt.operators.pipeline import parse, parse_post
 from fogmqtt.wire.messages import JobStatus, encode
 from fogmqtt.wire.topics import is_id
 
@@ -316,13 +316,15 @@ def _check_pipelines(config: GatewayConfig) -> None:
     """A typing error is found at the start, not with the first image."""
     known = {f"pipelines.{name}": text for name, text in config.pipelines.items()}
     known["pipeline"] = config.pipelines.get(config.pipeline, config.pipeline)
-    if config.post.strip():
-        known["post"] = config.post
     for key, text in known.items():
         try:
             parse(text)
         except PipelineError as problem:
             raise ConfigError(f"{key}: {problem}") from None
+    try:
+        parse_post(config.post)
+    except PipelineError as problem:
+        raise ConfigError(str(problem)) from None
 
 
 def _give_back(image: Path, entry: Entry, error: str | None) -> None:

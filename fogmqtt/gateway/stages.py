@@ -13,7 +13,9 @@ from fogmqtt.core.plan import HEADER_BYTES, auto_plan, check_plan
 from fogmqtt.errors import WireError
 from fogmqtt.images import codec
 from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators import results
 from fogmqtt.operators.base import Merger, Operator
+from fogmqtt.operators.measuring import Measuring
 from fogmqtt.operators.pipeline import (
     Stage,
     calls,
@@ -90,8 +92,7 @@ def _long_calls(operators: Sequence[Operator]) -> int:
 def _tiles(stage: Stage, plan: TilePlan, limit_bytes: int, workers: int) -> tuple[Tile, ...]:
     size = stage.source.size
     sent = stage.sent.pixel_bytes
-    packed = stage.operators[-1].result_codec == "planes"
-    back = PLANES_PIXEL_BYTES if packed else stage.result.pixel_bytes
+    back = _back_pixel_bytes(stage)
     chosen: Size | Grid
     if isinstance(plan, Auto):
         chosen = auto_plan(
@@ -110,11 +111,12 @@ def _tiles(stage: Stage, plan: TilePlan, limit_bytes: int, workers: int) -> tupl
     return tiles
 
 
-def whole_stage(stage: Stage, image: Image, original: Image) -> Image:
-    """Run a stage that cannot be tiled, on the gateway."""
-    for operator in stage.operators:
-        image = operator.prepare(image, original).whole(image)
-    return image
+def _back_pixel_bytes(stage: Stage) -> float:
+    """Bytes that come back for a pixel of the core, at the worst."""
+    last = stage.operators[-1]
+    if isinstance(last, Measuring):
+        return last.part_pixel_bytes
+    return PLANES_PIXEL_BYTES if last.result_codec == "planes" else stage.result.pixel_bytes
 
 
 def cut_tile(run: StageRun, tile: Tile) -> Image:
@@ -122,10 +124,11 @@ def cut_tile(run: StageRun, tile: Tile) -> Image:
     return np.ascontiguousarray(narrow(run.stage.narrowing, run.image[tile.outer.slices]))
 
 
-def do_tile(run: StageRun, tile: Tile) -> Image:
+def do_tile(run: StageRun, tile: Tile) -> results.Given:
     """The work of a device, done here."""
     core = tile.core.within(tile.outer)
-    return run_tile(placed(run.operators, tile.outer), cut_tile(run, tile), core, tile.seams)
+    operators = placed(run.operators, tile.outer, run.stage.source.size)
+    return run_tile(operators, cut_tile(run, tile), core, tile.seams)
 
 
 def task(
@@ -135,7 +138,7 @@ def task(
     pixels = cut_tile(run, tile)
     spec = Spec.of(pixels)
     core = tile.core.within(tile.outer)
-    stage = calls(placed(run.operators, tile.outer))
+    stage = calls(placed(run.operators, tile.outer, run.stage.source.size))
     return signed(
         TileTask(
             job=run.key,
@@ -161,19 +164,26 @@ def letters(seams: Seams) -> str:
     return "".join(letter for letter, cut_here in sides if cut_here)
 
 
-def result_pixels(run: StageRun, tile: Tile, result: Result) -> Image:
-    """The pixels of a result, if it is what this tile must give.
+def given(run: StageRun, tile: Tile, result: Result) -> results.Given:
+    """What a result holds, if it is what this tile must give.
 
-    Raises WireError for a wrong digest, shape or dtype, and for damaged pixels.
+    Raises WireError for a wrong digest, shape or dtype, and for damaged pixels or facts.
     """
     check_digest(result)
-    expected = run.stage.result
-    shape = (tile.core.height, tile.core.width, expected.channels)
-    if result.shape != shape or result.dtype != expected.dtype:
+    last, expected = run.operators[-1], _expected(run, tile)
+    if (result.shape, result.dtype) != expected:
         raise WireError(
             f"{result.job} tile {tile.index}: a result of {result.shape} {result.dtype}, "
-            f"expected {shape} {expected.dtype}"
+            f"expected {expected[0]} {expected[1]}"
         )
-    if result.codec != run.operators[-1].result_codec:
+    if result.codec != last.result_codec:
         raise WireError(f"{result.job} tile {tile.index}: codec {result.codec!r} was not asked for")
-    return codec.decode(result.pixels, result.codec, result.shape, result.dtype)
+    encoded = results.Encoded(result.pixels, result.shape, result.dtype)
+    return results.decode(last, result.codec, encoded)
+
+
+def _expected(run: StageRun, tile: Tile) -> tuple[tuple[int, int, int], str]:
+    size = tile.core.height, tile.core.width
+    if run.stage.measures:
+        return (*size, 1), "uint8"
+    return (*size, run.stage.result.channels), run.stage.result.dtype

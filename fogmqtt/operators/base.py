@@ -12,6 +12,8 @@ says what the whole is; a stage of operators run tile by tile and merged must eq
 | placed        | gateway, per tile       | where the tile lies in the image       |
 | merger        | gateway                 | the results, by tile                   |
 | whole         | one machine             | the whole image                        |
+
+What gives facts instead of an image derives from `Measuring` (fogmqtt/operators/measuring.py).
 """
 
 from __future__ import annotations
@@ -31,6 +33,11 @@ from fogmqtt.images.spec import Image, Spec
 #: begin and end at multiples of this many pixels have the whole image's (research: exact tiling).
 FLOAT_ALIGN = 64
 
+#: What a measuring operator gives: a JSON object, in whole-image coordinates.
+Facts = dict[str, Any]
+#: What comes out of a pipeline.
+Made = Image | Facts
+
 _LEARNED = "learned"
 
 
@@ -47,11 +54,14 @@ def is_learned(one: Field[Any]) -> bool:
 class Merger(Protocol):
     """Puts results together. `paste` may run on several threads at once for different tiles."""
 
-    def paste(self, tile: Tile, pixels: Image) -> None:
-        """Take one tile's result, of the core's height and width."""
+    def paste(self, tile: Tile, result: Any, /) -> None:
+        """Take one tile's result: pixels of the core's height and width, or a part of facts.
 
-    def finish(self) -> Image:
-        """Return the whole image, after every tile was pasted."""
+        A tile may be pasted again; its newest result counts.
+        """
+
+    def finish(self) -> Made:
+        """Return the whole image, or the facts, after every tile was pasted."""
 
 
 class PasteMerger:
@@ -76,6 +86,10 @@ class Operator:
     #: Tiles begin and end at multiples of this many pixels: 1 for integer arithmetic,
     #: FLOAT_ALIGN for float. Float images raise it by themselves, see `alignment`.
     align: ClassVar[int] = 1
+    #: What people must know of how exact it is, beyond the law: a sentence, or nothing.
+    exactness: ClassVar[str] = ""
+    #: True: it gives facts, not an image; see `Measuring`.
+    measures: ClassVar[bool] = False
     #: False: it needs the image whole and runs on the gateway.
     tiled: ClassVar[bool] = True
     #: True: `prepare` looks at the image, so what stands before it must be merged first.
@@ -106,9 +120,9 @@ class Operator:
         del image, original
         return self
 
-    def placed(self, top: int, left: int) -> Self:
-        """This operator for a tile whose first pixel, halo and all, lies there in the image."""
-        del top, left
+    def placed(self, outer: Rect, size: tuple[int, int]) -> Self:
+        """This operator for a tile that lies there, halo and all, in an image of this size."""
+        del outer, size
         return self
 
     def process(self, image: Image) -> Image:

@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 
+from fogmqtt.core.geometry import Rect
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.base import Operator, learned, prepared
@@ -76,8 +77,9 @@ class Clahe(Operator):
         tables = b"".join(_table(one, self.clip).tobytes() for one in cells)
         return replace(self, tables=tables, cell=(height, width))
 
-    def placed(self, top: int, left: int) -> Self:
-        return replace(self, place=(top, left))
+    def placed(self, outer: Rect, size: tuple[int, int]) -> Self:
+        del size
+        return replace(self, place=(outer.top, outer.left))
 
     def process(self, image: Image) -> Image:
         """Raises OperatorError unless `prepare` was called."""

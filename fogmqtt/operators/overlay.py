@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from fogmqtt.errors import OperatorError
-from fogmqtt.images.cv import cv2
+from fogmqtt.images.picture import as_colour
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.base import Operator
 from fogmqtt.operators.catalog import nearest
@@ -77,7 +77,7 @@ class Overlay(Operator):
         """Raises OperatorError unless `prepare` was called."""
         if self._original is None:
             raise OperatorError("overlay was not prepared with the job's original")
-        canvas = _as_bgr(self._original)
+        canvas = as_colour(self._original)
         painted = image != 0
         paint = np.frombuffer(self._bgr(), np.uint8) * self.opacity
         canvas[painted] = np.rint(canvas[painted] * (1 - self.opacity) + paint)
@@ -85,9 +85,3 @@ class Overlay(Operator):
 
     def _bgr(self) -> bytes:
         return bytes.fromhex(_COLOURS.get(self.colour, self.colour.removeprefix("#")))[::-1]
-
-
-def _as_bgr(original: Image) -> Image:
-    """A copy of its own, uint8 BGR."""
-    image = original if original.dtype == np.uint8 else (original >> 8).astype(np.uint8)
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image.copy()

@@ -20,7 +20,9 @@ from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators import catalog
-from fogmqtt.operators.base import Operator
+from fogmqtt.operators.base import Made, Operator
+from fogmqtt.operators.measuring import Measuring
+from fogmqtt.operators.results import Given
 
 Operators = Sequence[Operator]
 
@@ -43,6 +45,11 @@ class Stage:
     halo: int
     align: int
 
+    @property
+    def measures(self) -> bool:
+        """Whether facts come out, not an image of `result`."""
+        return self.operators[-1].measures
+
 
 def parse(text: str) -> tuple[Operator, ...]:
     """The operators of a written pipeline.
@@ -51,7 +58,25 @@ def parse(text: str) -> tuple[Operator, ...]:
     """
     if not text.strip():
         raise PipelineError("the pipeline is empty; write for example 'gray | canny'")
-    return tuple(_parse_call(text, start, end) for start, end in _calls(text))
+    operators = tuple(_parse_call(text, start, end) for start, end in _calls(text))
+    for operator, (start, _) in zip(operators[:-1], _calls(text), strict=False):
+        if operator.measures:
+            raise PipelineError(f"column {start + 1}: {_not_last(operator)}")
+    return operators
+
+
+def parse_post(text: str) -> tuple[Operator, ...]:
+    """The operators for a job's merged image: none for an empty text.
+
+    Raises PipelineError like `parse`, and where they would give facts.
+    """
+    operators = parse(text) if text.strip() else ()
+    if operators and operators[-1].measures:
+        raise PipelineError(
+            f"post: {operators[-1].name} gives facts, and post makes an image of an image; "
+            "put it at the end of the pipeline"
+        )
+    return operators
 
 
 def written(operators: Operators) -> str:
@@ -70,9 +95,9 @@ def prepared(stage: Stage, image: Image, original: Image) -> tuple[Operator, ...
     return (first.prepare(image, original), *others) if first.begins_stage else stage.operators
 
 
-def placed(operators: Operators, outer: Rect) -> tuple[Operator, ...]:
-    """The operators for a tile with this outer, as they travel with it."""
-    return tuple(operator.placed(outer.top, outer.left) for operator in operators)
+def placed(operators: Operators, outer: Rect, size: tuple[int, int]) -> tuple[Operator, ...]:
+    """The operators for a tile with this outer in an image of `size`, as they travel with it."""
+    return tuple(operator.placed(outer, size) for operator in operators)
 
 
 def stages(operators: Operators, spec: Spec) -> tuple[Stage, ...]:
@@ -93,8 +118,13 @@ def stages(operators: Operators, spec: Spec) -> tuple[Stage, ...]:
 
 
 def result(operators: Operators, spec: Spec) -> Spec:
-    """What comes out of the chain. Raises OperatorError like `stages`."""
+    """What comes out of the chain. Raises OperatorError like `stages`.
+
+    Of a chain that ends with a measuring operator: what is measured.
+    """
     for operator in operators:
+        if operator.measures and operator is not operators[-1]:
+            raise OperatorError(_not_last(operator))
         after = operator.output(spec)
         if operator.tiled and after.size != spec.size:
             raise OperatorError(
@@ -112,8 +142,8 @@ def narrow(operators: Operators, pixels: Image) -> Image:
     return np.ascontiguousarray(pixels)
 
 
-def run_tile(operators: Operators, pixels: Image, core: Rect, seams: Seams) -> Image:
-    """A device's work: the result for the core, contiguous and in memory of its own.
+def run_tile(operators: Operators, pixels: Image, core: Rect, seams: Seams) -> Given:
+    """A device's work: the result for the core; pixels contiguous and in memory of their own.
 
     `core` is in the coordinates of `pixels`. Raises OperatorError for pixels that the operators
     cannot take or a core outside them.
@@ -127,21 +157,31 @@ def run_tile(operators: Operators, pixels: Image, core: Rect, seams: Seams) -> I
     image = pixels
     for operator in operators[:-1]:
         image = operator.process(image)
-    return _own(operators[-1].process_tile(image, core, seams), pixels)
+    last = operators[-1]
+    if isinstance(last, Measuring):
+        return last.measure(image, core, seams)
+    return _own(last.process_tile(image, core, seams), pixels)
 
 
-def whole(operators: Operators, image: Image, original: Image) -> Image:
+def whole(operators: Operators, image: Image, original: Image) -> Made:
     """The pipeline on one machine: what tiles must equal. `original` is the job's image."""
     result(operators, Spec.of(image))
     done = image
     for operator in operators:
-        done = operator.prepare(done, original).whole(done)
+        knowing = operator.prepare(done, original)
+        if isinstance(knowing, Measuring):
+            return knowing.examine(done)
+        done = knowing.whole(done)
     return _own(done, image)
 
 
 def _own(image: Image, source: Image) -> Image:
     image = np.ascontiguousarray(image)
     return image.copy() if np.may_share_memory(image, source) else image
+
+
+def _not_last(operator: Operator) -> str:
+    return f"{operator.name} gives facts, not an image: nothing can come behind it"
 
 
 def _calls(text: str) -> Iterator[tuple[int, int]]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from fogmqtt.core.geometry import Grid
+from fogmqtt.core.geometry import Grid, Rect
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
@@ -197,7 +197,7 @@ def test_without_having_seen_the_whole_image_it_says_so(name: str) -> None:
 @pytest.mark.parametrize("encoding", ["binary", "base64"])
 def test_what_was_learned_survives_the_journey(name: str, encoding: str) -> None:
     image = COLOUR if name == "whitebalance" else GRAY
-    learnt = build(name).prepare(image, image).placed(16, 8)
+    learnt = build(name).prepare(image, image).placed(Rect(16, 8, 16, 16), (64, 64))
     assert learnt != build(name)
     assert str(learnt) == name
     (arrived,) = called([learnt], encoding)  # type: ignore[arg-type]

@@ -165,8 +165,8 @@ class Knows(Operator):
     def prepare(self, image: Image, original: Image) -> Self:
         return replace(self, mean=float(image.mean()))
 
-    def placed(self, top: int, left: int) -> Self:
-        return replace(self, place=(top, left))
+    def placed(self, outer: Rect, size: tuple[int, int]) -> Self:
+        return replace(self, place=(outer.top, outer.left))
 
 
 def test_what_an_operator_learned_travels_but_is_not_written() -> None:
@@ -175,7 +175,7 @@ def test_what_an_operator_learned_travels_but_is_not_written() -> None:
     image: Image = np.full((4, 4), 3, np.uint8)
     operators = pipeline.prepared(stage, image, image)
     assert pipeline.written(operators) == "knows factor=2 | gaussian"
-    sent = pipeline.calls(pipeline.placed(operators, Rect(5, 7, 2, 2)))
+    sent = pipeline.calls(pipeline.placed(operators, Rect(5, 7, 2, 2), (9, 9)))
     assert sent == [("knows", {"factor": 2.0, "mean": 3.0, "place": (5, 7)}), ("gaussian", {})]
     assert list(catalog.parameters(Knows)) == ["factor"]
 

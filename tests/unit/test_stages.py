@@ -47,7 +47,7 @@ def answer(run: StageRun, index: int) -> Result:
 def test_cut_done_and_merged_it_is_the_whole() -> None:
     run = begun("gray | median ksize=5 | canny", Grid(3, 4))
     for tile in run.tiles:
-        run.merger.paste(tile, work.result_pixels(run, tile, answer(run, tile.index)))
+        run.merger.paste(tile, work.given(run, tile, answer(run, tile.index)))
     expected = whole(parse("gray | median ksize=5 | canny"), IMAGE, IMAGE)
     assert np.array_equal(run.merger.finish(), expected)
 
@@ -86,7 +86,7 @@ def test_wrong_results_are_refused_whatever_is_wrong() -> None:
     run = begun("gray | canny", Grid(2, 2))
     good = answer(run, 0)
     tile = run.tiles[0]
-    work.result_pixels(run, tile, good)
+    work.given(run, tile, good)
     wrong = (
         msgspec.structs.replace(good, digest="0"),
         msgspec.structs.replace(good, pixels=memoryview(b"x")),
@@ -97,11 +97,11 @@ def test_wrong_results_are_refused_whatever_is_wrong() -> None:
     )
     for result in wrong:
         with pytest.raises(WireError):
-            work.result_pixels(run, tile, result)
+            work.given(run, tile, result)
 
 
 def test_a_tile_of_another_shape_is_not_this_one() -> None:
     run = begun("gray | canny", Grid(3, 7))
     wide = next(tile for tile in run.tiles if tile.core.width != run.tiles[0].core.width)
     with pytest.raises(WireError, match="expected"):
-        work.result_pixels(run, wide, answer(run, 0))
+        work.given(run, wide, answer(run, 0))
