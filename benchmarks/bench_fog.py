@@ -27,7 +27,8 @@ from fogmqtt.cli.connect import connector
 from fogmqtt.cli.demo import PHOTO, device_process, free_port
 from fogmqtt.cli.tuning import tune
 from fogmqtt.config import Broker, GatewayConfig
-from fogmqtt.gateway.jobs import JobRequest, Outcome, Report
+from fogmqtt.gateway.jobs import JobRequest, Outcome
+from fogmqtt.gateway.report import Report
 from fogmqtt.gateway.service import Gateway
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image

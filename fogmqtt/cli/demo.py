@@ -15,13 +15,15 @@ from rich.console import Console
 
 from fogmqtt.cli.common import stop_on_signals
 from fogmqtt.cli.connect import connector
+from fogmqtt.cli.outputs import Outputs
 from fogmqtt.cli.progress import display, who_did_what
 from fogmqtt.cli.run import Customer
 from fogmqtt.config import Broker, GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import JobFailed
-from fogmqtt.gateway.jobs import JobRequest, Outcome, differ_line
+from fogmqtt.gateway.jobs import JobRequest, Outcome
 from fogmqtt.gateway.loop import now
+from fogmqtt.gateway.report import differ_line
 from fogmqtt.gateway.service import Gateway
 from fogmqtt.images import files
 from fogmqtt.images.mosaic import mosaic
@@ -52,19 +54,24 @@ def demo(config: GatewayConfig, image: Path | None, out: Path, console: Console)
         shown = display(console)
         stack.callback(shown.close)
         there = replace(config, broker=Broker(url=broker.url, embedded="never"))
-        outcome = _job(there, _Visitor(out, shown), image or PHOTO, processes)
+        outcome = _job(
+            there,
+            _Visitor(Outputs(out / "edges.png", None, out / "edges.differ.png"), shown),
+            image or PHOTO,
+            processes,
+        )
     return _tell(outcome, out, console)
 
 
 class _Visitor(Customer):
-    """Who watches the demo: `out` is a folder for the two pictures."""
+    """Who watches the demo: a mosaic goes beside the result."""
 
     def deliver(self, outcome: Outcome) -> None:
-        if outcome.image is None or outcome.original is None:
+        Customer.deliver(self, outcome)
+        if outcome.image is None or outcome.original is None or self.outputs.image is None:
             return
-        files.write(self.out / "edges.png", outcome.image)
         picture = mosaic(outcome.original, outcome.image, outcome.report.mosaic)
-        files.write(self.out / "mosaic.png", picture)
+        files.write(self.outputs.image.with_name("mosaic.png"), picture)
 
 
 def _job(

@@ -17,11 +17,15 @@ from fogmqtt.cli.connect import broker_at_hand, connector
 from fogmqtt.cli.demo import demo
 from fogmqtt.cli.run import RunOptions, run
 from fogmqtt.cli.show import show_devices, show_operators
+from fogmqtt.cli.simulate import add_arguments, run_simulation
 from fogmqtt.cli.tuning import tune
 from fogmqtt.config import GatewayConfig, load_gateway
 from fogmqtt.core.geometry import parse_tile_plan
-from fogmqtt.gateway.jobs import differ_line
+from fogmqtt.errors import JobFailed
+from fogmqtt.gateway.jobs import Outcome
+from fogmqtt.gateway.report import differ_line
 from fogmqtt.gateway.server import Server
+from fogmqtt.operators.measuring import as_json
 
 Command = Callable[[GatewayConfig, argparse.Namespace], int]
 #: argparse names this type with an underscore, and gives no other.
@@ -60,9 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND")
     _add(commands, "serve", _serve, "serve the submit topic and the inbox folder (the default)")
     _add_run(commands)
+    _add_verify(commands)
     _add_demo(commands)
     devices = _add(commands, "devices", _devices, "who is online")
     devices.add_argument("--json", action="store_true", help="for programs")
+    add_arguments(_add(commands, "simulate", _simulate, "how long a job would take on a fleet"))
     _add(commands, "operators", _operators, "what a pipeline can be made of")
     return parser
 
@@ -75,15 +81,32 @@ def _add(commands: Subparsers, name: str, function: Command, text: str) -> argpa
 
 def _add_run(commands: Subparsers) -> None:
     parser = _add(commands, "run", _run, "do one-off jobs with the devices that are online")
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    parser.add_argument("-o", "--out", required=True, help="a file, or a folder for several")
-    parser.add_argument("--pipeline", help="'gray | canny low=50 high=150', or a configured name")
+    _add_job(parser)
     parser.add_argument(
-        "--tiles", help="auto, 'size 512x512' (w x h) or 'grid 3x1' (columns x rows)"
+        "-o",
+        "--out",
+        help="a file (.json for the facts of a measuring pipeline), or a folder for several",
     )
     parser.add_argument("--post", help="a pipeline for the merged image, run on the gateway")
     parser.add_argument(
         "--verify", action="store_true", help="compare with one machine; 1 if different"
+    )
+
+
+def _add_verify(commands: Subparsers) -> None:
+    parser = _add(
+        commands, "verify", _run, "compare the fleet's result with one machine's; 1 if different"
+    )
+    _add_job(parser)
+    parser.set_defaults(out=None, post="", verify=True)
+
+
+def _add_job(parser: argparse.ArgumentParser) -> None:
+    """What one-off jobs are: images, a pipeline, tiles, patience and a report."""
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--pipeline", help="'gray | canny low=50 high=150', or a configured name")
+    parser.add_argument(
+        "--tiles", help="auto, 'size 512x512' (w x h) or 'grid 3x1' (columns x rows)"
     )
     parser.add_argument(
         "--timeout", type=positive("seconds"), metavar="SECONDS", help="give up after so long"
@@ -115,8 +138,7 @@ def _serve(config: GatewayConfig, options: argparse.Namespace) -> int:
 def _run(config: GatewayConfig, options: argparse.Namespace) -> int:
     asked = RunOptions(
         images=tuple(options.images),
-        out=Path(options.out),
-        out_is_folder=options.out.endswith("/"),
+        out=options.out,
         pipeline=_pipeline(config, options.pipeline),
         tiles=parse_tile_plan(options.tiles or config.tiles),
         post=config.post if options.post is None else options.post,
@@ -125,12 +147,23 @@ def _run(config: GatewayConfig, options: argparse.Namespace) -> int:
         report=options.report,
     )
     console = Console(stderr=True)
-    for outcome in run(config, asked, console):
-        report = outcome.report
-        console.print(f"{report.name}: {report.seconds:.2f} s", highlight=False, markup=False)
-        if report.differ is not None:
-            print(differ_line(report))
+    outcomes = run(config, asked, console)
+    for outcome in outcomes:
+        if outcome.error is None:
+            _tell(outcome, console, print_facts=options.out is None)
+    errors = [outcome.error for outcome in outcomes if outcome.error]
+    if errors:
+        raise JobFailed("\n".join(errors))
     return 0
+
+
+def _tell(outcome: Outcome, console: Console, *, print_facts: bool) -> None:
+    report = outcome.report
+    console.print(f"{report.name}: {report.seconds:.2f} s", highlight=False, markup=False)
+    if report.differ is not None:
+        print(differ_line(report))
+    elif outcome.facts is not None and print_facts:
+        print(as_json(outcome.facts).decode(), end="")
 
 
 def _pipeline(config: GatewayConfig, asked: str | None) -> str:
@@ -149,6 +182,10 @@ def _devices(config: GatewayConfig, options: argparse.Namespace) -> int:
 def _operators(config: GatewayConfig, options: argparse.Namespace) -> int:
     del config, options
     return show_operators(Console())
+
+
+def _simulate(config: GatewayConfig, options: argparse.Namespace) -> int:
+    return run_simulation(config, options, Console())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from fogmqtt.gateway.jobs import Report
+from fogmqtt.gateway.report import Report
 
 #: Seconds between two plain lines of one job.
 LINE_S = 2.0

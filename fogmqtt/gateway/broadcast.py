@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from fogmqtt.gateway.jobs import Client, Outcome, Report
+from fogmqtt.gateway.jobs import Client, Outcome
 from fogmqtt.gateway.loop import now
+from fogmqtt.gateway.report import Report
 from fogmqtt.wire.messages import JobStatus
 
 #: Seconds between two words about the same job.

@@ -13,9 +13,10 @@ from fogmqtt.core import actions as act
 from fogmqtt.core.events import Event, JobCancelled, JobSubmitted
 from fogmqtt.errors import FogError
 from fogmqtt.gateway import intake, stages
-from fogmqtt.gateway.jobs import Job, JobRequest, Outcome, Report, Share
+from fogmqtt.gateway.jobs import Job, JobRequest, Outcome
 from fogmqtt.gateway.loop import Loop, now
 from fogmqtt.gateway.polish import polish
+from fogmqtt.gateway.report import Report, Share
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.base import Made
 from fogmqtt.operators.pipeline import whole

@@ -17,6 +17,7 @@ from fogmqtt.gateway import stages
 from fogmqtt.gateway.conductor import Conductor
 from fogmqtt.gateway.jobs import Job
 from fogmqtt.gateway.loop import Loop, now
+from fogmqtt.gateway.report import TileFailure
 from fogmqtt.operators.measuring import Part, encode_part
 from fogmqtt.operators.results import Given
 from fogmqtt.transport.base import Transport
@@ -147,7 +148,8 @@ class Courier:
                 reason = one_line(said)
                 where = f"{device} at {message.job}/{message.tile}"
                 self._complain("failure", f"{where}: {reason}")
-                log.debug("%s", traceback)
+                failure = TileFailure(message.tile, message.attempt, device, reason, traceback)
+                job.report.failures.append(failure)
                 self._feed(TileFailed(*lease, reason))
             case Result():
                 self._check(job.run, message, lease, len(payload))

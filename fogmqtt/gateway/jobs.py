@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from fogmqtt.core.geometry import Auto, Rect, TilePlan
+from fogmqtt.core.geometry import Auto, TilePlan
+from fogmqtt.gateway.report import Report
 from fogmqtt.gateway.stages import StageRun
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.base import Facts, Operator
@@ -69,69 +70,6 @@ class JobRequest:
     post: str = ""
     verify: bool = False
     job: str = field(default_factory=new_job_id)
-
-
-@dataclass(slots=True)
-class Share:
-    """What one device did for a job."""
-
-    tiles: int = 0
-    pixels: int = 0
-
-
-@dataclass(slots=True)
-class Report:
-    """The figures of one job; the JSON report is these fields."""
-
-    job: str
-    name: str
-    pipeline: str
-    pixels: int = 0
-    seconds: float = 0.0
-    tiles: int = 0
-    done: int = 0
-    devices: dict[str, Share] = field(default_factory=dict)
-    retries: int = 0
-    hedges: int = 0
-    duplicates: int = 0
-    bytes_out: int = 0
-    bytes_back: int = 0
-    #: Pixels, or single facts, that differ from one machine; None unless verified.
-    differ: int | None = None
-    #: Single facts that were compared; None where pixels were.
-    facts: int | None = None
-    #: Which device did each tile: (device, core's top, left, height, width), of the last stage.
-    mosaic: list[tuple[str, int, int, int, int]] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, object]:
-        """The report as `--report` writes it."""
-        return {
-            "job": self.job,
-            "name": self.name,
-            "pipeline": self.pipeline,
-            "pixels": self.pixels,
-            "seconds": round(self.seconds, 4),
-            "tiles": self.tiles,
-            "devices": {
-                device: {"tiles": share.tiles, "pixels": share.pixels}
-                for device, share in sorted(self.devices.items())
-            },
-            "retries": self.retries,
-            "hedges": self.hedges,
-            "duplicates": self.duplicates,
-            "wire_bytes": {"out": self.bytes_out, "back": self.bytes_back},
-            "differ": self.differ,
-        }
-
-
-def differ_line(report: Report, where: Rect | None = None) -> str:
-    """What `--verify` found, as people read it."""
-    if report.facts is not None:
-        return f"{report.differ} of {report.facts} facts differ from one machine"
-    line = f"{report.differ} of {report.pixels} pixels differ from one machine"
-    if where is None:
-        return line
-    return f"{line}, within {where.width}x{where.height} at row {where.top}, column {where.left}"
 
 
 @dataclass(slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fogmqtt.gateway.jobs import Job, Outcome, differ_line
+from fogmqtt.gateway.jobs import Job, Outcome
+from fogmqtt.gateway.report import differ_line
 from fogmqtt.images.compare import NONE, Difference, difference
 from fogmqtt.images.picture import as_colour
 from fogmqtt.images.spec import Image

@@ -16,12 +16,14 @@ from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import ConfigError, FogError, NotConnected, PipelineError, TooLarge, UsageError
 from fogmqtt.gateway.broadcast import EVERY_S, status
 from fogmqtt.gateway.inbox import DONE, FAILED, LOOK_S, Inbox, free_path
-from fogmqtt.gateway.jobs import JobRequest, Outcome, Report, new_job_id
+from fogmqtt.gateway.jobs import JobRequest, Outcome, new_job_id
 from fogmqtt.gateway.loop import now
+from fogmqtt.gateway.report import Report
 from fogmqtt.gateway.service import Connect, Gateway
 from fogmqtt.gateway.spool import Entry, Spool
 from fogmqtt.images import files
 from fogmqtt.operators import catalog
+from fogmqtt.operators.measuring import as_json
 from fogmqtt.operators.pipeline import parse, parse_post
 from fogmqtt.wire.messages import JobStatus, encode
 from fogmqtt.wire.topics import is_id
@@ -183,9 +185,9 @@ class Server:
             files.write_bytes(path, data)
         return path
 
-    def publish_image(self, entry: Entry, data: bytes) -> None:
-        """Any thread. Raises TooLarge; without a link the image waits for one."""
-        topic = self.gateway.topics.reply(entry.reply, "image")
+    def publish_result(self, entry: Entry, leaf: str, data: bytes) -> None:
+        """Any thread. Raises TooLarge; without a link it waits for one. `leaf`: image or facts."""
+        topic = self.gateway.topics.reply(entry.reply, leaf)
         try:
             self.gateway.transport.publish(topic, data, qos=self.config.wire.qos)
         except NotConnected:
@@ -267,6 +269,7 @@ class _Delivery:
             return
         suffix = f".{self.server.config.gateway.format}"
         data = files.encode_file(outcome.image, suffix)
+        facts = None if outcome.facts is None else as_json(outcome.facts)
         outbox = self.server.outbox(self.entry)
         if outbox:
             outbox.mkdir(parents=True, exist_ok=True)
@@ -275,9 +278,14 @@ class _Delivery:
                 if self.entry.inbox
                 else f"{self.entry.reply}-{outcome.job}"
             )
-            self.file = str(self.server.put(outbox / f"{stem}{suffix}", data))
+            path = self.server.put(outbox / f"{stem}{suffix}", data)
+            self.file = str(path)
+            if facts:
+                self.file = str(self.server.put(path.with_suffix(".json"), facts))
         if self.server.replies(self.entry):
-            self.server.publish_image(self.entry, data)
+            if facts:
+                self.server.publish_result(self.entry, "facts", facts)
+            self.server.publish_result(self.entry, "image", data)
 
     def ended(self, outcome: Outcome) -> None:
         if outcome.error is None:

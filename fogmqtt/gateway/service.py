@@ -22,9 +22,10 @@ from fogmqtt.errors import DuplicateId, NoBroker, NotConnected, WireError
 from fogmqtt.gateway.broadcast import Broadcast, State, status
 from fogmqtt.gateway.conductor import Conductor
 from fogmqtt.gateway.courier import Courier
-from fogmqtt.gateway.jobs import JobRequest, Report
+from fogmqtt.gateway.jobs import JobRequest
 from fogmqtt.gateway.local import LocalCores
 from fogmqtt.gateway.loop import Loop, Stop, now
+from fogmqtt.gateway.report import Report
 from fogmqtt.gateway.roster import Roster
 from fogmqtt.gateway.stages import Limits
 from fogmqtt.gateway.voice import Voice
@@ -362,7 +363,7 @@ class Gateway:
         if job is not None:
             self._count(job.report, key)
             job.finished = True  # the scheduler has let go of it
-            self.conductor.fail(job, reason)
+            self.conductor.fail(job, "\n".join(filter(None, (reason, job.report.last_traceback()))))
 
     # The gateway's own cores.
 

@@ -107,6 +107,11 @@ def decode_part(operator: Operator, data: bytes | memoryview) -> Part:
         raise WireError(f"{operator.name}: no part of its facts: {problem}") from None
 
 
+def as_json(facts: Facts) -> bytes:
+    """Facts as people and programs read them, with a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(facts)) + b"\n"
+
+
 def differing(made: object, expected: object) -> tuple[int, int]:
     """How many single values differ between two facts, and how many there are.
 

@@ -70,7 +70,7 @@ class Topics:
         return f"{self.prefix}/submit/{pipeline}/{reply}"
 
     def reply(self, reply: str, leaf: str) -> str:
-        """`leaf`: image or status."""
+        """`leaf`: image, facts or status."""
         return f"{self.prefix}/replies/{reply}/{leaf}"
 
     def job_status(self, job: str) -> str:

@@ -1,0 +1,92 @@
+"""Where the results of `fog-gateway run` go: decided, and refused, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fogmqtt.errors import ImageError, UsageError
+from fogmqtt.gateway.jobs import Outcome
+from fogmqtt.images import files
+from fogmqtt.operators.measuring import as_json
+
+FACTS = ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The files of one job; None for what is not wanted."""
+
+    image: Path | None
+    facts: Path | None
+    #: Where pixels differ from one machine; written only if some do.
+    differ: Path
+
+    def write(self, outcome: Outcome) -> None:
+        """Raises ImageError where a file cannot be written."""
+        if outcome.image is not None and self.image is not None:
+            files.write(self.image, outcome.image)
+        if outcome.facts is not None and self.facts is not None:
+            files.write_bytes(self.facts, as_json(outcome.facts))
+        if outcome.difference is not None:
+            files.write(self.differ, outcome.difference)
+
+
+def outputs(images: Sequence[Path], out: str | None, *, measures: bool) -> list[Outputs]:
+    """The files of each image's job, each with a name of its own.
+
+    `out` is what the user wrote: a file, a folder, or nothing. Raises UsageError where that
+    cannot be: for an image's kind, a missing folder, a name that is one of the images.
+    """
+    if out is None:
+        return [Outputs(None, None, Path(f"{image.stem}.differ.png")) for image in images]
+    folder = len(images) > 1 or out.endswith("/") or Path(out).is_dir()
+    found = _in_folder(images, Path(out), measures) if folder else [_single(Path(out), measures)]
+    originals = {image.resolve() for image in images}
+    for one in found:
+        for path in (one.image, one.facts):
+            if path is not None and path.resolve() in originals:
+                raise UsageError(f"-o {out}: {path} is one of the images; results go elsewhere")
+    return found
+
+
+def _single(out: Path, measures: bool) -> Outputs:
+    wants_facts = out.suffix.lower() == FACTS
+    if wants_facts and not measures:
+        raise UsageError(f"-o {out}: this pipeline gives an image, not facts; name a .png")
+    if not wants_facts:
+        _check_suffix(out)
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"-o {out}: there is no folder {out.parent}; make it first")
+    image = None if wants_facts else out
+    facts = out.with_suffix(FACTS) if measures else None
+    return Outputs(image, facts, out.with_suffix(".differ.png"))
+
+
+def _check_suffix(out: Path) -> None:
+    try:
+        files.check_suffix(out)
+    except ImageError as problem:
+        raise UsageError(f"-o {out}: {problem}") from None
+
+
+def _in_folder(images: Sequence[Path], out: Path, measures: bool) -> list[Outputs]:
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"-o {out}: several images need a folder, and this is a file")
+    out.mkdir(parents=True, exist_ok=True)
+    names: list[str] = []
+    for image in images:
+        name, number = image.stem, 1
+        while name in names:
+            number += 1
+            name = f"{image.stem}-{number}"
+        names.append(name)
+    return [
+        Outputs(
+            out / f"{name}.png",
+            out / f"{name}{FACTS}" if measures else None,
+            out / f"{name}.differ.png",
+        )
+        for name in names
+    ]

@@ -1,0 +1,99 @@
+"""The figures of one job, as `--report` writes them."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import asdict, dataclass, field
+
+from fogmqtt.complaints import one_line
+from fogmqtt.core.geometry import Rect
+
+#: So many of a job's failed tiles are kept with their tracebacks, the newest.
+_FAILURES = 20
+#: And so many lines of a traceback are shown.
+_LINES = 15
+
+
+@dataclass(slots=True)
+class Share:
+    """What one device did for a job."""
+
+    tiles: int = 0
+    pixels: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TileFailure:
+    """One attempt that failed, in the device's own words."""
+
+    tile: int
+    attempt: int
+    device: str
+    reason: str
+    traceback: str
+
+
+@dataclass(slots=True)
+class Report:
+    """The figures of one job; the JSON report is these fields."""
+
+    job: str
+    name: str
+    pipeline: str
+    pixels: int = 0
+    seconds: float = 0.0
+    tiles: int = 0
+    done: int = 0
+    devices: dict[str, Share] = field(default_factory=dict)
+    retries: int = 0
+    hedges: int = 0
+    duplicates: int = 0
+    bytes_out: int = 0
+    bytes_back: int = 0
+    #: Pixels, or single facts, that differ from one machine; None unless verified.
+    differ: int | None = None
+    #: Single facts that were compared; None where pixels were.
+    facts: int | None = None
+    failures: deque[TileFailure] = field(default_factory=lambda: deque(maxlen=_FAILURES))
+    #: Which device did each tile: (device, core's top, left, height, width), of the last stage.
+    mosaic: list[tuple[str, int, int, int, int]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, object]:
+        """The report as `--report` writes it."""
+        return {
+            "job": self.job,
+            "name": self.name,
+            "pipeline": self.pipeline,
+            "pixels": self.pixels,
+            "seconds": round(self.seconds, 4),
+            "tiles": self.tiles,
+            "devices": {
+                device: {"tiles": share.tiles, "pixels": share.pixels}
+                for device, share in sorted(self.devices.items())
+            },
+            "retries": self.retries,
+            "hedges": self.hedges,
+            "duplicates": self.duplicates,
+            "wire_bytes": {"out": self.bytes_out, "back": self.bytes_back},
+            "differ": self.differ,
+            "failures": [asdict(failure) for failure in self.failures],
+        }
+
+    def last_traceback(self) -> str:
+        """The newest failure's, line by line and safe for a terminal; empty where there is none."""
+        if not self.failures:
+            return ""
+        failure = self.failures[-1]
+        lines = failure.traceback.rstrip().splitlines()[-_LINES:]
+        where = f"{failure.device} at tile {failure.tile}, attempt {failure.attempt}:"
+        return "\n  ".join([where, *map(one_line, lines)]) if lines else ""
+
+
+def differ_line(report: Report, where: Rect | None = None) -> str:
+    """What `--verify` found, as people read it."""
+    if report.facts is not None:
+        return f"{report.differ} of {report.facts} facts differ from one machine"
+    line = f"{report.differ} of {report.pixels} pixels differ from one machine"
+    if where is None:
+        return line
+    return f"{line}, within {where.width}x{where.height} at row {where.top}, column {where.left}"
