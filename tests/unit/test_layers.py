@@ -41,7 +41,7 @@ PLACES = {
     "PIL": ("images/",),
     "rich": ("cli/",),
     "iotcore": ("transport/embedded.py",),
-    "msgspec": ("config/", "wire/", "operators/", "gateway/", "cli/"),
+    "msgspec": ("config/", "wire/", "operators/", "gateway/", "cli/", "simulate/fleet.py"),
     "xxhash": ("wire/", "gateway/"),
     "cv2": ("images/", "operators/"),
     # Besides: where pixels are cut, pasted and compared.

@@ -1,0 +1,206 @@
+"""A fleet to be simulated: what its file may say, and the devices that follow from it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from fogmqtt.config.text import read_yaml
+from fogmqtt.errors import ConfigError
+from fogmqtt.operators import catalog
+from fogmqtt.simulate.reading import Section, nearest, read
+from fogmqtt.wire.topics import check_id
+
+Over0 = Annotated[float, Meta(gt=0)]
+From0 = Annotated[float, Meta(ge=0)]
+Chance = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=1, le=100_000)]
+#: No tile is larger.
+_UNLIMITED = 2**40
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Seconds: when it begins, and how long it takes; without an end for ever."""
+
+    at_s: From0
+    for_s: Over0 = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """From `at_s` on the device works at `factor` times its speed."""
+
+    at_s: From0
+    factor: Over0
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Between a device and the gateway; the same both ways, which do not hinder each other.
+
+    `jitter_ms` is the mean of what is added to the latency. `loss`, `duplicates` and
+    `reordering` are the chances that a message never arrives, arrives twice, is overtaken.
+    """
+
+    rate_mbps: Over0 = 1000.0
+    latency_ms: From0 = 1.0
+    jitter_ms: From0 = 0.0
+    loss: Chance = 0.0
+    duplicates: Chance = 0.0
+    reordering: Chance = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What goes wrong on a device itself.
+
+    It crashes at every one of `crashes`, and at random every `crash_every_s` on the mean; then
+    it is back after `rejoin_after_s` on the mean. Its last will is told after `will_after_s`. A
+    tile takes `straggler_factor` times as long with the chance `stragglers`.
+    """
+
+    crashes: tuple[Outage, ...] = ()
+    crash_every_s: Over0 = math.inf
+    rejoin_after_s: Over0 = 5.0
+    will_after_s: From0 = 0.1
+    stragglers: Chance = 0.0
+    straggler_factor: Annotated[float, Meta(ge=1)] = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One modelled device, or `count` of them.
+
+    `speed` is the pixels that one worker handles in a second, halo included, for each stage of
+    the pipeline; a file may give a range `[low, high]`, from which each device draws its own.
+    `drift` changes it at given times, `wander` slowly at random: it is the standard deviation
+    of the logarithm of the speed after a second. `overhead_ms` is what a tile costs beside its
+    pixels. Without `operators` the device knows all.
+    """
+
+    id: str
+    speed: Over0
+    count: Count = 1
+    workers: Annotated[int, Meta(ge=1, le=1024)] = 1
+    overhead_ms: From0 = 1.0
+    drift: tuple[Step, ...] = ()
+    wander: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    link: Link = Link()
+    faults: Faults = Faults()
+    operators: tuple[str, ...] = ()
+    max_tile_pixels: Annotated[int, Meta(ge=1)] = _UNLIMITED
+    joins_at_s: From0 = 0.0
+
+    def knows(self, operators: frozenset[str]) -> bool:
+        return not self.operators or operators <= frozenset(self.operators)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Devices with ids of their own (`count` is 1), and the broker's outages."""
+
+    devices: tuple[Device, ...]
+    outages: tuple[Outage, ...] = ()
+    #: For messages to people.
+    origin: str = "fleet"
+
+
+def load_fleet(path: Path, seed: int = 0) -> Fleet:
+    """The fleet that a YAML file describes; `seed` decides what it leaves to chance.
+
+    Raises ConfigError, which names the file, the key and what is expected.
+    """
+    top = Section(str(path), read_yaml(path))
+    top.only("devices", "defaults", "outages")
+    entries = top.get("devices")
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"{path}: devices: expected a list of at least one device")
+    defaults = top.get("defaults", {})
+    _check_defaults(Section(str(path), defaults, "defaults"))
+    devices: list[Device] = []
+    for index, entry in enumerate(entries):
+        section = Section(str(path), _filled(entry, defaults), f"devices[{index}]")
+        devices += _devices(section, random.Random(f"{seed}/{index}"))  # noqa: S311
+    _check_ids(str(path), devices)
+    outages = read(Section(str(path), {"outages": top.get("outages", [])}), _Outages).outages
+    return Fleet(tuple(devices), outages, str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class _Outages:
+    outages: tuple[Outage, ...] = ()
+
+
+def _check_defaults(section: Section) -> None:
+    """Complain of a default where it stands, not at each device."""
+    for name in ("id", "count", "speed"):
+        if name in section.values:
+            raise ConfigError(f"{section.at(name)}: each device has its own; leave it out here")
+    read(Section(section.file, {"id": "any", "speed": 1.0, **section.values}, section.key), Device)
+
+
+def _filled(entry: Any, defaults: dict[str, Any]) -> Any:
+    if not isinstance(entry, dict):
+        return entry
+    filled = {**defaults, **entry}
+    for name, default in defaults.items():
+        if isinstance(default, dict) and isinstance(entry.get(name), dict):
+            filled[name] = {**default, **entry[name]}
+    return filled
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """What `speed` may be besides a number."""
+
+    speed: tuple[Over0, ...]
+
+
+def _devices(section: Section, chance: random.Random) -> list[Device]:
+    low, high = _speeds(section)
+    section.values["speed"] = low
+    entry = read(section, Device)
+    _check_operators(section, entry.operators)
+    made = []
+    for number in range(1, entry.count + 1):
+        name = entry.id if entry.count == 1 else f"{entry.id}-{number}"
+        check_id(name, section.at("id"))
+        speed = entry.speed
+        if low != high:
+            speed = math.exp(chance.uniform(math.log(low), math.log(high)))
+        made.append(replace(entry, id=name, speed=speed, count=1))
+    return made
+
+
+def _speeds(section: Section) -> tuple[Any, Any]:
+    """The ends of a range; for a single speed, whatever it is, that twice."""
+    speed = section.values.get("speed")
+    if not isinstance(speed, list):
+        return speed, speed
+    ends = read(Section(section.file, {"speed": speed}, section.key), _Range).speed
+    if len(ends) != 2 or ends[0] > ends[1]:
+        shown = ", ".join(f"{end:g}" for end in ends)
+        raise ConfigError(f"{section.at('speed')}: expected a number or [low, high], got [{shown}]")
+    return ends
+
+
+def _check_operators(section: Section, operators: tuple[str, ...]) -> None:
+    known = catalog.names()
+    for name in operators:
+        if name not in known:
+            raise ConfigError(
+                f"{section.at('operators')}: no operator {name!r}; {nearest(name, known)}"
+            )
+
+
+def _check_ids(file: str, devices: list[Device]) -> None:
+    for name, count in Counter(device.id for device in devices).items():
+        if count > 1:
+            raise ConfigError(f"{file}: devices: {name!r} is there {count} times")

@@ -1,0 +1,182 @@
+"""The figures of a simulation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fogmqtt.core.policy import Policy
+from fogmqtt.simulate.bound import Capacity, bound_s
+from fogmqtt.simulate.fleet import Fleet
+from fogmqtt.simulate.record import Fate, Record, Span
+from fogmqtt.simulate.work import JobWork
+from fogmqtt.simulate.world import LONGEST_S, JobRun, Watch, World
+
+
+@dataclass(frozen=True, slots=True)
+class JobFigures:
+    """One job: when it came and ended, in seconds; `error` is empty unless it failed."""
+
+    id: str
+    at_s: float
+    ended_s: float
+    tiles: int
+    error: str
+    retries: int
+    hedges: int
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFigures:
+    """One device. Tiles and pixels are those whose results were kept.
+
+    `busy_s` are worker seconds on them, `wasted_s` on others' copies, lost answers and what a
+    crash cut off; `utilisation` is both of the worker seconds while it was up.
+    """
+
+    id: str
+    tiles: int
+    pixels: int
+    busy_s: float
+    wasted_s: float
+    utilisation: float
+    crashes: int
+    quarantined_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run. `ratio` is the makespan over the bound: 1 cannot be beaten."""
+
+    seed: int
+    makespan_s: float
+    bound_s: float
+    jobs: tuple[JobFigures, ...]
+    devices: tuple[DeviceFigures, ...]
+    #: Worker seconds that led to no kept result, of all worker seconds.
+    wasted: float
+    #: Events that the scheduler handled.
+    events: int
+    counts: dict[str, int]
+    record: Record
+
+    @property
+    def ratio(self) -> float:
+        return self.makespan_s / self.bound_s
+
+    @property
+    def done(self) -> bool:
+        """Every job has its result."""
+        return all(not job.error and job.ended_s < math.inf for job in self.jobs)
+
+    @property
+    def retries(self) -> int:
+        return sum(job.retries for job in self.jobs)
+
+    @property
+    def hedges(self) -> int:
+        return sum(job.hedges for job in self.jobs)
+
+    @property
+    def duplicates(self) -> int:
+        return sum(job.duplicates for job in self.jobs)
+
+    @property
+    def verdict(self) -> str:
+        """The line that says it all."""
+        undone = [job for job in self.jobs if job.error or job.ended_s == math.inf]
+        if undone:
+            why = undone[0].error or f"not done after {self.makespan_s:.2f} s"
+            return f"{undone[0].id}: {why}"
+        return (
+            f"makespan {self.makespan_s:.2f} s, bound {self.bound_s:.2f} s, ratio {self.ratio:.2f}"
+        )
+
+
+def simulate(
+    fleet: Fleet,
+    jobs: Sequence[JobWork],
+    seed: int,
+    *,
+    policy: Policy | None = None,
+    watch: Watch | None = None,
+    until_s: float = LONGEST_S,
+) -> Outcome:
+    """Run jobs on a fleet in virtual time. Deterministic by `seed`."""
+    world = World(fleet, jobs, seed, policy=policy, watch=watch)
+    world.run(until_s)
+    return _outcome(world, seed)
+
+
+def _outcome(world: World, seed: int) -> Outcome:
+    now = world.agenda.now
+    began = min(run.work.at_s for run in world.jobs)
+    spent = [span.seconds for span in world.record.spans]
+    wasted = [span.seconds for span in world.record.spans if span.fate is not Fate.KEPT]
+    return Outcome(
+        seed=seed,
+        makespan_s=now - began,
+        bound_s=_bound_s(world, began),
+        jobs=tuple(_job(run) for run in world.jobs),
+        devices=_devices(world),
+        wasted=sum(wasted) / sum(spent) if spent else 0.0,
+        events=world.events,
+        counts=dict(sorted(world.record.counts.items())),
+        record=world.record,
+    )
+
+
+def _bound_s(world: World, began: float) -> float:
+    stages = [stage for run in world.jobs for stage in run.work.stages]
+    tiles = [tile for stage in stages for tile in stage.tiles]
+    # The cheapest tile's bytes: a bound must not be too high.
+    pixel_bytes = min(max(tile.out_bytes, tile.back_bytes) / tile.core for tile in tiles)
+    capacities = [
+        Capacity(machine.device, machine.pace, machine.lives, pixel_bytes)
+        for machine in world.machines.values()
+    ]
+    pixels = sum(stage.core for stage in stages)
+    return bound_s(capacities, pixels, world.agenda.now, began)
+
+
+def _job(run: JobRun) -> JobFigures:
+    return JobFigures(
+        run.work.id,
+        run.work.at_s,
+        run.ended_s,
+        run.work.tiles,
+        run.error,
+        run.retries,
+        run.hedges,
+        run.duplicates,
+    )
+
+
+def _devices(world: World) -> tuple[DeviceFigures, ...]:
+    spans: dict[str, list[Span]] = {name: [] for name in world.machines}
+    for span in world.record.spans:
+        spans[span.device].append(span)
+    return tuple(_device(world, name, spans[name]) for name in world.machines)
+
+
+def _device(world: World, name: str, spans: Sequence[Span]) -> DeviceFigures:
+    machine, now = world.machines[name], world.agenda.now
+    kept = [span for span in spans if span.fate is Fate.KEPT]
+    busy_s = sum(span.seconds for span in kept)
+    spent_s = sum(span.seconds for span in spans)
+    up_s = sum(max(0.0, min(end, now) - begin) for begin, end in machine.lives)
+    marks = [mark for mark in world.record.marks if mark.device == name]
+    return DeviceFigures(
+        id=name,
+        tiles=len(kept),
+        pixels=sum(span.pixels for span in kept),
+        busy_s=busy_s,
+        wasted_s=spent_s - busy_s,
+        utilisation=spent_s / (up_s * machine.device.workers) if up_s else 0.0,
+        crashes=sum(mark.what == "crash" for mark in marks),
+        quarantined_s=sum(
+            min(mark.for_s, now - mark.at_s) for mark in marks if mark.what == "quarantine"
+        ),
+    )

@@ -1,0 +1,137 @@
+"""What happened in a simulation: who worked when on what, what went wrong, what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+
+from fogmqtt.core.actions import Action, CancelTile, KeepResult, SendTile
+from fogmqtt.core.events import (
+    BrokerLost,
+    DeviceJoined,
+    DeviceLost,
+    Event,
+    TileFailed,
+    TileReturned,
+)
+
+#: Job and tile; all attempts at one tile share it.
+TileKey = tuple[str, int]
+
+
+class Fate(Enum):
+    """What became of a worker's time."""
+
+    KEPT = "kept"
+    #: Another copy was faster, or the answer was lost on its way.
+    WASTED = "wasted"
+    #: The device crashed over it.
+    CUT = "cut"
+    RUNNING = "running"
+
+
+@dataclass(slots=True)
+class Span:
+    """One worker busy with one tile, in seconds of virtual time."""
+
+    device: str
+    worker: int
+    job: str
+    tile: int
+    attempt: int
+    pixels: int
+    #: It was sent while another device had the tile.
+    hedge: bool
+    begin_s: float
+    end_s: float = math.inf
+    fate: Fate = Fate.RUNNING
+
+    @property
+    def seconds(self) -> float:
+        return self.end_s - self.begin_s
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Something that happened to a device at one moment; an empty device: to the broker."""
+
+    device: str
+    at_s: float
+    what: str
+    for_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Record:
+    """Everything that was noted, in order of time."""
+
+    spans: list[Span] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    #: Messages and the like, by what became of them.
+    counts: Counter[str] = field(default_factory=Counter)
+    _kept: set[tuple[str, int, int, str]] = field(default_factory=set)
+
+    def mark(self, device: str, at_s: float, what: str, for_s: float = 0.0) -> None:
+        self.marks.append(Mark(device, at_s, what, for_s))
+
+    def keep(self, kept: KeepResult) -> None:
+        self._kept.add((kept.job, kept.tile, kept.attempt, kept.device))
+
+    def settle(self, now: float) -> None:
+        """Decide the fate of every span; what still runs ends now."""
+        for span in self.spans:
+            if span.end_s > now:
+                span.end_s = now
+            elif span.fate is Fate.RUNNING:
+                kept = (span.job, span.tile, span.attempt, span.device) in self._kept
+                span.fate = Fate.KEPT if kept else Fate.WASTED
+
+
+class Outstanding:
+    """Who has which tile as far as the gateway knows: tells a hedge from a retry."""
+
+    def __init__(self) -> None:
+        self._holders: dict[TileKey, set[str]] = {}
+        self._held: dict[str, set[TileKey]] = {}
+
+    def heard(self, event: Event) -> None:
+        """Take note of what an event ends."""
+        match event:
+            case DeviceLost(device) | DeviceJoined(device):
+                for key in self._held.pop(device, set()):
+                    self._holders[key].discard(device)
+            case BrokerLost():
+                self._holders.clear()
+                self._held.clear()
+            case TileFailed(job, tile, _, device) | TileReturned(job, tile, _, device):
+                self._end((job, tile), device)
+            case _:
+                pass
+
+    def done(self, action: Action) -> None:
+        """Take note of what an action ends."""
+        match action:
+            case CancelTile(job, tile, _, device) | KeepResult(job, tile, _, device):
+                self._end((job, tile), device)
+            case _:
+                pass
+
+    def begin(self, order: SendTile) -> bool:
+        """A tile goes out. Returns whether another device has it."""
+        key = (order.job, order.tile)
+        holders = self._holders.setdefault(key, set())
+        hedged = bool(holders)
+        holders.add(order.device)
+        self._held.setdefault(order.device, set()).add(key)
+        return hedged
+
+    def _end(self, key: TileKey, device: str) -> None:
+        holders = self._holders.get(key)
+        if holders is None:
+            return
+        holders.discard(device)
+        self._held.get(device, set()).discard(key)
+        if not holders:
+            del self._holders[key]

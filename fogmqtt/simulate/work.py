@@ -1,0 +1,126 @@
+"""What a job is in a simulation: its stages, cut into tiles by the real plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fogmqtt.core.geometry import Auto, Grid, Size, TilePlan, cut
+from fogmqtt.core.plan import HEADER_BYTES, auto_plan, check_plan
+from fogmqtt.errors import ConfigError
+from fogmqtt.images.spec import Spec
+from fogmqtt.operators import pipeline
+from fogmqtt.operators.pipeline import Stage, written
+from fogmqtt.simulate.fleet import Device, Fleet
+
+#: What a message carries beside pixels, bytes.
+ENVELOPE_BYTES = 300
+#: What travels back for a pixel where results are bit planes: a quarter, run-length deflated.
+_PLANES_PIXEL_BYTES = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class TileWork:
+    """Pixels that are handled, halo and all, pixels that are answered for, and message bytes."""
+
+    pixels: int
+    core: int
+    out_bytes: float
+    back_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageWork:
+    """One round trip of tiles."""
+
+    kind: str
+    operators: frozenset[str]
+    tiles: tuple[TileWork, ...]
+
+    @property
+    def core(self) -> int:
+        return sum(tile.core for tile in self.tiles)
+
+
+@dataclass(frozen=True, slots=True)
+class JobWork:
+    """A job that comes at `at_s`; its stages follow each other."""
+
+    id: str
+    stages: tuple[StageWork, ...]
+    at_s: float = 0.0
+
+    @property
+    def tiles(self) -> int:
+        return sum(len(stage.tiles) for stage in self.stages)
+
+
+def even_job(
+    name: str, tiles: int, pixels: int, *, at_s: float = 0.0, operators: Sequence[str] = ()
+) -> JobWork:
+    """A job of equal gray tiles of `pixels` each, without a halo: for tests and benchmarks."""
+    tile = TileWork(pixels, pixels, pixels + ENVELOPE_BYTES, pixels + ENVELOPE_BYTES)
+    return JobWork(name, (StageWork("even", frozenset(operators), (tile,) * tiles),), at_s)
+
+
+def planned_job(
+    name: str, text: str, pixels: float, plan: TilePlan, fleet: Fleet, limit_bytes: int
+) -> JobWork:
+    """A pipeline on a nearly square colour image of `pixels`, cut as the gateway would.
+
+    Stages that run on the gateway take no time here. Raises ConfigError where no device can do
+    the pipeline, and PipelineError, OperatorError and PlanError as a real job does.
+    """
+    height = max(1, round(math.sqrt(pixels)))
+    spec = Spec(height, max(1, round(pixels / height)), 3)
+    operators = pipeline.parse(text)
+    stages = [stage for stage in pipeline.stages(operators, spec) if stage.tiled]
+    return JobWork(name, tuple(_stage(stage, plan, fleet, limit_bytes) for stage in stages))
+
+
+def _stage(stage: Stage, plan: TilePlan, fleet: Fleet, limit_bytes: int) -> StageWork:
+    names = frozenset(operator.name for operator in stage.operators)
+    able = [device for device in fleet.devices if device.knows(names)]
+    if not able:
+        raise ConfigError(f"{fleet.origin}: devices: {_nobody(names, fleet)}")
+    sent = stage.sent.pixel_bytes
+    packed = stage.operators[-1].result_codec == "planes"
+    back = _PLANES_PIXEL_BYTES if packed else stage.result.pixel_bytes
+    chosen = _chosen(stage, plan, able, back, limit_bytes)
+    tiles = cut(stage.source.size, chosen, halo=stage.halo, align=stage.align)
+    check_plan(tiles, sent_pixel_bytes=sent, result_pixel_bytes=back, limit_bytes=limit_bytes)
+    work = tuple(
+        TileWork(
+            tile.outer.pixels,
+            tile.core.pixels,
+            tile.outer.pixels * sent + ENVELOPE_BYTES,
+            tile.core.pixels * back + ENVELOPE_BYTES,
+        )
+        for tile in tiles
+    )
+    return StageWork(written(stage.operators), names, work)
+
+
+def _chosen(
+    stage: Stage, plan: TilePlan, able: Sequence[Device], back: float, limit_bytes: int
+) -> Size | Grid:
+    if not isinstance(plan, Auto):
+        return plan
+    sent = stage.sent.pixel_bytes
+    smallest = min(device.max_tile_pixels for device in able)
+    return auto_plan(
+        stage.source.size,
+        sent_pixel_bytes=sent,
+        result_pixel_bytes=back,
+        limit_bytes=min(limit_bytes, smallest * sent + HEADER_BYTES),
+        workers=sum(device.workers for device in able),
+        halo=stage.halo,
+        align=stage.align,
+    )
+
+
+def _nobody(names: frozenset[str], fleet: Fleet) -> str:
+    first = fleet.devices[0]
+    lacks = ", ".join(sorted(names - set(first.operators)))
+    return f"none can do {', '.join(sorted(names))}; {first.id} for one lacks {lacks}"
