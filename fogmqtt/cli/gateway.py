@@ -15,6 +15,7 @@ from fogmqtt import __version__
 from fogmqtt.cli.common import guarded, positive, set_up_logging, stop_on_signals
 from fogmqtt.cli.connect import broker_at_hand, connector
 from fogmqtt.cli.demo import demo
+from fogmqtt.cli.explain import explain
 from fogmqtt.cli.run import RunOptions, run
 from fogmqtt.cli.show import show_devices, show_operators
 from fogmqtt.cli.simulate import add_arguments, run_simulation
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "serve", _serve, "serve the submit topic and the inbox folder (the default)")
     _add_run(commands)
     _add_verify(commands)
+    _add_explain(commands)
     _add_demo(commands)
     devices = _add(commands, "devices", _devices, "who is online")
     devices.add_argument("--json", action="store_true", help="for programs")
@@ -112,6 +114,13 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=positive("seconds"), metavar="SECONDS", help="give up after so long"
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the figures as JSON")
+
+
+def _add_explain(commands: Subparsers) -> None:
+    parser = _add(commands, "explain", _explain, "how a pipeline would be done, and how fast")
+    parser.add_argument("pipeline", metavar="PIPELINE", help="as in run, or a configured name")
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("--tiles", help="as in run")
 
 
 def _add_demo(commands: Subparsers) -> None:
@@ -169,6 +178,12 @@ def _tell(outcome: Outcome, console: Console, *, print_facts: bool) -> None:
 def _pipeline(config: GatewayConfig, asked: str | None) -> str:
     wanted = config.pipeline if asked is None else asked
     return config.pipelines.get(wanted.strip(), wanted)
+
+
+def _explain(config: GatewayConfig, options: argparse.Namespace) -> int:
+    plan = parse_tile_plan(options.tiles or config.tiles)
+    text = _pipeline(config, options.pipeline)
+    return explain(config, text, options.image, plan, Console())
 
 
 def _demo(config: GatewayConfig, options: argparse.Namespace) -> int:

@@ -80,7 +80,7 @@ def begin(
     Raises PlanError where the plan is impossible or makes messages that are too large.
     """
     operators = prepared(stage, image, original)
-    tiles = _tiles(stage, plan, limits.pixel_bytes - _long_calls(operators), workers)
+    tiles = planned(stage, plan, limits.pixel_bytes - _long_calls(operators), workers)
     return StageRun(key, stage, operators, image, tiles, operators[-1].merger(stage.result, tiles))
 
 
@@ -89,10 +89,14 @@ def _long_calls(operators: Sequence[Operator]) -> int:
     return max(0, len(msgspec.json.encode(calls(operators))) - HEADER_BYTES // 2)
 
 
-def _tiles(stage: Stage, plan: TilePlan, limit_bytes: int, workers: int) -> tuple[Tile, ...]:
+def planned(stage: Stage, plan: TilePlan, limit_bytes: int, workers: int) -> tuple[Tile, ...]:
+    """The tiles of a stage for so many workers, none of them over `limit_bytes`.
+
+    Raises PlanError where the plan is impossible or makes messages that are too large.
+    """
     size = stage.source.size
     sent = stage.sent.pixel_bytes
-    back = _back_pixel_bytes(stage)
+    back = result_pixel_bytes(stage)
     chosen: Size | Grid
     if isinstance(plan, Auto):
         chosen = auto_plan(
@@ -111,7 +115,7 @@ def _tiles(stage: Stage, plan: TilePlan, limit_bytes: int, workers: int) -> tupl
     return tiles
 
 
-def _back_pixel_bytes(stage: Stage) -> float:
+def result_pixel_bytes(stage: Stage) -> float:
     """Bytes that come back for a pixel of the core, at the worst."""
     last = stage.operators[-1]
     if isinstance(last, Measuring):

@@ -1,0 +1,79 @@
+"""`fog-gateway explain`: how a pipeline would be done on an image, and how long it would take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from fogmqtt.cli.forecast import Forecast, Silent, forecast
+from fogmqtt.config import GatewayConfig
+from fogmqtt.core.geometry import Tile, TilePlan
+from fogmqtt.errors import NoBroker, PlanError
+from fogmqtt.gateway.intake import prepare
+from fogmqtt.gateway.jobs import JobRequest
+from fogmqtt.gateway.service import WORKERS_UNKNOWN
+from fogmqtt.gateway.stages import Limits, planned, result_pixel_bytes
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators.pipeline import Stage, written
+from fogmqtt.transport.embedded import is_local, listening
+
+
+def explain(config: GatewayConfig, text: str, photo: Path, plan: TilePlan, console: Console) -> int:
+    """Print the stages of a pipeline on this image, and a prediction for the present fleet.
+
+    Raises PipelineError, ImageError and OperatorError. Without a broker there is no prediction.
+    """
+    request = JobRequest(name=photo.name, pipeline=text, client=Silent(), path=photo)
+    prepared = prepare(request, config.limits)
+    console.print(
+        Text(f"{text.strip()}  on {photo.name}: {Spec.of(prepared.image)}"), soft_wrap=True
+    )
+    known = _known(config, text, prepared.image, plan)
+    workers = known.workers if isinstance(known, Forecast) else WORKERS_UNKNOWN
+    console.print()
+    for number, stage in enumerate(prepared.stages, 1):
+        line = f"stage {number}  {_stage(config, stage, plan, workers)}"
+        console.print(Text(line), soft_wrap=True)
+    console.print()
+    console.print(Text(known if isinstance(known, str) else known.sentence()), soft_wrap=True)
+    return 0
+
+
+def _known(config: GatewayConfig, text: str, image: Image, plan: TilePlan) -> Forecast | str:
+    url = config.broker.url
+    if is_local(url) and not listening(url):
+        return f"no prediction: nothing listens at {url}"
+    try:
+        return forecast(config, text, image, plan)
+    except NoBroker as problem:
+        return f"no prediction: {problem}"
+
+
+def _stage(config: GatewayConfig, stage: Stage, plan: TilePlan, workers: int) -> str:
+    if not stage.tiled:
+        return f"on the gateway: {written(stage.operators)}"
+    work = written(stage.operators)
+    if stage.narrowing:
+        work += f"\n         (the gateway does {written(stage.narrowing)} while it cuts)"
+    return f"on the devices: {work}\n         {_sent(config, stage, plan, workers)}"
+
+
+def _sent(config: GatewayConfig, stage: Stage, plan: TilePlan, workers: int) -> str:
+    limits = Limits(config.wire.max_message_bytes, config.wire.encoding)
+    try:
+        tiles = planned(stage, plan, limits.pixel_bytes, workers)
+    except PlanError as problem:
+        return f"cannot be cut: {problem}"
+    outer, core = sum(tile.outer.pixels for tile in tiles), sum(tile.core.pixels for tile in tiles)
+    return (
+        f"{_tiles(tiles)}, halo {stage.halo}, align {stage.align}\n         bytes per pixel: "
+        f"{outer / core * stage.sent.pixel_bytes:.2f} out, "
+        f"at most {result_pixel_bytes(stage):.2f} back"
+    )
+
+
+def _tiles(tiles: tuple[Tile, ...]) -> str:
+    core = max((tile.core for tile in tiles), key=lambda one: one.pixels)
+    return f"{len(tiles)} tile(s) of {core.width}x{core.height}"
