@@ -107,16 +107,17 @@ def simulate(
     """Run jobs on a fleet in virtual time. Deterministic by `seed`."""
     world = World(fleet, jobs, seed, policy=policy, watch=watch)
     world.run(until_s)
-    return _outcome(world, seed)
+    return outcome_of(world)
 
 
-def _outcome(world: World, seed: int) -> Outcome:
+def outcome_of(world: World) -> Outcome:
+    """The figures of a world that has run."""
     now = world.agenda.now
     began = min(run.work.at_s for run in world.jobs)
     spent = [span.seconds for span in world.record.spans]
     wasted = [span.seconds for span in world.record.spans if span.fate is not Fate.KEPT]
     return Outcome(
-        seed=seed,
+        seed=world.seed,
         makespan_s=now - began,
         bound_s=_bound_s(world, began),
         jobs=tuple(_job(run) for run in world.jobs),

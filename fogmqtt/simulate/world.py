@@ -67,6 +67,7 @@ class World:
         watch: Watch | None = None,
     ) -> None:
         self.fleet = fleet
+        self.seed = seed
         self.scheduler = Scheduler(policy or Policy())
         self.agenda = Agenda()
         self.record = Record()
