@@ -66,7 +66,7 @@ def forecast(config: GatewayConfig, pipeline: str, image: Image, tiles: TilePlan
             devices = gateway.roster.present()
             if not devices:
                 return (
-                    "no device is online: nothing to predict with; start one: fog-device --id eya"
+                    "no prediction: no device is online; start one: fog-device --id eya"
                 )
             return _measured(gateway, pipeline, image, tiles)
     finally:

@@ -14,7 +14,6 @@ PIPELINE = "gray | gaussian sigma=1.4 | canny low=50 high=150"
 
 
 def test_explain_tells_stages_halos_bytes_and_the_time_on_the_present_fleet(fog: Fog) -> None:
-    fog.fleet("eya", "manar")
     picture = fog.save("in.png", photo())
     done = fog.command("explain", PIPELINE, str(picture))
     assert done.returncode == 0, done.stderr
@@ -24,7 +23,7 @@ def test_explain_tells_stages_halos_bytes_and_the_time_on_the_present_fleet(fog:
     assert re.search(r"tile\(s\) of \d+x\d+, halo 4, align 1", done.stdout)
     assert re.search(r"bytes per pixel: 1\.\d\d out, at most 0\.26 back", done.stdout)
     assert re.search(
-        r"predicted with 2 device\(s\), 2 worker\(s\): eya, manar: [\d.]+ s", done.stdout
+        r"predicted with 3 device\(s\), 3 worker\(s\): eya, manar, oumayma: [\d.]+ s", done.stdout
     )
     assert re.search(r"on this machine alone: [\d.]+ s; the fleet ", done.stdout)
 
@@ -62,7 +61,6 @@ def test_explain_points_at_the_word_that_is_wrong(fog: Fog) -> None:
 
 
 def test_verify_compares_with_one_machine_and_leaves_no_file(fog: Fog) -> None:
-    fog.fleet()
     picture = fog.save("in.png", photo())
     before = set(fog.folder.glob("*.png"))
     done = fog.command("verify", str(picture), "--pipeline", PIPELINE, "--tiles", "size 70x50")
