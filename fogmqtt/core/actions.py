@@ -28,7 +28,7 @@ class CancelTile:
 
 @dataclass(frozen=True, slots=True)
 class KeepResult:
-    """Merge the result that waits at the door: it is the tile's first."""
+    """Merge the result that waits at the door: it is the one that counts for this tile."""
 
     job: str
     tile: int
@@ -45,6 +45,27 @@ class DropResult:
     attempt: int
     device: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeResult:
+    """What was kept does not count any more: the device is disproved. Another result will come."""
+
+    job: str
+    tile: int
+    attempt: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arbitrate:
+    """Two devices differ in this tile: do it here, and answer with `TileArbitrated`.
+
+    The job does not end before the answer, whatever else happens.
+    """
+
+    job: str
+    tile: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +107,8 @@ Action = (
     | CancelTile
     | KeepResult
     | DropResult
+    | RevokeResult
+    | Arbitrate
     | FinishJob
     | FailJob
     | ReportStarved

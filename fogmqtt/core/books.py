@@ -22,7 +22,7 @@ from fogmqtt.core.actions import (
 )
 from fogmqtt.core.fleet import Device, Fleet
 from fogmqtt.core.hedging import Hedging
-from fogmqtt.core.ledger import Ended, Job, JobState, Lease, Tile
+from fogmqtt.core.ledger import CheckState, Ended, Job, JobState, Lease, Tile
 from fogmqtt.core.placement import Placement
 from fogmqtt.core.policy import Policy
 from fogmqtt.core.timers import Timers
@@ -48,6 +48,8 @@ class Books:
         self.now = -math.inf
         self.actions: list[Action] = []
         self.jobs: dict[str, Job] = {}
+        #: Those of them that asked for second opinions.
+        self.doubtful: dict[str, Job] = {}
         self.ended: OrderedDict[str, Ended] = OrderedDict()
         self.fleet = Fleet(policy)
         self.placement = Placement(policy, self.fleet, self.grant)
@@ -64,6 +66,15 @@ class Books:
         """A line for the job's story."""
         tile = lease.tile
         tile.job.story.tell(self.now, f"{lease.device} {what} ({tile}, attempt {lease.attempt})")
+
+    def open(self, job: Job) -> None:
+        """Take a job on."""
+        self.jobs[job.id] = job
+        if job.undecided:
+            self.doubtful[job.id] = job
+        self.placement.add(job)
+        # Who can do it is looked at with the next change of the fleet, and that is now.
+        self.fleet.shifted = True
 
     # -- leases -------------------------------------------------------------------------------
 
@@ -99,7 +110,7 @@ class Books:
         lease.tile.leases.remove(lease)
         self.fleet.give_back(lease)
 
-    def _revoke(self, lease: Lease) -> None:
+    def revoke(self, lease: Lease) -> None:
         """Take a live lease back from a device that may be at work on it."""
         self.fleet.learn_at_least(lease, self.now)
         self.release(lease)
@@ -112,13 +123,26 @@ class Books:
         if not lease.live:
             self.tell(lease, "answered late, and first")
         self.release(lease)
-        for other in list(tile.leases):
-            self._revoke(other)
-        job.dequeue(tile)
-        tile.wake_at = None
+        self.withdraw(tile)
         job.credit(lease)
         self.act(KeepResult(job.id, tile.index, lease.attempt, lease.device))
-        if job.remaining == 0:
+        if tile.check is not None and tile.check.state is CheckState.OPEN:
+            self.wait(tile.check.twin)
+        self.settle(job)
+
+    def withdraw(self, tile: Tile) -> None:
+        """Nobody is to work on this tile, for now."""
+        for lease in list(tile.leases):
+            self.revoke(lease)
+        tile.job.dequeue(tile)
+        tile.wake_at = None
+
+    def settle(self, job: Job) -> None:
+        """End the job if everything is done, second opinions too."""
+        if job.remaining > 0:
+            return
+        job.starved_since = job.wake_at = None
+        if job.undecided == 0:
             self.close(job, JobState.FINISHED)
             self.act(FinishJob(job.id, self.now - job.submitted_at))
 
@@ -143,9 +167,10 @@ class Books:
             self._unaccepted(lease)
             return
         tile, waited_s = lease.tile, self.now - lease.granted_at
+        lease.blamed = lease.struck = True
         tile.blame_expiry(lease.device, waited_s)
         self.tell(lease, f"did not answer within {waited_s:.1f} s")
-        self._revoke(lease)
+        self.revoke(lease)
         self.strike(lease.device, f"did not answer for {tile}")
         self.judge(tile, verdict.on_expiries(tile, self.policy))
 
@@ -157,7 +182,7 @@ class Books:
         tile, waited_s = lease.tile, self.now - lease.granted_at
         tile.shunned |= {lease.device}
         self.tell(lease, f"did not accept within {waited_s:.1f} s")
-        self._revoke(lease)
+        self.revoke(lease)
         self._miss(lease)
         self.wait(tile)
 
@@ -171,6 +196,7 @@ class Books:
         device = self.fleet.devices[lease.device]
         if lease.granted_at < device.missed_at:
             return  # sent before a silence was noticed: it belongs to that silence
+        lease.struck = True
         device.missed_at = self.now
         self.fleet.miss(device)
         self.strike(device.id, f"did not accept {lease.tile}")
@@ -178,8 +204,14 @@ class Books:
     # -- tiles that wait ------------------------------------------------------------------------
 
     def judge(self, tile: Tile, sentence: str | None, pause_s: float = 0.0) -> None:
-        """End the job with this sentence; without one, or while a copy is out, try again."""
+        """End the job with this sentence; without one, or while a copy is out, try again.
+
+        A second opinion costs no job its life: it is asked for elsewhere, at once.
+        """
         job = tile.job
+        if tile.is_twin:
+            self.wait(tile)
+            return
         if sentence is None or tile.leases:
             self.wait(tile, pause_s)
             return
@@ -189,7 +221,7 @@ class Books:
 
     def wait(self, tile: Tile, pause_s: float = 0.0) -> None:
         """Let a tile wait for a device, unless one has it or it waits out a back-off."""
-        if tile.leases or tile.wake_at is not None:
+        if tile.leases or tile.wake_at is not None or tile.asleep:
             return
         tile.job.dequeue(tile)
         if pause_s > 0:
@@ -212,12 +244,18 @@ class Books:
         if device.strikes < self.policy.quarantine_after and not device.probation:
             return
         seconds = self.policy.quarantine_for(device.quarantines)
+        why = f"{device.strikes} mishaps in a row; the last: {reason}"
+        self.quarantine(device, seconds, why)
+
+    def quarantine(self, device: Device, seconds: float, why: str) -> None:
+        """Give a device nothing for so long from now on, or until a longer quarantine ends."""
+        if device.quarantined and device.wake_at is not None:
+            seconds = max(seconds, device.wake_at - self.now)
         self.fleet.quarantine(device)
         self.timers.set(device, self.now + seconds)
-        why = f"{device.strikes} mishaps in a row; the last: {reason}"
         self.act(Quarantine(device.id, seconds, why))
         for job in self.jobs.values():
-            job.story.tell(self.now, f"{name} is quarantined for {seconds:g} s: {why}")
+            job.story.tell(self.now, f"{device.id} is quarantined for {seconds:g} s: {why}")
 
     def pause(self, name: str) -> None:
         """Give a device that hands tiles back a moment of peace."""
@@ -232,6 +270,7 @@ class Books:
         leases = list(device.leases.values())
         for lease in leases:
             self.release(lease)
+            lease.struck = True
             self.tell(lease, f"was lost: {reason}")
         if leases:
             self.strike(device.id, f"was lost with tiles in hand: {reason}")
@@ -245,6 +284,7 @@ class Books:
         if not lease.accepted:
             self.wait(tile)
             return
+        lease.blamed = True
         tile.blame_loss(lease.device, reason)
         self.judge(tile, verdict.on_losses(tile, self.policy))
 
@@ -275,7 +315,7 @@ class Books:
             self._report(self._hungry.pop(0))
 
     def _look_after(self, job: Job) -> None:
-        if any(True for _ in self.fleet.able(job.operators)):
+        if job.remaining == 0 or any(True for _ in self.fleet.able(job)):
             job.starved_since = job.wake_at = None
         elif job.starved_since is None:
             job.starved_since = self.now
@@ -285,7 +325,7 @@ class Books:
         since = job.starved_since
         if since is None or job.id not in self.jobs:
             return  # somebody came, or the job ended, at the last moment
-        reason = verdict.on_starvation(job.operators, self.fleet)
+        reason = verdict.on_starvation(job, self.fleet)
         job.story.tell(self.now, f"starved: {reason}")
         self.act(ReportStarved(job.id, self.now - since, reason))
 
@@ -294,12 +334,13 @@ class Books:
     def close(self, job: Job, state: JobState | None = None) -> None:
         """Take a job off the books; with a `state`, keep how it went."""
         for lease in list(job.live_leases()):
-            self._revoke(lease)
+            self.revoke(lease)
         for tile in job.tiles:
             tile.wake_at = None
         job.wake_at = None
         self.placement.remove(job)
         del self.jobs[job.id]
+        self.doubtful.pop(job.id, None)
         if state is None:
             return
         self.ended[job.id] = Ended(job.progress(state), job.story.lines())

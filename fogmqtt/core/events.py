@@ -6,7 +6,8 @@ travel beside the event, never in it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +16,15 @@ class JobSubmitted:
 
     `tiles[i]` is the number of pixels that a device handles for tile i (halo included).
     `kind` names the work: service times are learned per device and kind.
+    `twins` asks for second opinions: tile `len(tiles) + i` is tile `twins[i]` once more, to be
+    done by another device (see `core.checks`). No tile may have two.
     """
 
     job: str
     kind: str
     tiles: tuple[int, ...]
     operators: frozenset[str] = frozenset()
+    twins: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +37,14 @@ class DeviceJoined:
     """A device is online, or announced itself anew.
 
     Another `boot` than before means that it restarted and holds nothing of what it was sent.
+    `lacks` says of operators that it does not offer why not, as a user should read it.
     """
 
     device: str
     boot: str
     workers: int
     operators: frozenset[str] = frozenset()
+    lacks: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,8 @@ class ResultArrived:
     """A whole, valid result; its pixels wait at the door for KeepResult or DropResult.
 
     `compute_s` is what the device says the work itself took; None where it did not say.
+    `digest` stands for the pixels: two results of one tile are the same if theirs are. Only jobs
+    with twins need it.
     """
 
     job: str
@@ -83,6 +91,7 @@ class ResultArrived:
     attempt: int
     device: str
     compute_s: float | None = None
+    digest: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +116,27 @@ class TileReturned:
 
 
 @dataclass(frozen=True, slots=True)
+class TileArbitrated:
+    """The gateway has done a tile itself: the answer to `Arbitrate`.
+
+    `digest` is that of the right result; None where the gateway could not tell.
+    """
+
+    job: str
+    tile: int
+    digest: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDisproved:
+    """Somebody knows that the device gave a wrong result for this job, running or not."""
+
+    job: str
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Only time passed."""
 
@@ -122,5 +152,7 @@ Event = (
     | ResultArrived
     | TileFailed
     | TileReturned
+    | TileArbitrated
+    | DeviceDisproved
     | Tick
 )

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from fogmqtt.core.events import DeviceJoined
-from fogmqtt.core.ledger import Lease, Tile
+from fogmqtt.core.ledger import Job, Lease, Tile
 from fogmqtt.core.policy import Policy
 
 #: More devices than this, and one that is offline is forgotten: ids come from the network.
@@ -32,6 +32,8 @@ class Device:
     boot: str
     workers: int
     operators: frozenset[str]
+    #: Why it does not offer what it does not, by operator.
+    lacks: Mapping[str, str] = field(default_factory=dict)
     online: bool = True
     draining: bool = False
     quarantined: bool = False
@@ -109,6 +111,7 @@ class Fleet:
         # No window is larger, so more workers cannot be used; a lie must not cost us memory.
         device.workers = max(1, min(event.workers, self._policy.max_window))
         device.operators = event.operators
+        device.lacks = event.lacks
         device.answers = deque(device.answers, maxlen=device.workers)
         self._shift(device)
         return device
@@ -137,8 +140,8 @@ class Fleet:
         self._shift(device)
 
     def quarantine(self, device: Device) -> None:
+        device.quarantines += not device.quarantined
         device.quarantined = True
-        device.quarantines += 1
         self._shift(device)
 
     def pause(self, device: Device) -> None:
@@ -185,20 +188,20 @@ class Fleet:
         _keep(self.idle, device, has_room and held < device.workers)
         _keep(self.busy, device, held > 0)
 
-    def able(self, operators: frozenset[str]) -> Iterator[Device]:
-        """Those that may be given work with these operators, with room or without."""
-        return (
-            device
-            for device in self.devices.values()
-            if device.ready and operators <= device.operators
-        )
+    def able(self, job: Job) -> Iterator[Device]:
+        """Those that may be given tiles of this job, with room or without."""
+        return (device for device in self._suited(job) if device.ready)
 
-    def present(self, operators: frozenset[str]) -> Iterator[Device]:
+    def present(self, job: Job) -> Iterator[Device]:
         """Those, and those that will be again when their quarantine ends."""
+        return (device for device in self._suited(job) if device.online and not device.draining)
+
+    def _suited(self, job: Job) -> Iterator[Device]:
+        operators, disproved = job.operators, job.disproved
         return (
             device
             for device in self.devices.values()
-            if device.online and not device.draining and operators <= device.operators
+            if operators <= device.operators and device.id not in disproved
         )
 
     def take(self, lease: Lease) -> None:

@@ -86,9 +86,10 @@ class Hedging:
 
     def _able(self, lease: Lease) -> Iterator[Device]:
         tile = lease.tile
+        not_to = tile.shunned | tile.taboo
         for device in self._fleet.idle.values():
             # Not to whom it was given already, and not to whom it failed.
-            if tile in device.leases or device.id in tile.shunned:
+            if tile in device.leases or device.id in not_to:
                 continue
             if tile.job.operators <= device.operators:
                 yield device

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from fogmqtt.core.books import Books, Sleeper
 from fogmqtt.core.fleet import Device
-from fogmqtt.core.ledger import Job, Lease, Tile
+from fogmqtt.core.ledger import Check, CheckState, Job, Lease, Tile
 
 
 def check(books: Books) -> None:
@@ -21,26 +23,62 @@ def check(books: Books) -> None:
 def _check_job(books: Books, job: Job, sleepers: set[Sleeper]) -> None:
     for tile in job.tiles:
         _check_tile(books, tile, sleepers)
-    undone = sum(not tile.done for tile in job.tiles)
+    tiles = job.tiles[: job.total]
+    undone = sum(not tile.done for tile in tiles)
     _must(job.remaining == undone, f"{job.id}: {job.remaining} remain, {undone} are undone")
-    _must(undone > 0, f"{job.id} is done and runs")
-    kept = sum(share.tiles for share in job.shares.values())
-    _must(kept == len(job.tiles) - undone, f"{job.id}: {kept} kept results for {undone} undone")
+    _check_checks(books, job)
+    _must(undone + job.undecided > 0, f"{job.id} is done and runs")
+    kept = Counter(tile.kept.device for tile in tiles if tile.kept is not None)
+    credited = {device: share.tiles for device, share in job.shares.items()}
+    _must(dict(kept) == credited, f"{job.id}: {dict(kept)} kept results, {credited} credited")
     if job.waits:
         _must(books.placement.waiting(job), f"{job.id} waits and never has its turn")
-    starved = not any(True for _ in books.fleet.able(job.operators))
+    starved = undone > 0 and not any(True for _ in books.fleet.able(job))
     _must(starved == (job.starved_since is not None), f"{job.id}: starved is {starved}")
+
+
+def _check_checks(books: Books, job: Job) -> None:
+    twins = job.tiles[job.total :]
+    checks = [tile.check for tile in twins if tile.check is not None]
+    _must([check.twin for check in checks] == list(twins), f"{job.id}: twins without checks")
+    for check in checks:
+        _check_check(books, check)
+    undecided = sum(check.undecided for check in checks)
+    _must(job.undecided == undecided, f"{job.id}: {job.undecided} or {undecided} undecided")
+    agreed = sum(check.state is CheckState.AGREED for check in checks)
+    _must(job.checked == agreed, f"{job.id}: {job.checked} checked, {agreed} agreed")
+    _must(not undecided or job.id in books.doubtful, f"{job.id}: its doubts are forgotten")
+
+
+def _check_check(books: Books, check: Check) -> None:
+    name, first, second = str(check.twin), check.tile.kept, check.twin.kept
+    is_open = check.state is CheckState.OPEN
+    _must(check.twin.done != is_open, f"{name} is {check.state} and done is {check.twin.done}")
+    _must(not (is_open and second), f"{name} has an opinion and nobody compared it")
+    if check.truth is not None:
+        _must(check.state is CheckState.AGREED, f"{name}: the truth is known and not used")
+        _must(first is None or first.digest == check.truth, f"{check.tile} is known to be wrong")
+    elif check.state is CheckState.AGREED:
+        _must(first is not None and second is not None, f"{name} agrees with nothing")
+        both = {(one.device, one.digest) for one in (first, second) if one is not None}
+        _must(len({device for device, _ in both}) == 2, f"{name} was checked by its own device")
+        _must(len({digest for _, digest in both}) == 1, f"{name} differs and nobody minds")
+    if check.twin in check.twin.job.twins and check.tile.job.remaining == 0:
+        others = (one.id not in check.twin.taboo for one in books.fleet.able(check.twin.job))
+        _must(any(others), f"{name} holds its job up for nobody")
 
 
 def _check_tile(books: Books, tile: Tile, sleepers: set[Sleeper]) -> None:
     name = f"{tile.job.id}/{tile.index}"
-    queues = (tile.job.ready, tile.job.choosy, tile.job.suspects)
+    queues = (tile.job.ready, tile.job.choosy, tile.job.suspects, tile.job.twins)
     queued = sum(tile in queue for queue in queues)
     backs_off = tile in sleepers
-    waits = not tile.done and not tile.leases
+    waits = not tile.done and not tile.leases and not tile.asleep
     _must(backs_off == (tile.wake_at is not None), f"{name}: its back-off has no timer")
     _must(queued + backs_off == waits, f"{name}: {queued} queues, back-off {backs_off}")
     _must(not (tile in tile.job.ready and tile.shunned), f"{name} shuns, and waits for anybody")
+    _must((tile in tile.job.twins) <= tile.is_twin, f"{name} waits with the twins")
+    _must(tile.is_twin or tile.done == (tile.kept is not None), f"{name}: done is {tile.done}")
     _must(not (tile.done and tile.leases), f"{name} is done and leased")
     devices = [lease.device for lease in tile.leases]
     _must(len(devices) <= 2, f"{name} has {len(devices)} leases")
@@ -52,6 +90,12 @@ def _check_tile(books: Books, tile: Tile, sleepers: set[Sleeper]) -> None:
 def _check_lease(books: Books, lease: Lease, sleepers: set[Sleeper]) -> None:
     name = f"{lease.tile.job.id}/{lease.tile.index}#{lease.attempt}"
     _must(lease in sleepers, f"{name} never expires")
+    taboo = lease.tile.job.disproved
+    if lease.tile.check is not None and lease.tile.is_twin:
+        first = lease.tile.check.tile.kept
+        _must(first is not None, f"{name} is a second opinion without a first")
+        taboo |= {first.device} if first else frozenset()
+    _must(lease.device not in taboo, f"{name}: {lease.device} must not have it")
     _must(lease.tile.grants[lease.attempt - 1] is lease, f"{name} is not its attempt")
     held = books.fleet.devices[lease.device].leases.get(lease.tile)
     _must(held is lease, f"{name}: {lease.device} does not know of it")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, auto
 
 from fogmqtt.core.events import JobSubmitted
 from fogmqtt.core.story import Story, short
@@ -39,7 +39,8 @@ class Progress:
     """A job at one moment.
 
     `devices` has those whose results were kept. `retries` counts leases after a tile's first,
-    `hedges` those given beside a live one, `duplicates` results that came second.
+    `hedges` those given beside a live one, `duplicates` results that came second. `checked`
+    tiles were found right by a second device or by the gateway; no other figure has twins in it.
     """
 
     job: str
@@ -50,6 +51,34 @@ class Progress:
     retries: int
     hedges: int
     duplicates: int
+    checked: int = 0
+
+
+class CheckState(Enum):
+    """How far a second opinion is."""
+
+    #: Nobody has given one yet.
+    OPEN = auto()
+    #: The two differ, and the gateway is to tell who is right.
+    DISPUTED = auto()
+    AGREED = auto()
+    #: No second device, or nobody could tell.
+    GIVEN_UP = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Check:
+    """A tile and its twin: the same pixels, for another device."""
+
+    tile: Tile
+    twin: Tile
+    state: CheckState = CheckState.OPEN
+    #: The digest of the right result, once the gateway has told.
+    truth: int | None = None
+
+    @property
+    def undecided(self) -> bool:
+        return self.state is CheckState.OPEN or self.state is CheckState.DISPUTED
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +96,11 @@ class Lease:
     accepted: bool = False
     #: The device said how it ended: a result, a failure or a return.
     answered: bool = False
+    #: How it ended was held against its tile, and against its device: once is enough.
+    blamed: bool = False
+    struck: bool = False
+    #: Of its result, where that counts.
+    digest: int | None = None
     wake_at: float | None = None
 
     @property
@@ -76,12 +110,19 @@ class Lease:
 
 @dataclass(slots=True, eq=False)
 class Tile:
-    """WAITING while it has neither lease nor result, LEASED, or DONE."""
+    """WAITING while it has neither lease nor result, LEASED, or DONE.
+
+    A twin is asleep until its tile is DONE, and DONE itself also when nobody is asked any more.
+    """
 
     job: Job
     index: int
     pixels: int
     done: bool = False
+    #: Whose result counts.
+    kept: Lease | None = None
+    #: Shared by a tile and its twin.
+    check: Check | None = None
     #: Every lease ever granted; attempt n is at n - 1.
     grants: list[Lease] = field(default_factory=list)
     #: The live ones: at most two, on different devices.
@@ -95,6 +136,24 @@ class Tile:
     mishaps: tuple[str, ...] = ()
     #: The end of its back-off.
     wake_at: float | None = None
+
+    @property
+    def is_twin(self) -> bool:
+        return self.check is not None and self.check.twin is self
+
+    @property
+    def asleep(self) -> bool:
+        """A twin whose tile has no result yet."""
+        return self.check is not None and self.check.twin is self and not self.check.tile.done
+
+    @property
+    def taboo(self) -> frozenset[str]:
+        """Devices that must not have it, even if there are no others."""
+        check = self.check
+        if check is None or check.tile is self:
+            return self.job.disproved
+        first = check.tile.kept
+        return self.job.disproved | self.shunned | ({first.device} if first else frozenset())
 
     def lease(self, attempt: int, device: str) -> Lease | None:
         """What this device was granted under this attempt, ended or not."""
@@ -127,21 +186,31 @@ class Tile:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A running job. Every waiting tile is in one of three queues or has a back-off timer."""
+    """A running job. Every waiting tile is in one of four queues or has a back-off timer."""
 
     id: str
     kind: str
     operators: frozenset[str]
     submitted_at: float
     story: Story
+    #: The image's tiles, then their twins.
     tiles: tuple[Tile, ...] = ()
+    #: How many tiles are not twins, and how many of these are not done.
+    total: int = 0
     remaining: int = 0
+    #: How many checks are undecided, and how many found a tile right.
+    undecided: int = 0
+    checked: int = 0
+    #: Devices whose results count no more.
+    disproved: frozenset[str] = frozenset()
     #: Waiting for any able device. Ordered for its popitem: a dict's head is slow to find again.
     ready: OrderedDict[Tile, None] = field(default_factory=OrderedDict)
     #: Waiting, and some device is shunned.
     choosy: OrderedDict[Tile, None] = field(default_factory=OrderedDict)
     #: Waiting for a device that holds nothing else: devices died of these.
     suspects: OrderedDict[Tile, None] = field(default_factory=OrderedDict)
+    #: Twins, waiting for a device that may have them.
+    twins: OrderedDict[Tile, None] = field(default_factory=OrderedDict)
     shares: dict[str, Share] = field(default_factory=dict)
     #: Tiles that were sent at least once.
     started: int = 0
@@ -155,7 +224,7 @@ class Job:
 
     @classmethod
     def submitted(cls, event: JobSubmitted, now: float) -> Job:
-        """Raises ValueError for a job without tiles, or a tile without pixels."""
+        """Raises ValueError for a job without tiles, a tile without pixels, a strange twin."""
         if not event.tiles:
             raise ValueError(f"job {event.job!r} has no tiles; cut the image first")
         if min(event.tiles) < 1:
@@ -163,19 +232,34 @@ class Job:
         job = cls(event.job, event.kind, event.operators, now, Story(now))
         job.tiles = tuple(Tile(job, index, pixels) for index, pixels in enumerate(event.tiles))
         job.ready.update(dict.fromkeys(job.tiles))
-        job.remaining = len(job.tiles)
+        job.total = job.remaining = len(job.tiles)
+        if event.twins:
+            job._add_twins(event.twins)
         return job
+
+    def _add_twins(self, twins: tuple[int, ...]) -> None:
+        strange = set(twins) - set(range(self.total))
+        if strange or len(set(twins)) < len(twins):
+            raise ValueError(f"job {self.id!r} has {self.total} tiles and the twins {twins}")
+        for tile in [self.tiles[index] for index in twins]:
+            twin = Tile(self, len(self.tiles), tile.pixels)
+            tile.check = twin.check = Check(tile, twin)
+            self.tiles += (twin,)
+        self.undecided = len(twins)
 
     @property
     def waits(self) -> bool:
         """Some tile could be sent at once."""
-        return bool(self.ready or self.choosy or self.suspects)
+        return bool(self.ready or self.choosy or self.suspects or self.twins)
 
     def tile(self, index: int) -> Tile | None:
         return self.tiles[index] if 0 <= index < len(self.tiles) else None
 
     def enqueue(self, tile: Tile, *, alone: bool) -> None:
         """Let a tile wait for a device, ahead of those that were never sent."""
+        if tile.is_twin:
+            self.twins[tile] = None
+            return
         queue = self.suspects if alone else self.choosy if tile.shunned else self.ready
         queue[tile] = None
         if queue is self.ready:
@@ -183,7 +267,7 @@ class Job:
 
     def dequeue(self, tile: Tile) -> bool:
         """Whether it waited in one of the queues; now it does not."""
-        for queue in (self.ready, self.choosy, self.suspects):
+        for queue in (self.ready, self.choosy, self.suspects, self.twins):
             if tile in queue:
                 del queue[tile]
                 return True
@@ -193,9 +277,10 @@ class Job:
         """Book a lease, the tile's first or a further one."""
         tile = lease.tile
         self.dequeue(tile)
-        self.leased += 1
-        self.started += not tile.grants
-        self.hedges += bool(tile.leases)
+        if not tile.is_twin:
+            self.leased += 1
+            self.started += not tile.grants
+            self.hedges += bool(tile.leases)
         tile.grants.append(lease)
         tile.leases.append(lease)
 
@@ -204,7 +289,27 @@ class Job:
         share = self.shares.get(lease.device, Share())
         self.shares[lease.device] = Share(share.tiles + 1, share.pixels + lease.tile.pixels)
         lease.tile.done = True
+        lease.tile.kept = lease
         self.remaining -= 1
+
+    def uncredit(self, lease: Lease) -> None:
+        """It counts no more, and its tile is to be done again."""
+        share = self.shares.pop(lease.device)
+        if share.tiles > 1:
+            left = Share(share.tiles - 1, share.pixels - lease.tile.pixels)
+            self.shares[lease.device] = left
+        lease.tile.done = False
+        lease.tile.kept = None
+        self.remaining += 1
+
+    def decide(self, check: Check, state: CheckState) -> None:
+        """The check is now in this state; its twin needs a device in the open one only."""
+        self.undecided -= check.undecided
+        self.checked -= check.state is CheckState.AGREED
+        check.state = state
+        check.twin.done = state is not CheckState.OPEN
+        self.undecided += check.undecided
+        self.checked += state is CheckState.AGREED
 
     def live_leases(self) -> Iterator[Lease]:
         for tile in self.tiles:
@@ -214,12 +319,13 @@ class Job:
         return Progress(
             job=self.id,
             state=state,
-            done=len(self.tiles) - self.remaining,
-            total=len(self.tiles),
+            done=self.total - self.remaining,
+            total=self.total,
             devices=dict(self.shares),
             retries=self.leased - self.started - self.hedges,
             hedges=self.hedges,
             duplicates=self.duplicates,
+            checked=self.checked,
         )
 
 

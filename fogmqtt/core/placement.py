@@ -56,7 +56,12 @@ class Placement:
             self._turns.move_to_end(name)
             if name not in rankings:
                 rankings[name] = Ranking(self._fleet, reserved)
-            placed = self._place_choosy(job, reserved) or self._place_ready(job, rankings[name])
+            placed = (
+                self._place_first(job.choosy, reserved)
+                or self._place_ready(job, rankings[name])
+                # A second opinion delays no tile that waits for its first.
+                or (not job.ready and self._place_first(job.twins, reserved))
+            )
             stuck = 0 if placed else stuck + 1
 
     def _place_ready(self, job: Job, ranking: Ranking) -> bool:
@@ -69,8 +74,9 @@ class Placement:
         self._grant(tile, device)
         return True
 
-    def _place_choosy(self, job: Job, reserved: Device | None) -> bool:
-        for tile in job.choosy:
+    def _place_first(self, queue: Iterable[Tile], reserved: Device | None) -> bool:
+        """Grant the first of these that somebody with room may have."""
+        for tile in queue:
             device = self._best(tile, reserved)
             if device is not None:
                 self._grant(tile, device)
@@ -87,18 +93,17 @@ class Placement:
 
     def _barred(self, tile: Tile, device: Device) -> bool:
         """It cannot do the work, or it failed at this tile and others are there to try."""
-        if not tile.job.operators <= device.operators:
+        if not tile.job.operators <= device.operators or device.id in tile.taboo:
             return True
         if device.id not in tile.shunned:
             return False
         return any(other.id not in tile.shunned for other in self._others(tile))
 
     def _others(self, tile: Tile) -> Iterator[Device]:
-        operators = tile.job.operators
         if tile.failures < self._policy.max_failures - 1:
-            return self._fleet.able(operators)
-        # One more failure may end the job: then a second opinion is worth waiting for.
-        return self._fleet.present(operators)
+            return self._fleet.able(tile.job)
+        # One more failure may end the job: then another judge is worth waiting for.
+        return self._fleet.present(tile.job)
 
     def _place_suspects(self) -> Device | None:
         """Send tiles that devices died of to idle devices; reserve one for those that wait."""
@@ -116,7 +121,7 @@ class Placement:
         """The device that is idle first, as far as one can tell from what it holds."""
         able = [
             device
-            for device in self._fleet.able(tile.job.operators)
+            for device in self._fleet.able(tile.job)
             if not device.paused and not self._barred(tile, device)
         ]
         return min(able, key=lambda one: (len(one.leases), one.serial), default=None)
@@ -153,11 +158,13 @@ class Ranking:
 
     def _fill(self, tile: Tile) -> None:
         self._pixels = tile.pixels
-        operators = tile.job.operators
+        operators, disproved = tile.job.operators, tile.job.disproved
         self._heap = [
             (rank(self._fleet, device, tile), device)
             for device in self._fleet.roomy.values()
-            if device is not self._reserved and operators <= device.operators
+            if device is not self._reserved
+            and operators <= device.operators
+            and device.id not in disproved
         ]
         heapq.heapify(self._heap)
 

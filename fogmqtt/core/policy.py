@@ -66,6 +66,9 @@ class Policy:
     quarantine_s: float = 10.0
     #: …up to this: a device that was repaired is back within five minutes.
     quarantine_max_s: float = 300.0
+    #: A device that gave a wrong result: most of its tiles are never looked at, so one good result
+    #: proves nothing, and somebody should see to it.
+    disproved_s: float = 3600.0
 
     #: Without any able device for so long, a job is reported as starved.
     starve_s: float = 5.0

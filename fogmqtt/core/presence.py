@@ -8,6 +8,7 @@ hang without its connection breaking: then only its silence tells.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fogmqtt.core.events import DeviceDraining, DeviceJoined, DeviceLost, Event
@@ -24,6 +25,8 @@ class Introduction:
     workers: int
     operators: frozenset[str]
     draining: bool = False
+    #: Why it does not offer an operator, where that is known.
+    lacks: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(slots=True)
@@ -96,7 +99,11 @@ class Presence:
             return []
         known.announced = introduction
         joined = DeviceJoined(
-            device, introduction.boot, introduction.workers, introduction.operators
+            device,
+            introduction.boot,
+            introduction.workers,
+            introduction.operators,
+            introduction.lacks,
         )
         return [joined, DeviceDraining(device)] if introduction.draining else [joined]
 

@@ -3,18 +3,21 @@
 Rule 1. Facts come in through `handle` and nowhere else; commands go out as its result.
 Rule 2. Nothing in core does I/O, reads a clock, draws a random number or sees a pixel.
 Rule 3. Results are idempotent: the first valid one counts, whichever attempt; late is not wrong.
-Rule 4. A mishap is held against the tile, the device or both; losing the broker against nobody.
+Rule 4. A mishap is held against the tile, the device or both, once; losing the broker against
+nobody.
+Rule 5. Who gave a wrong result is believed no more: see `core.checks` for second opinions.
 """
 
 from __future__ import annotations
 
 from typing import assert_never
 
-from fogmqtt.core import invariants, verdict
+from fogmqtt.core import checks, invariants, verdict
 from fogmqtt.core.actions import Action, DropResult
 from fogmqtt.core.books import Books
 from fogmqtt.core.events import (
     BrokerLost,
+    DeviceDisproved,
     DeviceDraining,
     DeviceJoined,
     DeviceLost,
@@ -24,10 +27,11 @@ from fogmqtt.core.events import (
     ResultArrived,
     Tick,
     TileAccepted,
+    TileArbitrated,
     TileFailed,
     TileReturned,
 )
-from fogmqtt.core.ledger import Job, JobState, Lease, Progress
+from fogmqtt.core.ledger import CheckState, Job, JobState, Lease, Progress
 from fogmqtt.core.policy import Policy
 from fogmqtt.core.story import Story
 
@@ -50,8 +54,8 @@ class Scheduler:
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take note of a fact. Returns what is to be done, in this order.
 
-        Raises ValueError for a JobSubmitted without tiles, with a tile without pixels, or with
-        the id of a job that is known; nothing has changed then.
+        Raises ValueError for a JobSubmitted without tiles, with a tile without pixels, with
+        twins that cannot be, or with the id of a job that is known; nothing has changed then.
         """
         books = self._books
         books.now = max(now, books.now)
@@ -60,6 +64,8 @@ class Scheduler:
         self._apply(event)
         while (sleeper := books.timers.due(books.now)) is not None:
             books.ring(sleeper)
+        if books.doubtful:
+            checks.give_up(books)
         books.place()
         return books.actions
 
@@ -124,6 +130,10 @@ class Scheduler:
                 self._draining(device)
             case BrokerLost():
                 self._broker_lost()
+            case TileArbitrated():
+                self._arbitrated(event)
+            case DeviceDisproved():
+                self._disproved(event)
             case Tick():
                 pass
             case _:
@@ -133,11 +143,7 @@ class Scheduler:
         books = self._books
         if event.job in books.jobs or event.job in books.ended:
             raise ValueError(f"job {event.job!r} is known already; each needs an id of its own")
-        job = Job.submitted(event, books.now)
-        books.jobs[job.id] = job
-        books.placement.add(job)
-        # Who can do it is looked at with the next change of the fleet, and that is now.
-        books.fleet.shifted = True
+        books.open(Job.submitted(event, books.now))
 
     def _cancelled(self, name: str) -> None:
         job = self._books.jobs.get(name)
@@ -187,26 +193,60 @@ class Scheduler:
             self._drop(event, self._why_unknown(event))
             return
         self._hear(lease)
+        if lease.device in lease.tile.job.disproved:
+            self._drop(event, "disproved")
+            return
         if not lease.answered:
             self._measure(lease, event.compute_s)
         if lease.tile.done:
             lease.tile.job.duplicates += 1
             self._drop(event, "duplicate")
             return
-        self._books.keep(lease)
+        lease.digest = event.digest
+        if lease.tile.is_twin:
+            self._second_opinion(event, lease)
+        elif checks.is_refuted(lease):
+            self._drop(event, "disproved")
+            checks.disprove(self._books, lease.device, str(lease.tile), lease.tile.job)
+        else:
+            self._books.keep(lease)
+
+    def _second_opinion(self, event: ResultArrived, lease: Lease) -> None:
+        if checks.is_wanted(lease):
+            # Nobody merges it: the digest is all that matters.
+            self._drop(event, "second opinion")
+            checks.compare(self._books, lease)
+            return
+        self._drop(event, "not wanted")
+
+    def _arbitrated(self, event: TileArbitrated) -> None:
+        job = self._books.jobs.get(event.job)
+        tile = job.tile(event.tile) if job else None
+        check = tile.check if tile else None
+        if check is None or check.state is not CheckState.DISPUTED:
+            self._note(f"tile {event.tile} of {event.job} was arbitrated and is not disputed")
+            return
+        checks.arbitrate(self._books, check, event)
+
+    def _disproved(self, event: DeviceDisproved) -> None:
+        if self._books.fleet.get(event.device) is None:
+            self._note(f"{event.device} was disproved and had never joined: {event.reason}")
+        job = self._books.jobs.get(event.job)
+        checks.disprove(self._books, event.device, event.reason, job)
 
     def _failed(self, event: TileFailed) -> None:
         lease = self._lease(event)
         if lease is None or lease.answered:
-            self._stray(event, "failed")
+            self._stray(event, "failed", f": {event.reason}")
             return
         books, tile = self._books, lease.tile
         lease.answered = True
         self._hear(lease)
         books.release(lease)
         books.tell(lease, f"failed: {event.reason}")
-        books.strike(lease.device, f"failed {tile}: {event.reason}")
-        if tile.done:
+        if not lease.struck:
+            books.strike(lease.device, f"failed {tile}: {event.reason}")
+        if tile.done or lease.blamed or lease.device in tile.job.disproved:
             return
         tile.blame_failure(lease.device, event.reason)
         sentence = verdict.on_failures(tile, books.fleet, books.policy)
@@ -220,9 +260,12 @@ class Scheduler:
         lease.answered = True
         self._hear(lease)
         self._books.pause(lease.device)
-        if lease.live:
-            self._books.release(lease)
-            self._books.wait(lease.tile)
+        if not lease.live:
+            return
+        self._books.release(lease)
+        if lease.tile.is_twin:
+            lease.tile.shunned |= {lease.device}
+        self._books.wait(lease.tile)
 
     # -- helpers ------------------------------------------------------------------------------
 
@@ -254,9 +297,9 @@ class Scheduler:
         action = DropResult(event.job, event.tile, event.attempt, event.device, reason)
         self._books.act(action)
 
-    def _stray(self, event: _TileEvent, what: str) -> None:
+    def _stray(self, event: _TileEvent, what: str, why: str = "") -> None:
         where = f"tile {event.tile} of {event.job} (attempt {event.attempt})"
-        self._note(f"{event.device} {what} {where}, which it does not hold")
+        self._note(f"{event.device} {what} {where}, which it does not hold{why}")
 
     def _note(self, text: str) -> None:
         self._story.tell(self._books.now, text)

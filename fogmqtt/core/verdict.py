@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fogmqtt.core.fleet import Fleet
-from fogmqtt.core.ledger import Tile
+from fogmqtt.core.fleet import Device, Fleet
+from fogmqtt.core.ledger import Job, Tile
 from fogmqtt.core.policy import Policy
+from fogmqtt.core.story import short
 
 #: A sentence names at most so many devices.
 _NAMED = 6
@@ -26,7 +27,7 @@ def on_failures(tile: Tile, fleet: Fleet, policy: Policy) -> str | None:
     """
     if tile.failures < policy.max_failures:
         return None
-    others = (one for one in fleet.present(tile.job.operators) if one.id not in tile.failed_on)
+    others = (one for one in fleet.present(tile.job) if one.id not in tile.failed_on)
     if len(tile.failed_on) < 2 and tile.failures < 2 * policy.max_failures and any(others):
         return None
     return f"{tile} failed {_times(tile.failures)}: {_mishaps(tile)}"
@@ -47,20 +48,29 @@ def on_expiries(tile: Tile, policy: Policy) -> str | None:
     return f"{tile} was accepted {_times(tile.expiries)} and never answered: {_mishaps(tile)}"
 
 
-def on_starvation(operators: frozenset[str], fleet: Fleet) -> str:
+def on_starvation(job: Job, fleet: Fleet) -> str:
     """Why no device can take a job's tiles."""
     online = [device for device in fleet.devices.values() if device.online]
     if not online:
         return "no device is online"
-    able = [device for device in online if operators <= device.operators]
+    able = [device for device in online if job.operators <= device.operators]
     if not able:
-        lacks = (f"{one.id} lacks {', '.join(sorted(operators - one.operators))}" for one in online)
+        lacks = (_lack(one, job.operators) for one in online)
         return f"no device has every operator: {_some(lacks, len(online), '; ')}"
-    quarantined = [device.id for device in able if device.quarantined]
-    draining = [device.id for device in able if not device.quarantined]
-    states = (("quarantined", quarantined), ("draining", draining))
-    parts = (f"{word} ({_some(ids, len(ids), ', ')})" for word, ids in states if ids)
+    states: dict[str, list[str]] = {"quarantined": [], "draining": [], "disproved": []}
+    for one in able:
+        word = "quarantined" if one.quarantined else "draining" if one.draining else "disproved"
+        states[word].append(one.id)
+    parts = (f"{word} ({_some(ids, len(ids), ', ')})" for word, ids in states.items() if ids)
     return f"every able device is {' or '.join(parts)}"
+
+
+def _lack(device: Device, operators: frozenset[str]) -> str:
+    lacks = (
+        f"{name}: {short(why)}" if (why := device.lacks.get(name)) else name
+        for name in sorted(operators - device.operators)
+    )
+    return f"{device.id} lacks {', '.join(lacks)}"
 
 
 def with_story(sentence: str, story: tuple[str, ...]) -> str:

@@ -15,7 +15,7 @@ from typing import assert_never
 from fogmqtt.complaints import Complaints, one_line
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core import actions as act
-from fogmqtt.core.events import BrokerLost, Event, Tick
+from fogmqtt.core.events import BrokerLost, Event, Tick, TileArbitrated
 from fogmqtt.core.rivals import Rivals
 from fogmqtt.core.scheduler import Scheduler
 from fogmqtt.errors import DuplicateId, NoBroker, NotConnected, WireError
@@ -339,6 +339,10 @@ class Gateway:
                 self._courier.keep(action)
             case act.DropResult():
                 self._courier.drop(action)
+            case act.RevokeResult(job, tile, _, device):
+                log.warning("%s: tile %d of %s is done again", job, tile, device)
+            case act.Arbitrate(job, tile):
+                self.feed(TileArbitrated(job, tile, None))
             case act.FinishJob(job):
                 self._finish(job)
             case act.FailJob(job, reason):
@@ -371,12 +375,11 @@ class Gateway:
         job = self.conductor.job(key)
         if job is None:
             return
+        text = f"no device for {waited_s:.0f} s: {reason}; "
         if self.config.gateway.local == "never":
-            text = (
-                f"no device for {waited_s:.0f} s: {reason}; waiting, since gateway.local is never"
-            )
+            text += "waiting, since gateway.local is never"
         else:
-            text = f"no device for {waited_s:.0f} s: {reason}; this gateway does the rest itself"
+            text += "this gateway does the rest itself"
             self._local.join()
         job.request.client.notice(job.id, text)
 

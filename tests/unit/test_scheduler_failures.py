@@ -102,6 +102,39 @@ def test_a_second_opinion_that_never_comes_is_not_waited_for_for_ever():
     assert isinstance(failed[0], FailJob)
 
 
+def test_a_worker_killed_at_its_deadline_tells_why_and_is_held_to_account_once():
+    bench = Bench(max_failures=1, max_expiries=2, quarantine_after=2)
+    bench.join("eya")
+    bench.join("manar")
+    first = sent(bench.submit(2))[0]
+    bench.accept(first, at=0)
+    bench.tick(at=30)  # the lease ends
+    assert bench.fail(first, at=30.1, reason="killed after 30 s") == []
+    assert bench.scheduler.quarantined() == frozenset()
+    assert any("eya failed: killed after 30 s" in line for line in bench.scheduler.story("job"))
+
+
+def test_a_device_whose_tile_ended_its_job_may_still_tell_why():
+    bench = Bench(max_expiries=1)
+    bench.join("eya")
+    order = only(bench.submit())
+    bench.accept(order)
+    assert isinstance(bench.tick(at=30)[-1], FailJob)
+    bench.fail(order, at=31, reason="killed after 30 s")
+    assert bench.scheduler.fleet_story()[-1].endswith("does not hold: killed after 30 s")
+
+
+def test_a_failure_that_comes_after_a_loss_is_not_held_against_the_tile_twice():
+    bench = Bench(max_failures=1, quarantine_after=2)
+    bench.join("eya")
+    order = only(bench.submit())
+    bench.accept(order)
+    bench.lose("eya", at=1)
+    bench.join("manar", at=2)
+    assert bench.fail(order, at=3) == []
+    assert bench.scheduler.quarantined() == frozenset()
+
+
 def test_a_failure_that_comes_after_the_lease_ended_counts_once():
     bench = Bench(max_failures=2, quarantine_after=99)
     bench.join("eya")
@@ -113,12 +146,14 @@ def test_a_failure_that_comes_after_the_lease_ended_counts_once():
 
 
 def test_a_late_failure_of_a_tile_that_is_done_counts_against_the_device_only():
-    bench = Bench(max_failures=1, quarantine_after=2)
-    bench.join("eya")
-    first, _ = sent(bench.submit(2))
-    bench.join("manar")
-    bench.answer(sent(bench.tick(at=5))[0], at=6)
-    assert isinstance(bench.fail(first, at=7)[0], Quarantine)
+    bench = Bench(max_failures=1, quarantine_after=1, hedge_min_s=0)
+    bench.measured("slow", seconds=1)
+    first, second = sent(bench.submit(2))
+    bench.accept(first)
+    copy = only(bench.join("fast", at=bench.now + 2))
+    bench.answer(copy, at=bench.now + 1)
+    late = first if copy.tile == first.tile else second
+    assert isinstance(bench.fail(late, at=bench.now + 1)[0], Quarantine)
     assert bench.scheduler.progress("job").done == 1
 
 
