@@ -25,7 +25,6 @@ from bare import HEAD, Bare, Load
 
 from fogmqtt.cli.connect import connector
 from fogmqtt.cli.demo import PHOTO, device_process, free_port
-from fogmqtt.cli.tuning import tune
 from fogmqtt.config import Broker, GatewayConfig
 from fogmqtt.gateway.jobs import JobRequest, Outcome
 from fogmqtt.gateway.report import Report
@@ -33,6 +32,7 @@ from fogmqtt.gateway.service import Gateway
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
 from fogmqtt.transport.embedded import EmbeddedBroker
+from fogmqtt.tuning import tune
 
 HEIGHT, WIDTH = 4000, 6000
 DEVICES = ("eya", "oumayma", "manar")

@@ -13,6 +13,7 @@ import pytest
 
 from fogmqtt.agent.service import Agent, Settings
 from fogmqtt.core.geometry import Rect
+from fogmqtt.core.worklist import Key
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.images import codec
 from fogmqtt.images.spec import Image
@@ -32,6 +33,9 @@ from fogmqtt.wire.messages import (
     encode,
     signed,
 )
+from fogmqtt.workers.pool import Pool
+from fogmqtt.workers.process import Allowance, Done, attempt
+from fogmqtt.workers.work import Failed, Finished, Pixels
 
 TILES = "fog/v1/devices/eya/tiles"
 CONTROL = "fog/v1/devices/eya/control"
@@ -104,6 +108,29 @@ class Link:
         return [decoder.decode(payload) for topic, payload, _ in self.said if topic == INFO]
 
 
+class Threads(Pool[Key]):
+    """Workers without processes: a test can change what they do. They cannot be ended."""
+
+    def __init__(self, settings: Settings, finished: Callable[[Finished[Key]], None]) -> None:
+        self.size = settings.workers
+        self._finished = finished
+
+    def give(self, key: Key, task: TileTask, *, received_at: float, until: float) -> None:
+        threading.Thread(target=self._do, args=(key, task), daemon=True).start()
+
+    def renew(self, key: Key, until: float) -> None: ...
+    def cancel(self, key: Key) -> None: ...
+    def close(self) -> None: ...
+
+    def _do(self, key: Key, task: TileTask) -> None:
+        reply, data = attempt(task, Allowance(0))
+        if isinstance(reply, Done):
+            made = Pixels(memoryview(data), reply.shape, reply.dtype, reply.codec)
+            self._finished(Finished(key, made, 0.0, reply.compute_s))
+        else:
+            self._finished(Finished(key, Failed(reply.reason, reply.traceback), 0.0, 0.0))
+
+
 @dataclass
 class Rig:
     agent: Agent
@@ -143,7 +170,7 @@ def running(workers: int = 1, checkin_s: float = 60.0, limit: int = 10_000_000) 
         links.append(Link(deliver, will, limit=limit))
         return links[0]
 
-    agent = Agent(Settings("eya", workers, "mqtt://here", checkin_s=checkin_s), connect)
+    agent = Agent(Settings("eya", workers, "mqtt://here", checkin_s=checkin_s), connect, Threads)
     rig = started(agent, links[0])
     rig.link.wait(lambda: bool(rig.link.said) and rig.link.said[-1][0] == STATUS)
     try:

@@ -6,7 +6,8 @@ import logging
 from collections import deque
 from dataclasses import dataclass
 
-from fogmqtt.agent.held import Address, Failed, Finished, Pixels
+from fogmqtt.agent.held import Address
+from fogmqtt.core.worklist import Key
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.transport.base import Transport
 from fogmqtt.wire.messages import (
@@ -20,6 +21,7 @@ from fogmqtt.wire.messages import (
     signed,
 )
 from fogmqtt.wire.topics import Topics
+from fogmqtt.workers.work import Failed, Finished, Pixels
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +78,11 @@ class Answers:
             ),
         )
 
-    def finish(self, to: Address, done: Finished) -> None:
+    def finish(self, to: Address, done: Finished[Key]) -> None:
         """Say what a worker made of the tile; `to` is its newest attempt."""
         match done.outcome:
-            case Pixels(data, shape, dtype):
-                self._result(to, done, data, shape, dtype)
+            case Pixels():
+                self._result(to, done.outcome, done)
             case Failed(reason, traceback):
                 self.fail(to, reason, traceback)
 
@@ -93,24 +95,17 @@ class Answers:
             else:
                 log.warning("%s: its lease ran out before the link came back", _name(answer))
 
-    def _result(
-        self,
-        to: Address,
-        done: Finished,
-        data: memoryview,
-        shape: tuple[int, int, int],
-        dtype: str,
-    ) -> None:
+    def _result(self, to: Address, made: Pixels, done: Finished[Key]) -> None:
         result = Result(
             job=to.job,
             tile=to.tile,
             attempt=to.attempt,
-            shape=shape,
-            dtype=dtype,  # type: ignore[arg-type]  # the gateway checks it, as all of it
-            codec=done.held.task.result_codec,
-            queue_s=max(0.0, done.queue_s),
+            shape=made.shape,
+            dtype=made.dtype,  # type: ignore[arg-type]  # the gateway checks it, as all of it
+            codec=made.codec,
+            queue_s=done.queue_s,
             compute_s=done.compute_s,
-            pixels=data,
+            pixels=made.data,
         )
         self._say(to, signed(result))
 

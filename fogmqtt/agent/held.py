@@ -1,4 +1,4 @@
-"""A tile in the agent's hands, and what became of it."""
+"""A tile in the agent's hands."""
 
 from __future__ import annotations
 
@@ -35,31 +35,3 @@ class Held:
     @property
     def key(self) -> Key:
         return Key(self.task.gateway, self.task.job, self.task.tile)
-
-
-@dataclass(frozen=True, slots=True)
-class Pixels:
-    """A result's pixels, encoded with the task's result codec."""
-
-    data: memoryview
-    #: Height, width, channels.
-    shape: tuple[int, int, int]
-    dtype: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """What a failure says to the gateway; both texts are bounded."""
-
-    reason: str
-    traceback: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A worker is done with a tile. Seconds waited for the worker, and worked."""
-
-    held: Held
-    outcome: Pixels | Failed
-    queue_s: float
-    compute_s: float

@@ -14,10 +14,9 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from fogmqtt.agent.answers import Answers
-from fogmqtt.agent.held import Finished, Held
+from fogmqtt.agent.held import Held
 from fogmqtt.agent.intake import Intake, Unfit
 from fogmqtt.agent.voice import Voice
-from fogmqtt.agent.workers import Pool
 from fogmqtt.complaints import Complaints
 from fogmqtt.core.rivals import Rivals
 from fogmqtt.core.worklist import Key, Offer, Worklist
@@ -33,6 +32,8 @@ from fogmqtt.transport.base import (
 )
 from fogmqtt.wire.messages import Cancel, Control, Decoder, DeviceInfo, Drain
 from fogmqtt.wire.topics import Topics
+from fogmqtt.workers.pool import Pool
+from fogmqtt.workers.work import Dropped, Finished
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,23 @@ class Settings:
     topics: Topics = field(default_factory=Topics)
     qos: int = 1
     checkin_s: float = 5.0
+    #: What operators may take in one worker; 0 for whatever there is.
+    worker_memory_mb: int = 0
     #: Core pixels per second that one worker may do; None for as many as it can.
     emulated_speed: float | None = None
+
+
+Employ = Callable[[Settings, Callable[[Finished[Key]], None]], Pool[Key]]
+
+
+def processes(settings: Settings, finished: Callable[[Finished[Key]], None]) -> Pool[Key]:
+    """The workers of an agent with these settings."""
+    return Pool(
+        settings.workers,
+        finished,
+        memory_mb=settings.worker_memory_mb,
+        speed=settings.emulated_speed,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +88,7 @@ class _Stop:
 class Agent:
     """One device. Make it, `run` it on one thread, `stop` it from anywhere."""
 
-    def __init__(self, settings: Settings, connect: Connect) -> None:
+    def __init__(self, settings: Settings, connect: Connect, pool: Employ = processes) -> None:
         self._settings = settings
         self._began = time.monotonic()
         self._inbox: SimpleQueue[object] = SimpleQueue()
@@ -89,7 +105,7 @@ class Agent:
         self._controls: Decoder[Control] = Decoder(Cancel, Drain)
         self._infos = Decoder(DeviceInfo)
         self._worklist: Worklist[Held] = Worklist(settings.workers + AHEAD)
-        self._pool = Pool(settings.workers, self._inbox.put, settings.emulated_speed)
+        self._pool = pool(settings, self._inbox.put)
         self._rivals = Rivals(self._voice.boot)
         self._complaints = Complaints()
         self._linked = False
@@ -235,9 +251,12 @@ class Agent:
     def _offer(self, held: Held, nbytes: int) -> None:
         to = held.address
         match self._worklist.offer(held.key, to.attempt, held, nbytes):
-            case Offer.TAKEN | Offer.HELD:
+            case Offer.TAKEN:
                 self._answers.accept(to)
                 self._assign()
+            case Offer.HELD:
+                self._answers.accept(to)
+                self._pool.renew(held.key, to.until)
             case Offer.FULL:
                 self._answers.hand_back(to, f"{self._settings.id} is full")
             case Offer.DRAINING:
@@ -248,7 +267,9 @@ class Agent:
     def _read_control(self, payload: bytes) -> None:
         match self._controls.decode(payload):
             case Cancel(job=job, tile=tile, attempt=attempt, gateway=gateway):
-                if self._worklist.cancel(Key(gateway, job, tile), attempt):
+                key = Key(gateway, job, tile)
+                if self._worklist.cancel(key, attempt):
+                    self._pool.cancel(key)
                     log.debug("%s tile %d/%d is no longer wanted", job, tile, attempt)
             case Drain():
                 log.info("told to leave")
@@ -280,10 +301,16 @@ class Agent:
             held = self._worklist.take()
             if held is None:
                 return
-            self._pool.give(held)
+            self._pool.give(
+                held.key, held.task, received_at=held.received_at, until=held.address.until
+            )
 
-    def _finished(self, done: Finished) -> None:
-        held = self._worklist.finish(done.held.key)
+    def _finished(self, done: Finished[Key]) -> None:
+        if isinstance(done.outcome, Dropped):
+            self._worklist.give_up(done.key)
+            self._assign()
+            return
+        held = self._worklist.finish(done.key)
         self._assign()
         self._done += 1
         if held is not None:

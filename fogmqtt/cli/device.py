@@ -13,11 +13,11 @@ from fogmqtt import __version__
 from fogmqtt.agent.machine import cores
 from fogmqtt.agent.service import Agent, Settings
 from fogmqtt.cli.common import guarded, link, positive, set_up_logging, stop_on_signals
-from fogmqtt.cli.tuning import tune
 from fogmqtt.config import DeviceConfig, load_device
 from fogmqtt.errors import ConfigError
 from fogmqtt.transport.base import Deliver, Transport, Will
 from fogmqtt.transport.paho import PahoTransport
+from fogmqtt.tuning import tune
 from fogmqtt.wire.topics import LOCAL, Topics, check_id
 
 _EPILOG = """\

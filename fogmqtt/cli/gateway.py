@@ -19,7 +19,6 @@ from fogmqtt.cli.explain import explain
 from fogmqtt.cli.run import RunOptions, run
 from fogmqtt.cli.show import show_devices, show_operators
 from fogmqtt.cli.simulate import add_arguments, run_simulation
-from fogmqtt.cli.tuning import tune
 from fogmqtt.config import GatewayConfig, load_gateway
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import JobFailed
@@ -27,6 +26,7 @@ from fogmqtt.gateway.jobs import Outcome
 from fogmqtt.gateway.report import differ_line
 from fogmqtt.gateway.server import Server
 from fogmqtt.operators.measuring import as_json
+from fogmqtt.tuning import tune
 
 Command = Callable[[GatewayConfig, argparse.Namespace], int]
 #: argparse names this type with an underscore, and gives no other.

@@ -112,6 +112,16 @@ class Worklist(Generic[T]):
         self._running -= 1
         return entry.item if entry.wanted else None
 
+    def give_up(self, key: Key) -> None:
+        """A running tile's work ended before its time: queued anew if it is wanted by now."""
+        entry = self._entries[key]
+        if not entry.wanted:
+            self.finish(key)
+            return
+        entry.running = False
+        self._running -= 1
+        self._queues.setdefault(key.gateway, deque()).append(key)
+
     def cancel(self, key: Key, attempt: int) -> bool:
         """Drop the tile if no newer attempt of it is held; a running one loses its answer."""
         entry = self._entries.get(key)

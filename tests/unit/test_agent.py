@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import random
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fogmqtt.agent.held import Address, Held
 from fogmqtt.agent.service import AHEAD
-from fogmqtt.agent.workers import Pool
 from fogmqtt.complaints import Complaints
 from fogmqtt.core.geometry import Grid, cut
 from fogmqtt.errors import OperatorError
@@ -162,22 +158,6 @@ def test_a_full_device_hands_tiles_back(held_up: None) -> None:
         rig.link.wait(lambda: len(rig.link.answers()) == AHEAD + 3)
         assert [back.tile for back in rig.link.of(Returned)] == [AHEAD + 1, AHEAD + 2]
         assert "full" in rig.link.of(Returned)[0].reason
-
-
-def test_a_slower_device_can_be_emulated() -> None:
-    done: list[Any] = []
-    finished = threading.Event()
-
-    def collect(item: object) -> None:
-        done.append(item)
-        finished.set()
-
-    pool = Pool(1, collect, speed=20 * 30 / 0.1)
-    address = Address("mariem", "job", 0, 1, "binary", time.monotonic() + 9)
-    pool.give(Held(task(), address, time.monotonic()))
-    assert finished.wait(10)
-    pool.close()
-    assert done[0].compute_s >= 0.1
 
 
 def test_several_gateways_are_served_in_turn(held_up: None) -> None:

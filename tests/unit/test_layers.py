@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "errors": set(),
     "complaints": set(),
+    "tuning": set(),
     "core": set(),
     "wire": set(),
     "transport": set(),
@@ -24,7 +25,17 @@ MAY_IMPORT = {
     # Values with their checks; whoever is configured takes them, and only cli loads them.
     "config": {"core.geometry", "core.policy", "wire.topics"},
     "gateway": {"core", "wire", "images", "operators", "transport", "config", "complaints"},
-    "agent": {"core", "wire", "images", "operators", "transport", "config", "complaints"},
+    "workers": {"core.geometry", "wire", "images", "operators", "tuning"},
+    "agent": {
+        "core",
+        "wire",
+        "images",
+        "operators",
+        "workers",
+        "transport",
+        "config",
+        "complaints",
+    },
     "simulate": {"core", "wire", "images", "operators", "transport", "config"},
     "dashboard": {"transport", "wire", "config"},
 }
@@ -41,7 +52,15 @@ PLACES = {
     "PIL": ("images/",),
     "rich": ("cli/",),
     "iotcore": ("transport/embedded.py",),
-    "msgspec": ("config/", "wire/", "operators/", "gateway/", "cli/", "simulate/fleet.py"),
+    "msgspec": (
+        "config/",
+        "wire/",
+        "operators/",
+        "gateway/",
+        "workers/",
+        "cli/",
+        "simulate/fleet.py",
+    ),
     "xxhash": ("wire/", "gateway/"),
     "cv2": ("images/", "operators/"),
     # Besides: where pixels are cut, pasted and compared.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fogmqtt.agent.compute import compute
 from fogmqtt.core.geometry import Auto, Size, TilePlan
 from fogmqtt.errors import PlanError
 from fogmqtt.gateway import stages
@@ -14,6 +13,7 @@ from fogmqtt.images import codec
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators import pipeline
 from fogmqtt.wire.messages import Decoder, Encoding, TileTask, encode
+from fogmqtt.workers.compute import compute
 
 PHOTO: Image = np.random.default_rng(1).integers(0, 256, (300, 400), dtype=np.uint8)
 DECODER = Decoder(TileTask)

@@ -1,13 +1,13 @@
-"""A tile's work. Imports OpenCV, so it is imported when the first tile arrives."""
+"""A tile's work. Imports OpenCV, so only worker processes import it."""
 
 from __future__ import annotations
 
-from fogmqtt.agent.held import Pixels
 from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.images import codec
 from fogmqtt.images.cv import one_thread
 from fogmqtt.operators import catalog, pipeline, results
 from fogmqtt.wire.messages import TileTask
+from fogmqtt.workers.work import Pixels
 
 one_thread()
 
@@ -22,7 +22,7 @@ def compute(task: TileTask) -> Pixels:
     core = Rect(*task.core)
     given = pipeline.run_tile(operators, image, core, seams(task.seams))
     encoded = results.encode(operators[-1], given, core, task.result_codec)
-    return Pixels(encoded.data, encoded.shape, encoded.dtype)
+    return Pixels(encoded.data, encoded.shape, encoded.dtype, task.result_codec)
 
 
 def seams(letters: str) -> Seams:

@@ -1,0 +1,114 @@
+"""A worker process, seen from the pool. For one thread; the process dies with that thread."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+import msgspec
+
+from fogmqtt.wire.messages import TileTask, encode
+from fogmqtt.workers.channel import Channel, Memory, open_memory
+from fogmqtt.workers.process import DUMP, LONGEST_TRACEBACK, Reply
+
+#: Seconds that a hanging worker gets to write its traceback.
+_DUMP_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a process ended: its exit code, negative for a signal, and the last it could say."""
+
+    code: int
+    traceback: str
+
+    def __str__(self) -> str:
+        if self.code >= 0:
+            return f"ended with exit code {self.code}"
+        number = -self.code
+        name = signal.Signals(number).name if number in set(signal.Signals) else "no name"
+        return f"was ended by signal {number} ({name})"
+
+
+class Child:
+    """Starts the process; it loads OpenCV while its first tile waits in the channel.
+
+    `memory_mb` is what its operators may take, 0 for whatever there is. Raises OSError where
+    the machine has no memory, descriptors or processes left.
+    """
+
+    def __init__(self, memory_mb: int) -> None:
+        with ExitStack() as opened:
+            inward, outward, self._faults = (_memory(opened) for _ in range(3))
+            ours, theirs = map(opened.enter_context, socket.socketpair())
+            with theirs:
+                self._process = _start(theirs.fileno(), (inward, outward, self._faults), memory_mb)
+            self._opened = opened.pop_all()
+        # Its outward is our inward.
+        self._channel = Channel(ours, inward=Memory(outward), outward=Memory(inward))
+        self._replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+    def fileno(self) -> int:
+        """For poll: readable where it answered or died."""
+        return self._channel.fileno()
+
+    def ask(self, task: TileTask) -> None:
+        """Have it do the tile. Raises OSError where it died or no memory is left."""
+        header = encode(msgspec.structs.replace(task, pixels=memoryview(b"")))
+        self._channel.send(header, task.pixels)
+
+    def answer(self) -> tuple[Reply, memoryview] | None:
+        """Wait for its answer and a result's bytes, None where it died.
+
+        Raises msgspec.MsgspecError for what no worker of ours says.
+        """
+        received = self._channel.receive()
+        if received is None:
+            return None
+        return self._replies.decode(received[0]), memoryview(bytes(received[1]))
+
+    def end(self, *, asking_why: bool = False) -> Ending:
+        """End it, if it has not done so, with all that it started.
+
+        `asking_why` lets it write where it is first.
+        """
+        if asking_why:
+            self._dump()
+        # Of one that died by itself this changes nothing, its exit code included.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        code = self._process.wait()
+        told = os.pread(self._faults, 4 * LONGEST_TRACEBACK, 0).decode("utf-8", "replace")
+        self._opened.close()
+        return Ending(code, told[:LONGEST_TRACEBACK])
+
+    def _dump(self) -> None:
+        self._process.send_signal(DUMP)
+        watch = select.poll()
+        watch.register(self, 0)  # it ends after it wrote
+        watch.poll(_DUMP_S * 1000)
+
+
+def _memory(opened: ExitStack) -> int:
+    descriptor = open_memory()
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _start(end: int, descriptors: tuple[int, ...], memory_mb: int) -> subprocess.Popen[bytes]:
+    # The parent's path and not its own: `-m` and scripts differ in what they put first.
+    code = f"import sys; sys.path[:] = {sys.path!r}; from fogmqtt.workers.process import main"
+    numbers = (end, *descriptors, os.getpid(), memory_mb)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", f"{code}; main()", *map(str, numbers)],
+        stdin=subprocess.DEVNULL,
+        stdout=2,  # what operators print is not the program's output
+        pass_fds=(end, *descriptors),
+        process_group=0,  # Ctrl-C at the terminal is the parent's to decide
+    )
