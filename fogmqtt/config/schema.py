@@ -67,6 +67,11 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Verify:
+    sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Dashboard:
     listen: str = ""
 
@@ -86,6 +91,7 @@ class GatewayConfig:
     pipeline: str = "edges"
     tiles: str = "auto"
     post: str = ""
+    verify: Verify = Verify()
     limits: Limits = Limits()
     scheduler: Policy = _POLICY
     dashboard: Dashboard = Dashboard()
@@ -96,6 +102,7 @@ class Device:
     id: str = ""
     workers: Literal["auto"] | Annotated[int, msgspec.Meta(ge=1, le=1024)] = "auto"
     checkin_s: Seconds = 5.0
+    worker_memory_mb: Literal["auto"] | Annotated[int, msgspec.Meta(ge=64)] = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from fogmqtt.gateway import intake, stages
 from fogmqtt.gateway.jobs import Job, JobRequest, Outcome
 from fogmqtt.gateway.loop import Loop, now
 from fogmqtt.gateway.polish import polish
-from fogmqtt.gateway.report import Report, Share
+from fogmqtt.gateway.report import Report
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.base import Made
 from fogmqtt.operators.pipeline import whole
@@ -115,14 +115,19 @@ class Conductor:
         run = job.run
         if run is None:
             return
-        tile = run.tiles[kept.tile]
-        job.pasting += 1
-        share = job.report.devices.setdefault(kept.device, Share())
-        share.tiles += 1
-        share.pixels += tile.core.pixels
-        core = tile.core
-        job.report.mosaic.append((kept.device, core.top, core.left, core.height, core.width))
-        self._submit(job, lambda: run.merger.paste(tile, given), lambda _: self._pasted(job))
+        job.report.credit(kept.device, run.tiles[kept.tile].core)
+        job.report.done += 1
+        if kept.tile in job.pasting:
+            job.pasting[kept.tile] = given  # two threads must not write the same pixels
+        else:
+            self._paste(job, run, kept.tile, given)
+
+    def revoke(self, job: Job, revoked: act.RevokeResult) -> None:
+        """What was kept does not count any more; another result will be pasted over it."""
+        if job.run is None:
+            return
+        job.report.uncredit(revoked.device, job.run.tiles[revoked.tile].core)
+        job.report.done -= 1
 
     def finished(self, job: Job) -> None:
         """Every tile has its result; what is left is to merge."""
@@ -194,6 +199,7 @@ class Conductor:
                 plan=job.request.tiles,
                 limits=limits,
                 workers=workers,
+                sample=self._config.verify.sample,
             ),
             lambda run: self._begun(job, run),
         )
@@ -204,13 +210,23 @@ class Conductor:
         job.report.tiles += len(run.tiles)
         job.report.mosaic.clear()
         self._by_key[job.key] = job
-        pixels = tuple(tile.outer.pixels for tile in run.tiles)
-        self._feed(JobSubmitted(job.key, run.kind, pixels, run.names))
+        self._feed(JobSubmitted(job.key, run.kind, run.work, run.names, run.twins))
         job.request.client.progress(job.report)
 
-    def _pasted(self, job: Job) -> None:
-        job.pasting -= 1
-        job.report.done += 1
+    def _paste(self, job: Job, run: stages.StageRun, index: int, given: Given) -> None:
+        job.pasting[index] = None
+        tile = run.tiles[index]
+        self._submit(
+            job,
+            lambda: run.merger.paste(tile, given),
+            lambda _: self._pasted(job, run, index),
+        )
+
+    def _pasted(self, job: Job, run: stages.StageRun, index: int) -> None:
+        newer = job.pasting.pop(index)
+        if newer is not None:
+            self._paste(job, run, index, newer)
+            return
         moment = now()
         if moment - job.told_at >= PROGRESS_S or job.report.done == job.report.tiles:
             job.told_at = moment
@@ -220,7 +236,7 @@ class Conductor:
 
     def _merge_if_pasted(self, job: Job) -> None:
         run = job.run
-        if job.finished and job.pasting == 0 and run is not None:
+        if job.finished and not job.pasting and run is not None:
             self._submit(job, run.merger.finish, lambda made: self._next_stage(job, made))
 
     def _end(self, job: Job, outcome: Outcome) -> None:

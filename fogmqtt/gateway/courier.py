@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import xxhash
@@ -11,7 +11,15 @@ import xxhash
 from fogmqtt.complaints import one_line
 from fogmqtt.config import Wire
 from fogmqtt.core import actions as act
-from fogmqtt.core.events import Event, ResultArrived, TileAccepted, TileFailed, TileReturned
+from fogmqtt.core.events import (
+    DeviceDisproved,
+    Event,
+    ResultArrived,
+    TileAccepted,
+    TileArbitrated,
+    TileFailed,
+    TileReturned,
+)
 from fogmqtt.errors import FogError, NotConnected, WireError
 from fogmqtt.gateway import stages
 from fogmqtt.gateway.conductor import Conductor
@@ -71,8 +79,9 @@ class Courier:
         self._decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Returned)
         self._codec = "raw" if wire.codec == "auto" else wire.codec
         self._door: dict[_Lease, _Arrived] = {}
-        #: What each tile's kept result looked like, by job key: a later one must be the same.
-        self._kept: dict[str, dict[int, int]] = {}
+        #: Whose result of each tile counts and what it looked like, by job key: a later one must
+        #: be the same.
+        self._kept: dict[str, dict[int, tuple[str, int]]] = {}
         self.transport: Transport | None = None
         #: Tiles in the hands of this machine's own cores.
         self.working = 0
@@ -106,24 +115,66 @@ class Courier:
         job = self._conductor.job(order.job)
         if job is None:
             return
-        self._kept.setdefault(order.job, {})[order.tile] = arrived.fingerprint
+        self._kept.setdefault(order.job, {})[order.tile] = order.device, arrived.fingerprint
         job.report.bytes_back += arrived.bytes
         self._conductor.keep(job, order, arrived.given)
 
     def drop(self, order: act.DropResult) -> None:
-        """Forget the result at the door; one that differs from the kept one is an incident."""
+        """Forget the result at the door; of two that differ, one is wrong."""
         arrived = self._door.pop((order.job, order.tile, order.attempt, order.device))
+        log.debug("%s: %s/%d dropped: %s", order.device, order.job, order.tile, order.reason)
+        job = self._conductor.job(order.job)
+        if job is None or job.run is None or job.run.is_twin(order.tile):
+            return  # the scheduler compares twins
+        job.report.duplicates += 1
         kept = self._kept.get(order.job, {}).get(order.tile)
-        if kept is not None and kept != arrived.fingerprint:
-            self._complain(
-                "disagreement",
-                f"{order.device} and the device before it differ in tile {order.job}/{order.tile}: "
-                "run with --verify, and compare their OpenCV builds and memory",
-            )
+        if kept is not None and kept[1] != arrived.fingerprint:
+            self._judge(job.run, order.tile, (kept, (order.device, arrived.fingerprint)))
+
+    def revoke(self, order: act.RevokeResult) -> None:
+        """A kept result does not count any more."""
+        self._kept.get(order.job, {}).pop(order.tile, None)
         job = self._conductor.job(order.job)
         if job is not None:
-            job.report.duplicates += 1
-        log.debug("%s: %s/%d dropped: %s", order.device, order.job, order.tile, order.reason)
+            self._conductor.revoke(job, order)
+
+    def arbitrate(self, order: act.Arbitrate) -> None:
+        """Do a tile here, since two devices differ, and say what is right."""
+        job = self._conductor.job(order.job)
+        if job is None or job.run is None:
+            return
+        self._do_again(
+            job.run,
+            order.tile,
+            lambda right: self._feed(TileArbitrated(order.job, order.tile, right)),
+        )
+
+    def _judge(self, run: stages.StageRun, index: int, said: Sequence[tuple[str, int]]) -> None:
+        """Find out which of the devices gave another result than this gateway."""
+        devices = " and ".join(device for device, _ in said)
+        self._complain("disagreement", f"{devices} differ in tile {run.key}/{index}")
+
+        def judged(right: int | None) -> None:
+            for device, fingerprint in said if right is not None else ():
+                if fingerprint != right:
+                    reason = f"tile {index} is not what this gateway makes of it"
+                    self._feed(DeviceDisproved(run.key, device, reason))
+
+        self._do_again(run, index, judged)
+
+    def _do_again(
+        self, run: stages.StageRun, index: int, then: Callable[[int | None], None]
+    ) -> None:
+        """Do a tile here; `then` hears the fingerprint of the right result, None if it failed."""
+        tile = run.tiles[index]
+
+        def failed(problem: Exception) -> None:
+            self._complain("disagreement", f"{run.key}/{index}: nor can we: {_reason(problem)}")
+            then(None)
+
+        self._loop.submit(
+            lambda: _arrived(stages.do_tile(run, tile), 0).fingerprint, then, failed, local=True
+        )
 
     def forget(self, key: str) -> None:
         """The job is over."""
@@ -137,8 +188,8 @@ class Courier:
         if job is None or job.run is None:
             log.debug("%s answered for %s, which is over", device, message.job)
             return
-        if message.tile >= len(job.run.tiles):
-            raise WireError(f"{message.job} has {len(job.run.tiles)} tiles, no tile {message.tile}")
+        if message.tile >= (count := len(job.run.tiles) + len(job.run.twins)):
+            raise WireError(f"{message.job} has {count} tiles, no tile {message.tile}")
         match message:
             case Accepted():
                 self._feed(TileAccepted(*lease))
@@ -155,7 +206,7 @@ class Courier:
                 self._check(job.run, message, lease, len(payload))
 
     def _publish(self, job: Job, run: stages.StageRun, order: act.SendTile) -> None:
-        transport, tile = self.transport, run.tiles[order.tile]
+        transport, tile = self.transport, run.tile(order.tile)
         if transport is None:
             return
 
@@ -190,7 +241,7 @@ class Courier:
 
     def _do_here(self, run: stages.StageRun, order: act.SendTile) -> None:
         lease = (order.job, order.tile, order.attempt, order.device)
-        tile = run.tiles[order.tile]
+        tile = run.tile(order.tile)
 
         def work() -> tuple[_Arrived, float]:
             began = now()
@@ -210,7 +261,7 @@ class Courier:
         self._loop.submit(work, done, failed, local=True)
 
     def _check(self, run: stages.StageRun, result: Result, lease: _Lease, size: int) -> None:
-        tile = run.tiles[result.tile]
+        tile = run.tile(result.tile)
 
         def work() -> _Arrived:
             return _arrived(stages.given(run, tile, result), size)
@@ -228,7 +279,7 @@ class Courier:
         if self._conductor.job(lease[0]) is None:
             return
         self._door[lease] = arrived
-        self._feed(ResultArrived(*lease, compute_s))
+        self._feed(ResultArrived(*lease, compute_s, arrived.fingerprint))
 
 
 def _arrived(given: Given, size: int) -> _Arrived:

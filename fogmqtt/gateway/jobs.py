@@ -13,6 +13,7 @@ from fogmqtt.gateway.stages import StageRun
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.base import Facts, Operator
 from fogmqtt.operators.pipeline import Stage
+from fogmqtt.operators.results import Given
 
 
 def new_job_id() -> str:
@@ -88,8 +89,8 @@ class Job:
     #: The stage at work, and its tiles where it is a tiled one.
     position: int = -1
     run: StageRun | None = None
-    #: Results that the scheduler kept and the pool has not pasted yet.
-    pasting: int = 0
+    #: Tiles being pasted, each with the newer result that waits for the end of that, or None.
+    pasting: dict[int, Given | None] = field(default_factory=dict)
     finished: bool = False
     #: The outcome is known and on its way to the client.
     ending: bool = False

@@ -48,6 +48,8 @@ class Report:
     retries: int = 0
     hedges: int = 0
     duplicates: int = 0
+    #: Tiles that a second device, or the gateway, found right.
+    checked: int = 0
     bytes_out: int = 0
     bytes_back: int = 0
     #: Pixels, or single facts, that differ from one machine; None unless verified.
@@ -74,10 +76,27 @@ class Report:
             "retries": self.retries,
             "hedges": self.hedges,
             "duplicates": self.duplicates,
+            "checked": self.checked,
             "wire_bytes": {"out": self.bytes_out, "back": self.bytes_back},
             "differ": self.differ,
             "failures": [asdict(failure) for failure in self.failures],
         }
+
+    def credit(self, device: str, core: Rect) -> None:
+        """The device did this tile."""
+        share = self.devices.setdefault(device, Share())
+        share.tiles += 1
+        share.pixels += core.pixels
+        self.mosaic.append(_piece(device, core))
+
+    def uncredit(self, device: str, core: Rect) -> None:
+        """What it did does not count any more."""
+        share = self.devices[device]
+        share.tiles -= 1
+        share.pixels -= core.pixels
+        if not share.tiles:
+            del self.devices[device]
+        self.mosaic.remove(_piece(device, core))
 
     def last_traceback(self) -> str:
         """The newest failure's, line by line and safe for a terminal; empty where there is none."""
@@ -87,6 +106,10 @@ class Report:
         lines = failure.traceback.rstrip().splitlines()[-_LINES:]
         where = f"{failure.device} at tile {failure.tile}, attempt {failure.attempt}:"
         return "\n  ".join([where, *map(one_line, lines)]) if lines else ""
+
+
+def _piece(device: str, core: Rect) -> tuple[str, int, int, int, int]:
+    return device, core.top, core.left, core.height, core.width
 
 
 def differ_line(report: Report, where: Rect | None = None) -> str:

@@ -15,7 +15,7 @@ from typing import assert_never
 from fogmqtt.complaints import Complaints, one_line
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core import actions as act
-from fogmqtt.core.events import BrokerLost, Event, Tick, TileArbitrated
+from fogmqtt.core.events import BrokerLost, Event, Tick
 from fogmqtt.core.rivals import Rivals
 from fogmqtt.core.scheduler import Scheduler
 from fogmqtt.errors import DuplicateId, NoBroker, NotConnected, WireError
@@ -339,10 +339,10 @@ class Gateway:
                 self._courier.keep(action)
             case act.DropResult():
                 self._courier.drop(action)
-            case act.RevokeResult(job, tile, _, device):
-                log.warning("%s: tile %d of %s is done again", job, tile, device)
-            case act.Arbitrate(job, tile):
-                self.feed(TileArbitrated(job, tile, None))
+            case act.RevokeResult():
+                self._courier.revoke(action)
+            case act.Arbitrate():
+                self._courier.arbitrate(action)
             case act.FinishJob(job):
                 self._finish(job)
             case act.FailJob(job, reason):
@@ -387,6 +387,7 @@ class Gateway:
         progress = self.scheduler.progress(key)
         report.retries += progress.retries
         report.hedges += progress.hedges
+        report.checked += progress.checked
         self.scheduler.forget(key)
 
     def _yield_to_devices(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from random import SystemRandom
 
 import msgspec
 import numpy as np
@@ -54,6 +56,22 @@ class StageRun:
     image: Image
     tiles: tuple[Tile, ...]
     merger: Merger
+    #: Tiles that a second device does once more, see `core.checks`.
+    twins: tuple[int, ...] = ()
+
+    def tile(self, index: int) -> Tile:
+        """A tile of the image, or the twin of one: their indices follow the tiles'."""
+        if index < len(self.tiles):
+            return self.tiles[index]
+        return replace(self.tiles[self.twins[index - len(self.tiles)]], index=index)
+
+    def is_twin(self, index: int) -> bool:
+        return index >= len(self.tiles)
+
+    @property
+    def work(self) -> tuple[int, ...]:
+        """Pixels that a device handles for each tile, halo and all."""
+        return tuple(tile.outer.pixels for tile in self.tiles)
 
     @property
     def kind(self) -> str:
@@ -74,14 +92,23 @@ def begin(
     plan: TilePlan,
     limits: Limits,
     workers: int,
+    sample: float = 0.0,
 ) -> StageRun:
     """Prepare a tiled stage: what it must know of the whole image, its tiles, its merger.
+
+    `sample` is the share of tiles that a second device does too, at least one if it is not 0.
 
     Raises PlanError where the plan is impossible or makes messages that are too large.
     """
     operators = prepared(stage, image, original)
     tiles = planned(stage, plan, limits.pixel_bytes - _long_calls(operators), workers)
-    return StageRun(key, stage, operators, image, tiles, operators[-1].merger(stage.result, tiles))
+    merger = operators[-1].merger(stage.result, tiles)
+    return StageRun(key, stage, operators, image, tiles, merger, _twins(len(tiles), sample))
+
+
+def _twins(count: int, sample: float) -> tuple[int, ...]:
+    # Of the system's randomness: a device that cheats must not know where nobody looks.
+    return tuple(sorted(SystemRandom().sample(range(count), math.ceil(count * sample))))
 
 
 def _long_calls(operators: Sequence[Operator]) -> int:

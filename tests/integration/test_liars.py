@@ -152,9 +152,17 @@ LIES: dict[str, Answer] = {
 }
 
 
-def run(fog: Fog) -> tuple[str, dict[str, dict[str, int]]]:
+def blank(task: TileTask) -> list[Message | bytes]:
+    """Nothing on it, and everything about it right: only the pixels tell."""
+    nothing = np.zeros(task.core[2:], np.uint8)
+    packed = memoryview(codec.encode(nothing, task.result_codec))
+    return [accepted(task), resigned(task, pixels=packed)]
+
+
+def run(fog: Fog, **settings: str) -> tuple[str, dict[str, dict[str, int]]]:
     """A job with the fleet as it is: exact. Returns what was said, and who did what."""
-    ran = fog.run("in.png", "-o", "out.png", "--tiles", "size 40x40", "--timeout", "50")
+    arguments = ("in.png", "-o", "out.png", "--tiles", "size 40x40", "--timeout", "50")
+    ran = fog.run(*arguments, **settings)
     assert same(read(fog.folder / "out.png"), edges_of(fog.folder / "in.png"))
     return ran.err, ran.report["devices"]
 
@@ -169,6 +177,25 @@ def test_the_job_is_exact_and_the_liar_is_quarantined(fog: Fog, lie: str) -> Non
     assert "\x1b" not in said
     assert "eya is in quarantine" not in said
     assert "manar is in quarantine" not in said
+
+
+def test_a_spot_check_finds_who_gives_wrong_pixels_and_all_it_did_is_done_again(fog: Fog) -> None:
+    with impostor(fog, blank) as liar:
+        said, devices = run(fog, VERIFY__SAMPLE="0.3")
+    assert liar.tasks, "the liar was never asked"
+    assert "liar" not in devices
+    assert sum(share["tiles"] for share in devices.values()) == 80
+    assert "liar is in quarantine for 3600 s: a wrong result" in said
+    assert "eya is in quarantine" not in said
+    assert "manar is in quarantine" not in said
+
+
+def test_spot_checks_of_an_honest_fleet_are_counted_and_change_nothing(fog: Fog) -> None:
+    arguments = ("in.png", "-o", "out.png", "--tiles", "size 40x40")
+    ran = fog.run(*arguments, VERIFY__SAMPLE="0.1")
+    assert same(read(fog.folder / "out.png"), edges_of(fog.folder / "in.png"))
+    assert ran.report["checked"] == 8
+    assert sum(share["tiles"] for share in ran.report["devices"].values()) == 80
 
 
 @pytest.mark.parametrize(

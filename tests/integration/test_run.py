@@ -241,7 +241,7 @@ def test_ctrl_c_ends_a_run_and_leaves_no_half_file(lone_fog: Fog) -> None:
     image = lone_fog.save("in.png", photo())
     lone_fog.fleet("eya", speed=20_000)
     running = lone_fog.start_run(image, "-o", "out.png", "--tiles", "size 64x64")
-    running.says("10 of 80 tiles")
+    running.says(" of 80 tiles  ")
     running.signal(signal.SIGINT)
     assert running.ended(within=15) == 130
     assert "Traceback" not in running.said
