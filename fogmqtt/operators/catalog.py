@@ -46,6 +46,7 @@ _BUILT_IN: Mapping[str, str] = {
     "channel": "fogmqtt.operators.colour:Channel",
     "clahe": "fogmqtt.operators.clahe:Clahe",
     "close": "fogmqtt.operators.morphology:Close",
+    "codes": "fogmqtt.operators.codes:Codes",
     "crop": "fogmqtt.operators.turns:Crop",
     "denoise": "fogmqtt.operators.denoise:Denoise",
     "dilate": "fogmqtt.operators.morphology:Dilate",

@@ -1,0 +1,216 @@
+"""Codes: found across seams, the same for any tiling, in any thread and process."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fogmqtt.core.geometry import Grid, Size, cut
+from fogmqtt.errors import OperatorError, PipelineError, WireError
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators import catalog, pipeline
+from fogmqtt.operators.codes import Code, Codes
+from fogmqtt.operators.windows import View, Views
+from tests.drawn import images, plans
+from tests.printed import aruco, ean13, pasted, qr
+from tests.tiling import tiled
+
+PRINTED = {
+    "qr": (qr("a seam? grüße!"), "a seam? grüße!"),
+    "bar": (ean13("4006381333931", height=60), "4006381333931"),
+    "aruco": (aruco(7), "7"),
+}
+
+
+def paper(height: int, width: int) -> Image:
+    return np.full((height, width), 255, np.uint8)
+
+
+def whole(text: str, image: Image) -> Any:
+    return pipeline.whole(pipeline.parse(text), image, image)
+
+
+@st.composite
+def pages(draw: st.DrawFn) -> Image:
+    """Noise, photographs and patterns with codes pasted anywhere, now and then turned."""
+    image = draw(images(("uint8",)))
+    if image.ndim == 3:
+        image = image[..., 0].copy()
+    image = np.ascontiguousarray(np.tile(image, (3, 3))[:240, :240])
+    for kind in draw(st.lists(st.sampled_from(sorted(PRINTED)), max_size=4)):
+        code = PRINTED[kind][0]
+        code = np.rot90(code, draw(st.integers(0, 3)))
+        top, left = (draw(st.integers(0, extent - 1)) for extent in image.shape)
+        pasted(image, code, top, left)
+    return image if draw(st.booleans()) else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.data())
+def test_tiles_find_what_the_whole_has(data: st.DataObject) -> None:
+    image = data.draw(pages())
+    kinds = data.draw(st.sampled_from(["qr,bar,aruco", "qr", "aruco,bar"]))
+    chain = (Codes(kinds=kinds, size=data.draw(st.integers(32, 140))),)
+    assert tiled(chain, image, data.draw(plans(image))) == pipeline.whole(chain, image, image)
+
+
+@pytest.mark.parametrize("kind", sorted(PRINTED))
+@pytest.mark.parametrize("offset", [(0, 0), (-13, 22), (30, -7)])
+def test_a_code_on_the_corner_of_four_tiles_is_found_once(
+    kind: str, offset: tuple[int, int]
+) -> None:
+    code, text = PRINTED[kind]
+    image = paper(600, 700)
+    top, left = 300 - code.shape[0] // 2 + offset[0], 350 - code.shape[1] // 2 + offset[1]
+    pasted(image, code, top, left)
+    found = tiled(pipeline.parse("codes"), image, Grid(2, 2))
+    assert isinstance(found, dict)
+    assert [(one["kind"], one["text"]) for one in found["codes"]] == [(kind, text)]
+    corners = np.array(found["codes"][0]["corners"])
+    ink = np.argwhere(image == 0)[:, ::-1]
+    slack = 25 if kind == "bar" else 3  # OpenCV is content with a part of the bars
+    assert np.abs(corners.min(axis=0) - ink.min(axis=0)).max() <= slack
+    assert np.abs(corners.max(axis=0) - ink.max(axis=0)).max() <= slack
+
+
+def test_equal_codes_beside_each_other_stay_two() -> None:
+    image = paper(300, 500)
+    for left in (40, 140, 240):
+        pasted(image, aruco(3), 100, left)
+    turned = cv2.warpAffine(
+        image, cv2.getRotationMatrix2D((250, 150), 40, 1), (500, 500), borderValue=255
+    )
+    found = tiled(pipeline.parse("codes size=128"), turned, Grid(3, 4))
+    assert isinstance(found, dict)
+    assert [one["text"] for one in found["codes"]] == ["3", "3", "3"]
+
+
+def test_a_code_as_large_as_said_is_found_wherever_it_lies() -> None:
+    code = aruco(11, side=64)  # 96 pixels with its margin
+    for top, left in ((0, 0), (31, 77), (96, 96), (150, 204), (204, 133)):
+        image = paper(300, 300)
+        pasted(image, code, top, left)
+        assert len(whole("codes size=96", image)["codes"]) == 1
+
+
+SAME = """
+import hashlib, sys, threading
+import numpy as np
+from fogmqtt.images.cv import cv2
+from fogmqtt.operators import pipeline
+from tests.property.test_codes import scene
+cv2.setNumThreads(int(sys.argv[1]))
+answers = []
+def work():
+    cv2.setRNGSeed(int(sys.argv[2]))
+    for _ in range(2):
+        answers.append(str(pipeline.whole(pipeline.parse("codes size=128"), scene(), scene())))
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+assert len(set(answers)) == 1
+print(hashlib.sha256(answers[0].encode()).hexdigest())
+"""
+
+
+def scene() -> Image:
+    """A busy page: slanted codes on blurred noise."""
+    rng = np.random.default_rng(4)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (400, 600), dtype=np.uint8), (0, 0), 3)
+    for index, kind in enumerate(sorted(PRINTED) * 2):
+        pasted(image, PRINTED[kind][0], 20 + 190 * (index // 3), 10 + 200 * (index % 3))
+    turn = cv2.getRotationMatrix2D((300, 200), 11, 1)
+    return cv2.warpAffine(image, turn, (600, 400), borderValue=255)
+
+
+def test_threads_processes_and_the_state_of_opencvs_dice_change_nothing() -> None:
+    root = Path(__file__).parents[2]
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", SAME, threads, seed],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for threads, seed in (("1", "5"), ("2", "99"))
+    }
+    here = str(whole("codes size=128", scene()))
+    assert answers == {hashlib.sha256(here.encode()).hexdigest()}
+    assert here.count("'kind'") >= 2
+
+
+def test_bytes_that_are_no_text_are_told_as_text() -> None:
+    code = cv2.QRCodeEncoder.create().encode(b"\xff\xfe caf\xe9")
+    image = paper(200, 200)
+    pasted(image, np.kron(code, np.ones((4, 4), np.uint8)), 30, 30)
+    (found,) = whole("codes", image)["codes"]
+    assert msgspec.json.encode(found["text"])
+
+
+def test_a_part_that_tells_of_another_tiles_window_is_refused() -> None:
+    operator = Codes(size=32)
+    tiles = cut((200, 200), Size(100, 100), halo=operator.halo)
+    code = Code("qr", "x", (0,) * 8)
+    first = next(iter(operator._lattice((200, 200)).owned(tiles[0].core)))
+    spec = Spec(200, 200)
+    fine = [(tiles[0], Views([View(first, [code])]))]
+    assert len(operator.gather(fine, spec)["codes"]) == 1
+    for views in (
+        [View(first, [code]), View(first, [code])],
+        [View(10_000, [code])],
+        [View(first, [code] * 1000)],
+        [View(first, [code], left_out=-1)],
+    ):
+        with pytest.raises(WireError, match=r"codes: tile 0 tells of window \d+"):
+            operator.gather([(tiles[0], Views(views))], spec)
+    with pytest.raises(WireError, match="codes: tile 3"):
+        operator.gather([(tiles[3], Views([View(first, [code])]))], spec)
+
+
+def test_a_tile_without_its_windows_is_refused() -> None:
+    tile = cut((300, 300), Grid(2, 2), halo=3)[0]
+    operator = Codes(size=64).placed(tile.outer, (300, 300))
+    with pytest.raises(OperatorError, match="does not have its window"):
+        operator.measure(paper(tile.outer.height, tile.outer.width), tile.core, tile.seams)
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ("codes kinds=qr,qr", "kinds=qr,qr: expected some of qr,bar,aruco, each once"),
+        ("codes kinds=", "kinds=: expected some of"),
+        ("codes kinds=ean", "kinds=ean: expected some of"),
+        ("codes dictionary=4x4_51", "dictionary=4x4_51: did you mean '4x4_50'?"),
+        ("codes size=31", "size=31: expected 32 to 2048 pixels"),
+    ],
+)
+def test_wrong_parameters_are_named(written: str, sentence: str) -> None:
+    with pytest.raises(PipelineError) as refusal:
+        pipeline.parse(written)
+    assert sentence in str(refusal.value)
+
+
+def test_sixteen_bits_are_refused_with_the_way_out() -> None:
+    with pytest.raises(OperatorError, match="put 'to8bit' before it"):
+        pipeline.stages(pipeline.parse("codes"), Spec(9, 9, 1, "uint16"))
+
+
+def test_a_drawing_frames_what_was_found_and_nothing_else() -> None:
+    image = paper(400, 400)
+    pasted(image, aruco(5), 150, 150)
+    colour = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    operator = catalog.build("codes", {})
+    drawn = operator.draw(colour.copy(), whole("codes", image))
+    changed = np.argwhere((drawn != colour).any(axis=2))
+    assert 100 < changed.min() < changed.max() < 250
