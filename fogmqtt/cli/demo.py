@@ -125,9 +125,9 @@ def _tell(outcome: Outcome, out: Path, console: Console) -> int:
 
 
 @contextmanager
-def device_process(device: str, url: str) -> Iterator[Popen[bytes]]:
+def device_process(device: str, url: str, *more: str) -> Iterator[Popen[bytes]]:
     """A device process of our own; ended by its own goodbye, or else by force."""
-    command = [sys.executable, "-m", "fogmqtt.cli.device", "--id", device, "--broker", url]
+    command = [sys.executable, "-m", "fogmqtt.cli.device", "--id", device, "--broker", url, *more]
     # In a session of its own: Ctrl-C reaches us, and we end it in order.
     process = Popen(
         command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
