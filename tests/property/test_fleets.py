@@ -62,5 +62,5 @@ def test_a_thousand_devices_do_a_hundred_thousand_tiles_in_time():
     outcome = simulate(fleet, [even_job("job", 100_000, 800_000)], seed=1)
     seconds = time.perf_counter() - began
     assert outcome.done
-    assert outcome.ratio <= 1.06, outcome.verdict
+    assert outcome.ratio <= 1.08, outcome.verdict
     assert seconds < 60
