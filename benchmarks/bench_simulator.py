@@ -23,7 +23,7 @@ from fogmqtt.simulate.work import even_job
 
 DEVICES = (10, 30, 100, 300, 1000)
 TILES_PER_DEVICE = 100
-TILE_PIXELS = 256 * 256
+TILE_PIXELS = 800_000
 #: Pixels per second of the slowest and the fastest device.
 SLOWEST, FASTEST = 1e6, 10e6
 
@@ -50,7 +50,7 @@ def fleet_of(count: int) -> Fleet:
     step = math.log(FASTEST / SLOWEST) / max(1, count - 1)
     # In no order of speed: 7919 is prime.
     speeds = [SLOWEST * math.exp(step * (index * 7919 % count)) for index in range(count)]
-    return Fleet(tuple(Device(f"d{index}", speed) for index, speed in enumerate(speeds)))
+    return Fleet(tuple(Device(f"d{i}", one, overhead_ms=0.2) for i, one in enumerate(speeds)))
 
 
 def measure(devices: int) -> Measured:
