@@ -18,7 +18,7 @@ What gives facts instead of an image derives from `Measuring` (fogmqtt/operators
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from math import lcm
 from typing import Any, ClassVar, Protocol, Self, TypeVar
@@ -37,6 +37,8 @@ FLOAT_ALIGN = 64
 Facts = dict[str, Any]
 #: What comes out of a pipeline.
 Made = Image | Facts
+#: Parameters of several calls.
+Samples = Sequence[Mapping[str, Any]]
 
 _LEARNED = "learned"
 
@@ -101,6 +103,9 @@ class Operator:
     narrows: ClassVar[bool] = False
     #: How results travel; a codec of fogmqtt.images.codec.
     result_codec: ClassVar[str] = "raw"
+    #: Parameters of the calls by whose results two devices are compared: one of each way that the
+    #: work takes through OpenCV. None: the versions of OpenCV and the kind of machine decide.
+    samples: ClassVar[Samples] = ({},)
 
     @property
     def halo(self) -> int:
@@ -110,6 +115,18 @@ class Operator:
     def alignment(self, spec: Spec) -> int:
         """`align` for images of `spec`: all arithmetic on float pixels is float arithmetic."""
         return lcm(self.align, FLOAT_ALIGN) if spec.dtype.startswith("float") else self.align
+
+    def variant(self, spec: Spec) -> str:
+        """What sets these parameters apart from others that more devices agree about."""
+        del spec
+        return ""
+
+    def ability(self, spec: Spec) -> str:
+        """What a device must have, in the gateway's rounding, to do this to images of `spec`.
+
+        `gaussian/uint8`, or with a variant `gaussian/uint8/k15`.
+        """
+        return "/".join(filter(None, (self.name, spec.dtype, self.variant(spec))))
 
     def output(self, spec: Spec) -> Spec:
         """What comes out for `spec`. Raises OperatorError for what this operator cannot take."""

@@ -22,7 +22,7 @@ from fogmqtt.core.geometry import Rect, Seams, Tile
 from fogmqtt.images.codec import EDGE, OPEN
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import Merger, Operator, PasteMerger
+from fogmqtt.operators.base import Merger, Operator, PasteMerger, Samples
 from fogmqtt.operators.flood import Seed, flood, touching
 
 #: Along x and along y.
@@ -52,6 +52,7 @@ class Canny(Operator):
     """
 
     name: ClassVar[str] = "canny"
+    samples: ClassVar[Samples] = ({}, {"aperture": 5, "l2": True}, {"aperture": 7})
     ends_stage: ClassVar[bool] = True
     result_codec: ClassVar[str] = "planes"
 

@@ -10,7 +10,7 @@ import numpy as np
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import FLOAT_ALIGN, Operator
+from fogmqtt.operators.base import FLOAT_ALIGN, Operator, Samples
 from fogmqtt.operators.catalog import nearest
 
 _CHANNELS = {
@@ -61,12 +61,17 @@ class Hsv(Operator):
     """
 
     name: ClassVar[str] = "hsv"
+    samples: ClassVar[Samples] = ({}, {"full": True}, {"back": True}, {"back": True, "full": True})
 
     back: bool = False
     full: bool = False
 
     def alignment(self, spec: Spec) -> int:
         return FLOAT_ALIGN if self.back else super().alignment(spec)
+
+    def variant(self, spec: Spec) -> str:
+        del spec
+        return "back" if self.back else ""
 
     def output(self, spec: Spec) -> Spec:
         self._take(spec, dtypes=("uint8", "float32"), channels=(3,))
@@ -94,6 +99,7 @@ class Lab(Operator):
     """
 
     name: ClassVar[str] = "lab"
+    samples: ClassVar[Samples] = ({}, {"back": True})
 
     back: bool = False
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import FLOAT_ALIGN, Operator
+from fogmqtt.operators.base import FLOAT_ALIGN, Operator, Samples
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Bilateral(Operator):
     """
 
     name: ClassVar[str] = "bilateral"
+    samples: ClassVar[Samples] = ({}, {"d": 5, "color": 30.0})
     align: ClassVar[int] = FLOAT_ALIGN
 
     d: int = 9
@@ -76,6 +77,7 @@ class Denoise(Operator):
     """
 
     name: ClassVar[str] = "denoise"
+    samples: ClassVar[Samples] = ({"h": 10.0, "color": 10.0, "search": 9},)
 
     h: float = 3.0
     color: float = 3.0

@@ -9,7 +9,7 @@ import numpy as np
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import FLOAT_ALIGN, Operator
+from fogmqtt.operators.base import FLOAT_ALIGN, Operator, Samples
 
 _DTYPES = ("uint8", "uint16", "float32")
 
@@ -66,6 +66,13 @@ class Sobel(_Slope):
     """
 
     name: ClassVar[str] = "sobel"
+    samples: ClassVar[Samples] = (
+        {},
+        {"dx": 0, "dy": 1, "absolute": False},
+        {"dx": 2, "ksize": 1, "absolute": False},
+        {"dy": 1, "ksize": 5},
+        {"ksize": 7},
+    )
 
     dx: int = 1
     dy: int = 0
@@ -94,6 +101,8 @@ class Sobel(_Slope):
 
 @dataclass(frozen=True)
 class _FirstSlope(_Slope):
+    samples: ClassVar[Samples] = ({}, {"dx": 0, "dy": 1, "absolute": False})
+
     dx: int = 1
     dy: int = 0
     absolute: bool = True
@@ -175,6 +184,7 @@ class Laplacian(_Slope):
     """
 
     name: ClassVar[str] = "laplacian"
+    samples: ClassVar[Samples] = ({}, {"ksize": 1, "absolute": False}, {"ksize": 5})
 
     ksize: int = 3
     absolute: bool = True

@@ -8,9 +8,11 @@ from typing import ClassVar
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import Operator
+from fogmqtt.operators.base import Operator, Samples
 
 _LARGEST = 255
+#: On ARM, OpenCV 5 has other code for these sizes of an 8-bit Gaussian kernel.
+_APART = (15, 21)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ class Gaussian(Operator):
     """
 
     name: ClassVar[str] = "gaussian"
+    samples: ClassVar[Samples] = (
+        {},
+        {"ksize": 3},
+        {"ksize": 7, "sigma": 1.5},
+        {"ksize": 31},
+        {"ksize": 0, "sigma": 1.4},
+        *({"ksize": ksize} for ksize in _APART),
+    )
 
     ksize: int = 5
     sigma: float = 0.0
@@ -45,6 +55,10 @@ class Gaussian(Operator):
         # For ksize 0 OpenCV takes 3 sigmas each side for 8 bits and 4 for others: the wider
         # holds for all.
         return (self.ksize or round(8 * self.sigma + 1) | 1) // 2
+
+    def variant(self, spec: Spec) -> str:
+        ksize = self.ksize or round(6 * self.sigma + 1) | 1
+        return f"k{ksize}" if spec.dtype == "uint8" and ksize in _APART else ""
 
     def output(self, spec: Spec) -> Spec:
         self._take(spec, dtypes=("uint8", "uint16", "float32"))
@@ -72,6 +86,7 @@ class Blur(Operator):
     # meets halves exactly; an odd one stays 0.5 / ksize² away, enough within these bounds.
 
     name: ClassVar[str] = "blur"
+    samples: ClassVar[Samples] = ({}, {"ksize": 3}, {"ksize": 31})
 
     ksize: int = 5
 
@@ -107,6 +122,7 @@ class Median(Operator):
     """
 
     name: ClassVar[str] = "median"
+    samples: ClassVar[Samples] = ({}, {"ksize": 3}, {"ksize": 9})
 
     ksize: int = 5
 

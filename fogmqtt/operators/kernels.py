@@ -12,7 +12,7 @@ import numpy as np
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import Operator
+from fogmqtt.operators.base import Operator, Samples
 from fogmqtt.operators.filters import Gaussian
 
 _WEIGHTS = re.compile(r"-?\d{1,6}(,-?\d{1,6})*")
@@ -44,6 +44,10 @@ class Kernel(Operator):
     """
 
     name: ClassVar[str] = "kernel"
+    samples: ClassVar[Samples] = (
+        {},
+        {"weights": ",".join(("0123456789" * 5)[:49]), "divisor": 256},
+    )
 
     weights: str = "0,-1,0,-1,5,-1,0,-1,0"
     divisor: int = 1
@@ -132,6 +136,7 @@ class Unsharp(Operator):
     """
 
     name: ClassVar[str] = "unsharp"
+    samples: ClassVar[Samples] = tuple({"amount": 0.625, **one} for one in Gaussian.samples)
 
     ksize: int = 5
     sigma: float = 0.0
@@ -144,6 +149,9 @@ class Unsharp(Operator):
     @property
     def halo(self) -> int:
         return self._blur().halo
+
+    def variant(self, spec: Spec) -> str:
+        return self._blur().variant(spec)
 
     def output(self, spec: Spec) -> Spec:
         self._take(spec, dtypes=("uint8", "uint16"))

@@ -135,6 +135,18 @@ def result(operators: Operators, spec: Spec) -> Spec:
     return spec
 
 
+def abilities(operators: Operators, spec: Spec) -> frozenset[str]:
+    """What a device must have for this chain on images of `spec`.
+
+    Raises OperatorError where one of them cannot take what the one before it gives.
+    """
+    found = set()
+    for operator in operators:
+        found.add(operator.ability(spec))
+        spec = operator.output(spec)
+    return frozenset(found)
+
+
 def narrow(operators: Operators, pixels: Image) -> Image:
     """A tile as it is sent: `operators` are a stage's narrowing. Contiguous."""
     for operator in operators:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import FLOAT_ALIGN, Operator, learned, prepared
+from fogmqtt.operators.base import FLOAT_ALIGN, Operator, Samples, learned, prepared
 
 Method = Literal["mean", "gaussian"]
 
@@ -74,6 +74,7 @@ class Adaptive(Operator):
     # Blocks over 127: the mean rounds by column, see filters.Blur.
 
     name: ClassVar[str] = "adaptive"
+    samples: ClassVar[Samples] = ({}, {"method": "gaussian"})
 
     method: Method = "mean"
     block: int = 11
@@ -94,6 +95,10 @@ class Adaptive(Operator):
 
     def alignment(self, spec: Spec) -> int:
         return FLOAT_ALIGN if self.method == "gaussian" else super().alignment(spec)
+
+    def variant(self, spec: Spec) -> str:
+        del spec
+        return "gaussian" if self.method == "gaussian" else ""
 
     def output(self, spec: Spec) -> Spec:
         self._take(spec, dtypes=("uint8",), channels=(1,))
