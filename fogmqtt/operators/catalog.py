@@ -50,6 +50,7 @@ _BUILT_IN: Mapping[str, str] = {
     "crop": "fogmqtt.operators.turns:Crop",
     "denoise": "fogmqtt.operators.denoise:Denoise",
     "dilate": "fogmqtt.operators.morphology:Dilate",
+    "dnn": "fogmqtt.operators.dnn:Dnn",
     "equalize": "fogmqtt.operators.levels:Equalize",
     "erode": "fogmqtt.operators.morphology:Erode",
     "flip": "fogmqtt.operators.turns:Flip",

@@ -13,6 +13,7 @@ import numpy as np
 
 from fogmqtt.core.geometry import Rect
 from fogmqtt.images.cv import cv2
+from fogmqtt.images.frames import Colour, frame
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.base import Facts
 from fogmqtt.operators.catalog import nearest
@@ -118,29 +119,12 @@ class Codes(Windowed[Code]):
     def draw(self, picture: Image, facts: Facts) -> Image:
         """Each code in its frame, with its text above it."""
         for code in facts["codes"]:
-            corners = np.rint(code["corners"]).astype(np.int32)
+            corners = np.array(code["corners"])
             frame(picture, corners, f"{code['kind']} {code['text']}", _COLOURS[code["kind"]])
         return picture
 
 
-#: Blue, green, red.
-_COLOURS = {"qr": (0, 160, 0), "bar": (200, 80, 0), "aruco": (0, 0, 220)}
-_LONGEST_LABEL = 40
-
-
-def frame(picture: Image, corners: Image, label: str, colour: tuple[int, int, int]) -> None:
-    """Draw a polygon on `picture`, with `label` on a ground of its colour at its upper left."""
-    scale = max(0.4, min(picture.shape[:2]) / 1500)
-    thick = max(1, round(2 * scale))
-    cv2.polylines(picture, [corners.reshape(-1, 1, 2)], True, colour, thick, cv2.LINE_AA)
-    text = "".join(letter for letter in label if letter.isprintable())[:_LONGEST_LABEL]
-    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
-    left = int(max(0, min(corners[:, 0].min(), picture.shape[1] - width)))
-    bottom = int(max(height + base, corners[:, 1].min() - thick))
-    cv2.rectangle(picture, (left, bottom - height - base), (left + width, bottom), colour, -1)
-    origin = left, bottom - base // 2 - 1
-    white = (255, 255, 255)
-    cv2.putText(picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, white, thick, cv2.LINE_AA)
+_COLOURS: dict[str, Colour] = {"qr": (0, 160, 0), "bar": (200, 80, 0), "aruco": (0, 0, 220)}
 
 
 @cache

@@ -1,0 +1,326 @@
+"""Objects found by a network: the same for any tiling, thread and process; models by hash."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fogmqtt.core.geometry import Grid, Rect
+from fogmqtt.errors import OperatorError, PipelineError
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators import catalog, models, pipeline
+from fogmqtt.operators.boxes import Boxes, read, suppressed
+from fogmqtt.operators.dnn import Dnn, Found
+from tests.drawn import images, plans
+from tests.networks import SIDE, WINDOW, squares
+from tests.tiling import tiled
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    path = tmp_path_factory.mktemp("network") / "squares.onnx"
+    return path, squares(path)
+
+
+Detector = Callable[..., Dnn]
+
+
+@pytest.fixture
+def detector(network: tuple[Path, str]) -> Detector:
+    def made(**params: Any) -> Dnn:
+        path, sha256 = network
+        built = catalog.build(
+            "dnn", {"model": str(path), "sha256": sha256, "window": WINDOW, **params}
+        )
+        assert isinstance(built, Dnn)
+        return built
+
+    return made
+
+
+def table(height: int, width: int, *places: tuple[int, int]) -> Image:
+    """Gray, with white squares at these rows and columns."""
+    image = np.full((height, width, 3), 90, np.uint8)
+    for top, left in places:
+        image[top : top + SIDE, left : left + SIDE] = 255
+    return image
+
+
+def whole(operator: Dnn, image: Image) -> Any:
+    return pipeline.whole((operator,), image, image)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_tiles_find_what_the_whole_has(network: tuple[Path, str], data: st.DataObject) -> None:
+    image = data.draw(images(("uint8",)))
+    for _ in range(data.draw(st.integers(0, 5))):
+        top, left = (data.draw(st.integers(0, extent - 1)) for extent in image.shape[:2])
+        image[top : top + SIDE, left : left + SIDE] = data.draw(st.sampled_from([0, 255]))
+    path, sha256 = network
+    operator = Dnn(
+        model=str(path),
+        sha256=sha256,
+        window=WINDOW,
+        stride=data.draw(st.sampled_from([0, 8, 24, 33, 47, 64])),
+        score=data.draw(st.sampled_from([0.05, 0.25, 0.6])),
+        nms=data.draw(st.sampled_from([0.0, 0.2, 0.45, 1.0])),
+        classes=data.draw(st.sampled_from(["", "bright,dark"])),
+    )
+    assert tiled((operator,), image, data.draw(plans(image))) == whole(operator, image)
+
+
+@pytest.mark.parametrize("place", [(97, 145), (93, 141), (89, 147), (99, 151)])
+def test_an_object_on_the_corner_of_four_tiles_is_found_once(
+    detector: Detector, place: tuple[int, int]
+) -> None:
+    image = table(200, 300, place)
+    found = tiled((detector(classes="bright,dark", score=0.5),), image, Grid(2, 2))
+    assert found == {
+        "objects": [{"class": "bright", "score": 0.6471, "box": [place[1], place[0], 8.0, 8.0]}],
+        "left_out": 0,
+    }
+
+
+def test_objects_in_the_corners_and_in_images_smaller_than_a_window_are_found(
+    detector: Detector,
+) -> None:
+    corners = ((1, 1), (1, 131), (91, 1), (91, 131), (45, 67))
+    found = whole(detector(score=0.5), table(100, 140, *corners))["objects"]
+    assert {(one["box"][1], one["box"][0]) for one in found} == set(corners)
+    small = whole(detector(score=0.5), table(30, 20, (9, 7)))["objects"]
+    assert [one["box"] for one in small] == [[7.0, 9.0, 8.0, 8.0]]
+
+
+def test_gray_and_colour_of_one_gray_image_are_the_same_to_a_network(detector: Detector) -> None:
+    image = table(150, 150, (33, 77), (101, 5))
+    assert whole(detector(), image[..., 0].copy()) == whole(detector(), image)
+
+
+def test_an_end_where_a_window_was_cut_yields_to_the_whole_object() -> None:
+    operator = Dnn(model="x.onnx", sha256="0" * 64, window=100, stride=50)
+    windows = Rect(0, 0, 100, 100), Rect(0, 50, 100, 100)
+    piece = Found(9000, 0, 6000, 1000, 10_000, 5000)  # better, but cut off at column 100
+    complete = Found(8000, 0, 1000, 1000, 9500, 5000)  # the same object, up to column 145
+    facts = operator.merge([(windows[0], piece), (windows[1], complete)], (100, 150))
+    assert [one["box"] for one in facts["objects"]] == [[60.0, 10.0, 85.0, 40.0]]
+    alone = operator.merge([(windows[0], piece)], (100, 150))
+    assert len(alone["objects"]) == 1
+
+
+def test_of_boxes_that_overlap_the_best_of_each_class_stays() -> None:
+    places = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [1, 0, 11, 10], [30, 0, 40, 10]])
+    boxes = Boxes(places, np.array([50, 90, 40, 90]), np.array([0, 0, 1, 0]))
+    assert suppressed(boxes, 0.45, 9).tolist() == [1, 3, 2]
+    assert suppressed(boxes, 0.45, 2).tolist() == [1, 3]
+    assert suppressed(boxes, 0.9, 9).tolist() == [1, 3, 0, 2]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(*[st.integers(0, 60)] * 4, st.integers(1, 3), st.integers(0, 1))))
+def test_suppression_is_opencvs_and_does_not_depend_on_the_order(rows: list[Any]) -> None:
+    table = np.array([(x, y, x + w + 1, y + h + 1, s, c) for x, y, w, h, s, c in rows], np.int64)
+    table = np.unique(table.reshape(-1, 6), axis=0)
+    boxes = Boxes(table[:, :4], table[:, 4], table[:, 5])
+    kept = {tuple(table[i]) for i in suppressed(boxes, 0.45, 1000)}
+    turned = table[::-1]
+    backwards = Boxes(turned[:, :4], turned[:, 4], turned[:, 5])
+    assert kept == {tuple(turned[i]) for i in suppressed(backwards, 0.45, 1000)}
+    ordered = table[boxes.order()]
+    sizes = np.hstack([ordered[:, :2], ordered[:, 2:4] - ordered[:, :2]])
+    # Falling scores without ties, so that OpenCV has no choice.
+    scores = np.linspace(1, 0.5, len(ordered)).astype(np.float32)
+    theirs = cv2.dnn.NMSBoxesBatched(
+        sizes.astype(float).tolist(), scores.tolist(), ordered[:, 5].astype(np.int32), 0.1, 0.45
+    )
+    assert kept == {tuple(ordered[i]) for i in np.array(theirs, np.int64).ravel()}
+
+
+def test_the_formats_say_the_same_of_the_same_boxes() -> None:
+    eight = np.array([[20, 30, 10, 20, 0.1, 0.8], [50, 60, 8, 8, 0.4, 0.2]], np.float32)
+    eight = np.vstack([eight, np.zeros((8, 6), np.float32)])
+    five = np.hstack([eight[:, :4], np.full((10, 1), 0.5, np.float32), eight[:, 4:] * 2])
+    plain = np.array([[15, 20, 25, 40, 0.8, 1], [46, 56, 54, 64, 0.4, 0]], np.float32)
+    answers = [
+        read("yolov8", [eight.T[np.newaxis]], 0.25, 2),
+        read("yolov5", [five[np.newaxis]], 0.25, 0),
+        read("boxes", [plain[np.newaxis]], 0.25, 7),
+    ]
+    for boxes in answers:
+        assert boxes.places.tolist() == [[1500, 2000, 2500, 4000], [4600, 5600, 5400, 6400]]
+        assert boxes.scores.tolist() == [8000, 4000]
+        assert boxes.classes.tolist() == [1, 0]
+
+
+def test_what_is_no_number_is_no_box() -> None:
+    rows = np.zeros((12, 6), np.float32)
+    rows[:, 4] = [np.nan, np.inf, -np.inf, 0.9, 0.9, 0.9, 7, 0, 0, 0, 0, 0]
+    rows[3:6, 0] = [np.nan, np.inf, -3e30]
+    boxes = read("yolov8", [rows.T[np.newaxis]], 0.25, 0)
+    assert boxes.scores.tolist() == [10_000, 10_000]
+
+
+@pytest.mark.parametrize(
+    ("form", "shapes", "classes", "sentence"),
+    [
+        ("yolov8", [(1, 100, 84)], 0, "the output is 1x100x84, not yolov8's 1 x (4 + classes)"),
+        ("yolov8", [(1, 7, 100)], 2, "the output is 1x7x100, not yolov8's"),
+        ("yolov8", [(1, 4, 100)], 0, "the output is 1x4x100"),
+        ("yolov8", [(2, 84, 100)], 0, "the output is 2x84x100"),
+        ("yolov8", [(1, 84, 100), (1, 32)], 0, "the output is 1x84x100, 1x32"),
+        ("yolov5", [(1, 84, 100)], 0, "not yolov5's 1 x boxes x (5 + classes)"),
+        ("yolov5", [(1, 100, 85)], 3, "for 3 classes"),
+        ("boxes", [(1, 100, 7)], 0, "not 1 x boxes x (left, top, right, bottom, score, class)"),
+        ("boxes", [(100, 6)], 0, "the output is 100x6"),
+    ],
+)
+def test_an_output_of_another_form_is_refused(
+    form: str, shapes: list[tuple[int, ...]], classes: int, sentence: str
+) -> None:
+    with pytest.raises(OperatorError, match=re.escape(sentence)):
+        read(form, [np.zeros(shape, np.float32) for shape in shapes], 0.25, classes)
+
+
+SAME = """
+import hashlib, sys, threading
+from fogmqtt.images.cv import cv2
+from fogmqtt.operators import catalog, pipeline
+from tests.property.test_dnn import scene
+cv2.setNumThreads(int(sys.argv[1]))
+answers = []
+def work():
+    params = dict(model=sys.argv[2], sha256=sys.argv[3], window=64, score=0.02)
+    operator = catalog.build("dnn", params)
+    answers.append(str(pipeline.whole((operator,), scene(), scene())))
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert len(set(answers)) == 1
+print(hashlib.sha256(answers[0].encode()).hexdigest())
+"""
+
+
+def scene() -> Image:
+    rng = np.random.default_rng(8)
+    noise = cv2.GaussianBlur(rng.random((200, 300, 3)), (0, 0), 3)
+    return ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
+
+
+def test_threads_and_processes_change_nothing(network: tuple[Path, str]) -> None:
+    path, sha256 = network
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", SAME, threads, str(path), sha256],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for threads in ("1", "2")
+    }
+    operator = Dnn(model=str(path), sha256=sha256, window=WINDOW, score=0.02)
+    here = str(whole(operator, scene()))
+    assert answers == {hashlib.sha256(here.encode()).hexdigest()}
+    assert here.count("'class'") > 5
+
+
+def test_a_model_is_looked_for_here_in_models_and_in_the_named_folders(
+    network: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sha256 = network
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(models.FOLDERS, f"{tmp_path / 'shelf'}")
+    with pytest.raises(OperatorError) as refusal:
+        models.find("a.onnx")
+    for place in ("a.onnx", "models/a.onnx", "shelf/a.onnx"):
+        assert str(tmp_path / place) in str(refusal.value)
+    for place in ("shelf/a.onnx", "models/a.onnx", "a.onnx"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_bytes(path.read_bytes())
+        assert models.find("a.onnx") == tmp_path / place
+    assert models.digest("a.onnx") == sha256
+
+
+def test_a_model_is_loaded_once_and_again_when_its_file_changed(
+    network: tuple[Path, str], tmp_path: Path
+) -> None:
+    path, sha256 = network
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(path.read_bytes())
+    first = models.network(str(copy), sha256)
+    assert models.network(str(copy), sha256) is first
+    copy.write_bytes(b"another")
+    with pytest.raises(OperatorError, match=r"is another file: its hash is [0-9a-f]{64}, expected"):
+        models.network(str(copy), sha256)
+
+
+def test_what_is_no_model_or_takes_no_such_window_is_named(
+    detector: Detector, tmp_path: Path
+) -> None:
+    image = table(100, 100)
+    with pytest.raises(OperatorError, match=r"OpenCV .* cannot run it on window=96"):
+        whole(detector(window=96), image)
+    with pytest.raises(OperatorError, match="dnn: the output is 1x6x784, not yolov5's"):
+        whole(detector(format="yolov5"), image)
+    text = tmp_path / "text.onnx"
+    text.write_text("no model")
+    fake = detector(model=str(text), sha256=models.digest(str(text)))
+    with pytest.raises(OperatorError, match=r"text.onnx is no ONNX model that OpenCV .* can load"):
+        whole(fake, image)
+    with pytest.raises(OperatorError, match="no such file; looked for"):
+        whole(detector(model="nowhere.onnx"), image)
+
+
+def test_a_missing_hash_says_which_to_write(network: tuple[Path, str]) -> None:
+    path, sha256 = network
+    for given_hash in ("", " sha256=abc"):
+        with pytest.raises(PipelineError, match=f"the one here is sha256={sha256}"):
+            pipeline.parse(f"dnn model={path}{given_hash}")
+    with pytest.raises(
+        PipelineError, match=r"all devices have the same no.onnx; model no.onnx: no"
+    ):
+        pipeline.parse("dnn model=no.onnx")
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ("", "model=: name an ONNX file"),
+        ("model=x window=15", "window=15: expected 16 to 4096 pixels"),
+        ("model=x window=64 stride=7", "stride=7: expected 8 to 64 pixels, or 0 for half"),
+        ("model=x window=64 stride=65", "stride=65: expected 8 to 64"),
+        ("model=x format=ssd", "format=ssd: expected yolov8, yolov5, boxes"),
+        ("model=x score=0", "score=0: expected over 0 to 1"),
+        ("model=x nms=1.1", "nms=1.1: expected 0 to 1"),
+        ("model=x classes=a,,b", "classes=a,,b: expected names with commas"),
+    ],
+)
+def test_wrong_parameters_are_named(written: str, sentence: str) -> None:
+    with pytest.raises(PipelineError) as refusal:
+        pipeline.parse(f"dnn {written}")
+    assert sentence in str(refusal.value)
+
+
+def test_sixteen_bits_are_refused_with_the_way_out(detector: Detector) -> None:
+    with pytest.raises(OperatorError, match="put 'to8bit' before it"):
+        pipeline.stages((detector(),), Spec(9, 9, 3, "uint16"))
+
+
+def test_a_drawing_frames_what_was_found(detector: Detector) -> None:
+    image = table(200, 200, (101, 81))
+    operator = detector(score=0.5)
+    drawn = operator.draw(image.copy(), whole(operator, image))
+    changed = np.argwhere((drawn != image).any(axis=2))
+    assert changed.min(axis=0)[1] in range(77, 82)
+    assert changed.max(axis=0)[0] in range(108, 113)
