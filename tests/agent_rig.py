@@ -15,6 +15,8 @@ from fogmqtt.agent.service import Agent, Settings
 from fogmqtt.core.geometry import Rect
 from fogmqtt.core.worklist import Key
 from fogmqtt.errors import NotConnected, TooLarge
+from fogmqtt.examination.examiner import Examiner
+from fogmqtt.examination.findings import Examination, Examined
 from fogmqtt.images import codec
 from fogmqtt.images.spec import Image
 from fogmqtt.transport.base import Connected, Deliver, Disconnected, Received, Will
@@ -131,6 +133,19 @@ class Threads(Pool[Key]):
             self._finished(Finished(key, Failed(reply.reason, reply.traceback), 0.0, 0.0))
 
 
+FOUND = Examination(
+    {"invert": Examined("invert", "1", {"invert/uint8": "abc"}, 1.5)},
+    versions={"opencv": "5.0.0", "machine": "x86_64"},
+)
+
+
+class Remembered(Examiner):
+    """Examined at an earlier start."""
+
+    def known(self) -> Examination:
+        return FOUND
+
+
 @dataclass
 class Rig:
     agent: Agent
@@ -170,7 +185,8 @@ def running(workers: int = 1, checkin_s: float = 60.0, limit: int = 10_000_000) 
         links.append(Link(deliver, will, limit=limit))
         return links[0]
 
-    agent = Agent(Settings("eya", workers, "mqtt://here", checkin_s=checkin_s), connect, Threads)
+    settings = Settings("eya", workers, "mqtt://here", checkin_s=checkin_s)
+    agent = Agent(settings, connect, Threads, Remembered)
     rig = started(agent, links[0])
     rig.link.wait(lambda: bool(rig.link.said) and rig.link.said[-1][0] == STATUS)
     try:

@@ -17,10 +17,12 @@ from fogmqtt.agent.answers import Answers
 from fogmqtt.agent.held import Held
 from fogmqtt.agent.intake import Intake, Unfit
 from fogmqtt.agent.voice import Voice
-from fogmqtt.complaints import Complaints
+from fogmqtt.complaints import Complaints, one_line
 from fogmqtt.core.rivals import Rivals
 from fogmqtt.core.worklist import Key, Offer, Worklist
 from fogmqtt.errors import DuplicateId, NoBroker, WireError
+from fogmqtt.examination.examiner import Examiner
+from fogmqtt.examination.findings import Examination
 from fogmqtt.transport.base import (
     Connected,
     Deliver,
@@ -88,7 +90,13 @@ class _Stop:
 class Agent:
     """One device. Make it, `run` it on one thread, `stop` it from anywhere."""
 
-    def __init__(self, settings: Settings, connect: Connect, pool: Employ = processes) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        connect: Connect,
+        pool: Employ = processes,
+        examiner: Callable[[Callable[[Examination], None]], Examiner] = Examiner,
+    ) -> None:
         self._settings = settings
         self._began = time.monotonic()
         self._inbox: SimpleQueue[object] = SimpleQueue()
@@ -106,6 +114,7 @@ class Agent:
         self._infos = Decoder(DeviceInfo)
         self._worklist: Worklist[Held] = Worklist(settings.workers + AHEAD)
         self._pool = pool(settings, self._inbox.put)
+        self._examiner = examiner(self._inbox.put)
         self._rivals = Rivals(self._voice.boot)
         self._complaints = Complaints()
         self._linked = False
@@ -131,12 +140,18 @@ class Agent:
         Raises NoBroker where the broker refuses us for good before it ever took us, and
         DuplicateId where an older agent is alive under our id.
         """
+        known = self._examiner.known()
+        if known is None:
+            self._examiner.start()
+        else:
+            self._examined(known)
         self._transport.start()
         try:
             while not self._may_leave():
                 self._step()
             self._leave()
         finally:
+            self._examiner.close()
             self._pool.close()
             self._transport.close()
 
@@ -158,6 +173,10 @@ class Agent:
                 self._received(topic, payload, retained)
             case Finished():
                 self._finished(item)
+            case Examination():
+                self._examined(item)
+                if self._linked:
+                    self._check_in()
             case Connected():
                 self._connected()
             case Disconnected(reason, taken_over):
@@ -203,6 +222,11 @@ class Agent:
         if not self._was_online and not final and "nothing listens" in reason:
             hint = "; start one with `mosquitto -c broker/mosquitto.conf` or fog-gateway"
         log.warning("no broker at %s (%s): trying again%s", self._settings.url, reason, hint)
+
+    def _examined(self, found: Examination) -> None:
+        self._voice.examined(found)
+        for problem in found.problems:
+            log.warning("%s", one_line(problem))
 
     def _announce(self) -> None:
         self._announced = False

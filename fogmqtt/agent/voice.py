@@ -6,9 +6,10 @@ import secrets
 
 from fogmqtt.agent import machine
 from fogmqtt.errors import NotConnected
+from fogmqtt.examination.findings import Examination
 from fogmqtt.operators import catalog
 from fogmqtt.transport.base import Transport, Will
-from fogmqtt.wire.messages import DeviceInfo, encode
+from fogmqtt.wire.messages import MOST_PROBLEMS, DeviceInfo, encode
 from fogmqtt.wire.topics import OFFLINE, ONLINE, Topics
 
 #: fogmqtt.images.codec.names(), which cannot be asked without loading numpy; a test compares.
@@ -27,16 +28,24 @@ class Voice:
         self._sequence = 0
         self._host = machine.host()
         self._versions = machine.versions()
+        self._examination: Examination | None = None
 
     @property
     def will(self) -> Will:
         return Will(self._status, OFFLINE)
+
+    def examined(self, found: Examination) -> None:
+        """What our operators do, to be told from now on."""
+        self._examination = found
+        # OpenCV itself knows better than its package.
+        self._versions |= found.versions
 
     def check_in(
         self, transport: Transport, uptime_s: float, *, held: int, done: int, draining: bool
     ) -> bool:
         """Say who we are and how we fare, retained. False where there is no link."""
         self._sequence += 1
+        found = self._examination or Examination()
         info = DeviceInfo(
             boot=self.boot,
             sequence=self._sequence,
@@ -51,6 +60,10 @@ class Voice:
             done=done,
             temperature_c=machine.temperature_c(),
             load=machine.load(),
+            fingerprints=found.fingerprints,
+            rates=found.rates,
+            examining=self._examination is None,
+            problems=found.problems[:MOST_PROBLEMS],
         )
         return _say(transport, self._info, encode(info, "base64"))
 

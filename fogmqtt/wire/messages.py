@@ -32,6 +32,12 @@ Offset = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 Channels = Annotated[int, msgspec.Meta(ge=1, le=4)]
 Dtype = Literal["uint8", "int8", "uint16", "int16", "int32", "float32", "float64"]
 Text = Annotated[str, msgspec.Meta(max_length=20_000)]
+Sentence = Annotated[str, msgspec.Meta(max_length=400)]
+#: An operator's name, what it sees, and a variant of its work: `gaussian/uint8/k15`.
+Ability = Annotated[str, msgspec.Meta(max_length=160)]
+Fingerprint = Annotated[str, msgspec.Meta(max_length=64)]
+#: Sentences of a device about its operators.
+MOST_PROBLEMS = 64
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
@@ -147,6 +153,14 @@ class DeviceInfo(Message, frozen=True, kw_only=True, tag="device"):
     done: int = 0
     temperature_c: float | None = None
     load: float | None = None
+    #: How it rounds, by ability: hashes that a gateway compares with its own.
+    fingerprints: Annotated[dict[Ability, Fingerprint], msgspec.Meta(max_length=4096)] = {}
+    #: Nanoseconds per pixel and worker, by operator, as far as they are known beforehand.
+    rates: Annotated[dict[Ability, float], msgspec.Meta(max_length=1024)] = {}
+    #: The fingerprints are not known yet.
+    examining: bool = False
+    #: What people should know of its operators, a sentence each.
+    problems: Annotated[list[Sentence], msgspec.Meta(max_length=MOST_PROBLEMS)] = []
 
 
 class GatewayInfo(Message, frozen=True, kw_only=True, tag="gateway"):

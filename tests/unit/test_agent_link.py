@@ -34,6 +34,7 @@ from tests.agent_rig import (
     STATUS,
     TILES,
     Link,
+    Remembered,
     Rig,
     gate,
     hold_up,
@@ -168,7 +169,7 @@ def unstarted(events: list[object]) -> Agent:
             for event in events:
                 self.deliver(event)
 
-    return Agent(Settings("eya", 1, "mqtt://here"), Scripted)
+    return Agent(Settings("eya", 1, "mqtt://here"), Scripted, examiner=Remembered)
 
 
 def test_a_final_refusal_before_the_first_connection_ends_it() -> None:
@@ -297,7 +298,8 @@ def in_memory(broker: MemoryBroker, up_s: float) -> Rig:
     def connect(deliver: Deliver, will: Will) -> MemoryTransport:
         return MemoryTransport(broker, "eya", deliver, will=will)
 
-    agent = Agent(Settings("eya", 1, "memory", checkin_s=60.0), connect)
+    settings = Settings("eya", 1, "memory", checkin_s=60.0)
+    agent = Agent(settings, connect, examiner=Remembered)
     agent._began -= up_s
     return started(agent, Link(lambda _: None, agent._voice.will))
 

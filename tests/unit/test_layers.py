@@ -24,7 +24,17 @@ MAY_IMPORT = {
     "operators": {"images", "core.geometry"},
     # Values with their checks; whoever is configured takes them, and only cli loads them.
     "config": {"core.geometry", "core.policy", "wire.topics"},
-    "gateway": {"core", "wire", "images", "operators", "transport", "config", "complaints"},
+    "gateway": {
+        "core",
+        "wire",
+        "images",
+        "operators",
+        "examination",
+        "transport",
+        "config",
+        "complaints",
+    },
+    "examination": {"core.geometry", "images", "operators"},
     "workers": {"core.geometry", "wire", "images", "operators", "tuning"},
     "agent": {
         "core",
@@ -32,6 +42,7 @@ MAY_IMPORT = {
         "images",
         "operators",
         "workers",
+        "examination",
         "transport",
         "config",
         "complaints",
@@ -58,13 +69,14 @@ PLACES = {
         "operators/",
         "gateway/",
         "workers/",
+        "examination/",
         "cli/",
         "simulate/fleet.py",
     ),
-    "xxhash": ("wire/", "gateway/"),
+    "xxhash": ("wire/", "gateway/", "examination/"),
     "cv2": ("images/", "operators/"),
     # Besides: where pixels are cut, pasted and compared.
-    "numpy": ("images/", "operators/", "gateway/", "agent/"),
+    "numpy": ("images/", "operators/", "gateway/", "agent/", "examination/"),
 }
 
 

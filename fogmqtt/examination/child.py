@@ -1,0 +1,69 @@
+"""The process that examines, seen from outside."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+_CHUNK = 65536
+
+
+class Child:
+    """A context; the process is gone at its end. Raises OSError where none can be started."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        # The parent's path and not its own: `-m` and scripts differ in what they put first.
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from fogmqtt.examination.process import main"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", f"{code}; main(sys.argv[1:])", *names],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            process_group=0,  # Ctrl-C at the terminal is the parent's to decide
+        )
+        self._late = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.kill()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+    def kill(self) -> None:
+        """End it. Any thread, any number of times."""
+        self._process.kill()
+
+    def lines(self, patience_s: float) -> Iterator[bytes]:
+        """What it says, until it ends or says nothing for so many seconds."""
+        out = self._process.stdout
+        assert out is not None  # noqa: S101  # a pipe, see above
+        watch = select.poll()
+        watch.register(out, select.POLLIN)
+        rest = b""
+        while watch.poll(patience_s * 1000):
+            more = os.read(out.fileno(), _CHUNK)
+            if not more:
+                return
+            *whole, rest = (rest + more).split(b"\n")
+            yield from whole
+        self._late = patience_s
+
+    def ending(self) -> str:
+        """How it ended, for a sentence; to be asked after `lines`."""
+        if self._late:
+            return f"took over {self._late:g} s"
+        return f"ended with exit code {self._process.wait()}"
