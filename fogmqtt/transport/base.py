@@ -1,7 +1,7 @@
-"""The seam to the broker: what happens arrives in an inbox, what we say goes through four calls.
+"""The seam to the broker: what happens arrives in an inbox, what we say goes through a few calls.
 
-Nothing is ever called back. An implementation puts `Connected`, `Disconnected`, `Refused` and
-`Received` into the queue that it was given and does nothing else on its own thread.
+Nothing is ever called back. An implementation puts `Connected`, `Disconnected`, `Refused`,
+`Received` and `Published` into the queue that it was given and does nothing else on its own thread.
 """
 
 from __future__ import annotations
@@ -44,12 +44,34 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the broker waits for: that we took a message for good."""
+
+    #: Which connection it came on: on another one its number is another message's.
+    connection: int
+    mid: int
+    #: The broker sends it not for the first time: an earlier connection took no end with it.
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
-    """A message. `retained`: it lay at the broker, it was not said just now."""
+    """A message. `retained`: it lay at the broker, it was not said just now.
+
+    `receipt` is there where the filter was subscribed with `hold`: give it to `acknowledge`.
+    """
 
     topic: str
     payload: bytes
     retained: bool = False
+    receipt: Receipt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The broker has the message that was published with this token (QoS 0: the socket has)."""
+
+    token: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +88,18 @@ class Transport(Protocol):
     def start(self) -> None:
         """Connect in the background, and again whenever the link breaks."""
 
-    def subscribe(self, topic_filter: str, *, qos: int = 1) -> None:
-        """Subscribe now and after every reconnect."""
+    def subscribe(self, topic_filter: str, *, qos: int = 1, hold: bool = False) -> None:
+        """Subscribe now and after every reconnect.
+
+        With `hold` the broker is told of a QoS 1 message only by `acknowledge`. Until then it
+        counts against what the broker has on its way to us (Mosquitto: 20 messages).
+        """
+
+    def acknowledge(self, receipt: Receipt) -> None:
+        """Tell the broker that a message is safe; in vain where its connection is gone.
+
+        In the order in which they came. Callable from any thread.
+        """
 
     def publish(
         self,
@@ -78,11 +110,13 @@ class Transport(Protocol):
         retain: bool = False,
         expires_s: float | None = None,
         content_type: str | None = None,
+        token: object = None,
     ) -> None:
         """Hand a message to the link; never blocks. Callable from any thread.
 
-        Raises NotConnected where there is no link (nothing is queued for later) and TooLarge
-        where the message is over the broker's limit.
+        With a `token`, Published tells when the broker has it; a link that breaks before says
+        nothing but Disconnected. Raises NotConnected where there is no link (nothing is queued
+        for later) and TooLarge where the message is over the broker's limit.
         """
 
     def close(self) -> None:

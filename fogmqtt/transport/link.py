@@ -65,12 +65,18 @@ def _check(url: str, parts: SplitResult) -> None:
         raise ConfigError(f"broker.url: {url!r}: nothing may follow the port")
 
 
+def unshared(topic_filter: str) -> str:
+    """A filter without the `$share/<group>/` in front of it."""
+    return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """How to reach the broker, as whom, and speaking what.
 
     `ca`, `cert` and `key` are PEM files; `keepalive_s` must exceed twice the slowest transfer
-    of the largest message. Raises ConfigError where parts contradict each other, or a file is
+    of the largest message. For `session_s` after a loss an MQTT 5 broker holds what we did not
+    acknowledge. Raises ConfigError where parts contradict each other, or a file is
     missing.
     """
 
@@ -83,6 +89,7 @@ class Link:
     cert: str | None = None
     key: str | None = None
     keepalive_s: int = 60
+    session_s: int = 0
 
     def __post_init__(self) -> None:
         address = parse_url(self.url)

@@ -8,10 +8,20 @@ not pass in it: nothing expires, and a link that broke stays down until somebody
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fogmqtt.errors import NotConnected, TooLarge
-from fogmqtt.transport.base import Connected, Deliver, Disconnected, Received, Refused, Will
+from fogmqtt.transport.base import (
+    Connected,
+    Deliver,
+    Disconnected,
+    Published,
+    Receipt,
+    Received,
+    Refused,
+    Will,
+)
+from fogmqtt.transport.link import unshared
 
 #: As in the transport to a real broker: what a packet has beside topic and payload.
 OVERHEAD_BYTES = 64
@@ -43,7 +53,7 @@ class _Subscription:
 
     @property
     def topic_filter(self) -> str:
-        return self.asked.split("/", 2)[2] if self.group is not None else self.asked
+        return unshared(self.asked)
 
 
 class MemoryBroker:
@@ -206,14 +216,23 @@ class MemoryTransport:
         self._broker = broker
         self._deliver = deliver
         self._filters: dict[str, int] = {}
+        self._held: list[str] = []
+        self._count = 0
+        #: What our owner took for good, in its order.
+        self.acknowledged: list[Receipt] = []
         self._closed = False
 
     def start(self) -> None:
         self._broker.attach(self)
 
-    def subscribe(self, topic_filter: str, *, qos: int = 1) -> None:
+    def subscribe(self, topic_filter: str, *, qos: int = 1, hold: bool = False) -> None:
         self._filters[topic_filter] = qos
+        if hold:
+            self._held.append(topic_filter)
         self._broker.add(self, topic_filter)
+
+    def acknowledge(self, receipt: Receipt) -> None:
+        self.acknowledged.append(receipt)
 
     def publish(
         self,
@@ -224,9 +243,12 @@ class MemoryTransport:
         retain: bool = False,
         expires_s: float | None = None,
         content_type: str | None = None,
+        token: object = None,
     ) -> None:
         del qos, expires_s, content_type  # nothing is lost here, and nothing grows old
         self._broker.send(self, topic, bytes(payload), retain)
+        if token is not None:
+            self.hear(Published(token))
 
     def close(self) -> None:
         self._leave(goodbye=True)
@@ -242,7 +264,13 @@ class MemoryTransport:
 
     def hear(self, event: object) -> None:
         if not self._closed:
-            self._deliver(event)
+            self._deliver(self._with_receipt(event) if isinstance(event, Received) else event)
+
+    def _with_receipt(self, message: Received) -> Received:
+        if not any(matches(unshared(one), message.topic) for one in self._held):
+            return message
+        self._count += 1
+        return replace(message, receipt=Receipt(0, self._count))
 
     def lose(self, reason: str, *, taken_over: bool = False) -> None:
         self.hear(Disconnected(reason, taken_over))

@@ -58,7 +58,7 @@ IMPURE = {"asyncio", "logging", "os", "random", "socket", "threading", "time"}
 
 #: Package → the places that may import it.
 PLACES = {
-    "paho": ("transport/paho.py",),
+    "paho": ("transport/paho.py", "transport/connection.py"),
     "yaml": ("config/text.py",),
     "PIL": ("images/",),
     "rich": ("cli/",),

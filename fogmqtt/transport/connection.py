@@ -1,0 +1,356 @@
+"""One connection of paho's, from CONNECT to its end; only this module and its user import paho."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Final
+
+from paho.mqtt import client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from fogmqtt.errors import NotConnected, TooLarge
+from fogmqtt.transport.base import (
+    Connected,
+    Deliver,
+    Disconnected,
+    Published,
+    Receipt,
+    Received,
+    Refused,
+    Will,
+)
+from fogmqtt.transport.link import Link, unshared
+from fogmqtt.transport.refusals import filter_refused, hung_up, rejected
+
+log = logging.getLogger(__name__)
+
+#: What a PUBLISH needs beside topic and payload: fixed header, packet id, our two properties.
+OVERHEAD_BYTES: Final = 64
+#: Unacknowledged messages on one connection. Mosquitto announces a Receive Maximum of 20, which
+#: paho does not look at, and its queue of QoS 2 ends there. More would win nothing: the broker
+#: acknowledges within a round trip, and 20 tiles fill any link.
+MAX_INFLIGHT: Final = 20
+CONNECT_TIMEOUT_S: Final = 5.0
+_TAKEN_OVER: Final = 0x8E
+_numbers = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is to be published."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    properties: Properties | None
+    token: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What every connection of one transport has in common."""
+
+    link: Link
+    deliver: Deliver
+    will: Will | None
+    tls: ssl.SSLContext | None
+
+    @property
+    def keeps_session(self) -> bool:
+        """Whether the broker holds for us what we did not acknowledge."""
+        return self.link.protocol == 5 and self.link.session_s > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A subscription; `hold` as in Transport.subscribe."""
+
+    qos: int
+    hold: bool = False
+
+
+class Connection:
+    """One connection from CONNECT to its end; never used again.
+
+    `dial` and `turn` belong to the network thread, `subscribe`, `publish`, `acknowledge`, `flush`
+    and `say_goodbye` to anybody. paho's callbacks come on the network thread, inside `turn`.
+    """
+
+    def __init__(self, setup: Setup, filters: dict[str, Filter]) -> None:
+        self.number = next(_numbers)
+        self._setup = setup
+        self._filters = filters
+        self._changed = threading.Condition()
+        self._asked: dict[int, str] = {}
+        self._handed = 0
+        self._published = 0
+        #: Whom to tell that a message is with the broker, by its number.
+        self._awaited: dict[int, object] = {}
+        self._early: list[Received] = []
+        self._limit: int | None = None
+        self._acknowledged = False
+        self._reason: str | None = None
+        self._taken_over = False
+        self.refusal: Refused | None = None
+        #: All filters are in force, and Connected was delivered.
+        self.ready = False
+        self._client = self._new_client()
+
+    # --- the network thread ---------------------------------------------------------------
+
+    def dial(self) -> None:
+        """Open the socket and send CONNECT. Raises OSError."""
+        address = self._setup.link.address
+        keepalive = self._setup.link.keepalive_s
+        if self._setup.link.protocol == 5:
+            self._client.connect_async(
+                address.host,
+                address.port,
+                keepalive,
+                clean_start=not self._setup.keeps_session,
+                properties=self._session(),
+            )
+        else:
+            self._client.connect_async(address.host, address.port, keepalive)
+        self._client.reconnect()
+
+    def turn(self) -> bool:
+        """Wait up to a second for something to do, and do it; False when the link is gone."""
+        code = self._client.loop(1.0)
+        if code is not MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._reason = self._reason or mqtt.error_string(code)
+            return False
+        return self.refusal is None
+
+    def end(self) -> Disconnected | Refused:
+        """Close the socket; what became of the connection."""
+        with self._changed:
+            was_ready, self.ready = self.ready, False
+            self._changed.notify_all()
+        if (sock := self._client.socket()) is not None:
+            sock.close()
+        if was_ready:
+            return Disconnected(self._reason or "the connection broke", self._taken_over)
+        if self.refusal is not None:
+            return self.refusal
+        if self._acknowledged:
+            return Refused(f"{self._setup.link.address} hung up: {self._reason}")
+        return hung_up(self._setup.link)
+
+    # --- anybody --------------------------------------------------------------------------
+
+    def subscribe(self, topic_filter: str, wanted: Filter) -> None:
+        with self._changed:
+            self._filters[topic_filter] = wanted
+            if self._acknowledged:
+                self._ask(topic_filter, wanted.qos)
+
+    def publish(self, message: Message) -> None:
+        """Raises NotConnected and TooLarge."""
+        if not self.ready:
+            raise no_link(self._setup.link, message.topic)
+        size = len(message.topic.encode()) + len(message.payload) + OVERHEAD_BYTES
+        if self._limit is not None and size > self._limit:
+            raise TooLarge(
+                f"{message.topic}: {size} bytes, but {self._setup.link.address} takes "
+                f"{self._limit}; make tiles smaller (wire.max_message_bytes) or raise the broker's "
+                "max_packet_size"
+            )
+        self._hand(message)
+
+    def acknowledge(self, receipt: Receipt) -> None:
+        """Tell the broker, unless it spoke of another connection's message."""
+        if receipt.connection == self.number:
+            self._client.ack(receipt.mid, 1)
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until what was handed over is out (QoS 0) or acknowledged, or the link gone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self.ready or self._is_flushed(), timeout_s)
+
+    def say_goodbye(self) -> None:
+        """Ask for DISCONNECT to be sent: the broker then forgets our will."""
+        self._client.disconnect()
+
+    # --- inside ---------------------------------------------------------------------------
+
+    def _is_flushed(self) -> bool:
+        return self._published >= self._handed
+
+    def _hand(self, message: Message) -> None:
+        with self._changed:
+            self._handed += 1
+            if message.token is not None:
+                # Under the lock: the broker may answer before publish() has returned.
+                code = self._give(message)
+        if message.token is None:
+            code = self._give(message)
+        if code is MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return
+        with self._changed:
+            self._handed -= 1
+        raise no_link(self._setup.link, message.topic)
+
+    def _give(self, message: Message) -> MQTTErrorCode:
+        info = self._client.publish(
+            message.topic, message.payload, message.qos, message.retain, message.properties
+        )
+        if message.token is not None and info.rc is MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._awaited[info.mid] = message.token
+        return info.rc
+
+    def _ask(self, topic_filter: str, qos: int) -> None:
+        _, mid = self._client.subscribe(topic_filter, qos)
+        if mid is not None:
+            self._asked[mid] = topic_filter
+
+    def _new_client(self) -> mqtt.Client:
+        setup = self._setup
+        five = setup.link.protocol == 5
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=setup.link.client_id,
+            clean_session=None if five else True,
+            # paho would acknowledge what we only have in memory.
+            manual_ack=True,
+            protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_inflight_messages = MAX_INFLIGHT
+        if setup.link.credentials:
+            client.username_pw_set(*setup.link.credentials)
+        if setup.tls is not None:
+            client.tls_set_context(setup.tls)
+        if setup.will is not None:
+            client.will_set(setup.will.topic, setup.will.payload, qos=1, retain=True)
+        self._listen_to(client)
+        return client
+
+    def _listen_to(self, client: mqtt.Client) -> None:
+        client.on_socket_open = _send_at_once
+        # With this set, publish() never writes to the socket itself: it only wakes our thread.
+        client.on_socket_register_write = _leave_to_the_loop
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.on_disconnect = self._on_disconnect
+
+    def _on_connect(
+        self,
+        _client: mqtt.Client,
+        _userdata: object,
+        _flags: mqtt.ConnectFlags,
+        code: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if code.is_failure:
+            self.refusal = rejected(self._setup.link, code.value, str(code))
+            return
+        self._limit = getattr(properties, "MaximumPacketSize", None)
+        with self._changed:
+            self._acknowledged = True
+            for topic_filter, wanted in self._filters.items():
+                self._ask(topic_filter, wanted.qos)
+        self._be_ready()
+
+    def _on_subscribe(
+        self, _client: object, _data: object, mid: int, codes: list[ReasonCode], *_: object
+    ) -> None:
+        with self._changed:
+            topic_filter = self._asked.pop(mid, "?")
+        refused = next((code for code in codes if code.is_failure), None)
+        if refused is not None:
+            self.refusal = filter_refused(self._setup.link, topic_filter, str(refused))
+            self._reason = self.refusal.reason
+            log.error("%s", self.refusal.reason)
+            return
+        self._be_ready()
+
+    def _be_ready(self) -> None:
+        """Say Connected once every filter is in force; then what came before."""
+        with self._changed:
+            if self.ready or self._asked:
+                return
+            # Before it is told: whoever hears it may publish at once.
+            self.ready = True
+        self._setup.deliver(Connected(self._limit))
+        for message in self._early:
+            self._setup.deliver(message)
+        self._early.clear()
+
+    def _on_publish(
+        self, _client: object, _data: object, mid: int, code: ReasonCode, *_: object
+    ) -> None:
+        if code.is_failure:
+            log.warning("the broker refused message %d: %s; see its acl", mid, code)
+        with self._changed:
+            self._published += 1
+            token = self._awaited.pop(mid, None)
+            self._changed.notify_all()
+        if token is not None:
+            self._setup.deliver(Published(token))
+
+    def _on_message(
+        self, client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
+    ) -> None:
+        receipt = None
+        if message.qos == 1 and self._is_held(message.topic):
+            receipt = Receipt(self.number, message.mid, message.dup)
+        else:
+            client.ack(message.mid, message.qos)
+        received = Received(message.topic, bytes(message.payload), message.retain, receipt)
+        if self.ready:
+            self._setup.deliver(received)
+        else:
+            self._early.append(received)
+
+    def _is_held(self, topic: str) -> bool:
+        return any(
+            mqtt.topic_matches_sub(unshared(topic_filter), topic)
+            for topic_filter, wanted in self._filters.items()
+            if wanted.hold
+        )
+
+    def _session(self) -> Properties | None:
+        if not self._setup.keeps_session:
+            return None
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = self._setup.link.session_s
+        return properties
+
+    def _on_disconnect(
+        self,
+        _client: object,
+        _data: object,
+        flags: mqtt.DisconnectFlags,
+        code: ReasonCode,
+        *_: object,
+    ) -> None:
+        # Called twice for one loss at times: it only notes the reason, `end` tells of the loss.
+        if flags.is_disconnect_packet_from_server:
+            self._reason = f"the broker said: {code}"
+            self._taken_over = code.value == _TAKEN_OVER
+
+
+def no_link(link: Link, topic: str) -> NotConnected:
+    return NotConnected(f"{topic}: no link to {link.address} at this moment")
+
+
+def _send_at_once(_client: mqtt.Client, _userdata: object, sock: Any) -> None:
+    # Without it a small QoS 1 round trip waits 40 ms for a delayed acknowledgement.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _leave_to_the_loop(_client: mqtt.Client, _userdata: object, _sock: object) -> None:
+    """Our thread is awake already, and writes."""
