@@ -24,6 +24,8 @@ TILES_PER_WORKER = 3
 WORTHWHILE_PIXELS = 65_536
 #: A small image is cut below that, down to here, if every worker then has a tile.
 SMALLEST_PIXELS = 16_384
+#: Tiles that are nearly all halo would send the image more often than this: nobody means that.
+MOST_TIMES_SENT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ def auto_plan(
     a halo the tiles are full-width strips, whose rows lie in one piece of memory, otherwise the
     grid with the fewest outer pixels. The same question has the same answer everywhere.
 
-    Raises PlanError where not even the smallest tile fits.
+    Raises PlanError where not even the smallest tile fits, and where the halo leaves so little
+    of each tile that the image would be sent over MOST_TIMES_SENT times.
     """
     load = _Load(sent_pixel_bytes, result_pixel_bytes, halo, align)
     wish = _wish(size, workers)
@@ -98,6 +101,9 @@ def auto_plan(
         plan = larger
         if wish <= 1:
             break
+    times = load.moved(plan, size) / (size[0] * size[1])
+    if times > MOST_TIMES_SENT:
+        raise PlanError(_mostly_halo(load, limit_bytes, round(times)))
     return plan
 
 
@@ -196,8 +202,26 @@ def _wasteful(plan: Size, size: tuple[int, int], load: _Load) -> bool:
 def _nothing_fits(load: _Load, limit_bytes: int) -> str:
     return (
         f"tiles: no tile fits into a message of {limit_bytes} bytes with a halo of {load.halo} "
-        f"pixels at {load.sent:g} bytes each; raise wire.max_message_bytes (and the broker's "
-        "limit) or use operators with a smaller halo"
+        f"pixels at {load.sent:g} bytes each; {_ways_out(load, limit_bytes)}"
+    )
+
+
+def _mostly_halo(load: _Load, limit_bytes: int, times: int) -> str:
+    return (
+        f"tiles: with a halo of {load.halo} pixels at {load.sent:g} bytes each, messages of "
+        f"{limit_bytes} bytes would send the image {times} times; {_ways_out(load, limit_bytes)}"
+    )
+
+
+def _ways_out(load: _Load, limit_bytes: int) -> str:
+    """Cores as large as their halo make do: the image is sent nine times."""
+    enough = (
+        int((3 * max(load.reach, load.align)) ** 2 * max(load.sent, load.result)) + HEADER_BYTES
+    )
+    return (
+        f"raise wire.max_message_bytes (and the broker's limit) to {max(enough, 2 * limit_bytes)}, "
+        "put 'gray' first if the image has colours, or use a smaller halo: "
+        "a smaller size, window or kernel"
     )
 
 

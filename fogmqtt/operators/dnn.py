@@ -16,7 +16,7 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.frames import Colour, frame
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators import models
-from fogmqtt.operators.base import Facts
+from fogmqtt.operators.base import Facts, Samples
 from fogmqtt.operators.boxes import CERTAIN, FORMS, Boxes, read, suppressed
 from fogmqtt.operators.windows import Views, Windowed
 
@@ -71,8 +71,8 @@ class Dnn(Windowed[Found]):
     beyond what a window may tell (`stride` squared / 4 bytes, some 20 bytes each; 1000 at most),
     those of the lowest scores.
 
-    A tile of colour must hold more than a window: 640 pixels take 1.3 MB, so raise
-    `wire.max_message_bytes` to 3 MB or use a model for smaller windows.
+    A tile must hold more than a window, and one of 640 x 640 in colour takes 1.2 MB: raise
+    `wire.max_message_bytes` to 3 MB for it, or use a model for windows up to 416.
 
     Parameters
     ----------
@@ -99,6 +99,7 @@ class Dnn(Windowed[Found]):
 
     name: ClassVar[str] = "dnn"
     part: ClassVar[Any] = Views[Found]
+    samples: ClassVar[Samples] = ()
     exactness: ClassVar[str] = (
         "searched in windows, not in the whole image at once; the same OpenCV build and kind of "
         "processor on every device: networks round differently elsewhere"

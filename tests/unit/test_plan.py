@@ -131,3 +131,15 @@ def test_an_explicit_plan_whose_halo_never_fits_is_told_so():
 @pytest.mark.parametrize("plan", [Auto(), Size(20, 30), Grid(2, 3)])
 def test_a_written_plan_reads_back(plan):
     assert parse_tile_plan(written_plan(plan)) == plan
+
+
+def test_tiles_that_would_be_nearly_all_halo_are_refused_with_the_way_out():
+    windows = {"sent_pixel_bytes": 3, "result_pixel_bytes": 0.25, "workers": 6}
+    with pytest.raises(
+        PlanError, match=r"would send the image \d+ times; .* to 1800000, put 'gray"
+    ):
+        auto_plan((3000, 4000), limit_bytes=900_000, halo=256, **windows)
+    with pytest.raises(PlanError, match=r"no tile fits .* to 2765824, .* a smaller size, window"):
+        auto_plan((3000, 4000), limit_bytes=900_000, halo=320, **windows)
+    tiles = cut((3000, 4000), auto_plan((3000, 4000), limit_bytes=2_765_824, halo=320, **windows))
+    assert len(tiles) < 200
