@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fogmqtt.core.actions import Action, SendTile
 from fogmqtt.core.events import (
     BrokerLost,
@@ -13,6 +15,7 @@ from fogmqtt.core.events import (
     ResultArrived,
     Tick,
     TileAccepted,
+    TileArbitrated,
     TileFailed,
     TileReturned,
 )
@@ -42,9 +45,11 @@ class Bench:
         *operators: str,
         workers: int = 1,
         boot: str = "1",
+        lacks: Mapping[str, str] | None = None,
         at: float | None = None,
     ) -> list[Action]:
-        return self.feed(DeviceJoined(device, boot, workers, frozenset(operators)), at)
+        event = DeviceJoined(device, boot, workers, frozenset(operators), lacks or {})
+        return self.feed(event, at)
 
     def submit(
         self,
@@ -52,19 +57,27 @@ class Bench:
         *operators: str,
         job: str = "job",
         kind: str = "blur",
+        twins: tuple[int, ...] = (),
         at: float | None = None,
     ) -> list[Action]:
         pixels = (PIXELS,) * tiles if isinstance(tiles, int) else tiles
-        return self.feed(JobSubmitted(job, kind, pixels, frozenset(operators)), at)
+        return self.feed(JobSubmitted(job, kind, pixels, frozenset(operators), twins), at)
 
     def accept(self, order: SendTile, at: float | None = None) -> list[Action]:
         return self.feed(TileAccepted(order.job, order.tile, order.attempt, order.device), at)
 
     def answer(
-        self, order: SendTile, at: float | None = None, compute_s: float | None = None
+        self,
+        order: SendTile,
+        at: float | None = None,
+        compute_s: float | None = None,
+        digest: int | None = None,
     ) -> list[Action]:
-        event = ResultArrived(order.job, order.tile, order.attempt, order.device, compute_s)
-        return self.feed(event, at)
+        what = (order.job, order.tile, order.attempt, order.device)
+        return self.feed(ResultArrived(*what, compute_s, digest), at)
+
+    def arbitrate(self, tile: int, digest: int | None, at: float | None = None) -> list[Action]:
+        return self.feed(TileArbitrated("job", tile, digest), at)
 
     def fail(
         self, order: SendTile, at: float | None = None, reason: str = "ValueError: no"

@@ -172,7 +172,8 @@ class Books:
         self.tell(lease, f"did not answer within {waited_s:.1f} s")
         self.revoke(lease)
         self.strike(lease.device, f"did not answer for {tile}")
-        self.judge(tile, verdict.on_expiries(tile, self.policy))
+        sentence = verdict.on_expiries(tile, self.policy)
+        self.judge(tile, sentence or verdict.on_losses(tile, self.policy))
 
     def _unaccepted(self, lease: Lease) -> None:
         due = self._accept_by(lease)
@@ -184,7 +185,7 @@ class Books:
         self.tell(lease, f"did not accept within {waited_s:.1f} s")
         self.revoke(lease)
         self._miss(lease)
-        self.wait(tile)
+        self.again(tile)
 
     def _accept_by(self, lease: Lease) -> float:
         # A device that speaks is there: on a slow link its later tiles are still on their way.
@@ -218,6 +219,14 @@ class Books:
         reason = verdict.with_story(sentence, job.story.lines())
         self.close(job, JobState.FAILED)
         self.act(FailJob(job.id, reason))
+
+    def again(self, tile: Tile) -> None:
+        """Its lease ended, which says nothing of the tile; what is known of it still holds.
+
+        A tile that too many devices died of while a copy was out had that copy as a last chance.
+        """
+        if tile.job.id in self.jobs:
+            self.judge(tile, verdict.on_losses(tile, self.policy))
 
     def wait(self, tile: Tile, pause_s: float = 0.0) -> None:
         """Let a tile wait for a device, unless one has it or it waits out a back-off."""
@@ -279,23 +288,22 @@ class Books:
 
     def _bury(self, lease: Lease, reason: str) -> None:
         tile = lease.tile
-        if tile.job.id not in self.jobs:
-            return  # an earlier one of this device's tiles failed the job
-        if not lease.accepted:
-            self.wait(tile)
-            return
-        lease.blamed = True
-        tile.blame_loss(lease.device, reason)
-        self.judge(tile, verdict.on_losses(tile, self.policy))
+        if lease.accepted:
+            lease.blamed = True
+            tile.blame_loss(lease.device, reason)
+        self.again(tile)
 
     def take_all_back(self) -> None:
         """We lost the broker: every lease is void, no device is there, nobody is to blame."""
+        void: list[Lease] = []
         for device in self.fleet.devices.values():
             self.fleet.lose(device)
             device.misses = 0
-            for lease in list(device.leases.values()):
-                self.release(lease)
-                self.wait(lease.tile)
+            void += device.leases.values()
+        for lease in void:
+            self.release(lease)
+        for lease in void:
+            self.again(lease.tile)
 
     # -- after every event ------------------------------------------------------------------------
 

@@ -83,8 +83,9 @@ def disprove(books: Books, name: str, what: str, caught_in: Job | None) -> None:
         return
     books.quarantine(device, books.policy.disproved_s, why)
     for lease in list(device.leases.values()):
-        books.revoke(lease)
-        books.wait(lease.tile)
+        if lease.live:  # its job may have ended over an earlier one
+            books.revoke(lease)
+            books.again(lease.tile)
 
 
 def _take_out(books: Books, job: Job, name: str) -> None:
@@ -96,6 +97,9 @@ def _take_out(books: Books, job: Job, name: str) -> None:
     for twin in mine:
         if twin.is_twin and twin.check is not None:
             _reopen(books, twin.check)
+    for tile in mine:
+        if not tile.done:
+            books.again(tile)
 
 
 def _redo(books: Books, tile: Tile) -> None:
@@ -106,7 +110,6 @@ def _redo(books: Books, tile: Tile) -> None:
     books.fleet.shifted = True  # whether somebody can do it is a question again
     books.act(RevokeResult(job.id, tile.index, lease.attempt, lease.device))
     books.tell(lease, "is not believed")
-    books.wait(tile)
     if tile.check is not None:
         _reopen(books, tile.check)
 
@@ -119,7 +122,7 @@ def _reopen(books: Books, check: Check) -> None:
     check.twin.kept = None
     check.tile.job.decide(check, CheckState.OPEN)
     books.withdraw(check.twin)
-    books.wait(check.twin)
+    books.again(check.twin)
 
 
 def give_up(books: Books) -> None:

@@ -250,6 +250,7 @@ class Scheduler:
             return
         tile.blame_failure(lease.device, event.reason)
         sentence = verdict.on_failures(tile, books.fleet, books.policy)
+        sentence = sentence or verdict.on_losses(tile, books.policy)
         books.judge(tile, sentence, books.policy.retry_after(tile.failures))
 
     def _returned(self, event: TileReturned) -> None:
@@ -265,7 +266,7 @@ class Scheduler:
         self._books.release(lease)
         if lease.tile.is_twin:
             lease.tile.shunned |= {lease.device}
-        self._books.wait(lease.tile)
+        self._books.again(lease.tile)
 
     # -- helpers ------------------------------------------------------------------------------
 

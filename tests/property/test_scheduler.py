@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from fogmqtt.core.actions import (
     Action,
+    Arbitrate,
     CancelTile,
     DropResult,
     FailJob,
@@ -19,10 +20,12 @@ from fogmqtt.core.actions import (
     KeepResult,
     Quarantine,
     ReportStarved,
+    RevokeResult,
     SendTile,
 )
 from fogmqtt.core.events import (
     BrokerLost,
+    DeviceDisproved,
     DeviceDraining,
     DeviceJoined,
     DeviceLost,
@@ -32,6 +35,7 @@ from fogmqtt.core.events import (
     ResultArrived,
     Tick,
     TileAccepted,
+    TileArbitrated,
     TileFailed,
     TileReturned,
 )
@@ -55,12 +59,32 @@ POLICY = Policy(
     quarantine_after=2,
     quarantine_s=2,
     quarantine_max_s=8,
+    disproved_s=9,
     starve_s=1.5,
 )
 DEVICES = ("a", "b", "c")
 OPERATORS = (frozenset[str](), frozenset({"blur"}), frozenset({"blur", "canny"}))
 
+REASONS = {
+    "duplicate",
+    "unknown job",
+    "never leased",
+    "the job failed",
+    "disproved",
+    "second opinion",
+    "not wanted",
+}
+
 Key = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Said:
+    """A result that counts: who gave it, under which attempt, and what it looked like."""
+
+    device: str
+    attempt: int
+    digest: int | None
 
 
 @dataclass
@@ -69,11 +93,43 @@ class Work:
 
     operators: frozenset[str]
     tiles: int
-    kept: set[int] = field(default_factory=set)
+    twins: tuple[int, ...] = ()
+    kept: dict[int, Said] = field(default_factory=dict)
+    #: Second opinions, disputes and what the gateway found, by the original tile.
+    opinions: dict[int, Said] = field(default_factory=dict)
+    disputed: set[int] = field(default_factory=set)
+    decided: dict[int, int | None] = field(default_factory=dict)
+    #: Devices whose results count no more; and those of them that were caught in this job.
+    refused: set[str] = field(default_factory=set)
+    caught: set[str] = field(default_factory=set)
     attempts: dict[int, int] = field(default_factory=dict)
     deaths: Counter[int] = field(default_factory=Counter)
     starved_since: float | None = None
     reported: bool = False
+
+    def original(self, tile: int) -> int:
+        return tile if tile < self.tiles else self.twins[tile - self.tiles]
+
+    def is_checked(self, tile: int) -> bool:
+        """By what the model knows: the gateway said what is right, or two devices agree."""
+        if tile in self.decided:
+            return self.decided[tile] is not None
+        first, second = self.kept.get(tile), self.opinions.get(tile)
+        if first is None or second is None or tile in self.disputed:
+            return False
+        assert first.device != second.device
+        assert first.digest == second.digest
+        return True
+
+    def forget(self, tile: int) -> None:
+        """An opinion is worth nothing any more, unless the gateway has a say in it."""
+        if tile not in self.disputed and tile not in self.decided:
+            self.opinions.pop(tile, None)
+
+
+def right(tile: int) -> int:
+    """The digest of the right result of an original tile."""
+    return 100 + tile
 
 
 @dataclass
@@ -90,6 +146,10 @@ class Board:
     accepted: set[Key] = field(default_factory=set)
 
 
+def is_lie(action: Quarantine) -> bool:
+    return action.reason.startswith("a wrong result: ")
+
+
 class Fog(RuleBasedStateMachine):
     """Devices that do everything devices can do, and a model that follows the actions."""
 
@@ -104,30 +164,38 @@ class Fog(RuleBasedStateMachine):
         self.boards = {name: Board() for name in DEVICES}
         self.sent: list[SendTile] = []
         self.broken = False
+        self.to_denounce = 0
 
     # What happens.
 
     @initialize(
         workers=st.lists(st.integers(1, 2), min_size=1, max_size=3),
-        tiles=st.integers(1, 4),
+        tiles=st.integers(1, 6),
         limit=st.integers(1, 2),
+        suspects=st.sampled_from((0, 0, 0, 2)),
     )
-    def somebody_is_there(self, workers: list[int], tiles: int, limit: int) -> None:
+    def somebody_is_there(self, workers: list[int], tiles: int, limit: int, suspects: int) -> None:
+        self.to_denounce = suspects
         # With a limit of one, a device may die of several tiles of one job at once.
         self.policy = replace(POLICY, max_losses=limit)
         self.scheduler = Scheduler(self.policy)
         for name, count in zip(DEVICES, workers, strict=False):
             self.join(name, count, OPERATORS[2], restart=False)
-        self.submit(tiles, OPERATORS[0])
+        self.submit(tiles, OPERATORS[0], [0, 1, 2])
 
     @precondition(lambda self: len(self.jobs) < 3)
-    @rule(tiles=st.integers(1, 4), operators=st.sampled_from(OPERATORS))
-    def submit(self, tiles: int, operators: frozenset[str]) -> None:
+    @rule(
+        tiles=st.integers(1, 4),
+        operators=st.sampled_from(OPERATORS),
+        picks=st.lists(st.integers(0, 3), max_size=3, unique=True),
+    )
+    def submit(self, tiles: int, operators: frozenset[str], picks: list[int]) -> None:
         self.submitted += 1
         name = f"job{self.submitted}"
-        self.jobs[name] = Work(operators, tiles)
+        twins = tuple(pick for pick in picks if pick < tiles)
+        self.jobs[name] = Work(operators, tiles, twins)
         pixels = tuple(100 * (index + 1) for index in range(tiles))
-        self.feed(JobSubmitted(name, "kind" + str(tiles % 2), pixels, operators))
+        self.feed(JobSubmitted(name, "kind" + str(tiles % 2), pixels, operators, twins))
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -197,11 +265,45 @@ class Fog(RuleBasedStateMachine):
             self.say_accepted(order)
 
     @precondition(lambda self: self.sent)
-    @rule(data=st.data(), seconds=st.sampled_from((None, 0.0, 0.05, -1.0, 1e9, math.nan)))
-    def answer(self, data: st.DataObject, seconds: float | None) -> None:
-        order = self.an_order(data)
-        self.boards[order.device].held.discard((order.job, order.tile))
-        self.feed(ResultArrived(order.job, order.tile, order.attempt, order.device, seconds))
+    @rule(
+        data=st.data(),
+        seconds=st.sampled_from((None, 0.0, 0.05, -1.0, 1e9, math.nan)),
+        honest=st.sampled_from((True, True, True, False)),
+    )
+    def answer(self, data: st.DataObject, seconds: float | None, honest: bool) -> None:
+        self.say_result(self.an_order(data), seconds, honest)
+
+    @rule(names=st.sets(st.sampled_from(DEVICES)), liar=st.sampled_from((None, *DEVICES)))
+    def answer_everything(self, names: set[str], liar: str | None) -> None:
+        for name in sorted(names):
+            held = set(self.boards[name].held)
+            for order in [one for one in self.sent if one.device == name]:
+                if (order.job, order.tile) in held and self.newest(order) == order:
+                    self.say_result(order, None, name != liar)
+
+    @precondition(lambda self: any(work.disputed for work in self.jobs.values()))
+    @rule(data=st.data(), can_tell=st.sampled_from((True, True, True, False)))
+    def arbitrate(self, data: st.DataObject, can_tell: bool) -> None:
+        disputes = [(job, tile) for job, work in self.jobs.items() for tile in work.disputed]
+        job, tile = data.draw(st.sampled_from(sorted(disputes)))
+        self.tell_the_truth(job, tile, can_tell)
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def arbitrate_what_nobody_disputes(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(sorted(self.jobs)))
+        tile = data.draw(st.integers(-1, 5))
+        if tile not in self.jobs[job].disputed and tile < self.jobs[job].tiles:
+            before = self.scheduler.progress(job)
+            self.feed(TileArbitrated(job, tile, -7))
+            assert job not in self.jobs or self.scheduler.progress(job).done == before.done
+
+    @precondition(lambda self: self.to_denounce)
+    @rule(name=st.sampled_from((*DEVICES, "nobody")), data=st.data())
+    def disprove(self, name: str, data: st.DataObject) -> None:
+        self.to_denounce -= 1
+        job = data.draw(st.sampled_from([*sorted(self.jobs), "job0"]))
+        self.feed(DeviceDisproved(job, name, "verify says so"))
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
@@ -243,6 +345,22 @@ class Fog(RuleBasedStateMachine):
             board.accepted.add(key)
         self.feed(TileAccepted(order.job, order.tile, order.attempt, order.device))
 
+    def say_result(self, order: SendTile, seconds: float | None, honest: bool) -> None:
+        self.boards[order.device].held.discard((order.job, order.tile))
+        work = self.jobs.get(order.job)
+        digest = right(work.original(order.tile)) if work and honest else -1
+        what = (order.job, order.tile, order.attempt, order.device)
+        self.feed(ResultArrived(*what, seconds, digest))
+
+    def tell_the_truth(self, job: str, tile: int, can_tell: bool = True) -> None:
+        work = self.jobs[job]
+        work.disputed.remove(tile)
+        truth = work.decided[tile] = right(tile) if can_tell else None
+        judged = [said.get(tile) for said in (work.kept, work.opinions)]
+        wrong = {one.device for one in judged if can_tell and one and one.digest != truth}
+        actions = self.feed(TileArbitrated(job, tile, truth))
+        assert wrong == {one.device for one in actions if isinstance(one, Quarantine)}
+
     def newest(self, order: SendTile) -> SendTile:
         """What the same device was sent last of the same tile."""
         what = (order.job, order.tile, order.device)
@@ -261,14 +379,43 @@ class Fog(RuleBasedStateMachine):
     def feed(self, event: Event) -> list[Action]:
         self.broken = True
         actions = self.scheduler.handle(event, self.now)
+        liars = self.note_liars(event, actions)
         for action in actions:
             self.follow(action, event)
         if isinstance(event, ResultArrived):
             told = [one for one in actions if isinstance(one, KeepResult | DropResult)]
             assert len(told) == 1
+        self.see_to_liars(event, liars)
         self.watch_starvation()
         self.broken = False
         return actions
+
+    def note_liars(self, event: Event, actions: list[Action]) -> set[str]:
+        liars = {one.device for one in actions if isinstance(one, Quarantine) and is_lie(one)}
+        if isinstance(event, DeviceDisproved):
+            assert liars <= {event.device}
+            liars.add(event.device)
+        elif liars:
+            assert isinstance(event, ResultArrived | TileArbitrated)
+        for work in self.jobs.values():
+            work.refused |= liars
+        if isinstance(event, ResultArrived | TileArbitrated | DeviceDisproved):
+            caught = self.jobs.get(event.job)
+            if caught:
+                caught.caught |= liars
+                said = [one for one in caught.opinions.items() if one[1].device in liars]
+                for tile, _ in said:
+                    caught.forget(tile)
+        return liars
+
+    def see_to_liars(self, event: Event, liars: set[str]) -> None:
+        for name in liars & set(self.boards):
+            assert not self.boards[name].held
+            assert not self.boards[name].joined or name in self.scheduler.quarantined()
+        if not isinstance(event, ResultArrived | TileArbitrated | DeviceDisproved):
+            return
+        work = self.jobs.get(event.job)
+        assert not work or not any(said.device in liars for said in work.kept.values())
 
     def follow(self, action: Action, event: Event) -> None:
         match action:
@@ -277,17 +424,29 @@ class Fog(RuleBasedStateMachine):
             case CancelTile(job, tile, _, device):
                 self.boards[device].held.discard((job, tile))
             case KeepResult(job, tile, attempt, device):
-                self.follow_keep(action)
                 assert isinstance(event, ResultArrived)
+                self.follow_keep(action, event)
                 what = (event.job, event.tile, event.attempt, event.device)
                 assert what == (job, tile, attempt, device)
             case DropResult():
-                assert action.reason in {"duplicate", "unknown job", "never leased"} | {
-                    "the job failed"
-                }
+                assert action.reason in REASONS
+                assert isinstance(event, ResultArrived)
+                if action.reason == "second opinion":
+                    self.follow_opinion(event)
+            case RevokeResult(job, tile, attempt, device):
+                said = self.jobs[job].kept.pop(tile)
+                assert (said.attempt, said.device) == (attempt, device)
+                assert device in self.jobs[job].caught
+                self.jobs[job].forget(tile)
+            case Arbitrate(job, tile):
+                work = self.jobs[job]
+                assert work.kept[tile].digest != work.opinions[tile].digest
+                assert tile not in work.disputed
+                assert tile not in work.decided
+                work.disputed.add(tile)
             case FinishJob(job, makespan_s):
                 assert makespan_s >= 0
-                assert len(self.jobs[job].kept) == self.jobs[job].tiles
+                self.follow_finish(self.jobs[job])
                 self.end(job)
             case FailJob(job, reason):
                 assert reason.startswith("tile ")
@@ -300,7 +459,10 @@ class Fog(RuleBasedStateMachine):
                 self.jobs[job].reported = True
             case Quarantine(device, seconds):
                 assert device in self.scheduler.quarantined()
-                assert POLICY.quarantine_s <= seconds <= POLICY.quarantine_max_s
+                if is_lie(action):
+                    assert seconds == POLICY.disproved_s
+                else:
+                    assert POLICY.quarantine_s <= seconds <= POLICY.quarantine_max_s
 
     def follow_send(self, order: SendTile) -> None:
         work, board, key = self.jobs[order.job], self.boards[order.device], (order.job, order.tile)
@@ -309,6 +471,12 @@ class Fog(RuleBasedStateMachine):
         assert order.device in self.scheduler.ready_devices()
         assert work.operators <= board.operators
         assert order.tile not in work.kept
+        assert order.device not in work.refused
+        if order.tile >= work.tiles:
+            original = work.original(order.tile)
+            assert work.kept[original].device != order.device
+            assert original not in work.opinions
+            assert original not in work.decided
         assert order.attempt == work.attempts.get(order.tile, 0) + 1
         assert order.lease_s > 0
         work.attempts[order.tile] = order.attempt
@@ -320,10 +488,32 @@ class Fog(RuleBasedStateMachine):
         assert sum(key in one.held for one in self.boards.values()) <= 2
         self.sent.append(order)
 
-    def follow_keep(self, action: KeepResult) -> None:
+    def follow_opinion(self, event: ResultArrived) -> None:
+        work = self.jobs[event.job]
+        original = work.original(event.tile)
+        assert event.tile >= work.tiles
+        assert original not in work.opinions
+        assert work.kept[original].device != event.device
+        assert event.device not in work.refused
+        work.opinions[original] = Said(event.device, event.attempt, event.digest)
+
+    @staticmethod
+    def follow_finish(work: Work) -> None:
+        assert len(work.kept) == work.tiles
+        assert not work.disputed
+        for tile, said in work.kept.items():
+            assert said.device not in work.caught
+            assert work.decided.get(tile) in (None, said.digest)
+            if tile in work.opinions and tile not in work.decided:
+                assert work.is_checked(tile)
+
+    def follow_keep(self, action: KeepResult, event: ResultArrived) -> None:
         work = self.jobs[action.job]
         assert action.tile not in work.kept
-        work.kept.add(action.tile)
+        assert action.tile < work.tiles
+        assert action.device not in work.refused
+        work.kept[action.tile] = Said(action.device, action.attempt, event.digest)
+        assert work.decided.get(action.tile) in (None, event.digest)
         assert any(
             (one.job, one.tile, one.attempt, one.device)
             == (action.job, action.tile, action.attempt, action.device)
@@ -339,11 +529,11 @@ class Fog(RuleBasedStateMachine):
 
     def able(self, work: Work) -> bool:
         ready = self.scheduler.ready_devices()
-        return any(work.operators <= self.boards[name].operators for name in ready)
+        return any(work.operators <= self.boards[name].operators for name in ready - work.refused)
 
     def watch_starvation(self) -> None:
         for work in self.jobs.values():
-            if self.able(work):
+            if self.able(work) or len(work.kept) == work.tiles:
                 work.starved_since, work.reported = None, False
             elif work.starved_since is None:
                 work.starved_since = self.now
@@ -376,7 +566,9 @@ class Fog(RuleBasedStateMachine):
         for name, work in self.jobs.items():
             progress = self.scheduler.progress(name)
             assert (progress.done, progress.total) == (len(work.kept), work.tiles)
-            assert sum(share.tiles for share in progress.devices.values()) == progress.done
+            kept = Counter(said.device for said in work.kept.values())
+            assert {name: share.tiles for name, share in progress.devices.items()} == kept
+            assert progress.checked == sum(work.is_checked(tile) for tile in work.twins)
 
     # What must happen in the end.
 
@@ -384,7 +576,9 @@ class Fog(RuleBasedStateMachine):
         """One device turns honest, the others fall silent or vanish: every job ends."""
         if self.broken:
             return  # the model is in the middle of a step that failed
-        name = "fresh" if self.submitted % 2 else "a"
+        self.settle_disputes()
+        believed = not any("a" in work.refused for work in self.jobs.values())
+        name = "a" if believed and self.submitted % 2 == 0 else "fresh"
         if name == "fresh":
             self.boards[name] = Board()
         else:
@@ -397,7 +591,13 @@ class Fog(RuleBasedStateMachine):
         assert not self.jobs, self.jobs
         assert len(self.ended) == self.submitted
 
+    def settle_disputes(self) -> None:
+        for job, work in list(self.jobs.items()):
+            for tile in sorted(work.disputed):
+                self.tell_the_truth(job, tile)
+
     def work_honestly(self, name: str) -> None:
+        self.settle_disputes()
         held = self.boards[name].held
         mine = [one for one in self.sent if one.device == name and (one.job, one.tile) in held]
         if not mine:
@@ -406,8 +606,7 @@ class Fog(RuleBasedStateMachine):
             order = mine[-1]
             self.feed(TileAccepted(order.job, order.tile, order.attempt, name))
             self.now += 0.05
-            held.discard((order.job, order.tile))
-            self.feed(ResultArrived(order.job, order.tile, order.attempt, name, 0.05))
+            self.say_result(order, 0.05, honest=True)
         self.scheduler.check()
 
 

@@ -290,6 +290,18 @@ def test_the_report_says_which_operator_is_missing_where():
     assert reason.endswith("f lacks blur, canny and 2 more")
 
 
+def test_the_report_says_why_a_device_lacks_an_operator_where_that_is_known():
+    bench = Bench()
+    bench.join("eya", lacks={"gaussian/float32": "rounds differently (OpenCV 4.10.0)"})
+    bench.join("manar", "gaussian/float32", lacks={"vignette": "is not\ninstalled"})
+    bench.submit(1, "gaussian/float32", "vignette")
+    assert starved(bench, at=5)[1] == (
+        "no device has every operator: "
+        "eya lacks gaussian/float32: rounds differently (OpenCV 4.10.0), vignette; "
+        "manar lacks vignette: is not installed"
+    )
+
+
 def test_the_report_says_who_is_quarantined_and_who_is_draining():
     bench = Bench(quarantine_after=1)
     bench.join("eya")
