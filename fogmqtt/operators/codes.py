@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,12 +13,15 @@ import msgspec
 import numpy as np
 
 from fogmqtt.core.geometry import Rect
+from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.frames import Colour, frame
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.base import Facts, Samples
 from fogmqtt.operators.catalog import nearest
 from fogmqtt.operators.windows import Views, Windowed, hundredths
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["qr", "bar", "aruco"]
 #: Pixels; a detector's corner may lie a little outside of its window.
@@ -92,6 +96,11 @@ class Codes(Windowed[Code]):
 
     def output(self, spec: Spec) -> Spec:
         self._take(spec, dtypes=("uint8",), channels=(1, 3))
+        if "qr" in self.kinds and not hasattr(cv2.QRCodeDetector, "detectAndDecodeBytesMulti"):
+            raise OperatorError(
+                f"codes: QR codes need OpenCV 4.12 or newer, this is {cv2.__version__}; "
+                "update it, or write kinds=bar,aruco"
+            )
         return spec
 
     def windows(self) -> tuple[int, int]:
@@ -99,9 +108,12 @@ class Codes(Windowed[Code]):
 
     def look(self, pixels: Image) -> Sequence[Code]:
         gray = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
-        codes = {
-            code for kind in self.kinds.split(",") for code in _READERS[kind](gray, self.dictionary)
-        }
+        codes: set[Code] = set()
+        for kind in self.kinds.split(","):
+            try:
+                codes.update(_READERS[kind](gray, self.dictionary))
+            except cv2.error as problem:  # what breaks it here breaks it everywhere
+                log.warning("codes: OpenCV gave up on %s in a window: %s", kind, problem)
         return sorted(codes, key=lambda code: (-_extent(code.corners), *_order(code)))
 
     def merge(self, found: Sequence[tuple[Rect, Code]], size: tuple[int, int]) -> Facts:

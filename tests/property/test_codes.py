@@ -206,6 +206,28 @@ def test_sixteen_bits_are_refused_with_the_way_out() -> None:
         pipeline.stages(pipeline.parse("codes"), Spec(9, 9, 1, "uint16"))
 
 
+def test_an_opencv_without_bytes_of_qr_codes_is_refused_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cv2, "QRCodeDetector", object)
+    with pytest.raises(OperatorError, match=r"need OpenCV 4.12 or newer, .* kinds=bar,aruco"):
+        Codes().output(Spec(9, 9))
+    assert Codes(kinds="bar,aruco").output(Spec(9, 9)) == Spec(9, 9)
+
+
+def test_a_detector_that_gives_up_finds_nothing_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def giving_up() -> None:
+        raise cv2.error("assertion failed")
+
+    image = paper(300, 300)
+    pasted(image, aruco(5), 20, 30)
+    monkeypatch.setattr(cv2.barcode, "BarcodeDetector", giving_up)
+    assert len(whole("codes kinds=bar,aruco", image)["codes"]) == 1
+    assert "OpenCV gave up on bar in a window: assertion failed" in caplog.text
+
+
 def test_a_drawing_frames_what_was_found_and_nothing_else() -> None:
     image = paper(400, 400)
     pasted(image, aruco(5), 150, 150)
