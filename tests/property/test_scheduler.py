@@ -477,6 +477,7 @@ class Fog(RuleBasedStateMachine):
             assert work.kept[original].device != order.device
             assert original not in work.opinions
             assert original not in work.decided
+            assert work.deaths[original] == work.deaths[order.tile] == 0
         assert order.attempt == work.attempts.get(order.tile, 0) + 1
         assert order.lease_s > 0
         work.attempts[order.tile] = order.attempt

@@ -342,3 +342,35 @@ def test_an_agreement_with_a_liar_is_sought_again():
     assert bench.scheduler.progress("job").checked == 0
     assert (only(actions).tile, only(actions).device) == (2, "oumayma")
     assert other.device == "eya"
+
+
+def test_the_second_device_may_be_disproved_before_the_gateway_has_told():
+    bench = Bench()
+    disputed(bench)
+    bench.join("oumayma")
+    actions = bench.feed(DeviceDisproved("job", "manar", "its pixels differ"), at=3)
+    assert kinds(actions) == [Quarantine]
+    assert bench.arbitrate(0, RIGHT, at=5)[-1] == FinishJob("job", 5)
+    assert bench.scheduler.progress("job").checked == 1
+
+
+def test_the_first_device_may_be_disproved_before_the_gateway_has_told():
+    bench = Bench()
+    disputed(bench)
+    again = only(bench.feed(DeviceDisproved("job", "eya", "its pixels differ"), at=3))
+    assert (again.tile, again.device) == (0, "manar")
+    assert kinds(bench.answer(again, at=4, digest=RIGHT)) == [KeepResult]
+    # Its second opinion was wrong, so nothing of it is believed.
+    assert kinds(bench.arbitrate(0, RIGHT)) == [RevokeResult, Quarantine]
+    last = only(bench.join("oumayma"))
+    assert bench.answer(last, at=5, digest=RIGHT)[-1] == FinishJob("job", 5)
+    assert bench.scheduler.progress("job").checked == 1
+
+
+def test_a_copy_of_a_twin_is_called_back_when_the_opinion_is_there():
+    bench = Bench()
+    _, second = asked(bench)
+    bench.accept(second)
+    copy = only(bench.join("oumayma", at=26))
+    actions = bench.answer(second, at=27, digest=WRONG)
+    assert actions[1:] == [CancelTile("job", 1, copy.attempt, "oumayma"), Arbitrate("job", 0)]
