@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +19,8 @@ from fogmqtt.simulate.record import Fate
 from fogmqtt.simulate.trace import trace
 from fogmqtt.simulate.wire import Wire
 from fogmqtt.simulate.work import even_job, planned_job
+
+ROOT = Path(__file__).parents[2]
 
 ROUGH = Fleet(
     (
@@ -220,3 +226,21 @@ def test_a_trace_has_a_process_per_device_and_a_slice_per_span():
     assert len(slices) == len(outcome.record.spans)
     assert all(event["dur"] >= 0 for event in slices)
     assert {"crash", "broker lost"} <= {e["name"] for e in events if e["ph"] == "i"}
+
+
+def test_the_order_of_hashes_changes_nothing():
+    code = (
+        "from tests.fleets import Referee, draw; from fogmqtt.simulate.trace import trace; "
+        "print(*(trace(Referee(draw(seed)).run()) for seed in range(5)))"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hashes},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for hashes in ("1", "2")
+    ]
+    assert runs[0] == runs[1]
