@@ -7,11 +7,12 @@ handed it back) is not asked again. It never holds a job up: it is given up
    its tile: then it may kill the next one too;
  - when all ordinary tiles are done and no device that is ready may have it.
 
-Of a twin's result only the digest counts: the pixels are dropped, as "second opinion" or, where it
-came too late to matter, as "not wanted". What a liar says is dropped as "disproved". Where it differs, the gateway does the tile itself
-(`Arbitrate`) and its digest is the truth for as long as the job runs. Who gave another result is
-disproved: quarantined by name, and no result of it counts any more in any running job. In the job
-where it was caught, those that had counted are revoked, and their tiles and twins done again.
+Of a twin's result only the digest counts: the pixels are dropped, as "second opinion" or, where
+it came too late to matter, as "not wanted". Where the digest differs, the gateway does the tile
+itself (`Arbitrate`) and its digest is the truth for as long as the job runs. Who gave another
+result is disproved: quarantined by name, and no result of it counts any more in any running job
+(dropped as "disproved"). In the job where it was caught, those that had counted are revoked, and
+their tiles and twins done again.
 """
 
 from __future__ import annotations
