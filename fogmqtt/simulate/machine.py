@@ -1,7 +1,7 @@
 """A modelled device: takes tiles over a link, queues them, works, answers, crashes, comes back.
 
 Its queue is the real agent's worklist, so it repeats, refuses and forgets as a real one does. A
-tile that is cancelled while a worker has it is worked on to its end, as real ones are.
+worker that has a cancelled tile, or one whose lease has run out, is ended and started anew.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from fogmqtt.simulate.work import ENVELOPE_BYTES, TileWork
 
 #: Tiles that an agent holds beyond those that its workers do.
 _AHEAD = 14
+#: A cancelled tile may run for so long, and a new worker takes so long to start, seconds.
+_CANCELLED_S, _START_S = 1.0, 0.3
 #: Until a device is back after the broker is: the mean.
 _RECONNECT_S = 0.5
 
@@ -95,6 +97,9 @@ class Machine:
         self._worklist: Worklist[Order] = Worklist(self.device.workers + _AHEAD, 2**62)
         self._lanes = list(range(self.device.workers))
         self._running: dict[Key, Span] = {}
+        #: Running tiles that nobody wants, and until when each held one's lease lasts.
+        self._cancelled: set[Key] = set()
+        self._until: dict[Key, float] = {}
         #: What could not be said without a link, and its bytes.
         self._kept: list[tuple[Event, float]] = []
 
@@ -135,6 +140,8 @@ class Machine:
             return
         match self._worklist.offer(order.key, send.attempt, order):
             case Offer.TAKEN | Offer.HELD:
+                self._until[order.key] = self._agenda.now + send.lease_s
+                self._cancelled.discard(order.key)
                 self._say(TileAccepted(*lease), ENVELOPE_BYTES)
                 self._assign()
             case Offer.FULL | Offer.DRAINING:
@@ -143,8 +150,14 @@ class Machine:
                 pass
 
     def _drop(self, link: int, action: CancelTile) -> None:
-        if link == self._link:
-            self._worklist.cancel(Key("gateway", action.job, action.tile), action.attempt)
+        key = Key("gateway", action.job, action.tile)
+        if link != self._link:
+            return
+        dropped = self._worklist.cancel(key, action.attempt)
+        span = self._running.get(key)
+        if dropped and span is not None:
+            self._cancelled.add(key)
+            self._agenda.at(span.begin_s + _CANCELLED_S, self._stop, key, span)
 
     def _assign(self) -> None:
         while self._lanes:
@@ -172,22 +185,51 @@ class Machine:
         self._running[order.key] = span
         self._record.spans.append(span)
         end_s = self.pace.finish(now + self.device.overhead_ms / 1e3, pixels)
-        self._agenda.at(end_s, self._finish, self._boot, order.key)
+        self._agenda.at(end_s, self._finish, order.key, span)
+        if end_s > self._until[order.key]:
+            self._agenda.at(self._until[order.key], self._stop, order.key, span)
 
-    def _finish(self, boot: int, key: Key) -> None:
-        if boot != self._boot:
-            return
-        span = self._running.pop(key)
-        span.end_s = self._agenda.now
-        heapq.heappush(self._lanes, span.worker)
+    def _finish(self, key: Key, span: Span) -> None:
+        if self._running.get(key) is not span:
+            return  # the device crashed, or the worker was ended
+        self._end(key, span)
         order = self._worklist.finish(key)
-        self._assign()
+        self._free(self._boot, span.worker)
         if order is None:
             return
         send = order.send
         span.attempt = send.attempt
         result = ResultArrived(send.job, send.tile, send.attempt, send.device, span.seconds)
         self._say(result, order.work.back_bytes)
+
+    def _stop(self, key: Key, span: Span) -> None:
+        """End a worker that has what nobody wants, or had it for longer than its lease."""
+        now = self._agenda.now
+        if self._running.get(key) is not span:
+            return
+        cancelled, until = key in self._cancelled, self._until[key]
+        if not cancelled and until > now:  # it was leased anew
+            self._agenda.at(until, self._stop, key, span)
+            return
+        self._end(key, span)
+        span.fate = Fate.WASTED
+        self._agenda.at(now + _START_S, self._free, self._boot, span.worker)
+        if cancelled:
+            self._worklist.give_up(key)
+        elif (order := self._worklist.finish(key)) is not None:
+            send = order.send
+            lease = (send.job, send.tile, send.attempt, send.device)
+            self._say(TileFailed(*lease, "did not return within its lease"), ENVELOPE_BYTES)
+
+    def _end(self, key: Key, span: Span) -> None:
+        del self._running[key]
+        self._cancelled.discard(key)
+        span.end_s = self._agenda.now
+
+    def _free(self, boot: int, worker: int) -> None:
+        if boot == self._boot:
+            heapq.heappush(self._lanes, worker)
+            self._assign()
 
     def _say(self, event: Event, nbytes: float) -> None:
         if not self._linked:
