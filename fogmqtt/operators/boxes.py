@@ -85,11 +85,11 @@ def read(form: str, outputs: Sequence[Image], least: float, classes: int) -> Box
     shapes = ", ".join("x".join(str(side) for side in one.shape) for one in outputs)
     one = outputs[0] if len(outputs) == 1 else np.empty(0)
     if one.ndim != 3 or one.shape[0] != 1:
-        raise OperatorError(f"the output is {shapes}, not {_SHAPES[form]}")
+        raise OperatorError(f"dnn: the output is {shapes}, not {_SHAPES[form]}")
     rows = one[0].T if form == "yolov8" else one[0]
     if not _plausible(form, rows, classes):
         wanted = f" for {classes} classes" if classes and form != "boxes" else ""
-        raise OperatorError(f"the output is {shapes}, not {_SHAPES[form]}{wanted}")
+        raise OperatorError(f"dnn: the output is {shapes}, not {_SHAPES[form]}{wanted}")
     with np.errstate(invalid="ignore"):  # networks may answer with infinities
         return _whole(FORMS[form](rows.astype(np.float64)), least)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 import numpy as np
@@ -28,6 +28,7 @@ _FILL = (114, 114, 114)
 _NEAR = 64
 #: No window tells of more.
 _MOST = 1000
+_T = TypeVar("_T")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _COLOURS: tuple[Colour, ...] = (
     (0, 140, 0),
@@ -77,8 +78,8 @@ class Dnn(Windowed[Found]):
     Parameters
     ----------
     model : str
-        Path of the ONNX file; a relative one is looked for in the working directory, in its
-        `models` folder and in the folders of FOGMQTT_MODELS, on each device.
+        Path of the ONNX file, on each device and on the gateway; a relative one is looked for
+        in the working directory, in its `models` folder and in the folders of FOGMQTT_MODELS.
     sha256 : str
         Its hash, 64 hex digits: a device with another file under that name refuses.
     window : int
@@ -141,8 +142,16 @@ class Dnn(Windowed[Found]):
         )
 
     def output(self, spec: Spec) -> Spec:
+        """Raises OperatorError also where the model is not there, or another."""
         self._take(spec, dtypes=("uint8",), channels=(1, 3))
+        self._usable(models.check)
         return spec
+
+    def _usable(self, use: Callable[[str, str], _T]) -> _T:
+        try:
+            return use(self.model, self.sha256)
+        except OperatorError as problem:
+            raise OperatorError(f"dnn: {problem}") from None
 
     def windows(self) -> tuple[int, int]:
         return self.window, self.stride or self.window // 2
@@ -151,10 +160,7 @@ class Dnn(Windowed[Found]):
         """Raises OperatorError where the model is not there, not that one, or not usable."""
         height, width = pixels.shape[:2]
         names = len(self.classes.split(",")) if self.classes else 0
-        try:
-            boxes = read(self.format, self._answer(pixels), self.score, names)
-        except OperatorError as problem:
-            raise OperatorError(f"dnn: {problem}") from None
+        boxes = read(self.format, self._answer(pixels), self.score, names)
         limits = [100 * width, 100 * height] * 2
         boxes = Boxes(boxes.places.clip(0, limits), boxes.scores, boxes.classes)
         boxes = boxes.only((boxes.places[:, :2] < boxes.places[:, 2:]).all(axis=1))
@@ -193,7 +199,7 @@ class Dnn(Windowed[Found]):
 
     def _answer(self, pixels: Image) -> Sequence[Image]:
         """The network's outputs for a window."""
-        net = models.network(self.model, self.sha256)
+        net = self._usable(models.network)
         colour = pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
         below, right = (self.window - side for side in colour.shape[:2])
         full = cv2.copyMakeBorder(colour, 0, below, 0, right, cv2.BORDER_CONSTANT, value=_FILL)
@@ -202,7 +208,7 @@ class Dnn(Windowed[Found]):
             outputs: Sequence[Image] = net.forward(net.getUnconnectedOutLayersNames())
         except cv2.error as problem:
             raise OperatorError(
-                f"model {self.model}: OpenCV {cv2.__version__} cannot run it on "
+                f"dnn: model {self.model}: OpenCV {cv2.__version__} cannot run it on "
                 f"window={self.window}: {models.reason(problem)}"
             ) from None
         return outputs

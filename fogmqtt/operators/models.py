@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,14 +23,20 @@ FOLDERS = "FOGMQTT_MODELS"
 #: A thread keeps so many networks; they are large.
 _KEPT = 2
 
-_Key = tuple[Path, int, int, str]
+
+class _Identity(NamedTuple):
+    """A file as it is now; another when it changed."""
+
+    path: Path
+    changed_ns: int
+    size: int
 
 
 class _Loaded(threading.local):
     """The networks of one thread, newest last: OpenCV's must not be shared."""
 
     def __init__(self) -> None:
-        self.nets: dict[_Key, Any] = {}
+        self.nets: dict[tuple[_Identity, str], Any] = {}
 
 
 _loaded = _Loaded()
@@ -48,22 +55,31 @@ def find(model: str) -> Path:
 
 def digest(model: str) -> str:
     """The SHA-256 of a model's file, in hex. Raises OperatorError where there is none."""
-    return hashlib.sha256(_read(model, find(model))).hexdigest()
+    return _digest(*_identity(model, find(model)))
+
+
+def check(model: str, sha256: str) -> Path:
+    """The model's file, if it is the one with this hash.
+
+    Raises OperatorError for no file, and for another: it gives that one's hash.
+    """
+    path = find(model)
+    real = _digest(*_identity(model, path))
+    if real != sha256:
+        raise OperatorError(
+            f"model {model}: {path} is another file: its hash is {real}, expected {sha256}"
+        )
+    return path
 
 
 def network(model: str, sha256: str) -> Any:
     """The network in a model's file, as a `cv2.dnn.Net` that is this thread's alone.
 
-    Raises OperatorError for no file, a file with another hash, and one that OpenCV cannot load.
+    Raises OperatorError like `check`, and for a file that OpenCV cannot load.
     """
-    path = find(model)
-    try:
-        stat = path.stat()
-    except OSError as problem:
-        raise OperatorError(f"model {model}: {problem}") from None
-    key = (path, stat.st_mtime_ns, stat.st_size, sha256)
+    key = (_identity(model, check(model, sha256)), sha256)
     nets = _loaded.nets
-    nets[key] = nets.pop(key, None) or _load(model, path, sha256)
+    nets[key] = nets.pop(key, None) or _load(model, key[0].path, sha256)
     while len(nets) > _KEPT:
         del nets[next(iter(nets))]
     return nets[key]
@@ -74,15 +90,25 @@ def _folders() -> list[Path]:
     return [Path(), Path("models"), *(Path(folder) for folder in named if folder)]
 
 
-def _load(model: str, path: Path, sha256: str) -> Any:
-    data = _read(model, path)
-    real = hashlib.sha256(data).hexdigest()
-    if real != sha256:
-        raise OperatorError(
-            f"model {model}: {path} is another file: its hash is {real}, expected {sha256}"
-        )
+def _identity(model: str, path: Path) -> _Identity:
     try:
-        # From the bytes that were hashed, whatever happens to the file meanwhile.
+        stat = path.stat()
+    except OSError as problem:
+        raise OperatorError(f"model {model}: {problem}") from None
+    return _Identity(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=16)
+def _digest(path: Path, changed_ns: int, size: int) -> str:
+    del changed_ns, size
+    return hashlib.sha256(_read(path)).hexdigest()
+
+
+def _load(model: str, path: Path, sha256: str) -> Any:
+    data = _read(path)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise OperatorError(f"model {model}: {path} was changed while it was read")
+    try:
         return cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
     except cv2.error as problem:
         raise OperatorError(
@@ -91,11 +117,11 @@ def _load(model: str, path: Path, sha256: str) -> Any:
         ) from None
 
 
-def _read(model: str, path: Path) -> bytes:
+def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as problem:
-        raise OperatorError(f"model {model}: {problem}") from None
+        raise OperatorError(f"model {path}: {problem}") from None
 
 
 def reason(problem: cv2.error) -> str:

@@ -282,6 +282,15 @@ def test_what_is_no_model_or_takes_no_such_window_is_named(
         whole(detector(model="nowhere.onnx"), image)
 
 
+def test_a_model_that_is_not_there_or_another_is_refused_before_anything_is_cut(
+    detector: Detector,
+) -> None:
+    with pytest.raises(OperatorError, match=r"dnn: model nowhere.onnx: no such file; looked for"):
+        pipeline.stages((detector(model="nowhere.onnx"),), Spec(9, 9))
+    with pytest.raises(OperatorError, match=r"dnn: model .* is another file: its hash is"):
+        pipeline.stages((detector(sha256="0" * 64),), Spec(9, 9))
+
+
 def test_a_missing_hash_says_which_to_write(network: tuple[Path, str]) -> None:
     path, sha256 = network
     for given_hash in ("", " sha256=abc"):
