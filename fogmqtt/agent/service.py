@@ -290,9 +290,9 @@ class Agent:
 
     def _read_control(self, payload: bytes) -> None:
         match self._controls.decode(payload):
-            case Cancel(job=job, tile=tile, attempt=attempt, gateway=gateway):
+            case Cancel(job=job, tile=tile, attempt=attempt, gateway=gateway, expired=expired):
                 key = Key(gateway, job, tile)
-                if self._worklist.cancel(key, attempt):
+                if self._worklist.cancel(key, attempt, expired=expired):
                     self._pool.cancel(key)
                     log.debug("%s tile %d/%d is no longer wanted", job, tile, attempt)
             case Drain():

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fogmqtt import __version__
-from fogmqtt.agent.machine import cores
+from fogmqtt.agent.machine import cores, worker_memory_mb
 from fogmqtt.agent.service import Agent, Settings
 from fogmqtt.cli.common import guarded, link, positive, set_up_logging, stop_on_signals
 from fogmqtt.config import DeviceConfig, load_device
@@ -76,15 +76,17 @@ def _device_id(given: str | None, config: DeviceConfig) -> str:
 
 
 def _settings(device: str, config: DeviceConfig, url: str, speed: float | None) -> Settings:
-    workers = config.device.workers
+    workers = cores() if config.device.workers == "auto" else config.device.workers
+    memory_mb = config.device.worker_memory_mb
     return Settings(
         id=device,
-        workers=cores() if workers == "auto" else workers,
+        workers=workers,
         url=url,
         topics=Topics(config.wire.prefix),
         qos=config.wire.qos,
         checkin_s=config.device.checkin_s,
         emulated_speed=speed,
+        worker_memory_mb=worker_memory_mb(workers) if memory_mb == "auto" else memory_mb,
     )
 
 

@@ -24,6 +24,8 @@ class CancelTile:
     tile: int
     attempt: int
     device: str
+    #: Only its lease ran out: what is at work on it already may finish, and late is not wrong.
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)

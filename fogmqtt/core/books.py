@@ -110,12 +110,12 @@ class Books:
         lease.tile.leases.remove(lease)
         self.fleet.give_back(lease)
 
-    def revoke(self, lease: Lease) -> None:
+    def revoke(self, lease: Lease, *, expired: bool = False) -> None:
         """Take a live lease back from a device that may be at work on it."""
         self.fleet.learn_at_least(lease, self.now)
         self.release(lease)
         tile = lease.tile
-        self.act(CancelTile(tile.job.id, tile.index, lease.attempt, lease.device))
+        self.act(CancelTile(tile.job.id, tile.index, lease.attempt, lease.device, expired))
 
     def keep(self, lease: Lease) -> None:
         """This lease's result is the tile's first."""
@@ -170,7 +170,7 @@ class Books:
         lease.blamed = lease.struck = True
         tile.blame_expiry(lease.device, waited_s)
         self.tell(lease, f"did not answer within {waited_s:.1f} s")
-        self.revoke(lease)
+        self.revoke(lease, expired=True)
         self.strike(lease.device, f"did not answer for {tile}")
         sentence = verdict.on_expiries(tile, self.policy)
         self.judge(tile, sentence or verdict.on_losses(tile, self.policy))

@@ -122,16 +122,19 @@ class Worklist(Generic[T]):
         self._running -= 1
         self._queues.setdefault(key.gateway, deque()).append(key)
 
-    def cancel(self, key: Key, attempt: int) -> bool:
-        """Drop the tile if no newer attempt of it is held; a running one loses its answer."""
+    def cancel(self, key: Key, attempt: int, *, expired: bool = False) -> bool:
+        """Drop the tile if no newer attempt of it is held; a running one loses its answer.
+
+        One whose lease has `expired` keeps it: late is not wrong.
+        """
         entry = self._entries.get(key)
         if entry is None or attempt < entry.attempt or not entry.wanted:
             return False
         if entry.running:
-            entry.wanted = False
-        else:
-            self._unqueue(key)
-            self._forget(key)
+            entry.wanted = expired
+            return not expired
+        self._unqueue(key)
+        self._forget(key)
         return True
 
     def drain(self) -> list[T]:

@@ -101,7 +101,11 @@ class Courier:
         if order.device == LOCAL or self.transport is None:
             return
         cancel = Cancel(
-            job=order.job, tile=order.tile, attempt=order.attempt, gateway=self._gateway
+            job=order.job,
+            tile=order.tile,
+            attempt=order.attempt,
+            gateway=self._gateway,
+            expired=order.expired,
         )
         topic = self._topics.device(order.device, "control")
         try:

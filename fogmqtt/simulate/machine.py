@@ -153,7 +153,7 @@ class Machine:
         key = Key("gateway", action.job, action.tile)
         if link != self._link:
             return
-        dropped = self._worklist.cancel(key, action.attempt)
+        dropped = self._worklist.cancel(key, action.attempt, expired=action.expired)
         span = self._running.get(key)
         if dropped and span is not None:
             self._cancelled.add(key)

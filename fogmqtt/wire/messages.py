@@ -128,6 +128,8 @@ class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):
     tile: Index
     attempt: Attempt
     gateway: Id
+    #: Only its lease ran out: drop it where it waits; work on it may go on for `lease_s`.
+    expired: bool = False
 
 
 class Drain(Message, frozen=True, kw_only=True, tag="drain"):

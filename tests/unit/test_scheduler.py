@@ -115,7 +115,7 @@ def test_an_expired_lease_goes_to_another_device_and_the_first_is_told_to_stop()
     bench.join("manar", at=2)
     assert bench.tick(at=30.9) == []
     assert bench.tick(at=31) == [
-        CancelTile("job", 0, 1, "eya"),
+        CancelTile("job", 0, 1, "eya", expired=True),
         SendTile("job", 0, 2, "manar", lease_s=35),
     ]
 
