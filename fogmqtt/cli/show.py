@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import secrets
+from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -17,6 +18,7 @@ from fogmqtt.cli.connect import connector
 from fogmqtt.complaints import one_line
 from fogmqtt.config import GatewayConfig
 from fogmqtt.gateway.loop import now
+from fogmqtt.gateway.roster import Roster
 from fogmqtt.gateway.service import SETTLE_S, Gateway
 from fogmqtt.operators import catalog
 from fogmqtt.wire.messages import DeviceInfo
@@ -33,27 +35,57 @@ def show_devices(config: GatewayConfig, console: Console, *, as_json: bool) -> i
             gateway.run(lambda: gateway.connected)
             until = now() + SETTLE_S
             gateway.chores.append(lambda _: until)
-            gateway.run(lambda: now() >= until)
-        online = gateway.roster.present()
-        infos = dict(sorted(gateway.roster.infos.items()))
+            gateway.run(lambda: now() >= until and gateway.roster.standard.known)
     finally:
         gateway.close()
     if as_json:
-        listed = {
-            device: {"online": device in online, **msgspec.to_builtins(info)}
-            for device, info in infos.items()
-        }
+        listed = _listed(gateway.roster)
         print(msgspec.json.format(msgspec.json.encode(listed)).decode())
     else:
-        console.print(_devices(infos, online))
+        console.print(_devices(gateway.roster))
+        console.print(Text("".join(_remarks(gateway.roster))), soft_wrap=True, end="")
     return 0
 
 
-def _devices(infos: dict[str, DeviceInfo], online: tuple[str, ...]) -> Table | str:
+def _listed(roster: Roster) -> dict[str, Any]:
+    online = roster.present()
+    return {
+        device: {
+            "online": device in online,
+            "differs": roster.standard.differs(info),
+            **msgspec.to_builtins(info),
+        }
+        for device, info in sorted(roster.infos.items())
+    }
+
+
+def _remarks(roster: Roster) -> Iterator[str]:
+    """What people should know of devices: how they round, and what is wrong with operators."""
+    for device, info in sorted(roster.infos.items()):
+        by_reason: dict[str, list[str]] = {}
+        for ability, why in roster.standard.differs(info).items():
+            by_reason.setdefault(why, []).append(ability)
+        for why, abilities in by_reason.items():
+            yield f"{device} gets no tiles for {', '.join(abilities)}: {one_line(why)}\n"
+        yield from (f"{device}: {one_line(problem)}\n" for problem in info.problems)
+
+
+def _devices(roster: Roster) -> Table | str:
+    infos, online = dict(sorted(roster.infos.items())), roster.present()
     if not infos:
         return "no device has ever announced itself here; start one: fog-device --id eya"
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("device", "status", "host", "workers", "operators", "tiles", "up", "°C"):
+    for heading in (
+        "device",
+        "status",
+        "host",
+        "workers",
+        "operators",
+        "differs",
+        "tiles",
+        "up",
+        "°C",
+    ):
         table.add_column(heading)
     for device, info in infos.items():
         table.add_row(
@@ -62,11 +94,20 @@ def _devices(infos: dict[str, DeviceInfo], online: tuple[str, ...]) -> Table | s
             Text(one_line(info.host)),
             str(info.workers),
             str(len(info.operators)),
+            _differing(roster, info),
             str(info.done),
             f"{info.uptime_s:.0f} s",
             "" if info.temperature_c is None else f"{info.temperature_c:.0f}",
         )
     return table
+
+
+def _differing(roster: Roster, info: DeviceInfo) -> str:
+    """How many operators a device does in another rounding."""
+    if info.examining:
+        return "?"
+    names = {ability.partition("/")[0] for ability in roster.standard.differs(info)}
+    return str(len(names)) if names else ""
 
 
 def show_operators(console: Console) -> int:

@@ -91,6 +91,7 @@ class GatewayConfig:
     pipeline: str = "edges"
     tiles: str = "auto"
     post: str = ""
+    exact: bool = True
     verify: Verify = Verify()
     limits: Limits = Limits()
     scheduler: Policy = _POLICY

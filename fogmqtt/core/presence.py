@@ -63,6 +63,14 @@ class Presence:
         known.heard_at = now
         return self._tell(device)
 
+    def judged(self, device: str, introduction: Introduction) -> list[Event]:
+        """What a device offers is seen differently now; it said nothing itself."""
+        known = self._devices.get(device)
+        if known is None:
+            return []
+        known.introduction = introduction
+        return self._tell(device)
+
     def heard(self, device: str, now: float) -> None:
         """The device spoke of its work."""
         if device in self._devices:

@@ -37,14 +37,13 @@ class Examiner:
         self._deliver = deliver
         self._patience_s = patience_s
         self._place = cache.folder()
-        self._identity = identity()
         self._closed = threading.Event()
         self._child: Child | None = None
         self._thread = threading.Thread(target=self._run, name="examiner", daemon=True)
 
     def known(self) -> Examination | None:
         """What was found at an earlier start, if nothing changed since."""
-        return cache.load(self._place, self._identity)
+        return cache.load(self._place, identity())
 
     def start(self) -> None:
         """Examine in the background."""
@@ -57,15 +56,21 @@ class Examiner:
             self._child.kill()
 
     def _run(self) -> None:
-        # Several programs that start at once on one machine need only one examination.
-        with cache.alone(self._place):
-            found = self.known()
-            if found is None:
-                found = self._examine(list(catalog.names()))
-                if not found.problems and not self._closed.is_set():
-                    cache.store(self._place, self._identity, found)
+        found = self.known() or self._found()
         if not self._closed.is_set():
             self._deliver(found)
+
+    def _found(self) -> Examination:
+        # Several programs that start at once on one machine need only one examination.
+        with cache.alone(self._place):
+            known = self.known()
+            if known is not None:
+                return known
+            before = identity()
+            found = self._examine(list(catalog.names()))
+            if not found.problems and not self._closed.is_set():
+                cache.store(self._place, before, found)
+            return found
 
     def _examine(self, names: list[str]) -> Examination:
         operators: dict[str, Examined] = {}
@@ -81,6 +86,7 @@ class Examiner:
                 problems.append(f"{names[0]}: its examination {why}")
                 names = names[1:]
         problems += [one.problem for one in operators.values() if one.problem]
+        versions |= {one.package: one.version for one in operators.values() if one.package}
         return Examination(operators, problems, versions)
 
     def _try(self, names: list[str]) -> tuple[dict[str, str], list[Examined], str]:

@@ -11,12 +11,16 @@ from fogmqtt.errors import FogError
 #: A sentence about a plug-in is no longer than this.
 LONGEST_PROBLEM = 400
 
+#: What a difference may come from, the likeliest first, and how people call it.
+_TITLES = {"opencv": "OpenCV", "machine": "", "fogmqtt": "fogmqtt", "numpy": "numpy"}
+
 
 class Examined(msgspec.Struct, frozen=True):
     """One operator on this machine."""
 
     name: str
-    #: Of the package that it came with.
+    #: What it came with.
+    package: str = ""
     version: str = ""
     #: By ability: a hash over results; equal hashes mean equal rounding.
     fingerprints: dict[str, str] = {}
@@ -32,7 +36,7 @@ class Examination(msgspec.Struct, frozen=True):
     operators: dict[str, Examined] = {}
     #: What people should know: plug-ins that cannot be imported and so on.
     problems: list[str] = []
-    #: What decides how pixels are rounded: opencv, numpy, machine, cpu, and plug-ins' packages.
+    #: What decides how pixels are rounded: opencv, numpy, machine, cpu, and operators' packages.
     versions: dict[str, str] = {}
 
     @property
@@ -40,6 +44,10 @@ class Examination(msgspec.Struct, frozen=True):
         """Of all operators, by ability."""
         each = (one.fingerprints for one in self.operators.values())
         return {ability: found for prints in each for ability, found in prints.items()}
+
+    def package_of(self, name: str) -> str:
+        """What an operator came with; empty where that is not known."""
+        return self.operators[name].package if name in self.operators else ""
 
     @property
     def rates(self) -> dict[str, float]:
@@ -57,28 +65,17 @@ def problem_with(name: str, problem: Exception) -> str:
     return f"{name}: {text}"[:LONGEST_PROBLEM]
 
 
-def difference(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+def difference(there: Mapping[str, str], here: Mapping[str, str], package: str = "") -> str:
     """Why two machines round differently, as far as their versions tell; empty where they do not.
 
-    Both map what `Examination.versions` and `DeviceInfo.versions` do.
+    Both map what `Examination.versions` does; `package` is one of the names there, besides.
     """
-    for name, title in (("opencv", "OpenCV"), ("machine", ""), ("numpy", "numpy")):
-        if there.get(name) != here.get(name):
-            unknown = f"another {title or name}"
-            sides = (f"{at.get(name, unknown)} {place}" for at, place in _places(there, here))
-            return f"{title} {', '.join(sides)}".strip()
-    missing = [_features(here) - _features(there), _features(there) - _features(here)]
-    for features, place in zip(missing, ("there", "here"), strict=True):
-        if features:
-            return f"without {' '.join(sorted(features))} {place}"
+    for name in filter(None, (package, *_TITLES)):
+        if name in there and name in here and there[name] != here[name]:
+            title = _TITLES.get(name, name)
+            return f"{title} {there[name]} there, {here[name]} here".lstrip()
+    ours, theirs = (set(at.get("cpu", "").split()) for at in (here, there))
+    for missing, place in ((ours - theirs, "there"), (theirs - ours, "here")):
+        if missing and ours and theirs:
+            return f"without {' '.join(sorted(missing))} {place}"
     return ""
-
-
-def _places(
-    there: Mapping[str, str], here: Mapping[str, str]
-) -> tuple[tuple[Mapping[str, str], str], ...]:
-    return (there, "there"), (here, "here")
-
-
-def _features(versions: Mapping[str, str]) -> set[str]:
-    return set(versions.get("cpu", "").split())

@@ -39,7 +39,7 @@ def examine(name: str) -> Examined:
     """What there is to know of one operator; never raises for what an operator does."""
     try:
         operator = catalog.load(name)
-        found = Examined(name, version_of(operator), _fingerprints(operator), _rate(operator))
+        found = Examined(name, *_origin(operator), _fingerprints(operator), _rate(operator))
     except Exception as problem:  # noqa: BLE001  # operators of others raise anything
         return Examined(name, problem=problem_with(name, problem))
     return found
@@ -60,14 +60,14 @@ def versions() -> dict[str, str]:
     }
 
 
-def version_of(operator: type[Operator]) -> str:
-    """Of the package that it came with; empty for a module that is in no package."""
-    package = operator.__module__.partition(".")[0]
-    if package == "fogmqtt":
-        return __version__
-    for one in metadata.packages_distributions().get(package, ()):
-        return metadata.version(one)
-    return ""
+def _origin(operator: type[Operator]) -> tuple[str, str]:
+    """Its package and that one's version; empty for a module that is in no package."""
+    module = operator.__module__.partition(".")[0]
+    if module == "fogmqtt":
+        return module, __version__
+    for package in metadata.packages_distributions().get(module, ()):
+        return package, metadata.version(package)
+    return "", ""
 
 
 def _fingerprints(operator: type[Operator]) -> dict[str, str]:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import xxhash
 
-from fogmqtt.operators.catalog import GROUP
+from fogmqtt.operators import catalog
+from fogmqtt.operators.plugins import GROUP, is_file
 
 _CPUINFO = Path("/proc/cpuinfo")
 #: Lines of it that name the processor and what it can do, on x86 and on ARM.
@@ -32,6 +33,7 @@ def identity() -> str:
         *(state for package in ("cv2", "numpy") for state in _libraries(package)),
         *_files(Path(__file__).parents[1]),
         *_plug_ins(),
+        *_modules(),
     )
     return xxhash.xxh3_64_hexdigest("\n".join(sorted(parts)).encode())
 
@@ -60,6 +62,15 @@ def _plug_ins() -> Iterator[str]:
         version = entry.dist.version if entry.dist else ""
         yield f"{entry.name}={entry.value} {version}"
         place = _place(entry.module.partition(".")[0])
+        if place is not None:
+            yield from _files(place.parent if place.name == "__init__.py" else place)
+
+
+def _modules() -> Iterator[str]:
+    """What the configuration plugs in, in its order: the first of a name is used."""
+    for count, module in enumerate(catalog.plug_ins()):
+        yield f"plug-in {count} {module}"
+        place = Path(module) if is_file(module) else _place(module.partition(".")[0])
         if place is not None:
             yield from _files(place.parent if place.name == "__init__.py" else place)
 

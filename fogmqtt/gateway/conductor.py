@@ -33,8 +33,9 @@ T = TypeVar("T")
 class Conductor:
     """Owns the jobs. `feed` hands an event to the scheduler.
 
-    `limits` and `workers` are asked when a stage begins, which is not before `settles_at`: a
-    fleet whose retained topics are still coming in cannot be planned for.
+    `limits`, `workers` and `needs` are asked when a stage begins, which is not before
+    `settles_at`, None while that is not known: a fleet whose retained topics are still coming in,
+    or that cannot be judged yet, cannot be planned for.
     """
 
     def __init__(
@@ -45,7 +46,8 @@ class Conductor:
         *,
         limits: Callable[[], stages.Limits],
         workers: Callable[[], int],
-        settles_at: Callable[[], float],
+        settles_at: Callable[[], float | None],
+        needs: Callable[[stages.StageRun], frozenset[str]],
     ) -> None:
         self._config = config
         self._loop = loop
@@ -53,6 +55,7 @@ class Conductor:
         self._limits = limits
         self._workers = workers
         self._settles_at = settles_at
+        self._needs = needs
         self._waiting: deque[JobRequest] = deque()
         self._jobs: dict[str, Job] = {}
         self._by_key: dict[str, Job] = {}
@@ -71,8 +74,8 @@ class Conductor:
         return tuple(self._jobs.values())
 
     def needs(self) -> list[frozenset[str]]:
-        """The operators of each stage at work."""
-        return [job.run.names for job in self._by_key.values() if job.run is not None]
+        """What a device must offer for each stage at work."""
+        return [job.needs for job in self._by_key.values() if job.run is not None]
 
     def job(self, key: str) -> Job | None:
         """The job whose stage at work goes by this key."""
@@ -87,7 +90,7 @@ class Conductor:
         if not self._unsettled:
             return None
         settles_at = self._settles_at()
-        if now() < settles_at:
+        if settles_at is None or now() < settles_at:
             return settles_at
         begin, self._unsettled = self._unsettled, []
         for stage in begin:
@@ -210,7 +213,8 @@ class Conductor:
         job.report.tiles += len(run.tiles)
         job.report.mosaic.clear()
         self._by_key[job.key] = job
-        self._feed(JobSubmitted(job.key, run.kind, run.work, run.names, run.twins))
+        job.needs = self._needs(run)
+        self._feed(JobSubmitted(job.key, run.kind, run.work, job.needs, run.twins))
         job.request.client.progress(job.report)
 
     def _paste(self, job: Job, run: stages.StageRun, index: int, given: Given) -> None:

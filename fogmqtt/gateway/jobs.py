@@ -89,6 +89,8 @@ class Job:
     #: The stage at work, and its tiles where it is a tiled one.
     position: int = -1
     run: StageRun | None = None
+    #: What a device must offer to do its tiles.
+    needs: frozenset[str] = frozenset()
     #: Tiles being pasted, each with the newer result that waits for the end of that, or None.
     pasting: dict[int, Given | None] = field(default_factory=dict)
     finished: bool = False

@@ -27,6 +27,7 @@ class LocalCores:
         self._lives = 0
         self._state: Literal["away", "working", "leaving"] = "away"
         self._wanted_again = False
+        self._abilities = frozenset(catalog.names())
 
     @property
     def working(self) -> bool:
@@ -43,10 +44,17 @@ class LocalCores:
             self._lives += 1
             self._state = "working"
             log.debug("the gateway's own cores take tiles")
-        names = frozenset(catalog.names())
         # A drained device only comes back by a restart.
         boot = f"{self._boot}.{self._lives}"
-        self._feed(DeviceJoined(LOCAL, boot, os.cpu_count() or 1, names))
+        self._feed(DeviceJoined(LOCAL, boot, os.cpu_count() or 1, self._abilities))
+
+    def offer(self, needed: frozenset[str]) -> None:
+        """Be able to do this too: these cores are the standard that devices are held against."""
+        if needed <= self._abilities:
+            return
+        self._abilities |= needed
+        if self._state == "working":
+            self.join()
 
     def leave(self) -> None:
         """Finish what is in hand and take nothing more."""

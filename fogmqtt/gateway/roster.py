@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from fogmqtt.complaints import one_line
 from fogmqtt.core.events import DeviceDraining, DeviceJoined, DeviceLost, Event
 from fogmqtt.core.presence import Introduction, Presence
 from fogmqtt.errors import WireError
+from fogmqtt.examination.findings import Examination
+from fogmqtt.gateway.standard import Standard
 from fogmqtt.wire.messages import Decoder, DeviceInfo
 from fogmqtt.wire.topics import LOCAL, OFFLINE, ONLINE
 
@@ -18,10 +21,11 @@ KNOWN_DEVICES = 4096
 
 
 class Roster:
-    """The devices as their topics tell."""
+    """The devices as their topics tell, and `standard` judges."""
 
-    def __init__(self, feed: Callable[[Event], None]) -> None:
+    def __init__(self, feed: Callable[[Event], None], standard: Standard) -> None:
         self._feed = feed
+        self.standard = standard
         self._presence = Presence()
         self._decoder = Decoder(DeviceInfo)
         #: The newest info of every device that ever introduced itself here.
@@ -53,8 +57,16 @@ class Roster:
         """Tiles that the devices which are present work on at the same time."""
         return sum(introduction.workers for introduction in self._presence.present().values())
 
+    def examined(self, found: Examination) -> None:
+        """The gateway was examined: hold every device against that."""
+        for problem in found.problems:
+            log.warning("%s", one_line(problem))
+        self.standard.examined(found)
+        for device, info in self.infos.items():
+            self._tell(self._presence.judged(device, self._introduction(info)))
+
     def operators(self, device: str) -> frozenset[str]:
-        """What a device can do; nothing where it is not present."""
+        """What a device may do; nothing where it is not present."""
         introduction = self._presence.present().get(device)
         return introduction.operators if introduction else frozenset()
 
@@ -66,10 +78,11 @@ class Roster:
             return  # somebody cleared the topic; the next check-in fills it
         info = self._decoder.decode(payload)
         self._remember(device, info)
-        introduction = Introduction(
-            info.boot, info.workers, frozenset(info.operators), info.draining
-        )
-        self._tell(self._presence.info(device, introduction, retained, now))
+        self._tell(self._presence.info(device, self._introduction(info), retained, now))
+
+    def _introduction(self, info: DeviceInfo) -> Introduction:
+        offer = self.standard.judge(info)
+        return Introduction(info.boot, info.workers, offer.abilities, info.draining, offer.lacks)
 
     def _remember(self, device: str, info: DeviceInfo) -> None:
         self.infos[device] = info

@@ -12,22 +12,27 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import assert_never
 
-from fogmqtt.complaints import Complaints, one_line
+from fogmqtt.complaints import Complaints
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core import actions as act
 from fogmqtt.core.events import BrokerLost, Event, Tick
 from fogmqtt.core.rivals import Rivals
 from fogmqtt.core.scheduler import Scheduler
-from fogmqtt.errors import DuplicateId, NoBroker, NotConnected, WireError
+from fogmqtt.errors import NoBroker, NotConnected, WireError
+from fogmqtt.examination.examiner import Examiner
+from fogmqtt.examination.findings import Examination
 from fogmqtt.gateway.broadcast import Broadcast, State, status
 from fogmqtt.gateway.conductor import Conductor
 from fogmqtt.gateway.courier import Courier
 from fogmqtt.gateway.jobs import JobRequest
 from fogmqtt.gateway.local import LocalCores
 from fogmqtt.gateway.loop import Loop, Stop, now
+from fogmqtt.gateway.patience import time_out, unanswered
 from fogmqtt.gateway.report import Report
+from fogmqtt.gateway.rivalry import meets_rival
 from fogmqtt.gateway.roster import Roster
-from fogmqtt.gateway.stages import Limits
+from fogmqtt.gateway.stages import Limits, StageRun
+from fogmqtt.gateway.standard import Standard
 from fogmqtt.gateway.voice import Voice
 from fogmqtt.transport.base import (
     Connected,
@@ -85,7 +90,7 @@ class Gateway:
             expires=config.broker.protocol == 5,
         )
         self.scheduler = Scheduler(replace(config.scheduler, starve_s=config.gateway.local_after))
-        self.roster = Roster(self.feed)
+        self.roster = Roster(self.feed, Standard(exact=config.exact))
         self.conductor = Conductor(
             config,
             self.loop,
@@ -93,6 +98,7 @@ class Gateway:
             limits=self._limits,
             workers=lambda: self.roster.workers() or WORKERS_UNKNOWN,
             settles_at=self._settles_at,
+            needs=self._needs,
         )
         self._courier = Courier(
             gateway_id,
@@ -114,6 +120,9 @@ class Gateway:
         self._local = LocalCores(self.voice.boot, self.feed, lambda: self._courier.working > 0)
         self._rivals = Rivals(self.voice.boot)
         self._complaints = Complaints()
+        self._examiner = Examiner(self.loop.deliver)
+        if config.exact:
+            self._examiner.start()
         #: What else is done between two messages: each returns when it wants to be called again.
         self.chores: list[Callable[[float], float | None]] = []
         self.transport = connect(self.loop.deliver, self.voice.will)
@@ -155,6 +164,7 @@ class Gateway:
         for job in self.conductor.jobs():
             self._say(status(job.report, state, "the gateway stopped"))
         self.conductor.cancel_all("the gateway is stopping")
+        self._examiner.close()
         self.voice.leave(self.transport)
         self.transport.close()
         self.loop.close()
@@ -202,6 +212,8 @@ class Gateway:
                 self._disconnected(reason)
             case Refused(reason, final):
                 self._refused(reason, final)
+            case Examination():
+                self.roster.examined(item)
             case _:
                 raise TypeError(f"nobody handles {item!r}")
 
@@ -254,21 +266,10 @@ class Gateway:
         self._complaints.add("no link", reason, now())
 
     def _rival(self, payload: bytes) -> None:
-        if not payload:
-            return  # somebody cleared the topic
-        info = self.voice.read(payload)
-        if info.boot == self.voice.boot:
-            # Heard back: what comes after this was said after us.
-            self._rivals.announced()
-        uptime_s = now() - self._started_at
-        if self._rivals.must_leave(info.boot, info.uptime_s, uptime_s):
-            host = one_line(info.host) or "unknown"
-            raise DuplicateId(
-                f"another gateway (host {host}) is already running under the "
-                f"id {self.id!r}; give this one another gateway.id"
-            )
-        if self._rivals.is_rival(info.boot):
-            self._introduce()
+        if payload:  # else somebody cleared the topic
+            info, uptime_s = self.voice.read(payload), now() - self._started_at
+            if meets_rival(self._rivals, info, self.voice.boot, uptime_s, self.id):
+                self._introduce()
 
     def _say(self, said: JobStatus) -> None:
         self.voice.job(self.transport, said, now())
@@ -295,23 +296,12 @@ class Gateway:
             return None
         if moment - self._started_at < patience_s:
             return self._started_at + patience_s
-        reason = self._refusal or f"no broker answered at {self.config.broker.url}"
-        raise NoBroker(
-            f"{reason} (tried for {patience_s:g} s; `mosquitto -c broker/mosquitto.conf` starts "
-            "one, and for this machine so does broker.embedded: auto)"
-        )
+        raise unanswered(self.config.broker.url, self._refusal, patience_s)
 
     def _time_out(self, moment: float, timeout_s: float) -> float | None:
         if moment - self._started_at < timeout_s:
             return self._started_at + timeout_s
-        online = ", ".join(self.roster.present()) or "none"
-        for job in self.conductor.jobs():
-            report = job.report
-            self.conductor.fail(
-                job,
-                f"{report.name}: not done after {timeout_s:g} s (--timeout): "
-                f"{report.done} of {report.tiles} tiles; devices online: {online}",
-            )
+        time_out(self.conductor, timeout_s, self.roster.present())
         return None
 
     def _limits(self) -> Limits:
@@ -321,8 +311,10 @@ class Gateway:
             limit = min(limit, self._packet_bytes - PACKET_ROOM)
         return Limits(limit, self.config.wire.encoding)
 
-    def _settles_at(self) -> float:
+    def _settles_at(self) -> float | None:
         """When to plan with the devices that we know: their retained topics are in by then."""
+        if not self.roster.standard.known:
+            return None
         if self._connected_at is None:
             return self._started_at + self.config.gateway.local_after
         return self._connected_at + SETTLE_S
@@ -382,6 +374,11 @@ class Gateway:
             text += "this gateway does the rest itself"
             self._local.join()
         job.request.client.notice(job.id, text)
+
+    def _needs(self, run: StageRun) -> frozenset[str]:
+        needs = self.roster.standard.needs(run)
+        self._local.offer(needs)
+        return needs
 
     def _count(self, report: Report, key: str) -> None:
         progress = self.scheduler.progress(key)

@@ -20,6 +20,7 @@ from fogmqtt.operators.base import Merger, Operator
 from fogmqtt.operators.measuring import Measuring
 from fogmqtt.operators.pipeline import (
     Stage,
+    abilities,
     calls,
     narrow,
     placed,
@@ -79,8 +80,13 @@ class StageRun:
 
     @property
     def names(self) -> frozenset[str]:
-        """What a device must know to take a tile."""
+        """The operators that a device must have to take a tile."""
         return frozenset(operator.name for operator in self.operators)
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """The same, with the dtypes that they see in this stage."""
+        return abilities(self.operators, self.stage.sent)
 
 
 def begin(

@@ -27,6 +27,7 @@ from fogmqtt.wire.messages import (
     encode,
     signed,
 )
+from tests.examined import here
 from tests.fog import Probe
 from tests.processes import Fog, edges_of, photo, private_fog, read, same
 
@@ -63,6 +64,7 @@ class Impostor:
             uptime_s=1.0,
             workers=1,
             operators=list(catalog.names()),
+            fingerprints=here().fingerprints,
         )
         self.client.publish(f"fog/v1/devices/{self.name}/info", encode(info), retain=True)
         self.say("online")

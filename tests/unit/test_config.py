@@ -219,7 +219,7 @@ def test_a_password_never_shows(write):
         ("brokr: {url: x}", "brokr: unknown key; did you mean broker?"),
         ("url: x", "url: unknown key; did you mean broker.url?"),
         ("dashboard: {zzz: 1}", "dashboard.zzz: unknown key; here may stand: listen"),
-        ("5: x", "5: unknown key; here may stand: broker, dashboard, gateway"),
+        ("5: x", "5: unknown key; here may stand: broker, dashboard, exact, gateway"),
         ("scheduler: {starve_s: 1}", "unknown key; gateway.local_after decides it"),
         ("broker: {username: 12}", "broker.username: expected text, got 12 (int); put it in quot"),
         ("broker: {username:}", "broker.username: expected text, got nothing"),

@@ -8,6 +8,7 @@ from fogmqtt.core.events import DeviceDraining, DeviceJoined, DeviceLost, Event
 from fogmqtt.core.presence import SILENCE_S
 from fogmqtt.errors import WireError
 from fogmqtt.gateway.roster import Roster
+from fogmqtt.gateway.standard import Standard
 from fogmqtt.wire.messages import DeviceInfo, encode
 
 
@@ -23,7 +24,8 @@ def fed() -> list[Event]:
 
 @pytest.fixture
 def roster(fed: list[Event]) -> Roster:
-    return Roster(fed.append)
+    """One that takes devices at their word."""
+    return Roster(fed.append, Standard(exact=False))
 
 
 def join(roster: Roster, device: str = "eya", **fields: object) -> None:
