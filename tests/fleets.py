@@ -63,17 +63,18 @@ def _device(chance: random.Random, index: int, bound_s: float, count: int) -> De
         speed=math.exp(chance.uniform(math.log(1e6), math.log(10e6))),
         workers=chance.choice((1, 1, 1, 2)),
         overhead_ms=chance.choice((0.0, 1.0, 5.0)),
-        drift=_drift(chance, bound_s),
+        drift=_drift(chance, bound_s, count),
         wander=chance.choice((0.0, 0.0, 0.02)),
         link=_link(chance),
         faults=_faults(chance, index, bound_s, count),
     )
 
 
-def _drift(chance: random.Random, bound_s: float) -> tuple[Step, ...]:
+def _drift(chance: random.Random, bound_s: float, count: int) -> tuple[Step, ...]:
     if chance.random() > 0.15:
         return ()
-    factor = chance.choice((0.1, 0.5, 2.0))
+    # A lone device at a tenth would take longer for a tile than it lives between two crashes.
+    factor = chance.choice((0.1, 0.5, 2.0) if count > 1 else (0.5, 2.0))
     return (Step(chance.uniform(0, 0.8 * bound_s), factor),)
 
 

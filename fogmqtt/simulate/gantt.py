@@ -20,6 +20,8 @@ _LETTER = 7
 _LANES, _HIGHEST, _LOWEST = 900, 28.0, 1.5
 #: A lane needs so much to carry its name.
 _NAMED = 9.0
+#: So wide is the word for a crash.
+_CRASH = 34.0
 #: What is narrower than this joins its neighbour.
 _NARROW = 0.8
 
@@ -178,7 +180,8 @@ def _event(chart: Chart, mark: Mark, tops: dict[str, float]) -> Iterator[Shape]:
         return
     x, top = chart.x(mark.at_s), tops[mark.device]
     yield Line(x, top, x, top + chart.lane, _CUT_LINES, 2.0)
-    if chart.lane >= _NAMED:
+    room = chart.x(mark.at_s + mark.for_s) - x
+    if chart.lane >= _NAMED and room > _CRASH:
         yield Label(x + 4, top + chart.lane / 2 + 4, "crash", 10, _CUT_LINES)
 
 
