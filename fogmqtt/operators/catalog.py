@@ -5,34 +5,29 @@ Another package adds operators by entry points of the group `fogmqtt.operators`:
     [project.entry-points."fogmqtt.operators"]
     sharpen = "my_package.sharpen:Sharpen"
 
-The name left of the sign is the class's `name`. Built-in names cannot be taken.
+The name left of the sign is the class's `name`. A configuration adds those of single modules and
+files, its `plugins`. Built-in names cannot be taken. See docs/plugins.md.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-import logging
 import math
-import re
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fogmqtt import __version__
 from fogmqtt.errors import PipelineError
+from fogmqtt.operators.plugins import Origin, PlugIns
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
     from fogmqtt.operators.base import Operator
-
-log = logging.getLogger(__name__)
-
-GROUP = "fogmqtt.operators"
 
 _BUILT_IN: Mapping[str, str] = {
     "adaptive": "fogmqtt.operators.thresholds:Adaptive",
@@ -83,15 +78,47 @@ _BUILT_IN: Mapping[str, str] = {
     "whitebalance": "fogmqtt.operators.white_balance:WhiteBalance",
 }
 
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_OURS = "fogmqtt"
+
+_others = PlugIns(_BUILT_IN)
+
+
+def plug_in(modules: Iterable[str]) -> None:
+    """From now on use these modules' operators, and no earlier ones'.
+
+    Names to import, or absolute paths of .py files. Imports nothing yet: `load` of an unknown
+    name, `import_plug_ins` and `problems` do.
+    """
+    global _others
+    _others = PlugIns(_BUILT_IN, modules)
+    load.cache_clear()
+
+
+def plug_ins() -> tuple[str, ...]:
+    """The modules that `plug_in` was given, for a child process to be given them."""
+    return _others.modules
+
+
+def import_plug_ins() -> None:
+    """Import the modules that were plugged in. What is wrong with them is in `problems`."""
+    _others.import_modules()
+
+
+def problems() -> tuple[str, ...]:
+    """Which plug-ins are skipped and why, a sentence each; imports the modules.
+
+    Packages are not imported: what is wrong with the operator of one, `load` raises.
+    """
+    return _others.problems()
 
 
 def names() -> tuple[str, ...]:
     """All operators in alphabetical order: built in, and plugged in by installed packages.
 
-    Nothing is imported for it, so a name may still fail in `load`.
+    Nothing is imported for it, so a name may still fail in `load`, and operators of modules are
+    among them only after `import_plug_ins`.
     """
-    return tuple(sorted((*_BUILT_IN, *_plugged_in())))
+    return tuple(sorted((*_BUILT_IN, *_others.names())))
 
 
 @cache
@@ -105,10 +132,28 @@ def load(name: str) -> type[Operator]:
         module, _, attribute = _BUILT_IN[name].partition(":")
         built_in: type[Operator] = getattr(importlib.import_module(module), attribute)
         return built_in
-    entry = _plugged_in().get(name)
-    if entry is None:
-        raise PipelineError(f"no operator is called {name!r}; {nearest(name, names())}")
-    return _load_plug_in(entry)
+    found = _others.find(name)
+    if found is None:
+        skipped = "".join(f"; {problem}" for problem in problems())
+        raise PipelineError(f"no operator is called {name!r}; {nearest(name, names())}{skipped}")
+    return found
+
+
+def origin(name: str) -> Origin:
+    """What an operator came with, and its version. Raises like `load`."""
+    return Origin(_OURS, __version__) if name in _BUILT_IN else _others.origin(load(name))
+
+
+def versions() -> dict[str, str]:
+    """The version of each package, module or file that plugs in an operator which can be used."""
+    found = {}
+    for name in _others.names():
+        try:
+            there = origin(name)
+        except PipelineError:  # it is no operator of ours then; whoever loads it says why
+            continue
+        found[there.package] = there.version
+    return found
 
 
 def build(name: str, params: Mapping[str, Any]) -> Operator:
@@ -184,43 +229,3 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def _lower(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
-
-
-@cache
-def _plugged_in() -> Mapping[str, EntryPoint]:
-    from importlib.metadata import entry_points
-
-    found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=GROUP):
-        if entry.name in _BUILT_IN or entry.name in found:
-            log.warning("operator %r of %s is skipped: the name is taken", entry.name, entry.value)
-        elif not _NAME.fullmatch(entry.name):
-            log.warning("operator %r of %s is skipped: a bad name", entry.name, entry.value)
-        else:
-            found[entry.name] = entry
-    return found
-
-
-def _load_plug_in(entry: EntryPoint) -> type[Operator]:
-    from fogmqtt.operators.base import Operator
-
-    try:
-        loaded = entry.load()
-    except Exception as problem:  # a module of others raises anything
-        log.warning(
-            "operator %r cannot be imported from %s", entry.name, entry.value, exc_info=True
-        )
-        raise PipelineError(
-            f"operator {entry.name!r} cannot be imported from {entry.value}: "
-            f"{type(problem).__name__}: {problem}"
-        ) from problem
-    if not (isinstance(loaded, type) and issubclass(loaded, Operator) and is_dataclass(loaded)):
-        raise PipelineError(
-            f"operator {entry.name!r}: {entry.value} is no dataclass derived from Operator"
-        )
-    if loaded.name != entry.name:
-        raise PipelineError(
-            f"operator {entry.name!r}: {entry.value} calls itself {loaded.name!r}; "
-            "the entry point and the class must agree"
-        )
-    return loaded

@@ -13,7 +13,7 @@ from typing import ClassVar
 import pytest
 
 from fogmqtt.errors import PipelineError
-from fogmqtt.operators import catalog
+from fogmqtt.operators import catalog, plugins
 from fogmqtt.operators.base import Operator
 from fogmqtt.operators.canny import Canny
 
@@ -26,28 +26,30 @@ class Soften(Operator):
     amount: float = 1.0
 
 
+@dataclass(frozen=True)
 class Careless(Operator):
     """Forgot the name."""
+
+
+class Bare(Operator):
+    """Forgot to be a dataclass."""
+
+    name: ClassVar[str] = "bare"
 
 
 def not_even_a_class() -> None:
     """Is no operator."""
 
 
-def forget() -> None:
-    catalog.load.cache_clear()
-    catalog._plugged_in.cache_clear()
-
-
 @pytest.fixture
 def plug_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    forget()
+    catalog.plug_in(())
     yield monkeypatch
-    forget()
+    catalog.plug_in(())
 
 
 def plugged(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
-    found = [EntryPoint(name, value, catalog.GROUP) for name, value in entries.items()]
+    found = [EntryPoint(name, value, plugins.GROUP) for name, value in entries.items()]
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: found)
     module = sys.modules[__name__]
     monkeypatch.setitem(sys.modules, "a_plug_in", module)
@@ -96,6 +98,7 @@ def test_a_plug_in_cannot_take_a_built_in_name_or_a_bad_one(
     assert catalog.load("canny") is Canny
     assert "'canny'" in caplog.text
     assert "'a|b'" in caplog.text
+    assert len(catalog.problems()) == 2
 
 
 @pytest.mark.parametrize(
@@ -103,7 +106,8 @@ def test_a_plug_in_cannot_take_a_built_in_name_or_a_bad_one(
     [
         ("soften", "no_such_module:Soften", "cannot be imported .* ModuleNotFoundError"),
         ("soften", "a_plug_in:Blunt", "cannot be imported .* AttributeError"),
-        ("soften", "a_plug_in:not_even_a_class", "no dataclass derived from Operator"),
+        ("soften", "a_plug_in:not_even_a_class", "is no class derived from .*Operator"),
+        ("bare", "a_plug_in:Bare", "it is no dataclass; write @dataclass"),
         ("careless", "a_plug_in:Careless", "calls itself ''"),
         ("blunt", "a_plug_in:Soften", "calls itself 'soften'"),
     ],
