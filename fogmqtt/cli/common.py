@@ -9,9 +9,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from fogmqtt.config import Broker
+from fogmqtt.config.settings import PREFIX
 from fogmqtt.errors import FogError
 from fogmqtt.transport.link import Link
 
@@ -27,6 +29,11 @@ def set_up_logging(verbose: int = 0, *, quiet: bool = False) -> None:
         format="%(asctime)s %(levelname)-7s %(message)s",
         datefmt="%H:%M:%S",
     )
+
+
+def offer_models(folder: str) -> None:
+    """Let operators here and in child processes look for model files in this folder, too."""
+    os.environ[f"{PREFIX}MODELS"] = str(Path(folder).absolute())
 
 
 def guarded(command: Callable[[], int]) -> int:

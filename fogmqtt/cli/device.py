@@ -12,7 +12,14 @@ from pathlib import Path
 from fogmqtt import __version__
 from fogmqtt.agent.machine import cores, worker_memory_mb
 from fogmqtt.agent.service import Agent, Settings
-from fogmqtt.cli.common import guarded, link, positive, set_up_logging, stop_on_signals
+from fogmqtt.cli.common import (
+    guarded,
+    link,
+    offer_models,
+    positive,
+    set_up_logging,
+    stop_on_signals,
+)
 from fogmqtt.config import DeviceConfig, load_device
 from fogmqtt.errors import ConfigError
 from fogmqtt.transport.base import Deliver, Transport, Will
@@ -53,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     config = load_device(options.config, os.environ)
+    offer_models(config.models)
     device = _device_id(options.id, config)
     broker = replace(config.broker, url=options.broker) if options.broker else config.broker
     way = link(broker, device)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from rich.console import Console
 
 from fogmqtt import __version__
-from fogmqtt.cli.common import guarded, positive, set_up_logging, stop_on_signals
+from fogmqtt.cli.common import guarded, offer_models, positive, set_up_logging, stop_on_signals
 from fogmqtt.cli.connect import broker_at_hand, connector
 from fogmqtt.cli.demo import demo
 from fogmqtt.cli.explain import explain
@@ -43,12 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     tune()
     set_up_logging(options.verbose, quiet=options.function is not _serve)
-    return guarded(lambda: _command(options)(load_gateway(options.config, os.environ), options))
+    return guarded(lambda: _run_command(options))
 
 
-def _command(options: argparse.Namespace) -> Command:
+def _run_command(options: argparse.Namespace) -> int:
+    config = load_gateway(options.config, os.environ)
+    offer_models(config.models)
     command: Command = options.function
-    return command
+    return command(config, options)
 
 
 def _parser() -> argparse.ArgumentParser:

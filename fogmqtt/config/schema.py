@@ -91,6 +91,7 @@ class GatewayConfig:
     pipeline: str = "edges"
     tiles: str = "auto"
     post: str = ""
+    models: str = "models"
     exact: bool = True
     verify: Verify = Verify()
     limits: Limits = Limits()
@@ -113,3 +114,4 @@ class DeviceConfig:
     broker: Broker = Broker()
     wire: Wire = Wire()
     device: Device = Device()
+    models: str = "models"

@@ -35,6 +35,7 @@ _PATHS: tuple[Key, ...] = (
     ("gateway", "inbox"),
     ("gateway", "outbox"),
     ("gateway", "spool"),
+    ("models",),
 )
 PASSWORD: Key = ("broker", "password")
 PASSWORD_FILE: Key = ("broker", "password_file")

@@ -79,7 +79,7 @@ class Dnn(Windowed[Found]):
     ----------
     model : str
         Path of the ONNX file, on each device and on the gateway; a relative one is looked for
-        in the working directory, in its `models` folder and in the folders of FOGMQTT_MODELS.
+        in the working directory and in the folder that the setting `models` names.
     sha256 : str
         Its hash, 64 hex digits: a device with another file under that name refuses.
     window : int

@@ -1,7 +1,7 @@
 """Model files: found by name, known by their hash, loaded once for each thread.
 
-A relative path is looked for in the working directory, in `models/` there, and in the folders of
-the environment variable that `FOLDERS` names.
+A relative path is looked for in the working directory, and in the folder that the setting `models`
+names. Both programs hand it on in its environment variable, so that their child processes know it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 
-#: Folders with a separator between them, as in PATH.
-FOLDERS = "FOGMQTT_MODELS"
+#: The environment variable of the setting.
+FOLDER = "FOGMQTT_MODELS"
 #: A thread keeps so many networks; they are large.
 _KEPT = 2
 
@@ -44,8 +44,9 @@ _loaded = _Loaded()
 
 def find(model: str) -> Path:
     """The file of a model. Raises OperatorError that says where it was looked for."""
-    places = [folder / model for folder in _folders()] if not Path(model).is_absolute() else []
-    candidates = [place.absolute() for place in (places or [Path(model)])]
+    folders = Path(), Path(os.environ.get(FOLDER) or "models")
+    # An absolute path stays what it is, whatever stands before it.
+    candidates = list(dict.fromkeys((folder / model).absolute() for folder in folders))
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -83,11 +84,6 @@ def network(model: str, sha256: str) -> Any:
     while len(nets) > _KEPT:
         del nets[next(iter(nets))]
     return nets[key]
-
-
-def _folders() -> list[Path]:
-    named = os.environ.get(FOLDERS, "").split(os.pathsep)
-    return [Path(), Path("models"), *(Path(folder) for folder in named if folder)]
 
 
 def _identity(model: str, path: Path) -> _Identity:

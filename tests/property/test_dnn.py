@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fogmqtt.cli.common import offer_models
+from fogmqtt.config import load_device
 from fogmqtt.core.geometry import Grid, Rect
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.cv import cv2
@@ -235,17 +237,17 @@ def test_threads_and_processes_change_nothing(network: tuple[Path, str]) -> None
     assert here.count("'class'") > 5
 
 
-def test_a_model_is_looked_for_here_in_models_and_in_the_named_folders(
+def test_a_model_is_looked_for_here_and_in_the_folder_of_the_setting(
     network: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, sha256 = network
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(models.FOLDERS, f"{tmp_path / 'shelf'}")
+    monkeypatch.setenv(models.FOLDER, "")
     with pytest.raises(OperatorError) as refusal:
         models.find("a.onnx")
-    for place in ("a.onnx", "models/a.onnx", "shelf/a.onnx"):
-        assert str(tmp_path / place) in str(refusal.value)
-    for place in ("shelf/a.onnx", "models/a.onnx", "a.onnx"):
+    assert f"{tmp_path / 'a.onnx'}, {tmp_path / 'models/a.onnx'}" in str(refusal.value)
+    offer_models(load_device(None, {"FOGMQTT_MODELS": "shelf"}).models)
+    for place in ("shelf/a.onnx", "a.onnx"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).write_bytes(path.read_bytes())
         assert models.find("a.onnx") == tmp_path / place

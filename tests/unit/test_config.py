@@ -39,7 +39,9 @@ def test_without_a_file_the_defaults_stand():
 
 def test_an_empty_file_changes_only_what_paths_are_relative_to(write):
     config = load_gateway(write(""), {})
-    assert dataclasses.replace(config, gateway=GatewayConfig().gateway) == GatewayConfig()
+    plain = GatewayConfig()
+    assert dataclasses.replace(config, gateway=plain.gateway, models=plain.models) == plain
+    assert Path(config.models).is_absolute()
 
 
 def test_a_section_with_every_key_commented_out_is_an_empty_one(write):
@@ -306,7 +308,8 @@ def test_the_shipped_file_says_every_default_and_leaves_no_key_out():
 
 def test_the_shipped_file_changes_nothing():
     shipped = load_gateway(ROOT / "config.yaml", {})
-    assert dataclasses.replace(shipped, gateway=GatewayConfig().gateway) == GatewayConfig()
+    plain = GatewayConfig()
+    assert dataclasses.replace(shipped, gateway=plain.gateway, models=plain.models) == plain
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "devices").glob("*.yaml")), ids=lambda p: p.stem)
