@@ -55,12 +55,14 @@ def pages(draw: st.DrawFn) -> Image:
     return image if draw(st.booleans()) else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=20)
 @given(st.data())
 def test_tiles_find_what_the_whole_has(data: st.DataObject) -> None:
     image = data.draw(pages())
     kinds = data.draw(st.sampled_from(["qr,bar,aruco", "qr", "aruco,bar"]))
-    chain = (Codes(kinds=kinds, size=data.draw(st.integers(32, 140))),)
+    before = data.draw(st.sampled_from(["", "gray | ", "gray | gaussian ksize=5 | "]))
+    size = data.draw(st.integers(60, 140))
+    chain = pipeline.parse(f"{before}codes kinds={kinds} size={size}")
     assert tiled(chain, image, data.draw(plans(image))) == pipeline.whole(chain, image, image)
 
 
@@ -134,19 +136,17 @@ def scene() -> Image:
 
 
 def test_threads_processes_and_the_state_of_opencvs_dice_change_nothing() -> None:
-    root = Path(__file__).parents[2]
-    answers = {
-        subprocess.run(
-            [sys.executable, "-c", SAME, threads, seed],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        for threads, seed in (("1", "5"), ("2", "99"))
-    }
+    there = subprocess.run(
+        [sys.executable, "-c", SAME, "1", "99"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    cv2.setNumThreads(3)
     here = str(whole("codes size=128", scene()))
-    assert answers == {hashlib.sha256(here.encode()).hexdigest()}
+    cv2.setNumThreads(-1)
+    assert there == hashlib.sha256(here.encode()).hexdigest()
     assert here.count("'kind'") >= 2
 
 

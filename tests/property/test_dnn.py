@@ -221,19 +221,18 @@ def scene() -> Image:
 
 def test_threads_and_processes_change_nothing(network: tuple[Path, str]) -> None:
     path, sha256 = network
-    answers = {
-        subprocess.run(
-            [sys.executable, "-c", SAME, threads, str(path), sha256],
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        for threads in ("1", "2")
-    }
+    there = subprocess.run(
+        [sys.executable, "-c", SAME, "1", str(path), sha256],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
     operator = Dnn(model=str(path), sha256=sha256, window=WINDOW, score=0.02)
+    cv2.setNumThreads(3)
     here = str(whole(operator, scene()))
-    assert answers == {hashlib.sha256(here.encode()).hexdigest()}
+    cv2.setNumThreads(-1)
+    assert there == hashlib.sha256(here.encode()).hexdigest()
     assert here.count("'class'") > 5
 
 
