@@ -149,7 +149,7 @@ class Operator:
     def process_tile(self, image: Image, core: Rect, seams: Seams) -> Image:
         """As `process`, for the core alone; `core` is in the tile's own coordinates."""
         del seams
-        return self.process(image)[core.slices]
+        return checked(self, self.process(image), self.output(Spec.of(image)))[core.slices]
 
     def merger(self, output: Spec, tiles: Sequence[Tile]) -> Merger:
         """What puts the results of `tiles` together into an image of `output`."""
@@ -205,6 +205,22 @@ def prepared(operator: Operator, value: _T | None) -> _T:
     if value is None:
         raise OperatorError(f"{operator.name} was not prepared: it must see the whole image first")
     return value
+
+
+def checked(operator: Operator, given: object, expected: Spec) -> Image:
+    """What an operator gave, if it is the image that it said it would give.
+
+    Raises OperatorError that names the operator and what it gave: the next one, or the gateway,
+    would stumble over it without knowing whose it is.
+    """
+    if not isinstance(given, np.ndarray):
+        raise OperatorError(f"{operator.name} gave a {type(given).__name__}, not {expected}")
+    if given.ndim not in (2, 3):
+        raise OperatorError(f"{operator.name} gave an array of {given.shape}, not {expected}")
+    spec = Spec.of(given)
+    if spec != expected:
+        raise OperatorError(f"{operator.name} gave {spec}, not {expected}")
+    return given
 
 
 def _written(value: object) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 from typing import Any
 
@@ -20,7 +20,7 @@ from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators import catalog
-from fogmqtt.operators.base import Made, Operator
+from fogmqtt.operators.base import Made, Operator, checked
 from fogmqtt.operators.measuring import Measuring
 from fogmqtt.operators.results import Given
 
@@ -168,11 +168,12 @@ def run_tile(operators: Operators, pixels: Image, core: Rect, seams: Seams) -> G
     result(operators, sent)
     image = pixels
     for operator in operators[:-1]:
-        image = operator.process(image)
+        image = checked(operator, operator.process(image), operator.output(Spec.of(image)))
     last = operators[-1]
     if isinstance(last, Measuring):
         return last.measure(image, core, seams)
-    return _own(last.process_tile(image, core, seams), pixels)
+    expected = replace(last.output(Spec.of(image)), height=core.height, width=core.width)
+    return _own(checked(last, last.process_tile(image, core, seams), expected), pixels)
 
 
 def whole(operators: Operators, image: Image, original: Image) -> Made:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from fogmqtt.operators.catalog import plug_ins
 from fogmqtt.wire.messages import TileTask, encode
 from fogmqtt.workers.channel import Channel, Memory, open_memory
 from fogmqtt.workers.process import DUMP, LONGEST_TRACEBACK, Reply
@@ -103,7 +104,11 @@ def _memory(opened: ExitStack) -> int:
 
 def _start(end: int, descriptors: tuple[int, ...], memory_mb: int) -> subprocess.Popen[bytes]:
     # The parent's path and not its own: `-m` and scripts differ in what they put first.
-    code = f"import sys; sys.path[:] = {sys.path!r}; from fogmqtt.workers.process import main"
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; "
+        "from fogmqtt.workers.process import main; "
+        f"from fogmqtt.operators.catalog import plug_in; plug_in({plug_ins()!r})"
+    )
     numbers = (end, *descriptors, os.getpid(), memory_mb)
     return subprocess.Popen(
         [sys.executable, "-P", "-c", f"{code}; main()", *map(str, numbers)],

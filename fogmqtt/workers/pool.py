@@ -96,9 +96,10 @@ class Pool(Generic[K]):
 
     def close(self) -> None:
         """End all workers, whatever they do."""
-        for slot in self._slots:
+        slots, self._slots = self._slots, []
+        for slot in slots:
             slot.close()
-        for slot in self._slots:
+        for slot in slots:
             slot.join()
 
     def _change(self, key: K, *, cancelled: bool, until: float | None = None) -> None:

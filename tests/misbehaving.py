@@ -1,0 +1,119 @@
+"""A plug-in whose operators do what no operator should, on tiles of one colour; else invert."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_OPERATORS = '''
+import ctypes, os, time
+from dataclasses import dataclass
+import numpy as np
+from fogmqtt.operators.base import Operator
+
+@dataclass(frozen=True)
+class Misbehave(Operator):
+    """Inverts, but where the tile's first pixel is 13 it does as it is told."""
+    name = "misbehave"
+    how: str = "print"
+
+    def process(self, image):
+        if image[0, 0].min() != 13:
+            return 255 - image
+        return getattr(self, self.how)(image)
+
+    def print(self, image):
+        print("x" * 100_000, flush=True)
+        return 255 - image
+
+    def raises(self, image):
+        raise ValueError("boom \\ud800")
+
+    def long(self, image):
+        raise ValueError("x" * 100_000)
+
+    def exit(self, image):
+        raise SystemExit(3)
+
+    def interrupt(self, image):
+        raise KeyboardInterrupt
+
+    def really_exit(self, image):
+        os._exit(7)
+
+    def kill(self, image):
+        os.kill(os.getpid(), 9)
+
+    def crash(self, image):
+        ctypes.string_at(0)
+
+    def hang(self, image):
+        while True:
+            time.sleep(0.01)
+
+    def native_hang(self, image):
+        ctypes.PyDLL(None).sleep(1000)
+
+    def eat(self, image):
+        kept = []
+        while True:
+            kept.append(np.ones(8 << 20, np.uint8))
+
+    def nibble(self, image):
+        kept = []
+        while True:
+            kept.append(bytearray(1000))
+
+    def leak(self, image):
+        globals().setdefault("leaked", []).append(np.ones(220 << 20, np.uint8))
+        return 255 - image
+
+    def nothing(self, image):
+        return None
+
+    def list(self, image):
+        return image.tolist()
+
+    def larger(self, image):
+        return np.pad(image, 1)
+
+    def double(self, image):
+        return image.astype(np.float64)
+
+    def deeper(self, image):
+        return np.stack([image] * 2)[None]
+
+    def backwards(self, image):
+        return (255 - image)[::-1, ::-1][::-1, ::-1]
+
+    def same(self, image):
+        return image
+
+    def babble(self, image):
+        for descriptor in range(3, 64):
+            try:
+                os.write(descriptor, b"?" * 16)
+            except OSError:
+                pass
+        return 255 - image
+
+    def silence(self, image):
+        os.closerange(3, 64)
+        return 255 - image
+
+    def nap(self, image):
+        time.sleep(0.3)
+        return 255 - image
+'''
+
+
+def install(folder: Path) -> str:
+    """Put the plug-in where an installed package would be; returns the PYTHONPATH for it."""
+    package = folder / "plugged"
+    info = package / "misbehaving-1.0.dist-info"
+    info.mkdir(parents=True)
+    (package / "misbehaving_operators.py").write_text(_OPERATORS)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: misbehaving\nVersion: 1.0\n")
+    entry = "[fogmqtt.operators]\nmisbehave = misbehaving_operators:Misbehave\n"
+    (info / "entry_points.txt").write_text(entry)
+    return os.pathsep.join((str(package), str(Path(__file__).parents[1])))
