@@ -95,6 +95,10 @@ class Connection:
         self._published = 0
         #: Whom to tell that a message is with the broker, by its number.
         self._awaited: dict[int, object] = {}
+        #: Calls of publish() that have a token and did not return yet; and what the broker took
+        #: meanwhile of nobody known.
+        self._watching = 0
+        self._untold: set[int] = set()
         self._early: list[Received] = []
         self._limit: int | None = None
         self._acknowledged = False
@@ -187,26 +191,32 @@ class Connection:
         return self._published >= self._handed
 
     def _hand(self, message: Message) -> None:
+        watched = message.token is not None
         with self._changed:
             self._handed += 1
-            if message.token is not None:
-                # Under the lock: the broker may answer before publish() has returned.
-                code = self._give(message)
-        if message.token is None:
-            code = self._give(message)
-        if code is MQTTErrorCode.MQTT_ERR_SUCCESS:
-            return
-        with self._changed:
-            self._handed -= 1
-        raise no_link(self._setup.link, message.topic)
-
-    def _give(self, message: Message) -> MQTTErrorCode:
+            self._watching += watched
+        # Not under our lock: paho calls back while it holds its own, which this needs.
         info = self._client.publish(
             message.topic, message.payload, message.qos, message.retain, message.properties
         )
-        if message.token is not None and info.rc is MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self._awaited[info.mid] = message.token
-        return info.rc
+        lost = info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS
+        with self._changed:
+            self._handed -= lost
+            taken = watched and self._watch(info.mid, None if lost else message.token)
+        if lost:
+            raise no_link(self._setup.link, message.topic)
+        if taken:
+            self._setup.deliver(Published(message.token))
+
+    def _watch(self, mid: int, token: object) -> bool:
+        """Whether the broker has taken it before publish() had returned; under the lock."""
+        taken = mid in self._untold
+        if token is not None and not taken:
+            self._awaited[mid] = token
+        self._watching -= 1
+        if not self._watching:
+            self._untold.clear()
+        return taken and token is not None
 
     def _ask(self, topic_filter: str, qos: int) -> None:
         _, mid = self._client.subscribe(topic_filter, qos)
@@ -297,6 +307,8 @@ class Connection:
         with self._changed:
             self._published += 1
             token = self._awaited.pop(mid, None)
+            if token is None and self._watching:
+                self._untold.add(mid)
             self._changed.notify_all()
         if token is not None:
             self._setup.deliver(Published(token))
