@@ -1,0 +1,185 @@
+"""Smallest, largest, mean and standard deviation, from sums that are exact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+import numpy as np
+
+from fogmqtt.core.geometry import Rect, Seams
+from fogmqtt.errors import OperatorError, WireError
+from fogmqtt.images.panels import write
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators import levels
+from fogmqtt.operators.base import Facts
+from fogmqtt.operators.measuring import Measuring, Part, Parts
+
+#: Float sums are whole numbers of this power of one half: none is smaller, times its 24 bits.
+_FLOAT_UNIT = 172
+#: So many values of 24 bits can be added in float64 without rounding.
+_ADDABLE = 2**24
+_LOW_24 = 2**24 - 1
+_LOW_31 = 2**31 - 1
+#: A big whole number, signed, big-endian; the squares of 2 ** 40 floats have 80 bytes.
+_Big = Annotated[bytes, msgspec.Meta(max_length=96)]
+
+
+class Sums(msgspec.Struct, frozen=True, array_like=True):
+    """One channel of a core; sums of floats in units of 2 ** -172, of their squares 2 ** -344."""
+
+    low: int | float
+    high: int | float
+    total: _Big
+    squares: _Big
+
+
+class Moments(Part, frozen=True):
+    """What the channels of a core are."""
+
+    channels: list[Sums]
+
+
+@dataclass(frozen=True)
+class Stats(Measuring):
+    """Smallest, largest and mean value and their standard deviation, by channel.
+
+    Takes uint8, int8, uint16, int16, int32 or float32 of any channel count. Halo 0. Sums are
+    added as whole numbers without any rounding, of floats too, so that no tiling changes them:
+    the mean is the exact one rounded to float64, the deviation (of all pixels, not a sample) the
+    root of the exact variance so rounded. `cv2.meanStdDev` rounds as it adds and agrees to some
+    twelve digits.
+
+    The facts::
+
+        {"pixels": 240000,
+         "channels": [{"min": 0, "max": 255, "mean": 101.25, "std": 47.5}]}
+
+    Channels are in the image's order, of a colour image blue, green, red.
+    """
+
+    name: ClassVar[str] = "stats"
+    part: ClassVar[type[Part]] = Moments
+    exactness: ClassVar[str] = "mean and std from exact sums; cv2.meanStdDev rounds as it adds"
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8", "int8", "uint16", "int16", "int32", "float32"))
+        return spec
+
+    def measure(self, image: Image, core: Rect, seams: Seams) -> Moments:
+        """Raises OperatorError for pixels that hold NaN or infinity."""
+        del seams
+        return Moments(list(self._sums(image[core.slices])))
+
+    def gather(self, parts: Parts, image: Spec) -> Facts:
+        """Raises WireError for what no core can have."""
+        for tile, part in parts:
+            fine = len(part.channels) == image.channels
+            if not fine or not all(_possible(one, tile.core, image) for one in part.channels):
+                raise WireError(f"{self.name}: tile {tile.index} tells of no such pixels")
+        columns = zip(*(part.channels for _, part in parts), strict=True)
+        return _facts(columns, image)
+
+    def examine(self, image: Image) -> Facts:
+        """Raises OperatorError for an image that holds NaN or infinity."""
+        return _facts(([sums] for sums in self._sums(image)), Spec.of(image))
+
+    def _sums(self, image: Image) -> Iterable[Sums]:
+        for channel in range(Spec.of(image).channels):
+            values = image if image.ndim == 2 else image[..., channel]
+            low, high = values.min().item() + 0, values.max().item() + 0  # no minus zero
+            if not math.isfinite(low) or not math.isfinite(high):
+                raise OperatorError(f"{self.name}: the image holds values from {low} to {high}")
+            total, squares = _added(values)
+            yield Sums(low, high, _bytes(total), _bytes(squares))
+
+    def draw(self, picture: Image, facts: Facts) -> Image:
+        """The figures in a panel, a line for each channel."""
+        channels = facts["channels"]
+        names = "BGR" if len(channels) == 3 else [str(one) for one in range(len(channels))]
+        rows = (_row(*pair) for pair in zip(names, channels, strict=True))
+        write(picture, [f"{facts['pixels']} pixels", *rows])
+        return picture
+
+
+def _row(name: str, one: dict[str, float]) -> str:
+    low, high, mean, std = (f"{one[key]:.4g}" for key in ("min", "max", "mean", "std"))
+    return f"{name}  {low} .. {high}  mean {mean}  std {std}"
+
+
+def _added(values: Image) -> tuple[int, int]:
+    """The sum of all values and that of their squares."""
+    if values.dtype in (np.uint8, np.uint16):
+        counts = levels.histogram(values)
+        numbers = np.arange(len(counts))
+        return int(counts @ numbers), int(counts @ (numbers * numbers))
+    rows = max(1, _ADDABLE // values.shape[1])
+    add = _added_floats if values.dtype == np.float32 else _added_integers
+    sums = [add(values[top : top + rows]) for top in range(0, len(values), rows)]
+    return sum(total for total, _ in sums), sum(squares for _, squares in sums)
+
+
+def _added_integers(values: Image) -> tuple[int, int]:
+    wide = values.astype(np.int64)
+    squares = wide * wide
+    return int(wide.sum()), (int((squares >> 31).sum()) << 31) + int((squares & _LOW_31).sum())
+
+
+def _added_floats(values: Image) -> tuple[int, int]:
+    fraction, exponent = np.frexp(values.astype(np.float64).ravel())
+    whole = (fraction * 2.0**24).astype(np.int64)  # all bits of a float32
+    shift = exponent.astype(np.int64) + (_FLOAT_UNIT - 24)
+    squares = whole * whole
+    upper = _shifted(squares >> 24, 2 * shift + 24)
+    return _shifted(whole, shift), upper + _shifted(squares & _LOW_24, 2 * shift)
+
+
+def _shifted(values: Image, shift: Image) -> int:
+    """The sum of values * 2 ** shift, for values below 2 ** 24."""
+    sums = np.bincount(shift, weights=values)
+    return sum(int(sums[one]) << int(one) for one in np.flatnonzero(sums))
+
+
+def _bytes(number: int) -> bytes:
+    return number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True)
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "big", signed=True)
+
+
+def _possible(sums: Sums, core: Rect, image: Spec) -> bool:
+    """Whether such a core can have these sums: what follows then overflows nowhere."""
+    floats = image.dtype.startswith("float")
+    if not all(isinstance(one, float if floats else int) for one in (sums.low, sums.high)):
+        return False
+    unit = 2**_FLOAT_UNIT if floats else 1
+    limits: Any = np.finfo(image.dtype) if floats else np.iinfo(image.dtype)
+    if not limits.min <= sums.low <= sums.high <= limits.max:
+        return False
+    total, squares = _number(sums.total), _number(sums.squares)
+    mean = Fraction(total, core.pixels * unit)
+    return sums.low <= mean <= sums.high and core.pixels * squares >= total * total
+
+
+def _facts(channels: Iterable[Sequence[Sums]], image: Spec) -> Facts:
+    pixels = image.height * image.width
+    return {"pixels": pixels, "channels": [_channel(sums, pixels, image) for sums in channels]}
+
+
+def _channel(sums: Sequence[Sums], pixels: int, image: Spec) -> dict[str, int | float]:
+    """Division and root are the only roundings."""
+    unit = 2**_FLOAT_UNIT if image.dtype.startswith("float") else 1
+    total = sum(_number(one.total) for one in sums)
+    squares = sum(_number(one.squares) for one in sums)
+    variance = Fraction(pixels * squares - total * total, (pixels * unit) ** 2)
+    return {
+        "min": min(one.low for one in sums),
+        "max": max(one.high for one in sums),
+        "mean": float(Fraction(total, pixels * unit)),
+        "std": math.sqrt(variance),
+    }
