@@ -134,7 +134,7 @@ class Threads(Pool[Key]):
 
 
 FOUND = Examination(
-    {"invert": Examined("invert", "1", {"invert/uint8": "abc"}, 1.5)},
+    {"invert": Examined("invert", "fogmqtt", "1", {"invert/uint8": "abc"}, 1.5)},
     versions={"opencv": "5.0.0", "machine": "x86_64"},
 )
 
