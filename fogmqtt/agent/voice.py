@@ -37,6 +37,10 @@ class Voice:
     def examined(self, found: Examination) -> None:
         """What our operators do, to be told from now on."""
         self._examination = found
+        if found.operators:  # a module's are known only now, and a package's may not work
+            self.operators = sorted(
+                name for name, one in found.operators.items() if not one.problem
+            )
         # OpenCV itself knows better than its package.
         self._versions |= found.versions
 

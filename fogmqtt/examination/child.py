@@ -14,12 +14,17 @@ _CHUNK = 65536
 
 
 class Child:
-    """A context; the process is gone at its end. Raises OSError where none can be started."""
+    """Examines the operators of these names, or all; a context, and gone at its end.
 
-    def __init__(self, names: Sequence[str]) -> None:
+    `modules` are plugged in. Raises OSError where no process can be started.
+    """
+
+    def __init__(self, modules: Sequence[str], names: Sequence[str]) -> None:
         # The parent's path and not its own: `-m` and scripts differ in what they put first.
         code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from fogmqtt.examination.process import main"
+            f"import sys; sys.path[:] = {sys.path!r}; "
+            "from fogmqtt.examination.process import main; "
+            f"from fogmqtt.operators.catalog import plug_in; plug_in({tuple(modules)!r})"
         )
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", f"{code}; main(sys.argv[1:])", *names],

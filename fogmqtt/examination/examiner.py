@@ -7,14 +7,14 @@ the others a new process. So the program that asks needs neither OpenCV nor pati
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
 from fogmqtt.examination import cache
 from fogmqtt.examination.child import Child
-from fogmqtt.examination.findings import Examination, Examined
+from fogmqtt.examination.findings import Attempt, Began, Examination, Examined, Importing
 from fogmqtt.examination.identity import identity
 from fogmqtt.operators import catalog
 
@@ -23,8 +23,7 @@ PATIENCE_S: Final = 60.0
 
 Deliver = Callable[[Examination], None]
 
-_VERSIONS = msgspec.json.Decoder(dict[str, str])
-_EXAMINED = msgspec.json.Decoder(Examined)
+_SAID = msgspec.json.Decoder(Importing | Began | Examined)
 
 
 class Examiner:
@@ -67,42 +66,57 @@ class Examiner:
             if known is not None:
                 return known
             before = identity()
-            found = self._examine(list(catalog.names()))
+            found = self._examine()
             if not found.problems and not self._closed.is_set():
                 cache.store(self._place, before, found)
             return found
 
-    def _examine(self, names: list[str]) -> Examination:
-        operators: dict[str, Examined] = {}
-        problems: list[str] = []
-        versions: dict[str, str] = {}
-        while names and not self._closed.is_set():
-            versions, found, why = self._try(names)
-            if not versions:
-                return Examination(problems=[f"operators cannot be examined: {why}"])
-            operators |= {one.name: one for one in found}
-            names = names[len(found) :]
-            if names:
-                problems.append(f"{names[0]}: its examination {why}")
-                names = names[1:]
-        problems += [one.problem for one in operators.values() if one.problem]
-        versions |= {one.package: one.version for one in operators.values() if one.package}
-        return Examination(operators, problems, versions)
+    def _examine(self) -> Examination:
+        """Start anew behind whatever ends the process."""
+        modules, names = list(catalog.plug_ins()), list[str]()
+        found = Examination()
+        while not self._closed.is_set():
+            tried = self._try(modules, names)
+            if tried.began is not None:
+                found = _with(found, tried.began, tried)
+                names = tried.began.names[len(tried.found) + 1 :]
+                if not names:
+                    break
+            elif tried.importing in modules:
+                modules.remove(tried.importing)
+                found.problems.append(
+                    f"plug-in {tried.importing} is skipped: its import {tried.ending}"
+                )
+            else:
+                found.problems.append(f"operators cannot be examined: {tried.ending}")
+                break
+        return found
 
-    def _try(self, names: list[str]) -> tuple[dict[str, str], list[Examined], str]:
-        """The versions, those of the operators that one process came through, how it ended."""
-        versions: dict[str, str] = {}
-        found: list[Examined] = []
+    def _try(self, modules: Sequence[str], names: Sequence[str]) -> Attempt:
+        tried = Attempt()
         try:
-            with Child(names) as child:
+            with Child(modules, names) as child:
                 self._child = child
                 if self._closed.is_set():
                     child.kill()
                 for line in child.lines(self._patience_s):
-                    if versions:
-                        found.append(_EXAMINED.decode(line))
-                    else:
-                        versions = _VERSIONS.decode(line)
-                return versions, found, child.ending()
+                    tried.note(_SAID.decode(line))
+                tried.ending = child.ending()
         except (OSError, msgspec.MsgspecError) as problem:
-            return versions, found, f"broke off: {problem}"
+            tried.ending = f"broke off: {problem}"
+        return tried
+
+
+def _with(found: Examination, began: Began, tried: Attempt) -> Examination:
+    """What is known after another process."""
+    operators = found.operators | {one.name: one for one in tried.found}
+    told = [*began.problems, *(one.problem for one in tried.found if one.problem)]
+    unreached = began.names[len(tried.found) :]
+    if unreached:
+        told.append(f"{unreached[0]}: its examination {tried.ending}")
+    packages = {one.package: one.version for one in tried.found if one.package}
+    return Examination(
+        operators,
+        list(dict.fromkeys((*found.problems, *told))),
+        found.versions | began.versions | packages,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -15,7 +16,22 @@ LONGEST_PROBLEM = 400
 _TITLES = {"opencv": "OpenCV", "machine": "", "fogmqtt": "fogmqtt", "numpy": "numpy"}
 
 
-class Examined(msgspec.Struct, frozen=True):
+class Importing(msgspec.Struct, frozen=True, tag=True):
+    """The process that examines is about to import this plug-in."""
+
+    module: str
+
+
+class Began(msgspec.Struct, frozen=True, tag=True):
+    """It has imported all, and examines these operators one after the other."""
+
+    names: list[str]
+    versions: dict[str, str]
+    #: Sentences about plug-ins that are skipped.
+    problems: list[str]
+
+
+class Examined(msgspec.Struct, frozen=True, tag=True):
     """One operator on this machine."""
 
     name: str
@@ -57,6 +73,28 @@ class Examination(msgspec.Struct, frozen=True):
             for name, one in self.operators.items()
             if one.ns_per_pixel is not None
         }
+
+
+@dataclass
+class Attempt:
+    """How far one process came."""
+
+    #: The last plug-in that it began to import.
+    importing: str = ""
+    began: Began | None = None
+    found: list[Examined] = field(default_factory=list)
+    #: How it ended.
+    ending: str = ""
+
+    def note(self, said: Importing | Began | Examined) -> None:
+        """Take down what it says."""
+        match said:
+            case Importing(module):
+                self.importing = module
+            case Began():
+                self.began = said
+            case Examined():
+                self.found.append(said)
 
 
 def problem_with(name: str, problem: Exception) -> str:

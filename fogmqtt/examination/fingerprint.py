@@ -11,12 +11,10 @@ import statistics
 import timeit
 from collections.abc import Callable, Iterator
 from functools import cache
-from importlib import metadata
 from typing import Final
 
 import xxhash
 
-from fogmqtt import __version__
 from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.examination.findings import Examined, problem_with
@@ -39,7 +37,10 @@ def examine(name: str) -> Examined:
     """What there is to know of one operator; never raises for what an operator does."""
     try:
         operator = catalog.load(name)
-        found = Examined(name, *_origin(operator), _fingerprints(operator), _rate(operator))
+        origin = catalog.origin(name)
+        found = Examined(
+            name, origin.package, origin.version, _fingerprints(operator), _rate(operator)
+        )
     except Exception as problem:  # noqa: BLE001  # operators of others raise anything
         return Examined(name, problem=problem_with(name, problem))
     return found
@@ -58,16 +59,6 @@ def versions() -> dict[str, str]:
         "machine": platform.machine(),
         "cpu": cpu,
     }
-
-
-def _origin(operator: type[Operator]) -> tuple[str, str]:
-    """Its package and that one's version; empty for a module that is in no package."""
-    module = operator.__module__.partition(".")[0]
-    if module == "fogmqtt":
-        return module, __version__
-    for package in metadata.packages_distributions().get(module, ()):
-        return package, metadata.version(package)
-    return "", ""
 
 
 def _fingerprints(operator: type[Operator]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """`python -m fogmqtt.examination.process [OPERATOR…]`: a line of JSON for each operator.
 
-The first line is the versions. Whoever reads along knows how far it came.
+A line for each plug-in comes before, and then one with the names and versions. Whoever reads along
+knows how far it came.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from fogmqtt.examination.findings import Began, Importing
 from fogmqtt.operators import catalog
 
 
@@ -19,7 +21,7 @@ def main(names: Sequence[str]) -> None:
     # What operators print is not ours to say.
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)
-        _examine(names or catalog.names(), out)
+        _examine(names, out)
 
 
 def _examine(names: Sequence[str], out: BinaryIO) -> None:
@@ -27,7 +29,9 @@ def _examine(names: Sequence[str], out: BinaryIO) -> None:
     from fogmqtt.images.cv import one_thread
 
     one_thread()
-    _say(out, versions())
+    catalog.import_plug_ins(lambda module: _say(out, Importing(module)))
+    names = names or catalog.names()
+    _say(out, Began(list(names), versions(), list(catalog.problems())))
     for name in names:
         _say(out, examine(name))
 

@@ -15,7 +15,7 @@ import difflib
 import importlib
 import math
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -101,9 +101,12 @@ def plug_ins() -> tuple[str, ...]:
     return _others.modules
 
 
-def import_plug_ins() -> None:
-    """Import the modules that were plugged in. What is wrong with them is in `problems`."""
-    _others.import_modules()
+def import_plug_ins(before: Callable[[str], object] = str) -> None:
+    """Import the modules that were plugged in, once; `before` is called with each.
+
+    What is wrong with them is in `problems`.
+    """
+    _others.import_modules(before)
 
 
 def problems() -> tuple[str, ...]:

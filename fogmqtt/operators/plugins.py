@@ -15,7 +15,7 @@ import importlib.util
 import logging
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -115,12 +115,16 @@ class PlugIns:
         entry = self.entries.get(operator.name)
         return _of_entry(entry) if entry else _of_module(sys.modules[operator.__module__])
 
-    def import_modules(self) -> None:
-        """Import them, once. What is wrong with one is a problem of its own and no exception."""
+    def import_modules(self, before: Callable[[str], object] = str) -> None:
+        """Import them, once, and call `before` with each.
+
+        What is wrong with one is a problem of its own and no exception.
+        """
         if self._imported:
             return
         self._imported = True
         for module in self.modules:
+            before(module)
             try:
                 self._register(module, _import(module))
             except _ANYTHING as problem:
@@ -256,8 +260,10 @@ def _of_module(module: ModuleType) -> Origin:
     if not is_file(module.__name__):
         for package in metadata.packages_distributions().get(top, ()):
             return Origin(package, metadata.version(package))
+    # Without its folder, which is another on every machine.
+    name = Path(module.__name__).name
     said = getattr(module, "__version__", None)
     file = getattr(module, "__file__", None)
     if isinstance(said, str) or file is None:
-        return Origin(module.__name__, said or "")
-    return Origin(module.__name__, hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8])
+        return Origin(name, said or "")
+    return Origin(name, hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8])

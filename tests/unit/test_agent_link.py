@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fogmqtt.agent import machine
@@ -15,7 +16,6 @@ from fogmqtt.agent.service import Agent, Settings
 from fogmqtt.agent.voice import CODECS
 from fogmqtt.errors import DuplicateId, NoBroker
 from fogmqtt.images import codec
-from fogmqtt.operators import catalog
 from fogmqtt.transport.base import Connected, Deliver, Received, Refused, Will
 from fogmqtt.transport.memory import MemoryBroker, MemoryTransport
 from fogmqtt.wire.messages import (
@@ -30,6 +30,7 @@ from fogmqtt.wire.messages import (
 from fogmqtt.wire.topics import Topics
 from tests.agent_rig import (
     CONTROL,
+    FOUND,
     INFO,
     STATUS,
     TILES,
@@ -63,7 +64,7 @@ def test_it_listens_then_introduces_itself_then_says_online() -> None:
         assert status_kept
     info = rig.link.infos()[0]
     assert (info.workers, info.held, info.done) == (3, 0, 0)
-    assert tuple(info.operators) == catalog.names()
+    assert info.operators == list(FOUND.operators)
     assert info.versions["fogmqtt"]
     assert info.versions["opencv"]
 
@@ -102,6 +103,22 @@ def test_a_temperature_that_cannot_be_read_is_none(tmp_path: Path) -> None:
         (tmp_path / zone).mkdir()
         (tmp_path / zone / "temp").write_text(text)
     assert machine.temperature_c(tmp_path) == 41.5
+
+
+def test_a_containers_memory_is_what_it_was_given(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    whole = machine.memory_mb([limit])
+    assert whole == psutil.virtual_memory().total >> 20
+    limit.write_text("max\n")
+    assert machine.memory_mb([limit]) == whole
+    limit.write_text(f"{100 << 20}\n")
+    assert machine.memory_mb([limit]) == 100
+
+
+def test_workers_share_half_of_the_memory_and_have_enough_for_a_tile() -> None:
+    half = machine.memory_mb() // 2
+    assert machine.worker_memory_mb(1) == max(256, half)
+    assert machine.worker_memory_mb(10_000) == 256
 
 
 # The link.

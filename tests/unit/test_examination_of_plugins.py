@@ -1,0 +1,72 @@
+"""What an examination makes of plug-ins: it happens in a process that they may break."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from fogmqtt.examination.examiner import Examiner
+from fogmqtt.examination.findings import Examination
+from fogmqtt.operators import catalog
+
+SOUND = """
+from dataclasses import dataclass
+from typing import ClassVar
+from fogmqtt.operators.base import Operator
+
+@dataclass(frozen=True)
+class Same(Operator):
+    name: ClassVar[str] = "same"
+
+    def process(self, image):
+        return image
+"""
+
+Write = Callable[[str, str], str]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    def write(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text, "utf-8")
+        return str(tmp_path / name)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield write
+    catalog.plug_in(())
+
+
+def examined(*modules: str) -> Examination:
+    catalog.plug_in(modules)
+    found: SimpleQueue[Examination] = SimpleQueue()
+    Examiner(found.put).start()
+    return found.get(timeout=60)
+
+
+def test_a_plug_in_that_raises_or_ends_the_process_is_named_and_costs_no_other(
+    write: Write,
+) -> None:
+    fatal = write("fatal.py", "import os; os._exit(3)")
+    raising = write("raising.py", "1 / 0")
+    found = examined(fatal, raising, write("sound.py", SOUND))
+    assert found.problems == [
+        f"plug-in {fatal} is skipped: its import ended with exit code 3",
+        f"plug-in {raising} cannot be imported: ZeroDivisionError: division by zero",
+    ]
+    assert "canny/uint8" in found.fingerprints
+    assert "same/uint8" in found.fingerprints
+    assert found.package_of("same") == "sound.py"
+    assert len(found.versions["sound.py"]) == 8
+
+
+def test_an_examination_is_remembered_until_a_plug_in_changes(write: Write) -> None:
+    first = write("sound.py", SOUND)
+    found = examined(first)
+    assert Examiner(lambda _: None).known() == found
+    write("sound.py", f"{SOUND}# changed\n")
+    assert Examiner(lambda _: None).known() is None
+    catalog.plug_in([])
+    assert Examiner(lambda _: None).known() is None
