@@ -119,6 +119,36 @@ def test_a_cancelled_running_tile_that_is_sent_anew_gets_its_answer() -> None:
     assert work.finish(A) == "a2"
 
 
+def test_a_running_tile_whose_lease_expired_may_still_be_answered() -> None:
+    work: Worklist[str] = Worklist(4)
+    work.offer(A, 1, "a1")
+    work.take()
+    assert not work.cancel(A, 1, expired=True)
+    assert work.finish(A) == "a1"
+
+
+def test_a_queued_tile_whose_lease_expired_is_dropped() -> None:
+    work: Worklist[str] = Worklist(4)
+    work.offer(A, 1, "a1")
+    assert work.cancel(A, 1, expired=True)
+    assert work.held == 0
+
+
+def test_a_tile_that_was_given_up_is_over_unless_it_was_sent_anew() -> None:
+    work: Worklist[str] = Worklist(4)
+    work.offer(A, 1, "a1")
+    work.take()
+    work.cancel(A, 1)
+    work.give_up(A)
+    assert (work.held, work.running) == (0, 0)
+    work.offer(A, 2, "a2")
+    work.take()
+    work.cancel(A, 2)
+    work.offer(A, 3, "a3")
+    work.give_up(A)
+    assert work.take() == "a3"
+
+
 def test_cancelling_an_older_attempt_leaves_the_newer_one() -> None:
     work: Worklist[str] = Worklist(4)
     work.offer(A, 2, "a2")
@@ -152,7 +182,8 @@ def test_abandoned_tiles_are_handed_back_once() -> None:
 
 keys = st.builds(Key, st.sampled_from("gh"), st.sampled_from("jk"), st.integers(0, 3))
 steps = st.lists(
-    st.tuples(st.sampled_from("oootfcd"), keys, st.integers(1, 3), st.integers(0, 60)), max_size=60
+    st.tuples(st.sampled_from("ooottfcgd"), keys, st.integers(1, 3), st.integers(0, 60)),
+    max_size=60,
 )
 
 
@@ -170,8 +201,11 @@ def test_no_order_of_events_breaks_an_invariant(steps: list[tuple[str, Key, int,
         elif what == "f" and key in running:
             running.remove(key)
             assert work.finish(key) in (key, None)
+        elif what == "g" and key in running:
+            running.remove(key)
+            work.give_up(key)
         elif what == "c":
-            work.cancel(key, attempt)
+            work.cancel(key, attempt, expired=nbytes > 20)
         elif what == "d" and nbytes == 0:
             work.drain()
         work.check()
