@@ -58,10 +58,11 @@ class Bench:
         job: str = "job",
         kind: str = "blur",
         twins: tuple[int, ...] = (),
+        done: frozenset[int] = frozenset(),
         at: float | None = None,
     ) -> list[Action]:
         pixels = (PIXELS,) * tiles if isinstance(tiles, int) else tiles
-        return self.feed(JobSubmitted(job, kind, pixels, frozenset(operators), twins), at)
+        return self.feed(JobSubmitted(job, kind, pixels, frozenset(operators), twins, done), at)
 
     def accept(self, order: SendTile, at: float | None = None) -> list[Action]:
         return self.feed(TileAccepted(order.job, order.tile, order.attempt, order.device), at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from fogmqtt.cli.common import link
 from fogmqtt.config import Broker, GatewayConfig
@@ -13,13 +14,22 @@ from fogmqtt.transport.embedded import EmbeddedBroker, is_local, listening
 from fogmqtt.transport.paho import PahoTransport
 
 
-def connector(broker: Broker, client_id: str) -> Connect:
-    """What makes a gateway's transport."""
+def connector(broker: Broker, client_id: str, *, session_s: int = 0) -> Connect:
+    """What makes a gateway's transport; `session_s` as in Link."""
 
     def connect(deliver: Deliver, will: Will) -> Transport:
-        return PahoTransport(link(broker, client_id), deliver, will=will)
+        whole = replace(link(broker, client_id), session_s=session_s)
+        return PahoTransport(whole, deliver, will=will)
 
     return connect
+
+
+def serving_connector(config: GatewayConfig) -> Connect:
+    """The same for a gateway that serves: what it did not acknowledge comes again."""
+    # The end of a QoS 2 exchange that began on another connection is unknown to paho: the broker
+    # would wait for it for as long as the session lasts.
+    session_s = 0 if config.wire.qos == 2 else config.gateway.session_s
+    return connector(config.broker, config.gateway.id, session_s=session_s)
 
 
 @contextmanager

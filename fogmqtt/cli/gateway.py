@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fogmqtt import __version__
 from fogmqtt.cli.common import guarded, offer_models, positive, set_up_logging, stop_on_signals
-from fogmqtt.cli.connect import broker_at_hand, connector
+from fogmqtt.cli.connect import broker_at_hand, serving_connector
 from fogmqtt.cli.demo import demo
 from fogmqtt.cli.explain import explain
 from fogmqtt.cli.run import RunOptions, run
@@ -136,7 +136,7 @@ def _add_demo(commands: Subparsers) -> None:
 def _serve(config: GatewayConfig, options: argparse.Namespace) -> int:
     del options
     with broker_at_hand(config):
-        server = Server(config, connector(config.broker, config.gateway.id))
+        server = Server(config, serving_connector(config))
         try:
             server.start()
             with stop_on_signals(server.gateway.stop):

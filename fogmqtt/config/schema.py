@@ -45,6 +45,9 @@ class Gateway:
     inbox: str = "inbox"
     outbox: str = "outbox"
     spool: str = "spool"
+    spool_keep_s: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0
+    spool_max_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    session_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 60
     deliver: Literal["auto", "outbox", "reply", "both"] = "auto"
     format: Literal["png", "jpeg", "webp", "bmp", "tiff"] = "png"
 

@@ -18,6 +18,8 @@ class JobSubmitted:
     `kind` names the work: service times are learned per device and kind.
     `twins` asks for second opinions: tile `len(tiles) + i` is tile `twins[i]` once more, to be
     done by another device (see `core.checks`). No tile may have two.
+    `done` tiles need no work: an earlier life of the gateway has their results. They have no
+    twins. A job all of whose tiles are done finishes at once.
     """
 
     job: str
@@ -25,6 +27,7 @@ class JobSubmitted:
     tiles: tuple[int, ...]
     operators: frozenset[str] = frozenset()
     twins: tuple[int, ...] = ()
+    done: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

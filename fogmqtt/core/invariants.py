@@ -78,7 +78,9 @@ def _check_tile(books: Books, tile: Tile, sleepers: set[Sleeper]) -> None:
     _must(queued + backs_off == waits, f"{name}: {queued} queues, back-off {backs_off}")
     _must(not (tile in tile.job.ready and tile.shunned), f"{name} shuns, and waits for anybody")
     _must((tile in tile.job.twins) <= tile.is_twin, f"{name} waits with the twins")
-    _must(tile.is_twin or tile.done == (tile.kept is not None), f"{name}: done is {tile.done}")
+    has_result = tile.given or tile.kept is not None
+    _must(tile.is_twin or tile.done == has_result, f"{name}: done is {tile.done}")
+    _must(not (tile.given and tile.grants), f"{name} was done before, and given to somebody")
     _must(not (tile.done and tile.leases), f"{name} is done and leased")
     devices = [lease.device for lease in tile.leases]
     _must(len(devices) <= 2, f"{name} has {len(devices)} leases")

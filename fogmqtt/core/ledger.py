@@ -119,7 +119,9 @@ class Tile:
     index: int
     pixels: int
     done: bool = False
-    #: Whose result counts.
+    #: It was done before the job was submitted.
+    given: bool = False
+    #: Whose result counts; of a given one, nobody's here.
     kept: Lease | None = None
     #: Shared by a tile and its twin.
     check: Check | None = None
@@ -224,22 +226,33 @@ class Job:
 
     @classmethod
     def submitted(cls, event: JobSubmitted, now: float) -> Job:
-        """Raises ValueError for a job without tiles, a tile without pixels, a strange twin."""
+        """Raises ValueError for a job without tiles, a tile without pixels, a strange twin.
+
+        As strange are done tiles that are none.
+        """
         if not event.tiles:
             raise ValueError(f"job {event.job!r} has no tiles; cut the image first")
         if min(event.tiles) < 1:
             raise ValueError(f"job {event.job!r} has a tile without pixels: {min(event.tiles)}")
         job = cls(event.job, event.kind, event.operators, now, Story(now))
         job.tiles = tuple(Tile(job, index, pixels) for index, pixels in enumerate(event.tiles))
-        job.ready.update(dict.fromkeys(job.tiles))
-        job.total = job.remaining = len(job.tiles)
+        job.total = len(job.tiles)
+        job._give(event.done)
+        job.remaining = job.total - len(event.done)
+        job.ready.update((tile, None) for tile in job.tiles if not tile.done)
         if event.twins:
             job._add_twins(event.twins)
         return job
 
+    def _give(self, done: frozenset[int]) -> None:
+        if strange := done - set(range(self.total)):
+            raise ValueError(f"job {self.id!r} has {self.total} tiles, and {strange} are done")
+        for index in done:
+            self.tiles[index].done = self.tiles[index].given = True
+
     def _add_twins(self, twins: tuple[int, ...]) -> None:
-        strange = set(twins) - set(range(self.total))
-        if strange or len(set(twins)) < len(twins):
+        possible = {tile.index for tile in self.tiles if not tile.given}
+        if set(twins) - possible or len(set(twins)) < len(twins):
             raise ValueError(f"job {self.id!r} has {self.total} tiles and the twins {twins}")
         for tile in [self.tiles[index] for index in twins]:
             twin = Tile(self, len(self.tiles), tile.pixels)

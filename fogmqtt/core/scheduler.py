@@ -55,7 +55,8 @@ class Scheduler:
         """Take note of a fact. Returns what is to be done, in this order.
 
         Raises ValueError for a JobSubmitted without tiles, with a tile without pixels, with
-        twins that cannot be, or with the id of a job that is known; nothing has changed then.
+        twins or done tiles that cannot be, or with the id of a job that is known; nothing has
+        changed then.
         """
         books = self._books
         books.now = max(now, books.now)
@@ -143,7 +144,9 @@ class Scheduler:
         books = self._books
         if event.job in books.jobs or event.job in books.ended:
             raise ValueError(f"job {event.job!r} is known already; each needs an id of its own")
-        books.open(Job.submitted(event, books.now))
+        job = Job.submitted(event, books.now)
+        books.open(job)
+        books.settle(job)
 
     def _cancelled(self, name: str) -> None:
         job = self._books.jobs.get(name)

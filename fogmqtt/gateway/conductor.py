@@ -12,7 +12,7 @@ from fogmqtt.config import GatewayConfig
 from fogmqtt.core import actions as act
 from fogmqtt.core.events import Event, JobCancelled, JobSubmitted
 from fogmqtt.errors import FogError
-from fogmqtt.gateway import intake, stages
+from fogmqtt.gateway import intake, resume, stages
 from fogmqtt.gateway.jobs import Job, JobRequest, Outcome
 from fogmqtt.gateway.loop import Loop, now
 from fogmqtt.gateway.polish import polish
@@ -190,22 +190,25 @@ class Conductor:
     def _begin(self, job: Job, image: Image) -> None:
         if job.ending or job.original is None:
             return
-        key, stage, original = job.key, job.stages[job.position], job.original
-        limits, workers = self._limits(), self._workers()
-        self._submit(
-            job,
-            lambda: stages.begin(
+        key, position, original = job.key, job.position, job.original
+        limits, workers, sample = self._limits(), self._workers(), self._config.verify.sample
+
+        def work() -> stages.StageRun:
+            run = stages.begin(
                 key,
-                stage,
+                job.stages[position],
                 image,
                 original,
                 plan=job.request.tiles,
                 limits=limits,
                 workers=workers,
-                sample=self._config.verify.sample,
-            ),
-            lambda run: self._begun(job, run),
-        )
+                sample=sample,
+            )
+            if job.request.diary is None:
+                return run
+            return resume.take_up(run, job.request.diary, position, limits=limits, sample=sample)
+
+        self._submit(job, work, lambda run: self._begun(job, run))
 
     def _begun(self, job: Job, run: stages.StageRun) -> None:
         job.run = run
@@ -213,8 +216,15 @@ class Conductor:
         job.report.tiles += len(run.tiles)
         job.report.mosaic.clear()
         self._by_key[job.key] = job
+        for tile, device in run.done.items():
+            job.report.credit(device, run.tiles[tile].core)
+            job.report.done += 1
         job.needs = self._needs(run)
-        self._feed(JobSubmitted(job.key, run.kind, run.work, job.needs, run.twins))
+        self._feed(
+            JobSubmitted(
+                job.key, run.kind, run.work, job.needs, run.twins, done=frozenset(run.done)
+            )
+        )
         job.request.client.progress(job.report)
 
     def _paste(self, job: Job, run: stages.StageRun, index: int, given: Given) -> None:

@@ -53,6 +53,8 @@ class _Arrived:
 
     given: Given
     fingerprint: int
+    #: As it travels; of a tile done here only where it is written down.
+    data: memoryview | None
     bytes: int
 
 
@@ -92,7 +94,7 @@ class Courier:
         if job is None or job.run is None:
             return
         if order.device == LOCAL:
-            self._do_here(job.run, order)
+            self._do_here(job, job.run, order)
         else:
             self._publish(job, job.run, order)
 
@@ -121,6 +123,8 @@ class Courier:
             return
         self._kept.setdefault(order.job, {})[order.tile] = order.device, arrived.fingerprint
         job.report.bytes_back += arrived.bytes
+        if job.request.diary is not None and arrived.data is not None:
+            job.request.diary.keep(job.position, order.tile, order.device, arrived.data)
         self._conductor.keep(job, order, arrived.given)
 
     def drop(self, order: act.DropResult) -> None:
@@ -139,8 +143,11 @@ class Courier:
         """A kept result does not count any more."""
         self._kept.get(order.job, {}).pop(order.tile, None)
         job = self._conductor.job(order.job)
-        if job is not None:
-            self._conductor.revoke(job, order)
+        if job is None:
+            return
+        if job.request.diary is not None:
+            job.request.diary.revoke(job.position, order.tile)
+        self._conductor.revoke(job, order)
 
     def arbitrate(self, order: act.Arbitrate) -> None:
         """Do a tile here, since two devices differ, and say what is right."""
@@ -176,9 +183,7 @@ class Courier:
             self._complain("disagreement", f"{run.key}/{index}: nor can we: {_reason(problem)}")
             then(None)
 
-        self._loop.submit(
-            lambda: _arrived(stages.do_tile(run, tile), 0).fingerprint, then, failed, local=True
-        )
+        self._loop.submit(lambda: _fingerprint(stages.do_tile(run, tile)), then, failed, local=True)
 
     def forget(self, key: str) -> None:
         """The job is over."""
@@ -243,14 +248,17 @@ class Courier:
 
         self._loop.submit(work, sent, failed)
 
-    def _do_here(self, run: stages.StageRun, order: act.SendTile) -> None:
+    def _do_here(self, job: Job, run: stages.StageRun, order: act.SendTile) -> None:
         lease = (order.job, order.tile, order.attempt, order.device)
         tile = run.tile(order.tile)
 
         def work() -> tuple[_Arrived, float]:
             began = now()
             given = stages.do_tile(run, tile)
-            return _arrived(given, 0), now() - began
+            took_s = now() - began
+            noted = job.request.diary is not None
+            data = stages.encoded(run, tile, given) if noted else None
+            return _Arrived(given, _fingerprint(given), data, 0), took_s
 
         def failed(problem: Exception) -> None:
             self.working -= 1
@@ -268,7 +276,8 @@ class Courier:
         tile = run.tile(result.tile)
 
         def work() -> _Arrived:
-            return _arrived(stages.given(run, tile, result), size)
+            given = stages.given(run, tile, result)
+            return _Arrived(given, _fingerprint(given), result.pixels, size)
 
         def failed(problem: Exception) -> None:
             self._complain("bad result", f"{lease[3]}: {problem}")
@@ -286,9 +295,9 @@ class Courier:
         self._feed(ResultArrived(*lease, compute_s, arrived.fingerprint))
 
 
-def _arrived(given: Given, size: int) -> _Arrived:
+def _fingerprint(given: Given) -> int:
     data = encode_part(given) if isinstance(given, Part) else given.data.cast("B")
-    return _Arrived(given, xxhash.xxh3_64_intdigest(data), size)
+    return xxhash.xxh3_64_intdigest(data)
 
 
 def _reason(problem: Exception) -> str:

@@ -6,7 +6,7 @@ import errno
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,10 +123,10 @@ def _is_being_written(path: Path) -> bool:
     return False
 
 
-def free_path(path: Path) -> Path:
-    """This path, or with a number before its suffix where something is there already."""
+def free_path(path: Path, taken: Container[str] = ()) -> Path:
+    """This path, or with a number before its suffix where something is there, or it is `taken`."""
     candidate, number = path, 1
-    while candidate.exists():
+    while candidate.exists() or str(candidate) in taken:
         number += 1
         candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
     return candidate

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fogmqtt.core.geometry import Auto, TilePlan
+from fogmqtt.gateway.diary import Diary
 from fogmqtt.gateway.report import Report
 from fogmqtt.gateway.stages import StageRun
 from fogmqtt.images.spec import Image
@@ -71,6 +72,11 @@ class JobRequest:
     post: str = ""
     verify: bool = False
     job: str = field(default_factory=new_job_id)
+    #: Where its progress is written down, for a serving gateway with a spool.
+    diary: Diary | None = None
+    #: Not empty if an earlier life of the gateway had this job: its late results must not count,
+    #: since its tiles may have been others.
+    life: str = ""
 
 
 @dataclass(slots=True)
@@ -105,4 +111,4 @@ class Job:
     @property
     def key(self) -> str:
         """What the scheduler and the wire call the stage at work."""
-        return f"{self.request.job}.{self.position}"
+        return f"{self.request.job}.{self.position}{self.request.life}"

@@ -58,7 +58,12 @@ class Loop:
         `local` is the work of a device done here: it has threads of its own, so that it holds
         up nobody's sending and merging.
         """
-        future = (self._compute() if local else self._pool).submit(work)
+        self.watch((self._compute() if local else self._pool).submit(work), then, failed)
+
+    def watch(
+        self, future: Future[T], then: Callable[[T], None], failed: Callable[[Exception], None]
+    ) -> None:
+        """Run one of the two on the owner thread when somebody else's work is done."""
         future.add_done_callback(lambda done: self.deliver(_Finished(done, then, failed)))
 
     def run(

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import threading
-from collections import deque
-from dataclasses import dataclass, field
+import secrets
+import time
+from collections import OrderedDict
 from pathlib import Path
 
-from msgspec.structs import replace
+import xxhash
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
-from fogmqtt.errors import ConfigError, FogError, NotConnected, PipelineError, TooLarge, UsageError
-from fogmqtt.gateway.broadcast import EVERY_S, status
-from fogmqtt.gateway.inbox import DONE, FAILED, LOOK_S, Inbox, free_path
-from fogmqtt.gateway.jobs import JobRequest, Outcome, new_job_id
+from fogmqtt.errors import ConfigError, FogError, PipelineError, UsageError
+from fogmqtt.gateway.archive import Archive
+from fogmqtt.gateway.delivery import Delivery, Outbox, answerable
+from fogmqtt.gateway.disk import Disk, is_full
+from fogmqtt.gateway.inbox import LOOK_S, Found, Inbox
+from fogmqtt.gateway.jobs import JobRequest, new_job_id
 from fogmqtt.gateway.loop import now
-from fogmqtt.gateway.report import Report
+from fogmqtt.gateway.past import Past
+from fogmqtt.gateway.replies import Farewell, Message, Replies
 from fogmqtt.gateway.service import Connect, Gateway
-from fogmqtt.gateway.spool import Entry, Spool
-from fogmqtt.images import files
+from fogmqtt.gateway.spool import Entry, stamp
 from fogmqtt.operators import catalog
-from fogmqtt.operators.measuring import as_json
 from fogmqtt.operators.pipeline import parse, parse_post
+from fogmqtt.transport.base import Receipt, Received
 from fogmqtt.wire.messages import JobStatus, encode
 from fogmqtt.wire.topics import is_id
 
@@ -32,50 +33,55 @@ log = logging.getLogger(__name__)
 
 #: The reply name of images that came through the inbox folder.
 INBOX_REPLY = "inbox"
-#: Who asks under a longer name, in characters, hears nothing: it may not even fit into a topic.
-LONGEST_REPLY = 256
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    """A message to whoever asked; `ends` is the job that is over when it is sent."""
-
-    topic: str
-    payload: bytes
-    ends: Entry | None = None
-    error: str | None = None
+#: Seconds until the inbox is looked at again where a file could not be taken.
+PAUSE_S = 5.0
+#: So many accepted messages are known again if the broker repeats them.
+_ORIGINS = 4096
 
 
 class Server:
-    """Serves the submit topic and the inbox folder with one gateway."""
+    """Serves the submit topic and the inbox folder with one gateway.
 
-    def __init__(self, config: GatewayConfig, connect: Connect) -> None:
+    `disk` is for tests that stop the world between two changes. Raises ConfigError.
+    """
+
+    def __init__(self, config: GatewayConfig, connect: Connect, disk: Disk | None = None) -> None:
         _check_outbox(config)
         _check_pipelines(config)
         self.config = config
         self._tiles = parse_tile_plan(config.tiles)
+        self._disk = disk or Disk()
+        self._archive = self._open_archive()
         self.gateway = Gateway(config, config.gateway.id, connect, self._submitted)
-        self._spool = Spool(Path(config.gateway.spool)) if config.gateway.spool else None
+        self.outbox = Outbox(config.gateway, self._archive, self._disk)
+        self._replies = Replies(
+            self.gateway,
+            config.wire.qos,
+            over=lambda farewell: self._settle(farewell.entry, farewell.error),
+            failed=lambda entry, reason: self._status(entry, _failed(entry, reason)),
+        )
         self._inbox: Inbox | None = None
         self._look_at = 0.0
         #: Accepted and not ended, by job.
         self._open: dict[str, Entry] = {}
-        #: Two pool threads must not find the same name free.
-        self._naming = threading.Lock()
-        #: Replies in their order; those that find no link wait here for one.
-        self.unsent: deque[_Reply] = deque()
-        self.gateway.chores += [self._look, self._send_again]
+        #: On their way to the spool: files, and how many images in all.
+        self._taking: set[Path] = set()
+        self._spooling = 0
+        #: What the broker called the newest accepted messages.
+        self._origins: OrderedDict[str, None] = OrderedDict()
+        self._is_full = False
+        self.gateway.chores.append(self._look)
 
     def start(self) -> None:
         """Take up what an earlier life accepted, then open the doors."""
         if self.config.gateway.inbox:
             folder = Path(self.config.gateway.inbox)
-            self._spool = self._spool or Spool(folder / ".spool")
             self._inbox = Inbox(folder, tuple(self.config.pipelines))
             log.info("watching %s", folder)
-        for entry in self._spool.entries() if self._spool else ():
-            log.info("%s was accepted before and is not delivered: doing it now", entry.name)
-            self._begin(entry, None)
+        if self._archive:
+            self._origins.update(dict.fromkeys(sorted(self._archive.origins())))
+            for entry, past in self._archive.unfinished():
+                self._take_up(entry, past)
         self.gateway.transport.start()
 
     def run(self) -> None:
@@ -83,30 +89,59 @@ class Server:
 
     def close(self) -> None:
         """Stop; what the spool has is for the next life, what nobody has is told to have failed."""
-        for entry in self._open.values() if self._spool is None else ():
-            reason = "the gateway is stopping; submit it again"
-            self.reply_status(entry, JobStatus(job=entry.job, state="failed", error=reason))
+        for entry in self._open.values() if self._archive is None else ():
+            self.say(entry, _failed(entry, "the gateway is stopping; submit it again"))
         self.gateway.close()
-        if self._spool:
-            self._spool.close()
+        if self._archive:
+            self._archive.close()
+
+    def _open_archive(self) -> Archive | None:
+        settings = self.config.gateway
+        # What is taken out of the inbox must be somewhere.
+        folder = settings.spool or (settings.inbox and f"{settings.inbox}/.spool")
+        if not folder:
+            return None
+        return Archive(
+            Path(folder),
+            settings.id,
+            keep_s=settings.spool_keep_s,
+            max_bytes=settings.spool_max_bytes,
+            disk=self._disk,
+        )
 
     # Where images come from.
 
-    def _submitted(self, pipeline: str, reply: str, payload: bytes, retained: bool) -> None:
+    def _submitted(self, pipeline: str, reply: str, message: Received) -> None:
         entry = Entry(
-            job=new_job_id(), name=f"submit/{pipeline}/{reply}", pipeline=pipeline, reply=reply
+            job=new_job_id(),
+            name=f"submit/{pipeline}/{reply}",
+            pipeline=self.config.pipelines.get(pipeline, pipeline),
+            reply=reply,
+            origin=_origin(message),
+            accepted_at=time.time(),
         )
-        try:
-            self._check(entry, retained)
-            if self._spool:
-                self._spool.accept_bytes(entry, payload)
-        except (FogError, OSError) as problem:
-            self.gateway.complain("refused", f"{entry.name[:120]}: {problem}")
-            self.reply_status(entry, JobStatus(job=entry.job, state="failed", error=str(problem)))
+        if message.receipt and message.receipt.again and entry.origin in self._origins:
+            log.info("%s was accepted already: the broker repeats it", entry.name)
+            self._acknowledge(message.receipt)
             return
-        self._begin(entry, None if self._spool else payload)
+        try:
+            self._check(entry, pipeline, message.retained)
+        except FogError as problem:
+            self._refuse(entry, message.receipt, problem)
+            return
+        if self._archive is None:
+            self._begin(entry, Past(), data=message.payload)
+            self._acknowledge(message.receipt)
+            return
+        self._spooling += 1
+        self._remember(entry.origin)
+        self.gateway.loop.watch(
+            self._archive.accept_bytes(entry, message.payload),
+            lambda _: self._accepted(entry, message.receipt),
+            lambda problem: self._not_spooled(entry, message.receipt, problem),
+        )
 
-    def _check(self, entry: Entry, retained: bool) -> None:
+    def _check(self, entry: Entry, pipeline: str, retained: bool) -> None:
         if not is_id(entry.reply):
             raise UsageError(
                 f"{entry.reply[:80]!r} is no reply name; use 1 to 32 of a-z, 0-9, _ and -"
@@ -115,185 +150,193 @@ class Server:
             raise PipelineError(
                 "a retained image would be done again at every start; publish it without retain"
             )
-        if entry.pipeline not in self.config.pipelines:
-            near = catalog.nearest(entry.pipeline[:80], self.config.pipelines)
-            raise PipelineError(f"no pipeline {entry.pipeline[:80]!r} in the configuration; {near}")
-        if self.gateway.conductor.waiting >= self.config.limits.max_waiting:
+        if pipeline not in self.config.pipelines:
+            near = catalog.nearest(pipeline[:80], self.config.pipelines)
+            raise PipelineError(f"no pipeline {pipeline[:80]!r} in the configuration; {near}")
+        if self._waiting >= self.config.limits.max_waiting:
             raise FogError(
-                f"{self.gateway.conductor.waiting} images are waiting, as many as "
+                f"{self._waiting} images are waiting, as many as "
                 "limits.max_waiting allows; try again later"
             )
 
+    @property
+    def _waiting(self) -> int:
+        return self.gateway.conductor.waiting + self._spooling
+
+    def _accepted(self, entry: Entry, receipt: Receipt | None) -> None:
+        """It is on disk: from now on no message of the broker's is needed."""
+        self._spooling -= 1
+        self._there_is_room()
+        self._begin(entry, Past())
+        if receipt is not None:
+            self.gateway.transport.acknowledge(receipt)
+
+    def _not_spooled(self, entry: Entry, receipt: Receipt | None, problem: Exception) -> None:
+        # Not acknowledged, it would hold up everything else that the broker has for us.
+        self._spooling -= 1
+        self._origins.pop(entry.origin, None)
+        self._refuse(entry, receipt, self._why(problem))
+
+    def _refuse(self, entry: Entry, receipt: Receipt | None, problem: Exception) -> None:
+        self.gateway.complain("refused", f"{entry.name[:120]}: {problem}")
+        self.say(entry, _failed(entry, str(problem)))
+        self._acknowledge(receipt)
+
+    def _acknowledge(self, receipt: Receipt | None) -> None:
+        """In its turn: the broker wants to hear of messages in the order in which it sent them."""
+        if receipt is None:
+            return
+        if self._archive is None:
+            self.gateway.transport.acknowledge(receipt)
+            return
+        self.gateway.loop.watch(
+            self._archive.passed(),
+            lambda _: self.gateway.transport.acknowledge(receipt),
+            lambda problem: log.error("the spool's thread failed: %s", problem),
+        )
+
+    def _remember(self, origin: str) -> None:
+        self._origins[origin] = None
+        if len(self._origins) > _ORIGINS:
+            self._origins.popitem(last=False)
+
+    def _why(self, problem: Exception) -> Exception:
+        """What is said of an image that the spool did not take."""
+        if not is_full(problem):
+            return problem
+        if not self._is_full:
+            log.warning("the disk of the spool is full: no image is taken until there is room")
+        self._is_full = True
+        return FogError("the gateway's disk is full; submit it again when there is room")
+
+    def _there_is_room(self) -> None:
+        if self._is_full:
+            log.info("the disk of the spool has room again")
+        self._is_full = False
+
     def _look(self, moment: float) -> float | None:
-        if self._inbox is None or self._spool is None:
+        if self._inbox is None:
             return None
         if moment < self._look_at:
             return self._look_at
         self._look_at = moment + LOOK_S
-        room = self.config.limits.max_waiting - self.gateway.conductor.waiting
-        for found in self._inbox.look(moment)[: max(0, room)]:
+        room = self.config.limits.max_waiting - self._waiting
+        found = [one for one in self._inbox.look(moment) if one.path not in self._taking]
+        for one in found[: max(0, room)]:
+            self._take(one)
+        return self._look_at
+
+    def _take(self, found: Found) -> None:
+        if self._archive is None:
+            return
+        name = found.folder or self.config.pipeline
+        try:
             entry = Entry(
                 job=new_job_id(),
                 name=_readable(found.path.name),
-                pipeline=found.folder or self.config.pipeline,
+                pipeline=self.config.pipelines.get(name, name),
                 reply=INBOX_REPLY if self.config.gateway.deliver in ("reply", "both") else "",
                 inbox=str(found.path.parent),
+                stamp=stamp(found.path),
+                accepted_at=time.time(),
             )
-            try:
-                self._spool.accept_file(entry, found.path)
-            except (FogError, OSError) as problem:
-                self.gateway.complain("inbox", f"cannot take {found.path}: {problem}")
-                continue
-            self._begin(entry, None)
-        return self._look_at
+        except OSError:
+            return  # it went away between two looks
+        self._spooling += 1
+        self._taking.add(found.path)
+        self.gateway.loop.watch(
+            self._archive.accept_file(entry, found.path),
+            lambda _: self._taken(entry, found.path),
+            lambda problem: self._not_taken(found.path, problem),
+        )
 
-    def _begin(self, entry: Entry, data: bytes | None) -> None:
-        path = self._spool.image(entry.job) if self._spool and data is None else None
+    def _taken(self, entry: Entry, path: Path) -> None:
+        self._taking.discard(path)
+        self._accepted(entry, None)
+
+    def _not_taken(self, path: Path, problem: Exception) -> None:
+        self._spooling -= 1
+        self._taking.discard(path)
+        self._look_at = now() + PAUSE_S
+        self.gateway.complain("inbox", f"cannot take {path}: {self._why(problem)}")
+
+    def _take_up(self, entry: Entry, past: Past) -> None:
+        if past.filed and not self.replies_to(entry):
+            log.info("%s was done before, all but told", entry.name)
+            self._open[entry.job] = entry
+            self._settle(entry, None)
+            return
+        log.info("%s was accepted before and is not delivered: doing it now", entry.name)
+        self._begin(entry, past, life=f".{secrets.token_hex(3)}")
+
+    def _begin(
+        self, entry: Entry, past: Past, *, data: bytes | None = None, life: str = ""
+    ) -> None:
         log.info("%s: accepted as %s", entry.name, entry.job)
         self._open[entry.job] = entry
+        archive = self._archive
         request = JobRequest(
             name=entry.name,
+            # Notes of before carry the pipeline's name.
             pipeline=self.config.pipelines.get(entry.pipeline, entry.pipeline),
-            client=_Delivery(self, entry),
-            path=path,
+            client=Delivery(self, entry, past),
+            path=archive.spool.image(entry.job) if archive else None,
             data=data,
             tiles=self._tiles,
             post=self.config.post,
             job=entry.job,
+            diary=archive.diary(entry.job, past) if archive else None,
+            life=life,
         )
-        self.reply_status(
-            entry, JobStatus(job=entry.job, state="accepted", pipeline=request.pipeline)
-        )
+        self.say(entry, JobStatus(job=entry.job, state="accepted", pipeline=request.pipeline))
         self.gateway.submit(request)
 
     # Where results go.
 
-    def outbox(self, entry: Entry) -> Path | None:
-        """The folder for this result, if it goes to one."""
-        deliver = self.config.gateway.deliver
-        wanted = deliver in ("outbox", "both") or (deliver == "auto" and bool(entry.inbox))
-        return Path(self.config.gateway.outbox) if wanted and self.config.gateway.outbox else None
-
-    def replies(self, entry: Entry) -> bool:
+    def replies_to(self, entry: Entry) -> bool:
         """Whether this result is published."""
         return bool(entry.reply) and self.config.gateway.deliver != "outbox"
 
-    def put(self, path: Path, data: bytes) -> Path:
-        """Write a result, under another name where this one is taken. Any thread."""
-        with self._naming:
-            path = free_path(path)
-            files.write_bytes(path, data)
-        return path
-
-    def publish_result(self, entry: Entry, leaf: str, data: bytes) -> None:
-        """Any thread. Raises TooLarge; without a link it waits for one. `leaf`: image or facts."""
-        topic = self.gateway.topics.reply(entry.reply, leaf)
-        try:
-            self.gateway.transport.publish(topic, data, qos=self.config.wire.qos)
-        except NotConnected:
-            self.unsent.append(_Reply(topic, data))
-
-    def reply_status(self, entry: Entry, status: JobStatus) -> None:
+    def say(self, entry: Entry, said: JobStatus) -> None:
         """Tell whoever asked how it goes; lost without a link."""
-        if not _answerable(entry):
+        if answerable(entry):
+            self._replies.say(self._status(entry, said))
+
+    def finish(self, entry: Entry, said: JobStatus, results: dict[str, bytes]) -> None:
+        """Tell whoever asked how it ended; the job is forgotten when the broker has all of it."""
+        if not answerable(entry):
+            self._settle(entry, said.error)
             return
-        try:
-            self.gateway.transport.publish(
-                *self._status_reply(entry, status), qos=self.config.wire.qos
-            )
-        except NotConnected:
-            return  # the end is told in any case
+        topic = self.gateway.topics.reply
+        messages = [Message(topic(entry.reply, leaf), data) for leaf, data in results.items()]
+        messages.append(self._status(entry, said))
+        self._replies.owe(Farewell(entry, messages, said.error))
 
-    def finish(self, entry: Entry, status: JobStatus) -> None:
-        """Tell whoever asked how it ended; only then is the job forgotten."""
-        if not _answerable(entry):
-            self.settle(entry, status.error)
-            return
-        self.unsent.append(_Reply(*self._status_reply(entry, status), entry, status.error))
-        self._send_again(now())
+    def _status(self, entry: Entry, said: JobStatus) -> Message:
+        return Message(self.gateway.topics.reply(entry.reply, "status"), encode(said, "base64"))
 
-    def _status_reply(self, entry: Entry, status: JobStatus) -> tuple[str, bytes]:
-        return self.gateway.topics.reply(entry.reply, "status"), encode(status, "base64")
-
-    def settle(self, entry: Entry, error: str | None) -> None:
+    def _settle(self, entry: Entry, error: str | None) -> None:
         """Give the original back to its inbox, with the reason where it failed; forget the job."""
         self._open.pop(entry.job, None)
-        if self._spool is None:
-            return
-        try:
-            if entry.inbox:
-                _give_back(self._spool.image(entry.job), entry, error)
-            self._spool.forget(entry.job)
-        except OSError as problem:
-            log.warning("%s: cannot put the original back: %s", entry.name, problem)
-
-    def _send_again(self, _moment: float) -> float | None:
-        while self.unsent and self.gateway.connected:
-            reply = self.unsent[0]
-            try:
-                self.gateway.transport.publish(reply.topic, reply.payload, qos=self.config.wire.qos)
-            except NotConnected:
-                break
-            except TooLarge as problem:
-                self.gateway.complain("reply", str(problem))
-            self.unsent.popleft()
-            if reply.ends is not None:
-                self.settle(reply.ends, reply.error)
-        return None
-
-
-def _answerable(entry: Entry) -> bool:
-    return 0 < len(entry.reply) <= LONGEST_REPLY
-
-
-@dataclass(slots=True)
-class _Delivery:
-    """The client of a serving gateway's job: topics and folders."""
-
-    server: Server
-    entry: Entry
-    file: str | None = None
-    said_at: float = field(default=float("-inf"))
-
-    def progress(self, report: Report) -> None:
-        if now() - self.said_at >= EVERY_S:
-            self.said_at = now()
-            self.server.reply_status(self.entry, status(report, "running"))
-
-    def notice(self, job: str, text: str) -> None:
-        log.info("%s: %s", self.entry.name, text)
-        self.server.reply_status(self.entry, JobStatus(job=job, state="waiting", error=text))
-
-    def deliver(self, outcome: Outcome) -> None:
-        if outcome.image is None or outcome.error:
-            return
-        suffix = f".{self.server.config.gateway.format}"
-        data = files.encode_file(outcome.image, suffix)
-        facts = None if outcome.facts is None else as_json(outcome.facts)
-        outbox = self.server.outbox(self.entry)
-        if outbox:
-            outbox.mkdir(parents=True, exist_ok=True)
-            stem = (
-                Path(self.entry.name).stem
-                if self.entry.inbox
-                else f"{self.entry.reply}-{outcome.job}"
+        if self._archive:
+            self.gateway.loop.watch(
+                self._archive.settle(entry, error),
+                lambda _: None,
+                lambda problem: log.warning(
+                    "%s: cannot put the original back: %s", entry.name, problem
+                ),
             )
-            path = self.server.put(outbox / f"{stem}{suffix}", data)
-            self.file = str(path)
-            if facts:
-                self.file = str(self.server.put(path.with_suffix(".json"), facts))
-        if self.server.replies(self.entry):
-            if facts:
-                self.server.publish_result(self.entry, "facts", facts)
-            self.server.publish_result(self.entry, "image", data)
 
-    def ended(self, outcome: Outcome) -> None:
-        if outcome.error is None:
-            log.info("%s: done in %.2f s", self.entry.name, outcome.report.seconds)
-        else:
-            log.warning("%s: failed: %s", self.entry.name, outcome.error)
-        said = status(outcome.report, "failed" if outcome.error else "done", outcome.error)
-        self.server.finish(self.entry, replace(said, file=self.file))
+
+def _failed(entry: Entry, reason: str) -> JobStatus:
+    return JobStatus(job=entry.job, state="failed", error=reason)
+
+
+def _origin(message: Received) -> str:
+    if message.receipt is None:
+        return ""
+    digest = xxhash.xxh3_128_hexdigest(message.payload)
+    return f"{message.receipt.mid}/{message.topic}/{digest}"
 
 
 def _readable(name: str) -> str:
@@ -333,12 +376,3 @@ def _check_pipelines(config: GatewayConfig) -> None:
         parse_post(config.post)
     except PipelineError as problem:
         raise ConfigError(str(problem)) from None
-
-
-def _give_back(image: Path, entry: Entry, error: str | None) -> None:
-    folder = Path(entry.inbox) / (FAILED if error else DONE)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = free_path(folder / entry.name)
-    shutil.move(image, path)
-    if error:
-        path.with_name(f"{path.name}.txt").write_text(f"{error}\n", encoding="utf-8")

@@ -38,6 +38,7 @@ from fogmqtt.transport.base import (
     Connected,
     Deliver,
     Disconnected,
+    Published,
     Received,
     Refused,
     Transport,
@@ -56,8 +57,8 @@ PACKET_ROOM = 1024
 WORKERS_UNKNOWN = 4
 
 Connect = Callable[[Deliver, Will], Transport]
-#: (pipeline, reply, payload, retained) of a message on the submit topic.
-Submission = Callable[[str, str, bytes, bool], None]
+#: (pipeline, reply, message) of what came on the submit topic; whoever takes it acknowledges it.
+Submission = Callable[[str, str, Received], None]
 
 
 class Gateway:
@@ -115,6 +116,10 @@ class Gateway:
         self._pumping = False
         self._connected_at: float | None = None
         self._was_connected = False
+        #: Counts the connections: what was on its way on an earlier one may be lost.
+        self.links = 0
+        #: Hears the token of each message that was published with one.
+        self.on_published: Callable[[object], None] = lambda _: None
         self._refusal = ""
         self._packet_bytes: int | None = None
         self._local = LocalCores(self.voice.boot, self.feed, lambda: self._courier.working > 0)
@@ -127,8 +132,12 @@ class Gateway:
         self.chores: list[Callable[[float], float | None]] = []
         self.transport = connect(self.loop.deliver, self.voice.will)
         self._courier.transport = self.transport
-        for topic_filter in self._filters():
+        for topic_filter in self.voice.hears():
             self.transport.subscribe(topic_filter, qos=config.wire.qos)
+        if on_submission is not None:
+            # Shared among gateways, so that one image is done once; 3.1.1 knows no sharing.
+            shared = "$share/gateways/" if config.broker.protocol == 5 else ""
+            self.transport.subscribe(f"{shared}{self.topics.submit()}", hold=True)
 
     def run(self, until: Callable[[], bool]) -> None:
         """Work until `until` holds or Stop arrives.
@@ -186,26 +195,14 @@ class Gateway:
         finally:
             self._pumping = False
 
-    def _filters(self) -> tuple[str, ...]:
-        topics = self.topics
-        filters = (
-            topics.device("+", "status"),
-            topics.device("+", "info"),
-            topics.results(self.id, "+"),
-            topics.gateway(self.id, "info"),
-        )
-        if self._on_submission is None:
-            return filters
-        # Shared among gateways, so that one image is done once; 3.1.1 knows no sharing.
-        shared = "$share/gateways/" if self.config.broker.protocol == 5 else ""
-        return (*filters, f"{shared}{topics.submit()}")
-
     # What arrives.
 
     def _handle(self, item: object) -> None:
         match item:
-            case Received(topic, payload, retained):
-                self._received(topic, payload, retained)
+            case Received():
+                self._received(item)
+            case Published(token):
+                self.on_published(token)
             case Connected(max_packet_bytes):
                 self._connected(max_packet_bytes)
             case Disconnected(reason):
@@ -217,14 +214,14 @@ class Gateway:
             case _:
                 raise TypeError(f"nobody handles {item!r}")
 
-    def _received(self, topic: str, payload: bytes, retained: bool) -> None:
+    def _received(self, message: Received) -> None:
         try:
-            self._dispatch(self.topics.levels(topic), payload, retained)
+            self._dispatch(message, message.payload, message.retained)
         except WireError as problem:
-            self.complain("strange message", f"{topic[:120]}: {problem}")
+            self.complain("strange message", f"{message.topic[:120]}: {problem}")
 
-    def _dispatch(self, levels: tuple[str, ...], payload: bytes, retained: bool) -> None:
-        match levels:
+    def _dispatch(self, message: Received, payload: bytes, retained: bool) -> None:
+        match self.topics.levels(message.topic):
             case ("devices", device, ("status" | "info") as leaf) if is_id(device):
                 self.roster.received(device, leaf, payload, retained, now())
                 self._yield_to_devices()
@@ -234,13 +231,14 @@ class Gateway:
             case ("gateways", self.id, "info"):
                 self._rival(payload)
             case ("submit", pipeline, reply) if self._on_submission:
-                self._on_submission(pipeline, reply, payload, retained)
+                self._on_submission(pipeline, reply, message)
             case _:
                 raise WireError("nothing that we take" + (" retained" if retained else ""))
 
     def _connected(self, max_packet_bytes: int | None) -> None:
         self._packet_bytes = max_packet_bytes
         self._connected_at = now()
+        self.links += 1
         self._was_connected = True
         log.info("%s is online at %s", self.id, self.config.broker.url)
         self._introduce()

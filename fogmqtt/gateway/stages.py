@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from random import SystemRandom
 
 import msgspec
@@ -59,6 +59,8 @@ class StageRun:
     merger: Merger
     #: Tiles that a second device does once more, see `core.checks`.
     twins: tuple[int, ...] = ()
+    #: Tiles that an earlier life of this gateway finished, merged already, and who did each.
+    done: Mapping[int, str] = field(default_factory=dict)
 
     def tile(self, index: int) -> Tile:
         """A tile of the image, or the twin of one: their indices follow the tiles'."""
@@ -109,12 +111,21 @@ def begin(
     operators = prepared(stage, image, original)
     tiles = planned(stage, plan, limits.pixel_bytes - _long_calls(operators), workers)
     merger = operators[-1].merger(stage.result, tiles)
-    return StageRun(key, stage, operators, image, tiles, merger, _twins(len(tiles), sample))
+    twins = sampled(range(len(tiles)), sample)
+    return StageRun(key, stage, operators, image, tiles, merger, twins)
 
 
-def _twins(count: int, sample: float) -> tuple[int, ...]:
+def sampled(tiles: Sequence[int], share: float) -> tuple[int, ...]:
+    """This share of tiles, at least one if it is not 0 and there is one."""
     # Of the system's randomness: a device that cheats must not know where nobody looks.
-    return tuple(sorted(SystemRandom().sample(range(count), math.ceil(count * sample))))
+    return tuple(sorted(SystemRandom().sample(tiles, math.ceil(len(tiles) * share))))
+
+
+def with_tiles(run: StageRun, tiles: tuple[Tile, ...]) -> StageRun:
+    """The same stage, cut otherwise, with nothing merged and no twins."""
+    return replace(
+        run, tiles=tiles, merger=run.operators[-1].merger(run.stage.result, tiles), twins=()
+    )
 
 
 def _long_calls(operators: Sequence[Operator]) -> int:
@@ -215,8 +226,20 @@ def given(run: StageRun, tile: Tile, result: Result) -> results.Given:
         )
     if result.codec != last.result_codec:
         raise WireError(f"{result.job} tile {tile.index}: codec {result.codec!r} was not asked for")
-    encoded = results.Encoded(result.pixels, result.shape, result.dtype)
-    return results.decode(last, result.codec, encoded)
+    return decoded(run, tile, result.pixels)
+
+
+def decoded(run: StageRun, tile: Tile, data: memoryview | bytes) -> results.Given:
+    """What the bytes of this tile's result hold. Raises WireError where it is no such thing."""
+    last = run.operators[-1]
+    encoded = results.Encoded(memoryview(data), *_expected(run, tile))
+    return results.decode(last, last.result_codec, encoded)
+
+
+def encoded(run: StageRun, tile: Tile, given: results.Given) -> memoryview:
+    """A result's bytes as a device would send them."""
+    last = run.operators[-1]
+    return results.encode(last, given, tile.core, last.result_codec).data
 
 
 def _expected(run: StageRun, tile: Tile) -> tuple[tuple[int, int, int], str]:

@@ -46,6 +46,16 @@ class Voice:
         self._spoken: OrderedDict[str, float] = OrderedDict()
         self.boot = secrets.token_hex(8)
 
+    def hears(self) -> tuple[str, ...]:
+        """The filters of what is said to a gateway, submissions aside."""
+        topics = self._topics
+        return (
+            topics.device("+", "status"),
+            topics.device("+", "info"),
+            topics.results(self._gateway, "+"),
+            topics.gateway(self._gateway, "info"),
+        )
+
     @property
     def will(self) -> Will:
         return Will(self._topics.gateway(self._gateway, "status"), OFFLINE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, Phase, settings
@@ -94,6 +95,8 @@ class Work:
     operators: frozenset[str]
     tiles: int
     twins: tuple[int, ...] = ()
+    #: Tiles that were done before it was submitted.
+    given: frozenset[int] = frozenset()
     kept: dict[int, Said] = field(default_factory=dict)
     #: Second opinions, disputes and what the gateway found, by the original tile.
     opinions: dict[int, Said] = field(default_factory=dict)
@@ -106,6 +109,10 @@ class Work:
     deaths: Counter[int] = field(default_factory=Counter)
     starved_since: float | None = None
     reported: bool = False
+
+    @property
+    def done(self) -> int:
+        return len(self.kept) + len(self.given)
 
     def original(self, tile: int) -> int:
         return tile if tile < self.tiles else self.twins[tile - self.tiles]
@@ -188,14 +195,20 @@ class Fog(RuleBasedStateMachine):
         tiles=st.integers(1, 4),
         operators=st.sampled_from(OPERATORS),
         picks=st.lists(st.integers(0, 3), max_size=3, unique=True),
+        done=st.sets(st.integers(0, 3)),
     )
-    def submit(self, tiles: int, operators: frozenset[str], picks: list[int]) -> None:
+    def submit(
+        self, tiles: int, operators: frozenset[str], picks: list[int], done: Set[int] = frozenset()
+    ) -> None:
         self.submitted += 1
         name = f"job{self.submitted}"
-        twins = tuple(pick for pick in picks if pick < tiles)
-        self.jobs[name] = Work(operators, tiles, twins)
+        given = frozenset(index for index in done if index < tiles)
+        twins = tuple(pick for pick in picks if pick < tiles and pick not in given)
+        self.jobs[name] = Work(operators, tiles, twins, given)
         pixels = tuple(100 * (index + 1) for index in range(tiles))
-        self.feed(JobSubmitted(name, "kind" + str(tiles % 2), pixels, operators, twins))
+        kind = "kind" + str(tiles % 2)
+        self.feed(JobSubmitted(name, kind, pixels, operators, twins, given))
+        assert (name in self.ended) == (len(given) == tiles)
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -471,6 +484,7 @@ class Fog(RuleBasedStateMachine):
         assert order.device in self.scheduler.ready_devices()
         assert work.operators <= board.operators
         assert order.tile not in work.kept
+        assert order.tile not in work.given
         assert order.device not in work.refused
         if order.tile >= work.tiles:
             original = work.original(order.tile)
@@ -500,7 +514,7 @@ class Fog(RuleBasedStateMachine):
 
     @staticmethod
     def follow_finish(work: Work) -> None:
-        assert len(work.kept) == work.tiles
+        assert work.done == work.tiles
         assert not work.disputed
         for tile, said in work.kept.items():
             assert said.device not in work.caught
@@ -534,7 +548,7 @@ class Fog(RuleBasedStateMachine):
 
     def watch_starvation(self) -> None:
         for work in self.jobs.values():
-            if self.able(work) or len(work.kept) == work.tiles:
+            if self.able(work) or work.done == work.tiles:
                 work.starved_since, work.reported = None, False
             elif work.starved_since is None:
                 work.starved_since = self.now
@@ -566,7 +580,7 @@ class Fog(RuleBasedStateMachine):
     def progress_is_what_was_kept(self) -> None:
         for name, work in self.jobs.items():
             progress = self.scheduler.progress(name)
-            assert (progress.done, progress.total) == (len(work.kept), work.tiles)
+            assert (progress.done, progress.total) == (work.done, work.tiles)
             kept = Counter(said.device for said in work.kept.values())
             assert {name: share.tiles for name, share in progress.devices.items()} == kept
             assert progress.checked == sum(work.is_checked(tile) for tile in work.twins)

@@ -1,0 +1,107 @@
+"""What is written down of one job while it runs, and what an earlier life wrote."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from fogmqtt.core.geometry import Rect, Tile
+from fogmqtt.gateway.clerk import Clerk
+from fogmqtt.gateway.disk import Bytes
+from fogmqtt.gateway.ledger import Begun, Kept, Revoked, digest, new_token, tape_path
+from fogmqtt.gateway.past import Past, PastStage, PastTile
+
+log = logging.getLogger(__name__)
+
+_Box = tuple[int, int, Annotated[int, msgspec.Meta(ge=1)], Annotated[int, msgspec.Meta(ge=1)]]
+
+
+class _Plan(msgspec.Struct, frozen=True, array_like=True):
+    """A stage's tiles: each its core and what it is given, as top, left, height, width."""
+
+    size: tuple[int, int]
+    tiles: list[tuple[_Box, _Box]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A tile that needs no work: its result as it travels."""
+
+    tile: int
+    device: str
+    data: bytes
+
+
+class Diary:
+    """One job's. `tiles` and `finished` belong to the pool, the rest to any one thread."""
+
+    def __init__(self, folder: Path, clerk: Clerk, job: str, past: Past) -> None:
+        self._folder = folder
+        self._clerk = clerk
+        self._job = job
+        self._past = past
+        self._tokens: dict[int, str] = {}
+
+    def tiles(self, position: int, kind: str) -> tuple[Tile, ...] | None:
+        """How an earlier life cut this stage; None if it did not, or the stage is another now."""
+        stage = self._past.stages.get(position)
+        return _read_plan(stage) if stage is not None and stage.kind == kind else None
+
+    def finished(self, position: int) -> Iterator[Finished]:
+        """The stage's tiles that an earlier life finished; damaged ones are left out."""
+        stage = self._past.stages[position]
+        self._tokens[position] = stage.token
+        path = tape_path(self._folder, self._job, stage.token)
+        if not stage.tiles or not path.exists():
+            return
+        with path.open("rb") as tape:
+            for index, past in sorted(stage.tiles.items(), key=lambda item: item[1].start):
+                tape.seek(past.start)
+                data = tape.read(past.length)
+                if _is_whole(stage, index, past, data):
+                    yield Finished(index, past.device, data)
+                else:
+                    log.warning("%s: tile %d is damaged on disk, done again", path.name, index)
+
+    def begin(self, position: int, kind: str, tiles: Sequence[Tile]) -> None:
+        """A stage begins, cut like this; what an earlier life did of it is void."""
+        token = self._tokens[position] = new_token()
+        self._clerk.line(Begun(token, self._job, position, kind, _write_plan(tiles)))
+
+    def keep(self, position: int, tile: int, device: str, data: Bytes) -> None:
+        """A tile's result counts."""
+        self._clerk.line(Kept(self._job, self._tokens[position], tile, device, data))
+
+    def revoke(self, position: int, tile: int) -> None:
+        """It does not count any more."""
+        self._clerk.line(Revoked(self._tokens[position], tile))
+
+
+def _is_whole(stage: PastStage, index: int, past: PastTile, data: bytes) -> bool:
+    return len(data) == past.length and digest(stage.token, index, data) == past.digest
+
+
+def _write_plan(tiles: Sequence[Tile]) -> bytes:
+    boxes = [(_box(tile.core), _box(tile.outer)) for tile in tiles]
+    return msgspec.msgpack.encode(_Plan(tiles[0].size, boxes))
+
+
+def _read_plan(stage: PastStage) -> tuple[Tile, ...] | None:
+    try:
+        plan = msgspec.msgpack.decode(stage.plan, type=_Plan)
+    except msgspec.MsgspecError as problem:
+        log.warning("a stage's plan cannot be read (%s): cut anew", problem)
+        return None
+    return tuple(
+        Tile(index, Rect(*core), Rect(*outer), plan.size)
+        for index, (core, outer) in enumerate(plan.tiles)
+    )
+
+
+def _box(rect: Rect) -> _Box:
+    return rect.top, rect.left, rect.height, rect.width
