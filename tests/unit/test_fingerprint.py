@@ -1,0 +1,183 @@
+"""What a device must have for a pipeline, and how it is found out that it has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, get_args
+
+import cv2
+import numpy as np
+import pytest
+import xxhash
+
+from fogmqtt.examination.fingerprint import DTYPES, examine, versions
+from fogmqtt.examination.pictures import picture
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators import catalog
+from fogmqtt.operators.base import Operator, Samples
+from fogmqtt.operators.pipeline import abilities, parse
+from fogmqtt.wire.messages import Dtype
+from tests.examined import here
+
+COLOUR = Spec(300, 400, 3)
+#: Of `picture`, by dtype.
+PICTURES = [
+    "ef4c42eec30ae316",
+    "6d7ab827c639e908",
+    "b8689d092773c8c7",
+    "9f2319e46606d51e",
+    "9f82c316e2d7e5a4",
+    "a135f30de6724bf1",
+    "9de50fd1234d2e54",
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "spec", "expected"),
+    [
+        ("gray | canny", COLOUR, {"gray/uint8", "canny/uint8"}),
+        ("gaussian", Spec(300, 400, 1, "uint16"), {"gaussian/uint16"}),
+        ("tofloat | gaussian", COLOUR, {"tofloat/uint8", "gaussian/float32"}),
+        ("gaussian ksize=15 | gaussian", COLOUR, {"gaussian/uint8/k15", "gaussian/uint8"}),
+        ("gaussian ksize=0 sigma=3.3", COLOUR, {"gaussian/uint8/k21"}),
+        ("gaussian ksize=15", Spec(9, 9, 1, "uint16"), {"gaussian/uint16"}),
+        ("unsharp ksize=21", COLOUR, {"unsharp/uint8/k21"}),
+        ("hsv | hsv back=true", COLOUR, {"hsv/uint8", "hsv/uint8/back"}),
+        ("gray | adaptive method=gaussian", COLOUR, {"gray/uint8", "adaptive/uint8/gaussian"}),
+    ],
+)
+def test_a_pipeline_needs_each_operator_for_the_dtype_that_it_sees(
+    text: str, spec: Spec, expected: set[str]
+) -> None:
+    assert abilities(parse(text), spec) == expected
+
+
+def test_everything_that_travels_is_tried() -> None:
+    assert set(get_args(Dtype)) == set(DTYPES)
+
+
+@pytest.mark.parametrize("name", [one for one in catalog.names() if catalog.load(one).tiled])
+def test_every_operator_has_a_fingerprint_for_each_dtype_that_it_takes(name: str) -> None:
+    examined = here().operators[name]
+    assert examined.problem == ""
+    assert examined.fingerprints
+    assert examined.package == "fogmqtt"
+
+
+def test_what_runs_on_the_gateway_alone_has_none() -> None:
+    assert here().operators["flip"].fingerprints == {}
+
+
+@pytest.mark.parametrize("name", ["bilateral", "canny", "clahe", "gaussian", "hsv", "median"])
+def test_another_process_and_more_threads_find_the_same(name: str) -> None:
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        assert examine(name).fingerprints == here().operators[name].fingerprints
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def test_speed_is_measured_beforehand() -> None:
+    rates = here().rates
+    assert 0 < rates["invert"] < rates["denoise"]
+    assert "flip" not in rates
+
+
+def test_the_pictures_never_change() -> None:
+    """Another picture is another fingerprint: all devices of a fleet would have to be updated."""
+    hashes = [xxhash.xxh3_64_hexdigest(picture(Spec(97, 173, 3, one)).tobytes()) for one in DTYPES]
+    assert hashes == PICTURES
+
+
+def test_integers_in_a_picture_span_their_dtype() -> None:
+    for dtype in ("uint8", "int8", "uint16", "int16"):
+        image, kind = picture(Spec(97, 173, 1, dtype)), np.iinfo(dtype)
+        assert image.min() < kind.min + 100
+        assert image.max() > kind.max - 100
+
+
+@dataclass(frozen=True)
+class Odd(Operator):
+    """Does what a test tells it to."""
+
+    name: ClassVar[str] = "odd"
+    off_by: ClassVar[int] = 0
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8",))
+        return spec
+
+    def process(self, image: Image) -> Image:
+        done = image.copy()
+        done[96, 170] += np.uint8(self.off_by)
+        return done
+
+
+@dataclass(frozen=True)
+class Demanding(Odd):
+    name: ClassVar[str] = "demanding"
+
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        self._need(bool(self.model), "model", "expected a file")
+
+
+@dataclass(frozen=True)
+class Misspelt(Odd):
+    name: ClassVar[str] = "misspelt"
+    samples: ClassVar[Samples] = ({"modle": "x"},)
+
+
+@dataclass(frozen=True)
+class Broken(Odd):
+    name: ClassVar[str] = "broken"
+
+    def process(self, image: Image) -> Image:
+        raise ZeroDivisionError
+
+
+@pytest.fixture(autouse=True)
+def _plugged_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our operators are in the catalogue."""
+    ours: dict[str, type[Operator]] = {one.name: one for one in (Odd, Demanding, Misspelt, Broken)}
+    load = catalog.load
+    monkeypatch.setattr(catalog, "load", lambda name: ours.get(name) or load(name))
+    monkeypatch.setattr(catalog, "build", lambda name, params: catalog.load(name)(**params))
+
+
+def test_one_pixel_that_is_off_by_one_is_another_fingerprint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = examine("odd").fingerprints
+    assert set(right) == {"odd/uint8"}
+    assert examine("odd").fingerprints == right
+    monkeypatch.setattr(Odd, "off_by", 1)
+    assert examine("odd").fingerprints != right
+
+
+def test_what_cannot_run_without_files_goes_by_versions() -> None:
+    examined = examine("demanding")
+    assert set(examined.fingerprints) == {f"demanding/{dtype}" for dtype in DTYPES}
+    assert len(set(examined.fingerprints.values())) == 1
+    assert examined.ns_per_pixel is None
+    assert examined.problem == ""
+
+
+def test_samples_that_cannot_be_are_a_problem() -> None:
+    examined = examine("misspelt")
+    assert examined.fingerprints == {}
+    assert examined.problem.startswith("misspelt: TypeError: ")
+
+
+def test_an_operator_that_raises_may_raise_for_its_users() -> None:
+    """Its tiles fail with a traceback: a device that does not get them could not say why."""
+    examined = examine("broken")
+    assert set(examined.fingerprints) == {"broken/uint8"}
+    assert examined.ns_per_pixel is None
+
+
+def test_versions_name_what_rounds() -> None:
+    assert versions()["opencv"] == cv2.__version__
+    assert set(versions()) == {"opencv", "numpy", "machine", "cpu"}
