@@ -22,6 +22,7 @@ from fogmqtt.cli.common import (
 )
 from fogmqtt.config import DeviceConfig, load_device
 from fogmqtt.errors import ConfigError
+from fogmqtt.operators import catalog
 from fogmqtt.transport.base import Deliver, Transport, Will
 from fogmqtt.transport.paho import PahoTransport
 from fogmqtt.tuning import tune
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     config = load_device(options.config, os.environ)
     offer_models(config.models)
+    catalog.plug_in(config.plugins)
     device = _device_id(options.id, config)
     broker = replace(config.broker, url=options.broker) if options.broker else config.broker
     way = link(broker, device)

@@ -25,6 +25,7 @@ from fogmqtt.errors import JobFailed
 from fogmqtt.gateway.jobs import Outcome
 from fogmqtt.gateway.report import differ_line
 from fogmqtt.gateway.server import Server
+from fogmqtt.operators import catalog
 from fogmqtt.operators.measuring import as_json
 from fogmqtt.tuning import tune
 
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(options: argparse.Namespace) -> int:
     config = load_gateway(options.config, os.environ)
     offer_models(config.models)
+    catalog.plug_in(config.plugins)
+    catalog.import_plug_ins()
     command: Command = options.function
     return command(config, options)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -28,6 +30,7 @@ def load_gateway(path: Path | None, environ: Mapping[str, str]) -> GatewayConfig
         check_id(name, origin_of(settings, "pipelines", name))
     _check(origin_of(settings, "tiles"), "tiles", parse_tile_plan, config.tiles)
     _check_listen(config.dashboard.listen, origin_of(settings, "dashboard", "listen"))
+    _check_plugins(config.plugins, origin_of(settings, "plugins"))
     return config
 
 
@@ -102,6 +105,31 @@ def _check_listen(listen: str, origin: str) -> None:
     host, _, port = listen.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ConfigError(f"{origin}: {listen!r} is not host:port, as in 127.0.0.1:8080")
+
+
+def _check_plugins(modules: Iterable[str], origin: str) -> None:
+    for module in modules:
+        if module.endswith(".py"):
+            if not Path(module).is_file():
+                raise ConfigError(
+                    f"{origin}: there is no file {module}; a path is relative to the folder of "
+                    "the configuration, a name without .py is that of an installed module"
+                )
+        elif not _is_there(module):
+            raise ConfigError(
+                f"{origin}: no module {module!r} is installed here; install its package into "
+                f"{sys.prefix}, or give the path of a .py file"
+            )
+
+
+def _is_there(module: str) -> bool:
+    """Whether Python finds it. Of what a package does wrong, its import will tell more."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+    except Exception:  # noqa: BLE001  # a package of others raises anything
+        return True
 
 
 def _check(origin: str, key: str, check: Callable[[str], object], value: str) -> None:

@@ -95,6 +95,7 @@ class GatewayConfig:
     tiles: str = "auto"
     post: str = ""
     models: str = "models"
+    plugins: tuple[str, ...] = ()
     exact: bool = True
     verify: Verify = Verify()
     limits: Limits = Limits()
@@ -118,3 +119,4 @@ class DeviceConfig:
     wire: Wire = Wire()
     device: Device = Device()
     models: str = "models"
+    plugins: tuple[str, ...] = ()

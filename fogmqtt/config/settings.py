@@ -37,6 +37,8 @@ _PATHS: tuple[Key, ...] = (
     ("gateway", "spool"),
     ("models",),
 )
+#: Lists of modules; what ends with .py is a path.
+_MODULES: Key = ("plugins",)
 PASSWORD: Key = ("broker", "password")
 PASSWORD_FILE: Key = ("broker", "password_file")
 
@@ -82,7 +84,15 @@ def _resolved(settings: Settings, keys: Mapping[Key, Any], folder: Path) -> Sett
         setting = settings.get(key) or Setting(_default(key), ".".join(key), folder)
         seen = str(setting.folder / setting.value) if setting.value else ""
         resolved[key] = dataclasses.replace(setting, value=seen)
+    if _MODULES in settings:
+        modules = settings[_MODULES]
+        seen_as = tuple(_seen(module, modules.folder) for module in modules.value)
+        resolved[_MODULES] = dataclasses.replace(modules, value=seen_as)
     return resolved
+
+
+def _seen(module: str, folder: Path) -> str:
+    return str((folder / module).absolute()) if module.endswith(".py") else module
 
 
 def _default(key: Key) -> Any:

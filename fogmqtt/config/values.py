@@ -20,6 +20,8 @@ def convert(value: object, hint: Any, origin: str, key: tuple[str, ...]) -> Any:
 
 
 def convert_text(text: str, hint: Any, variable: str, key: tuple[str, ...]) -> Any:
+    if get_origin(hint) is tuple and not text.lstrip().startswith("["):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
     for value in (text, scalar(text)):
         with contextlib.suppress(_Mistyped):
             return _typed(value, hint, strict=False)
@@ -66,6 +68,8 @@ def _expected(hint: Any) -> str:
         return _either([str(option) for option in get_args(hint)])
     if get_origin(hint) is Union:
         return _either([_expected(one) for one in get_args(hint)])
+    if get_origin(hint) is tuple:
+        return "a list of texts, as in [one, two]"
     kind, *limits = get_args(hint) or (hint,)
     words = {str: "text", int: "a whole number", float: "a number"}[kind]
     return " ".join((words, *(_limits(limit) for limit in limits)))

@@ -15,6 +15,7 @@ import importlib.util
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,8 +129,8 @@ class PlugIns:
             try:
                 self._register(module, _import(module))
             except _ANYTHING as problem:
-                log.warning("plug-in %s cannot be imported", module, exc_info=True)
-                self._refused.append(f"plug-in {module} cannot be imported: {_said(problem)}")
+                log.debug("plug-in %s", module, exc_info=True)
+                self._refuse(f"plug-in {module} cannot be imported: {_said(problem)}")
 
     def _register(self, place: str, module: ModuleType) -> None:
         classes = list(_operators(module))
@@ -213,7 +214,7 @@ def _load(entry: EntryPoint) -> type[Operator]:
     try:
         loaded = entry.load()
     except _ANYTHING as problem:
-        log.warning("operator %r cannot be imported from %s", entry.name, place, exc_info=True)
+        log.debug("operator %r", entry.name, exc_info=True)
         raise PipelineError(
             f"operator {entry.name!r} cannot be imported from {place}: {_said(problem)}"
         ) from problem
@@ -242,7 +243,12 @@ def _place(entry: EntryPoint) -> str:
 
 
 def _said(problem: BaseException) -> str:
-    return f"{type(problem).__name__}: {problem}"
+    """What it is, and where it was raised if that is outside of Python's importing and of us."""
+    said = f"{type(problem).__name__}: {problem}"
+    frame = traceback.extract_tb(problem.__traceback__)[-1]
+    if "importlib" in frame.filename or frame.filename == __file__:
+        return said
+    return f"{said} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 def _rank(entry: EntryPoint) -> tuple[str, str]:

@@ -54,7 +54,8 @@ def test_a_plug_in_that_raises_or_ends_the_process_is_named_and_costs_no_other(
     found = examined(fatal, raising, write("sound.py", SOUND))
     assert found.problems == [
         f"plug-in {fatal} is skipped: its import ended with exit code 3",
-        f"plug-in {raising} cannot be imported: ZeroDivisionError: division by zero",
+        f"plug-in {raising} cannot be imported: ZeroDivisionError: division by zero "
+        "(raising.py, line 1)",
     ]
     assert "canny/uint8" in found.fingerprints
     assert "same/uint8" in found.fingerprints

@@ -111,7 +111,7 @@ def test_an_agent_that_was_told_of_plug_ins_still_loads_no_pixel_library(write: 
         ("import nothing_of_this_name", "ModuleNotFoundError: No module named 'nothing_of"),
         ("raise SystemExit('bye')", "SystemExit: bye"),
         ("def (", "SyntaxError"),
-        ("1 / 0", "ZeroDivisionError"),
+        ("1 / 0", "ZeroDivisionError: division by zero (broken.py, line 1)"),
     ],
 )
 def test_a_plug_in_that_cannot_be_imported_is_named_and_skipped(
