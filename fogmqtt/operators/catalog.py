@@ -42,6 +42,7 @@ _BUILT_IN: Mapping[str, str] = {
     "clahe": "fogmqtt.operators.clahe:Clahe",
     "close": "fogmqtt.operators.morphology:Close",
     "codes": "fogmqtt.operators.codes:Codes",
+    "components": "fogmqtt.operators.components:Components",
     "crop": "fogmqtt.operators.turns:Crop",
     "denoise": "fogmqtt.operators.denoise:Denoise",
     "dilate": "fogmqtt.operators.morphology:Dilate",

@@ -22,6 +22,11 @@ LAW = settings(deadline=None, max_examples=60, suppress_health_check=[HealthChec
 
 #: Parameters of every operator that measures tile by tile and is tried here.
 PARAMS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "components": {
+        "connectivity": st.sampled_from([4, 8]),
+        "min_area": st.integers(1, 12),
+        "most": st.sampled_from([1, 5, 1000, 100_000]),
+    },
     "histogram": {"bins": st.integers(0, 8).map(lambda power: 2**power)},
     "stats": {},
 }

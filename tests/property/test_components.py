@@ -1,0 +1,334 @@
+"""Components: the same for any tiling, OpenCV's own, and no bytes that arrive can break them."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fogmqtt.core.geometry import Grid, Rect, Seams, Size, cut
+from fogmqtt.errors import PipelineError, WireError
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators import catalog, pipeline
+from fogmqtt.operators.compact import pack, unpack
+from fogmqtt.operators.components import Components
+from fogmqtt.operators.measuring import decode_part, differing, encode_part
+from fogmqtt.operators.regions import MOST_BYTES, Regions
+from fogmqtt.operators.unions import roots
+from tests.drawn import plans
+from tests.tiling import tiled
+
+LAW = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+connectivities = pytest.mark.parametrize("connectivity", [4, 8])
+
+
+def spiral(height: int, width: int, gap: int = 2) -> Image:
+    """One line that winds inward, `gap` pixels from turn to turn."""
+    image = np.zeros((height, width), np.uint8)
+    top, left, bottom, right = 0, 0, height - 1, width - 1
+    start = left
+    while top <= bottom and left <= right:
+        image[top, start : right + 1] = image[top : bottom + 1, right] = 9
+        if bottom - top >= gap and right - left >= gap:
+            image[bottom, left : right + 1] = image[top + gap : bottom + 1, left] = 9
+        start, top, left, bottom, right = left, top + gap, left + gap, bottom - gap, right - gap
+    return image
+
+
+def snake(height: int, width: int) -> Image:
+    """One line to and fro over all rows."""
+    image = np.zeros((height, width), np.uint8)
+    image[::2] = 1
+    image[1::4, -1] = 1
+    image[3::4, 0] = 1
+    return image
+
+
+def comb(height: int, width: int) -> Image:
+    """Teeth that only their last row makes one."""
+    image = np.zeros((height, width), np.uint8)
+    image[:, ::2] = 255
+    image[-1] = 255
+    return image
+
+
+def checkerboard(height: int, width: int) -> Image:
+    image: Image = np.indices((height, width)).sum(axis=0) % 2
+    return image.astype(np.uint8)
+
+
+def dots(height: int, width: int) -> Image:
+    image = np.zeros((height, width), np.uint8)
+    image[::2, ::2] = 1
+    return image
+
+
+def everything(height: int, width: int) -> Image:
+    return np.full((height, width), 255, np.uint8)
+
+
+def nothing(height: int, width: int) -> Image:
+    return np.zeros((height, width), np.uint8)
+
+
+SHAPES: list[Callable[[int, int], Image]] = [
+    spiral,
+    snake,
+    comb,
+    checkerboard,
+    dots,
+    everything,
+    nothing,
+]
+shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
+
+
+@st.composite
+def masks(draw: st.DrawFn) -> Image:
+    """Patterns, turned and broken, and noise of any density: sparse to nearly all."""
+    sides = st.integers(1, 40) | st.integers(30, 130)
+    height, width = draw(sides), draw(sides)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    noise = rng.random((height, width))
+    if draw(st.booleans()):
+        smooth = cv2.GaussianBlur(noise, (0, 0), draw(st.floats(0.6, 3)))
+        blobs: Image = smooth > np.quantile(smooth, draw(st.floats(0.05, 0.95)))
+        return blobs.astype(np.uint8)
+    if draw(st.booleans()):
+        return (noise < draw(st.floats(0, 1))).astype(np.uint8) * 255
+    image = draw(st.sampled_from(SHAPES))(height, width)
+    image = np.where(noise < draw(st.sampled_from([0, 0.002, 0.1])), 1 - (image > 0), image)
+    turned: Image = np.ascontiguousarray(np.rot90(image, draw(st.integers(0, 3))).astype(np.uint8))
+    return turned
+
+
+def opencvs(image: Image, connectivity: int) -> list[dict[str, Any]]:
+    _, _, stats, centroids = cv2.connectedComponentsWithStats(image, connectivity=connectivity)
+    return [
+        {
+            "number": number,
+            "area": int(stats[number, 4]),
+            "left": int(stats[number, 0]),
+            "top": int(stats[number, 1]),
+            "width": int(stats[number, 2]),
+            "height": int(stats[number, 3]),
+            "centroid": centroids[number].tolist(),
+        }
+        for number in range(1, len(stats))
+    ]
+
+
+def gathered(image: Image, plan: Size | Grid, **params: Any) -> Any:
+    return tiled((Components(**params),), image, plan)
+
+
+@LAW
+@given(data=st.data(), image=masks(), connectivity=st.sampled_from([4, 8]))
+def test_any_tiling_has_opencvs_components(
+    data: st.DataObject, image: Image, connectivity: int
+) -> None:
+    facts = gathered(image, data.draw(plans(image)), connectivity=connectivity, most=100_000)
+    assert facts["components"] == opencvs(image, connectivity)
+
+
+@LAW
+@given(data=st.data(), image=masks())
+def test_small_ones_are_counted_and_the_largest_listed(data: st.DataObject, image: Image) -> None:
+    chain = (Components(min_area=data.draw(st.integers(1, 30)), most=data.draw(st.integers(1, 9))),)
+    facts: Any = tiled(chain, image, data.draw(plans(image)))
+    assert differing(facts, pipeline.whole(chain, image, image))[0] == 0
+    every = [one["area"] for one in opencvs(image, 8)]
+    large = [area for area in every if area >= chain[0].min_area]
+    assert (facts["count"], facts["smaller"]) == (len(large), len(every) - len(large))
+    listed = [one["area"] for one in facts["components"]]
+    assert sorted(listed, reverse=True) == sorted(large, reverse=True)[: chain[0].most]
+    assert facts["left_out"] == len(large) - len(listed)
+
+
+@connectivities
+@shapes
+@pytest.mark.parametrize("plan", [Size(1, 1), Grid(23, 1), Grid(1, 27), Size(2, 3), Size(7, 5)])
+def test_patterns_that_cross_every_tile_are_opencvs(
+    shape: Callable[[int, int], Image], connectivity: int, plan: Size | Grid
+) -> None:
+    image = shape(23, 27)
+    facts = gathered(image, plan, connectivity=connectivity, most=100_000)
+    assert facts["components"] == opencvs(image, connectivity)
+
+
+def test_a_spiral_and_a_snake_are_one() -> None:
+    for image in (spiral(60, 60), snake(61, 60), comb(60, 61), everything(60, 61)):
+        assert gathered(image, Size(1, 7), connectivity=4)["count"] == 1
+
+
+@connectivities
+def test_a_large_image_on_all_threads_is_numbered_as_opencv_does(connectivity: int) -> None:
+    noise = np.random.default_rng(3).random((1500, 1700), np.float32)
+    image = (cv2.GaussianBlur(noise, (0, 0), 2) > 0.5).astype(np.uint8)
+    facts = gathered(image, Grid(3, 4), connectivity=connectivity, most=100_000)
+    assert facts["components"] == opencvs(image, connectivity)
+
+
+def test_a_filter_before_it_changes_nothing() -> None:
+    image = np.random.default_rng(4).integers(0, 256, (90, 121, 3), dtype=np.uint8)
+    chain = pipeline.parse("gray | median ksize=5 | threshold value=127 | components")
+    facts = tiled(chain, image, Grid(4, 5))
+    assert differing(facts, pipeline.whole(chain, image, image))[0] == 0
+
+
+# What travels.
+
+
+@connectivities
+@shapes
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (2, 400), (64, 64), (301, 299)])
+def test_no_part_is_larger_than_the_plan_allows(
+    shape: Callable[[int, int], Image], connectivity: int, size: tuple[int, int]
+) -> None:
+    seams = Seams(top=True, left=True, bottom=True, right=True)
+    part = Components(connectivity=connectivity).measure(shape(*size), Rect(0, 0, *size), seams)
+    assert len(encode_part(part)) <= MOST_BYTES * size[0] * size[1] + 200
+
+
+@settings(deadline=None, max_examples=100)
+@given(share=st.floats(0, 1), side=st.integers(1, 120), seed=st.integers(0, 999))
+def test_noise_of_any_density_stays_under_the_bound(share: float, side: int, seed: int) -> None:
+    image = (np.random.default_rng(seed).random((side, side)) < share).astype(np.uint8)
+    seams = Seams(top=True, left=True, bottom=True, right=True)
+    part = Components(connectivity=4).measure(image, Rect(0, 0, side, side), seams)
+    assert len(encode_part(part)) <= MOST_BYTES * side * side + 200
+
+
+# What arrives.
+
+PLAN = Size(16, 20)
+
+
+def told(part: Regions, connectivity: int = 8) -> Any:
+    """What becomes of an image of which each tile says this."""
+    tiles = cut((48, 60), PLAN)
+    operator = Components(connectivity=connectivity)
+    arrived = decode_part(operator, encode_part(part))
+    return operator.gather([(tile, arrived) for tile in tiles], Spec(48, 60))
+
+
+def numbers(*values: int) -> Any:
+    return pack(np.array(values, np.int64))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Regions((b"\0", b"", b"", b""), numbers()),
+        Regions((b"\xff", b"", b"", b""), numbers()),
+        Regions((b"\xff", b"\xff\xff", b"\xff\xff\xff\xff", b"\xff" * 8), numbers()),
+        Regions((b"", b"\0", b"", b""), numbers()),
+        Regions(numbers(*[0] * 8 * 1000), numbers()),
+        Regions(numbers(0, 320, 0, 0, 0, 0, 0, 0), numbers()),
+        Regions(numbers(2**62, 0, 0, 0, 0, 0, 0, 0), numbers()),
+        Regions(numbers(319, 0, 0, 2, 0, 0, 0, 0), numbers()),
+        Regions(numbers(0, 0, 0, 0, 16, 20, 0, 0), numbers()),
+        Regions(numbers(0, 0, 0, 0, 0, 0, 2**62, 0), numbers()),
+        Regions(numbers(0, 0, 0, 0, 0, 0, 0, 1), numbers()),
+        Regions(numbers(), numbers(35, 1)),
+        Regions(numbers(), numbers(2**62, 2**62, 0, 0)),
+        Regions(numbers(), numbers(1, 2, 3)),
+        Regions(numbers(), numbers(4, 0), 10**15),
+        Regions(numbers(), numbers(), 0, b"\0"),
+        Regions(numbers(), numbers(), 0, b"\0" * 100_000),
+    ],
+)
+def test_components_that_cannot_be_are_refused(part: Regions) -> None:
+    with pytest.raises(WireError, match="components: tile 0: "):
+        told(part)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc0", b"\x80", b"\x81\xa7regions\xc4\0", b"\xdf" * 9])
+def test_bytes_that_are_no_part_are_refused(data: bytes) -> None:
+    with pytest.raises(WireError, match="components: no part of its facts"):
+        decode_part(Components(), data)
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data(), connectivity=st.sampled_from([4, 8]))
+def test_a_part_with_any_byte_changed_is_facts_or_refused(
+    data: st.DataObject, connectivity: int
+) -> None:
+    image = (np.random.default_rng(5).random((48, 60)) < 0.02).astype(np.uint8)
+    operator, tiles = Components(connectivity=connectivity), cut((48, 60), PLAN)
+    parts: list[Any] = [
+        (tile, operator.placed(tile.outer, (48, 60)).measure(image, tile.core, tile.seams))
+        for tile in tiles
+        if tile.index == 4
+    ]
+    part = msgspec.structs.asdict(parts[0][1])
+    field = data.draw(st.sampled_from(["regions", "rim"]))
+    rungs = [bytearray(rung) for rung in part[field]]
+    place = data.draw(st.integers(0, len(rungs[0]) - 1))
+    rungs[0][place] = data.draw(st.integers(0, 255))
+    changed = Regions(**{**part, field: tuple(bytes(rung) for rung in rungs)})
+    try:
+        facts = operator.gather([(tiles[4], changed)], Spec(48, 60))
+    except WireError:
+        return
+    for one in facts["components"]:
+        box = Rect(one["top"], one["left"], one["height"], one["width"])
+        assert tiles[4].core.contains(box)
+        assert 1 <= one["area"] <= box.pixels
+
+
+def test_a_million_bytes_of_lies_take_no_more_memory_than_a_dozen_times_that() -> None:
+    part = Regions((b"\xfe" * 1_000_000, b"", b"", b""), (b"\xfe" * 1_000_000, b"", b"", b""))
+    tracemalloc.start()
+    with pytest.raises(WireError):
+        told(part)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 24_000_000
+
+
+# What it is made of.
+
+
+@given(st.lists(st.integers(0, 300) | st.integers(0, 2**63 - 1)))
+def test_packed_numbers_come_back(values: list[int]) -> None:
+    assert unpack(pack(np.array(values, np.int64))).tolist() == values
+
+
+@given(st.integers(1, 40), st.data())
+def test_things_in_pairs_are_one(count: int, data: st.DataObject) -> None:
+    thing = st.integers(0, count - 1)
+    pairs = data.draw(st.lists(st.tuples(thing, thing)))
+    smallest = list(range(count))
+    for _ in range(count):
+        for one, other in pairs:
+            smallest[one] = smallest[other] = min(smallest[one], smallest[other])
+    assert roots(count, np.array(pairs, np.int64).reshape(-1, 2)).tolist() == smallest
+
+
+def test_a_long_chain_in_any_order_is_one_soon() -> None:
+    order = np.random.default_rng(6).permutation(200_000)
+    for chain in (order, np.sort(order), np.sort(order)[::-1]):
+        pairs = np.stack([chain[:-1], chain[1:]], axis=1)
+        assert not roots(len(order), pairs).any()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"connectivity": 6}, "connectivity=6: expected 4 or 8"),
+        ({"min_area": 0}, "min_area=0: expected 1 to 2147483647 pixels"),
+        ({"most": 0}, "most=0: expected 1 to 100000"),
+        ({"place": (-1, 0)}, "expected 0 or more"),
+    ],
+)
+def test_parameters_out_of_range_are_named(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        catalog.build("components", params)
