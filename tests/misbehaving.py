@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import psutil
+
 _OPERATORS = '''
 import ctypes, os, time
 from dataclasses import dataclass
@@ -75,7 +77,7 @@ class Misbehave(Operator):
         return image.tolist()
 
     def larger(self, image):
-        return np.pad(image, 1)
+        return np.concatenate([image, image])
 
     def double(self, image):
         return image.astype(np.float64)
@@ -105,6 +107,18 @@ class Misbehave(Operator):
         time.sleep(0.3)
         return 255 - image
 '''
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """The worker processes of a pool in this process."""
+    return [child for child in psutil.Process(pid).children(recursive=True) if _works(child)]
+
+
+def _works(process: psutil.Process) -> bool:
+    try:
+        return "workers.process" in str(process.cmdline())
+    except psutil.Error:
+        return False  # it has just ended
 
 
 def install(folder: Path) -> str:

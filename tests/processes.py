@@ -133,6 +133,8 @@ class Fog:
     #: Settings of every process, as environment variables without FOGMQTT_.
     settings: dict[str, str] = field(default_factory=dict)
     programs: list[Program] = field(default_factory=list)
+    #: What stands on every process's PYTHONPATH.
+    path: str = str(Path(__file__).parents[1])
 
     def device(self, name: str, *more: str, **settings: str) -> Program:
         """Start a device; it has one worker unless told otherwise."""
@@ -235,10 +237,8 @@ class Fog:
             **self.settings,
             **settings,
         }
-        root = str(Path(__file__).parents[1])
-        return (
-            mine | {f"FOGMQTT_{key}": value for key, value in ours.items()} | {"PYTHONPATH": root}
-        )
+        set_here = {f"FOGMQTT_{key}": value for key, value in ours.items()}
+        return mine | set_here | {"PYTHONPATH": self.path}
 
 
 def _run(*arguments: str | Path) -> list[str]:

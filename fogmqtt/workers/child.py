@@ -87,13 +87,26 @@ class Child:
         code = self._process.wait()
         told = os.pread(self._faults, 4 * LONGEST_TRACEBACK, 0).decode("utf-8", "replace")
         self._opened.close()
-        return Ending(code, told[:LONGEST_TRACEBACK])
+        return Ending(code, as_traceback(told)[-LONGEST_TRACEBACK:])
 
     def _dump(self) -> None:
         self._process.send_signal(DUMP)
         watch = select.poll()
         watch.register(self, 0)  # it ends after it wrote
         watch.poll(_DUMP_S * 1000)
+
+
+def as_traceback(dump: str) -> str:
+    """What faulthandler wrote, as Python writes it elsewhere: the most recent call last."""
+    lines: list[str] = []
+    frames: list[str] = []
+    for line in dump.splitlines():
+        if line.startswith("  File "):
+            frames.insert(0, line)
+        elif not line.startswith("Extension modules: "):
+            lines += [*frames, line.replace("call first)", "call last)")]
+            frames = []
+    return "\n".join([*lines, *frames]).strip()
 
 
 def _memory(opened: ExitStack) -> int:

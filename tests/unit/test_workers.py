@@ -23,7 +23,7 @@ from fogmqtt.workers.pool import CANCELLED_S, Pool
 from fogmqtt.workers.work import Dropped, Failed, Finished, Pixels
 from tests.agent_rig import task
 from tests.fog import wait_for
-from tests.misbehaving import install
+from tests.misbehaving import install, workers_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,7 +104,7 @@ def one() -> Iterator[Crew]:
 
 
 def children() -> list[psutil.Process]:
-    return [one for one in psutil.Process().children() if "workers.process" in str(one.cmdline())]
+    return workers_of(os.getpid())
 
 
 def told(how: str, image: Image = MARKED, **changes: Any) -> TileTask:
@@ -168,7 +168,7 @@ def test_whatever_is_raised_is_a_failure_and_the_next_tile_is_done(
     [
         ("nothing", "a NoneType"),
         ("list", "a list"),
-        ("larger", "32x22 gray uint8"),
+        ("larger", "30x40 gray uint8"),
         ("double", "30x20 gray float64"),
         ("deeper", "an array of (1, 2, 20, 30)"),
     ],
