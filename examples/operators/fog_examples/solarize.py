@@ -1,0 +1,44 @@
+"""A global operator: it learns something of the whole image before the first tile is cut."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import numpy as np
+
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators.base import Operator, learned, prepared
+
+
+@dataclass(frozen=True)
+class Solarize(Operator):
+    """Inverts what is brighter than the image's mean, as light on a film does; uint8.
+
+    Exact: the mean is of the whole image, and goes with every tile.
+
+    Parameters
+    ----------
+    above : float
+        The mean is multiplied by it, 0 to 10.
+    """
+
+    name: ClassVar[str] = "solarize"
+    begins_stage: ClassVar[bool] = True
+
+    above: float = 1.0
+    bound: int | None = learned()
+
+    def __post_init__(self) -> None:
+        self._need(0 <= self.above <= 10, "above", "expected 0 to 10")
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8",))
+        return spec
+
+    def prepare(self, image: Image, original: Image) -> Self:
+        return replace(self, bound=int(image.mean() * self.above))
+
+    def process(self, image: Image) -> Image:
+        values = np.arange(256, dtype=np.uint8)
+        bound = prepared(self, self.bound)
+        return cv2.LUT(image, np.where(values > bound, 255 - values, values))

@@ -1,0 +1,29 @@
+"""Each operator obeys the law: tiles give what the whole image gives, bit for bit."""
+
+import numpy as np
+import pytest
+from fog_examples.brightest import Brightest
+from fog_examples.emboss import Emboss
+from fog_examples.solarize import Solarize
+
+from fogmqtt.images.cv import cv2
+from fogmqtt.operators.law import check_law
+
+NOISE = np.random.default_rng(1).integers(0, 256, (101, 137, 3), np.uint8)
+SOFT = cv2.GaussianBlur(NOISE, (0, 0), 4)
+
+
+@pytest.mark.parametrize("image", [NOISE, SOFT, SOFT[:, :, 0].copy()])
+@pytest.mark.parametrize("operator", [Emboss(), Solarize(), Solarize(above=0.5)])
+def test_an_image_is_the_same_in_tiles(operator, image):
+    check_law(operator, image)
+
+
+def test_they_fuse_with_others():
+    check_law((Solarize(), Emboss(), Emboss()), SOFT)
+
+
+@pytest.mark.parametrize("image", [NOISE, SOFT])
+def test_the_brightest_pixel_is_found_in_tiles(image):
+    check_law(Brightest(), image[:, :, 0].copy())
+    check_law((Emboss(), Brightest()), image[:, :, 1].copy())
