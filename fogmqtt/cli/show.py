@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -66,8 +66,23 @@ def _remarks(roster: Roster) -> Iterator[str]:
         for ability, why in roster.standard.differs(info).items():
             by_reason.setdefault(why, []).append(ability)
         for why, abilities in by_reason.items():
-            yield f"{device} gets no tiles for {', '.join(abilities)}: {one_line(why)}\n"
+            what = ", ".join(_shortened(abilities, info.fingerprints))
+            yield f"{device} gets no tiles for {one_line(what)}: {one_line(why)}\n"
         yield from (f"{device}: {one_line(problem)}\n" for problem in info.problems)
+
+
+def _shortened(abilities: Sequence[str], known: Iterable[str]) -> Iterator[str]:
+    """Of operators of which every ability is there, only the name."""
+    every, some = _by_name(known), _by_name(abilities)
+    for name, those in some.items():
+        yield from [name] if len(those) == len(every[name]) else those
+
+
+def _by_name(abilities: Iterable[str]) -> dict[str, list[str]]:
+    named: dict[str, list[str]] = {}
+    for ability in abilities:
+        named.setdefault(ability.partition("/")[0], []).append(ability)
+    return named
 
 
 def _devices(roster: Roster) -> Table | str:
@@ -106,7 +121,7 @@ def _differing(roster: Roster, info: DeviceInfo) -> str:
     """How many operators a device does in another rounding."""
     if info.examining:
         return "?"
-    names = {ability.partition("/")[0] for ability in roster.standard.differs(info)}
+    names = _by_name(roster.standard.differs(info))
     return str(len(names)) if names else ""
 
 

@@ -20,8 +20,7 @@ class Gaussian(Operator):
     """`cv2.GaussianBlur(image, (ksize, ksize), sigma)`; the border reflects.
 
     Takes uint8, uint16 or float32 of any channel count and keeps both. Exact; float32 between
-    devices of one kind. On ARM, OpenCV 5 rounds ksize 15 and 21 differently from x86: do not mix
-    devices there.
+    devices of one kind. On ARM, OpenCV 5 rounds ksize 15 and 21 of uint8 differently from x86.
 
     Parameters
     ----------

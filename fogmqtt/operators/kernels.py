@@ -123,7 +123,7 @@ class Unsharp(Operator):
     """Unsharp mask: (1 + amount) * x - amount * `cv2.GaussianBlur` of x, by `cv2.addWeighted`.
 
     Takes uint8 or uint16 of any channel count and keeps both; the border reflects. Exact. On
-    ARM, OpenCV 5 rounds ksize 15 and 21 differently from x86: do not mix devices there.
+    ARM, OpenCV 5 rounds ksize 15 and 21 of uint8 differently from x86.
 
     Parameters
     ----------
