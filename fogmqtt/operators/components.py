@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -18,7 +18,6 @@ from fogmqtt.operators.base import Facts, Samples, learned
 from fogmqtt.operators.measuring import Measuring, Part, Parts
 from fogmqtt.operators.regions import (
     MOST_BYTES,
-    REGION,
     Found,
     Regions,
     Surroundings,
@@ -30,6 +29,8 @@ from fogmqtt.operators.unions import roots
 
 #: With more numbers, a picture is a heap of numbers.
 _NUMBERED = 60
+#: Indices of components → left, top, width, height, area of each, and their centroids.
+_Figures = Callable[[Image], tuple[Image, Image]]
 
 
 @dataclass(frozen=True)
@@ -99,20 +100,21 @@ class Components(Measuring):
         """Raises WireError for components that a core cannot have."""
         del image
         found = [(tile, self._unpacked(tile, part)) for tile, part in parts]
-        tables = [one.table for _, one in found]
+        table = np.concatenate([one.table for _, one in found])
+        _join(table, self._pairs(found))
+        table = table[table["area"] > 0]
+        order = np.argsort(_index(table))
+        areas = table["area"][order]
         smaller = sum(one.smaller for _, one in found)
-        table = _joined(np.concatenate(tables), self._pairs(found))
-        table = table[np.lexsort((table["column"], table["row"]))]
-        centroids = np.stack([table["x"], table["y"]], axis=1) / table["area"][:, np.newaxis]
-        boxes = [table["left"], table["top"], table["right"], table["bottom"]]
-        boxes = [*boxes[:2], boxes[2] - boxes[0], boxes[3] - boxes[1], table["area"]]
-        return self._facts(np.stack(boxes, axis=1), centroids, smaller)
+        return self._facts(areas, lambda listed: _figures(table[order[listed]]), smaller)
 
     def examine(self, image: Image) -> Facts:
         _, _, stats, centroids = cv2.connectedComponentsWithStats(
             image, connectivity=self.connectivity, ltype=cv2.CV_32S
         )
-        return self._facts(stats[1:], centroids[1:], 0)
+        stats, centroids = stats[1:], centroids[1:]
+        areas = stats[:, cv2.CC_STAT_AREA]
+        return self._facts(areas, lambda listed: (stats[listed], centroids[listed]), 0)
 
     def _unpacked(self, tile: Tile, part: Regions) -> Found:
         around = Surroundings(tile.core, tile.seams, self.connectivity)
@@ -126,22 +128,18 @@ class Components(Measuring):
         lines = list(_seam_lines(found))
         shifts = (-1, 0, 1) if self.connectivity == 8 else (0,)
         touching = [_touching(line, shift) for line in lines for shift in shifts]
-        pairs = np.concatenate([np.zeros((0, 2), np.int64), *touching])
-        return np.unique(pairs, axis=0) - 1
+        return np.concatenate([np.zeros((0, 2), np.int64), *touching]) - 1
 
-    def _facts(self, stats: Image, centroids: Image, smaller: int) -> Facts:
-        """`stats` are OpenCV's: left, top, width, height, area, in its order."""
-        large = stats[:, cv2.CC_STAT_AREA] >= self.min_area
-        stats, centroids = stats[large], centroids[large]
-        listed = np.argsort(-stats[:, cv2.CC_STAT_AREA], kind="stable")[: self.most]
-        listed.sort()
-        rows = zip(
-            (listed + 1).tolist(), stats[listed].tolist(), centroids[listed].tolist(), strict=True
-        )
+    def _facts(self, areas: Image, figures: _Figures, smaller: int) -> Facts:
+        """The facts of components with these areas, in OpenCV's order."""
+        large = np.flatnonzero(areas >= self.min_area)
+        listed = _largest(areas[large], self.most)
+        stats, centroids = figures(large[listed])
+        rows = zip((listed + 1).tolist(), stats.tolist(), centroids.tolist(), strict=True)
         return {
-            "count": len(stats),
-            "smaller": smaller + int(np.count_nonzero(~large)),
-            "left_out": len(stats) - len(listed),
+            "count": len(large),
+            "smaller": smaller + len(areas) - len(large),
+            "left_out": len(large) - len(listed),
             "components": [_component(*row) for row in rows],
         }
 
@@ -212,31 +210,54 @@ def _touching(line: Image, shift: int) -> Image:
     one = line[0, max(0, -shift) : length - max(0, shift)]
     other = line[1, max(0, shift) : length - max(0, -shift)]
     both = (one > 0) & (other > 0)
+    # Two that touch do so in runs: the first pixel of each is enough.
+    both[1:] &= (one[1:] != one[:-1]) | (other[1:] != other[:-1])
     return np.stack([one[both], other[both]], axis=1)
 
 
-def _joined(table: Image, pairs: Image) -> Image:
-    """The components of the whole image, from those of the cores and which of them touch."""
+def _join(table: Image, pairs: Image) -> None:
+    """Make one of those that touch: the first of them in the table; the others lose their area."""
     nodes, places = np.unique(pairs, return_inverse=True)
     if not len(nodes):
-        return table
+        return
     root = roots(len(nodes), places.reshape(pairs.shape))
     order = np.argsort(root, kind="stable")
     starts = np.flatnonzero(np.diff(root[order], prepend=-1))
     pieces = table[nodes[order]]
-    joined = np.zeros(len(starts), REGION)
-    for name in ("area", "x", "y"):
-        joined[name] = np.add.reduceat(pieces[name], starts)
-    for name in ("top", "left"):
-        joined[name] = np.minimum.reduceat(pieces[name], starts)
-    for name in ("bottom", "right"):
-        joined[name] = np.maximum.reduceat(pieces[name], starts)
-    return np.concatenate([np.delete(table, nodes), _with_first(joined, pieces, starts)])
+    firsts = np.lexsort((_index(pieces), root[order]))[starts]
+    joined = pieces[starts]
+    joined["row"], joined["column"] = pieces["row"][firsts], pieces["column"][firsts]
+    for name, add in _SUMS.items():
+        joined[name] = add.reduceat(pieces[name], starts)
+    table["area"][nodes] = 0
+    table[nodes[order[starts]]] = joined
 
 
-def _with_first(joined: Image, pieces: Image, starts: Image) -> Image:
-    """With the first block of all pieces of each."""
-    width = int(pieces["column"].max()) + 1
-    index = np.minimum.reduceat(pieces["row"] * width + pieces["column"], starts)
-    joined["row"], joined["column"] = np.divmod(index, width)
-    return joined
+#: How each field of two is made that of one.
+_SUMS = {
+    **dict.fromkeys(("area", "x", "y"), np.add),
+    **dict.fromkeys(("top", "left"), np.minimum),
+    **dict.fromkeys(("bottom", "right"), np.maximum),
+}
+
+
+def _index(table: Image) -> Image:
+    """By which OpenCV orders components: their first blocks, row by row."""
+    index: Image = table["row"] * (int(table["column"].max(initial=0)) + 1) + table["column"]
+    return index
+
+
+def _figures(table: Image) -> tuple[Image, Image]:
+    """As OpenCV gives them: left, top, width, height, area; and centroids."""
+    width, height = table["right"] - table["left"], table["bottom"] - table["top"]
+    stats = np.stack([table["left"], table["top"], width, height, table["area"]], axis=1)
+    return stats, np.stack([table["x"], table["y"]], axis=1) / table["area"][:, np.newaxis]
+
+
+def _largest(areas: Image, most: int) -> Image:
+    """The indices of the largest, in order; of equal ones the first."""
+    if len(areas) <= most:
+        return np.arange(len(areas))
+    least = np.partition(areas, -most)[-most]
+    over, equal = np.flatnonzero(areas > least), np.flatnonzero(areas == least)
+    return np.sort(np.concatenate([over, equal[: most - len(over)]]))
