@@ -79,8 +79,10 @@ class Server:
             self._inbox = Inbox(folder, tuple(self.config.pipelines))
             log.info("watching %s", folder)
         if self._archive:
-            self._origins.update(dict.fromkeys(sorted(self._archive.origins())))
-            for entry, past in self._archive.unfinished():
+            unfinished = self._archive.unfinished()
+            for origin in self._archive.origins() | {entry.origin for entry, _ in unfinished}:
+                self._remember(origin)
+            for entry, past in unfinished:
                 self._take_up(entry, past)
         self.gateway.transport.start()
 
