@@ -53,6 +53,11 @@ def is_learned(one: Field[Any]) -> bool:
     return _LEARNED in one.metadata
 
 
+def by_build(what: str) -> str:
+    """For `exactness`: what OpenCV does in float arithmetic that its builds order differently."""
+    return f"{what} as this OpenCV build and processor round; devices that differ get no tiles"
+
+
 class Merger(Protocol):
     """Puts results together. `paste` may run on several threads at once for different tiles."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import FLOAT_ALIGN, Operator, Samples
+from fogmqtt.operators.base import FLOAT_ALIGN, Operator, Samples, by_build
 from fogmqtt.operators.catalog import nearest
 
 _CHANNELS = {
@@ -34,6 +34,7 @@ class Gray(Operator):
     """
 
     name: ClassVar[str] = "gray"
+    exactness: ClassVar[str] = by_build("float32")
     narrows: ClassVar[bool] = True
 
     def output(self, spec: Spec) -> Spec:
@@ -61,6 +62,7 @@ class Hsv(Operator):
     """
 
     name: ClassVar[str] = "hsv"
+    exactness: ClassVar[str] = by_build("float arithmetic, of 8 bits too,")
     samples: ClassVar[Samples] = ({}, {"full": True}, {"back": True}, {"back": True, "full": True})
 
     back: bool = False
@@ -99,6 +101,7 @@ class Lab(Operator):
     """
 
     name: ClassVar[str] = "lab"
+    exactness: ClassVar[str] = by_build("float32")
     samples: ClassVar[Samples] = ({}, {"back": True})
 
     back: bool = False

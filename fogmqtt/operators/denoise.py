@@ -9,7 +9,7 @@ import numpy as np
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import FLOAT_ALIGN, Operator, Samples
+from fogmqtt.operators.base import FLOAT_ALIGN, Operator, Samples, by_build
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Bilateral(Operator):
     """
 
     name: ClassVar[str] = "bilateral"
+    exactness: ClassVar[str] = by_build("float arithmetic,")
     samples: ClassVar[Samples] = ({}, {"d": 5, "color": 30.0})
     align: ClassVar[int] = FLOAT_ALIGN
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import FLOAT_ALIGN, Operator, Samples
+from fogmqtt.operators.base import FLOAT_ALIGN, Operator, Samples, by_build
 
 _DTYPES = ("uint8", "uint16", "float32")
 
@@ -17,6 +17,8 @@ _DTYPES = ("uint8", "uint16", "float32")
 @dataclass(frozen=True)
 class _Slope(Operator):
     """What all have in common: 16 bits hold the slopes of 8, float32 those of everything else."""
+
+    exactness: ClassVar[str] = by_build("float32")
 
     def alignment(self, spec: Spec) -> int:
         return 1 if spec.dtype == "uint8" else FLOAT_ALIGN

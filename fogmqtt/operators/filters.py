@@ -8,7 +8,7 @@ from typing import ClassVar
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import Operator, Samples
+from fogmqtt.operators.base import Operator, Samples, by_build
 
 _LARGEST = 255
 #: On ARM, OpenCV 5 has other code for these sizes of an 8-bit Gaussian kernel.
@@ -31,6 +31,7 @@ class Gaussian(Operator):
     """
 
     name: ClassVar[str] = "gaussian"
+    exactness: ClassVar[str] = by_build("float32, and uint8 with ksize 15 or 21 on ARM,")
     samples: ClassVar[Samples] = (
         {},
         {"ksize": 3},

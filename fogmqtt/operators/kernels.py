@@ -12,7 +12,7 @@ import numpy as np
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import Operator, Samples
+from fogmqtt.operators.base import Operator, Samples, by_build
 from fogmqtt.operators.filters import Gaussian
 
 _WEIGHTS = re.compile(r"-?\d{1,6}(,-?\d{1,6})*")
@@ -136,6 +136,7 @@ class Unsharp(Operator):
     """
 
     name: ClassVar[str] = "unsharp"
+    exactness: ClassVar[str] = by_build("uint8 with ksize 15 or 21 on ARM")
     samples: ClassVar[Samples] = tuple({"amount": 0.625, **one} for one in Gaussian.samples)
 
     ksize: int = 5

@@ -111,6 +111,9 @@ class Normalize(Operator):
     """
 
     name: ClassVar[str] = "normalize"
+    exactness: ClassVar[str] = (
+        "uint16 and float32: whole is defined here, in float64; cv2.normalize rounds by column"
+    )
     begins_stage: ClassVar[bool] = True
 
     low: float = 0.0
@@ -187,6 +190,7 @@ class AutoLevels(Operator):
     """
 
     name: ClassVar[str] = "autolevels"
+    exactness: ClassVar[str] = "whole is defined here, in float64; OpenCV has no such function"
     begins_stage: ClassVar[bool] = True
 
     clip: float = 0.5

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import FLOAT_ALIGN, Operator, Samples, learned, prepared
+from fogmqtt.operators.base import FLOAT_ALIGN, Operator, Samples, by_build, learned, prepared
 
 Method = Literal["mean", "gaussian"]
 
@@ -74,6 +74,7 @@ class Adaptive(Operator):
     # Blocks over 127: the mean rounds by column, see filters.Blur.
 
     name: ClassVar[str] = "adaptive"
+    exactness: ClassVar[str] = by_build("method=gaussian")
     samples: ClassVar[Samples] = ({}, {"method": "gaussian"})
 
     method: Method = "mean"

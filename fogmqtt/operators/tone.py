@@ -102,6 +102,9 @@ class Gamma(Operator):
     """
 
     name: ClassVar[str] = "gamma"
+    exactness: ClassVar[str] = (
+        "whole is defined here, by a table in float64; OpenCV has no such function"
+    )
 
     gamma: float = 2.2
 
@@ -133,6 +136,9 @@ class Adjust(Operator):
     """
 
     name: ClassVar[str] = "adjust"
+    exactness: ClassVar[str] = (
+        "whole is defined here, by a table in float64; OpenCV has no such function"
+    )
 
     contrast: float = 1.0
     brightness: float = 0.0

@@ -24,6 +24,7 @@ class WhiteBalance(Operator):
     """
 
     name: ClassVar[str] = "whitebalance"
+    exactness: ClassVar[str] = "whole is defined here, in float64; OpenCV has no such function"
     begins_stage: ClassVar[bool] = True
 
     #: Of each channel; what it is multiplied by.
