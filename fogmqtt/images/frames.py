@@ -11,7 +11,8 @@ from fogmqtt.images.spec import Image
 Colour = tuple[int, int, int]
 
 _LONGEST = 40
-_WHITE = (255, 255, 255)
+_WHITE: Colour = (255, 255, 255)
+_BLACK: Colour = (0, 0, 0)
 
 
 def frame(picture: Image, corners: Image, label: str, colour: Colour) -> None:
@@ -29,4 +30,11 @@ def frame(picture: Image, corners: Image, label: str, colour: Colour) -> None:
     bottom = int(max(height + base, points[:, 1].min() - thick))
     cv2.rectangle(picture, (left, bottom - height - base), (left + width, bottom), colour, -1)
     origin = left, bottom - base // 2 - 1
-    cv2.putText(picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, _WHITE, thick, cv2.LINE_AA)
+    ink = _ink(colour)
+    cv2.putText(picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thick, cv2.LINE_AA)
+
+
+def _ink(paper: Colour) -> Colour:
+    """White, or black on what is light."""
+    blue, green, red = paper
+    return _BLACK if 299 * red + 587 * green + 114 * blue > 128_000 else _WHITE

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.frames import Colour
 from fogmqtt.images.spec import Image
+
+_Corner = tuple[int, int]
+Corners = tuple[_Corner, _Corner, _Corner, _Corner]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE = (240, 240, 240)
@@ -26,6 +30,13 @@ def hue(index: int) -> Colour:
     turn = np.array([[[int(index * _GOLDEN % 1 * 180), 170, 255]]], np.uint8)
     blue, green, red = cv2.cvtColor(turn, cv2.COLOR_HSV2BGR)[0, 0].tolist()
     return blue, green, red
+
+
+def box_corners(fact: Mapping[str, Any]) -> Corners:
+    """The corner pixels of what says left, top, width and height: clockwise from the upper left."""
+    left, top = fact["left"], fact["top"]
+    right, bottom = left + fact["width"] - 1, top + fact["height"] - 1
+    return (left, top), (right, top), (right, bottom), (left, bottom)
 
 
 def pen(picture: Image) -> int:

@@ -12,7 +12,7 @@ from fogmqtt.core.geometry import Rect, Seams, Tile
 from fogmqtt.errors import WireError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.frames import frame
-from fogmqtt.images.panels import darkened, hue, pen
+from fogmqtt.images.panels import box_corners, darkened, hue, pen
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.base import Facts, Samples, learned
 from fogmqtt.operators.measuring import Measuring, Part, Parts
@@ -148,14 +148,10 @@ class Components(Measuring):
         canvas = darkened(picture)
         components = sorted(facts["components"], key=lambda one: one["area"])
         for one in components[:-_NUMBERED]:
-            left, top = one["left"], one["top"]
-            corner = left + one["width"] - 1, top + one["height"] - 1
-            cv2.rectangle(canvas, (left, top), corner, hue(one["number"]), pen(canvas))
+            (begin, _, end, _), colour = box_corners(one), hue(one["number"])
+            cv2.rectangle(canvas, begin, end, colour, pen(canvas))
         for one in components[-_NUMBERED:]:
-            left, top = one["left"], one["top"]
-            right, bottom = left + one["width"] - 1, top + one["height"] - 1
-            corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-            frame(canvas, corners, str(one["number"]), hue(one["number"]))
+            frame(canvas, np.array(box_corners(one)), str(one["number"]), hue(one["number"]))
         return canvas
 
 

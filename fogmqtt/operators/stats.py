@@ -157,13 +157,14 @@ def _possible(sums: Sums, core: Rect, image: Spec) -> bool:
     floats = image.dtype.startswith("float")
     if not all(isinstance(one, float if floats else int) for one in (sums.low, sums.high)):
         return False
-    unit = 2**_FLOAT_UNIT if floats else 1
     limits: Any = np.finfo(image.dtype) if floats else np.iinfo(image.dtype)
-    if not limits.min <= sums.low <= sums.high <= limits.max:
+    if not float(limits.min) <= sums.low <= sums.high <= float(limits.max):
         return False
-    total, squares = _number(sums.total), _number(sums.squares)
-    mean = Fraction(total, core.pixels * unit)
-    return sums.low <= mean <= sums.high and core.pixels * squares >= total * total
+    unit = 2**_FLOAT_UNIT if floats else 1
+    mean = Fraction(_number(sums.total), core.pixels * unit)
+    mean_square = Fraction(_number(sums.squares), core.pixels * unit * unit)
+    farthest = max(Fraction(sums.low) ** 2, Fraction(sums.high) ** 2)
+    return sums.low <= mean <= sums.high and mean * mean <= mean_square <= farthest
 
 
 def _facts(channels: Iterable[Sequence[Sums]], image: Spec) -> Facts:

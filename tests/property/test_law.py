@@ -200,9 +200,9 @@ def test_every_tiled_operator_stands_under_the_law() -> None:
     assert [name for name in tiled_images if not catalog.load(name).measures] == sorted(PARAMS)
 
 
-def test_tiled_is_said_of_all_but_what_moves_pixels_or_needs_the_original() -> None:
+def test_tiled_is_said_of_all_but_what_moves_pixels_traces_them_or_needs_the_original() -> None:
     whole = [name for name in catalog.names() if not catalog.load(name).tiled]
-    assert whole == ["crop", "flip", "overlay", "resize", "rotate"]
+    assert whole == ["contours", "crop", "flip", "lines", "overlay", "resize", "rotate"]
 
 
 @pytest.mark.parametrize(
