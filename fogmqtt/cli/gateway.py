@@ -16,8 +16,9 @@ from fogmqtt.cli.common import guarded, offer_models, positive, set_up_logging, 
 from fogmqtt.cli.connect import broker_at_hand, serving_connector
 from fogmqtt.cli.demo import demo
 from fogmqtt.cli.explain import explain
+from fogmqtt.cli.operators import as_markdown, show_operators
 from fogmqtt.cli.run import RunOptions, run
-from fogmqtt.cli.show import show_devices, show_operators
+from fogmqtt.cli.show import show_devices
 from fogmqtt.cli.simulate import add_arguments, run_simulation
 from fogmqtt.config import GatewayConfig, load_gateway
 from fogmqtt.core.geometry import parse_tile_plan
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     devices = _add(commands, "devices", _devices, "who is online")
     devices.add_argument("--json", action="store_true", help="for programs")
     add_arguments(_add(commands, "simulate", _simulate, "how long a job would take on a fleet"))
-    _add(commands, "operators", _operators, "what a pipeline can be made of")
+    _add_operators(commands)
     return parser
 
 
@@ -126,6 +127,14 @@ def _add_explain(commands: Subparsers) -> None:
     parser.add_argument("pipeline", metavar="PIPELINE", help="as in run, or a configured name")
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("--tiles", help="as in run")
+
+
+def _add_operators(commands: Subparsers) -> None:
+    parser = _add(commands, "operators", _operators, "what a pipeline can be made of")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="tell all about this one")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for programs")
+    form.add_argument("--markdown", action="store_true", help="as in docs/operators.md")
 
 
 def _add_demo(commands: Subparsers) -> None:
@@ -200,8 +209,11 @@ def _devices(config: GatewayConfig, options: argparse.Namespace) -> int:
 
 
 def _operators(config: GatewayConfig, options: argparse.Namespace) -> int:
-    del config, options
-    return show_operators(Console())
+    del config
+    if options.markdown:
+        print(as_markdown(), end="")
+        return 0
+    return show_operators(Console(), options.name, as_json=options.json)
 
 
 def _simulate(config: GatewayConfig, options: argparse.Namespace) -> int:

@@ -1,11 +1,9 @@
-"""`fog-gateway devices` and `fog-gateway operators`: what there is."""
+"""`fog-gateway devices`: who there is."""
 
 from __future__ import annotations
 
-import inspect
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import MISSING, Field, fields
 from typing import Any
 
 import msgspec
@@ -20,7 +18,6 @@ from fogmqtt.config import GatewayConfig
 from fogmqtt.gateway.loop import now
 from fogmqtt.gateway.roster import Roster
 from fogmqtt.gateway.service import SETTLE_S, Gateway
-from fogmqtt.operators import catalog
 from fogmqtt.wire.messages import DeviceInfo
 
 
@@ -123,27 +120,3 @@ def _differing(roster: Roster, info: DeviceInfo) -> str:
         return "?"
     names = _by_name(roster.standard.differs(info))
     return str(len(names)) if names else ""
-
-
-def show_operators(console: Console) -> int:
-    """Print every operator with its parameters."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("operator", "parameters", "what it does"):
-        table.add_column(heading)
-    for name in catalog.names():
-        operator = catalog.load(name)
-        summary = (inspect.getdoc(operator) or "").splitlines()
-        written = " ".join(
-            f"{field.name}={_default(field)}"
-            for field in fields(operator)
-            if field.name in catalog.parameters(operator)
-        )
-        table.add_row(name, written, summary[0] if summary else "")
-    console.print(table)
-    return 0
-
-
-def _default(field: Field[Any]) -> str:
-    if field.default is MISSING:
-        return "…"
-    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
