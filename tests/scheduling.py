@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fogmqtt.core.actions import Action, SendTile
+from fogmqtt.core.actions import Action, SendTile, SplitTile
 from fogmqtt.core.events import (
     BrokerLost,
     DeviceDraining,
@@ -59,10 +59,12 @@ class Bench:
         kind: str = "blur",
         twins: tuple[int, ...] = (),
         done: frozenset[int] = frozenset(),
+        halvings: tuple[int, ...] = (),
         at: float | None = None,
     ) -> list[Action]:
         pixels = (PIXELS,) * tiles if isinstance(tiles, int) else tiles
-        return self.feed(JobSubmitted(job, kind, pixels, frozenset(operators), twins, done), at)
+        event = JobSubmitted(job, kind, pixels, frozenset(operators), twins, done, halvings)
+        return self.feed(event, at)
 
     def accept(self, order: SendTile, at: float | None = None) -> list[Action]:
         return self.feed(TileAccepted(order.job, order.tile, order.attempt, order.device), at)
@@ -108,6 +110,16 @@ class Bench:
         order = only(self.submit(1, device, job=f"measures-{device}"))
         self.accept(order)
         self.answer(order, at=self.now + seconds)
+
+
+def sizes(pixels: tuple[int, ...], actions: list[Action]) -> dict[int, int]:
+    """Pixels of each tile of a job without twins, after these splits."""
+    found = dict(enumerate(pixels))
+    for split in actions:
+        if isinstance(split, SplitTile):
+            whole = found.pop(split.tile)
+            found[split.first], found[split.second] = (whole + 1) // 2, whole // 2
+    return found
 
 
 def sent(actions: list[Action]) -> list[SendTile]:

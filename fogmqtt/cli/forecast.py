@@ -65,9 +65,7 @@ def forecast(config: GatewayConfig, pipeline: str, image: Image, tiles: TilePlan
             _settle(gateway)
             devices = gateway.roster.present()
             if not devices:
-                return (
-                    "no prediction: no device is online; start one: fog-device --id eya"
-                )
+                return "no prediction: no device is online; start one: fog-device --id eya"
             return _measured(gateway, pipeline, image, tiles)
     finally:
         gateway.close()

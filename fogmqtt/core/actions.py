@@ -29,6 +29,16 @@ class CancelTile:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitTile:
+    """Cut a tile that nobody has into two halves; it is done with, they take its place."""
+
+    job: str
+    tile: int
+    first: int
+    second: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeepResult:
     """Merge the result that waits at the door: it is the one that counts for this tile."""
 
@@ -106,6 +116,7 @@ class Quarantine:
 
 Action = (
     SendTile
+    | SplitTile
     | CancelTile
     | KeepResult
     | DropResult

@@ -19,6 +19,7 @@ from fogmqtt.core.actions import (
     Quarantine,
     ReportStarved,
     SendTile,
+    SplitTile,
 )
 from fogmqtt.core.fleet import Device, Fleet
 from fogmqtt.core.hedging import Hedging
@@ -29,6 +30,8 @@ from fogmqtt.core.timers import Timers
 
 #: Ended jobs whose progress and story are kept until somebody asks.
 _ENDED_JOBS = 256
+#: A tile's word of acceptance may be so much later than that of one sent after it.
+_OVERTAKEN_S = 1.0
 
 
 class Look:
@@ -52,7 +55,7 @@ class Books:
         self.doubtful: dict[str, Job] = {}
         self.ended: OrderedDict[str, Ended] = OrderedDict()
         self.fleet = Fleet(policy)
-        self.placement = Placement(policy, self.fleet, self.grant)
+        self.placement = Placement(policy, self.fleet, self.grant, self.split)
         self._hedging = Hedging(policy, self.fleet, self.grant)
         self.timers: Timers[Sleeper] = Timers()
         self._look = Look()
@@ -91,10 +94,23 @@ class Books:
         lease_s = patience_s + self._lease_s(lease)
         self.act(SendTile(tile.job.id, tile.index, lease.attempt, device.id, lease_s))
 
+    def split(self, tile: Tile) -> Tile:
+        """Put two halves in the place of a tile that waits; gives the first of them."""
+        first, second = tile.job.split(tile)
+        self.act(SplitTile(tile.job.id, tile.index, first.index, second.index))
+        return first
+
     def accept(self, lease: Lease) -> None:
         """The device has the tile in its hands: from now on it is given time to work."""
         lease.accepted = True
-        self.timers.set(lease, self.now + self._lease_s(lease))
+        device = self.fleet.devices[lease.device]
+        begins_at = max(self.now, device.freed_at(lease))
+        self.timers.set(lease, begins_at + self._lease_s(lease))
+        for other in device.leases.values():
+            if not other.accepted and other.granted_at < lease.granted_at:
+                # Links keep order: what was sent before this and is not there is lost.
+                other.overtaken_at = min(other.overtaken_at, self.now)
+                self.timers.set(other, self._accept_by(other))
 
     def _lease_s(self, lease: Lease) -> float:
         device = self.fleet.devices[lease.device]
@@ -191,7 +207,7 @@ class Books:
         # A device that speaks is there: on a slow link its later tiles are still on their way.
         spoke_at = max(lease.granted_at, self.fleet.devices[lease.device].heard_at)
         latest = lease.granted_at + max(lease.patience_s, self.policy.accept_max_s)
-        return min(spoke_at + lease.patience_s, latest)
+        return min(spoke_at + lease.patience_s, latest, lease.overtaken_at + _OVERTAKEN_S)
 
     def _miss(self, lease: Lease) -> None:
         device = self.fleet.devices[lease.device]
@@ -297,6 +313,7 @@ class Books:
         """We lost the broker: every lease is void, no device is there, nobody is to blame."""
         void: list[Lease] = []
         for device in self.fleet.devices.values():
+            self.fleet.forget_leases(device, self.now)
             self.fleet.lose(device)
             device.misses = 0
             void += device.leases.values()
@@ -309,7 +326,7 @@ class Books:
 
     def place(self) -> None:
         """Hand out tiles and copies, and see which jobs have nobody left."""
-        self.placement.place()
+        self.placement.place(self.now)
         at = self._hedging.hedge(self.now)
         if at is None:
             self._look.wake_at = None

@@ -20,6 +20,8 @@ class JobSubmitted:
     done by another device (see `core.checks`). No tile may have two.
     `done` tiles need no work: an earlier life of the gateway has their results. They have no
     twins. A job all of whose tiles are done finishes at once.
+    `halvings[i]` is how often tile i can be halved, and then its halves, where that makes sense;
+    empty for never.
     """
 
     job: str
@@ -28,6 +30,7 @@ class JobSubmitted:
     operators: frozenset[str] = frozenset()
     twins: tuple[int, ...] = ()
     done: frozenset[int] = frozenset()
+    halvings: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,24 @@ from fogmqtt.core.policy import Policy
 _KNOWN_DEVICES = 4096
 #: More kinds of work than this per device, and the one learned first is forgotten.
 _KNOWN_KINDS = 256
+#: So many times what it should, and a tile tells that its device has slowed down.
+_OVERDUE = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What a tile took of late, and how large it was: means with the same weights.
+
+    So a large tile tells more than a small one, most of whose time may be the way.
+    """
+
+    seconds: float
+    pixels: float
+
+    @property
+    def rate(self) -> float:
+        """Seconds per pixel."""
+        return self.seconds / self.pixels
 
 
 @dataclass(slots=True, eq=False)
@@ -59,8 +77,8 @@ class Device:
     heard_at: float = -math.inf
     #: When its last results came, as many as it has workers.
     answers: deque[float] = field(default_factory=deque)
-    #: Seconds per pixel, by kind.
-    rates: dict[str, float] = field(default_factory=dict)
+    #: How fast it is, by kind.
+    paces: dict[str, Pace] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:
@@ -90,10 +108,14 @@ class Fleet:
         self.roomy: dict[str, Device] = {}
         self.idle: dict[str, Device] = {}
         self.busy: dict[str, Device] = {}
+        #: Those with room that were not asked since they changed.
+        self.hungry: dict[str, Device] = {}
         #: Who is ready, or for what, may have changed since somebody set this to False.
         self.shifted = False
-        #: Seconds per pixel over all devices, by kind: a guess for those not yet measured.
-        self._typical: dict[str, float] = {}
+        #: Counts whatever changes what the fleet can do.
+        self.changes = 0
+        #: Over all devices, by kind: a guess for those not yet measured.
+        self._typical: dict[str, Pace] = {}
 
     def get(self, device: str) -> Device | None:
         return self.devices.get(device)
@@ -184,7 +206,9 @@ class Fleet:
         """To be called after every change of what a device holds or may hold."""
         held = len(device.leases)
         has_room = held < self.window(device)
+        self.changes += 1
         _keep(self.roomy, device, has_room)
+        _keep(self.hungry, device, has_room)
         _keep(self.idle, device, has_room and held < device.workers)
         _keep(self.busy, device, held > 0)
 
@@ -216,29 +240,39 @@ class Fleet:
         device.alone = False
         self.refresh(device)
 
+    def forget_leases(self, device: Device, now: float) -> None:
+        """We took everything back, and it still works on that: its workers have no time yet."""
+        ahead_s = sum(self.service_s(device, tile) for tile in device.leases)
+        if ahead_s > 0:
+            device.answers.append(now + ahead_s / device.workers)
+
     # -- how fast ---------------------------------------------------------------------------
 
     def measured(self, device: Device, kind: str) -> bool:
-        return kind in device.rates
+        return kind in device.paces
 
-    def service_s(self, device: Device, tile: Tile) -> float:
-        """What this tile should take in a worker's hands; 0 if nobody ever did such work.
+    def rate(self, device: Device, kind: str) -> float:
+        """Seconds per pixel and worker; 0 if nobody ever did such work.
 
         An unmeasured device counts as typical, so that it is tried as soon as any other.
         """
-        kind = tile.job.kind
-        rate = device.rates.get(kind)
-        if rate is None:
-            rate = self._typical.get(kind, 0.0)
-        return rate * tile.pixels
+        pace = device.paces.get(kind) or self._typical.get(kind)
+        return pace.rate if pace is not None else 0.0
 
-    def finish_s(self, device: Device, tile: Tile) -> float:
-        """From now until this tile would be done, were it sent now."""
-        own = self.service_s(device, tile)
+    def service_s(self, device: Device, tile: Tile) -> float:
+        """What this tile should take in a worker's hands; 0 if nobody ever did such work."""
+        return self.rate(device, tile.job.kind) * tile.pixels
+
+    def finish_s(self, device: Device, job: Job, pixels: float) -> float:
+        """From now until a tile of so many pixels would be done, were it sent now."""
+        return self.queue_s(device) + self.rate(device, job.kind) * pixels
+
+    def queue_s(self, device: Device) -> float:
+        """From now until a worker would have time for another tile."""
         if len(device.leases) < device.workers:
-            return own
-        queue = sum(self.service_s(device, ahead) for ahead in device.leases)
-        return queue / device.workers + own
+            return 0.0
+        ahead = sum(self.service_s(device, tile) for tile in device.leases)
+        return ahead / device.workers
 
     def remaining_s(self, lease: Lease) -> float:
         """What a held tile should take, with what is queued before it on its device."""
@@ -251,6 +285,18 @@ class Fleet:
             before += 1
         own = self.service_s(device, lease.tile)
         return own if before < device.workers else queue / device.workers + own
+
+    def slowness(self, device: Device, now: float) -> float:
+        """How many times longer than learned its tiles seem to take now; at least 1.
+
+        What already took much too long is expected to take as long again.
+        """
+        overdue = 0.0
+        for lease in device.in_service():
+            expected_s = self.service_s(device, lease.tile)
+            if expected_s > 0:
+                overdue = max(overdue, (now - device.freed_at(lease)) / expected_s)
+        return 2 * overdue if overdue > _OVERDUE else 1.0
 
     def rounds(self, lease: Lease) -> int:
         """How often its workers must finish before this tile is done, itself included."""
@@ -265,13 +311,14 @@ class Fleet:
         device = self.devices.get(lease.device)
         if device is None:
             return True
-        service_s = now - device.freed_at(lease)
+        begun_at = device.freed_at(lease) if lease.begun_at is None else lease.begun_at
+        service_s = now - begun_at
         sane = compute_s is None or 0 <= compute_s <= now - lease.granted_at
         if compute_s is not None and sane:
             # Results that queued up on the way seem to have taken no time at all.
             service_s = max(service_s, compute_s)
         device.answers.append(now)
-        self._blend(device, lease.tile.job.kind, service_s / lease.tile.pixels)
+        self._blend(device, lease.tile, service_s)
         device.strikes = device.quarantines = device.returns = 0
         if device.probation:
             device.probation = False
@@ -286,19 +333,28 @@ class Fleet:
         device = self.devices[lease.device]
         if not lease.accepted or lease not in device.in_service():
             return
-        kind, rate = lease.tile.job.kind, (now - device.freed_at(lease)) / lease.tile.pixels
-        if rate > device.rates.get(kind, 0.0):
-            _note(device.rates, kind, rate)
+        # Whatever comes next is in a worker's hands from now on, not from the last answer on.
+        freed_at = lease.begun_at = device.freed_at(lease)
+        device.answers.append(now)
+        kind, pace = lease.tile.job.kind, Pace(now - freed_at, lease.tile.pixels)
+        known = device.paces.get(kind)
+        if known is None or pace.rate > known.rate:
+            self.changes += 1
+            _note(device.paces, kind, pace)
 
-    def _blend(self, device: Device, kind: str, rate: float) -> None:
-        for rates in (device.rates, self._typical):
-            _note(rates, kind, self._policy.blend(rates.get(kind), rate))
+    def _blend(self, device: Device, tile: Tile, service_s: float) -> None:
+        self.changes += 1
+        for paces in (device.paces, self._typical):
+            known = paces.get(tile.job.kind)
+            seconds = self._policy.blend(known.seconds if known else None, service_s)
+            pixels = self._policy.blend(known.pixels if known else None, tile.pixels)
+            _note(paces, tile.job.kind, Pace(seconds, pixels))
 
 
-def _note(rates: dict[str, float], kind: str, rate: float) -> None:
-    rates[kind] = rate
-    if len(rates) > _KNOWN_KINDS:
-        del rates[next(iter(rates))]
+def _note(paces: dict[str, Pace], kind: str, pace: Pace) -> None:
+    paces[kind] = pace
+    if len(paces) > _KNOWN_KINDS:
+        del paces[next(iter(paces))]
 
 
 def _keep(devices: dict[str, Device], device: Device, keep: bool) -> None:

@@ -13,6 +13,7 @@ from fogmqtt.core.fleet import Device, Fleet
 from fogmqtt.core.ledger import Lease
 from fogmqtt.core.placement import Grant, best
 from fogmqtt.core.policy import Policy
+from fogmqtt.core.verdict import is_suspect
 
 
 class Hedging:
@@ -51,11 +52,13 @@ class Hedging:
         due = (self._late_at(lease) for lease in self._single(device))
         return min((late_at for late_at in due if late_at > now), default=None)
 
-    @staticmethod
-    def _single(device: Device) -> list[Lease]:
+    def _single(self, device: Device) -> list[Lease]:
         """What nobody else has, and may have: a suspect is not sent to two devices."""
-        leases = device.leases.values()
-        return [lease for lease in leases if len(lease.tile.leases) == 1 and not lease.alone]
+        return [
+            lease
+            for lease in device.leases.values()
+            if len(lease.tile.leases) == 1 and not is_suspect(lease.tile, self._policy)
+        ]
 
     def _late_at(self, lease: Lease) -> float:
         expected_s = self._fleet.remaining_s(lease)
@@ -66,15 +69,14 @@ class Hedging:
 
     def _pays(self, lease: Lease, now: float) -> bool:
         """A copy sent now should be there well before the original."""
-        begun_at = self._fleet.devices[lease.device].freed_at(lease)
-        left_s = begun_at + self._fleet.remaining_s(lease) - now
-        if left_s <= self._policy.hedge_min_s:
-            return False
+        device = self._fleet.devices[lease.device]
+        slower = self._fleet.slowness(device, now)
+        left_s = device.freed_at(lease) + slower * self._fleet.remaining_s(lease) - now
         helper = self._helper(lease)
         if helper is None:
             return False
         copy_s = self._fleet.service_s(helper, lease.tile)
-        return left_s > max(self._policy.hedge_factor * copy_s, copy_s + self._policy.hedge_min_s)
+        return left_s > self._policy.hedge_gain * copy_s + self._policy.hedge_gain_s
 
     def _copy(self, lease: Lease) -> None:
         helper = self._helper(lease)
@@ -82,14 +84,15 @@ class Hedging:
             self._grant(lease.tile, helper)
 
     def _helper(self, lease: Lease) -> Device | None:
-        return best(self._fleet, self._able(lease), lease.tile)
+        """Who would be done with a copy first; somebody who let the tile expire, if need be."""
+        tile = lease.tile
+        unfit = tile.failed_on | tile.taboo
+        able = [one for one in self._able(lease) if one.id not in unfit]
+        willing = [one for one in able if one.id not in tile.shunned]
+        return best(self._fleet, willing or able, tile)
 
     def _able(self, lease: Lease) -> Iterator[Device]:
         tile = lease.tile
-        not_to = tile.shunned | tile.taboo
         for device in self._fleet.idle.values():
-            # Not to whom it was given already, and not to whom it failed.
-            if tile in device.leases or device.id in not_to:
-                continue
-            if tile.job.operators <= device.operators:
+            if tile not in device.leases and tile.job.operators <= device.operators:
                 yield device

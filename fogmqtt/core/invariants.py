@@ -23,7 +23,10 @@ def check(books: Books) -> None:
 def _check_job(books: Books, job: Job, sleepers: set[Sleeper]) -> None:
     for tile in job.tiles:
         _check_tile(books, tile, sleepers)
-    tiles = job.tiles[: job.total]
+    tiles = [tile for tile in job.tiles if not tile.is_twin and not tile.split]
+    _must(job.total == len(tiles), f"{job.id}: {job.total} tiles, in fact {len(tiles)}")
+    left = sum(tile.pixels for tile in tiles if not tile.done)
+    _must(job.left == left, f"{job.id}: {job.left} pixels left, in fact {left}")
     undone = sum(not tile.done for tile in tiles)
     _must(job.remaining == undone, f"{job.id}: {job.remaining} remain, {undone} are undone")
     _check_checks(books, job)
@@ -38,9 +41,9 @@ def _check_job(books: Books, job: Job, sleepers: set[Sleeper]) -> None:
 
 
 def _check_checks(books: Books, job: Job) -> None:
-    twins = job.tiles[job.total :]
+    twins = [tile for tile in job.tiles if tile.is_twin]
     checks = [tile.check for tile in twins if tile.check is not None]
-    _must([check.twin for check in checks] == list(twins), f"{job.id}: twins without checks")
+    _must([check.twin for check in checks] == twins, f"{job.id}: twins without checks")
     for check in checks:
         _check_check(books, check)
     undecided = sum(check.undecided for check in checks)
@@ -78,9 +81,10 @@ def _check_tile(books: Books, tile: Tile, sleepers: set[Sleeper]) -> None:
     _must(queued + backs_off == waits, f"{name}: {queued} queues, back-off {backs_off}")
     _must(not (tile in tile.job.ready and tile.shunned), f"{name} shuns, and waits for anybody")
     _must((tile in tile.job.twins) <= tile.is_twin, f"{name} waits with the twins")
-    has_result = tile.given or tile.kept is not None
+    has_result = tile.given or tile.split or tile.kept is not None
     _must(tile.is_twin or tile.done == has_result, f"{name}: done is {tile.done}")
     _must(not (tile.given and tile.grants), f"{name} was done before, and given to somebody")
+    _must(not (tile.split and tile.kept), f"{name} was split and has a result")
     _must(not (tile.done and tile.leases), f"{name} is done and leased")
     devices = [lease.device for lease in tile.leases]
     _must(len(devices) <= 2, f"{name} has {len(devices)} leases")

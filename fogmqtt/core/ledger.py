@@ -6,12 +6,14 @@ as any other: it counts if that device was ever granted that attempt.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from fogmqtt.core.events import JobSubmitted
+from fogmqtt.core.ready import Ready
 from fogmqtt.core.story import Story, short
 
 #: So many of a tile's mishaps are kept for the story.
@@ -99,6 +101,10 @@ class Lease:
     #: How it ended was held against its tile, and against its device: once is enough.
     blamed: bool = False
     struck: bool = False
+    #: From when on a worker can have had it, where it was taken back meanwhile.
+    begun_at: float | None = None
+    #: When the device accepted a tile that was sent later.
+    overtaken_at: float = math.inf
     #: Of its result, where that counts.
     digest: int | None = None
     wake_at: float | None = None
@@ -118,6 +124,10 @@ class Tile:
     job: Job
     index: int
     pixels: int
+    #: How often it can be halved.
+    halvings: int = 0
+    #: Its halves stand for it; it counts as done.
+    split: bool = False
     done: bool = False
     #: It was done before the job was submitted.
     given: bool = False
@@ -195,18 +205,20 @@ class Job:
     operators: frozenset[str]
     submitted_at: float
     story: Story
-    #: The image's tiles, then their twins.
-    tiles: tuple[Tile, ...] = ()
-    #: How many tiles are not twins, and how many of these are not done.
+    #: The image's tiles, then their twins, then the halves of those that were split.
+    tiles: list[Tile] = field(default_factory=list)
+    #: How many tiles are neither twins nor split, how many of these are not done, and the pixels
+    #: of those.
     total: int = 0
     remaining: int = 0
+    left: int = 0
     #: How many checks are undecided, and how many found a tile right.
     undecided: int = 0
     checked: int = 0
     #: Devices whose results count no more.
     disproved: frozenset[str] = frozenset()
-    #: Waiting for any able device. Ordered for its popitem: a dict's head is slow to find again.
-    ready: OrderedDict[Tile, None] = field(default_factory=OrderedDict)
+    #: Waiting for any able device.
+    ready: Ready = field(default_factory=Ready)
     #: Waiting, and some device is shunned.
     choosy: OrderedDict[Tile, None] = field(default_factory=OrderedDict)
     #: Waiting for a device that holds nothing else: devices died of these.
@@ -235,11 +247,16 @@ class Job:
         if min(event.tiles) < 1:
             raise ValueError(f"job {event.job!r} has a tile without pixels: {min(event.tiles)}")
         job = cls(event.job, event.kind, event.operators, now, Story(now))
-        job.tiles = tuple(Tile(job, index, pixels) for index, pixels in enumerate(event.tiles))
+        halvings = event.halvings or (0,) * len(event.tiles)
+        for index, (pixels, times) in enumerate(zip(event.tiles, halvings, strict=True)):
+            job.tiles.append(Tile(job, index, pixels, times))
         job.total = len(job.tiles)
         job._give(event.done)
-        job.remaining = job.total - len(event.done)
-        job.ready.update((tile, None) for tile in job.tiles if not tile.done)
+        for tile in job.tiles:
+            if not tile.done:
+                job.ready.add(tile)
+        job.remaining = len(job.ready)
+        job.left = sum(tile.pixels for tile in job.ready)
         if event.twins:
             job._add_twins(event.twins)
         return job
@@ -257,7 +274,8 @@ class Job:
         for tile in [self.tiles[index] for index in twins]:
             twin = Tile(self, len(self.tiles), tile.pixels)
             tile.check = twin.check = Check(tile, twin)
-            self.tiles += (twin,)
+            tile.halvings = 0  # both do the same pixels
+            self.tiles.append(twin)
         self.undecided = len(twins)
 
     @property
@@ -273,18 +291,38 @@ class Job:
         if tile.is_twin:
             self.twins[tile] = None
             return
-        queue = self.suspects if alone else self.choosy if tile.shunned else self.ready
+        if not alone and not tile.shunned:
+            self.ready.add(tile, first=True)
+            return
+        queue = self.suspects if alone else self.choosy
         queue[tile] = None
-        if queue is self.ready:
-            queue.move_to_end(tile, last=False)
 
     def dequeue(self, tile: Tile) -> bool:
         """Whether it waited in one of the queues; now it does not."""
-        for queue in (self.ready, self.choosy, self.suspects, self.twins):
+        if tile in self.ready:
+            self.ready.remove(tile)
+            return True
+        for queue in (self.choosy, self.suspects, self.twins):
             if tile in queue:
                 del queue[tile]
                 return True
         return False
+
+    def split(self, tile: Tile) -> tuple[Tile, Tile]:
+        """Let two halves wait instead of a tile that waits in `ready`."""
+        self.ready.remove(tile)
+        tile.done = tile.split = True
+        sizes = (tile.pixels + 1) // 2, tile.pixels // 2
+        first, second = (
+            Tile(self, len(self.tiles) + place, pixels, tile.halvings - 1)
+            for place, pixels in enumerate(sizes)
+        )
+        self.tiles += first, second
+        self.ready.add(second, first=True)
+        self.ready.add(first, first=True)
+        self.total += 1
+        self.remaining += 1
+        return first, second
 
     def grant(self, lease: Lease) -> None:
         """Book a lease, the tile's first or a further one."""
@@ -304,6 +342,7 @@ class Job:
         lease.tile.done = True
         lease.tile.kept = lease
         self.remaining -= 1
+        self.left -= lease.tile.pixels
 
     def uncredit(self, lease: Lease) -> None:
         """It counts no more, and its tile is to be done again."""
@@ -313,7 +352,10 @@ class Job:
             self.shares[lease.device] = left
         lease.tile.done = False
         lease.tile.kept = None
+        # What merged its result knows it whole.
+        lease.tile.halvings = 0
         self.remaining += 1
+        self.left += lease.tile.pixels
 
     def decide(self, check: Check, state: CheckState) -> None:
         """The check is now in this state; its twin needs a device in the open one only."""

@@ -1,78 +1,133 @@
 """Which device gets which waiting tile next.
 
-The device that is expected to finish a tile first gets it, so that a slow one is not handed the
-last tiles while a fast one has room. Jobs take turns, tile by tile.
+Who has the shortest queue is asked first, and gets the largest tile that is a part of what it can
+do until the job should end, so that large ones go first and all devices end together; a larger
+one is split. Where even the smallest would end later than that, it is left to others, unless
+nobody would be done with it sooner. Jobs take turns, tile by tile.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
 from fogmqtt.core.fleet import Device, Fleet
+from fogmqtt.core.horizon import Horizons
 from fogmqtt.core.ledger import Job, Tile
 from fogmqtt.core.policy import Policy
 
+#: All with room are asked again after changes of so large a part of the fleet.
+_PART = 8
+#: Nobody is sooner by less than this, seconds: times are sums of floats.
+_MOMENT_S = 1e-6
 #: (seconds until it would be done, tiles per worker, order of joining): the least is the best.
 _Rank = tuple[float, float, int]
 #: Makes the lease and takes the tile out of its queue.
 Grant = Callable[[Tile, Device], None]
+#: Puts two halves in the place of a waiting tile, and gives one of them.
+Split = Callable[[Tile], Tile]
 
 
 class Placement:
     """Hands waiting tiles to devices with room."""
 
-    def __init__(self, policy: Policy, fleet: Fleet, grant: Grant) -> None:
+    def __init__(self, policy: Policy, fleet: Fleet, grant: Grant, split: Split) -> None:
         self._policy = policy
         self._fleet = fleet
         self._grant = grant
+        self._split = split
+        self._horizons = Horizons(fleet)
         #: Jobs with tiles that wait for a device, whose turn it is first.
         self._turns: OrderedDict[str, Job] = OrderedDict()
+        #: How many changes of the fleet there were when all with room were asked.
+        self._asked_after = 0
 
     def add(self, job: Job) -> None:
         """Some tile of the job waits for a device."""
         self._turns.setdefault(job.id, job)
+        self._ask_all()
 
     def remove(self, job: Job) -> None:
         self._turns.pop(job.id, None)
+        self._horizons.forget(job)
 
     def waiting(self, job: Job) -> bool:
         """Whether the job has its turn; for checks."""
         return job.id in self._turns
 
-    def place(self) -> None:
-        """Grant every waiting tile that some device has room for."""
-        if not self._fleet.roomy:
+    def place(self, now: float) -> None:
+        """Grant every waiting tile that suits some device with room.
+
+        A device that none suited is asked again when it changed, a tile came, or much happened.
+        """
+        if (self._fleet.changes - self._asked_after) * _PART > len(self._fleet.devices):
+            self._ask_all()
+        if not self._fleet.hungry:
             return
         reserved = self._place_suspects()
         rankings: dict[str, Ranking] = {}
         stuck = 0
-        while self._fleet.roomy and stuck < len(self._turns):
+        while self._fleet.hungry and stuck < len(self._turns):
             name, job = next(iter(self._turns.items()))
             if not job.waits:
                 del self._turns[name]
                 continue
             self._turns.move_to_end(name)
             if name not in rankings:
-                rankings[name] = Ranking(self._fleet, reserved)
+                left_s = self._horizons.ends_at(job, self._turns.values(), now) - now
+                rankings[name] = Ranking(self._fleet, job, reserved, left_s)
             placed = (
                 self._place_first(job.choosy, reserved)
-                or self._place_ready(job, rankings[name])
+                or self._place_ready(job, rankings[name], now)
                 # A second opinion delays no tile that waits for its first.
                 or (not job.ready and self._place_first(job.twins, reserved))
             )
             stuck = 0 if placed else stuck + 1
+        self._fleet.hungry.clear()
 
-    def _place_ready(self, job: Job, ranking: Ranking) -> bool:
-        if not job.ready:
-            return False
-        tile = next(iter(job.ready))
-        device = ranking.best(tile)
-        if device is None:
-            return False
-        self._grant(tile, device)
+    def _ask_all(self) -> None:
+        self._asked_after = self._fleet.changes
+        self._fleet.hungry.update(self._fleet.roomy)
+
+    def _place_ready(self, job: Job, ranking: Ranking, now: float) -> bool:
+        """Grant one tile to the first device that one suits."""
+        while job.ready and (device := ranking.best()) is not None:
+            if self._place_suiting(job, device, ranking.left_s, now):
+                return True
+            ranking.pass_over()
+        return False
+
+    def _place_suiting(self, job: Job, device: Device, left_s: float, now: float) -> bool:
+        """Grant the device a tile of its size, if it would be done in time or before all others."""
+        fleet, policy = self._fleet, self._policy
+        rate = fleet.rate(device, job.kind)
+        if not fleet.measured(device, job.kind):
+            self._grant_up_to(policy.probe_pixels, job, device)
+        elif rate == 0 or left_s == math.inf:
+            self._grant_up_to(math.inf, job, device)
+        else:
+            time_s = left_s - fleet.queue_s(device)
+            most = max(time_s * policy.share, policy.least_s) / rate
+            pixels = _reachable(job, most)
+            in_time = rate * pixels <= time_s + policy.slack * left_s
+            if not in_time and not self._is_first(job, device, pixels, now):
+                return False
+            self._grant_up_to(most, job, device)
         return True
+
+    def _grant_up_to(self, pixels: float, job: Job, device: Device) -> None:
+        """Grant a waiting tile of at most so many pixels, split off a larger one if need be."""
+        tile = job.ready.pick(pixels)
+        while tile.pixels > pixels and tile.halvings > 0:
+            tile = self._split(tile)
+        self._grant(tile, device)
+
+    def _is_first(self, job: Job, device: Device, pixels: float, now: float) -> bool:
+        """Whether nobody, with room or without, would be done with such a tile sooner."""
+        done_at = now + self._fleet.finish_s(device, job, pixels)
+        return done_at <= self._horizons.soonest(job, pixels, now) + _MOMENT_S
 
     def _place_first(self, queue: Iterable[Tile], reserved: Device | None) -> bool:
         """Grant the first of these that somebody with room may have."""
@@ -86,7 +141,7 @@ class Placement:
     def _best(self, tile: Tile, reserved: Device | None) -> Device | None:
         able = [
             device
-            for device in self._fleet.roomy.values()
+            for device in self._fleet.hungry.values()
             if device is not reserved and not self._barred(tile, device)
         ]
         return best(self._fleet, able, tile)
@@ -128,50 +183,63 @@ class Placement:
 
 
 class Ranking:
-    """Devices with room, best first for tiles of one job, while nothing but grants happens.
+    """Devices with room for tiles of one job, the shortest queue first, while only grants happen.
 
     Grants only make a device worse, so an entry that is still right is the best: O(log n) each.
     """
 
-    def __init__(self, fleet: Fleet, reserved: Device | None) -> None:
+    def __init__(self, fleet: Fleet, job: Job, reserved: Device | None, left_s: float) -> None:
         self._fleet = fleet
-        self._reserved = reserved
-        self._pixels = 0
-        self._heap: list[tuple[_Rank, Device]] = []
+        #: Seconds until the job should end.
+        self.left_s = left_s
+        self._heap = [
+            (_queue(fleet, device), device)
+            for device in fleet.hungry.values()
+            if device is not reserved
+            and job.operators <= device.operators
+            and device.id not in job.disproved
+        ]
+        heapq.heapify(self._heap)
 
-    def best(self, tile: Tile) -> Device | None:
-        """Who would finish this tile first, whatever it shuns."""
-        # A device's place depends on the tile's size; a few per cent make no difference.
-        if not 0.8 * self._pixels < tile.pixels < 1.25 * self._pixels:
-            self._fill(tile)
+    def best(self) -> Device | None:
+        """Who would have time for another tile first."""
         heap, fleet = self._heap, self._fleet
         while heap:
             was, device = heap[0]
-            if device.id not in fleet.roomy:
+            if device.id not in fleet.hungry:
                 heapq.heappop(heap)
                 continue
-            now = rank(fleet, device, tile)
-            if now[1:] == was[1:]:
+            now = _queue(fleet, device)
+            if now == was:
                 return device
             heapq.heapreplace(heap, (now, device))
         return None
 
-    def _fill(self, tile: Tile) -> None:
-        self._pixels = tile.pixels
-        operators, disproved = tile.job.operators, tile.job.disproved
-        self._heap = [
-            (rank(self._fleet, device, tile), device)
-            for device in self._fleet.roomy.values()
-            if device is not self._reserved
-            and operators <= device.operators
-            and device.id not in disproved
-        ]
-        heapq.heapify(self._heap)
+    def pass_over(self) -> None:
+        """Leave out the device that `best` gave."""
+        heapq.heappop(self._heap)
+
+
+def _reachable(job: Job, most: float) -> float:
+    """The pixels of the tile that a device would get that may have at most so many."""
+    tile = job.ready.pick(most)
+    pixels, halvings = float(tile.pixels), tile.halvings
+    while pixels > most and halvings > 0:
+        pixels, halvings = pixels / 2, halvings - 1
+    return pixels
+
+
+def _queue(fleet: Fleet, device: Device) -> _Rank:
+    return fleet.queue_s(device), len(device.leases) / device.workers, device.serial
 
 
 def rank(fleet: Fleet, device: Device, tile: Tile) -> _Rank:
     """How good a device is for a tile; an idle one goes first where the time is the same."""
-    return (fleet.finish_s(device, tile), len(device.leases) / device.workers, device.serial)
+    return (
+        fleet.finish_s(device, tile.job, tile.pixels),
+        len(device.leases) / device.workers,
+        device.serial,
+    )
 
 
 def best(fleet: Fleet, devices: Iterable[Device], tile: Tile) -> Device | None:

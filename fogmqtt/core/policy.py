@@ -8,7 +8,9 @@ from dataclasses import dataclass, fields
 from fogmqtt.errors import ConfigError
 
 #: Fields where zero has a meaning: none of it, or at once.
-_MAY_BE_ZERO = frozenset({"ahead", "retry_s", "return_pause_s", "hedge_min_s", "starve_s"})
+_MAY_BE_ZERO = frozenset(
+    {"ahead", "retry_s", "return_pause_s", "hedge_min_s", "hedge_gain_s", "starve_s"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,25 @@ class Policy:
     #: Weight of the newest measurement: a change of speed by ten is followed within a few tiles.
     smoothing: float = 0.5
 
+    #: A device gets tiles of at most this part of what it can do until the job should end: what
+    #: comes later can be smaller, so that all end together.
+    share: float = 0.5
+    #: Smaller tiles than this many seconds of work cost more on the way than they even out.
+    least_s: float = 0.01
+    #: Where nobody knows how fast a device is, its first tiles have about so many pixels.
+    probe_pixels: int = 65_536
+    #: A tile that would end later than all others by less than this part is no straggler.
+    slack: float = 0.05
+
     #: A second copy goes out when a tile takes so many times what it should, or would take so
     #: many times what a copy takes.
     hedge_factor: float = 2.0
-    #: Jitter is no straggler: nothing younger than this is hedged.
+    #: Jitter is no straggler: nothing that is late by less than this is hedged.
     hedge_min_s: float = 0.2
+    #: An idle device gets a copy where the original is expected to need so many times what the
+    #: copy takes, and so many seconds more.
+    hedge_gain: float = 1.2
+    hedge_gain_s: float = 0.05
 
     #: A tile that failed so often, on two devices if there are two, fails its job.
     max_failures: int = 4

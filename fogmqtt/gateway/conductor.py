@@ -118,18 +118,25 @@ class Conductor:
         run = job.run
         if run is None:
             return
-        job.report.credit(kept.device, run.tiles[kept.tile].core)
+        job.report.credit(kept.device, run.tile(kept.tile).core)
         job.report.done += 1
         if kept.tile in job.pasting:
             job.pasting[kept.tile] = given  # two threads must not write the same pixels
         else:
             self._paste(job, run, kept.tile, given)
 
+    def split(self, split: act.SplitTile) -> None:
+        """Two halves stand for a tile from now on."""
+        job = self.job(split.job)
+        if job is not None and job.run is not None:
+            job.run.split(split.tile, split.first, split.second)
+            job.report.tiles += 1
+
     def revoke(self, job: Job, revoked: act.RevokeResult) -> None:
         """What was kept does not count any more; another result will be pasted over it."""
         if job.run is None:
             return
-        job.report.uncredit(revoked.device, job.run.tiles[revoked.tile].core)
+        job.report.uncredit(revoked.device, job.run.tile(revoked.tile).core)
         job.report.done -= 1
 
     def finished(self, job: Job) -> None:
@@ -222,14 +229,21 @@ class Conductor:
         job.needs = self._needs(run)
         self._feed(
             JobSubmitted(
-                job.key, run.kind, run.work, job.needs, run.twins, done=frozenset(run.done)
+                job.key,
+                run.kind,
+                run.work,
+                job.needs,
+                run.twins,
+                done=frozenset(run.done),
+                # An earlier life's tiles must be found again by their index.
+                halvings=run.halvings if job.request.diary is None else (),
             )
         )
         job.request.client.progress(job.report)
 
     def _paste(self, job: Job, run: stages.StageRun, index: int, given: Given) -> None:
         job.pasting[index] = None
-        tile = run.tiles[index]
+        tile = run.tile(index)
         self._submit(
             job,
             lambda: run.merger.paste(tile, given),

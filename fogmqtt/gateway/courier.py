@@ -177,7 +177,7 @@ class Courier:
         self, run: stages.StageRun, index: int, then: Callable[[int | None], None]
     ) -> None:
         """Do a tile here; `then` hears the fingerprint of the right result, None if it failed."""
-        tile = run.tiles[index]
+        tile = run.tile(index)
 
         def failed(problem: Exception) -> None:
             self._complain("disagreement", f"{run.key}/{index}: nor can we: {_reason(problem)}")
@@ -197,7 +197,7 @@ class Courier:
         if job is None or job.run is None:
             log.debug("%s answered for %s, which is over", device, message.job)
             return
-        if message.tile >= (count := len(job.run.tiles) + len(job.run.twins)):
+        if message.tile >= (count := job.run.count):
             raise WireError(f"{message.job} has {count} tiles, no tile {message.tile}")
         match message:
             case Accepted():

@@ -323,6 +323,8 @@ class Gateway:
         match action:
             case act.SendTile():
                 self._courier.send(action)
+            case act.SplitTile():
+                self.conductor.split(action)
             case act.CancelTile():
                 self._courier.cancel(action)
             case act.KeepResult():

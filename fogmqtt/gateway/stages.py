@@ -12,6 +12,7 @@ import numpy as np
 
 from fogmqtt.core.geometry import Auto, Grid, Seams, Size, Tile, TilePlan, cut
 from fogmqtt.core.plan import HEADER_BYTES, auto_plan, check_plan
+from fogmqtt.core.splitting import halve, halvings
 from fogmqtt.errors import WireError
 from fogmqtt.images import codec
 from fogmqtt.images.spec import Image, Spec
@@ -59,17 +60,37 @@ class StageRun:
     merger: Merger
     #: Tiles that a second device does once more, see `core.checks`.
     twins: tuple[int, ...] = ()
+    #: How often each tile can be halved; empty: the plan is the user's own.
+    halvings: tuple[int, ...] = ()
+    #: Halves of tiles, by index. Owner thread only.
+    halves: dict[int, Tile] = field(default_factory=dict)
     #: Tiles that an earlier life of this gateway finished, merged already, and who did each.
     done: Mapping[int, str] = field(default_factory=dict)
 
     def tile(self, index: int) -> Tile:
-        """A tile of the image, or the twin of one: their indices follow the tiles'."""
+        """A tile of the image, the twin of one, or half of one, in this order of indices."""
         if index < len(self.tiles):
             return self.tiles[index]
+        if index in self.halves:
+            return self.halves[index]
         return replace(self.tiles[self.twins[index - len(self.tiles)]], index=index)
 
     def is_twin(self, index: int) -> bool:
-        return index >= len(self.tiles)
+        return len(self.tiles) <= index < len(self.tiles) + len(self.twins)
+
+    @property
+    def count(self) -> int:
+        """How many indices there are now."""
+        return len(self.tiles) + len(self.twins) + len(self.halves)
+
+    def split(self, index: int, first: int, second: int) -> None:
+        """Let two halves stand for a tile. Raises ValueError for one that cannot be halved."""
+        tile = self.tile(index)
+        halves = halve(tile, halo=self.stage.halo, align=self.stage.align)
+        if halves is None:
+            raise ValueError(f"{tile} cannot be halved")
+        for place, half in zip((first, second), halves, strict=True):
+            self.halves[place] = replace(half, index=place)
 
     @property
     def work(self) -> tuple[int, ...]:
@@ -110,9 +131,15 @@ def begin(
     """
     operators = prepared(stage, image, original)
     tiles = planned(stage, plan, limits.pixel_bytes - _long_calls(operators), workers)
-    merger = operators[-1].merger(stage.result, tiles)
+    merger = operators[-1].merger(stage.result)
     twins = sampled(range(len(tiles)), sample)
-    return StageRun(key, stage, operators, image, tiles, merger, twins)
+    # A plan of the user's own is kept to.
+    times = _halvings(stage, tiles) if isinstance(plan, Auto) else ()
+    return StageRun(key, stage, operators, image, tiles, merger, twins, times)
+
+
+def _halvings(stage: Stage, tiles: Sequence[Tile]) -> tuple[int, ...]:
+    return tuple(halvings(tile, halo=stage.halo, align=stage.align) for tile in tiles)
 
 
 def sampled(tiles: Sequence[int], share: float) -> tuple[int, ...]:
@@ -124,7 +151,7 @@ def sampled(tiles: Sequence[int], share: float) -> tuple[int, ...]:
 def with_tiles(run: StageRun, tiles: tuple[Tile, ...]) -> StageRun:
     """The same stage, cut otherwise, with nothing merged and no twins."""
     return replace(
-        run, tiles=tiles, merger=run.operators[-1].merger(run.stage.result, tiles), twins=()
+        run, tiles=tiles, merger=run.operators[-1].merger(run.stage.result), twins=(), halvings=()
     )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
 
-from fogmqtt.core.geometry import Rect, Seams, Tile
+from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.base import Merger, Operator, learned, prepared
 from fogmqtt.operators.canny import Canny
@@ -70,8 +69,8 @@ class AutoCanny(Operator):
         """As Canny's. Raises OperatorError unless `prepare` was called."""
         return self._canny().process_tile(image, core, seams)
 
-    def merger(self, output: Spec, tiles: Sequence[Tile]) -> Merger:
-        return Canny().merger(output, tiles)
+    def merger(self, output: Spec) -> Merger:
+        return Canny().merger(output)
 
     def _canny(self) -> Canny:
         median = prepared(self, self.median)

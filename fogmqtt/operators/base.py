@@ -156,9 +156,11 @@ class Operator:
         del seams
         return checked(self, self.process(image), self.output(Spec.of(image)))[core.slices]
 
-    def merger(self, output: Spec, tiles: Sequence[Tile]) -> Merger:
-        """What puts the results of `tiles` together into an image of `output`."""
-        del tiles
+    def merger(self, output: Spec) -> Merger:
+        """What puts tiles' results together into an image of `output`.
+
+        Tiles may be of any sizes; all of them together cover the image once.
+        """
         return PasteMerger(output)
 
     def whole(self, image: Image) -> Image:

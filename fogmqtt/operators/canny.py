@@ -12,7 +12,7 @@ candidates that the whole image does not have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -81,8 +81,8 @@ class Canny(Operator):
         """The three states of the core's pixels."""
         return _answer(*self._classes(image, core), seams)
 
-    def merger(self, output: Spec, tiles: Sequence[Tile]) -> Merger:
-        return SeamMerger(output, tiles)
+    def merger(self, output: Spec) -> Merger:
+        return SeamMerger(output)
 
     def _classes(self, image: Image, core: Rect) -> tuple[Image, Image]:
         """The core's candidates, and those that are edges within it."""
@@ -162,10 +162,16 @@ def _frame(seams: Seams, height: int, width: int) -> Iterator[tuple[slice, slice
 class SeamMerger(PasteMerger):
     """Pastes three-state cores, then lets edges run on across the seams."""
 
-    def __init__(self, output: Spec, tiles: Sequence[Tile]) -> None:
+    def __init__(self, output: Spec) -> None:
         super().__init__(output)
-        self._rows = sorted({tile.core.top for tile in tiles if tile.core.top > 0})
-        self._columns = sorted({tile.core.left for tile in tiles if tile.core.left > 0})
+        #: Where cores begin; a line may run on through tiles that were not cut there.
+        self._rows: set[int] = set()
+        self._columns: set[int] = set()
+
+    def paste(self, tile: Tile, pixels: Image) -> None:
+        super().paste(tile, pixels)
+        self._rows.add(tile.core.top)
+        self._columns.add(tile.core.left)
 
     def resolve(self) -> None:
         """Make every open pixel an edge that hangs on one of another tile."""
@@ -178,11 +184,11 @@ class SeamMerger(PasteMerger):
     def _seeds(self) -> Iterator[Seed]:
         """Open pixels with an edge across a seam; diagonals cross the corners of four tiles."""
         image = self._image
-        for row in self._rows:
+        for row in sorted(self._rows - {0}):
             for one, other in ((row - 1, row), (row, row - 1)):
                 for at in touching(image[one], image[other], OPEN, EDGE):
                     yield one, int(at)
-        for column in self._columns:
+        for column in sorted(self._columns - {0}):
             before, after = image[:, column - 1].copy(), image[:, column].copy()
             for at in touching(before, after, OPEN, EDGE):
                 yield int(at), column - 1

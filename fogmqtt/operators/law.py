@@ -12,12 +12,14 @@ merged, all in this process.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
 from fogmqtt.core.geometry import Grid, Size, Tile, cut
+from fogmqtt.core.splitting import halve
 from fogmqtt.errors import OperatorError
 from fogmqtt.images import codec
 from fogmqtt.images.compare import difference
@@ -68,11 +70,23 @@ def tiled(operators: Sequence[Operator], image: Image, plan: Plan) -> Made:
     for stage in pipeline.stages(operators, Spec.of(image)):
         assert not isinstance(done, dict)  # noqa: S101  # only the last stage measures
         if stage.tiled:
-            tiles = cut(done.shape[:2], plan, halo=stage.halo, align=stage.align)
+            tiles = _halved(cut(done.shape[:2], plan, halo=stage.halo, align=stage.align), stage)
             done = run_stage(stage, pipeline.prepared(stage, done, image), done, tiles)
         else:
             done = pipeline.whole(stage.operators, done, image)
     return done
+
+
+def _halved(tiles: Sequence[Tile], stage: Stage) -> Sequence[Tile]:
+    """Every third tile in halves, and one of these too: so a gateway suits slow devices."""
+    found: list[Tile] = []
+    for tile in tiles:
+        parts = [tile]
+        for _ in range(2 if tile.index % 3 == 0 else 0):
+            halves = halve(parts[-1], halo=stage.halo, align=stage.align, least_pixels=1)
+            parts[-1:] = halves or parts[-1:]
+        found += parts
+    return [replace(tile, index=index) for index, tile in enumerate(found)]
 
 
 def run_stage(
@@ -80,7 +94,7 @@ def run_stage(
 ) -> Made:
     """One round trip; `operators` are the stage's, prepared. Raises OperatorError."""
     last = operators[-1]
-    merger = last.merger(stage.result, tiles)
+    merger = last.merger(stage.result)
     for tile in tiles:
         sent = pipeline.narrow(stage.narrowing, image[tile.outer.slices])
         given = run_on_device(operators, sent, tile, image.shape[:2])

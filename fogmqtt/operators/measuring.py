@@ -56,7 +56,7 @@ class Measuring(Operator):
         raise NotImplementedError
 
     def gather(self, parts: Parts, image: Spec) -> Facts:
-        """The facts of the whole image, of this Spec.
+        """The facts of the whole image, of this Spec; parts by top, then left of their cores.
 
         Parts came over the wire: they have the type `part`, and may still say the impossible.
         """
@@ -71,24 +71,23 @@ class Measuring(Operator):
         del facts
         return picture
 
-    def merger(self, output: Spec, tiles: Sequence[Tile]) -> PartsMerger:
-        return PartsMerger(self, output, tiles)
+    def merger(self, output: Spec) -> PartsMerger:
+        return PartsMerger(self, output)
 
 
 class PartsMerger:
     """Keeps the parts until all are there."""
 
-    def __init__(self, operator: Measuring, image: Spec, tiles: Sequence[Tile]) -> None:
+    def __init__(self, operator: Measuring, image: Spec) -> None:
         self._operator = operator
         self._image = image
-        self._tiles = tiles
-        self._parts: dict[int, Part] = {}
+        self._parts: dict[int, tuple[Tile, Part]] = {}
 
     def paste(self, tile: Tile, part: Part) -> None:
-        self._parts[tile.index] = part
+        self._parts[tile.index] = tile, part
 
     def finish(self) -> Facts:
-        parts = [(tile, self._parts[tile.index]) for tile in self._tiles]
+        parts = sorted(self._parts.values(), key=lambda one: (one[0].core.top, one[0].core.left))
         return self._operator.gather(parts, self._image)
 
 

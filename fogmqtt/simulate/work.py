@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fogmqtt.core.geometry import Auto, Grid, Size, TilePlan, cut
 from fogmqtt.core.plan import HEADER_BYTES, auto_plan, check_plan
+from fogmqtt.core.splitting import halvings
 from fogmqtt.errors import ConfigError
 from fogmqtt.images.spec import Spec
 from fogmqtt.operators import pipeline
@@ -28,6 +29,19 @@ class TileWork:
     core: int
     out_bytes: float
     back_bytes: float
+    #: How often it can be halved.
+    halvings: int = 0
+
+    def halves(self) -> tuple[TileWork, TileWork]:
+        """Two tiles of the same work; the halo that both need is left out."""
+        first, second = (
+            TileWork(pixels, core, self.out_bytes / 2, self.back_bytes / 2, self.halvings - 1)
+            for pixels, core in (
+                ((self.pixels + 1) // 2, (self.core + 1) // 2),
+                (self.pixels // 2, self.core // 2),
+            )
+        )
+        return first, second
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +110,7 @@ def _stage(stage: Stage, plan: TilePlan, fleet: Fleet, limit_bytes: int) -> Stag
             tile.core.pixels,
             tile.outer.pixels * sent + ENVELOPE_BYTES,
             tile.core.pixels * back + ENVELOPE_BYTES,
+            halvings(tile, halo=stage.halo, align=stage.align) if isinstance(plan, Auto) else 0,
         )
         for tile in tiles
     )

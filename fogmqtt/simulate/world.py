@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fogmqtt.core.actions import (
     Action,
@@ -16,6 +16,7 @@ from fogmqtt.core.actions import (
     Quarantine,
     ReportStarved,
     SendTile,
+    SplitTile,
 )
 from fogmqtt.core.events import BrokerLost, DeviceLost, Event, JobSubmitted, Tick
 from fogmqtt.core.policy import Policy
@@ -24,7 +25,7 @@ from fogmqtt.simulate.agenda import Agenda
 from fogmqtt.simulate.fleet import Device, Fleet, Outage
 from fogmqtt.simulate.machine import Machine, Order
 from fogmqtt.simulate.record import Outstanding, Record
-from fogmqtt.simulate.work import JobWork, StageWork
+from fogmqtt.simulate.work import JobWork, StageWork, TileWork
 
 #: Called after every event with what the scheduler made of it.
 Watch = Callable[[Event, list[Action], float], None]
@@ -79,6 +80,8 @@ class World:
         #: The stages at work, by what the scheduler calls them.
         self._running: dict[str, tuple[JobRun, StageWork]] = {}
         self._unfinished = len(jobs)
+        #: Their tiles, halves too, by index.
+        self._tiles: dict[str, dict[int, TileWork]] = {}
         everything = frozenset(
             name for job in jobs for stage in job.stages for name in stage.operators
         )
@@ -131,10 +134,12 @@ class World:
         self._outstanding.done(action)
         match action:
             case SendTile():
-                _, stage = self._running[action.job]
                 hedge = self._outstanding.begin(action)
-                order = Order(action, stage.tiles[action.tile], hedge)
+                order = Order(action, self._tiles[action.job][action.tile], hedge)
                 self.machines[action.device].send(order)
+            case SplitTile(job, tile, first, second):
+                tiles = self._tiles[job]
+                tiles[first], tiles[second] = tiles[tile].halves()
             case CancelTile():
                 self.machines[action.device].cancel(action)
             case KeepResult():
@@ -160,7 +165,9 @@ class World:
         stage = job.work.stages[job.stage]
         self._running[job.key] = (job, stage)
         pixels = tuple(tile.pixels for tile in stage.tiles)
-        self._hear(JobSubmitted(job.key, stage.kind, pixels, stage.operators))
+        self._tiles[job.key] = dict(enumerate(stage.tiles))
+        event = JobSubmitted(job.key, stage.kind, pixels, stage.operators)
+        self._hear(replace(event, halvings=tuple(tile.halvings for tile in stage.tiles)))
 
     def _end_stage(self, key: str, error: str) -> None:
         job, _ = self._running[key]

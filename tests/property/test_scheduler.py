@@ -23,6 +23,7 @@ from fogmqtt.core.actions import (
     ReportStarved,
     RevokeResult,
     SendTile,
+    SplitTile,
 )
 from fogmqtt.core.events import (
     BrokerLost,
@@ -62,6 +63,9 @@ POLICY = Policy(
     quarantine_max_s=8,
     disproved_s=9,
     starve_s=1.5,
+    # The smallest tile of all is never split.
+    probe_pixels=110,
+    least_s=0.001,
 )
 DEVICES = ("a", "b", "c")
 OPERATORS = (frozenset[str](), frozenset({"blur"}), frozenset({"blur", "canny"}))
@@ -97,6 +101,9 @@ class Work:
     twins: tuple[int, ...] = ()
     #: Tiles that were done before it was submitted.
     given: frozenset[int] = frozenset()
+    #: Tiles that stand no more, since their halves do; and how often each can be halved.
+    split: set[int] = field(default_factory=set)
+    halvings: dict[int, int] = field(default_factory=dict)
     kept: dict[int, Said] = field(default_factory=dict)
     #: Second opinions, disputes and what the gateway found, by the original tile.
     opinions: dict[int, Said] = field(default_factory=dict)
@@ -110,12 +117,19 @@ class Work:
     starved_since: float | None = None
     reported: bool = False
 
+    def is_twin(self, tile: int) -> bool:
+        return self.tiles <= tile < self.tiles + len(self.twins)
+
     @property
     def done(self) -> int:
         return len(self.kept) + len(self.given)
 
     def original(self, tile: int) -> int:
-        return tile if tile < self.tiles else self.twins[tile - self.tiles]
+        return self.twins[tile - self.tiles] if self.is_twin(tile) else tile
+
+    @property
+    def total(self) -> int:
+        return self.tiles + len(self.split)
 
     def is_checked(self, tile: int) -> bool:
         """By what the model knows: the gateway said what is right, or two devices agree."""
@@ -196,18 +210,25 @@ class Fog(RuleBasedStateMachine):
         operators=st.sampled_from(OPERATORS),
         picks=st.lists(st.integers(0, 3), max_size=3, unique=True),
         done=st.sets(st.integers(0, 3)),
+        halvings=st.integers(0, 2),
     )
     def submit(
-        self, tiles: int, operators: frozenset[str], picks: list[int], done: Set[int] = frozenset()
+        self,
+        tiles: int,
+        operators: frozenset[str],
+        picks: list[int],
+        done: Set[int] = frozenset(),
+        halvings: int = 0,
     ) -> None:
         self.submitted += 1
         name = f"job{self.submitted}"
         given = frozenset(index for index in done if index < tiles)
         twins = tuple(pick for pick in picks if pick < tiles and pick not in given)
-        self.jobs[name] = Work(operators, tiles, twins, given)
+        self.jobs[name] = work = Work(operators, tiles, twins, given)
+        work.halvings = dict.fromkeys(set(range(tiles)) - set(twins), halvings)
         pixels = tuple(100 * (index + 1) for index in range(tiles))
-        kind = "kind" + str(tiles % 2)
-        self.feed(JobSubmitted(name, kind, pixels, operators, twins, given))
+        kind, times = "kind" + str(tiles % 2), (halvings,) * tiles if halvings else ()
+        self.feed(JobSubmitted(name, kind, pixels, operators, twins, given, times))
         assert (name in self.ended) == (len(given) == tiles)
 
     @precondition(lambda self: self.jobs)
@@ -434,6 +455,8 @@ class Fog(RuleBasedStateMachine):
         match action:
             case SendTile():
                 self.follow_send(action)
+            case SplitTile():
+                self.follow_split(action)
             case CancelTile(job, tile, _, device):
                 self.boards[device].held.discard((job, tile))
             case KeepResult(job, tile, attempt, device):
@@ -477,6 +500,18 @@ class Fog(RuleBasedStateMachine):
                 else:
                     assert POLICY.quarantine_s <= seconds <= POLICY.quarantine_max_s
 
+    def follow_split(self, action: SplitTile) -> None:
+        work, key = self.jobs[action.job], (action.job, action.tile)
+        assert work.halvings[action.tile] > 0
+        assert action.tile not in work.split
+        assert action.tile not in work.kept
+        assert not any(key in board.held for board in self.boards.values())
+        first = work.tiles + len(work.twins) + 2 * len(work.split)
+        assert (action.first, action.second) == (first, first + 1)
+        work.split.add(action.tile)
+        for half in (action.first, action.second):
+            work.halvings[half] = work.halvings[action.tile] - 1
+
     def follow_send(self, order: SendTile) -> None:
         work, board, key = self.jobs[order.job], self.boards[order.device], (order.job, order.tile)
         assert board.online
@@ -484,9 +519,10 @@ class Fog(RuleBasedStateMachine):
         assert order.device in self.scheduler.ready_devices()
         assert work.operators <= board.operators
         assert order.tile not in work.kept
+        assert order.tile not in work.split
         assert order.tile not in work.given
         assert order.device not in work.refused
-        if order.tile >= work.tiles:
+        if work.is_twin(order.tile):
             original = work.original(order.tile)
             assert work.kept[original].device != order.device
             assert original not in work.opinions
@@ -506,7 +542,7 @@ class Fog(RuleBasedStateMachine):
     def follow_opinion(self, event: ResultArrived) -> None:
         work = self.jobs[event.job]
         original = work.original(event.tile)
-        assert event.tile >= work.tiles
+        assert work.is_twin(event.tile)
         assert original not in work.opinions
         assert work.kept[original].device != event.device
         assert event.device not in work.refused
@@ -514,7 +550,7 @@ class Fog(RuleBasedStateMachine):
 
     @staticmethod
     def follow_finish(work: Work) -> None:
-        assert work.done == work.tiles
+        assert work.done == work.total
         assert not work.disputed
         for tile, said in work.kept.items():
             assert said.device not in work.caught
@@ -525,7 +561,8 @@ class Fog(RuleBasedStateMachine):
     def follow_keep(self, action: KeepResult, event: ResultArrived) -> None:
         work = self.jobs[action.job]
         assert action.tile not in work.kept
-        assert action.tile < work.tiles
+        assert not work.is_twin(action.tile)
+        assert action.tile not in work.split
         assert action.device not in work.refused
         work.kept[action.tile] = Said(action.device, action.attempt, event.digest)
         assert work.decided.get(action.tile) in (None, event.digest)
@@ -548,7 +585,7 @@ class Fog(RuleBasedStateMachine):
 
     def watch_starvation(self) -> None:
         for work in self.jobs.values():
-            if self.able(work) or work.done == work.tiles:
+            if self.able(work) or work.done == work.total:
                 work.starved_since, work.reported = None, False
             elif work.starved_since is None:
                 work.starved_since = self.now
@@ -580,7 +617,7 @@ class Fog(RuleBasedStateMachine):
     def progress_is_what_was_kept(self) -> None:
         for name, work in self.jobs.items():
             progress = self.scheduler.progress(name)
-            assert (progress.done, progress.total) == (work.done, work.tiles)
+            assert (progress.done, progress.total) == (work.done, work.total)
             kept = Counter(said.device for said in work.kept.values())
             assert {name: share.tiles for name, share in progress.devices.items()} == kept
             assert progress.checked == sum(work.is_checked(tile) for tile in work.twins)

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "wire": set(),
     "transport": set(),
     "images": {"core.geometry"},
-    "operators": {"images", "core.geometry"},
+    "operators": {"images", "core.geometry", "core.splitting"},
     # Values with their checks; whoever is configured takes them, and only cli loads them.
     "config": {"core.geometry", "core.policy", "wire.topics"},
     "gateway": {
