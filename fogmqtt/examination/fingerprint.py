@@ -67,12 +67,23 @@ def _fingerprints(operator: type[Operator]) -> dict[str, str]:
     samples = _samples(operator)
     if not samples:
         built = xxhash.xxh3_64_hexdigest("/".join(versions().values()).encode())
-        return {f"{operator.name}/{dtype}": built for dtype in DTYPES}
+        return dict.fromkeys(_conceivable(operator), built)
     hashes: dict[str, xxhash.xxh3_64] = {}
     for sample, spec in _trials(samples):
         one = hashes.setdefault(sample.ability(spec), xxhash.xxh3_64())
         one.update(_outcome(sample, spec))
     return {ability: one.hexdigest() for ability, one in hashes.items()}
+
+
+def _conceivable(operator: type[Operator]) -> Iterator[str]:
+    """Abilities for the dtypes that it takes; where nobody can tell, for all."""
+    default = _default(operator)
+    for dtype in DTYPES:
+        specs = [Spec(*SMALL, channels, dtype) for channels in _CHANNELS]
+        if default is None:
+            yield f"{operator.name}/{dtype}"
+        elif any(_takes(default, spec) for spec in specs):
+            yield default.ability(specs[0])
 
 
 def _samples(operator: type[Operator]) -> list[Operator]:

@@ -165,6 +165,10 @@ def test_what_cannot_run_without_files_goes_by_versions() -> None:
     assert examined.problem == ""
 
 
+def test_detectors_go_by_versions_for_what_they_take() -> None:
+    assert set(here().operators["codes"].fingerprints) == {"codes/uint8"}
+
+
 def test_samples_that_cannot_be_are_a_problem() -> None:
     examined = examine("misspelt")
     assert examined.fingerprints == {}
