@@ -169,7 +169,7 @@ def _candidates(size: tuple[int, int], load: _Load, room: int, wish: int) -> Ite
     height, width = size
     for across in _steps(width, load.align):
         outer = int(room / (load.outer(across, width) * load.sent))
-        core = int(room / (across * load.result))
+        core = int(room / (across * load.result)) if load.result else height
         fits = load.longest(height, outer, core)
         if fits < 1:
             continue

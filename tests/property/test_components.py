@@ -297,11 +297,13 @@ def test_a_million_bytes_of_lies_take_no_more_memory_than_a_dozen_times_that() -
 # What it is made of.
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 300) | st.integers(0, 2**63 - 1)))
 def test_packed_numbers_come_back(values: list[int]) -> None:
     assert unpack(pack(np.array(values, np.int64))).tolist() == values
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.data())
 def test_things_in_pairs_are_one(count: int, data: st.DataObject) -> None:
     thing = st.integers(0, count - 1)

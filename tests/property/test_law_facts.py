@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import msgspec
@@ -113,6 +115,16 @@ def test_float_sums_are_exact_where_float64_would_lose_them() -> None:
     facts = measured("stats", image, Size(1, 1))
     exact = (1 + float(np.float32(3e-45))) / 4
     assert facts["channels"][0]["mean"] == exact == 0.25
+
+
+@LAW
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
+def test_float_sums_are_those_of_fractions(values: list[float]) -> None:
+    (channel,) = measured("stats", np.array([values], np.float32), Size(1, 3))["channels"]
+    exact = [Fraction(value) for value in values]
+    mean = sum(exact) / len(exact)
+    assert channel["mean"] == float(mean)
+    assert channel["std"] == math.sqrt(sum((one - mean) ** 2 for one in exact) / len(exact))
 
 
 def test_the_largest_numbers_overflow_nothing() -> None:

@@ -143,3 +143,8 @@ def test_tiles_that_would_be_nearly_all_halo_are_refused_with_the_way_out():
         auto_plan((3000, 4000), limit_bytes=900_000, halo=320, **windows)
     tiles = cut((3000, 4000), auto_plan((3000, 4000), limit_bytes=2_765_824, halo=320, **windows))
     assert len(tiles) < 200
+
+
+def test_a_stage_that_sends_nothing_back_for_a_pixel_is_planned_by_what_it_gets() -> None:
+    load = {**GRAY, "result_pixel_bytes": 0.0}
+    assert auto_plan((3000, 4000), workers=6, **load) == auto_plan((3000, 4000), workers=6, **GRAY)
