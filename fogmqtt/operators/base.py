@@ -193,12 +193,32 @@ class Operator:
     ) -> None:
         """Raise OperatorError unless the image is of these dtypes and channel counts."""
         if dtypes and spec.dtype not in dtypes:
-            hint = "; put 'to8bit' before it" if dtypes == ("uint8",) else ""
-            raise OperatorError(f"{self.name} takes {' or '.join(dtypes)}, not {spec}{hint}")
+            wanted = " or ".join(dtypes)
+            raise OperatorError(f"{self.name} takes {wanted}, not {spec}{_to_dtype(spec, dtypes)}")
         if channels and spec.channels not in channels:
-            hint = "; put 'gray' before it" if channels == (1,) else ""
-            counts = " or ".join(str(count) for count in channels)
-            raise OperatorError(f"{self.name} takes {counts} channel(s), not {spec}{hint}")
+            wanted = " or ".join(str(count) for count in channels)
+            hint = _to_channels(spec, channels)
+            raise OperatorError(f"{self.name} takes {wanted} channel(s), not {spec}{hint}")
+
+
+#: What the operators take that make other dtypes.
+_CONVERTED = ("uint8", "uint16", "float32")
+
+
+def _to_dtype(spec: Spec, dtypes: tuple[str, ...]) -> str:
+    """What to put before an operator that takes these, if anything helps."""
+    if spec.dtype not in _CONVERTED:
+        return ""
+    makers = {"uint8": "to8bit", "float32": "tofloat"}
+    useful = [f"'{maker}'" for dtype, maker in makers.items() if dtype in dtypes]
+    return f"; put {' or '.join(useful)} before it" if useful else ""
+
+
+def _to_channels(spec: Spec, channels: tuple[int, ...]) -> str:
+    if 1 in channels:
+        narrower = "gray" if spec.channels == 3 and spec.dtype in _CONVERTED else "channel which=0"
+        return f"; put '{narrower}' before it"
+    return "; it needs a colour image"
 
 
 _T = TypeVar("_T")

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fogmqtt.errors import OperatorError
+from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.base import Operator, Samples, by_build
@@ -145,7 +145,11 @@ class Unsharp(Operator):
 
     def __post_init__(self) -> None:
         self._need(_eighths(self.amount), "amount", _EIGHTHS)
-        self._blur()
+        try:
+            self._blur()
+        except PipelineError as problem:
+            said = str(problem).removeprefix(f"{Gaussian.name}: ")
+            raise PipelineError(f"{self.name}: {said}") from None
 
     @property
     def halo(self) -> int:
