@@ -256,7 +256,8 @@ class Conductor:
             self._paste(job, run, index, newer)
             return
         moment = now()
-        if moment - job.told_at >= PROGRESS_S or job.report.done == job.report.tiles:
+        is_last = job.report.done == job.report.tiles and not job.pasting
+        if moment - job.told_at >= PROGRESS_S or is_last:
             job.told_at = moment
             job.report.seconds = moment - job.started_at
             job.request.client.progress(job.report)
