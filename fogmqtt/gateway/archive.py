@@ -78,7 +78,7 @@ class Archive:
 
     def diary(self, job: str, past: Past) -> Diary:
         """Where a job's progress is written down."""
-        return Diary(self.spool.folder, self._clerk, job, past)
+        return Diary(self.spool, self._clerk, job, past)
 
     def reserve(self, entry: Entry, image_file: Path, facts_file: Path | None) -> None:
         """Decide where a job's results go in the outbox, for all lives. Not the owner thread.

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
 from fogmqtt.core.geometry import Rect, Tile
+from fogmqtt.errors import FogError
+from fogmqtt.gateway import pixels
 from fogmqtt.gateway.clerk import Clerk
 from fogmqtt.gateway.disk import Bytes
 from fogmqtt.gateway.ledger import Begun, Kept, Revoked, digest, new_token, tape_path
 from fogmqtt.gateway.past import Past, PastStage, PastTile
+from fogmqtt.gateway.spool import Spool
+from fogmqtt.images.spec import Image
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +41,29 @@ class Finished:
 
 
 class Diary:
-    """One job's. `tiles` and `finished` belong to the pool, the rest to any one thread."""
+    """One job's. Reading belongs to the pool, writing to any one thread."""
 
-    def __init__(self, folder: Path, clerk: Clerk, job: str, past: Past) -> None:
-        self._folder = folder
+    def __init__(self, spool: Spool, clerk: Clerk, job: str, past: Past) -> None:
+        self._spool = spool
         self._clerk = clerk
         self._job = job
         self._past = past
         self._tokens: dict[int, str] = {}
+
+    def pixels(self) -> Image | None:
+        """The image that an earlier life decoded; None where that is sooner done again."""
+        return pixels.read(self._spool.pixels(self._job))
+
+    def keep_pixels(self, image: Image) -> None:
+        """Spare the next life the decoding of a large image. The image must not be changed."""
+        if pixels.is_worthwhile(image):
+            self._clerk.order(lambda: self._keep_pixels(image))
+
+    def _keep_pixels(self, image: Image) -> None:
+        try:
+            self._spool.keep_pixels(self._job, image)
+        except (OSError, FogError) as problem:
+            log.info("%s: its pixels are not kept: %s", self._job, problem)
 
     def tiles(self, position: int, kind: str) -> tuple[Tile, ...] | None:
         """How an earlier life cut this stage; None if it did not, or the stage is another now."""
@@ -56,7 +74,7 @@ class Diary:
         """The stage's tiles that an earlier life finished; damaged ones are left out."""
         stage = self._past.stages[position]
         self._tokens[position] = stage.token
-        path = tape_path(self._folder, self._job, stage.token)
+        path = tape_path(self._spool.folder, self._job, stage.token)
         if not stage.tiles or not path.exists():
             return
         with path.open("rb") as tape:

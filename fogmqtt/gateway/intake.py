@@ -43,7 +43,11 @@ def prepare(request: JobRequest, limits: Limits) -> Prepared:
 def _pixels(request: JobRequest, limits: Limits) -> tuple[Image, tuple[str, ...]]:
     if request.image is not None:
         return request.image, ()
+    if request.diary is not None and (kept := request.diary.pixels()) is not None:
+        return kept, ()
     loaded = files.read(_data(request, limits), request.name, max_pixels=limits.max_pixels)
+    if request.diary is not None:
+        request.diary.keep_pixels(loaded.image)
     return loaded.image, loaded.notes
 
 

@@ -16,7 +16,10 @@ from pathlib import Path
 import msgspec
 
 from fogmqtt.errors import ConfigError, FogError
+from fogmqtt.gateway import pixels
 from fogmqtt.gateway.disk import PART, Disk, move, write
+from fogmqtt.gateway.pixels import PIXELS
+from fogmqtt.images.spec import Image
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +88,16 @@ class Spool:
     def image(self, job: str) -> Path:
         return self.folder / f"{job}.image"
 
+    def pixels(self, job: str) -> Path:
+        """Where a large image's pixels are, once they are decoded."""
+        return self.folder / f"{job}{PIXELS}"
+
+    def keep_pixels(self, job: str, image: Image) -> None:
+        """Spare the next life the decoding. Raises OSError, and FogError over `max_bytes`."""
+        self._check_room(image.nbytes)
+        pixels.write(self.disk, self.pixels(job), image)
+        self.used += image.nbytes
+
     def accept_bytes(self, entry: Entry, data: bytes) -> None:
         """Keep an image that came by MQTT. Raises OSError, and FogError over `max_bytes`."""
         self._check_room(len(data))
@@ -115,7 +128,7 @@ class Spool:
     def forget(self, job: str) -> None:
         """The job is over. Raises OSError."""
         self.disk.remove(self._entry(job))
-        for path in (self.image(job), *self.folder.glob(f"{job}.*{TAPE}")):
+        for path in (self.image(job), self.pixels(job), *self.folder.glob(f"{job}.*{TAPE}")):
             if path.exists():
                 self.used -= path.stat().st_size
                 self.disk.remove(path)
@@ -127,14 +140,10 @@ class Spool:
         """
         self._sweep()
         found = [entry for path in self.folder.glob("*.json") if (entry := self._read(path))]
-        for path in self.folder.glob(f"*{TAPE}"):
+        for path in self._files(TAPE, PIXELS):
             if not self._entry(path.name.split(".")[0]).exists():
                 path.unlink()
-        self.used = sum(
-            path.stat().st_size
-            for kind in ("*.image", f"*{TAPE}")
-            for path in self.folder.glob(kind)
-        )
+        self.used = sum(path.stat().st_size for path in self._files(".image", TAPE, PIXELS))
         return sorted(found, key=lambda entry: (entry.accepted_at, entry.job))
 
     def close(self) -> None:
@@ -188,6 +197,9 @@ class Spool:
         if entry.inbox and entry.stamp and path.is_file() and stamp(path) == entry.stamp:
             log.info("%s was taken by an earlier life, removed", path)
             path.unlink()
+
+    def _files(self, *endings: str) -> list[Path]:
+        return [path for ending in endings for path in self.folder.glob(f"*{ending}")]
 
     def _sweep(self) -> None:
         unnoted = [

@@ -14,7 +14,7 @@ from fogmqtt.gateway.clerk import Clerk
 from fogmqtt.gateway.diary import Diary, Finished
 from fogmqtt.gateway.disk import Bytes, Disk
 from fogmqtt.gateway.ledger import NAME, Begun, Kept, Ledger
-from fogmqtt.gateway.spool import Entry
+from fogmqtt.gateway.spool import Entry, Spool
 
 ENTRY = Entry(job="j1", name="in.png", pipeline="gray", accepted_at=1.0)
 TILES = cut((60, 90), Grid(columns=3, rows=2), halo=2, align=1)
@@ -41,21 +41,22 @@ class Written:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.spool = Spool(folder)
         self.ledger = opened(folder)
         self.clerk = Clerk(self.ledger.write)
         self.diary = self._diary()
 
     def _diary(self) -> Diary:
         past = self.clerk.order(lambda: self.ledger.load("j1")).result()
-        return Diary(self.folder, self.clerk, "j1", past)
+        return Diary(self.spool, self.clerk, "j1", past)
 
     def next_life(self) -> Diary:
-        self.clerk.close()
-        self.ledger.close()
+        self.close()
         self.__init__(self.folder)  # type: ignore[misc]
         return self.diary
 
     def close(self) -> None:
+        self.spool.close()
         self.clerk.close()
         self.ledger.close()
 
