@@ -164,7 +164,7 @@ def _accepts(operator: Operator, channels: int, dtype: str) -> bool:
 
 def _exact(operator: type[Operator]) -> str:
     if not operator.tiled:
-        return "whole image on the gateway"
+        return "; ".join(filter(None, ("whole image on the gateway", operator.exactness)))
     return operator.exactness or "exact"
 
 

@@ -99,6 +99,36 @@ def test_a_device_announces_where_they_come_from(fog: Fog) -> None:
     assert {"fog-examples", "emboss.py"} & listed["versions"].keys()
 
 
+def test_a_device_lives_with_plug_ins_that_are_missing_or_broken_and_says_so(
+    lone_fog: Fog,
+) -> None:
+    emboss = str(EXAMPLES / "fog_examples/emboss.py")
+    (lone_fog.folder / "broken.py").write_text("1 / 0")
+    lone_fog.device("oumayma", PLUGINS=emboss).says("oumayma is online")
+    lone_fog.device("eya", PLUGINS="no_such_ops, ghost.py, broken.py").says("eya is online")
+    image = lone_fog.save("photo.png", photo(120, 160))
+    plain = lone_fog.run(
+        image, "-o", "out.png", "--pipeline", "gray | canny", "--tiles", "grid 4x4"
+    )
+    assert set(plain.report["devices"]) == {"eya", "oumayma"}
+    ran = lone_fog.run(
+        image, "-o", "out.png", "--pipeline", "emboss", "--tiles", "grid 4x4", PLUGINS=emboss
+    )
+    assert ran.report["devices"].keys() == {"oumayma"}, "tiles for a device without the operator"
+    said = lone_fog.command("devices").stdout
+    assert "eya: plug-in no_such_ops cannot be imported: ModuleNotFoundError" in said
+    assert "ghost.py cannot be imported: FileNotFoundError" in said
+    assert "broken.py cannot be imported: ZeroDivisionError: division by zero" in said
+
+
+def test_a_gateway_does_not_start_without_a_plug_in_that_it_was_told_of(lone_fog: Fog) -> None:
+    config = lone_fog.folder / "fog.yaml"
+    config.write_text("plugins: [ops/ghost.py]")
+    refused = lone_fog.command("--config", str(config), "operators")
+    assert refused.returncode == 2
+    assert f"fog.yaml: plugins: there is no file {config.parent / 'ops/ghost.py'}" in refused.stderr
+
+
 def test_the_examples_own_tests_pass() -> None:
     subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "pyproject.toml"],

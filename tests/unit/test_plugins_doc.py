@@ -1,0 +1,65 @@
+"""docs/plugins.md: the operator that it shows works, and fails as it says without its halo."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fogmqtt.errors import OperatorError
+from fogmqtt.operators import catalog
+from fogmqtt.operators.law import check_law
+
+DOC = (Path(__file__).parents[2] / "docs/plugins.md").read_text("utf-8")
+OPERATOR = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)[0]
+NOISE = np.random.default_rng(3).integers(0, 256, (101, 137), np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    catalog.plug_in(())
+
+
+def plugged(folder: Path, text: str) -> None:
+    (folder / "soften.py").write_text(text)
+    catalog.plug_in([str(folder / "soften.py")])
+
+
+def test_the_operator_of_the_documentation_obeys_the_law(folder: Path) -> None:
+    plugged(folder, OPERATOR)
+    check_law(catalog.build("soften", {}), NOISE)
+    check_law((catalog.build("soften", {}), catalog.build("canny", {})), NOISE)
+
+
+def test_without_its_halo_the_law_says_what_is_wrong(folder: Path) -> None:
+    plugged(folder, OPERATOR.replace("= 1", "= 0"))
+    with pytest.raises(OperatorError) as broken:
+        check_law(catalog.build("soften", {}), NOISE)
+    said = re.sub(r"cut by [^:]*:", "cut by …:", str(broken.value))
+    said = re.sub(r"in \d+ pixels within [^;]*; ", "in … pixels within …;\n", said)
+    assert said in DOC
+
+
+def test_an_operator_that_writes_into_its_tile_is_told_so(folder: Path) -> None:
+    plugged(folder, OPERATOR.replace("return ", "image[0] = 0; return "))
+    with pytest.raises(ValueError, match="read-only"):
+        check_law(catalog.build("soften", {}), NOISE)
+
+
+def test_what_an_operator_knows_must_be_a_parameter(folder: Path) -> None:
+    hidden = "calls: int = field(default=0, init=False)\n"
+    text = OPERATOR.replace("import dataclass", "import dataclass, field").replace(
+        "    halo:", f"    begins_stage = True\n    {hidden}    halo:"
+    )
+    text += """
+    def prepare(self, image, original):
+        object.__setattr__(self, "calls", 1)
+        return self
+"""
+    plugged(folder, text)
+    with pytest.raises(OperatorError, match="all that they know must be parameters"):
+        check_law(catalog.build("soften", {}), NOISE)
