@@ -152,18 +152,6 @@ def origin(name: str) -> Origin:
     return Origin(_OURS, __version__) if name in _BUILT_IN else _others.origin(load(name))
 
 
-def versions() -> dict[str, str]:
-    """The version of each package, module or file that plugs in an operator which can be used."""
-    found = {}
-    for name in _others.names():
-        try:
-            there = origin(name)
-        except PipelineError:  # it is no operator of ours then; whoever loads it says why
-            continue
-        found[there.package] = there.version
-    return found
-
-
 def build(name: str, params: Mapping[str, Any]) -> Operator:
     """The operator with these parameters; values may be text, as in a written pipeline.
 

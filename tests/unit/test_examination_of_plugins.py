@@ -63,6 +63,30 @@ def test_a_plug_in_that_raises_or_ends_the_process_is_named_and_costs_no_other(
     assert len(found.versions["sound.py"]) == 8
 
 
+def test_an_installed_operator_that_cannot_be_used_is_named_with_its_package(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("broken_ops.py", "import no_such_library")
+    write("sound_ops.py", SOUND)
+    info = tmp_path / "some_ops-1.0.dist-info"
+    info.mkdir()
+    info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: some-ops\nVersion: 1.0\n")
+    info.joinpath("entry_points.txt").write_text(
+        "[fogmqtt.operators]\nbroken = broken_ops:Broken\n"
+        "other = sound_ops:Same\nsame = sound_ops:Same\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = examined()
+    assert found.problems == [
+        "broken: operator 'broken' cannot be imported from broken_ops:Broken (some-ops 1.0): "
+        "ModuleNotFoundError: No module named 'no_such_library' (broken_ops.py, line 1)",
+        "other: operator 'other': sound_ops:Same (some-ops 1.0) calls itself 'same'; "
+        "the entry point and the class must agree",
+    ]
+    assert found.versions["some-ops"] == "1.0"
+    assert "same/uint8" in found.fingerprints
+
+
 def test_an_examination_is_remembered_until_a_plug_in_changes(write: Write) -> None:
     first = write("sound.py", SOUND)
     found = examined(first)

@@ -74,7 +74,6 @@ def test_the_operators_of_a_module_are_known_with_its_packages_version(
     catalog.plug_in(["fading.ops"])
     assert catalog.load("fade").name == "fade"
     assert str(catalog.origin("fade")) == "fading 2.1"
-    assert catalog.versions()["fading"] == "2.1"
 
 
 def test_a_files_version_is_what_it_says_or_changes_with_the_file(write: Write) -> None:
