@@ -108,7 +108,10 @@ class Archive:
     # On the clerk's thread.
 
     def _unfinished(self) -> list[tuple[Entry, Past]]:
-        entries = self.spool.entries()
+        open_jobs = self._ledger.open_jobs()
+        entries = self.spool.entries(open_jobs)
+        for job in open_jobs.keys() - {entry.job for entry in entries}:
+            log.warning("%s (%s): somebody took it out of the spool", job, open_jobs[job])
         self._ledger.sweep([entry.job for entry in entries])
         known = [(entry, self._ledger.load(entry.job)) for entry in entries]
         for entry, past in known:

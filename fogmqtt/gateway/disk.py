@@ -17,6 +17,8 @@ PART = ".part"
 
 Bytes = bytes | bytearray | memoryview
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class Disk:
     """The real one. Everything raises OSError; `commit` raises sqlite3.Error."""
@@ -110,4 +112,4 @@ def is_full(problem: BaseException) -> bool:
     """Whether there was no room: what is told apart since it mends itself."""
     if isinstance(problem, sqlite3.OperationalError):
         return problem.sqlite_errorname == "SQLITE_FULL"
-    return isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(problem, OSError) and problem.errno in _NO_ROOM

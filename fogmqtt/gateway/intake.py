@@ -59,6 +59,8 @@ def _data(request: JobRequest, limits: Limits) -> bytes:
         raise ImageError(f"{request.name}: a request without an image")
     if request.path.exists() and not request.path.is_file():
         raise ImageError(f"{request.path}: not a file; name an image")
+    if request.diary is not None and not request.path.exists():
+        raise ImageError(f"{request.name}: its image is gone from the spool, {request.path}")
     try:
         _check_size(request.path.stat().st_size, request.name, limits)
         return request.path.read_bytes()

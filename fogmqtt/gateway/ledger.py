@@ -148,6 +148,10 @@ class Ledger:
         image_file, facts_file, filed, ended, error = row
         return Past(stages, image_file, facts_file, bool(filed), bool(ended), error)
 
+    def open_jobs(self) -> dict[str, str]:
+        """The jobs that did not end, each with its image's name."""
+        return dict(self._db.execute("SELECT id, name FROM job WHERE ended_at IS NULL").fetchall())
+
     def reserved(self) -> set[str]:
         """The files in the outbox that unfinished jobs have chosen."""
         rows = self._db.execute("SELECT image_file, facts_file FROM job WHERE ended_at IS NULL")

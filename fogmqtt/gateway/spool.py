@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import pwd
+from collections.abc import Container
 from pathlib import Path
 
 import msgspec
@@ -133,13 +134,15 @@ class Spool:
                 self.used -= path.stat().st_size
                 self.disk.remove(path)
 
-    def entries(self) -> list[Entry]:
+    def entries(self, known: Container[str] = ()) -> list[Entry]:
         """What was accepted and not delivered, by an earlier life of this gateway; oldest first.
 
-        To be asked before anything is accepted: what was never accepted is removed.
+        To be asked before anything is accepted: what was never accepted is removed. That is a
+        note without an image, unless its job is `known` to have had one.
         """
         self._sweep()
-        found = [entry for path in self.folder.glob("*.json") if (entry := self._read(path))]
+        notes = self.folder.glob("*.json")
+        found = [entry for path in notes if (entry := self._read(path, known))]
         for path in self._files(TAPE, PIXELS):
             if not self._entry(path.name.split(".")[0]).exists():
                 path.unlink()
@@ -179,13 +182,13 @@ class Spool:
                 f"gateway.spool_max_bytes = {self.max_bytes:,}; try again later"
             )
 
-    def _read(self, path: Path) -> Entry | None:
+    def _read(self, path: Path, known: Container[str]) -> Entry | None:
         try:
             entry = msgspec.json.decode(path.read_bytes(), type=Entry)
         except (OSError, msgspec.MsgspecError) as problem:
             log.warning("%s is not an entry of this spool, left alone: %s", path, problem)
             return None
-        if not self.image(entry.job).exists():
+        if entry.job not in known and not self.image(entry.job).exists():
             path.unlink(missing_ok=True)  # killed before the image was in
             return None
         self._finish_move(entry)
