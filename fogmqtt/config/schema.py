@@ -46,7 +46,7 @@ class Gateway:
     outbox: str = "outbox"
     spool: str = "spool"
     spool_keep_s: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0
-    spool_max_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    spool_max_bytes: Annotated[int, msgspec.Meta(ge=0)] = 20_000_000_000
     session_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 60
     deliver: Literal["auto", "outbox", "reply", "both"] = "auto"
     format: Literal["png", "jpeg", "webp", "bmp", "tiff"] = "png"

@@ -56,6 +56,8 @@ class Conductor:
         self._workers = workers
         self._settles_at = settles_at
         self._needs = needs
+        #: Whether no job may be begun for now; whoever changes that calls `admit`.
+        self.held: Callable[[], bool] = lambda: False
         self._waiting: deque[JobRequest] = deque()
         self._jobs: dict[str, Job] = {}
         self._by_key: dict[str, Job] = {}
@@ -83,7 +85,7 @@ class Conductor:
 
     def submit(self, request: JobRequest) -> None:
         self._waiting.append(request)
-        self._admit()
+        self.admit()
 
     def tick(self) -> float | None:
         """Begin the stages that waited for the fleet to be known; returns when to look again."""
@@ -146,8 +148,9 @@ class Conductor:
 
     # The way of a job, step by step.
 
-    def _admit(self) -> None:
-        while self._waiting and len(self._jobs) < self._config.limits.max_jobs:
+    def admit(self) -> None:
+        """Begin what waits, as far as it may."""
+        while self._waiting and len(self._jobs) < self._config.limits.max_jobs and not self.held():
             request = self._waiting.popleft()
             report = Report(request.job, request.name, request.pipeline)
             job = Job(request, report, started_at=now())
@@ -283,7 +286,7 @@ class Conductor:
     def _ended(self, job: Job, outcome: Outcome) -> None:
         del self._jobs[job.id]
         job.request.client.ended(outcome)
-        self._admit()
+        self.admit()
 
     def _submit(self, job: Job, work: Callable[[], T], then: Callable[[T], None]) -> None:
         """Pool work for a job: what it raises ends the job, and nothing else."""

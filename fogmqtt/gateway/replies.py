@@ -54,6 +54,11 @@ class Replies:
         gateway.on_published = self._published
         gateway.chores.append(self._tick)
 
+    @property
+    def owed_bytes(self) -> int:
+        """Memory of what the broker does not have yet."""
+        return sum(len(message.payload) for message in self._messages())
+
     def say(self, message: Message) -> None:
         """Publish something that is lost without a link."""
         try:

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 INBOX_REPLY = "inbox"
 #: Seconds until the inbox is looked at again where a file could not be taken.
 PAUSE_S = 5.0
+#: Memory of results that wait for a link or for the broker; beyond it no job is begun.
+MAX_OWED_BYTES = 256_000_000
 #: So many accepted messages are known again if the broker repeats them.
 _ORIGINS = 4096
 
@@ -69,7 +71,7 @@ class Server:
         self._spooling = 0
         #: What the broker called the newest accepted messages.
         self._origins: OrderedDict[str, None] = OrderedDict()
-        self._is_full = False
+        self.gateway.conductor.held = lambda: self._replies.owed_bytes > MAX_OWED_BYTES
         self.gateway.chores.append(self._look)
 
     def start(self) -> None:
@@ -206,15 +208,20 @@ class Server:
         """What is said of an image that the spool did not take."""
         if not is_full(problem):
             return problem
-        if not self._is_full:
+        reason = "the gateway's disk is full; submit it again when there is room"
+        if not self.gateway.voice.paused:
             log.warning("the disk of the spool is full: no image is taken until there is room")
-        self._is_full = True
-        return FogError("the gateway's disk is full; submit it again when there is room")
+            self._pause(reason)
+        return FogError(reason)
 
     def _there_is_room(self) -> None:
-        if self._is_full:
+        if self.gateway.voice.paused:
             log.info("the disk of the spool has room again")
-        self._is_full = False
+            self._pause("")
+
+    def _pause(self, reason: str) -> None:
+        self.gateway.voice.paused = reason
+        self.gateway.introduce()
 
     def _look(self, moment: float) -> float | None:
         if self._inbox is None:
@@ -320,6 +327,7 @@ class Server:
     def _settle(self, entry: Entry, error: str | None) -> None:
         """Give the original back to its inbox, with the reason where it failed; forget the job."""
         self._open.pop(entry.job, None)
+        self.gateway.conductor.admit()
         if self._archive:
             self.gateway.loop.watch(
                 self._archive.settle(entry, error),

@@ -241,9 +241,10 @@ class Gateway:
         self.links += 1
         self._was_connected = True
         log.info("%s is online at %s", self.id, self.config.broker.url)
-        self._introduce()
+        self.introduce()
 
-    def _introduce(self) -> None:
+    def introduce(self) -> None:
+        """Say who we are, where there is a link."""
         try:
             self.voice.introduce(self.transport, now() - self._started_at)
         except NotConnected:
@@ -267,7 +268,7 @@ class Gateway:
         if payload:  # else somebody cleared the topic
             info, uptime_s = self.voice.read(payload), now() - self._started_at
             if meets_rival(self._rivals, info, self.voice.boot, uptime_s, self.id):
-                self._introduce()
+                self.introduce()
 
     def _say(self, said: JobStatus) -> None:
         self.voice.job(self.transport, said, now())

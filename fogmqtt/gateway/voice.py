@@ -41,6 +41,8 @@ class Voice:
         self._stays = stays
         self._expires = expires
         self._sequence = 0
+        #: Why no image is taken at this time; said with the next introduction.
+        self.paused = ""
         self._decoder = Decoder(GatewayInfo)
         #: When to clear which job's topic, oldest first: MQTT 3.1.1 knows no expiry.
         self._spoken: OrderedDict[str, float] = OrderedDict()
@@ -70,6 +72,7 @@ class Voice:
             host=platform.node(),
             versions={"fogmqtt": __version__, "python": platform.python_version()},
             pipelines=self._pipelines,
+            paused=self.paused,
         )
         topic = self._topics.gateway(self._gateway, "info")
         transport.publish(topic, encode(info, "base64"), retain=self._stays)

@@ -174,6 +174,8 @@ class GatewayInfo(Message, frozen=True, kw_only=True, tag="gateway"):
     host: str = ""
     versions: dict[str, str] = {}
     pipelines: dict[str, str] = {}
+    #: Why it takes no image at this time; empty while it does.
+    paused: str = ""
 
 
 class JobStatus(Message, frozen=True, kw_only=True, tag="job"):

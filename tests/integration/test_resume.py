@@ -24,6 +24,7 @@ from tests.processes import Fog, edges_of, photo, private_fog, same, until
 
 pytestmark = pytest.mark.broker
 
+INFO = "fog/v1/gateways/mariem/info"
 REPLIES, TILES = "fog/v1/replies/me", "fog/v1/devices/+/tiles"
 #: Pixels per second of the device: a job of some seconds.
 SPEED = 80_000
@@ -247,6 +248,12 @@ def _may_mount() -> bool:
     )
 
 
+def _paused(client: Probe, reason: str) -> None:
+    """Wait until the gateway says so of itself."""
+    while json.loads(client.message(INFO, within=60).payload).get("paused", "") != reason:
+        pass
+
+
 @pytest.mark.parametrize("way", _ways())
 def test_a_full_disk_pauses_intake_in_words_and_recovers_by_itself(
     fog: Fog, way: Callable[[Path], object]
@@ -254,20 +261,22 @@ def test_a_full_disk_pauses_intake_in_words_and_recovers_by_itself(
     image = fog.save("in.png", photo(200, 300))
     spool = fog.folder / "spool"
     spool.mkdir()
-    with way(spool) as disk, fog.probe(f"{REPLIES}/#", client_id="me") as me:  # type: ignore[attr-defined]
+    topics = (f"{REPLIES}/#", INFO)
+    with way(spool) as disk, fog.probe(*topics, client_id="me") as me:  # type: ignore[attr-defined]
         gateway = fog.serve(GATEWAY__LOCAL="always")
         pid = gateway.process.pid
-        log_size = gateway.log.stat().st_size
         disk.fill(pid)
         submit(me, image)
-        said = status(me, "failed")
-        assert said["error"] == "the gateway's disk is full; submit it again when there is room"
+        reason = "the gateway's disk is full; submit it again when there is room"
+        _paused(me, reason)
+        assert status(me, "failed")["error"] == reason
         (fog.folder / "inbox" / "waits.png").write_bytes(image.read_bytes())
         time.sleep(3)
         assert (fog.folder / "inbox" / "waits.png").exists()
         disk.empty(pid)
         submit(me, image)
+        _paused(me, "")
         assert same(decoded(me.message(f"{REPLIES}/image", within=60).payload), edges_of(image))
         until(lambda: (fog.folder / "inbox" / "done" / "waits.png").exists(), "the inbox's turn")
-        assert gateway.log.stat().st_size > log_size
+        assert "has room again" in gateway.said
         gateway.stop()
