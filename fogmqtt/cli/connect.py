@@ -24,11 +24,12 @@ def connector(broker: Broker, client_id: str, *, session_s: int = 0) -> Connect:
     return connect
 
 
-def serving_connector(config: GatewayConfig) -> Connect:
+def serving_connector(config: GatewayConfig, *, own_broker: bool) -> Connect:
     """The same for a gateway that serves: what it did not acknowledge comes again."""
-    # The end of a QoS 2 exchange that began on another connection is unknown to paho: the broker
+    # A broker of our own ends with us, and iotcore does at a shared subscription's return. With
+    # QoS 2 the end of an exchange that began on another connection is unknown to paho: the broker
     # would wait for it for as long as the session lasts.
-    session_s = 0 if config.wire.qos == 2 else config.gateway.session_s
+    session_s = 0 if own_broker or config.wire.qos == 2 else config.gateway.session_s
     return connector(config.broker, config.gateway.id, session_s=session_s)
 
 

@@ -147,8 +147,8 @@ def _add_demo(commands: Subparsers) -> None:
 
 def _serve(config: GatewayConfig, options: argparse.Namespace) -> int:
     del options
-    with broker_at_hand(config):
-        server = Server(config, serving_connector(config))
+    with broker_at_hand(config) as broker:
+        server = Server(config, serving_connector(config, own_broker=broker is not None))
         try:
             server.start()
             with stop_on_signals(server.gateway.stop):

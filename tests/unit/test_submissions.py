@@ -1,0 +1,111 @@
+"""A serving gateway takes submissions for good, in their order, and each once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import pytest
+
+from fogmqtt.config import Gateway as Settings
+from fogmqtt.config import GatewayConfig
+from fogmqtt.gateway.server import Server
+from fogmqtt.transport.base import Deliver, Receipt, Received, Will
+from fogmqtt.transport.memory import MemoryBroker, MemoryTransport
+from tests.fog import Inbox, wait_for
+from tests.processes import photo
+
+PICTURE = cv2.imencode(".png", photo(60, 80))[1].tobytes()
+
+
+class Serving:
+    """A serving gateway on its own cores, and a customer."""
+
+    def __init__(self, spool: str) -> None:
+        settings = Settings(local="always", local_after=0.0, inbox="", outbox="", spool=spool)
+        self.broker = MemoryBroker()
+        self.heard = Inbox()
+        self.customer = MemoryTransport(self.broker, "customer", self.heard.put)
+        self.customer.subscribe("fog/v1/replies/+/status")
+        self.customer.start()
+        self.server = Server(GatewayConfig(gateway=settings, exact=False), self._connect)
+        self.server.start()
+        self.thread = threading.Thread(target=self.server.run)
+        self.thread.start()
+
+    def _connect(self, deliver: Deliver, will: Will) -> MemoryTransport:
+        self.transport = MemoryTransport(self.broker, "mariem", deliver, will=will)
+        return self.transport
+
+    def submit(self, mid: int, pipeline: str = "edges", *, again: bool = False) -> None:
+        topic = f"fog/v1/submit/{pipeline}/me"
+        message = Received(topic, PICTURE, receipt=Receipt(1, mid, again))
+        self.server.gateway.loop.deliver(message)
+
+    def acknowledged(self, count: int) -> list[int]:
+        """The messages that the broker need not keep, once they are so many."""
+        wait_for(lambda: len(self.transport.acknowledged) >= count, what="acknowledgements")
+        return [receipt.mid for receipt in self.transport.acknowledged]
+
+    def end(self) -> str:
+        """How the next job to end did."""
+        while True:
+            state = json.loads(self.heard.take(Received).payload)["state"]
+            if state in ("done", "failed"):
+                return str(state)
+
+    def close(self) -> None:
+        self.server.gateway.stop()
+        self.thread.join(10)
+        self.server.close()
+
+
+@pytest.fixture(params=["spool", "no spool"])
+def serving(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serving]:
+    made = Serving(str(tmp_path / "spool") if request.param == "spool" else "")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def spooling(tmp_path: Path) -> Iterator[Serving]:
+    made = Serving(str(tmp_path / "spool"))
+    yield made
+    made.close()
+
+
+def test_whatever_becomes_of_them_they_are_acknowledged_in_their_order(serving: Serving) -> None:
+    for mid in range(1, 10):
+        serving.submit(mid, "edges" if mid % 3 else "nonsense")
+    assert serving.acknowledged(9) == list(range(1, 10))
+    assert sorted(serving.end() for _ in range(9)) == ["done"] * 6 + ["failed"] * 3
+
+
+def test_one_that_the_broker_repeats_is_acknowledged_and_not_done_again(spooling: Serving) -> None:
+    spooling.submit(1)
+    spooling.submit(1, again=True)
+    spooling.submit(2, again=True)  # of this one the first delivery was lost
+    assert spooling.acknowledged(3) == [1, 1, 2]
+    assert [spooling.end(), spooling.end()] == ["done", "done"]
+    assert spooling.server.gateway.conductor.idle
+
+
+def test_the_same_picture_may_be_submitted_twice(spooling: Serving) -> None:
+    spooling.submit(1)
+    spooling.submit(2)
+    assert [spooling.end(), spooling.end()] == ["done", "done"]
+
+
+def test_the_end_of_a_job_waits_for_the_broker(spooling: Serving) -> None:
+    """What the broker did not have when the link broke is said again."""
+    spooling.broker.cut("mariem")
+    spooling.submit(1)
+    wait_for(lambda: spooling.acknowledged(1) and spooling.server.gateway.conductor.idle)
+    spool = Path(spooling.server.config.gateway.spool)
+    assert len(list(spool.glob("j*.image"))) == 1
+    spooling.broker.reconnect("mariem")
+    assert spooling.end() == "done"
+    wait_for(lambda: not list(spool.glob("j*")), what="an empty spool")
