@@ -1,10 +1,11 @@
 """Makespan against the ideal on emulated fleets: real processes, real Mosquitto, real gateway.
 
 An emulated device sleeps until each tile has taken its core's pixels / speed, so two cores carry
-many. The ideal is total pixels / the sum of what each device could do while it was there. Each
-case runs a few times after a first job that is not counted (devices load OpenCV then).
+many. The ideal is total pixels / the sum of what each device could do while it could. `first` is
+the first job of a fleet, in which every device loads OpenCV; the others are counted. Gantt charts
+of the median rounds go to benchmarks/results/.
 
-Run: .venv/bin/python benchmarks/bench_fleets.py [--rounds 3] [--case eight…]
+Run: .venv/bin/python benchmarks/bench_fleets.py [--rounds 5] [--case eight…] [--compare]
 """
 
 from __future__ import annotations
@@ -12,26 +13,32 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from subprocess import Popen
-from typing import Any
+from pathlib import Path
 
-import numpy as np
+from compare import NO_DASK, compare, has_dask
+from emulated import CASES, Case, Emulated, fault, fleet, image, restore
 
 from fogmqtt.cli.connect import connector
-from fogmqtt.cli.demo import device_process, free_port
 from fogmqtt.config import Broker, GatewayConfig
+from fogmqtt.core.actions import Action
+from fogmqtt.core.events import Event
+from fogmqtt.core.policy import Policy
+from fogmqtt.core.scheduler import Scheduler
 from fogmqtt.gateway.jobs import JobRequest, Outcome
+from fogmqtt.gateway.loop import now
 from fogmqtt.gateway.report import Report
 from fogmqtt.gateway.service import Gateway
+from fogmqtt.images.drawing import svg
 from fogmqtt.images.spec import Image
-from fogmqtt.transport.embedded import EmbeddedBroker
+from fogmqtt.simulate.gantt import Chart, gantt
+from fogmqtt.simulate.observed import Observer
+from fogmqtt.simulate.record import Record
 from fogmqtt.tuning import tune
 
-MP = 1_000_000
+RESULTS = Path(__file__).with_name("results")
 
 
 @dataclass
@@ -48,123 +55,129 @@ class Client:
         self.outcome = outcome
 
 
+class Watched(Scheduler):
+    """The scheduler, with somebody who looks over its shoulder."""
+
+    def __init__(self, policy: Policy, watch: Observer) -> None:
+        super().__init__(policy)
+        self._watch = watch
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        actions = super().handle(event, now)
+        self._watch(event, actions, now)
+        return actions
+
+
 @dataclass(frozen=True)
-class Case:
-    """Speeds in pixels per second, and what happens at half of the ideal time."""
+class Round:
+    """One job: its time, and who did what."""
 
-    name: str
-    speeds: tuple[float, ...]
-    pixels: int
-    limit: float
-    #: The first device is killed in mid-job.
-    kills: bool = False
+    seconds: float
+    report: Report
+    record: Record
 
 
-EIGHT = (1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.1)
+@dataclass
+class Rig:
+    """A gateway whose devices are all online."""
+
+    gateway: Gateway
+    there: Emulated
+    observer: Observer
+
+    def job(self, case: Case, pixels: Image, *, faulty: bool) -> Round:
+        client = Client()
+        began = now()
+        with fault(case if faulty else replace(case, fault=""), self.there):
+            self.gateway.submit(JobRequest("bench", "invert", client, image=pixels))
+            self.gateway.run(lambda: self.gateway.conductor.idle)
+        assert client.outcome is not None
+        assert client.outcome.error is None, client.outcome.error
+        record = self.observer.record(began, dict.fromkeys(self.there.devices, 1))
+        self.observer.notes.clear()
+        return Round(client.outcome.report.seconds, client.outcome.report, record)
 
 
-def cases() -> list[Case]:
-    random = np.random.default_rng(1)
-    lab = tuple(random.uniform(0.2, 2.0, 64) * MP)
-    return [
-        Case("three equal", (5 * MP,) * 3, 24 * MP, 1.05),
-        Case("eight", tuple(one * 5 * MP for one in EIGHT), 24 * MP, 1.05),
-        Case("eight, fast", tuple(one * 20 * MP for one in EIGHT), 24 * MP, 1.25),
-        Case("three, one slow", (5 * MP, 5 * MP, 1.5 * MP), 24 * MP, 1.05),
-        Case("eight, one killed", tuple(one * 5 * MP for one in EIGHT), 24 * MP, 1.10, kills=True),
-        Case("64 random", lab, 400 * MP, 1.05),
-    ]
-
-
-def image(pixels: int) -> Image:
-    width = round((pixels * 1.5) ** 0.5)
-    return np.zeros((pixels // width, width), np.uint8)
-
-
-def ideal(case: Case) -> float:
-    if not case.kills:
-        return case.pixels / sum(case.speeds)
-    lost, rest = case.speeds[0], sum(case.speeds[1:])
-    at_s = killed_at(case)
-    return (case.pixels - lost * at_s) / rest
-
-
-def killed_at(case: Case) -> float:
-    return 0.5 * case.pixels / sum(case.speeds)
-
-
-def job(gateway: Gateway, pixels: Image) -> Report:
-    client = Client()
-    gateway.submit(JobRequest("bench", "invert", client, image=pixels))
-    gateway.run(lambda: gateway.conductor.idle)
-    assert client.outcome is not None
-    assert client.outcome.error is None, client.outcome.error
-    return client.outcome.report
-
-
-def run(case: Case, rounds: int) -> list[float]:
-    """Makespan / ideal of each round."""
-    found = []
-    for _ in range(rounds if not case.kills else 2 * rounds - 1):
-        found += one_round(case, 1 if case.kills else rounds)
-        if not case.kills:
-            break
-    return found
-
-
-def one_round(case: Case, jobs: int) -> list[float]:
-    with ExitStack() as stack:
-        broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{free_port()}")
-        stack.callback(broker.stop)
-        devices = [
-            stack.enter_context(
-                device_process(f"d{number}", broker.url, "--emulate-speed", str(speed))
-            )
-            for number, speed in enumerate(case.speeds)
-        ]
-        config = replace(GatewayConfig(), broker=Broker(url=broker.url, embedded="never"))
-        config = replace(config, gateway=replace(config.gateway, local="never"))
-        gateway = Gateway(config, "bench", connector(config.broker, "bench"))
-        stack.callback(gateway.close)
+@contextmanager
+def rig(there: Emulated) -> Iterator[Rig]:
+    config = replace(GatewayConfig(), broker=Broker(url=there.url, embedded="never"))
+    config = replace(config, gateway=replace(config.gateway, local="never"))
+    gateway = Gateway(config, "bench", connector(config.broker, "bench"))
+    observer = Observer()
+    gateway.scheduler = Watched(config.scheduler, observer)
+    try:
         gateway.transport.start()
         gateway.chores.append(lambda moment: moment + 0.05)
-        gateway.run(lambda: len(gateway.roster.present()) == len(case.speeds))
+        gateway.run(lambda: all_here(gateway, there))
         gateway.chores.pop()
-        job(gateway, image(min(case.pixels, round(sum(case.speeds) * 0.8))))
-        pixels = image(case.pixels)
-        found = []
-        for _ in range(jobs):
-            timer = kill_later(case, devices[0])
-            found.append(job(gateway, pixels).seconds / ideal(case))
-            timer()
-        return found
+        yield Rig(gateway, there, observer)
+    finally:
+        gateway.close()
 
 
-def kill_later(case: Case, victim: Popen[bytes]) -> Callable[[], Any]:
-    if not case.kills:
-        return lambda: None
-    timer = threading.Timer(killed_at(case), victim.kill)
-    timer.start()
-    return timer.join
+def all_here(gateway: Gateway, there: Emulated) -> bool:
+    """Every device is present, and has been examined, and so have we."""
+    infos = gateway.roster.infos.values()
+    return (
+        len(gateway.roster.present()) == len(there.devices)
+        and gateway.roster.standard.known
+        and not any(info.examining for info in infos)
+    )
+
+
+def run(case: Case, rounds: int) -> tuple[list[Round], list[Round]]:
+    """First jobs of fleets, and the rounds that count. Who is killed needs a new fleet."""
+    first, counted = [], []
+    each = 1 if case.fault == "killed" else rounds
+    pixels = image(case.pixels)
+    while len(counted) < rounds:
+        with fleet(case) as there, rig(there) as made:
+            first.append(made.job(case, pixels, faulty=False))
+            for _ in range(each):
+                counted.append(made.job(case, pixels, faulty=True))
+                restore(case, there)
+    return first, counted
+
+
+def draw(case: Case, counted: list[Round]) -> None:
+    """The median round's chart."""
+    shown = sorted(counted, key=lambda one: one.seconds)[(len(counted) - 1) // 2]
+    lanes = [(name, 1) for name in sorted({span.device for span in shown.record.spans})]
+    title = f"{case.name}: {shown.seconds:.2f} s, {shown.seconds / case.ideal_s:.3f} of the ideal"
+    record = shown.record
+    chart = Chart(title, lanes, record.spans, record.marks, shown.seconds, case.ideal_s)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{case.slug}.svg").write_text(svg(gantt(chart)), "utf-8")
+
+
+def tell(case: Case, first: list[Round], counted: list[Round], others: str) -> None:
+    found = [one.seconds / case.ideal_s for one in counted]
+    cold = statistics.median(one.seconds for one in first) / case.ideal_s
+    print(
+        f"{case.name:18} {case.ideal_s:6.2f} s {cold:7.3f} {statistics.median(found):7.3f} "
+        f"{min(found):7.3f} {max(found):7.3f} {case.limit:6.2f} {os.getloadavg()[0]:5.1f}{others}",
+        flush=True,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--case", nargs="*")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--case", nargs="*", default=[case.name for case in CASES])
+    parser.add_argument("--compare", action="store_true", help="equal strips and Dask beside ours")
     options = parser.parse_args()
     tune()
-    os.environ["FOGMQTT_DEVICE__WORKERS"] = "1"
-    print(f"{'fleet':20} {'ideal':>8} {'median':>7} {'worst':>7} {'limit':>6}")
-    for case in cases():
-        if options.case and case.name not in options.case:
+    more = f" {'strips':>7} {'dask':>7}" if options.compare else ""
+    print(f"{'fleet':18} {'ideal':>8} {'first':>7} {'median':>7} {'best':>7} {'worst':>7} ", end="")
+    print(f"{'limit':>6} {'load':>5}{more}", flush=True)
+    if options.compare and not has_dask():
+        print(NO_DASK)
+    for case in CASES:
+        if case.name not in options.case:
             continue
-        found = run(case, options.rounds)
-        print(
-            f"{case.name:20} {ideal(case):6.2f} s {statistics.median(found):7.3f} "
-            f"{max(found):7.3f} {case.limit:6.2f}",
-            flush=True,
-        )
+        first, counted = run(case, options.rounds)
+        draw(case, counted)
+        tell(case, first, counted, compare(case, options.rounds) if options.compare else "")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from fogmqtt.transport.base import (
 )
 from fogmqtt.wire.messages import Cancel, Control, Decoder, DeviceInfo, Drain
 from fogmqtt.wire.topics import Topics
+from fogmqtt.workers.pace import Pace
 from fogmqtt.workers.pool import Pool
 from fogmqtt.workers.work import Dropped, Finished
 
@@ -65,8 +66,8 @@ class Settings:
     checkin_s: float = 5.0
     #: What operators may take in one worker; 0 for whatever there is.
     worker_memory_mb: int = 0
-    #: Core pixels per second that one worker may do; None for as many as it can.
-    emulated_speed: float | None = None
+    #: What one worker may do; None for as much as it can.
+    pace: Pace | None = None
 
 
 Employ = Callable[[Settings, Callable[[Finished[Key]], None]], Pool[Key]]
@@ -78,7 +79,7 @@ def processes(settings: Settings, finished: Callable[[Finished[Key]], None]) -> 
         settings.workers,
         finished,
         memory_mb=settings.worker_memory_mb,
-        speed=settings.emulated_speed,
+        pace=settings.pace,
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from fogmqtt.transport.base import Deliver, Transport, Will
 from fogmqtt.transport.paho import PahoTransport
 from fogmqtt.tuning import tune
 from fogmqtt.wire.topics import LOCAL, Topics, check_id
+from fogmqtt.workers.pace import Pace
 
 _EPILOG = """\
 exit codes: 0 done, 2 usage or configuration (or the id is taken), 3 no broker
@@ -51,12 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--id", metavar="ID", help="this board's name: a-z, 0-9, _ and -")
     parser.add_argument("--config", type=Path, metavar="FILE", help="as in devices/eya.yaml")
     parser.add_argument("--broker", metavar="URL", help="mqtt://host:1883 or mqtts://host:8883")
-    parser.add_argument(
-        "--emulate-speed", type=positive("pixels per second"), metavar="P", help=argparse.SUPPRESS
-    )
+    parser.add_argument("--emulate-speed", type=_pace, metavar="P[,P…]", help=argparse.SUPPRESS)
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say more")
     parser.add_argument("--version", action="version", version=f"fog-device {__version__}")
     return parser
+
+
+def _pace(text: str) -> Pace:
+    """Speeds in pixels per second, from each to the next at SIGUSR1."""
+    return Pace([positive("pixels per second")(one) for one in text.split(",")])
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -70,7 +76,10 @@ def _run(options: argparse.Namespace) -> int:
     def connect(deliver: Deliver, will: Will) -> Transport:
         return PahoTransport(way, deliver, will=will)
 
-    agent = Agent(_settings(device, config, broker.url, options.emulate_speed), connect)
+    pace: Pace | None = options.emulate_speed
+    if pace is not None:
+        signal.signal(signal.SIGUSR1, lambda *_: pace.change(time.monotonic()))
+    agent = Agent(_settings(device, config, broker.url, pace), connect)
     with stop_on_signals(agent.stop):
         agent.run()
     return 0
@@ -85,7 +94,7 @@ def _device_id(given: str | None, config: DeviceConfig) -> str:
     return device
 
 
-def _settings(device: str, config: DeviceConfig, url: str, speed: float | None) -> Settings:
+def _settings(device: str, config: DeviceConfig, url: str, pace: Pace | None) -> Settings:
     workers = cores() if config.device.workers == "auto" else config.device.workers
     memory_mb = config.device.worker_memory_mb
     return Settings(
@@ -95,7 +104,7 @@ def _settings(device: str, config: DeviceConfig, url: str, speed: float | None) 
         topics=Topics(config.wire.prefix),
         qos=config.wire.qos,
         checkin_s=config.device.checkin_s,
-        emulated_speed=speed,
+        pace=pace,
         worker_memory_mb=worker_memory_mb(workers) if memory_mb == "auto" else memory_mb,
     )
 

@@ -21,6 +21,7 @@ import msgspec
 
 from fogmqtt.wire.messages import TileTask
 from fogmqtt.workers.child import Child
+from fogmqtt.workers.pace import Pace
 from fogmqtt.workers.process import LONGEST_REASON, Broken, Done
 from fogmqtt.workers.work import Dropped, Failed, Finished, K, Pixels
 
@@ -59,8 +60,8 @@ class Pool(Generic[K]):
     """`size` workers; a tile is known by its key. For one owner thread.
 
     `finished` is called on a worker's thread, once for each tile given. `memory_mb` is what
-    operators may take in each worker, 0 for what there is. `speed` in core pixels per second
-    makes every tile take at least that long, as on a slower device; None for as fast as can be.
+    operators may take in each worker, 0 for what there is. `pace` makes every tile take at least
+    so long, as on a slower device; None for as fast as can be.
     """
 
     def __init__(
@@ -69,14 +70,14 @@ class Pool(Generic[K]):
         finished: Callable[[Finished[K]], None],
         *,
         memory_mb: int = 0,
-        speed: float | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.size = size
         self._finished = finished
         self._at: dict[K, _Slot[K]] = {}
         #: The last to finish is the first to be given a tile: it is warm.
         self._idle: LifoQueue[_Slot[K]] = LifoQueue()
-        self._slots = [_Slot(number, self._done, memory_mb, speed) for number in range(size)]
+        self._slots = [_Slot(number, self._done, memory_mb, pace) for number in range(size)]
         for slot in reversed(self._slots):
             self._idle.put(slot)
 
@@ -121,11 +122,11 @@ class _Slot(Generic[K]):
         number: int,
         done: Callable[[_Slot[K], Finished[K]], None],
         memory_mb: int,
-        speed: float | None,
+        pace: Pace | None,
     ) -> None:
         self._done = done
         self._memory_mb = memory_mb
-        self._speed = speed
+        self._pace = pace
         self._jobs: SimpleQueue[_Job[K] | None] = SimpleQueue()
         self._job: _Job[K] | None = None
         self._closing = False
@@ -179,9 +180,8 @@ class _Slot(Generic[K]):
     def _finish(self, job: _Job[K]) -> Finished[K]:
         queue_s = time.monotonic() - job.received_at
         outcome, compute_s = self._do(job)
-        if self._speed:
-            height, width = job.task.core[2:]
-            if not self._sleep(job, job.began + height * width / self._speed):
+        if self._pace is not None:
+            if not self._sleep(job, self._pace):
                 outcome = Dropped()
             compute_s = time.monotonic() - job.began
         return Finished(job.key, outcome, max(0.0, queue_s), compute_s)
@@ -228,16 +228,16 @@ class _Slot(Generic[K]):
             self._silence()
         return False
 
-    def _sleep(self, job: _Job[K], until: float) -> bool:
-        """False where it was cancelled before that time, and its own is over."""
-        watch = select.poll()
-        watch.register(self._bell, select.POLLIN)
-        while (left_s := until - time.monotonic()) > 0:
+    def _sleep(self, job: _Job[K], pace: Pace) -> bool:
+        """Until the tile may be done; False where it was cancelled, and its own time is over."""
+        height, width = job.task.core[2:]
+        while (left_s := pace.finish(job.began, height * width) - time.monotonic()) > 0:
             if self._closing or job.cancelled:
                 left_s = min(left_s, self._left_s(job))
                 if left_s <= 0:
                     return False
-            watch.poll(math.ceil(left_s * 1000))
+            # Not poll: it knows whole milliseconds only.
+            select.select([self._bell], [], [], left_s)
             self._silence()
         return True
 

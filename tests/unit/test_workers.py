@@ -19,6 +19,7 @@ import pytest
 from fogmqtt.images import codec
 from fogmqtt.images.spec import Image
 from fogmqtt.wire.messages import Call, TileTask
+from fogmqtt.workers.pace import Pace
 from fogmqtt.workers.pool import CANCELLED_S, Pool
 from fogmqtt.workers.work import Dropped, Failed, Finished, Pixels
 from tests.agent_rig import task
@@ -34,10 +35,10 @@ MARKED: Image = np.full((20, 30), 13, np.uint8)
 class Crew:
     """A pool, and what it finished."""
 
-    def __init__(self, size: int = 1, memory_mb: int = 0, speed: float | None = None) -> None:
+    def __init__(self, size: int = 1, memory_mb: int = 0, pace: Pace | None = None) -> None:
         self._before = children()
         self.done: SimpleQueue[Finished[int]] = SimpleQueue()
-        self.pool = Pool[int](size, self.done.put, memory_mb=memory_mb, speed=speed)
+        self.pool = Pool[int](size, self.done.put, memory_mb=memory_mb, pace=pace)
 
     def workers(self) -> list[psutil.Process]:
         """Its processes."""
@@ -283,15 +284,23 @@ def test_a_tile_that_is_wanted_again_goes_on(one: Crew) -> None:
 
 
 def test_a_slower_device_can_be_emulated(crew: Make) -> None:
-    one = crew(speed=20 * 30 / 0.5)
+    one = crew(pace=Pace([20 * 30 / 0.5]))
     one.give(1, told("raises", PLAIN))
     finished = one.done.get(timeout=30)
     assert isinstance(finished.outcome, Pixels)
     assert 0.5 <= finished.compute_s < 5
 
 
+def test_an_emulated_device_may_slow_down_in_the_middle_of_a_tile(crew: Make) -> None:
+    pace = Pace([20 * 30 / 0.2, 20 * 30 / 2.0])
+    one = crew(pace=pace)
+    one.give(1, told("raises", PLAIN))
+    pace.change(time.monotonic() + 0.1)
+    assert 1.0 <= one.done.get(timeout=30).compute_s < 5
+
+
 def test_a_cancel_wakes_an_emulated_device(crew: Make) -> None:
-    one = crew(speed=20 * 30 / 60)
+    one = crew(pace=Pace([20 * 30 / 60]))
     one.give(1, told("raises", PLAIN))
     one.pool.cancel(1)
     assert one.outcome(1) == Dropped()

@@ -1,0 +1,129 @@
+"""Emulated fleets: real `fog-device` processes that take their time, and a real broker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from subprocess import Popen
+from typing import Any
+
+import numpy as np
+
+from fogmqtt.cli.demo import device_process, free_port
+from fogmqtt.images.spec import Image
+from fogmqtt.transport.embedded import EmbeddedBroker
+
+MP = 1_000_000
+EIGHT = (1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.1)
+#: What is left of a speed that drops.
+DROP = 0.1
+
+
+@dataclass(frozen=True)
+class Case:
+    """Speeds in pixels per second, and what befalls the first device in mid-job."""
+
+    name: str
+    speeds: tuple[float, ...]
+    pixels: int
+    limit: float
+    #: "", "killed" or "drops": half of the time that the job would take without that.
+    fault: str = ""
+
+    @property
+    def fault_s(self) -> float:
+        return 0.5 * self.pixels / sum(self.speeds)
+
+    @property
+    def ideal_s(self) -> float:
+        """Total pixels / what all devices could do, each while it could."""
+        if not self.fault:
+            return self.pixels / sum(self.speeds)
+        rest = sum(self.speeds[1:]) + (DROP * self.speeds[0] if self.fault == "drops" else 0.0)
+        return self.fault_s + (self.pixels - sum(self.speeds) * self.fault_s) / rest
+
+    @property
+    def slug(self) -> str:
+        return self.name.replace(",", "").replace(" ", "-")
+
+
+def _times(factor: float, speeds: tuple[float, ...] = EIGHT) -> tuple[float, ...]:
+    return tuple(one * factor * MP for one in speeds)
+
+
+_LAB = _times(1, tuple(np.random.default_rng(1).uniform(0.2, 2.0, 64)))
+CASES = (
+    Case("three equal", (5 * MP,) * 3, 24 * MP, 1.05),
+    Case("eight", _times(5), 24 * MP, 1.05),
+    Case("eight, fast", _times(20), 24 * MP, 1.25),
+    Case("three, one slow", _times(5, (1, 1, 0.3)), 24 * MP, 1.05),
+    Case("eight, one drops", _times(5), 24 * MP, 1.10, "drops"),
+    Case("eight, one killed", _times(5), 24 * MP, 1.10, "killed"),
+    Case("64 random", _LAB, 400 * MP, 1.05),
+)
+
+
+def image(pixels: int) -> Image:
+    """Gray, 3:2."""
+    width = round((pixels * 1.5) ** 0.5)
+    return np.zeros((pixels // width, width), np.uint8)
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """A broker and a process for each device, in the order of the case's speeds."""
+
+    url: str
+    devices: dict[str, Popen[bytes]]
+
+
+@contextmanager
+def fleet(case: Case) -> Iterator[Emulated]:
+    """Start it; nobody waits for the devices to be online."""
+    os.environ["FOGMQTT_DEVICE__WORKERS"] = "1"
+    with ExitStack() as stack:
+        broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{free_port()}")
+        stack.callback(broker.stop)
+        devices = {}
+        for number, speed in enumerate(case.speeds):
+            name = f"d{number:02}-{speed / MP:.3g}mp".replace(".", "_")
+            told = f"{speed},{speed * DROP}" if case.fault == "drops" else f"{speed}"
+            process = device_process(name, broker.url, "--emulate-speed", told)
+            devices[name] = stack.enter_context(process)
+        yield Emulated(broker.url, devices)
+
+
+@contextmanager
+def fault(case: Case, there: Emulated) -> Iterator[None]:
+    """Inside, what the case has in store for its first device happens in time."""
+    with later(case, lambda: strike(case, next(iter(there.devices.values())))):
+        yield
+
+
+def strike(case: Case, victim: Popen[bytes]) -> None:
+    """Let it happen."""
+    victim.send_signal(signal.SIGKILL if case.fault == "killed" else signal.SIGUSR1)
+
+
+def restore(case: Case, there: Emulated) -> None:
+    """A device whose speed dropped is as fast as before."""
+    if case.fault == "drops":
+        strike(case, next(iter(there.devices.values())))
+
+
+@contextmanager
+def later(case: Case, happen: Callable[[], Any]) -> Iterator[None]:
+    """Call it at the moment of the case's fault, if it has one."""
+    if not case.fault:
+        yield
+        return
+    timer = threading.Timer(case.fault_s, happen)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
