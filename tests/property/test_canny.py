@@ -167,7 +167,7 @@ def test_a_halo_one_pixel_smaller_would_be_noticed() -> None:
 
 
 def test_a_merge_that_does_not_flood_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def pasted(self: Canny, output: Spec, tiles: object) -> PasteMerger:
+    def pasted(self: Canny, output: Spec) -> PasteMerger:
         return PasteMerger(output)
 
     monkeypatch.setattr(Canny, "merger", pasted)
