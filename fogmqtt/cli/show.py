@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,36 +10,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fogmqtt.cli.common import stop_on_signals
-from fogmqtt.cli.connect import connector
+from fogmqtt.cli.look import look_around
 from fogmqtt.complaints import one_line
 from fogmqtt.config import GatewayConfig
-from fogmqtt.gateway.loop import now
 from fogmqtt.gateway.roster import Roster
-from fogmqtt.gateway.service import SETTLE_S, Gateway
 from fogmqtt.wire.messages import DeviceInfo
 
 
 def show_devices(config: GatewayConfig, console: Console, *, as_json: bool) -> int:
     """Print who is online. Raises NoBroker."""
-    gateway_id = f"{config.gateway.id[:20]}-look-{secrets.token_hex(2)}"
-    gateway = Gateway(config, gateway_id, connector(config.broker, gateway_id))
-    gateway.give_up(without_broker_s=config.broker.connect_timeout_s, timeout_s=None)
-    try:
-        gateway.transport.start()
-        with stop_on_signals(gateway.stop):
-            gateway.run(lambda: gateway.connected)
-            until = now() + SETTLE_S
-            gateway.chores.append(lambda _: until)
-            gateway.run(lambda: now() >= until and gateway.roster.standard.known)
-    finally:
-        gateway.close()
+    roster = look_around(config)
     if as_json:
-        listed = _listed(gateway.roster)
-        print(msgspec.json.format(msgspec.json.encode(listed)).decode())
+        print(msgspec.json.format(msgspec.json.encode(_listed(roster))).decode())
     else:
-        console.print(_devices(gateway.roster))
-        console.print(Text("".join(_remarks(gateway.roster))), soft_wrap=True, end="")
+        console.print(_devices(roster))
+        console.print(Text("".join(_remarks(roster))), soft_wrap=True, end="")
     return 0
 
 

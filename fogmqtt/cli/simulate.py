@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from fogmqtt.cli.common import positive
+from fogmqtt.cli.live import live_fleet
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import UsageError
 from fogmqtt.images.drawing import png, svg
-from fogmqtt.simulate.fleet import load_fleet
+from fogmqtt.simulate.fleet import Addition, Fleet, extended, load_fleet
 from fogmqtt.simulate.gantt import Chart, gantt
 from fogmqtt.simulate.outcome import DeviceFigures, Outcome, simulate
 from fogmqtt.simulate.trace import trace
@@ -24,12 +26,23 @@ from fogmqtt.simulate.work import JobWork, planned_job
 #: A table of more devices is nothing to read: the extremes are shown.
 _SHOWN = 40
 _PICTURES = (".svg", ".png")
+_MOST_ADDED = 100_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `simulate` can be told."""
+    fleets = parser.add_mutually_exclusive_group(required=True)
+    fleets.add_argument("--fleet", type=Path, metavar="FILE", help="the fleet (YAML)")
+    fleets.add_argument(
+        "--from-live", action="store_true", help="the fleet that is online, as it announces itself"
+    )
     parser.add_argument(
-        "--fleet", required=True, type=Path, metavar="FILE", help="the fleet (YAML)"
+        "--add",
+        type=_addition,
+        action="append",
+        default=[],
+        metavar="NxSPEED",
+        help="what if there were more: 2x5e6 (pixels per second), or 2xeya (two like eya)",
     )
     parser.add_argument(
         "--pixels", required=True, type=positive("pixels"), help="of the image, as in 100e6"
@@ -53,26 +66,57 @@ def run_simulation(config: GatewayConfig, options: argparse.Namespace, console: 
 
     Raises ConfigError for a wrong fleet file, and UsageError for a pipeline or plan that is none.
     """
-    fleet = load_fleet(options.fleet, options.seed)
     wanted = config.pipeline if options.pipeline is None else options.pipeline
     text = config.pipelines.get(wanted.strip(), wanted)
-    plan = parse_tile_plan(options.tiles or config.tiles)
+    live = live_fleet(config, text, options.pixels) if options.from_live else None
+    fleet = load_fleet(options.fleet, options.seed) if live is None else live.fleet
+    run = _run(config, text, extended(fleet, options.add), options)
+    before = _run(config, text, fleet, options).outcome if options.add else None
+    title = f"{text} on {options.pixels / 1e6:g} MP: {run.outcome.verdict}"
+    if options.gantt is not None:
+        _draw(run, title, options.gantt)
+    if options.trace is not None:
+        _write(options.trace, trace(run.outcome).encode())
+    if options.json:
+        print(json.dumps(_as_json(run.outcome, before), indent=2))
+        return 0 if run.outcome.done else 1
+    for remark in live.remarks if live is not None else ():
+        console.print(remark, highlight=False, markup=False, soft_wrap=True)
+    _show(run.outcome, run.job, console)
+    if before is not None:
+        print(f"without {_listed(options.add)}: {before.verdict}")
+        print(f"with {_listed(options.add)}: ", end="")
+    print(run.outcome.verdict)
+    return 0 if run.outcome.done else 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    fleet: Fleet
+    job: JobWork
+    outcome: Outcome
+
+
+def _run(config: GatewayConfig, text: str, fleet: Fleet, options: argparse.Namespace) -> _Run:
     limit = config.wire.max_message_bytes
     if config.wire.encoding == "base64":
         limit = limit * 3 // 4
+    plan = parse_tile_plan(options.tiles or config.tiles)
     job = planned_job("job", text, options.pixels, plan, fleet, limit)
-    outcome = simulate(fleet, [job], options.seed, policy=config.scheduler)
-    title = f"{text} on {options.pixels / 1e6:g} MP: {outcome.verdict}"
-    if options.gantt is not None:
-        _draw(outcome, {one.id: one.workers for one in fleet.devices}, title, options.gantt)
-    if options.trace is not None:
-        _write(options.trace, trace(outcome).encode())
-    if options.json:
-        print(json.dumps(_as_json(outcome), indent=2))
-    else:
-        _show(outcome, job, console)
-        print(outcome.verdict)
-    return 0 if outcome.done else 1
+    return _Run(fleet, job, simulate(fleet, [job], options.seed, policy=config.scheduler))
+
+
+def _listed(additions: Sequence[Addition]) -> str:
+    return ", ".join(map(str, additions))
+
+
+def _addition(text: str) -> Addition:
+    count, _, like = text.partition("x")
+    if not (count.isdecimal() and 0 < int(count) <= _MOST_ADDED and like):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected how many and how fast, as in 2x5e6, or like whom, as in 2xeya"
+        )
+    return Addition(int(count), like)
 
 
 def _picture(text: str) -> Path:
@@ -82,9 +126,9 @@ def _picture(text: str) -> Path:
     return path
 
 
-def _draw(outcome: Outcome, workers: dict[str, int], title: str, path: Path) -> None:
-    lanes = [(device.id, workers[device.id]) for device in outcome.devices]
-    record = outcome.record
+def _draw(run: _Run, title: str, path: Path) -> None:
+    outcome, record = run.outcome, run.outcome.record
+    lanes = [(device.id, device.workers) for device in run.fleet.devices]
     chart = Chart(title, lanes, record.spans, record.marks, outcome.makespan_s, outcome.bound_s)
     drawing = gantt(chart)
     _write(path, png(drawing) if path.suffix.lower() == ".png" else svg(drawing).encode())
@@ -97,13 +141,14 @@ def _write(path: Path, data: bytes) -> None:
         raise UsageError(f"{path}: {problem.strerror}") from None
 
 
-def _as_json(outcome: Outcome) -> dict[str, object]:
+def _as_json(outcome: Outcome, before: Outcome | None) -> dict[str, object]:
     return {
         "seed": outcome.seed,
         "makespan_s": outcome.makespan_s,
         "bound_s": _finite(outcome.bound_s),
         "ratio": _finite(outcome.ratio),
         "done": outcome.done,
+        "without_added_s": None if before is None else before.makespan_s,
         "retries": outcome.retries,
         "hedges": outcome.hedges,
         "duplicates": outcome.duplicates,

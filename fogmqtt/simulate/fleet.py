@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -131,6 +133,42 @@ def load_fleet(path: Path, seed: int = 0) -> Fleet:
     _check_ids(str(path), devices)
     outages = read(Section(str(path), {"outages": top.get("outages", [])}), _Outages).outages
     return Fleet(tuple(devices), outages, str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """So many devices more: `like` is a speed in pixels per second, or the id of one there is."""
+
+    count: int
+    like: str
+
+    def __str__(self) -> str:
+        return f"{self.count}x{self.like}"
+
+
+def extended(fleet: Fleet, additions: Sequence[Addition]) -> Fleet:
+    """The fleet with more devices. Raises ConfigError for what is neither a speed nor a device."""
+    known = {device.id: device for device in fleet.devices}
+    added: list[Device] = []
+    for addition in additions:
+        model = known.get(addition.like) or _bare(addition, known)
+        added += [replace(model, id="") for _ in range(addition.count)]
+    free = (name for number in itertools.count(1) if (name := f"added-{number}") not in known)
+    named = (replace(device, id=name) for device, name in zip(added, free, strict=False))
+    return replace(fleet, devices=(*fleet.devices, *named))
+
+
+def _bare(addition: Addition, known: Iterable[str]) -> Device:
+    try:
+        speed = float(addition.like)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < math.inf:
+        raise ConfigError(
+            f"--add {addition}: {addition.like!r} is neither pixels per second nor a device of the "
+            f"fleet; {nearest(addition.like, known)}"
+        )
+    return Device("added", speed)
 
 
 @dataclass(frozen=True, slots=True)

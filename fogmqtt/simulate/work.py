@@ -86,11 +86,18 @@ def planned_job(
     Stages that run on the gateway take no time here. Raises ConfigError where no device can do
     the pipeline, and PipelineError, OperatorError and PlanError as a real job does.
     """
+    stages = tiled_stages(text, pixels)
+    return JobWork(name, tuple(_stage(stage, plan, fleet, limit_bytes) for stage in stages))
+
+
+def tiled_stages(text: str, pixels: float) -> tuple[Stage, ...]:
+    """What devices do of a pipeline on a nearly square colour image of `pixels`.
+
+    Raises PipelineError and OperatorError.
+    """
     height = max(1, round(math.sqrt(pixels)))
     spec = Spec(height, max(1, round(pixels / height)), 3)
-    operators = pipeline.parse(text)
-    stages = [stage for stage in pipeline.stages(operators, spec) if stage.tiled]
-    return JobWork(name, tuple(_stage(stage, plan, fleet, limit_bytes) for stage in stages))
+    return tuple(one for one in pipeline.stages(pipeline.parse(text), spec) if one.tiled)
 
 
 def _stage(stage: Stage, plan: TilePlan, fleet: Fleet, limit_bytes: int) -> StageWork:

@@ -80,3 +80,28 @@ def test_what_cannot_be_simulated_is_told_before_anything_runs(simulated, tmp_pa
     for wrong in (["--pixels", "0"], ["--pixels", "many"], ["--pixels", "1", "--gantt", "a.gif"]):
         with pytest.raises(SystemExit):
             simulated(*wrong)
+
+
+def test_more_devices_are_told_beside_those_there_are(simulated):
+    code, _, out = simulated("--pixels", "24e6", "--add", "2x8e6", "--add", "1xslow")
+    before, after = out.splitlines()
+    assert code == 0
+    assert before.startswith("without 2x8e6, 1xslow: makespan ")
+    assert after.startswith("with 2x8e6, 1xslow: makespan ")
+    seconds = [float(line.split("makespan ")[1].split()[0]) for line in (before, after)]
+    assert seconds[1] < seconds[0] / 2
+
+
+def test_added_devices_have_lanes_and_figures_of_their_own(simulated):
+    _, _, out = simulated("--pixels", "12e6", "--json", "--add", "2x2e6")
+    figures = json.loads(out)
+    assert [one["id"] for one in figures["devices"]][-2:] == ["added-1", "added-2"]
+    assert figures["without_added_s"] > figures["makespan_s"]
+
+
+def test_an_addition_is_a_speed_or_a_device(simulated):
+    with pytest.raises(ConfigError, match=r"--add 2xslwo: .* did you mean slow\?"):
+        simulated("--pixels", "12e6", "--add", "2xslwo")
+    for wrong in ("5e6", "0x5e6", "2x", "x5e6", "-1x5e6"):
+        with pytest.raises(SystemExit):
+            simulated("--pixels", "12e6", f"--add={wrong}")

@@ -1,0 +1,29 @@
+"""A look at who is there, without taking part."""
+
+from __future__ import annotations
+
+import secrets
+
+from fogmqtt.cli.common import stop_on_signals
+from fogmqtt.cli.connect import connector
+from fogmqtt.config import GatewayConfig
+from fogmqtt.gateway.loop import now
+from fogmqtt.gateway.roster import Roster
+from fogmqtt.gateway.service import SETTLE_S, Gateway
+
+
+def look_around(config: GatewayConfig) -> Roster:
+    """The devices as they announce themselves, held against this gateway. Raises NoBroker."""
+    gateway_id = f"{config.gateway.id[:20]}-look-{secrets.token_hex(2)}"
+    gateway = Gateway(config, gateway_id, connector(config.broker, gateway_id))
+    gateway.give_up(without_broker_s=config.broker.connect_timeout_s, timeout_s=None)
+    try:
+        gateway.transport.start()
+        with stop_on_signals(gateway.stop):
+            gateway.run(lambda: gateway.connected)
+            until = now() + SETTLE_S
+            gateway.chores.append(lambda _: until)
+            gateway.run(lambda: now() >= until and gateway.roster.standard.known)
+    finally:
+        gateway.close()
+    return gateway.roster
