@@ -10,7 +10,7 @@ STAMP  := .venv/.ready
 # Debian keeps servers where ordinary users do not look.
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
-.PHONY: help demo test fleets lint bench clean broker broker-or-wheel
+.PHONY: help demo test fleets chaos soak fuzz lint bench clean broker broker-or-wheel
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -24,6 +24,15 @@ test: $(STAMP) broker ## every test: pure ones first, then real brokers and real
 
 fleets: $(STAMP) ## 10 000 random fleets with faults in virtual time; each must end whole and in time
 	$(BIN)/python -m tests.fleets
+
+chaos: $(STAMP) broker ## 240 faults among real processes and a real broker; chaos/ gets a report and timelines
+	$(BIN)/python -m tests.chaos
+
+soak: $(STAMP) broker ## 10 000 small jobs; soak/ gets memory, files and threads as a plot, and latencies
+	$(BIN)/python -m tests.soak
+
+fuzz: $(STAMP) broker ## 100 000 hostile messages and 10 000 damaged image files
+	$(BIN)/python -m tests.fuzz
 
 lint: $(STAMP) ## formatting, rules and types
 	$(BIN)/ruff format --check .

@@ -156,10 +156,10 @@ class Fog:
         program.says("mariem is online")
         return program
 
-    def serve_with(self, config: Path) -> Program:
+    def serve_with(self, config: Path, **settings: str) -> Program:
         """Start a serving gateway with a configuration file; the settings overrule it."""
         command = ["-m", "fogmqtt.cli.gateway", "--config", str(config)]
-        return self._start("mariem", command, {})
+        return self._start("mariem", command, settings)
 
     def start_serving(self, **settings: str) -> Program:
         return self._start("mariem", ["-m", "fogmqtt.cli.gateway"], settings)

@@ -59,19 +59,31 @@ class Relay:
             if not self.open:
                 near.close()
                 continue
-            far = socket.create_connection(("127.0.0.1", self._target))
+            try:
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                near.close()  # whom we pass on to is not there
+                continue
             with self._lock:
                 self._pairs.append((near, far))
             self._begin(self._pump, near, far)
             self._begin(self._pump, far, near)
 
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
+    def pairs(self) -> list[tuple[socket.socket, socket.socket]]:
+        """Every connection so far, ended ones too: the client's socket and the target's."""
+        with self._lock:
+            return list(self._pairs)
+
+    def carry(self, source: socket.socket, sink: socket.socket) -> None:
+        """Pass one direction of one connection on, to its end. Raises OSError."""
+        while data := source.recv(65_536):
+            sink.sendall(data)
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         for sock in (source, sink):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError):
-            while data := source.recv(65_536):
-                sink.sendall(data)
+            self.carry(source, sink)
         # Whoever sees the end first closes for both; the second close is harmless.
         for sock in (source, sink):
             with contextlib.suppress(OSError):

@@ -1,0 +1,53 @@
+"""A stream of MQTT bytes taken apart into packets: pure, for proxies that do harm to them."""
+
+from __future__ import annotations
+
+_PUBLISH = 3
+_DUP = 0x08
+_QOS = 0x06
+
+
+class Framer:
+    """Cuts a stream into whole packets; what is not whole yet waits."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The packets that are whole now."""
+        self._rest += data
+        packets = []
+        while (length := _length(self._rest)) is not None and len(self._rest) >= length:
+            packets.append(bytes(self._rest[:length]))
+            del self._rest[:length]
+        return packets
+
+    def rest(self) -> bytes:
+        """What came of a packet that was never whole; forgotten here."""
+        rest = bytes(self._rest)
+        self._rest.clear()
+        return rest
+
+
+def _length(data: bytearray) -> int | None:
+    """Of the first packet with its header; None while that is not known."""
+    size, shift = 0, 0
+    for index in range(1, min(len(data), 5)):
+        size |= (data[index] & 0x7F) << shift
+        shift += 7
+        if not data[index] & 0x80:
+            return 1 + index + size
+    return None
+
+
+def is_publish(packet: bytes) -> bool:
+    return packet[0] >> 4 == _PUBLISH
+
+
+def again(packet: bytes) -> bytes:
+    """A PUBLISH as a sender repeats it: marked as such where its QoS has a mark."""
+    return bytes((packet[0] | _DUP, *packet[1:2])) + packet[2:] if packet[0] & _QOS else packet
+
+
+def is_qos_2(packet: bytes) -> bool:
+    return packet[0] & _QOS == 0x04
