@@ -133,6 +133,8 @@ class Conductor:
         if job is not None and job.run is not None:
             job.run.split(split.tile, split.first, split.second)
             job.report.tiles += 1
+            if job.request.diary is not None:
+                job.request.diary.split(job.position, split.tile, split.first, split.second)
 
     def revoke(self, job: Job, revoked: act.RevokeResult) -> None:
         """What was kept does not count any more; another result will be pasted over it."""
@@ -223,11 +225,11 @@ class Conductor:
     def _begun(self, job: Job, run: stages.StageRun) -> None:
         job.run = run
         job.finished = False
-        job.report.tiles += len(run.tiles)
+        job.report.tiles += len(run.known) - len(run.halved)
         job.report.mosaic.clear()
         self._by_key[job.key] = job
         for tile, device in run.done.items():
-            job.report.credit(device, run.tiles[tile].core)
+            job.report.credit(device, run.tile(tile).core)
             job.report.done += 1
         job.needs = self._needs(run)
         self._feed(
@@ -237,9 +239,9 @@ class Conductor:
                 run.work,
                 job.needs,
                 run.twins,
-                done=frozenset(run.done),
-                # An earlier life's tiles must be found again by their index.
-                halvings=run.halvings if job.request.diary is None else (),
+                done=frozenset(run.done) | run.halved,
+                # A later life knows halves by their indices, and nothing of our twins.
+                halvings=() if job.request.diary and run.twins else run.halvings,
             )
         )
         job.request.client.progress(job.report)

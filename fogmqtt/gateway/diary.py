@@ -14,7 +14,7 @@ from fogmqtt.errors import FogError
 from fogmqtt.gateway import pixels
 from fogmqtt.gateway.clerk import Clerk
 from fogmqtt.gateway.disk import Bytes
-from fogmqtt.gateway.ledger import Begun, Kept, Revoked, digest, new_token, tape_path
+from fogmqtt.gateway.ledger import Begun, Halved, Kept, Revoked, digest, new_token, tape_path
 from fogmqtt.gateway.past import Past, PastStage, PastTile
 from fogmqtt.gateway.spool import Spool
 from fogmqtt.images.spec import Image
@@ -70,6 +70,10 @@ class Diary:
         stage = self._past.stages.get(position)
         return _read_plan(stage) if stage is not None and stage.kind == kind else None
 
+    def halved(self, position: int) -> tuple[tuple[int, int, int], ...]:
+        """Which of those it halved: the index of a tile and those of its halves, in order."""
+        return self._past.stages[position].halved
+
     def finished(self, position: int) -> Iterator[Finished]:
         """The stage's tiles that an earlier life finished; damaged ones are left out."""
         stage = self._past.stages[position]
@@ -94,6 +98,10 @@ class Diary:
     def keep(self, position: int, tile: int, device: str, data: Bytes) -> None:
         """A tile's result counts."""
         self._clerk.line(Kept(self._job, self._tokens[position], tile, device, data))
+
+    def split(self, position: int, tile: int, first: int, second: int) -> None:
+        """Two halves stand for a tile."""
+        self._clerk.line(Halved(self._tokens[position], tile, first, second))
 
     def revoke(self, position: int, tile: int) -> None:
         """It does not count any more."""

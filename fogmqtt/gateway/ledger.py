@@ -28,7 +28,7 @@ from fogmqtt.gateway.spool import TAPE, Entry
 log = logging.getLogger(__name__)
 
 NAME = "ledger.sqlite3"
-VERSION = 1
+VERSION = 2
 #: "fog!", so that no other program's database is taken for ours.
 _APPLICATION = 0x666F6721
 
@@ -47,6 +47,10 @@ CREATE TABLE stage (
 CREATE TABLE tile (
     stage TEXT NOT NULL, tile INTEGER NOT NULL, device TEXT NOT NULL,
     start INTEGER NOT NULL, length INTEGER NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY (stage, tile)
+) WITHOUT ROWID;
+CREATE TABLE halved (
+    stage TEXT NOT NULL, tile INTEGER NOT NULL, first INTEGER NOT NULL, second INTEGER NOT NULL,
     PRIMARY KEY (stage, tile)
 ) WITHOUT ROWID;
 """
@@ -93,6 +97,17 @@ class Revoked:
 
 
 @dataclass(frozen=True, slots=True)
+class Halved:
+    """Line: two halves stand for a tile."""
+
+    stage: str
+    tile: int
+    first: int
+    second: int
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Filed:
     """Line: the result is in the outbox."""
 
@@ -100,7 +115,7 @@ class Filed:
     size: int = 0
 
 
-Entered = Begun | Kept | Revoked | Filed
+Entered = Begun | Kept | Revoked | Halved | Filed
 
 
 def new_token() -> str:
@@ -138,7 +153,7 @@ class Ledger:
             (job,),
         ).fetchone()
         stages = {
-            position: PastStage(token, kind, plan, self._tiles(token))
+            position: PastStage(token, kind, plan, self._tiles(token), self._halved(token))
             for position, token, kind, plan in self._db.execute(
                 "SELECT position, token, kind, plan FROM stage WHERE job=?", (job,)
             )
@@ -193,7 +208,9 @@ class Ledger:
         """Drop what is only of use while a job runs; its tapes are the spool's to remove."""
         with self._transaction() as db:
             tokens = [row[0] for row in db.execute("SELECT token FROM stage WHERE job=?", (job,))]
-            db.executemany("DELETE FROM tile WHERE stage=?", ((token,) for token in tokens))
+            for table in ("tile", "halved"):
+                query = f"DELETE FROM {table} WHERE stage=?"  # noqa: S608  # names of our own
+                db.executemany(query, ((token,) for token in tokens))
             db.execute("DELETE FROM stage WHERE job=?", (job,))
         for token in tokens:
             self._close_tape(token)
@@ -206,6 +223,7 @@ class Ledger:
             db.executemany("INSERT INTO here VALUES (?)", ((job,) for job in jobs))
             db.execute("DELETE FROM stage WHERE job NOT IN (SELECT id FROM here)")
             db.execute("DELETE FROM tile WHERE stage NOT IN (SELECT token FROM stage)")
+            db.execute("DELETE FROM halved WHERE stage NOT IN (SELECT token FROM stage)")
             db.execute("DELETE FROM job WHERE ended_at IS NULL AND id NOT IN (SELECT id FROM here)")
             self._forget_old(db)
 
@@ -243,6 +261,10 @@ class Ledger:
                 start = self._tape(job, stage).append(data)
                 row = (stage, tile, device, start, line.size, digest(stage, tile, data))
                 db.execute("INSERT OR REPLACE INTO tile VALUES (?,?,?,?,?,?)", row)
+            case Halved(stage, tile, first, second):
+                db.execute(
+                    "INSERT OR REPLACE INTO halved VALUES (?,?,?,?)", (stage, tile, first, second)
+                )
             case Revoked(stage, tile):
                 db.execute("DELETE FROM tile WHERE stage=? AND tile=?", (stage, tile))
             case Filed(job):
@@ -257,6 +279,10 @@ class Ledger:
             "SELECT tile, device, start, length, digest FROM tile WHERE stage=?", (token,)
         )
         return {row[0]: PastTile(*row[1:]) for row in rows}
+
+    def _halved(self, token: str) -> tuple[tuple[int, int, int], ...]:
+        query = "SELECT tile, first, second FROM halved WHERE stage=? ORDER BY first"
+        return tuple(self._db.execute(query, (token,)).fetchall())
 
     def _tape(self, job: str, stage: str) -> _Tape:
         if stage not in self._tapes:

@@ -23,6 +23,8 @@ class PastStage:
     kind: str
     plan: bytes
     tiles: dict[int, PastTile]
+    #: Tiles for which two halves stand: the three indices, in the order in which they were halved.
+    halved: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ def take_up(
 ) -> StageRun:
     """The stage as an earlier life cut it, with what it finished merged; else this one, noted.
 
-    `sample` is as in `stages.begin`: what is finished is not done again for its sake.
+    `sample` is as in `stages.begin`: what is finished is not done again for its sake, and where
+    tiles were halved nothing is.
     """
     kind = _kind(run)
     tiles = diary.tiles(position, kind)
@@ -34,15 +35,20 @@ def take_up(
         diary.begin(position, kind, run.tiles)
         return run
     again = stages.with_tiles(run, tiles)
+    for tile, first, second in diary.halved(position):
+        again.split(tile, first, second)
     done = dict(_merged(again, diary.finished(position)))
+    again = replace(again, done=done)
+    if again.halves:
+        return again
     rest = [tile.index for tile in tiles if tile.index not in done]
-    return replace(again, done=done, twins=stages.sampled(rest, sample))
+    return replace(again, twins=stages.sampled(rest, sample))
 
 
 def _merged(run: StageRun, finished: Iterator[Finished]) -> Iterator[tuple[int, str]]:
     """Which tiles are merged now, and who did them."""
     for one in finished:
-        tile = run.tiles[one.tile]
+        tile = run.tile(one.tile)
         try:
             run.merger.paste(tile, stages.decoded(run, tile, one.data))
         except WireError as problem:

@@ -60,10 +60,11 @@ class StageRun:
     merger: Merger
     #: Tiles that a second device does once more, see `core.checks`.
     twins: tuple[int, ...] = ()
-    #: How often each tile can be halved; empty: the plan is the user's own.
-    halvings: tuple[int, ...] = ()
-    #: Halves of tiles, by index. Owner thread only.
+    #: False: the plan is the user's own, and kept to.
+    splits: bool = False
+    #: Halves of tiles, by index, and the tiles that they stand for. Owner thread only.
     halves: dict[int, Tile] = field(default_factory=dict)
+    halved: set[int] = field(default_factory=set)
     #: Tiles that an earlier life of this gateway finished, merged already, and who did each.
     done: Mapping[int, str] = field(default_factory=dict)
 
@@ -89,13 +90,24 @@ class StageRun:
         halves = halve(tile, halo=self.stage.halo, align=self.stage.align)
         if halves is None:
             raise ValueError(f"{tile} cannot be halved")
+        self.halved.add(index)
         for place, half in zip((first, second), halves, strict=True):
             self.halves[place] = replace(half, index=place)
 
     @property
+    def known(self) -> tuple[Tile, ...]:
+        """The tiles and halves that there are before anything is sent."""
+        return (*self.tiles, *self.halves.values())
+
+    @property
     def work(self) -> tuple[int, ...]:
-        """Pixels that a device handles for each tile, halo and all."""
-        return tuple(tile.outer.pixels for tile in self.tiles)
+        """Pixels that a device handles for each of them, halo and all."""
+        return tuple(tile.outer.pixels for tile in self.known)
+
+    @property
+    def halvings(self) -> tuple[int, ...]:
+        """How often each of them can be halved; empty for never."""
+        return _halvings(self.stage, self.known) if self.splits else ()
 
     @property
     def kind(self) -> str:
@@ -133,9 +145,8 @@ def begin(
     tiles = planned(stage, plan, limits.pixel_bytes - _long_calls(operators), workers)
     merger = operators[-1].merger(stage.result)
     twins = sampled(range(len(tiles)), sample)
-    # A plan of the user's own is kept to.
-    times = _halvings(stage, tiles) if isinstance(plan, Auto) else ()
-    return StageRun(key, stage, operators, image, tiles, merger, twins, times)
+    splits = isinstance(plan, Auto)
+    return StageRun(key, stage, operators, image, tiles, merger, twins, splits)
 
 
 def _halvings(stage: Stage, tiles: Sequence[Tile]) -> tuple[int, ...]:
@@ -161,9 +172,8 @@ def sampled(tiles: Sequence[int], share: float) -> tuple[int, ...]:
 
 def with_tiles(run: StageRun, tiles: tuple[Tile, ...]) -> StageRun:
     """The same stage, cut otherwise, with nothing merged and no twins."""
-    return replace(
-        run, tiles=tiles, merger=run.operators[-1].merger(run.stage.result), twins=(), halvings=()
-    )
+    merger = run.operators[-1].merger(run.stage.result)
+    return replace(run, tiles=tiles, merger=merger, twins=(), halves={}, halved=set())
 
 
 def _long_calls(operators: Sequence[Operator]) -> int:

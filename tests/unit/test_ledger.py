@@ -235,7 +235,7 @@ def test_an_older_ledger_is_kept_aside(folder: Path, caplog: pytest.LogCaptureFi
     database(folder, "PRAGMA user_version=0")
     opened(folder).close()
     assert len(list(folder.glob(f"{NAME}.*"))) == 1
-    assert "of version 0, older than 1" in caplog.text
+    assert "of version 0, older than 2" in caplog.text
 
 
 def test_another_programs_database_is_kept_aside(
