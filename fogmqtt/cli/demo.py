@@ -53,7 +53,12 @@ def demo(config: GatewayConfig, image: Path | None, out: Path, console: Console)
         console.print(f"gateway  {config.gateway.id}, {PIPELINE}", highlight=False)
         shown = display(console)
         stack.callback(shown.close)
-        there = replace(config, broker=Broker(url=broker.url, embedded="never"))
+        there = replace(
+            config,
+            broker=Broker(url=broker.url, embedded="never"),
+            # It would do a photo alone before a device has its first tile.
+            gateway=replace(config.gateway, local="never"),
+        )
         outcome = _job(
             there,
             _Visitor(Outputs(out / "edges.png", None, out / "edges.differ.png"), shown),

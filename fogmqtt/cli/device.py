@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from fogmqtt import __version__
-from fogmqtt.agent.machine import cores, worker_memory_mb
 from fogmqtt.agent.service import Agent, Settings
 from fogmqtt.cli.common import (
     guarded,
@@ -30,6 +29,7 @@ from fogmqtt.transport.paho import PahoTransport
 from fogmqtt.tuning import tune
 from fogmqtt.wire.topics import LOCAL, Topics, check_id
 from fogmqtt.workers.pace import Pace
+from fogmqtt.workers.room import cores, worker_memory_mb
 
 _EPILOG = """\
 exit codes: 0 done, 2 usage or configuration (or the id is taken), 3 no broker

@@ -14,6 +14,7 @@ from fogmqtt.core.geometry import Auto, TilePlan
 from fogmqtt.errors import JobFailed
 from fogmqtt.gateway.jobs import JobRequest, Outcome
 from fogmqtt.gateway.loop import now
+from fogmqtt.gateway.prospects import verdict
 from fogmqtt.gateway.report import Report
 from fogmqtt.gateway.service import SETTLE_S, Gateway
 from fogmqtt.images.spec import Image
@@ -35,16 +36,11 @@ class Forecast:
 
     def sentence(self) -> str:
         """The forecast for people."""
+        worth = verdict(self.fleet_s, self.alone_s)
         by = f"{len(self.devices)} device(s), {self.workers} worker(s): {', '.join(self.devices)}"
-        ratio = self.alone_s / self.fleet_s
-        verdict = (
-            f"the fleet makes it {ratio:.1f} times as fast"
-            if ratio > 1
-            else "the fleet cannot help here: moving the pixels takes longer than the work"
-        )
         return (
             f"predicted with {by}: {self.fleet_s:.2f} s\n"
-            f"on this machine alone: {self.alone_s:.2f} s; {verdict}\n"
+            f"on this machine alone: {self.alone_s:.2f} s; {worth}\n"
             f"(measured on {self.sample_pixels / 1e6:.1f} MP of it; reading and writing files is "
             "left out)"
         )

@@ -183,6 +183,8 @@ def _run(config: GatewayConfig, options: argparse.Namespace) -> int:
 def _tell(outcome: Outcome, console: Console, *, print_facts: bool) -> None:
     report = outcome.report
     console.print(f"{report.name}: {report.seconds:.2f} s", highlight=False, markup=False)
+    if report.sentence:
+        console.print(report.sentence, highlight=False, markup=False, soft_wrap=True)
     if report.differ is not None:
         print(differ_line(report))
     elif outcome.facts is not None and print_facts:

@@ -11,8 +11,10 @@ from typing import TypeVar
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core import actions as act
 from fogmqtt.core.events import Event, JobCancelled, JobSubmitted
+from fogmqtt.core.geometry import Rect
 from fogmqtt.errors import FogError
 from fogmqtt.gateway import intake, resume, stages
+from fogmqtt.gateway.alone import Alone, Helpers
 from fogmqtt.gateway.jobs import Job, JobRequest, Outcome
 from fogmqtt.gateway.loop import Loop, now
 from fogmqtt.gateway.polish import polish
@@ -21,11 +23,14 @@ from fogmqtt.images.spec import Image
 from fogmqtt.operators.base import Made
 from fogmqtt.operators.pipeline import whole
 from fogmqtt.operators.results import Given
+from fogmqtt.wire.topics import LOCAL
 
 log = logging.getLogger(__name__)
 
 #: A client hears of progress at most this often.
 PROGRESS_S = 0.1
+#: Seconds between two looks at whether tiles come as fast as they should.
+LOOK_S = 0.05
 
 T = TypeVar("T")
 
@@ -35,7 +40,8 @@ class Conductor:
 
     `limits`, `workers` and `needs` are asked when a stage begins, which is not before
     `settles_at`, None while that is not known: a fleet whose retained topics are still coming in,
-    or that cannot be judged yet, cannot be planned for.
+    or that cannot be judged yet, cannot be planned for. `helpers` is asked then, too. `forget`
+    hears of a stage whose tiles are not wanted any more.
     """
 
     def __init__(
@@ -48,6 +54,8 @@ class Conductor:
         workers: Callable[[], int],
         settles_at: Callable[[], float | None],
         needs: Callable[[stages.StageRun], frozenset[str]],
+        helpers: Helpers,
+        forget: Callable[[str], None],
     ) -> None:
         self._config = config
         self._loop = loop
@@ -56,6 +64,8 @@ class Conductor:
         self._workers = workers
         self._settles_at = settles_at
         self._needs = needs
+        self._forget = forget
+        self._alone = Alone(config, loop, helpers)
         #: Whether no job may be begun for now; whoever changes that calls `admit`.
         self.held: Callable[[], bool] = lambda: False
         self._waiting: deque[JobRequest] = deque()
@@ -75,9 +85,10 @@ class Conductor:
     def jobs(self) -> tuple[Job, ...]:
         return tuple(self._jobs.values())
 
-    def needs(self) -> list[frozenset[str]]:
-        """What a device must offer for each stage at work."""
-        return [job.needs for job in self._by_key.values() if job.run is not None]
+    @property
+    def wants_local(self) -> bool:
+        """Whether some job's tiles should be done by this machine, too."""
+        return any(job.trial is not None and job.trial.wants_local for job in self._by_key.values())
 
     def job(self, key: str) -> Job | None:
         """The job whose stage at work goes by this key."""
@@ -88,7 +99,12 @@ class Conductor:
         self.admit()
 
     def tick(self) -> float | None:
-        """Begin the stages that waited for the fleet to be known; returns when to look again."""
+        """Do what is due; returns when to look again."""
+        wakeups = (self._begin_settled(), self._give_up_late())
+        return min((wakeup for wakeup in wakeups if wakeup is not None), default=None)
+
+    def _begin_settled(self) -> float | None:
+        """Begin the stages that waited for the fleet to be known."""
         if not self._unsettled:
             return None
         settles_at = self._settles_at()
@@ -98,6 +114,19 @@ class Conductor:
         for stage in begin:
             stage()
         return None
+
+    def _give_up_late(self) -> float | None:
+        """Do a stage here, too, where its tiles take longer than that."""
+        moment = now()
+        watched = False
+        for job in tuple(self._by_key.values()):
+            if job.trial is None or job.run is None or not job.trial.may_alone or job.trial.whole:
+                continue
+            if job.trial.is_late(moment):
+                self._start_whole(job, job.run.image)
+            else:
+                watched = True
+        return moment + LOOK_S if watched else None
 
     def cancel_all(self, reason: str) -> None:
         """End every job without a result."""
@@ -120,7 +149,10 @@ class Conductor:
         run = job.run
         if run is None:
             return
-        job.report.credit(kept.device, run.tile(kept.tile).core)
+        core = run.tile(kept.tile).core
+        job.report.credit(kept.device, core)
+        if job.trial is not None:
+            job.trial.credit(kept.device, core.pixels, now())
         job.report.done += 1
         if kept.tile in job.pasting:
             job.pasting[kept.tile] = given  # two threads must not write the same pixels
@@ -200,7 +232,45 @@ class Conductor:
         )
 
     def _begin(self, job: Job, image: Image) -> None:
-        if job.ending or job.original is None:
+        if not job.ending:
+            self._alone.consider(job, image, lambda: self._go(job, image))
+
+    def _go(self, job: Job, image: Image) -> None:
+        if job.ending or job.trial is None:
+            return
+        if job.trial.choice != "tiles":
+            self._start_whole(job, image)
+        if job.trial.choice != "alone":
+            self._cut(job, image)
+
+    def _start_whole(self, job: Job, image: Image) -> None:
+        self._alone.start(
+            job,
+            image,
+            lambda made: self._did_whole(job, made),
+            lambda problem: self._not_whole(job, problem),
+        )
+
+    def _did_whole(self, job: Job, made: Made) -> None:
+        """What tiles were done of the stage are not needed."""
+        if job.key in self._by_key and not job.finished:
+            self._feed(JobCancelled(job.key))
+        self._forget(job.key)
+        job.pasting.clear()
+        job.report.credit(LOCAL, Rect(0, 0, *job.stages[job.position].source.size))
+        job.report.tiles += 1
+        job.report.done += 1
+        self._tell(job)
+        self._next_stage(job, made)
+
+    def _not_whole(self, job: Job, problem: Exception) -> None:
+        if job.trial is not None and job.trial.choice == "alone":
+            self.fail(job, _told(job, problem))
+        else:
+            log.warning("job %s cannot be done whole, and is done by tiles: %s", job.id, problem)
+
+    def _cut(self, job: Job, image: Image) -> None:
+        if job.original is None:
             return
         key, position, original = job.key, job.position, job.original
         limits, workers, sample = self._limits(), self._workers(), self._config.verify.sample
@@ -225,6 +295,8 @@ class Conductor:
     def _begun(self, job: Job, run: stages.StageRun) -> None:
         job.run = run
         job.finished = False
+        if job.trial is not None:
+            job.trial.began_at = now()
         job.report.tiles += len(run.known) - len(run.halved)
         job.report.mosaic.clear()
         self._by_key[job.key] = job
@@ -260,18 +332,24 @@ class Conductor:
         if newer is not None:
             self._paste(job, run, index, newer)
             return
-        moment = now()
         is_last = job.report.done == job.report.tiles and not job.pasting
-        if moment - job.told_at >= PROGRESS_S or is_last:
-            job.told_at = moment
-            job.report.seconds = moment - job.started_at
-            job.request.client.progress(job.report)
+        if now() - job.told_at >= PROGRESS_S or is_last:
+            self._tell(job)
         self._merge_if_pasted(job)
+
+    def _tell(self, job: Job) -> None:
+        job.told_at = now()
+        job.report.seconds = job.told_at - job.started_at
+        job.request.client.progress(job.report)
 
     def _merge_if_pasted(self, job: Job) -> None:
         run = job.run
         if job.finished and not job.pasting and run is not None:
-            self._submit(job, run.merger.finish, lambda made: self._next_stage(job, made))
+            self._submit(job, run.merger.finish, lambda made: self._merged(job, made))
+
+    def _merged(self, job: Job, made: Made) -> None:
+        self._alone.over(job)
+        self._next_stage(job, made)
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         job.ending = True
@@ -291,13 +369,21 @@ class Conductor:
         self.admit()
 
     def _submit(self, job: Job, work: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Pool work for a job: what it raises ends the job, and nothing else."""
+        """Pool work for a job: what it raises ends the job, and nothing else.
+
+        It does not matter any more once the job has left the stage.
+        """
+        position = job.position
 
         def go_on(result: T) -> None:
-            if not job.ending:
+            if not job.ending and job.position == position:
                 then(result)
 
-        self._loop.submit(work, go_on, lambda problem: self.fail(job, _told(job, problem)))
+        def failed(problem: Exception) -> None:
+            if job.position == position:
+                self.fail(job, _told(job, problem))
+
+        self._loop.submit(work, go_on, failed)
 
 
 def _told(job: Job, problem: Exception) -> str:

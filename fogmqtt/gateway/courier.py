@@ -23,8 +23,9 @@ from fogmqtt.core.events import (
 from fogmqtt.errors import FogError, NotConnected, WireError
 from fogmqtt.gateway import stages
 from fogmqtt.gateway.conductor import Conductor
+from fogmqtt.gateway.hands import Hands
 from fogmqtt.gateway.jobs import Job
-from fogmqtt.gateway.loop import Loop, now
+from fogmqtt.gateway.loop import Loop
 from fogmqtt.gateway.report import TileFailure
 from fogmqtt.operators.measuring import Part, encode_part
 from fogmqtt.operators.results import Given
@@ -38,11 +39,16 @@ from fogmqtt.wire.messages import (
     FromDevice,
     Result,
     Returned,
+    TileTask,
     encode,
 )
 from fogmqtt.wire.topics import LOCAL, Topics
+from fogmqtt.workers.work import Pixels
 
 log = logging.getLogger(__name__)
+
+#: Seconds for a tile that is done here to find out who is right.
+_AGAIN_S = 600.0
 
 _Lease = tuple[str, int, int, str]
 
@@ -67,6 +73,7 @@ class Courier:
         wire: Wire,
         topics: Topics,
         loop: Loop,
+        hands: Hands,
         conductor: Conductor,
         feed: Callable[[Event], None],
         complain: Callable[[str, str], None],
@@ -75,6 +82,7 @@ class Courier:
         self._wire = wire
         self._topics = topics
         self._loop = loop
+        self._hands = hands
         self._conductor = conductor
         self._feed = feed
         self._complain = complain
@@ -85,8 +93,13 @@ class Courier:
         #: be the same.
         self._kept: dict[str, dict[int, tuple[str, int]]] = {}
         self.transport: Transport | None = None
-        #: Tiles in the hands of this machine's own cores.
-        self.working = 0
+        #: Tiles in this machine's own hands, with what ends them.
+        self._here: dict[_Lease, Callable[[], None]] = {}
+
+    @property
+    def working(self) -> bool:
+        """Whether this machine's own cores hold tiles."""
+        return bool(self._here)
 
     def send(self, order: act.SendTile) -> None:
         """Cut, encode and publish; or do it here."""
@@ -100,7 +113,10 @@ class Courier:
 
     def cancel(self, order: act.CancelTile) -> None:
         """Tell a device to stop; best effort."""
-        if order.device == LOCAL or self.transport is None:
+        if order.device == LOCAL:
+            self._cancel_here(order)
+            return
+        if self.transport is None:
             return
         cancel = Cancel(
             job=order.job,
@@ -114,6 +130,11 @@ class Courier:
             self.transport.publish(topic, encode(cancel, "base64"), qos=self._wire.qos)
         except NotConnected:
             return  # the device will find nobody who wants it
+
+    def _cancel_here(self, order: act.CancelTile) -> None:
+        if order.expired:
+            return  # its worker's time is over too, and it says where it hangs
+        self._here.pop((order.job, order.tile, order.attempt, order.device), _nothing)()
 
     def keep(self, order: act.KeepResult) -> None:
         """Merge the result at the door."""
@@ -177,13 +198,17 @@ class Courier:
         self, run: stages.StageRun, index: int, then: Callable[[int | None], None]
     ) -> None:
         """Do a tile here; `then` hears the fingerprint of the right result, None if it failed."""
-        tile = run.tile(index)
 
-        def failed(problem: Exception) -> None:
-            self._complain("disagreement", f"{run.key}/{index}: nor can we: {_reason(problem)}")
+        def failed(reason: str, traceback: str) -> None:
+            del traceback
+            self._complain("disagreement", f"{run.key}/{index}: nor can we: {reason}")
             then(None)
 
-        self._loop.submit(lambda: _fingerprint(stages.do_tile(run, tile)), then, failed, local=True)
+        def done(arrived: _Arrived, compute_s: float) -> None:
+            del compute_s
+            then(arrived.fingerprint)
+
+        self._by_hand(run, index, _AGAIN_S, done, failed)
 
     def forget(self, key: str) -> None:
         """The job is over."""
@@ -250,27 +275,47 @@ class Courier:
 
     def _do_here(self, job: Job, run: stages.StageRun, order: act.SendTile) -> None:
         lease = (order.job, order.tile, order.attempt, order.device)
-        tile = run.tile(order.tile)
 
-        def work() -> tuple[_Arrived, float]:
-            began = now()
-            given = stages.do_tile(run, tile)
-            took_s = now() - began
-            noted = job.request.diary is not None
-            data = stages.encoded(run, tile, given) if noted else None
-            return _Arrived(given, _fingerprint(given), data, 0), took_s
+        def failed(reason: str, traceback: str) -> None:
+            self._here.pop(lease, None)
+            failure = TileFailure(order.tile, order.attempt, LOCAL, one_line(reason), traceback)
+            job.report.failures.append(failure)
+            self._feed(TileFailed(*lease, failure.reason))
 
-        def failed(problem: Exception) -> None:
-            self.working -= 1
-            self._feed(TileFailed(*lease, _reason(problem)))
+        def done(arrived: _Arrived, compute_s: float) -> None:
+            self._here.pop(lease, None)
+            self._arrive(lease, arrived, compute_s)
 
-        def done(result: tuple[_Arrived, float]) -> None:
-            self.working -= 1
-            self._arrive(lease, result[0], result[1])
-
-        self.working += 1
         self._feed(TileAccepted(*lease))
-        self._loop.submit(work, done, failed, local=True)
+        self._here[lease] = self._by_hand(run, order.tile, order.lease_s, done, failed)
+
+    def _by_hand(
+        self,
+        run: stages.StageRun,
+        index: int,
+        lease_s: float,
+        done: Callable[[_Arrived, float], None],
+        failed: Callable[[str, str], None],
+    ) -> Callable[[], None]:
+        """Do a tile on this machine; returns what cancels it: then it may fail, or be done."""
+        tile = run.tile(index)
+
+        def cut() -> TileTask:
+            return stages.task(
+                run, tile, attempt=1, gateway=self._gateway, lease_s=lease_s, wire_codec="raw"
+            )
+
+        def wrong(problem: Exception) -> None:
+            failed(_reason(problem), "")
+
+        def made(pixels: Pixels, compute_s: float) -> None:
+            def taken() -> _Arrived:
+                given = stages.fitting(run, tile, pixels.shape, pixels.dtype, pixels.data)
+                return _Arrived(given, _fingerprint(given), pixels.data, 0)
+
+            self._loop.submit(taken, lambda arrived: done(arrived, compute_s), wrong)
+
+        return self._hands.do(cut, lease_s, made, failed)
 
     def _check(self, run: stages.StageRun, result: Result, lease: _Lease, size: int) -> None:
         tile = run.tile(result.tile)
@@ -298,6 +343,10 @@ class Courier:
 def _fingerprint(given: Given) -> int:
     data = encode_part(given) if isinstance(given, Part) else given.data.cast("B")
     return xxhash.xxh3_64_intdigest(data)
+
+
+def _nothing() -> None:
+    """It is not here any more: there is nothing to end."""
 
 
 def _reason(problem: Exception) -> str:

@@ -11,6 +11,7 @@ from fogmqtt.core.geometry import Auto, TilePlan
 from fogmqtt.gateway.diary import Diary
 from fogmqtt.gateway.report import Report
 from fogmqtt.gateway.stages import StageRun
+from fogmqtt.gateway.trial import Trial
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.base import Facts, Operator
 from fogmqtt.operators.pipeline import Stage
@@ -95,6 +96,8 @@ class Job:
     #: The stage at work, and its tiles where it is a tiled one.
     position: int = -1
     run: StageRun | None = None
+    #: How the stage at work is done, and how well that goes.
+    trial: Trial | None = None
     #: What a device must offer to do its tiles.
     needs: frozenset[str] = frozenset()
     #: Tiles being pasted, each with the newer result that waits for the end of that, or None.

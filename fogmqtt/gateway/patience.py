@@ -1,4 +1,4 @@
-"""What is said where a one-off run waited long enough."""
+"""What is said where somebody waited long enough."""
 
 from __future__ import annotations
 
@@ -27,3 +27,9 @@ def time_out(conductor: Conductor, timeout_s: float, present: Sequence[str]) -> 
             f"{report.name}: not done after {timeout_s:g} s (--timeout): "
             f"{report.done} of {report.tiles} tiles; devices online: {online}",
         )
+
+
+def starving(waited_s: float, reason: str, *, never: bool) -> str:
+    """The notice for a job that no device can do; `never` may its gateway step in."""
+    way = "waiting, since gateway.local is never" if never else "this gateway does the rest itself"
+    return f"no device for {waited_s:.0f} s: {reason}; {way}"

@@ -33,6 +33,15 @@ class TileFailure:
     traceback: str
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a report was before a stage."""
+
+    tiles: int
+    done: int
+    devices: dict[str, tuple[int, int]]
+
+
 @dataclass(slots=True)
 class Report:
     """The figures of one job; the JSON report is these fields."""
@@ -56,6 +65,14 @@ class Report:
     differ: int | None = None
     #: Single facts that were compared; None where pixels were.
     facts: int | None = None
+    #: Seconds from a stage's first tile until it is merged, of all stages that devices could do.
+    makespan: float = 0.0
+    #: What these stages take on this gateway alone; None where nobody knows. Whether all of them
+    #: were done so, or it is predicted.
+    alone_s: float | None = 0.0
+    alone_measured: bool = True
+    #: Why the fleet could not help; empty where it could.
+    sentence: str = ""
     failures: deque[TileFailure] = field(default_factory=lambda: deque(maxlen=_FAILURES))
     #: Which device did each tile: (device, core's top, left, height, width), of the last stage.
     mosaic: list[tuple[str, int, int, int, int]] = field(default_factory=list)
@@ -68,6 +85,12 @@ class Report:
             "pipeline": self.pipeline,
             "pixels": self.pixels,
             "seconds": round(self.seconds, 4),
+            "makespan": round(self.makespan, 4),
+            "local": {
+                "seconds": None if self.alone_s is None else round(self.alone_s, 4),
+                "measured": self.alone_measured,
+                "sentence": self.sentence,
+            },
             "tiles": self.tiles,
             "devices": {
                 device: {"tiles": share.tiles, "pixels": share.pixels}
@@ -97,6 +120,27 @@ class Report:
         if not share.tiles:
             del self.devices[device]
         self.mosaic.remove(_piece(device, core))
+
+    def count_alone(self, seconds: float | None, *, measured: bool) -> None:
+        """A stage takes so long on this gateway alone."""
+        known = self.alone_s is not None and seconds is not None
+        self.alone_s = (self.alone_s or 0.0) + (seconds or 0.0) if known else None
+        self.alone_measured = self.alone_measured and measured
+
+    def explain(self, sentence: str) -> None:
+        """Say once more why the fleet could not help."""
+        self.sentence = "; ".join(filter(None, (self.sentence, sentence)))
+
+    def mark(self) -> Mark:
+        """What `take_back` goes back to."""
+        shares = {device: (one.tiles, one.pixels) for device, one in self.devices.items()}
+        return Mark(self.tiles, self.done, shares)
+
+    def take_back(self, mark: Mark) -> None:
+        """What was done since then does not count."""
+        self.tiles, self.done = mark.tiles, mark.done
+        self.devices = {device: Share(*share) for device, share in mark.devices.items()}
+        self.mosaic.clear()
 
     def last_traceback(self) -> str:
         """The newest failure's, line by line and safe for a terminal; empty where there is none."""

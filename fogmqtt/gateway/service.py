@@ -24,10 +24,12 @@ from fogmqtt.examination.findings import Examination
 from fogmqtt.gateway.broadcast import Broadcast, State, status
 from fogmqtt.gateway.conductor import Conductor
 from fogmqtt.gateway.courier import Courier
+from fogmqtt.gateway.hands import Hands
+from fogmqtt.gateway.helpers import helpers
 from fogmqtt.gateway.jobs import JobRequest
 from fogmqtt.gateway.local import LocalCores
 from fogmqtt.gateway.loop import Loop, Stop, now
-from fogmqtt.gateway.patience import time_out, unanswered
+from fogmqtt.gateway.patience import starving, time_out, unanswered
 from fogmqtt.gateway.report import Report
 from fogmqtt.gateway.rivalry import meets_rival
 from fogmqtt.gateway.roster import Roster
@@ -100,12 +102,16 @@ class Gateway:
             workers=lambda: self.roster.workers() or WORKERS_UNKNOWN,
             settles_at=self._settles_at,
             needs=self._needs,
+            helpers=lambda stage: helpers(self.roster, self.scheduler.ready_devices(), stage),
+            forget=lambda key: self._courier.forget(key),
         )
+        self._hands = Hands(self.loop)
         self._courier = Courier(
             gateway_id,
             config.wire,
             self.topics,
             self.loop,
+            self._hands,
             self.conductor,
             self.feed,
             self.complain,
@@ -122,7 +128,9 @@ class Gateway:
         self.on_published: Callable[[object], None] = lambda _: None
         self._refusal = ""
         self._packet_bytes: int | None = None
-        self._local = LocalCores(self.voice.boot, self.feed, lambda: self._courier.working > 0)
+        self._local = LocalCores(
+            self.voice.boot, self.feed, lambda: self._courier.working, self._hands.warm
+        )
         self._rivals = Rivals(self.voice.boot)
         self._complaints = Complaints()
         self._examiner = Examiner(self.loop.deliver)
@@ -176,6 +184,7 @@ class Gateway:
         self._examiner.close()
         self.voice.leave(self.transport)
         self.transport.close()
+        self._hands.close()
         self.loop.close()
 
     def complain(self, reason: str, text: str) -> None:
@@ -224,7 +233,6 @@ class Gateway:
         match self.topics.levels(message.topic):
             case ("devices", device, ("status" | "info") as leaf) if is_id(device):
                 self.roster.received(device, leaf, payload, retained, now())
-                self._yield_to_devices()
             case ("gateways", _, "results", device) if is_id(device) and not retained:
                 self.roster.heard(device, now())
                 self._courier.received(device, payload)
@@ -280,6 +288,10 @@ class Gateway:
         wakeup = self.scheduler.next_wakeup()
         if wakeup is not None and wakeup <= moment:
             self.feed(Tick())
+        if self.config.gateway.local == "auto":
+            self._local.staff(
+                wanted=self.conductor.wants_local, devices=self.scheduler.ready_devices
+            )
         self._local.tick()
         wakeups = [
             self.scheduler.next_wakeup(),
@@ -368,13 +380,10 @@ class Gateway:
         job = self.conductor.job(key)
         if job is None:
             return
-        text = f"no device for {waited_s:.0f} s: {reason}; "
-        if self.config.gateway.local == "never":
-            text += "waiting, since gateway.local is never"
-        else:
-            text += "this gateway does the rest itself"
+        never = self.config.gateway.local == "never"
+        if not never:
             self._local.join()
-        job.request.client.notice(job.id, text)
+        job.request.client.notice(job.id, starving(waited_s, reason, never=never))
 
     def _needs(self, run: StageRun) -> frozenset[str]:
         needs = self.roster.standard.needs(run)
@@ -387,13 +396,3 @@ class Gateway:
         report.hedges += progress.hedges
         report.checked += progress.checked
         self.scheduler.forget(key)
-
-    def _yield_to_devices(self) -> None:
-        """Where devices can do all there is, the gateway's own cores finish what they have."""
-        if self.config.gateway.local == "auto" and self._local.working and self._devices_suffice():
-            self._local.leave()
-
-    def _devices_suffice(self) -> bool:
-        ready = [self.roster.operators(device) for device in self.scheduler.ready_devices()]
-        needs = self.conductor.needs() or [frozenset()]
-        return all(any(needed <= able for able in ready if able) for needed in needs)

@@ -266,15 +266,22 @@ def given(run: StageRun, tile: Tile, result: Result) -> results.Given:
     Raises WireError for a wrong digest, shape or dtype, and for damaged pixels or facts.
     """
     check_digest(result)
-    last, expected = run.operators[-1], _expected(run, tile)
-    if (result.shape, result.dtype) != expected:
+    if result.codec != run.operators[-1].result_codec:
+        raise WireError(f"{result.job} tile {tile.index}: codec {result.codec!r} was not asked for")
+    return fitting(run, tile, result.shape, result.dtype, result.pixels)
+
+
+def fitting(
+    run: StageRun, tile: Tile, shape: tuple[int, int, int], dtype: str, data: memoryview
+) -> results.Given:
+    """What the bytes of a result hold. Raises WireError where this tile gives no such thing."""
+    expected = _expected(run, tile)
+    if (shape, dtype) != expected:
         raise WireError(
-            f"{result.job} tile {tile.index}: a result of {result.shape} {result.dtype}, "
+            f"{run.key} tile {tile.index}: a result of {shape} {dtype}, "
             f"expected {expected[0]} {expected[1]}"
         )
-    if result.codec != last.result_codec:
-        raise WireError(f"{result.job} tile {tile.index}: codec {result.codec!r} was not asked for")
-    return decoded(run, tile, result.pixels)
+    return decoded(run, tile, data)
 
 
 def decoded(run: StageRun, tile: Tile, data: memoryview | bytes) -> results.Given:

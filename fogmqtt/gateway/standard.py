@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from fogmqtt.examination.findings import Examination, difference
 from fogmqtt.gateway.stages import StageRun
+from fogmqtt.operators.pipeline import Stage, abilities
 from fogmqtt.wire.messages import DeviceInfo
 
 
@@ -43,6 +44,17 @@ class Standard:
     def needs(self, run: StageRun) -> frozenset[str]:
         """What a device must offer to do a stage's tiles."""
         return run.abilities if self._exact else run.names
+
+    def needs_of(self, stage: Stage) -> frozenset[str]:
+        """The same, before the stage begins."""
+        if not self._exact:
+            return frozenset(operator.name for operator in stage.operators)
+        return abilities(stage.operators, stage.sent)
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """How fast this gateway is, as it was examined: nanoseconds per pixel, by operator."""
+        return self._here.rates if self._here is not None else {}
 
     def judge(self, info: DeviceInfo) -> Offer:
         """What a device that says this of itself may do."""

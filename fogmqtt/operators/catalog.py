@@ -152,6 +152,11 @@ def origin(name: str) -> Origin:
     return Origin(_OURS, __version__) if name in _BUILT_IN else _others.origin(load(name))
 
 
+def is_ours(name: str) -> bool:
+    """Whether an operator is of this package, and no plug-in."""
+    return name in _BUILT_IN
+
+
 def build(name: str, params: Mapping[str, Any]) -> Operator:
     """The operator with these parameters; values may be text, as in a written pipeline.
 

@@ -40,17 +40,21 @@ class Ending:
 class Child:
     """Starts the process; it loads OpenCV while its first tile waits in the channel.
 
-    `memory_mb` is what its operators may take, 0 for whatever there is. Raises OSError where
-    the machine has no memory, descriptors or processes left.
+    `memory_mb` is what its operators may take, 0 for whatever there is; `nice` is how far it
+    steps back for others. Raises OSError where the machine has no memory, descriptors or
+    processes left.
     """
 
-    def __init__(self, memory_mb: int) -> None:
+    def __init__(self, memory_mb: int, nice: int = 0) -> None:
         with ExitStack() as opened:
             inward, outward, self._faults = (_memory(opened) for _ in range(3))
             ours, theirs = map(opened.enter_context, socket.socketpair())
             with theirs:
                 self._process = _start(theirs.fileno(), (inward, outward, self._faults), memory_mb)
             self._opened = opened.pop_all()
+        if nice:
+            with suppress(ProcessLookupError):  # who asks it for a tile will hear
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, nice)
         # Its outward is our inward.
         self._channel = Channel(ours, inward=Memory(outward), outward=Memory(inward))
         self._replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)

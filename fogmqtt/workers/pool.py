@@ -61,7 +61,8 @@ class Pool(Generic[K]):
 
     `finished` is called on a worker's thread, once for each tile given. `memory_mb` is what
     operators may take in each worker, 0 for what there is. `pace` makes every tile take at least
-    so long, as on a slower device; None for as fast as can be.
+    so long, as on a slower device; None for as fast as can be. `nice` is how far the processes
+    step back for others, 0 to 19.
     """
 
     def __init__(
@@ -71,13 +72,14 @@ class Pool(Generic[K]):
         *,
         memory_mb: int = 0,
         pace: Pace | None = None,
+        nice: int = 0,
     ) -> None:
         self.size = size
         self._finished = finished
         self._at: dict[K, _Slot[K]] = {}
         #: The last to finish is the first to be given a tile: it is warm.
         self._idle: LifoQueue[_Slot[K]] = LifoQueue()
-        self._slots = [_Slot(number, self._done, memory_mb, pace) for number in range(size)]
+        self._slots = [_Slot(number, self._done, memory_mb, pace, nice) for number in range(size)]
         for slot in reversed(self._slots):
             self._idle.put(slot)
 
@@ -123,10 +125,12 @@ class _Slot(Generic[K]):
         done: Callable[[_Slot[K], Finished[K]], None],
         memory_mb: int,
         pace: Pace | None,
+        nice: int,
     ) -> None:
         self._done = done
         self._memory_mb = memory_mb
         self._pace = pace
+        self._nice = nice
         self._jobs: SimpleQueue[_Job[K] | None] = SimpleQueue()
         self._job: _Job[K] | None = None
         self._closing = False
@@ -189,7 +193,7 @@ class _Slot(Generic[K]):
     def _do(self, job: _Job[K]) -> tuple[Pixels | Failed | Dropped, float]:
         """What became of it, and the seconds of work that it took."""
         try:
-            child = self._child = self._child or Child(self._memory_mb)
+            child = self._child = self._child or Child(self._memory_mb, self._nice)
             child.ask(job.task)
         except BrokenPipeError:
             return self._died(job), 0.0

@@ -101,13 +101,13 @@ def test_everything_at_once(fog: Fog) -> None:
     _exact_after(fog, harm)
 
 
-def test_with_no_device_left_the_gateway_does_the_rest_and_says_so(fog: Fog) -> None:
+def test_with_no_device_left_the_gateways_own_cores_do_the_rest(fog: Fog) -> None:
     def harm(devices: tuple[Program, ...]) -> None:
         for device in devices:
             device.kill()
 
     run = _exact_after(fog, harm, GATEWAY__LOCAL="auto", GATEWAY__LOCAL_AFTER="0.5")
-    assert "this gateway does the rest itself" in run.said
+    assert "  local " in run.said  # among those who did tiles
 
 
 @pytest.mark.parametrize("qos", ["0", "2"])
@@ -139,7 +139,7 @@ def test_a_serving_gateway_outlives_its_broker(fog: Fog, tmp_path: Path) -> None
 
 
 def test_a_device_that_comes_and_dies_again_leaves_the_rest_to_the_gateway(fog: Fog) -> None:
-    """The gateway's own cores step back for it, and must be able to step in a second time."""
+    """The gateway's own cores stepped in before it came, and work beside it until the end."""
     path = fog.save("in.png", photo(*SIZE))
     # Halos add up, so small tiles of a long chain are slow enough for all of this to happen.
     operators = f"gray | {' | '.join(['median ksize=41'] * 4)} | canny"
@@ -155,7 +155,7 @@ def test_a_device_that_comes_and_dies_again_leaves_the_rest_to_the_gateway(fog: 
         _results(watcher, 3)
     device.kill()
     assert run.ended() == 0, run.said
-    assert run.said.count("this gateway does the rest itself") == 2
+    assert "  local " in run.said  # among those who did tiles
     assert "0 of 720000 pixels differ" in run.said
 
 

@@ -28,6 +28,7 @@ from fogmqtt.wire.messages import (
     encode,
 )
 from fogmqtt.wire.topics import Topics
+from fogmqtt.workers import room
 from tests.agent_rig import (
     CONTROL,
     FOUND,
@@ -107,18 +108,18 @@ def test_a_temperature_that_cannot_be_read_is_none(tmp_path: Path) -> None:
 
 def test_a_containers_memory_is_what_it_was_given(tmp_path: Path) -> None:
     limit = tmp_path / "memory.max"
-    whole = machine.memory_mb([limit])
+    whole = room.memory_mb([limit])
     assert whole == psutil.virtual_memory().total >> 20
     limit.write_text("max\n")
-    assert machine.memory_mb([limit]) == whole
+    assert room.memory_mb([limit]) == whole
     limit.write_text(f"{100 << 20}\n")
-    assert machine.memory_mb([limit]) == 100
+    assert room.memory_mb([limit]) == 100
 
 
 def test_workers_share_half_of_the_memory_and_have_enough_for_a_tile() -> None:
-    half = machine.memory_mb() // 2
-    assert machine.worker_memory_mb(1) == max(256, half)
-    assert machine.worker_memory_mb(10_000) == 256
+    half = room.memory_mb() // 2
+    assert room.worker_memory_mb(1) == max(256, half)
+    assert room.worker_memory_mb(10_000) == 256
 
 
 # The link.

@@ -29,6 +29,7 @@ MAY_IMPORT = {
         "wire",
         "images",
         "operators",
+        "workers",
         "examination",
         "transport",
         "config",

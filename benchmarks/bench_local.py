@@ -1,0 +1,159 @@
+"""Jobs with `local: auto` against the same pipeline on the gateway alone, `pipeline.whole`.
+
+Real devices, real Mosquitto, real gateway; in-memory images. Job and whole take turns, so what
+else the machine does meets both. The first job is shown by itself: nothing is known before it.
+The devices are processes on this machine, so what they really compute costs the gateway time;
+`--emulate-speed` only makes them slower.
+
+Run: .venv/bin/python benchmarks/bench_local.py [--rounds 5] [--case "no device"…]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fogmqtt.cli.connect import connector
+from fogmqtt.cli.demo import device_process, free_port
+from fogmqtt.config import Broker, GatewayConfig
+from fogmqtt.gateway.jobs import JobRequest, Outcome
+from fogmqtt.gateway.report import Report
+from fogmqtt.gateway.service import Gateway
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.spec import Image
+from fogmqtt.operators.pipeline import parse, whole
+from fogmqtt.transport.embedded import EmbeddedBroker
+from fogmqtt.tuning import tune
+
+MP = 1_000_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pipeline, the image's pixels, and the devices' speeds in pixels per second."""
+
+    name: str
+    pipeline: str
+    pixels: int
+    speeds: tuple[float, ...]
+
+
+CASES = (
+    Case("no device", "gray | canny", 24 * MP, ()),
+    Case("no device, denoise", "gray | denoise", 2 * MP, ()),
+    Case("no device, median", "gray | median ksize=21", 6 * MP, ()),
+    Case("canny, slow devices", "gray | canny", 24 * MP, (1 * MP,) * 3),
+    Case("canny, 20 MP/s devices", "gray | canny", 24 * MP, (20 * MP,) * 3),
+    Case("canny, fast devices", "gray | canny", 24 * MP, (1000 * MP,) * 3),
+    Case("invert, fast devices", "invert", 24 * MP, (1000 * MP,) * 3),
+    Case("denoise, slow devices", "gray | denoise", 2 * MP, (0.2 * MP,) * 3),
+    Case("denoise, fast devices", "gray | denoise", 2 * MP, (1000 * MP,) * 3),
+)
+
+
+@dataclass
+class Client:
+    """Keeps the outcome."""
+
+    outcome: Outcome | None = None
+
+    def progress(self, report: Report) -> None: ...
+    def notice(self, job: str, text: str) -> None: ...
+    def deliver(self, outcome: Outcome) -> None: ...
+
+    def ended(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+
+def image(pixels: int) -> Image:
+    """Colour, 3:2, smooth with noise, as photos are."""
+    width = round((pixels * 1.5) ** 0.5)
+    height = pixels // width
+    random = np.random.default_rng(1)
+    coarse = random.integers(0, 255, (height // 8, width // 8, 3), np.uint8)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.add(smooth, random.integers(0, 12, smooth.shape, np.uint8)))
+
+
+@contextmanager
+def gateway_with(case: Case) -> Iterator[Gateway]:
+    """A gateway that knows all devices of the case."""
+    with ExitStack() as stack:
+        broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{free_port()}")
+        stack.callback(broker.stop)
+        for number, speed in enumerate(case.speeds):
+            device = device_process(f"d{number}", broker.url, "--emulate-speed", str(speed))
+            stack.enter_context(device)
+        config = replace(GatewayConfig(), broker=Broker(url=broker.url, embedded="never"))
+        config = replace(config, gateway=replace(config.gateway, local_after=0.0))
+        gateway = Gateway(config, "bench", connector(config.broker, "bench"))
+        stack.callback(gateway.close)
+        gateway.transport.start()
+        gateway.chores.append(lambda moment: moment + 0.05)
+        count = len(case.speeds)
+        gateway.run(lambda: len(gateway.scheduler.ready_devices()) == count)
+        settled = time.monotonic() + 1.5  # examined and compared
+        gateway.run(lambda: time.monotonic() > settled)
+        gateway.chores.pop()
+        yield gateway
+
+
+def job(gateway: Gateway, case: Case, pixels: Image) -> Report:
+    client = Client()
+    gateway.submit(JobRequest("bench", case.pipeline, client, image=pixels))
+    gateway.run(lambda: gateway.conductor.idle)
+    assert client.outcome is not None
+    assert client.outcome.error is None, client.outcome.error
+    return client.outcome.report
+
+
+def alone(case: Case, pixels: Image) -> float:
+    began = time.perf_counter()
+    whole(parse(case.pipeline), pixels, pixels)
+    return time.perf_counter() - began
+
+
+def run(case: Case, rounds: int) -> None:
+    """Print the first ratio, and the median and worst of the others."""
+    pixels = image(case.pixels)
+    alone(case, pixels[:512])  # OpenCV's threads are there
+    with gateway_with(case) as gateway:
+        ratios, times = [], []
+        for _ in range(rounds + 1):
+            before = alone(case, pixels)
+            report = job(gateway, case, pixels)
+            times.append((before + alone(case, pixels)) / 2)
+            ratios.append(report.seconds / times[-1])
+    shares = "  ".join(
+        f"{device} {100 * share.pixels / report.pixels:.0f} %"
+        for device, share in sorted(report.devices.items())
+    )
+    print(
+        f"{case.name:28} {statistics.median(times):7.3f} s {ratios[0]:7.3f} "
+        f"{statistics.median(ratios[1:]):7.3f} {max(ratios[1:]):7.3f}   {shares}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--case", nargs="*")
+    options = parser.parse_args()
+    tune()
+    os.environ["FOGMQTT_DEVICE__WORKERS"] = "1"
+    print(f"{'case':28} {'alone':>9} {'first':>7} {'median':>7} {'worst':>7}   last job by")
+    for case in CASES:
+        if not options.case or case.name in options.case:
+            run(case, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
