@@ -86,12 +86,13 @@ class Siege:
     def look(self) -> None:
         """Everybody answers, and nobody said anything that our own mistakes say."""
         began = time.monotonic()
+        for program in self.programs:
+            assert program.running, f"after {self.sent} messages: {program.said[-3000:]}"
         self._ask_gateway()
         for device in DEVICES:
             self._ask(device)
         self.slowest_s = max(self.slowest_s, time.monotonic() - began)
         for program in self.programs:
-            assert program.running, program.said[-3000:]
             assert "Traceback" not in program.said, program.said[-5000:]
         self.last = {program.log.stem: _memory(program) for program in self.programs}
         self.first = self.first or self.last
@@ -112,6 +113,7 @@ class Siege:
         self.friend.publish("fog/v1/submit/edges/good", data)
         answer = self.friend.message("fog/v1/replies/good/image", within=ANSWER_S)
         got = cv2.imdecode(np.frombuffer(answer.payload, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert got is not None
         assert same(got, cv2.Canny(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), 50, 150))
 
     def _send(self, topic: str, payload: bytes) -> None:
@@ -126,7 +128,11 @@ class Siege:
     def _ask_gateway(self) -> None:
         reply = f"look-{self.sent}"
         self.friend.publish(f"fog/v1/submit/nobody/{reply}", b"?")
-        said = self.friend.message(f"fog/v1/replies/{reply}/status", within=ANSWER_S)
+        try:
+            said = self.friend.message(f"fog/v1/replies/{reply}/status", within=ANSWER_S)
+        except AssertionError:
+            log = self.programs[-1].said[-3000:]
+            raise AssertionError(f"no answer after {self.sent} messages: {log}") from None
         assert json.loads(said.payload)["state"] == "failed"
 
     def _ask(self, device: str) -> None:

@@ -202,7 +202,6 @@ TOPICS = (
     "fog/v1/gateways/mariem/results/eya",
     "fog/v1/gateways/mariem/results/ghost",
     "fog/v1/gateways/mariem/results/local",
-    "fog/v1/gateways/mariem/info",
     "fog/v1/submit/edges/me",
     "fog/v1/submit/no-such/me",
     "fog/v1/submit/edges/" + "y" * 200,
@@ -225,6 +224,7 @@ RESERVED = (
     "fog/v1/devices/eya/info",
     "fog/v1/devices/eya/status",
     "fog/v1/devices/manar/info",
+    "fog/v1/gateways/mariem/info",
     "fog/v1/gateways/mariem/status",
 )
 #: A gateway that nobody is, for answers that only a test hears.

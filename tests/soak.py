@@ -23,7 +23,7 @@ import psutil
 
 from fogmqtt.images.drawing import Drawing, Label, Line, Shape, png, svg
 from fogmqtt.transport.base import Received
-from tests.fog import Inbox
+from tests.fog import Probe
 from tests.processes import Fog, Program, photo, private_fog
 
 DEVICES = ("eya", "oumayma")
@@ -85,7 +85,7 @@ def soak(folder: Path, jobs: int, every_s: float = 1.0) -> Soak:
         with fog.probe("fog/v1/replies/#", client_id="customer") as client:
             watch = _Watch(fog, every_s)
             done = Soak(jobs)
-            customer = _Customer(client.inbox, client.publish, done)
+            customer = _Customer(client, done)
             customer.work(min(200, jobs // 5), counted=False)
             began = time.monotonic()
             watch.begin()
@@ -101,9 +101,8 @@ def soak(folder: Path, jobs: int, every_s: float = 1.0) -> Soak:
 class _Customer:
     """Submits pictures and looks at what comes back."""
 
-    def __init__(self, inbox: Inbox, publish: object, soak: Soak) -> None:
-        self._inbox = inbox
-        self._publish = publish
+    def __init__(self, client: Probe, soak: Soak) -> None:
+        self._client = client
         self._soak = soak
         pictures = [photo(48, 64, number) for number in range(_PICTURES)]
         self._files = [cv2.imencode(".png", one)[1].tobytes() for one in pictures]
@@ -121,13 +120,13 @@ class _Customer:
                 self._hear(counted)
             reply = f"{prefix}{number}"
             self._sent_at[reply] = time.monotonic()
-            topic = f"fog/v1/submit/edges/{reply}"
-            self._publish(topic, self._files[number % _PICTURES])  # type: ignore[operator]
+            picture = self._files[number % _PICTURES]
+            self._client.publish(f"fog/v1/submit/edges/{reply}", picture)
         while self._sent_at:
             self._hear(counted)
 
     def _hear(self, counted: bool) -> None:
-        message = self._inbox.take(Received, within=_JOB_S)
+        message = self._client.inbox.take(Received, within=_JOB_S)
         _, _, _, reply, leaf = message.topic.split("/")
         if leaf == "image":
             self._look(reply, message.payload)
@@ -144,7 +143,7 @@ class _Customer:
 
     def _look(self, reply: str, payload: bytes) -> None:
         got = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_UNCHANGED)
-        if np.array_equal(got, self._expected[int(reply[1:]) % _PICTURES]):
+        if got is not None and np.array_equal(got, self._expected[int(reply[1:]) % _PICTURES]):
             self._exact.add(reply)
 
 
@@ -211,13 +210,15 @@ def _graph(samples: Sequence[Sample], figure: str, top: float) -> Iterator[Shape
     yield Label(_LEFT - 8, bottom, "0", 11, anchor="end")
     yield Label(_LEFT - 8, top + 10, f"{most:.0f}", 11, anchor="end")
     yield Label(_LEFT, top - 4, f"{figure} over {end_s:.0f} s", 12)
-    x = lambda at_s: _LEFT + at_s / end_s * (_WIDTH - 20 - _LEFT)  # noqa: E731
-    y = lambda value: bottom - value / most * _PLOT  # noqa: E731
+    across = (_WIDTH - 20 - _LEFT) / end_s
     for number, name in enumerate(dict.fromkeys(sample.name for sample in samples)):
-        mine = [sample for sample in samples if sample.name == name]
-        for a, b in pairwise(mine):
-            ends = (x(a.at_s), y(a.figures[figure]), x(b.at_s), y(b.figures[figure]))
-            yield Line(*ends, _COLOURS[number % len(_COLOURS)], 1.5)
+        points = [
+            (_LEFT + one.at_s * across, bottom - one.figures[figure] / most * _PLOT)
+            for one in samples
+            if one.name == name
+        ]
+        for a, b in pairwise(points):
+            yield Line(*a, *b, _COLOURS[number % len(_COLOURS)], 1.5)
 
 
 def told(soak: Soak) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from fogmqtt.images.spec import Image
 from tests.chaos.customer import Customer, Heard, expected_of, ledger_of
 from tests.chaos.faults import harm
-from tests.chaos.schedule import Schedule
+from tests.chaos.schedule import FULL, Schedule
 from tests.chaos.verdict import Evidence, Verdict, is_over, judge
 from tests.chaos.world import World, world_of
 from tests.processes import Program, read, same
@@ -42,6 +42,8 @@ class Played:
     touched: int
     #: (submitted, ended) of each job in seconds since the start, for the picture.
     spans: tuple[tuple[float, float], ...]
+    #: Faults of the disk that did nothing, since we may not mount a small one here.
+    left_out: int
 
     @property
     def is_good(self) -> bool:
@@ -79,6 +81,7 @@ def play(
             duplicates=customer.duplicates,
             touched=sum(link.touched for link in world.links.values()),
             spans=spans,
+            left_out=0 if world.own_disk else sum(one.kind == FULL for one in schedule.faults),
         )
 
 

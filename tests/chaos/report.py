@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from fogmqtt.images.drawing import Box, Drawing, Label, Line, Shape
 from tests.chaos.play import Played
-from tests.chaos.schedule import PARTIES, Fault
+from tests.chaos.schedule import CUT, ECHO, OOM, PARTIES, Fault
 from tests.chaos.verdict import EXACT, PLANTED, REFUSED, WRONG
 
 _COLUMNS = (
@@ -17,6 +17,10 @@ _COLUMNS = (
 _COLOURS = {EXACT: "#009e73", PLANTED: "#8fbfdc", REFUSED: "#c9c9c9", WRONG: "#d00000"}
 _FAULT = "#e69f00"
 _LEFT, _TOP, _LANE, _WIDTH = 110, 70, 26, 1200
+#: Over in a moment.
+_SHORT = (CUT, OOM, ECHO)
+#: What a letter needs.
+_LETTER = 6
 
 
 def table(runs: Sequence[Played]) -> str:
@@ -65,21 +69,36 @@ def _figures(runs: Sequence[Played]) -> tuple[object, ...]:
 def timeline(run: Played) -> Drawing:
     """A lane per party with what was done to it; below, a lane of jobs for as many as ran."""
     lanes = [*PARTIES, "disk", "all"]
-    rows = _rows(run)
-    end = max((run.seconds, 1.0))
+    end = max(run.seconds, 1.0)
     scale = (_WIDTH - _LEFT - 20) / end
-    shapes: list[Shape] = [Label(_LEFT, 26, _title(run), 15)]
-    bottom = _TOP + _LANE * len(lanes) + 9 * (max(rows, default=0) + 1) + 12
-    for second in range(0, int(end) + 1, 5):
-        x = _LEFT + second * scale
-        shapes += [Line(x, _TOP - 6, x, bottom, "#e3e3e3"), Label(x, _TOP - 10, f"{second} s", 11)]
-    for number, lane in enumerate(lanes):
-        y = _TOP + number * _LANE
+    shapes: list[Shape] = [Label(_LEFT, 26, _title(run), 15), *_legend()]
+    y = float(_TOP)
+    for lane in lanes:
         shapes.append(Label(_LEFT - 8, y + 17, lane, 12, anchor="end"))
         faults = [one for one in run.schedule.faults if _lane(one) == lane]
-        shapes += [shape for fault in faults for shape in _fault(fault, y, scale)]
-    shapes += _jobs(run, rows, _TOP + _LANE * len(lanes) + 8, scale)
-    return Drawing(_WIDTH, bottom + 16, shapes)
+        rows = _rows([(one.at, one.at + _drawn_s(one, scale)) for one in faults])
+        for fault, row in zip(faults, rows, strict=True):
+            shapes += _fault(fault, y + row * _LANE, scale)
+        y += _LANE * (max(rows, default=0) + 1)
+    rows = _rows([(begin, max(end, begin + 0.3)) for begin, end in run.spans])
+    shapes += _jobs(run, rows, y + 8, scale)
+    bottom = y + 9 * (max(rows, default=0) + 1) + 12
+    return Drawing(_WIDTH, round(bottom) + 16, [*_seconds(end, scale, bottom), *shapes])
+
+
+def _seconds(end: float, scale: float, bottom: float) -> Iterator[Shape]:
+    for second in range(0, int(end) + 1, 5):
+        x = _LEFT + second * scale
+        yield Line(x, _TOP - 6, x, bottom, "#e3e3e3")
+        yield Label(x, _TOP - 10, f"{second} s", 11)
+
+
+def _legend() -> Iterator[Shape]:
+    x = _WIDTH - 520.0
+    for outcome, colour in _COLOURS.items():
+        yield Box(x, 17, 10, 10, colour)
+        yield Label(x + 14, 26, outcome, 11)
+        x += 30 + _LETTER * len(outcome)
 
 
 def _title(run: Played) -> str:
@@ -91,20 +110,27 @@ def _lane(fault: Fault) -> str:
     return "all" if fault.party == "anybody" else fault.party
 
 
+def _drawn_s(fault: Fault, scale: float) -> float:
+    """How many seconds its box takes, or its word where that is wider."""
+    lasts = 0.0 if fault.kind in _SHORT else fault.lasts
+    return max(lasts, (_LETTER * len(fault.kind) + 4) / scale)
+
+
 def _fault(fault: Fault, y: float, scale: float) -> Iterator[Shape]:
     x = _LEFT + fault.at * scale
-    width = max(3.0, fault.lasts * scale)
-    yield Box(x, y + 3, width, _LANE - 6, _FAULT, tip=f"{fault.kind} for {fault.lasts} s")
-    yield Label(x + 1, y + 16, fault.kind, 10)
+    lasts = 0.0 if fault.kind in _SHORT else fault.lasts
+    tip = f"{fault.kind} for {fault.lasts} s"
+    yield Box(x, y + 3, max(2.0, lasts * scale), _LANE - 6, _FAULT, tip=tip)
+    yield Label(x + 3, y + 16, fault.kind, 10)
 
 
-def _rows(run: Played) -> list[int]:
-    """On which row each job is drawn, so that none overlap."""
+def _rows(spans: Sequence[tuple[float, float]]) -> list[int]:
+    """On which row each span is drawn, so that none overlap."""
     free: list[float] = []
     rows = []
-    for begin, end in run.spans:
+    for begin, end in spans:
         row = next((at for at, until in enumerate(free) if until <= begin), len(free))
-        free[row : row + 1] = [max(end, begin + 0.3)]
+        free[row : row + 1] = [end]
         rows.append(row)
     return rows
 

@@ -16,11 +16,12 @@ from tests.chaos.schedule import drawn
 pytestmark = [pytest.mark.broker, pytest.mark.chaos]
 
 
-@pytest.mark.parametrize("seed", [102, 103])
+# Between them: kills of everybody and of all at once, freezes, a full disk, corrupt bytes, echoes.
+@pytest.mark.parametrize("seed", [665, 756])
 def test_every_job_is_exact_or_failed_as_planted_and_ends_once(
     seed: int, broker: object, tmp_path: Path
 ) -> None:
     del broker  # skips or fails where Mosquitto is missing
-    run = play(drawn(seed, faults=12, jobs=8, length_s=10), tmp_path)
+    run = play(drawn(seed, faults=10, jobs=7, length_s=7), tmp_path)
     assert run.is_good, "\n".join(problems(run))
-    assert len(run.verdicts) == 8
+    assert len(run.verdicts) == 7

@@ -50,8 +50,8 @@ def judge(evidence: Evidence, schedule: Schedule) -> Verdict:
 
 def is_over(evidence: Evidence) -> bool:
     """Whether nothing more is to be expected of it."""
-    booked = all(ended for ended, _ in evidence.booked.values())
-    return booked and bool(_ends(evidence))
+    ends = _ends(evidence)
+    return bool(ends) and all(job in ends for job in evidence.booked)
 
 
 def _ends(evidence: Evidence) -> dict[str, tuple[str, str]]:
@@ -75,17 +75,20 @@ def _problems(evidence: Evidence, schedule: Schedule) -> Iterator[str]:
         yield from _unplanned(evidence, schedule, job, state, error)
     accepted = {job for job, state, _ in evidence.said if state == "accepted"}
     if len(accepted | set(evidence.booked)) > evidence.published:
-        yield f"{evidence.published} submissions became {len(accepted)} jobs"
+        jobs = len(accepted | set(evidence.booked))
+        yield f"{evidence.published} submissions became {jobs} jobs"
 
 
 def _lost(evidence: Evidence) -> Iterator[str]:
-    """An accepted job is in the books, and ended."""
-    for job, (ended, _) in evidence.booked.items():
-        if not ended:
-            yield f"{job} is accepted and never ended"
+    """What was accepted is in the books and ended, or its end was told.
+
+    Without room on the disk, an end that was told is not written down.
+    """
     ends = _ends(evidence)
+    for job, (ended, _) in evidence.booked.items():
+        if not ended and job not in ends:
+            yield f"{job} is accepted and never ended"
     for job in {job for job, state, _ in evidence.said if state == "accepted"}:
-        # Without room on the disk, an end that was told is not written down.
         if job not in evidence.booked and job not in ends:
             yield f"{job} was accepted and is in no book"
 
