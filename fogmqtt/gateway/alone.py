@@ -88,7 +88,7 @@ class Alone:
         def done(made: Made) -> None:
             took_s = now() - began_at
             # Beside tiles it is slower than alone.
-            if trial.choice == "alone" or not trial.prospect.measured:
+            if trial.choice == "alone" or took_s < (trial.prospect.alone_s or 0.0):
                 self._prospects.learn_alone(trial.kind, trial.pixels, took_s)
             if not job.ending and job.position == position:
                 self.over(job, alone_s=took_s)
@@ -108,7 +108,7 @@ class Alone:
         if trial is None:
             return
         job.trial = None
-        trial.teach(self._prospects, moment)
+        trial.teach(self._prospects, moment, by_tiles=alone_s is None)
         if alone_s is not None:
             job.report.take_back(trial.mark)
         trial.tell(job.report, moment, alone_s)

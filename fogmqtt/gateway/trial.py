@@ -56,11 +56,16 @@ class Trial:
             return False
         return not done or (self.pixels - done) * elapsed_s / done > _LATE * alone_s
 
-    def teach(self, prospects: Prospects, moment: float) -> None:
-        """Remember how fast everybody was; the stage is over."""
+    def teach(self, prospects: Prospects, moment: float, *, by_tiles: bool) -> None:
+        """Remember how fast everybody was; the stage is over, `by_tiles` or by a whole.
+
+        Tiles to the end: merging and waiting for the last count, so the same fleet's speeds add
+        up to what it took.
+        """
         boots = {name: helper.boot for name, helper in self.helpers.items()} | {LOCAL: ""}
         for name, boot in boots.items():
             done, at = self.given.get(name, (0, moment))
+            at = moment if by_tiles else at
             if done or (name != LOCAL and moment - self.began_at >= _MUTE_S):
                 prospects.learn_tiles(self.kind, name, boot, done, self.pixels, at - self.began_at)
 

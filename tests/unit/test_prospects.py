@@ -136,17 +136,27 @@ def test_a_stage_teaches_what_each_device_gave() -> None:
     stage = trial(prospects, "eya", "manar")
     stage.credit("eya", MP // 2, 0.25)
     stage.credit(LOCAL, MP // 2, 0.5)
-    stage.teach(prospects, 0.5)
+    stage.teach(prospects, 0.5, by_tiles=False)
     assert not prospects.look("canny", MP, helpers("eya", "manar")).known  # manar: too early
     found = prospects.look("canny", MP, helpers("eya"))
     assert found.known
     assert found.fleet_s == pytest.approx(1 / 3)
 
 
+def test_of_a_stage_done_by_tiles_the_speeds_add_up_to_what_it_took() -> None:
+    prospects = learned(1.0)
+    stage = trial(prospects, "eya")
+    stage.credit("eya", MP // 2, 0.25)
+    stage.credit(LOCAL, MP // 2, 0.5)
+    stage.teach(prospects, 2.0, by_tiles=True)
+    assert prospects.look("canny", MP, helpers("eya")).fleet_s == pytest.approx(2.0)
+    assert prospects.look("canny", MP, helpers("eya")).choice() == "alone"
+
+
 def test_a_device_that_gave_nothing_in_a_long_stage_gives_nothing() -> None:
     prospects = learned(1.0)
     stage = trial(prospects, "eya")
-    stage.teach(prospects, 5.0)
+    stage.teach(prospects, 5.0, by_tiles=False)
     assert prospects.look("canny", MP, helpers("eya")).choice() == "alone"
 
 
