@@ -20,31 +20,34 @@ from fogmqtt.workers.pace import Pace
 
 #: Pixels of a tile; the best is told.
 TILES = (MP // 8, MP // 4, MP // 2, MP)
+#: After a worker was killed a new fleet is needed, so only one is tried.
+USUAL = MP // 4
 
 
 def run(case: Case, rounds: int) -> list[float]:
     """Seconds of each round with the tiles that suit Dask best."""
-    found = [_with_tiles(case, pixels, rounds) for pixels in TILES]
-    return min(found, key=statistics.median)
+    if case.fault == "killed":
+        return [_fleet(case, (USUAL,), 1)[0][0] for _ in range(rounds)]
+    return min(_fleet(case, TILES, rounds), key=statistics.median)
 
 
-def _with_tiles(case: Case, pixels: int, rounds: int) -> list[float]:
-    found: list[float] = []
-    while len(found) < rounds:
-        each = 1 if case.fault == "killed" else rounds
-        workers = LocalCluster(
-            n_workers=len(case.speeds),
-            threads_per_worker=1,
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-        )
-        with workers, Client(workers) as client:
-            _job(client, case, pixels, faulty=False)
-            found += [_job(client, case, pixels, faulty=True) for _ in range(each)]
-    return found
+def _fleet(case: Case, tiles: tuple[int, ...], rounds: int) -> list[list[float]]:
+    """Rounds with each size of tiles, on one fleet."""
+    workers = LocalCluster(
+        n_workers=len(case.speeds),
+        threads_per_worker=1,
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+    )
+    with workers, Client(workers) as client:
+        _job(client, case, USUAL, faulty=False)
+        return [
+            [_job(client, case, pixels, faulty=True) for _ in range(rounds)] for pixels in tiles
+        ]
 
 
 def _job(client: Client, case: Case, pixels: int, *, faulty: bool) -> float:
+    client.wait_for_workers(len(case.speeds))  # one may be starting anew
     workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
     paces = {
         at: Pace([speed, speed * DROP]) for at, speed in zip(workers, case.speeds, strict=True)
