@@ -21,7 +21,8 @@ from fogmqtt.core.actions import (
     SendTile,
     SplitTile,
 )
-from fogmqtt.core.fleet import Device, Fleet
+from fogmqtt.core.device import Device
+from fogmqtt.core.fleet import Fleet
 from fogmqtt.core.hedging import Hedging
 from fogmqtt.core.ledger import CheckState, Ended, Job, JobState, Lease, Tile
 from fogmqtt.core.placement import Placement
@@ -31,7 +32,7 @@ from fogmqtt.core.timers import Timers
 #: Ended jobs whose progress and story are kept until somebody asks.
 _ENDED_JOBS = 256
 #: A tile's word of acceptance may be so much later than that of one sent after it.
-_OVERTAKEN_S = 1.0
+OVERTAKEN_S = 1.0
 
 
 class Look:
@@ -56,7 +57,7 @@ class Books:
         self.ended: OrderedDict[str, Ended] = OrderedDict()
         self.fleet = Fleet(policy)
         self.placement = Placement(policy, self.fleet, self.grant, self.split)
-        self._hedging = Hedging(policy, self.fleet, self.grant)
+        self._hedging = Hedging(policy, self.fleet, self.grant, self.revoke)
         self.timers: Timers[Sleeper] = Timers()
         self._look = Look()
         #: Jobs that may have to be reported as starved at the end of this event.
@@ -83,7 +84,7 @@ class Books:
 
     def grant(self, tile: Tile, device: Device) -> None:
         """Lease a tile that waits, or that one other device has."""
-        patience_s = self.policy.accept_after(device.misses)
+        patience_s = self.fleet.patience_s(device)
         alone = verdict.is_suspect(tile, self.policy)
         lease = Lease(tile, len(tile.grants) + 1, device.id, self.now, patience_s, alone)
         tile.job.grant(lease)
@@ -91,7 +92,7 @@ class Books:
         self.timers.set(lease, self.now + patience_s)
         if len(tile.leases) > 1:
             self.tell(lease, f"gets a copy, since {tile.leases[0].device} is slow")
-        lease_s = patience_s + self._lease_s(lease)
+        lease_s = patience_s + self.lease_s(lease)
         self.act(SendTile(tile.job.id, tile.index, lease.attempt, device.id, lease_s))
 
     def split(self, tile: Tile) -> Tile:
@@ -104,19 +105,25 @@ class Books:
         """The device has the tile in its hands: from now on it is given time to work."""
         lease.accepted = True
         device = self.fleet.devices[lease.device]
+        self.fleet.accepts(device, self.now - lease.granted_at)
         begins_at = max(self.now, device.freed_at(lease))
-        self.timers.set(lease, begins_at + self._lease_s(lease))
+        self.timers.set(lease, begins_at + self.lease_s(lease))
         for other in device.leases.values():
             if not other.accepted and other.granted_at < lease.granted_at:
                 # Links keep order: what was sent before this and is not there is lost.
                 other.overtaken_at = min(other.overtaken_at, self.now)
                 self.timers.set(other, self._accept_by(other))
 
-    def _lease_s(self, lease: Lease) -> float:
+    def hurry(self, lease: Lease, within_s: float) -> None:
+        """Give it no more time than this."""
+        if lease.wake_at is not None:
+            self.timers.set(lease, min(lease.wake_at, self.now + within_s))
+
+    def lease_s(self, lease: Lease) -> float:
         device = self.fleet.devices[lease.device]
-        if self.fleet.measured(device, lease.tile.job.kind):
-            return self.policy.lease(self.fleet.remaining_s(lease))
-        return self.policy.first_lease_s * self.fleet.rounds(lease)
+        if self.fleet.speeds.measured(device, lease.tile.job.kind):
+            return self.policy.lease(self.fleet.speeds.remaining_s(device, lease))
+        return self.policy.first_lease_s * self.fleet.speeds.rounds(device, lease)
 
     def release(self, lease: Lease) -> None:
         """Take a lease back, if it is live. Late results of it are welcome."""
@@ -187,9 +194,14 @@ class Books:
         tile.blame_expiry(lease.device, waited_s)
         self.tell(lease, f"did not answer within {waited_s:.1f} s")
         self.revoke(lease, expired=True)
-        self.strike(lease.device, f"did not answer for {tile}")
+        if not self._is_alone(lease):
+            self.strike(lease.device, f"did not answer for {tile}")
         sentence = verdict.on_expiries(tile, self.policy)
         self.judge(tile, sentence or verdict.on_losses(tile, self.policy))
+
+    def _is_alone(self, lease: Lease) -> bool:
+        """Whether nobody else could do the tile: then slow is better than nobody."""
+        return all(one.id == lease.device for one in self.fleet.able(lease.tile.job))
 
     def _unaccepted(self, lease: Lease) -> None:
         due = self._accept_by(lease)
@@ -207,7 +219,7 @@ class Books:
         # A device that speaks is there: on a slow link its later tiles are still on their way.
         spoke_at = max(lease.granted_at, self.fleet.devices[lease.device].heard_at)
         latest = lease.granted_at + max(lease.patience_s, self.policy.accept_max_s)
-        return min(spoke_at + lease.patience_s, latest, lease.overtaken_at + _OVERTAKEN_S)
+        return min(spoke_at + lease.patience_s, latest, lease.overtaken_at + OVERTAKEN_S)
 
     def _miss(self, lease: Lease) -> None:
         device = self.fleet.devices[lease.device]
@@ -220,7 +232,9 @@ class Books:
 
     # -- tiles that wait ------------------------------------------------------------------------
 
-    def judge(self, tile: Tile, sentence: str | None, pause_s: float = 0.0) -> None:
+    def judge(
+        self, tile: Tile, sentence: str | None, pause_s: float = 0.0, *, later: bool = False
+    ) -> None:
         """End the job with this sentence; without one, or while a copy is out, try again.
 
         A second opinion costs no job its life: it is asked for elsewhere, at once.
@@ -230,21 +244,23 @@ class Books:
             self.wait(tile)
             return
         if sentence is None or tile.leases:
-            self.wait(tile, pause_s)
+            self.wait(tile, pause_s, later=later)
             return
         reason = verdict.with_story(sentence, job.story.lines())
         self.close(job, JobState.FAILED)
         self.act(FailJob(job.id, reason))
 
-    def again(self, tile: Tile) -> None:
+    def again(self, tile: Tile, *, later: bool = False) -> None:
         """Its lease ended, which says nothing of the tile; what is known of it still holds.
+
+        It comes before tiles that were never sent, or `later` than they.
 
         A tile that too many devices died of while a copy was out had that copy as a last chance.
         """
         if tile.job.id in self.jobs:
-            self.judge(tile, verdict.on_losses(tile, self.policy))
+            self.judge(tile, verdict.on_losses(tile, self.policy), later=later)
 
-    def wait(self, tile: Tile, pause_s: float = 0.0) -> None:
+    def wait(self, tile: Tile, pause_s: float = 0.0, *, later: bool = False) -> None:
         """Let a tile wait for a device, unless one has it or it waits out a back-off."""
         if tile.leases or tile.wake_at is not None or tile.asleep:
             return
@@ -252,10 +268,10 @@ class Books:
         if pause_s > 0:
             self.timers.set(tile, self.now + pause_s)
         else:
-            self._enqueue(tile)
+            self._enqueue(tile, later=later)
 
-    def _enqueue(self, tile: Tile) -> None:
-        tile.job.enqueue(tile, alone=verdict.is_suspect(tile, self.policy))
+    def _enqueue(self, tile: Tile, *, later: bool = False) -> None:
+        tile.job.enqueue(tile, alone=verdict.is_suspect(tile, self.policy), later=later)
         self.placement.add(tile.job)
 
     # -- devices --------------------------------------------------------------------------------
@@ -308,19 +324,6 @@ class Books:
             lease.blamed = True
             tile.blame_loss(lease.device, reason)
         self.again(tile)
-
-    def take_all_back(self) -> None:
-        """We lost the broker: every lease is void, no device is there, nobody is to blame."""
-        void: list[Lease] = []
-        for device in self.fleet.devices.values():
-            self.fleet.forget_leases(device, self.now)
-            self.fleet.lose(device)
-            device.misses = 0
-            void += device.leases.values()
-        for lease in void:
-            self.release(lease)
-        for lease in void:
-            self.again(lease.tile)
 
     # -- after every event ------------------------------------------------------------------------
 

@@ -1,28 +1,37 @@
 """Which stragglers get a second copy on an idle device.
 
 A tile is a straggler when it takes `hedge_factor` times what it should. And where an idle device
-would be done with a copy well before the present holder, there is no need to wait for that.
+would be done with a copy well before the present holder, there is no need to wait for that. Where
+both who have a tile would, the slower one makes room for a third.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from fogmqtt.core.fleet import Device, Fleet
+from fogmqtt.core.device import Device
+from fogmqtt.core.fleet import Fleet
 from fogmqtt.core.ledger import Lease
 from fogmqtt.core.placement import Grant, best
 from fogmqtt.core.policy import Policy
 from fogmqtt.core.verdict import is_suspect
 
+#: What a late tile is expected to need grows by at most so many seconds in a second.
+_GROWTH = 5.0
+
 
 class Hedging:
-    """To be asked when no waiting tile can be placed."""
+    """To be asked when no waiting tile can be placed; `revoke` takes a lease back."""
 
-    def __init__(self, policy: Policy, fleet: Fleet, grant: Grant) -> None:
+    def __init__(
+        self, policy: Policy, fleet: Fleet, grant: Grant, revoke: Callable[[Lease], None]
+    ) -> None:
         self._policy = policy
         self._fleet = fleet
+        self._speeds = fleet.speeds
         self._grant = grant
+        self._revoke = revoke
         self._again_at = -math.inf
 
     def hedge(self, now: float) -> float | None:
@@ -33,55 +42,69 @@ class Hedging:
         if now < self._again_at:
             return self._again_at
         looks = [self._hedge(device, now) for device in list(self._fleet.busy.values())]
-        late_at = min((look for look in looks if look is not None), default=None)
+        due = min((look for look in looks if look is not None), default=None)
         rest_until = now + self._policy.hedge_min_s / 4
-        self._again_at = rest_until if late_at is None else min(rest_until, late_at)
-        return late_at
+        self._again_at = rest_until if due is None else min(rest_until, due)
+        return due
 
     def _hedge(self, device: Device, now: float) -> float | None:
         """Copy what this device is late with; returns when it will be late with more."""
-        for lease in self._single(device):
-            if self._late_at(lease) > now:
-                break
-            self._copy(lease)
+        for lease in self._open(device):
+            if self._late_at(device, lease) <= now:
+                self._copy(lease)
         # The youngest would be done last. Where a copy of it does not pay, none does.
-        for lease in reversed(self._single(device)):
-            if not self._pays(lease, now):
+        for lease in reversed(self._open(device)):
+            if self._pays_at(device, lease, now) <= now:
+                self._copy(lease)
+            elif len(lease.tile.leases) == 1:
                 break
-            self._copy(lease)
-        due = (self._late_at(lease) for lease in self._single(device))
-        return min((late_at for late_at in due if late_at > now), default=None)
+        looks = [
+            min(self._late_at(device, lease), self._pays_at(device, lease, now))
+            for lease in self._open(device)
+        ]
+        return min((at for at in looks if now < at < math.inf), default=None)
 
-    def _single(self, device: Device) -> list[Lease]:
-        """What nobody else has, and may have: a suspect is not sent to two devices."""
+    def _open(self, device: Device) -> list[Lease]:
+        """What may get a copy, or another one: a suspect must not take too many with it."""
+        most = self._policy.max_losses
         return [
             lease
             for lease in device.leases.values()
-            if len(lease.tile.leases) == 1 and not is_suspect(lease.tile, self._policy)
+            if not is_suspect(lease.tile, self._policy)
+            or (len(lease.tile.leases) == 1 and lease.tile.losses + 1 < most)
         ]
 
-    def _late_at(self, lease: Lease) -> float:
-        expected_s = self._fleet.remaining_s(lease)
+    def _late_at(self, device: Device, lease: Lease) -> float:
+        if len(lease.tile.leases) > 1:
+            return math.inf
+        expected_s = self._speeds.remaining_s(device, lease)
         if expected_s == 0:
             expected_s = self._policy.first_lease_s / self._policy.lease_factor
         late_s = max(self._policy.hedge_min_s, self._policy.hedge_factor * expected_s)
-        return self._fleet.devices[lease.device].freed_at(lease) + late_s
+        return device.freed_at(lease) + late_s
 
-    def _pays(self, lease: Lease, now: float) -> bool:
-        """A copy sent now should be there well before the original."""
-        device = self._fleet.devices[lease.device]
-        slower = self._fleet.slowness(device, now)
-        left_s = device.freed_at(lease) + slower * self._fleet.remaining_s(lease) - now
+    def _pays_at(self, device: Device, lease: Lease, now: float) -> float:
+        """When a copy may be there well before the original; now, if one sent now should."""
         helper = self._helper(lease)
-        if helper is None:
-            return False
-        copy_s = self._fleet.service_s(helper, lease.tile)
-        return left_s > self._policy.hedge_gain * copy_s + self._policy.hedge_gain_s
+        if helper is None or not self._speeds.measured(device, lease.tile.job.kind):
+            return math.inf
+        copy_s = self._speeds.finish_s(helper, lease.tile.job, lease.tile.pixels)
+        enough_s = self._policy.hedge_gain * copy_s + self._policy.hedge_gain_s
+        left_s = min(self._left_s(one) for one in lease.tile.leases)
+        if left_s > enough_s:
+            return now
+        return max(self._speeds.late_from(device), now + (enough_s - left_s) / _GROWTH)
+
+    def _left_s(self, lease: Lease) -> float:
+        return self._speeds.left_s(self._fleet.devices[lease.device], lease)
 
     def _copy(self, lease: Lease) -> None:
-        helper = self._helper(lease)
-        if helper is not None:
-            self._grant(lease.tile, helper)
+        tile, helper = lease.tile, self._helper(lease)
+        if helper is None:
+            return
+        if len(tile.leases) > 1:
+            self._revoke(max(tile.leases, key=self._left_s))
+        self._grant(tile, helper)
 
     def _helper(self, lease: Lease) -> Device | None:
         """Who would be done with a copy first; somebody who let the tile expire, if need be."""
@@ -92,7 +115,9 @@ class Hedging:
         return best(self._fleet, willing or able, tile)
 
     def _able(self, lease: Lease) -> Iterator[Device]:
-        tile = lease.tile
+        tile, alone = lease.tile, is_suspect(lease.tile, self._policy)
         for device in self._fleet.idle.values():
-            if tile not in device.leases and tile.job.operators <= device.operators:
+            if tile in device.leases or (alone and device.leases):
+                continue
+            if tile.job.operators <= device.operators:
                 yield device

@@ -12,7 +12,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fogmqtt.core.fleet import Device, Fleet
+from fogmqtt.core.device import Device
+from fogmqtt.core.fleet import Fleet
 from fogmqtt.core.ledger import Job
 
 #: Another look at the fleet is due after changes of so large a part of it…
@@ -60,7 +61,9 @@ class Horizons:
         """When the first of all able devices, with room or not, would be done with such a tile."""
         seen = self._soonest.get(job.id)
         if seen is None or not self._stands(seen) or not _alike(seen.pixels, pixels):
-            finish = (self._fleet.finish_s(one, job, pixels) for one in self._fleet.able(job))
+            finish = (
+                self._fleet.speeds.finish_s(one, job, pixels) for one in self._fleet.able(job)
+            )
             at = now + min(finish, default=math.inf)
             seen = _Seen(at, now, self._fleet.changes, pixels)
             self._soonest[job.id] = seen
@@ -84,7 +87,7 @@ class Horizons:
     def _look(self, job: Job, now: float) -> float:
         speed, left = 0.0, float(job.left)
         for device in self._fleet.able(job):
-            rate = self._fleet.rate(device, job.kind)
+            rate = self._fleet.speeds.rate_now(device, job.kind)
             if rate > 0:
                 speed += device.workers / rate
                 left -= self._progress(device, job, now)
@@ -93,10 +96,11 @@ class Horizons:
     def _progress(self, device: Device, job: Job, now: float) -> float:
         """Pixels of the job that should be done in the hands of the device's workers."""
         done = 0.0
-        for lease in device.in_service():
+        for place, lease in enumerate(device.in_service()):
             if lease.tile.job is job:
-                service_s = self._fleet.service_s(device, lease.tile)
-                part = (now - device.freed_at(lease)) / service_s if service_s > 0 else 0.0
+                service_s = self._fleet.speeds.service_s(device, lease.tile)
+                taken_s = now - device.begun_at(lease, place)
+                part = max(taken_s, 0.0) / service_s if service_s > 0 else 0.0
                 done += min(part, 1.0) * lease.tile.pixels
         return done
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from fogmqtt.core.books import Books, Sleeper
-from fogmqtt.core.fleet import Device
+from fogmqtt.core.device import Device
 from fogmqtt.core.ledger import Check, CheckState, Job, Lease, Tile
 
 

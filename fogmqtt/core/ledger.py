@@ -167,6 +167,12 @@ class Tile:
         first = check.tile.kept
         return self.job.disproved | self.shunned | ({first.device} if first else frozenset())
 
+    def first_granted(self, device: str) -> float:
+        """When this device got it for the first time; never: infinity."""
+        return min(
+            (one.granted_at for one in self.grants if one.device == device), default=math.inf
+        )
+
     def lease(self, attempt: int, device: str) -> Lease | None:
         """What this device was granted under this attempt, ended or not."""
         if not 1 <= attempt <= len(self.grants):
@@ -286,13 +292,13 @@ class Job:
     def tile(self, index: int) -> Tile | None:
         return self.tiles[index] if 0 <= index < len(self.tiles) else None
 
-    def enqueue(self, tile: Tile, *, alone: bool) -> None:
-        """Let a tile wait for a device, ahead of those that were never sent."""
+    def enqueue(self, tile: Tile, *, alone: bool, later: bool = False) -> None:
+        """Let a tile wait for a device, ahead of those that were never sent or later than they."""
         if tile.is_twin:
             self.twins[tile] = None
             return
         if not alone and not tile.shunned:
-            self.ready.add(tile, first=True)
+            self.ready.add(tile, first=not later)
             return
         queue = self.suspects if alone else self.choosy
         queue[tile] = None

@@ -13,7 +13,8 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
-from fogmqtt.core.fleet import Device, Fleet
+from fogmqtt.core.device import Device
+from fogmqtt.core.fleet import Fleet
 from fogmqtt.core.horizon import Horizons
 from fogmqtt.core.ledger import Job, Tile
 from fogmqtt.core.policy import Policy
@@ -79,10 +80,10 @@ class Placement:
                 left_s = self._horizons.ends_at(job, self._turns.values(), now) - now
                 rankings[name] = Ranking(self._fleet, job, reserved, left_s)
             placed = (
-                self._place_first(job.choosy, reserved)
+                self._place_first(job.choosy, reserved, rankings[name].left_s)
                 or self._place_ready(job, rankings[name], now)
                 # A second opinion delays no tile that waits for its first.
-                or (not job.ready and self._place_first(job.twins, reserved))
+                or (not job.ready and self._place_first(job.twins, reserved, math.inf))
             )
             stuck = 0 if placed else stuck + 1
         self._fleet.hungry.clear()
@@ -102,13 +103,13 @@ class Placement:
     def _place_suiting(self, job: Job, device: Device, left_s: float, now: float) -> bool:
         """Grant the device a tile of its size, if it would be done in time or before all others."""
         fleet, policy = self._fleet, self._policy
-        rate = fleet.rate(device, job.kind)
-        if not fleet.measured(device, job.kind):
+        rate = fleet.speeds.rate_now(device, job.kind)
+        if not fleet.speeds.measured(device, job.kind):
             self._grant_up_to(policy.probe_pixels, job, device)
         elif rate == 0 or left_s == math.inf:
             self._grant_up_to(math.inf, job, device)
         else:
-            time_s = left_s - fleet.queue_s(device)
+            time_s = left_s - fleet.speeds.queue_s(device)
             most = max(time_s * policy.share, policy.least_s) / rate
             pixels = _reachable(job, most)
             in_time = rate * pixels <= time_s + policy.slack * left_s
@@ -126,17 +127,29 @@ class Placement:
 
     def _is_first(self, job: Job, device: Device, pixels: float, now: float) -> bool:
         """Whether nobody, with room or without, would be done with such a tile sooner."""
-        done_at = now + self._fleet.finish_s(device, job, pixels)
+        done_at = now + self._fleet.speeds.finish_s(device, job, pixels)
         return done_at <= self._horizons.soonest(job, pixels, now) + _MOMENT_S
 
-    def _place_first(self, queue: Iterable[Tile], reserved: Device | None) -> bool:
-        """Grant the first of these that somebody with room may have."""
+    def _place_first(self, queue: Iterable[Tile], reserved: Device | None, left_s: float) -> bool:
+        """Grant the first of these that somebody with room may have, in time or before others."""
         for tile in queue:
             device = self._best(tile, reserved)
-            if device is not None:
+            if device is not None and not self._is_better_elsewhere(tile, device, left_s):
                 self._grant(tile, device)
                 return True
         return False
+
+    def _is_better_elsewhere(self, tile: Tile, device: Device, left_s: float) -> bool:
+        """It would end after the job should, and somebody without room would be done before."""
+        speeds, job = self._fleet.speeds, tile.job
+        mine_s = speeds.finish_s(device, job, tile.pixels)
+        if mine_s <= left_s * (1 + self._policy.slack):
+            return False
+        return any(
+            speeds.finish_s(one, job, tile.pixels) < mine_s - _MOMENT_S
+            for one in self._fleet.able(job)
+            if not one.paused and not self._barred(tile, one)
+        )
 
     def _best(self, tile: Tile, reserved: Device | None) -> Device | None:
         able = [
@@ -230,13 +243,13 @@ def _reachable(job: Job, most: float) -> float:
 
 
 def _queue(fleet: Fleet, device: Device) -> _Rank:
-    return fleet.queue_s(device), len(device.leases) / device.workers, device.serial
+    return fleet.speeds.queue_s(device), len(device.leases) / device.workers, device.serial
 
 
 def rank(fleet: Fleet, device: Device, tile: Tile) -> _Rank:
     """How good a device is for a tile; an idle one goes first where the time is the same."""
     return (
-        fleet.finish_s(device, tile.job, tile.pixels),
+        fleet.speeds.finish_s(device, tile.job, tile.pixels),
         len(device.leases) / device.workers,
         device.serial,
     )

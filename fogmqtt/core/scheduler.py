@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from fogmqtt.core import checks, invariants, verdict
+from fogmqtt.core import answers, checks, invariants, outage, verdict
 from fogmqtt.core.actions import Action, DropResult
 from fogmqtt.core.books import Books
 from fogmqtt.core.events import (
@@ -60,6 +60,7 @@ class Scheduler:
         """
         books = self._books
         books.now = max(now, books.now)
+        books.fleet.speeds.now = books.now
         books.actions = []
         # What arrived is honoured before what is overdue: late is not wrong.
         self._apply(event)
@@ -156,10 +157,12 @@ class Scheduler:
         self._books.close(job)
 
     def _joined(self, event: DeviceJoined) -> None:
-        known = self._books.fleet.get(event.device)
+        books = self._books
+        known = books.fleet.get(event.device)
         if known is not None and known.boot != event.boot:
-            self._books.take_all(known, "it restarted")
-        self._books.fleet.join(event)
+            books.take_all(known, "it restarted")
+            known.void = []
+        outage.give_again(books, books.fleet.join(event))
 
     def _lost(self, name: str, reason: str) -> None:
         device = self._books.fleet.get(name)
@@ -177,7 +180,7 @@ class Scheduler:
         self._books.fleet.drain(device)
 
     def _broker_lost(self) -> None:
-        self._books.take_all_back()
+        outage.take_all_back(self._books)
         for job in self._books.jobs.values():
             job.story.tell(self._books.now, "we lost the broker and took every lease back")
 
@@ -287,7 +290,7 @@ class Scheduler:
     def _measure(self, lease: Lease, compute_s: float | None) -> None:
         lease.answered = True
         elapsed_s = self._books.now - lease.granted_at
-        if not self._books.fleet.learn(lease, self._books.now, compute_s):
+        if not answers.measure(self._books, lease, compute_s):
             self._books.tell(lease, f"claims {compute_s} s of work within {elapsed_s:.2f} s")
 
     def _why_unknown(self, event: ResultArrived) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fogmqtt.core.fleet import Device, Fleet
+from fogmqtt.core.device import Device
+from fogmqtt.core.fleet import Fleet
 from fogmqtt.core.ledger import Job, Tile
 from fogmqtt.core.policy import Policy
 from fogmqtt.core.story import short

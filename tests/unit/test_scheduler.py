@@ -11,7 +11,14 @@ from fogmqtt.core.actions import (
     KeepResult,
     SendTile,
 )
-from fogmqtt.core.events import JobCancelled, JobSubmitted, ResultArrived, Tick, TileFailed
+from fogmqtt.core.events import (
+    BrokerLost,
+    JobCancelled,
+    JobSubmitted,
+    ResultArrived,
+    Tick,
+    TileFailed,
+)
 from fogmqtt.core.ledger import JobState, Share
 from fogmqtt.core.policy import Policy
 from fogmqtt.core.scheduler import Scheduler
@@ -240,6 +247,18 @@ def test_losing_the_broker_blames_nobody_and_late_results_are_welcome():
     assert bench.answer(orders[0], at=2) == [KeepResult("job", 0, 1, "eya")]
     again = only(bench.join("eya", at=3))
     assert (again.tile, again.attempt) == (1, 2)
+
+
+def test_after_an_outage_a_device_goes_on_with_what_it_has():
+    bench = Bench()
+    bench.join("eya")
+    bench.join("manar")
+    orders = sent(bench.submit(6))
+    for order in orders:
+        bench.accept(order)
+    bench.feed(BrokerLost())
+    mine = {one.tile for one in orders if one.device == "manar"}
+    assert {one.tile for one in sent(bench.join("manar", at=1))} == mine
 
 
 def test_cancelling_a_job_takes_its_tiles_back_and_forgets_it():

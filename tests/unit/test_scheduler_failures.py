@@ -150,10 +150,11 @@ def test_a_late_failure_of_a_tile_that_is_done_counts_against_the_device_only():
     bench.measured("slow", seconds=1)
     first, second = sent(bench.submit(2))
     bench.accept(first)
+    bench.accept(second)
     copy = only(bench.join("fast", at=bench.now + 2))
     bench.answer(copy, at=bench.now + 1)
     late = first if copy.tile == first.tile else second
-    assert isinstance(bench.fail(late, at=bench.now + 1)[0], Quarantine)
+    assert any(isinstance(one, Quarantine) for one in bench.fail(late))
     assert bench.scheduler.progress("job").done == 1
 
 

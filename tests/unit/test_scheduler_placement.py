@@ -102,19 +102,19 @@ def lease_of(bench: Bench, device: str) -> float:
     """Seconds that the device would be given for a tile after accepting it."""
     order = next(one for one in sent(bench.submit(9, job="probe")) if one.device == device)
     bench.accept(order)
-    return order.lease_s - 5
+    return order.lease_s - 2
 
 
 def test_a_lease_is_a_multiple_of_what_the_work_should_take_with_its_queue():
     bench = Bench()
     bench.measured("eya", seconds=2)
-    assert [order.lease_s for order in sent(bench.submit(3))] == [5 + 8, 5 + 16, 5 + 24]
+    assert [order.lease_s for order in sent(bench.submit(3))] == [2 + 8, 2 + 16, 2 + 24]
 
 
 def test_several_workers_share_the_queue():
     bench = Bench()
     bench.measured("eya", seconds=2, workers=2)
-    leases = [order.lease_s - 5 for order in sent(bench.submit(4))]
+    leases = [order.lease_s - 2 for order in sent(bench.submit(4))]
     assert leases == [8, 8, 16, 20]
 
 
@@ -124,30 +124,30 @@ def test_a_lease_is_never_shorter_or_longer_than_makes_sense():
     assert lease_of(bench, "fast") == 2
     bench = Bench()
     bench.measured("slow", seconds=20)
-    assert only(bench.submit((1000 * PIXELS,))).lease_s == 605
+    assert only(bench.submit((1000 * PIXELS,))).lease_s == 602
 
 
 def test_speed_is_learned_per_kind_of_work():
     bench = Bench()
     bench.measured("eya", seconds=1)
-    assert only(bench.submit(kind="canny")).lease_s == 35
+    assert only(bench.submit(kind="canny")).lease_s == 32
 
 
 def test_speed_is_learned_per_pixel():
     bench = Bench()
     bench.measured("eya", seconds=1)
-    assert only(bench.submit((3 * PIXELS,))).lease_s == 5 + 12
+    assert only(bench.submit((3 * PIXELS,))).lease_s == 2 + 12
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.1, 1.0), (1.0, 0.1)])
 def test_a_tenfold_change_of_speed_is_followed_within_a_few_tiles(before, after):
-    bench = Bench(min_lease_s=0.001, ahead=0)
+    bench = Bench(min_lease_s=0.001, accept_s=0.001, ahead=0)
     bench.measured("eya", seconds=before)
     order = only(bench.submit(9))
     for _ in range(5):
         bench.accept(order)
         order = only(bench.answer(order, at=bench.now + after, compute_s=after))
-    assert (order.lease_s - 5) / 4 == pytest.approx(after, rel=0.5)
+    assert order.lease_s / 4 == pytest.approx(after, rel=0.5)
 
 
 def test_a_queue_is_not_taken_for_slowness():
@@ -198,7 +198,6 @@ def test_the_copy_wins_and_the_slow_device_is_told_to_stop():
     bench.accept(slow)
     begin = bench.now
     assert bench.join("fast", at=begin + 1) == []
-    assert bench.scheduler.next_wakeup() == begin + 2
     copy = only(bench.tick(at=begin + 2))
     assert (copy.device, copy.tile, copy.attempt) == ("fast", 0, 2)
     assert bench.answer(copy, at=begin + 3) == [
@@ -229,10 +228,52 @@ def test_what_takes_no_longer_than_jitter_is_not_hedged():
     assert len(sent(bench.tick(at=begin + 0.21))) == 1
 
 
+def test_a_straggler_alone_does_not_make_its_device_slow_but_a_second_one_does():
+    bench = Bench(ahead=0)
+    bench.measured("eya", seconds=1)
+    order = only(bench.submit(5))
+    leases = []
+    for seconds in (10, 10, 1):
+        bench.accept(order)
+        order = only(bench.answer(order, at=bench.now + seconds))
+        leases.append(order.lease_s - 2)
+    assert leases[0] <= 4 * 1.5
+    assert leases[1] == 4 * 10
+
+
+def test_the_slower_of_two_makes_room_for_somebody_much_faster():
+    bench = Bench()
+    for name in ("eya", "manar"):
+        bench.measured(name, seconds=100)
+    bench.measured("fast", seconds=1)
+    bench.drain("fast")
+    bench.accept(only(bench.submit()))
+    copy = only(bench.tick(at=bench.now + 201))
+    bench.accept(copy)
+    actions = bench.join("fast", boot="2", at=bench.now + 5)
+    assert devices(actions) == ["fast"]
+    assert CancelTile("job", 0, 1, "eya") in actions
+
+
+def test_a_result_that_was_lost_on_the_way_is_missed_when_the_next_one_comes():
+    bench = Bench()
+    bench.measured("eya", seconds=10)
+    orders = sent(bench.submit(4))
+    lost, other, _ = orders
+    for order in orders:
+        bench.accept(order)
+        bench.now += 0.01
+    later = only(bench.answer(other, at=bench.now + 20))
+    bench.accept(later)
+    bench.answer(orders[2], at=bench.now + 10)
+    bench.answer(later, at=bench.now + 0.5)
+    assert [one.tile for one in sent(bench.tick(at=bench.now + 1.1))] == [lost.tile]
+
+
 def test_nothing_is_hedged_while_tiles_wait():
     bench = Bench(ahead=0)
     bench.measured("slow", seconds=1)
-    bench.submit(3)
+    bench.accept(only(bench.submit(3)))
     orders = sent(bench.join("manar", at=bench.now + 2.5))
     assert [(order.tile, order.attempt) for order in orders] == [(1, 1)]
 

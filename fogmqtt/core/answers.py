@@ -1,0 +1,36 @@
+"""What a result tells beside its pixels: how fast its device is, and which results were lost."""
+
+from __future__ import annotations
+
+from fogmqtt.core.books import OVERTAKEN_S, Books
+from fogmqtt.core.device import Device
+from fogmqtt.core.ledger import Lease
+
+
+def measure(books: Books, lease: Lease, compute_s: float | None) -> bool:
+    """Learn from a result. Returns False if `compute_s` was impossible and not used."""
+    kind, device = lease.tile.job.kind, books.fleet.get(lease.device)
+    if device is None:
+        return True
+    is_first = not books.fleet.speeds.measured(device, kind)
+    sane = books.fleet.learn(device, lease, books.now, compute_s)
+    for other in _overtaken(device, lease):
+        books.hurry(other, OVERTAKEN_S)
+    if is_first:
+        # Their leases were made for a device that nobody knew.
+        for other in device.leases.values():
+            if other.accepted and other.tile.job.kind == kind:
+                books.hurry(other, books.lease_s(other))
+    return sane
+
+
+def _overtaken(device: Device, lease: Lease) -> list[Lease]:
+    """Tiles begun before this one that no worker can have any more: their results are lost."""
+    if lease.tile.first_granted(device.id) < lease.granted_at:
+        return []  # it may have been begun under an earlier lease
+    older = [
+        other
+        for other in device.leases.values()
+        if other.accepted and other.granted_at < lease.granted_at
+    ]
+    return older[: max(0, len(older) - device.workers + 1)]

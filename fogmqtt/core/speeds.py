@@ -1,0 +1,161 @@
+"""How fast devices are, and what follows from it: when a tile would be done, and by whom first.
+
+Speed is learned per (device, kind of work), in seconds per pixel and worker. A measurement runs
+from the moment at which a worker was free for the tile, which the device's earlier answers tell,
+so it includes the network where the network is what limits the device.
+
+What takes longer than it should is expected to need more time still, and more the later it is:
+so a device that slows down counts as slow before its tile has come.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fogmqtt.core.device import Device, Pace
+from fogmqtt.core.ledger import Job, Lease, Tile
+from fogmqtt.core.policy import Policy
+
+#: So many times what it should have taken, and a tile is odd. One alone is a straggler, and counts
+#: as no worse than that; from the second on it is the device.
+_ODD = 2.0
+#: More kinds of work than this per device, and the one learned first is forgotten.
+_KNOWN_KINDS = 256
+#: What is late needs so many times longer than it is late by: most of what is late is very late.
+_OVERRUN = 2.0
+#: Late by more than this part of what it should take tells of more than this tile.
+_LATE = 0.25
+
+
+class Speeds:
+    """Learned paces, and forecasts for `now`, which whoever has a clock keeps right."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.now = -math.inf
+        #: Over all devices, by kind: a guess for those not yet measured.
+        self._typical: dict[str, Pace] = {}
+
+    def measured(self, device: Device, kind: str) -> bool:
+        return kind in device.paces
+
+    def rate(self, device: Device, kind: str) -> float:
+        """Seconds per pixel and worker; 0 if nobody ever did such work.
+
+        An unmeasured device counts as typical, so that it is tried as soon as any other.
+        """
+        pace = device.paces.get(kind) or self._typical.get(kind)
+        return pace.rate if pace is not None else 0.0
+
+    def rate_now(self, device: Device, kind: str) -> float:
+        """The same, where what is in its hands tells that the device has slowed down, too."""
+        return self.rate(device, kind) * self.slowness(device)
+
+    def service_s(self, device: Device, tile: Tile) -> float:
+        """What this tile should take in a worker's hands; 0 if nobody ever did such work."""
+        return self.rate(device, tile.job.kind) * tile.pixels
+
+    def finish_s(self, device: Device, job: Job, pixels: float) -> float:
+        """From now until a tile of so many pixels would be done, were it sent now."""
+        return self.queue_s(device) + self.rate_now(device, job.kind) * pixels
+
+    def queue_s(self, device: Device) -> float:
+        """From now until a worker would have time for another tile."""
+        if len(device.leases) < device.workers:
+            return 0.0
+        seconds = 0.0
+        for place, (tile, lease) in enumerate(device.leases.items()):
+            if place < device.workers:
+                seconds += self._in_hands_s(device, lease, place)
+            else:
+                seconds += self.service_s(device, tile)
+        return seconds / device.workers
+
+    def left_s(self, device: Device, lease: Lease) -> float:
+        """From now until a held tile should be done, with what is queued before it."""
+        before, queue = 0, 0.0
+        for tile, other in device.leases.items():
+            if other is lease:
+                break
+            if before < device.workers:
+                queue += self._in_hands_s(device, other, before)
+            else:
+                queue += self.service_s(device, tile)
+            before += 1
+        if before < device.workers:
+            return self._in_hands_s(device, lease, before)
+        own_s = self.service_s(device, lease.tile)
+        return queue / device.workers + own_s * self.slowness(device)
+
+    def _in_hands_s(self, device: Device, lease: Lease, place: int) -> float:
+        expected_s = self.service_s(device, lease.tile)
+        if expected_s == 0:
+            return 0.0
+        late_s = self.now - device.begun_at(lease, place) - expected_s
+        if late_s < 0:
+            return -late_s
+        return _OVERRUN * max(0.0, late_s - self._policy.hedge_min_s)
+
+    def late_from(self, device: Device) -> float:
+        """When the first of what it has in its hands becomes late, or became."""
+        hands = list(device.leases.items())[: device.workers]
+        ends = (
+            device.begun_at(lease, place) + self.service_s(device, tile)
+            for place, (tile, lease) in enumerate(hands)
+        )
+        return min(ends, default=math.inf)
+
+    def slowness(self, device: Device) -> float:
+        """How many times longer than learned its tiles seem to take now; at least 1."""
+        slowness = 1.0
+        for place, lease in enumerate(device.in_service()):
+            expected_s = self.service_s(device, lease.tile)
+            late_s = self.now - device.begun_at(lease, place) - expected_s
+            if expected_s > 0 and late_s > _LATE * expected_s + self._policy.hedge_min_s:
+                slowness = max(slowness, 1 + (1 + _OVERRUN) * late_s / expected_s)
+        return slowness
+
+    def remaining_s(self, device: Device, lease: Lease) -> float:
+        """What a held tile should take, with what is queued before it, from its begin on."""
+        queue, before = 0.0, 0
+        for tile in device.leases:
+            if tile is lease.tile:
+                break
+            queue += self.service_s(device, tile)
+            before += 1
+        own = self.service_s(device, lease.tile)
+        return own if before < device.workers else queue / device.workers + own
+
+    def rounds(self, device: Device, lease: Lease) -> int:
+        """How often its workers must finish before this tile is done, itself included."""
+        return 1 + list(device.leases).index(lease.tile) // device.workers
+
+    def learn(self, device: Device, tile: Tile, service_s: float) -> None:
+        """A worker of the device took so long for the tile."""
+        for paces in (device.paces, self._typical):
+            _note(paces, tile.job.kind, self._blended(paces.get(tile.job.kind), tile, service_s))
+
+    def _blended(self, known: Pace | None, tile: Tile, service_s: float) -> Pace:
+        if known is None:
+            return Pace(service_s, tile.pixels)
+        most_s = _ODD * known.rate * tile.pixels
+        odd = service_s > most_s > 0
+        if odd and known.odd:
+            return Pace(service_s, tile.pixels, odd)
+        seconds = self._policy.blend(known.seconds, min(service_s, most_s) if odd else service_s)
+        return Pace(seconds, self._policy.blend(known.pixels, tile.pixels), odd)
+
+    def learn_at_least(self, device: Device, tile: Tile, service_s: float) -> bool:
+        """It takes the device longer than that; returns whether that is news."""
+        kind, pace = tile.job.kind, Pace(service_s, tile.pixels)
+        known = device.paces.get(kind)
+        if known is not None and pace.rate <= known.rate:
+            return False
+        _note(device.paces, kind, pace)
+        return True
+
+
+def _note(paces: dict[str, Pace], kind: str, pace: Pace) -> None:
+    paces[kind] = pace
+    if len(paces) > _KNOWN_KINDS:
+        del paces[next(iter(paces))]
