@@ -14,9 +14,10 @@ from fogmqtt.errors import FogError
 from fogmqtt.gateway import pixels
 from fogmqtt.gateway.clerk import Clerk
 from fogmqtt.gateway.disk import Bytes
-from fogmqtt.gateway.ledger import Begun, Halved, Kept, Revoked, digest, new_token, tape_path
+from fogmqtt.gateway.ledger import Begun, Halved, Kept, Revoked, new_token
 from fogmqtt.gateway.past import Past, PastStage, PastTile
 from fogmqtt.gateway.spool import Spool
+from fogmqtt.gateway.tape import digest, tape_path
 from fogmqtt.images.spec import Image
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ their row, and believed only if their digest is the row's.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import sqlite3
 import time
@@ -18,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from fogmqtt.errors import ConfigError
 from fogmqtt.gateway.disk import Bytes, Disk
 from fogmqtt.gateway.past import Past, PastStage, PastTile
-from fogmqtt.gateway.spool import TAPE, Entry
+from fogmqtt.gateway.spool import Entry
+from fogmqtt.gateway.tape import Tape, digest, tape_path
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +134,7 @@ class Ledger:
         self.path = folder / NAME
         self._disk = disk
         self._keep_s = keep_s
-        self._tapes: dict[str, _Tape] = {}
+        self._tapes: dict[str, Tape] = {}
         self._full = False
         try:
             self._db = self._open()
@@ -284,9 +282,9 @@ class Ledger:
         query = "SELECT tile, first, second FROM halved WHERE stage=? ORDER BY first"
         return tuple(self._db.execute(query, (token,)).fetchall())
 
-    def _tape(self, job: str, stage: str) -> _Tape:
+    def _tape(self, job: str, stage: str) -> Tape:
         if stage not in self._tapes:
-            self._tapes[stage] = _Tape(tape_path(self.folder, job, stage), self._disk)
+            self._tapes[stage] = Tape(tape_path(self.folder, job, stage), self._disk)
         return self._tapes[stage]
 
     def _close_tape(self, stage: str) -> None:
@@ -361,37 +359,6 @@ class Ledger:
             problem,
             aside.name,
         )
-
-
-class _Tape:
-    """Finished tiles of one stage, one after the other."""
-
-    def __init__(self, path: Path, disk: Disk) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        self._end = os.fstat(self._descriptor).st_size
-        self._disk = disk
-
-    def append(self, data: Bytes) -> int:
-        """Where it begins. Raises OSError; what was written of it is written over then."""
-        start = self._end
-        self._disk.write_at(self._descriptor, data, start)
-        self._end += memoryview(data).nbytes
-        return start
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-
-def tape_path(folder: Path, job: str, stage: str) -> Path:
-    """The file of a stage's finished tiles."""
-    return folder / f"{job}.{stage}{TAPE}"
-
-
-def digest(stage: str, tile: int, data: Bytes) -> str:
-    """Of a tile's bytes and where they belong."""
-    state = xxhash.xxh3_64(f"{stage}/{tile}/".encode())
-    state.update(data)
-    return state.hexdigest()
 
 
 def _add(db: sqlite3.Connection, entry: Entry) -> None:
