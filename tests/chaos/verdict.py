@@ -115,8 +115,11 @@ def _unplanned(
             yield f"{job} is done, and was to fail: {planted}"
         yield from _inexact(evidence, job)
         return
-    is_full = _DISK_FULL in error and any(fault.kind == FULL for fault in schedule.faults)
-    if not is_full and (not planted or REASONS[planted] not in error):
+    accepted = job in evidence.booked or (job, "accepted", "") in evidence.said
+    can_be_full = any(fault.kind == FULL for fault in schedule.faults)
+    # A disk may refuse an image; it fails none that was accepted.
+    refused = _DISK_FULL in error and can_be_full and not accepted
+    if not refused and (not planted or REASONS[planted] not in error):
         yield f"{job} failed with: {error[:1500]}"
 
 

@@ -51,6 +51,8 @@ def test_a_full_disk_may_refuse_where_it_was_planted():
     refused = replace(DONE, said=said, booked={}, images=(), files={})
     assert judge(refused, FULL_DISK).outcome == REFUSED
     assert judge(refused, SCHEDULE).outcome == WRONG
+    accepted = replace(refused, said=[("j1", "accepted", ""), *said])
+    assert judge(accepted, FULL_DISK).outcome == WRONG
 
 
 @pytest.mark.parametrize(
