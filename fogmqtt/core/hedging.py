@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 
 from fogmqtt.core.device import Device
 from fogmqtt.core.fleet import Fleet
-from fogmqtt.core.ledger import Lease
+from fogmqtt.core.ledger import Lease, Tile
 from fogmqtt.core.placement import Grant, best
 from fogmqtt.core.policy import Policy
-from fogmqtt.core.verdict import is_suspect
+from fogmqtt.core.verdict import is_suspect, on_expiries
 
 #: What a late tile is expected to need grows by at most so many seconds in a second.
 _GROWTH = 5.0
@@ -65,14 +65,15 @@ class Hedging:
         return min((at for at in looks if now < at < math.inf), default=None)
 
     def _open(self, device: Device) -> list[Lease]:
-        """What may get a copy, or another one: a suspect must not take too many with it."""
-        most = self._policy.max_losses
-        return [
-            lease
-            for lease in device.leases.values()
-            if not is_suspect(lease.tile, self._policy)
-            or (len(lease.tile.leases) == 1 and lease.tile.losses + 1 < most)
-        ]
+        """What may get a copy, or another one."""
+        return [lease for lease in device.leases.values() if self._may_be_copied(lease.tile)]
+
+    def _may_be_copied(self, tile: Tile) -> bool:
+        """What hung too often ends with its last lease; a suspect may not take many with it."""
+        if on_expiries(tile, self._policy) is not None:
+            return False
+        few = len(tile.leases) == 1 and tile.losses + 1 < self._policy.max_losses
+        return few or not is_suspect(tile, self._policy)
 
     def _late_at(self, device: Device, lease: Lease) -> float:
         if len(lease.tile.leases) > 1:

@@ -198,3 +198,19 @@ def test_a_device_that_dies_with_several_tiles_of_a_job_fails_it_once(accepted):
     assert [type(action) for action in bench.lose("eya", at=1)] == [FailJob]
     bench.submit(job="next")
     assert {order.job for order in sent(bench.join("eya", boot="2", at=2))} == {"next"}
+
+
+def test_what_hung_too_often_gets_no_more_copies_and_ends_with_its_last_lease():
+    bench = Bench(max_expiries=2, first_lease_s=3, accept_s=1, quarantine_after=99)
+    for device in ("eya", "manar", "oumayma"):
+        bench.join(device)
+    orders = sent(bench.submit())
+    for _ in range(40):
+        for order in orders:
+            bench.accept(order)
+        actions = bench.tick(at=bench.scheduler.next_wakeup())
+        orders = sent(actions)
+        if any(isinstance(one, FailJob) for one in actions):
+            break
+    assert any(isinstance(one, FailJob) for one in actions)
+    assert bench.now < 15
