@@ -36,7 +36,7 @@ OVERTAKEN_S = 1.0
 
 
 class Look:
-    """Wakes the scheduler when a tile may have become a straggler."""
+    """Wakes the scheduler to place what nobody had time for, and to look for stragglers."""
 
     wake_at: float | None = None
 
@@ -59,7 +59,7 @@ class Books:
         self.placement = Placement(policy, self.fleet, self.grant, self.split)
         self._hedging = Hedging(policy, self.fleet, self.grant, self.revoke)
         self.timers: Timers[Sleeper] = Timers()
-        self._look = Look()
+        self.look = Look()
         #: Jobs that may have to be reported as starved at the end of this event.
         self._hungry: list[Job] = []
 
@@ -329,12 +329,10 @@ class Books:
 
     def place(self) -> None:
         """Hand out tiles and copies, and see which jobs have nobody left."""
-        self.placement.place(self.now)
-        at = self._hedging.hedge(self.now)
-        if at is None:
-            self._look.wake_at = None
-        else:
-            self.timers.set(self._look, at)
+        looks = self.placement.place(self.now), self._hedging.hedge(self.now)
+        self.look.wake_at = None
+        if due := [at for at in looks if at is not None]:
+            self.timers.set(self.look, min(due))
         if self.fleet.shifted:
             self.fleet.shifted = False
             for job in self.jobs.values():

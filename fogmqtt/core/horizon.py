@@ -1,27 +1,30 @@
 """When a job would be done if what is left of it were dealt out perfectly.
 
-Nobody needs a tile that would end after that: another device has time for it, unless nobody at
-all would be done with it sooner. Every look at the whole fleet costs O(devices), so what was seen
-stands until a part of the fleet has changed. It is a moment, not a duration, so it stays right
-while all goes as it should.
+Tiles are whole: the horizon is the first moment by which the devices can have done as many as
+wait, each in its own size. So a tile that would end after it is not needed there, since another
+device has time for it, and some device always has. Every look at the whole fleet costs
+O(devices), so what was seen stands until a part of the fleet has changed. It is a moment, not a
+duration, so it stays right while all goes as it should.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fogmqtt.core.device import Device
 from fogmqtt.core.fleet import Fleet
 from fogmqtt.core.ledger import Job
+from fogmqtt.core.policy import Policy
 
 #: Another look at the fleet is due after changes of so large a part of it…
 _PART = 32
-#: …and for the horizon not before so large a part of the time to it is over.
+#: …and not before so large a part of the time to the horizon is over.
 _STEP = 50
-#: Tiles of about the same size have the same answer.
-_ABOUT = 1.25
+#: The horizon of whole tiles is known to so large a part of the time to it.
+_EXACT = 1 / 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +34,23 @@ class _Seen:
     at: float
     when: float
     changes: int
-    pixels: float = 0.0
+
+
+class _Offer(NamedTuple):
+    """From when on a worker could do so many pixels every so many seconds."""
+
+    free_s: float
+    step_s: float
+    pixels: float
 
 
 class Horizons:
     """The horizons of all jobs; `forget` one that is over."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, policy: Policy, fleet: Fleet) -> None:
+        self._policy = policy
         self._fleet = fleet
         self._ends: dict[str, _Seen] = {}
-        self._soonest: dict[str, _Seen] = {}
 
     def ends_at(self, job: Job, others: Iterable[Job], now: float) -> float:
         """In the fleet's own time; infinity while nobody able was ever measured.
@@ -55,36 +65,21 @@ class Horizons:
 
     def forget(self, job: Job) -> None:
         self._ends.pop(job.id, None)
-        self._soonest.pop(job.id, None)
-
-    def soonest(self, job: Job, pixels: float, now: float) -> float:
-        """When the first of all able devices, with room or not, would be done with such a tile."""
-        seen = self._soonest.get(job.id)
-        if seen is None or not self._stands(seen) or not _alike(seen.pixels, pixels):
-            finish = (
-                self._fleet.speeds.finish_s(one, job, pixels) for one in self._fleet.able(job)
-            )
-            at = now + min(finish, default=math.inf)
-            seen = _Seen(at, now, self._fleet.changes, pixels)
-            self._soonest[job.id] = seen
-        return max(seen.at, now)
-
-    def _stands(self, seen: _Seen) -> bool:
-        """Whether it is as good as a new look."""
-        return (self._fleet.changes - seen.changes) * _PART <= len(self._fleet.devices)
 
     def _alone(self, job: Job, now: float) -> float:
         seen = self._ends.get(job.id)
         if seen is None or now >= seen.at or self._is_old(seen, now):
-            seen = self._ends[job.id] = _Seen(self._look(job, now), now, self._fleet.changes)
+            at = max(self._fluid(job, now), now + self._whole_s(job))
+            seen = self._ends[job.id] = _Seen(at, now, self._fleet.changes)
         return seen.at
 
     def _is_old(self, seen: _Seen, now: float) -> bool:
-        if self._stands(seen):
+        if (self._fleet.changes - seen.changes) * _PART <= len(self._fleet.devices):
             return False
         return seen.at == math.inf or (now - seen.when) * _STEP >= seen.at - seen.when
 
-    def _look(self, job: Job, now: float) -> float:
+    def _fluid(self, job: Job, now: float) -> float:
+        """Were all that is left of the job, in hands or not, a liquid."""
         speed, left = 0.0, float(job.left)
         for device in self._fleet.able(job):
             rate = self._fleet.speeds.rate_now(device, job.kind)
@@ -104,6 +99,46 @@ class Horizons:
                 done += min(part, 1.0) * lease.tile.pixels
         return done
 
+    def _whole_s(self, job: Job) -> float:
+        """From now until the devices can have done all tiles that wait in `ready`."""
+        if not job.ready:
+            return 0.0
+        offers = list(self._offers(job))
+        if not offers:
+            return math.inf
+        few_s, enough_s = 0.0, min(one.free_s + one.step_s for one in offers)
+        while _done(offers, enough_s) < job.ready.pixels:
+            few_s, enough_s = enough_s, 2 * enough_s
+        while enough_s - few_s > _EXACT * enough_s:
+            middle_s = (few_s + enough_s) / 2
+            if _done(offers, middle_s) < job.ready.pixels:
+                few_s = middle_s
+            else:
+                enough_s = middle_s
+        largest = job.ready.largest.least_pixels
+        return max(enough_s, min(one.free_s + one.step_s / one.pixels * largest for one in offers))
 
-def _alike(pixels: float, others: float) -> bool:
-    return pixels <= others * _ABOUT and others <= pixels * _ABOUT
+    def _offers(self, job: Job) -> Iterator[_Offer]:
+        speeds = self._fleet.speeds
+        for device in self._fleet.able(job):
+            rate = speeds.rate_now(device, job.kind)
+            if rate > 0:
+                pixels = reachable(job, self._policy.least_s / rate)
+                for free_s in speeds.free_s(device):
+                    yield _Offer(free_s, rate * pixels, pixels)
+
+
+def _done(offers: Iterable[_Offer], by_s: float) -> float:
+    """Pixels of whole tiles that all could have done by then."""
+    return sum(
+        (by_s - free_s) // step_s * pixels for free_s, step_s, pixels in offers if by_s > free_s
+    )
+
+
+def reachable(job: Job, most: float) -> float:
+    """The pixels of the tile that a device would get that may have at most so many."""
+    tile = job.ready.pick(most)
+    pixels, halvings = float(tile.pixels), tile.halvings
+    while pixels > most and halvings > 0:
+        pixels, halvings = pixels / 2, halvings - 1
+    return pixels

@@ -36,8 +36,22 @@ def _check_job(books: Books, job: Job, sleepers: set[Sleeper]) -> None:
     _must(dict(kept) == credited, f"{job.id}: {dict(kept)} kept results, {credited} credited")
     if job.waits:
         _must(books.placement.waiting(job), f"{job.id} waits and never has its turn")
+    pixels = sum(tile.pixels for tile in job.ready)
+    _must(job.ready.pixels == pixels, f"{job.id}: {job.ready.pixels} wait, in fact {pixels}")
+    _check_hope(books, job, sleepers)
     starved = undone > 0 and not any(True for _ in books.fleet.able(job))
     _must(starved == (job.starved_since is not None), f"{job.id}: starved is {starved}")
+
+
+def _check_hope(books: Books, job: Job, sleepers: set[Sleeper]) -> None:
+    able = {device.id for device in books.fleet.able(job)}
+    if job.ready and able & books.fleet.roomy.keys() and not _any_suspects(books):
+        _must(books.look in sleepers, f"{job.id} waits, there is room, and nobody looks again")
+
+
+def _any_suspects(books: Books) -> bool:
+    """Whether some device may be kept free for a tile that others died of."""
+    return any(job.suspects for job in books.jobs.values())
 
 
 def _check_checks(books: Books, job: Job) -> None:

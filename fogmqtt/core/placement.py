@@ -2,8 +2,8 @@
 
 Who has the shortest queue is asked first, and gets the largest tile that is a part of what it can
 do until the job should end, so that large ones go first and all devices end together; a larger
-one is split. Where even the smallest would end later than that, it is left to others, unless
-nobody would be done with it sooner. Jobs take turns, tile by tile.
+one is split. Where even the smallest would end later than that, it is left to others: somebody
+has time for it. Jobs take turns, tile by tile.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from collections.abc import Callable, Iterable, Iterator
 
 from fogmqtt.core.device import Device
 from fogmqtt.core.fleet import Fleet
-from fogmqtt.core.horizon import Horizons
+from fogmqtt.core.horizon import Horizons, reachable
 from fogmqtt.core.ledger import Job, Tile
 from fogmqtt.core.policy import Policy
 
 #: All with room are asked again after changes of so large a part of the fleet.
 _PART = 8
+#: Who was passed over is asked again so many times until the horizon.
+_LOOKS = 4
+#: …but not sooner than after so many seconds.
+_REST_S = 0.01
 #: Nobody is sooner by less than this, seconds: times are sums of floats.
 _MOMENT_S = 1e-6
 #: (seconds until it would be done, tiles per worker, order of joining): the least is the best.
@@ -39,11 +43,13 @@ class Placement:
         self._fleet = fleet
         self._grant = grant
         self._split = split
-        self._horizons = Horizons(fleet)
+        self._horizons = Horizons(policy, fleet)
         #: Jobs with tiles that wait for a device, whose turn it is first.
         self._turns: OrderedDict[str, Job] = OrderedDict()
         #: How many changes of the fleet there were when all with room were asked.
         self._asked_after = 0
+        #: When they are asked again whatever happens, since somebody was passed over.
+        self._ask_at = math.inf
 
     def add(self, job: Job) -> None:
         """Some tile of the job waits for a device."""
@@ -58,13 +64,20 @@ class Placement:
         """Whether the job has its turn; for checks."""
         return job.id in self._turns
 
-    def place(self, now: float) -> None:
+    def place(self, now: float) -> float | None:
         """Grant every waiting tile that suits some device with room.
 
-        A device that none suited is asked again when it changed, a tile came, or much happened.
+        A device that none suited is asked again when it changed, a tile came, or much happened,
+        and at the time that is returned.
         """
-        if (self._fleet.changes - self._asked_after) * _PART > len(self._fleet.devices):
+        much = (self._fleet.changes - self._asked_after) * _PART > len(self._fleet.devices)
+        if much or now >= self._ask_at:
+            self._ask_at = math.inf
             self._ask_all()
+        self._place(now)
+        return None if self._ask_at == math.inf else self._ask_at
+
+    def _place(self, now: float) -> None:
         if not self._fleet.hungry:
             return
         reserved = self._place_suspects()
@@ -81,27 +94,35 @@ class Placement:
                 rankings[name] = Ranking(self._fleet, job, reserved, left_s)
             placed = (
                 self._place_first(job.choosy, reserved, rankings[name].left_s)
-                or self._place_ready(job, rankings[name], now)
+                or self._place_ready(job, rankings[name])
                 # A second opinion delays no tile that waits for its first.
                 or (not job.ready and self._place_first(job.twins, reserved, math.inf))
             )
             stuck = 0 if placed else stuck + 1
+        self._ask_at = self._next_look(rankings.values(), now)
         self._fleet.hungry.clear()
+
+    def _next_look(self, rankings: Iterable[Ranking], now: float) -> float:
+        """Well before the next horizon at which a job has tiles for which somebody has room."""
+        if not self._fleet.roomy:
+            return math.inf
+        waiting = (one.left_s for one in rankings if one.job.ready or one.job.choosy)
+        return now + max(min(waiting, default=math.inf) / _LOOKS, _REST_S)
 
     def _ask_all(self) -> None:
         self._asked_after = self._fleet.changes
         self._fleet.hungry.update(self._fleet.roomy)
 
-    def _place_ready(self, job: Job, ranking: Ranking, now: float) -> bool:
+    def _place_ready(self, job: Job, ranking: Ranking) -> bool:
         """Grant one tile to the first device that one suits."""
         while job.ready and (device := ranking.best()) is not None:
-            if self._place_suiting(job, device, ranking.left_s, now):
+            if self._place_suiting(job, device, ranking.left_s):
                 return True
             ranking.pass_over()
         return False
 
-    def _place_suiting(self, job: Job, device: Device, left_s: float, now: float) -> bool:
-        """Grant the device a tile of its size, if it would be done in time or before all others."""
+    def _place_suiting(self, job: Job, device: Device, left_s: float) -> bool:
+        """Grant the device a tile of its size, if it would be done in time."""
         fleet, policy = self._fleet, self._policy
         rate = fleet.speeds.rate_now(device, job.kind)
         if not fleet.speeds.measured(device, job.kind):
@@ -111,9 +132,8 @@ class Placement:
         else:
             time_s = left_s - fleet.speeds.queue_s(device)
             most = max(time_s * policy.share, policy.least_s) / rate
-            pixels = _reachable(job, most)
-            in_time = rate * pixels <= time_s + policy.slack * left_s
-            if not in_time and not self._is_first(job, device, pixels, now):
+            pixels = reachable(job, most)
+            if rate * pixels > time_s + policy.slack * left_s:
                 return False
             self._grant_up_to(most, job, device)
         return True
@@ -124,11 +144,6 @@ class Placement:
         while tile.pixels > pixels and tile.halvings > 0:
             tile = self._split(tile)
         self._grant(tile, device)
-
-    def _is_first(self, job: Job, device: Device, pixels: float, now: float) -> bool:
-        """Whether nobody, with room or without, would be done with such a tile sooner."""
-        done_at = now + self._fleet.speeds.finish_s(device, job, pixels)
-        return done_at <= self._horizons.soonest(job, pixels, now) + _MOMENT_S
 
     def _place_first(self, queue: Iterable[Tile], reserved: Device | None, left_s: float) -> bool:
         """Grant the first of these that somebody with room may have, in time or before others."""
@@ -203,6 +218,7 @@ class Ranking:
 
     def __init__(self, fleet: Fleet, job: Job, reserved: Device | None, left_s: float) -> None:
         self._fleet = fleet
+        self.job = job
         #: Seconds until the job should end.
         self.left_s = left_s
         self._heap = [
@@ -231,15 +247,6 @@ class Ranking:
     def pass_over(self) -> None:
         """Leave out the device that `best` gave."""
         heapq.heappop(self._heap)
-
-
-def _reachable(job: Job, most: float) -> float:
-    """The pixels of the tile that a device would get that may have at most so many."""
-    tile = job.ready.pick(most)
-    pixels, halvings = float(tile.pixels), tile.halvings
-    while pixels > most and halvings > 0:
-        pixels, halvings = pixels / 2, halvings - 1
-    return pixels
 
 
 def _queue(fleet: Fleet, device: Device) -> _Rank:

@@ -21,6 +21,8 @@ class Ready:
         # Ordered for their heads: a dict's is slow to find again after many removals.
         self._shelves: dict[int, OrderedDict[Tile, None]] = {}
         self._count = 0
+        #: Of all tiles that wait here.
+        self.pixels = 0
 
     def __len__(self) -> int:
         return self._count
@@ -33,9 +35,16 @@ class Ready:
         for shelf in sorted(self._shelves, reverse=True):
             yield from self._shelves[shelf]
 
+    @property
+    def largest(self) -> Tile:
+        """Raises ValueError where no tile waits."""
+        return next(iter(self._shelves[max(self._shelves)]))
+
     def add(self, tile: Tile, *, first: bool = False) -> None:
         shelf = self._shelves.setdefault(_shelf(tile), OrderedDict())
-        self._count += tile not in shelf
+        if tile not in shelf:
+            self._count += 1
+            self.pixels += tile.pixels
         shelf[tile] = None
         if first:
             shelf.move_to_end(tile, last=False)
@@ -45,6 +54,7 @@ class Ready:
         key = _shelf(tile)
         del self._shelves[key][tile]
         self._count -= 1
+        self.pixels -= tile.pixels
         if not self._shelves[key]:
             del self._shelves[key]
 

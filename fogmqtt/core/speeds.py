@@ -63,29 +63,27 @@ class Speeds:
         """From now until a worker would have time for another tile."""
         if len(device.leases) < device.workers:
             return 0.0
-        seconds = 0.0
+        return min(self.free_s(device))
+
+    def free_s(self, device: Device, before: Lease | None = None) -> list[float]:
+        """From now until each worker is done with what the device got, or got `before` that."""
+        free = [0.0] * device.workers
         for place, (tile, lease) in enumerate(device.leases.items()):
+            if lease is before:
+                break
             if place < device.workers:
-                seconds += self._in_hands_s(device, lease, place)
+                free[place] = self._in_hands_s(device, lease, place)
             else:
-                seconds += self.service_s(device, tile)
-        return seconds / device.workers
+                free[free.index(min(free))] += self.service_s(device, tile)
+        return free
 
     def left_s(self, device: Device, lease: Lease) -> float:
         """From now until a held tile should be done, with what is queued before it."""
-        before, queue = 0, 0.0
-        for tile, other in device.leases.items():
-            if other is lease:
-                break
-            if before < device.workers:
-                queue += self._in_hands_s(device, other, before)
-            else:
-                queue += self.service_s(device, tile)
-            before += 1
-        if before < device.workers:
-            return self._in_hands_s(device, lease, before)
-        own_s = self.service_s(device, lease.tile)
-        return queue / device.workers + own_s * self.slowness(device)
+        place = list(device.leases.values()).index(lease)
+        if place < device.workers:
+            return self._in_hands_s(device, lease, place)
+        own_s = self.service_s(device, lease.tile) * self.slowness(device)
+        return min(self.free_s(device, lease)) + own_s
 
     def _in_hands_s(self, device: Device, lease: Lease, place: int) -> float:
         expected_s = self.service_s(device, lease.tile)

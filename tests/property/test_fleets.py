@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import random
-import time
 
 import pytest
 
@@ -53,14 +52,10 @@ def test_the_makespan_stays_near_the_bound(verdicts):
     assert ratios[-1] <= 8.0, max(verdicts, key=lambda one: one.ratio)
 
 
-def test_a_thousand_devices_do_a_hundred_thousand_tiles_in_time():
-    """The aim is 1.02 of the bound; the end of the job costs more today."""
+def test_a_thousand_devices_do_a_hundred_thousand_tiles_near_the_bound():
     chance = random.Random(1)
     speeds = [math.exp(chance.uniform(math.log(1e6), math.log(10e6))) for _ in range(1000)]
     fleet = Fleet(tuple(Device(f"d{i}", one, overhead_ms=0.2) for i, one in enumerate(speeds)))
-    began = time.perf_counter()
     outcome = simulate(fleet, [even_job("job", 100_000, 800_000)], seed=1)
-    seconds = time.perf_counter() - began
     assert outcome.done
-    assert outcome.ratio <= 1.08, outcome.verdict
-    assert seconds < 60
+    assert outcome.ratio <= 1.02, outcome.verdict

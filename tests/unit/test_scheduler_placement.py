@@ -81,6 +81,22 @@ def test_a_slow_device_is_left_alone_where_the_full_ones_would_still_be_sooner()
     assert devices(bench.submit(5)) == ["fast", "fast", "fast"]
 
 
+def test_what_nobody_has_time_for_is_looked_at_again():
+    """The last tiles are all for the fast device, until it is later than it should be."""
+    bench = Bench(hedge_factor=100)
+    bench.measured("slow", seconds=10)
+    bench.measured("fast", seconds=1)
+    late = bench.submit(5)
+    assert devices(late) == ["fast", "fast", "fast"]
+    for order in sent(late):
+        bench.accept(order)
+    began, given = bench.now, []
+    while not given and (at := bench.scheduler.next_wakeup()) is not None:
+        given = sent(bench.tick(at))
+    assert bench.now < began + 4  # before any lease ends
+    assert devices(given) == ["slow"]
+
+
 def test_a_device_that_nobody_knows_is_tried_like_a_typical_one():
     bench = Bench()
     bench.measured("known", seconds=1)
