@@ -115,7 +115,8 @@ class Horizons:
                 few_s = middle_s
             else:
                 enough_s = middle_s
-        largest = job.ready.largest.least_pixels
+        tile = job.ready.largest
+        largest = math.ldexp(tile.pixels, -tile.halvings)
         return max(enough_s, min(one.free_s + one.step_s / one.pixels * largest for one in offers))
 
     def _offers(self, job: Job) -> Iterator[_Offer]:

@@ -150,11 +150,6 @@ class Tile:
     wake_at: float | None = None
 
     @property
-    def least_pixels(self) -> float:
-        """Of its smallest parts."""
-        return math.ldexp(self.pixels, -self.halvings)
-
-    @property
     def is_twin(self) -> bool:
         return self.check is not None and self.check.twin is self
 
