@@ -35,8 +35,9 @@ from fogmqtt.wire.messages import (
     encode,
     signed,
 )
+from fogmqtt.workers.allowance import Allowance
 from fogmqtt.workers.pool import Pool
-from fogmqtt.workers.process import Allowance, Done, attempt
+from fogmqtt.workers.process import Done, attempt
 from fogmqtt.workers.work import Failed, Finished, Pixels
 
 TILES = "fog/v1/devices/eya/tiles"

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fogmqtt import __version__
@@ -23,6 +24,7 @@ from fogmqtt.cli.common import (
 )
 from fogmqtt.config import DeviceConfig, load_device
 from fogmqtt.errors import ConfigError
+from fogmqtt.examination.examiner import Examiner
 from fogmqtt.operators import catalog
 from fogmqtt.transport.base import Deliver, Transport, Will
 from fogmqtt.transport.paho import PahoTransport
@@ -79,7 +81,9 @@ def _run(options: argparse.Namespace) -> int:
     pace: Pace | None = options.emulate_speed
     if pace is not None:
         signal.signal(signal.SIGUSR1, lambda *_: pace.change(time.monotonic()))
-    agent = Agent(_settings(device, config, broker.url, pace), connect)
+    settings = _settings(device, config, broker.url, pace)
+    examiner = partial(Examiner, memory_mb=settings.worker_memory_mb)
+    agent = Agent(settings, connect, examiner=examiner)
     with stop_on_signals(agent.stop):
         agent.run()
     return 0

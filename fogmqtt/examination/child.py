@@ -10,16 +10,19 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
+from fogmqtt.workers.ending import told
+
 _CHUNK = 65536
 
 
 class Child:
     """Examines the operators of these names, or all; a context, and gone at its end.
 
-    `modules` are plugged in. Raises OSError where no process can be started.
+    `modules` are plugged in, and operators may take `memory_mb` of memory, 0 for what there is.
+    Raises OSError where no process can be started.
     """
 
-    def __init__(self, modules: Sequence[str], names: Sequence[str]) -> None:
+    def __init__(self, modules: Sequence[str], names: Sequence[str], memory_mb: int = 0) -> None:
         # The parent's path and not its own: `-m` and scripts differ in what they put first.
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; "
@@ -27,7 +30,7 @@ class Child:
             f"from fogmqtt.operators.catalog import plug_in; plug_in({tuple(modules)!r})"
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", f"{code}; main(sys.argv[1:])", *names],
+            [sys.executable, "-P", "-c", f"{code}; main(sys.argv[1:])", str(memory_mb), *names],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             process_group=0,  # Ctrl-C at the terminal is the parent's to decide
@@ -71,4 +74,4 @@ class Child:
         """How it ended, for a sentence; to be asked after `lines`."""
         if self._late:
             return f"took over {self._late:g} s"
-        return f"ended with exit code {self._process.wait()}"
+        return told(self._process.wait())

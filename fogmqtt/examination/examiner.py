@@ -14,27 +14,32 @@ import msgspec
 
 from fogmqtt.examination import cache
 from fogmqtt.examination.child import Child
-from fogmqtt.examination.findings import Attempt, Began, Examination, Examined, Importing
+from fogmqtt.examination.findings import Attempt, Began, Examination, Said
 from fogmqtt.examination.identity import identity
 from fogmqtt.operators import catalog
+from fogmqtt.workers.room import cores, worker_memory_mb
 
 #: Seconds that one operator may take, on the slowest board and while it is busy.
 PATIENCE_S: Final = 60.0
 
 Deliver = Callable[[Examination], None]
 
-_SAID = msgspec.json.Decoder(Importing | Began | Examined)
+_SAID: Final = msgspec.json.Decoder(Said)
 
 
 class Examiner:
     """Finds out what this machine's operators do. Make it, ask `known`, or `start` it.
 
-    `deliver` is called on another thread, once, unless `close` comes first.
+    `deliver` is called on another thread, once, unless `close` comes first. `memory_mb` is what
+    operators may take, 0 for what there is; unless said, what a worker for each core would have.
     """
 
-    def __init__(self, deliver: Deliver, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, deliver: Deliver, *, patience_s: float = PATIENCE_S, memory_mb: int | None = None
+    ) -> None:
         self._deliver = deliver
         self._patience_s = patience_s
+        self._memory_mb = worker_memory_mb(cores()) if memory_mb is None else memory_mb
         self._place = cache.folder()
         self._closed = threading.Event()
         self._child: Child | None = None
@@ -79,11 +84,12 @@ class Examiner:
             tried = self._try(modules, names)
             if tried.began is not None:
                 found = _with(found, tried.began, tried)
-                names = tried.began.names[len(tried.found) + 1 :]
+                names = tried.left if tried.worn else tried.left[1:]
                 if not names:
                     break
             elif tried.importing in modules:
                 modules.remove(tried.importing)
+                found.fatal[tried.importing] = tried.ending
                 found.problems.append(
                     f"plug-in {tried.importing} is skipped: its import {tried.ending}"
                 )
@@ -95,7 +101,7 @@ class Examiner:
     def _try(self, modules: Sequence[str], names: Sequence[str]) -> Attempt:
         tried = Attempt()
         try:
-            with Child(modules, names) as child:
+            with Child(modules, names, self._memory_mb) as child:
                 self._child = child
                 if self._closed.is_set():
                     child.kill()
@@ -111,12 +117,12 @@ def _with(found: Examination, began: Began, tried: Attempt) -> Examination:
     """What is known after another process."""
     operators = found.operators | {one.name: one for one in tried.found}
     told = [*began.problems, *(one.problem for one in tried.found if one.problem)]
-    unreached = began.names[len(tried.found) :]
-    if unreached:
-        told.append(f"{unreached[0]}: its examination {tried.ending}")
+    if tried.left and not tried.worn:
+        told.append(f"{tried.left[0]}: its examination {tried.ending}")
     packages = {one.package: one.version for one in tried.found if one.package}
     return Examination(
         operators,
         list(dict.fromkeys((*found.problems, *told))),
         found.versions | began.versions | packages,
+        found.fatal,
     )

@@ -46,6 +46,10 @@ class Examined(msgspec.Struct, frozen=True, tag=True):
     problem: str = ""
 
 
+class Worn(msgspec.Struct, frozen=True, tag=True):
+    """Too little memory is left here for the operators that are left: another process may go on."""
+
+
 class Examination(msgspec.Struct, frozen=True):
     """All operators on this machine."""
 
@@ -54,6 +58,8 @@ class Examination(msgspec.Struct, frozen=True):
     problems: list[str] = []
     #: What decides how pixels are rounded: opencv, numpy, machine, cpu, and operators' packages.
     versions: dict[str, str] = {}
+    #: Modules that end or hang the process which imports them, and how.
+    fatal: dict[str, str] = {}
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -75,6 +81,10 @@ class Examination(msgspec.Struct, frozen=True):
         }
 
 
+#: What the process that examines says, a line each.
+Said = Importing | Began | Examined | Worn
+
+
 @dataclass
 class Attempt:
     """How far one process came."""
@@ -83,10 +93,17 @@ class Attempt:
     importing: str = ""
     began: Began | None = None
     found: list[Examined] = field(default_factory=list)
+    #: It ended because others are better off in another process.
+    worn: bool = False
     #: How it ended.
     ending: str = ""
 
-    def note(self, said: Importing | Began | Examined) -> None:
+    @property
+    def left(self) -> list[str]:
+        """The operators that it did not come to, or not past."""
+        return self.began.names[len(self.found) :] if self.began else []
+
+    def note(self, said: Said) -> None:
         """Take down what it says."""
         match said:
             case Importing(module):
@@ -95,6 +112,8 @@ class Attempt:
                 self.began = said
             case Examined():
                 self.found.append(said)
+            case Worn():
+                self.worn = True
 
 
 def problem_with(name: str, problem: Exception) -> str:

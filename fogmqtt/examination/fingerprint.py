@@ -33,17 +33,24 @@ _CHANNELS: Final = (1, 3)
 _RUNS: Final = 3
 
 
-def examine(name: str) -> Examined:
-    """What there is to know of one operator; never raises for what an operator does."""
+def examine(name: str, memory_mb: int = 0) -> Examined:
+    """What there is to know of one operator; never raises for what an operator does.
+
+    `memory_mb` is what it may take here, for the sentence about one that takes more.
+    """
     try:
         operator = catalog.load(name)
         origin = catalog.origin(name)
         found = Examined(
             name, origin.package, origin.version, _fingerprints(operator), _rate(operator)
         )
+    except MemoryError:
+        pass  # what it took is free below, where there must be room for a sentence
     except Exception as problem:  # noqa: BLE001  # operators of others raise anything
         return Examined(name, problem=problem_with(name, problem))
-    return found
+    else:
+        return found
+    return Examined(name, problem=f"{name}: takes more memory than a worker has ({memory_mb} MB)")
 
 
 def versions() -> dict[str, str]:
@@ -125,7 +132,11 @@ def _takes(operator: Operator, spec: Spec) -> bool:
 def _outcome(operator: Operator, spec: Spec) -> bytes:
     try:
         given = _work(operator, spec)()
-    except Exception as problem:  # noqa: BLE001  # the same on both sides is no difference
+    except MemoryError:
+        raise  # that says nothing of rounding
+    except (Exception, SystemExit) as problem:  # noqa: BLE001  # alike is no difference
+        if isinstance(problem, cv2.error) and problem.code == cv2.Error.StsNoMem:
+            raise MemoryError from None
         return type(problem).__name__.encode()
     if isinstance(given, Part):
         return encode_part(given)
@@ -157,6 +168,6 @@ def _rate(operator: type[Operator]) -> float | None:
         return None
     try:
         seconds = statistics.median(timeit.repeat(_work(one, spec), number=1, repeat=_RUNS))
-    except Exception:  # noqa: BLE001  # its tiles will fail, in words
+    except (Exception, SystemExit):  # noqa: BLE001  # its tiles will fail, in words
         return None
     return round(seconds * 1e9 / (spec.height * spec.width), 3)

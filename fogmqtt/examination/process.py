@@ -1,4 +1,4 @@
-"""`python -m fogmqtt.examination.process [OPERATOR…]`: a line of JSON for each operator.
+"""`python -m fogmqtt.examination.process MEGABYTES [OPERATOR…]`: a line of JSON for each operator.
 
 A line for each plug-in comes before, and then one with the names and versions. Whoever reads along
 knows how far it came.
@@ -13,27 +13,33 @@ from typing import BinaryIO
 
 import msgspec
 
-from fogmqtt.examination.findings import Began, Importing
+from fogmqtt.examination.findings import Began, Importing, Worn
 from fogmqtt.operators import catalog
+from fogmqtt.workers.allowance import Allowance
 
 
-def main(names: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
+    memory_mb, *names = arguments
     # What operators print is not ours to say.
     with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)
-        _examine(names, out)
+        _examine(names, out, int(memory_mb))
 
 
-def _examine(names: Sequence[str], out: BinaryIO) -> None:
+def _examine(names: Sequence[str], out: BinaryIO, memory_mb: int) -> None:
     from fogmqtt.examination.fingerprint import examine, versions
     from fogmqtt.images.cv import one_thread
 
     one_thread()
+    allowance = Allowance(memory_mb)
     catalog.import_plug_ins(lambda module: _say(out, Importing(module)))
     names = names or catalog.names()
     _say(out, Began(list(names), versions(), list(catalog.problems())))
     for name in names:
-        _say(out, examine(name))
+        _say(out, examine(name, memory_mb))
+        if allowance.used_up():
+            _say(out, Worn())
+            return
 
 
 def _say(out: BinaryIO, what: object) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from fogmqtt.operators.catalog import plug_ins
 from fogmqtt.wire.messages import TileTask, encode
 from fogmqtt.workers.channel import Channel, Memory, open_memory
+from fogmqtt.workers.ending import told
 from fogmqtt.workers.process import DUMP, LONGEST_TRACEBACK, Reply
 
 #: Seconds that a hanging worker gets to write its traceback.
@@ -30,11 +31,7 @@ class Ending:
     traceback: str
 
     def __str__(self) -> str:
-        if self.code >= 0:
-            return f"ended with exit code {self.code}"
-        number = -self.code
-        name = signal.Signals(number).name if number in set(signal.Signals) else "no name"
-        return f"was ended by signal {number} ({name})"
+        return told(self.code)
 
 
 class Child:
@@ -89,9 +86,9 @@ class Child:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         code = self._process.wait()
-        told = os.pread(self._faults, 4 * LONGEST_TRACEBACK, 0).decode("utf-8", "replace")
+        dump = os.pread(self._faults, 4 * LONGEST_TRACEBACK, 0).decode("utf-8", "replace")
         self._opened.close()
-        return Ending(code, as_traceback(told)[-LONGEST_TRACEBACK:])
+        return Ending(code, as_traceback(dump)[-LONGEST_TRACEBACK:])
 
     def _dump(self) -> None:
         self._process.send_signal(DUMP)

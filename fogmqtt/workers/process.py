@@ -14,7 +14,6 @@ import socket
 import sys
 import time
 import traceback
-from pathlib import Path
 from types import FrameType
 
 import msgspec
@@ -22,6 +21,7 @@ import msgspec
 from fogmqtt.errors import FogError
 from fogmqtt.tuning import tune
 from fogmqtt.wire.messages import TileTask
+from fogmqtt.workers.allowance import Allowance
 from fogmqtt.workers.channel import Channel, Memory
 
 #: Characters; the wire takes 20 000 of each.
@@ -33,8 +33,6 @@ DUMP = signal.SIGUSR1
 
 #: Linux's name for: kill me when the thread that started me is gone.
 _PR_SET_PDEATHSIG = 1
-#: An idle worker that keeps so much of what it may have is replaced: its next tile would pay.
-_WORN = 0.75
 
 
 class Done(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -57,38 +55,6 @@ class Broken(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 Reply = Done | Broken
-
-
-class Allowance:
-    """How much memory the operators may take, beyond what a worker needs to be there."""
-
-    def __init__(self, memory_mb: int) -> None:
-        self._limit = 0
-        if memory_mb and sys.platform == "linux":
-            self._limit = _data_bytes() + (memory_mb << 20)
-            self._worn = self._limit - int((1 - _WORN) * (memory_mb << 20))
-            self._set(self._limit)
-
-    def lift(self) -> None:
-        """What is to be said about a lack of memory needs some."""
-        if self._limit:
-            import resource
-
-            self._set(resource.getrlimit(resource.RLIMIT_DATA)[1])
-
-    def used_up(self) -> bool:
-        """Whether too little is left for another tile."""
-        return bool(self._limit) and _data_bytes() > self._worn
-
-    @staticmethod
-    def _set(limit: int) -> None:
-        import resource
-
-        # DATA: what a process has for itself. AS would count the shared tiles and all libraries.
-        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        if hard != resource.RLIM_INFINITY:
-            limit = min(limit, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def main() -> None:
@@ -162,9 +128,3 @@ def _stand_alone(faults: int, parent: int, descriptors: tuple[int, ...]) -> None
 
 def _ignore(number: int, frame: FrameType | None) -> None:
     """A handler, unlike SIG_IGN, is not left to what an operator starts."""
-
-
-def _data_bytes() -> int:
-    """What RLIMIT_DATA counts."""
-    pages = Path("/proc/self/statm").read_text("ascii").split()[5]
-    return int(pages) * os.sysconf("SC_PAGESIZE")

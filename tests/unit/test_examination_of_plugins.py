@@ -39,10 +39,10 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     catalog.plug_in(())
 
 
-def examined(*modules: str) -> Examination:
+def examined(*modules: str, memory_mb: int = 0, patience_s: float = 60) -> Examination:
     catalog.plug_in(modules)
     found: SimpleQueue[Examination] = SimpleQueue()
-    Examiner(found.put).start()
+    Examiner(found.put, patience_s=patience_s, memory_mb=memory_mb).start()
     return found.get(timeout=60)
 
 
@@ -61,6 +61,41 @@ def test_a_plug_in_that_raises_or_ends_the_process_is_named_and_costs_no_other(
     assert "same/uint8" in found.fingerprints
     assert found.package_of("same") == "sound.py"
     assert len(found.versions["sound.py"]) == 8
+
+
+def doing(name: str, statement: str) -> str:
+    """A plug-in whose operator does this with an image."""
+    text = SOUND.replace("Same", "Plugged").replace('"same"', f'"{name}"')
+    return text.replace("return image", f"{statement}\n        return image")
+
+
+def test_operators_that_eat_memory_or_end_the_process_are_left_out_and_cost_no_other(
+    write: Write,
+) -> None:
+    found = examined(
+        write("early.py", doing("a-eater", "kept = [bytearray(8 << 20) for _ in range(10_000)]")),
+        write("next.py", doing("b-exiter", "import os; os._exit(4)")),
+        write("third.py", doing("c-keeper", "globals().setdefault('kept', bytearray(200 << 20))")),
+        write("fourth.py", doing("d-leaver", "raise SystemExit('enough')")),
+        write("sound.py", SOUND),
+        memory_mb=256,
+    )
+    assert found.problems == [
+        "a-eater: takes more memory than a worker has (256 MB)",
+        "b-exiter: its examination ended with exit code 4",
+    ]
+    announced = {"c-keeper/uint8", "d-leaver/uint8", "canny/uint8", "same/uint8"}
+    assert announced < found.fingerprints.keys()
+    assert not found.fingerprints.keys() & {"a-eater/uint8", "b-exiter/uint8"}
+
+
+def test_a_plug_in_that_eats_memory_while_it_is_imported_is_named(write: Write) -> None:
+    eater = write("eater.py", "kept = [bytearray(8 << 20) for _ in range(10_000)]")
+    found = examined(eater, write("sound.py", SOUND), memory_mb=256)
+    assert found.problems == [
+        f"plug-in {eater} cannot be imported: MemoryError:  (eater.py, line 1)"
+    ]
+    assert "same/uint8" in found.fingerprints
 
 
 def test_an_installed_operator_that_cannot_be_used_is_named_with_its_package(

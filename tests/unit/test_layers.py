@@ -35,7 +35,14 @@ MAY_IMPORT = {
         "config",
         "complaints",
     },
-    "examination": {"core.geometry", "images", "operators"},
+    "examination": {
+        "core.geometry",
+        "images",
+        "operators",
+        "workers.allowance",
+        "workers.ending",
+        "workers.room",
+    },
     "workers": {"core.geometry", "wire", "images", "operators", "tuning"},
     "agent": {
         "core",
