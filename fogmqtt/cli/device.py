@@ -82,7 +82,8 @@ def _run(options: argparse.Namespace) -> int:
     if pace is not None:
         signal.signal(signal.SIGUSR1, lambda *_: pace.change(time.monotonic()))
     settings = _settings(device, config, broker.url, pace)
-    examiner = partial(Examiner, memory_mb=settings.worker_memory_mb)
+    memory_mb = config.device.worker_memory_mb
+    examiner = partial(Examiner, memory_mb=None if memory_mb == "auto" else memory_mb)
     agent = Agent(settings, connect, examiner=examiner)
     with stop_on_signals(agent.stop):
         agent.run()

@@ -21,6 +21,8 @@ from fogmqtt.workers.room import cores, worker_memory_mb
 
 #: Seconds that one operator may take, on the slowest board and while it is busy.
 PATIENCE_S: Final = 60.0
+#: Megabytes that suffice for our small pictures, and a model besides.
+ENOUGH_MB: Final = 1024
 
 Deliver = Callable[[Examination], None]
 
@@ -31,7 +33,8 @@ class Examiner:
     """Finds out what this machine's operators do. Make it, ask `known`, or `start` it.
 
     `deliver` is called on another thread, once, unless `close` comes first. `memory_mb` is what
-    operators may take, 0 for what there is; unless said, what a worker for each core would have.
+    operators may take, 0 for what there is; unless said, what a worker may, and no more than
+    ENOUGH_MB.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class Examiner:
     ) -> None:
         self._deliver = deliver
         self._patience_s = patience_s
-        self._memory_mb = worker_memory_mb(cores()) if memory_mb is None else memory_mb
+        self._memory_mb = _share_mb() if memory_mb is None else memory_mb
         self._place = cache.folder()
         self._closed = threading.Event()
         self._child: Child | None = None
@@ -111,6 +114,10 @@ class Examiner:
         except (OSError, msgspec.MsgspecError) as problem:
             tried.ending = f"broke off: {problem}"
         return tried
+
+
+def _share_mb() -> int:
+    return min(ENOUGH_MB, worker_memory_mb(cores()))
 
 
 def _with(found: Examination, began: Began, tried: Attempt) -> Examination:

@@ -50,7 +50,7 @@ def examine(name: str, memory_mb: int = 0) -> Examined:
         return Examined(name, problem=problem_with(name, problem))
     else:
         return found
-    return Examined(name, problem=f"{name}: takes more memory than a worker has ({memory_mb} MB)")
+    return Examined(name, problem=f"{name}: takes over {memory_mb} MB for a small picture")
 
 
 def versions() -> dict[str, str]:
