@@ -23,6 +23,7 @@ from fogmqtt.core.worklist import Key, Offer, Worklist
 from fogmqtt.errors import DuplicateId, NoBroker, WireError
 from fogmqtt.examination.examiner import Examiner
 from fogmqtt.examination.findings import Examination
+from fogmqtt.operators import catalog
 from fogmqtt.transport.base import (
     Connected,
     Deliver,
@@ -226,6 +227,8 @@ class Agent:
 
     def _examined(self, found: Examination) -> None:
         self._voice.examined(found)
+        # No worker may die of one plug-in's import when it is asked for another's operator.
+        catalog.plug_in([module for module in catalog.plug_ins() if module not in found.fatal])
         for problem in found.problems:
             log.warning("%s", one_line(problem))
 

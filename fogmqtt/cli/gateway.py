@@ -23,6 +23,7 @@ from fogmqtt.cli.simulate import add_arguments, run_simulation
 from fogmqtt.config import GatewayConfig, load_gateway
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import JobFailed
+from fogmqtt.examination.examiner import fatal_imports
 from fogmqtt.gateway.jobs import Outcome
 from fogmqtt.gateway.report import differ_line
 from fogmqtt.gateway.server import Server
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(options: argparse.Namespace) -> int:
     config = load_gateway(options.config, os.environ)
     offer_models(config.models)
-    catalog.plug_in(config.plugins)
+    catalog.plug_in(config.plugins, fatal_imports(config.plugins))
     catalog.import_plug_ins()
     command: Command = options.function
     return command(config, options)

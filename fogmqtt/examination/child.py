@@ -8,29 +8,42 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Final, Literal, Self
 
+import msgspec
+
+from fogmqtt.examination.findings import Attempt, Said
 from fogmqtt.workers.ending import told
 
 _CHUNK = 65536
+_SAID: Final = msgspec.json.Decoder(Said)
 
 
 class Child:
     """Examines the operators of these names, or all; a context, and gone at its end.
 
+    With `try_imports` for its work, it only imports.
+
     `modules` are plugged in, and operators may take `memory_mb` of memory, 0 for what there is.
     Raises OSError where no process can be started.
     """
 
-    def __init__(self, modules: Sequence[str], names: Sequence[str], memory_mb: int = 0) -> None:
+    def __init__(
+        self,
+        modules: Sequence[str],
+        names: Sequence[str],
+        memory_mb: int = 0,
+        *,
+        work: Literal["main", "try_imports"] = "main",
+    ) -> None:
         # The parent's path and not its own: `-m` and scripts differ in what they put first.
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; "
-            "from fogmqtt.examination.process import main; "
+            f"from fogmqtt.examination.process import {work}; "
             f"from fogmqtt.operators.catalog import plug_in; plug_in({tuple(modules)!r})"
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", f"{code}; main(sys.argv[1:])", str(memory_mb), *names],
+            [sys.executable, "-P", "-c", f"{code}; {work}(sys.argv[1:])", str(memory_mb), *names],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             process_group=0,  # Ctrl-C at the terminal is the parent's to decide
@@ -55,8 +68,18 @@ class Child:
         """End it. Any thread, any number of times."""
         self._process.kill()
 
-    def lines(self, patience_s: float) -> Iterator[bytes]:
-        """What it says, until it ends or says nothing for so many seconds."""
+    def listen(self, patience_s: float) -> Attempt:
+        """How far it comes: until it ends or says nothing for so many seconds."""
+        tried = Attempt()
+        try:
+            for line in self._lines(patience_s):
+                tried.note(_SAID.decode(line))
+            tried.ending = self._ending()
+        except msgspec.MsgspecError as problem:
+            tried.ending = f"broke off: {problem}"
+        return tried
+
+    def _lines(self, patience_s: float) -> Iterator[bytes]:
         out = self._process.stdout
         assert out is not None  # noqa: S101  # a pipe, see above
         watch = select.poll()
@@ -70,8 +93,7 @@ class Child:
             yield from whole
         self._late = patience_s
 
-    def ending(self) -> str:
-        """How it ended, for a sentence; to be asked after `lines`."""
+    def _ending(self) -> str:
         if self._late:
             return f"took over {self._late:g} s"
         return told(self._process.wait())

@@ -10,13 +10,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import msgspec
-
 from fogmqtt.examination import cache
 from fogmqtt.examination.child import Child
-from fogmqtt.examination.findings import Attempt, Began, Examination, Said
+from fogmqtt.examination.findings import Attempt, Began, Examination
 from fogmqtt.examination.identity import identity
 from fogmqtt.operators import catalog
+from fogmqtt.operators.plugins import fatality
 from fogmqtt.workers.room import cores, worker_memory_mb
 
 #: Seconds that one operator may take, on the slowest board and while it is busy.
@@ -25,8 +24,6 @@ PATIENCE_S: Final = 60.0
 ENOUGH_MB: Final = 1024
 
 Deliver = Callable[[Examination], None]
-
-_SAID: Final = msgspec.json.Decoder(Said)
 
 
 class Examiner:
@@ -93,27 +90,36 @@ class Examiner:
             elif tried.importing in modules:
                 modules.remove(tried.importing)
                 found.fatal[tried.importing] = tried.ending
-                found.problems.append(
-                    f"plug-in {tried.importing} is skipped: its import {tried.ending}"
-                )
+                found.problems.append(fatality(tried.importing, tried.ending))
             else:
                 found.problems.append(f"operators cannot be examined: {tried.ending}")
                 break
         return found
 
     def _try(self, modules: Sequence[str], names: Sequence[str]) -> Attempt:
-        tried = Attempt()
         try:
             with Child(modules, names, self._memory_mb) as child:
                 self._child = child
                 if self._closed.is_set():
                     child.kill()
-                for line in child.lines(self._patience_s):
-                    tried.note(_SAID.decode(line))
-                tried.ending = child.ending()
-        except (OSError, msgspec.MsgspecError) as problem:
-            tried.ending = f"broke off: {problem}"
-        return tried
+                return child.listen(self._patience_s)
+        except OSError as problem:
+            return Attempt(ending=f"broke off: {problem}")
+
+
+def fatal_imports(modules: Sequence[str], *, patience_s: float = PATIENCE_S) -> dict[str, str]:
+    """Which of these modules end or hang a process that imports them, each with how.
+
+    Tried in a process of its own. Raises OSError where none can be started.
+    """
+    fatal: dict[str, str] = {}
+    while left := [module for module in modules if module not in fatal]:
+        with Child(left, (), _share_mb(), work="try_imports") as child:
+            tried = child.listen(patience_s)
+        if tried.began is not None or tried.importing not in left:
+            break  # all are harmless, or it is not they who ended it
+        fatal[tried.importing] = tried.ending
+    return fatal
 
 
 def _share_mb() -> int:

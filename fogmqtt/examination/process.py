@@ -6,6 +6,7 @@ knows how far it came.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -20,10 +21,24 @@ from fogmqtt.workers.allowance import Allowance
 
 def main(arguments: Sequence[str]) -> None:
     memory_mb, *names = arguments
-    # What operators print is not ours to say.
-    with os.fdopen(os.dup(1), "wb") as out:
-        os.dup2(2, 1)
+    with _aside() as out:
         _examine(names, out, int(memory_mb))
+
+
+def try_imports(arguments: Sequence[str]) -> None:
+    """Only say which plug-in is imported next, and when all are."""
+    with _aside() as out:
+        _import(out, int(arguments[0]))
+        _say(out, Began([], {}, []))
+
+
+def _import(out: BinaryIO, memory_mb: int) -> Allowance:
+    """Import the plug-ins within the memory that is allowed."""
+    import fogmqtt.examination.fingerprint  # noqa: F401  # before the allowance is measured
+
+    allowance = Allowance(memory_mb)
+    catalog.import_plug_ins(lambda module: _say(out, Importing(module)))
+    return allowance
 
 
 def _examine(names: Sequence[str], out: BinaryIO, memory_mb: int) -> None:
@@ -31,8 +46,7 @@ def _examine(names: Sequence[str], out: BinaryIO, memory_mb: int) -> None:
     from fogmqtt.images.cv import one_thread
 
     one_thread()
-    allowance = Allowance(memory_mb)
-    catalog.import_plug_ins(lambda module: _say(out, Importing(module)))
+    allowance = _import(out, memory_mb)
     names = names or catalog.names()
     _say(out, Began(list(names), versions(), list(catalog.problems())))
     for name in names:
@@ -40,6 +54,14 @@ def _examine(names: Sequence[str], out: BinaryIO, memory_mb: int) -> None:
         if allowance.used_up():
             _say(out, Worn())
             return
+
+
+def _aside() -> BinaryIO:
+    """Where we speak: what operators print is not ours to say, and goes to stderr."""
+    logging.getLogger("fogmqtt").setLevel(logging.ERROR)  # whoever asked says what is wrong
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return out
 
 
 def _say(out: BinaryIO, what: object) -> None:

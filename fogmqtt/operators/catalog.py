@@ -18,6 +18,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -88,19 +89,20 @@ _OURS = "fogmqtt"
 _others = PlugIns(_BUILT_IN)
 
 
-def plug_in(modules: Iterable[str]) -> None:
+def plug_in(modules: Iterable[str], fatal: Mapping[str, str] = MappingProxyType({})) -> None:
     """From now on use these modules' operators, and no earlier ones'.
 
-    Names to import, or absolute paths of .py files. Imports nothing yet: `load` of an unknown
-    name, `import_plug_ins` and `problems` do.
+    Names to import, or absolute paths of .py files; without those that are `fatal` to a process
+    which imports them, each with how. Imports nothing yet: `load` of an unknown name,
+    `import_plug_ins` and `problems` do.
     """
     global _others
-    _others = PlugIns(_BUILT_IN, modules)
+    _others = PlugIns(_BUILT_IN, modules, fatal)
     load.cache_clear()
 
 
 def plug_ins() -> tuple[str, ...]:
-    """The modules that `plug_in` was given, for a child process to be given them."""
+    """The modules that are used, for a child process to be given them."""
     return _others.modules
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fogmqtt.errors import PipelineError
@@ -57,13 +58,21 @@ class Origin:
 class PlugIns:
     """What is plugged in besides the operators whose names are `taken`.
 
-    `modules` are names to import, or paths of .py files.
+    `modules` are names to import, or paths of .py files; `fatal` are those that end a process
+    which imports them, with how: they are skipped.
     """
 
-    def __init__(self, taken: Collection[str], modules: Iterable[str] = ()) -> None:
-        self.modules = tuple(dict.fromkeys(modules))
+    def __init__(
+        self,
+        taken: Collection[str],
+        modules: Iterable[str] = (),
+        fatal: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.modules = tuple(one for one in dict.fromkeys(modules) if one not in fatal)
         self._taken = taken
         self._refused: list[str] = []
+        for module, how in fatal.items():
+            self._refuse(fatality(module, how))
         self._classes: dict[str, type[Operator]] = {}
         self._imported = not self.modules
 
@@ -164,6 +173,11 @@ class PlugIns:
     def _refuse(self, problem: str) -> None:
         log.warning("%s", problem)
         self._refused.append(problem)
+
+
+def fatality(module: str, how: str) -> str:
+    """The sentence about a plug-in that ends whoever imports it."""
+    return f"plug-in {module} is skipped: its import {how}"
 
 
 def is_file(module: str) -> bool:

@@ -8,7 +8,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from fogmqtt.examination.examiner import Examiner
+from fogmqtt.errors import PipelineError
+from fogmqtt.examination.examiner import Examiner, fatal_imports
 from fogmqtt.examination.findings import Examination
 from fogmqtt.operators import catalog
 
@@ -90,6 +91,32 @@ def test_operators_that_eat_memory_or_end_the_process_are_left_out_and_cost_no_o
     announced = {"c-keeper/uint8", "d-leaver/uint8", "canny/uint8", "same/uint8"}
     assert announced < found.fingerprints.keys()
     assert not found.fingerprints.keys() & {"a-eater/uint8", "b-exiter/uint8"}
+
+
+def test_imports_that_end_or_hang_a_process_are_found_before_a_gateway_imports(
+    write: Write, capfd: pytest.CaptureFixture[str]
+) -> None:
+    exits = write("exits.py", "import os; os._exit(9)")
+    crashes = write("crashes.py", "import ctypes; ctypes.string_at(0)")
+    raises = write("raises.py", "raise SystemExit('no licence')")
+    sound = write("sound.py", f"print('hello'){SOUND}")
+    assert fatal_imports([exits, sound, crashes, raises]) == {
+        exits: "ended with exit code 9",
+        crashes: "was ended by signal 11 (SIGSEGV)",
+    }
+    assert capfd.readouterr().out == ""
+    hangs = write("hangs.py", "import time; time.sleep(1000)")
+    assert fatal_imports([hangs], patience_s=3) == {hangs: "took over 3 s"}
+    assert fatal_imports([]) == {}
+
+
+def test_a_module_that_ends_processes_is_skipped_and_named_for_who_asks(write: Write) -> None:
+    exits = write("exits.py", "import os; os._exit(9)")
+    catalog.plug_in([exits, write("sound.py", SOUND)], {exits: "ended with exit code 9"})
+    assert catalog.load("same").name == "same"
+    assert catalog.problems() == (f"plug-in {exits} is skipped: its import ended with exit code 9",)
+    with pytest.raises(PipelineError, match=r"no operator is called 'other'.*exit code 9"):
+        catalog.load("other")
 
 
 def test_a_plug_in_that_eats_memory_while_it_is_imported_is_named(write: Write) -> None:
