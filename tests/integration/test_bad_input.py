@@ -144,6 +144,7 @@ def test_a_message_limit_too_small_for_any_tile_is_told(desk: Fog) -> None:
         *("in.png", "-o", "out.png", "--pipeline", "gray | median ksize=99"),
         code=1,
         WIRE__MAX_MESSAGE_BYTES="4096",
+        GATEWAY__LOCAL="never",
     ).error
     assert "no tile fits into a message of 4096 bytes" in error
 
