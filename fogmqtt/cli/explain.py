@@ -11,6 +11,7 @@ from fogmqtt.cli.forecast import Forecast, Silent, forecast
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import Tile, TilePlan
 from fogmqtt.errors import NoBroker, PlanError
+from fogmqtt.gateway.decoder import Decoders
 from fogmqtt.gateway.intake import prepare
 from fogmqtt.gateway.jobs import JobRequest
 from fogmqtt.gateway.service import WORKERS_UNKNOWN
@@ -26,7 +27,8 @@ def explain(config: GatewayConfig, text: str, photo: Path, plan: TilePlan, conso
     Raises PipelineError, ImageError and OperatorError. Without a broker there is no prediction.
     """
     request = JobRequest(name=photo.name, pipeline=text, client=Silent(), path=photo)
-    prepared = prepare(request, config.limits)
+    with Decoders() as decoders:
+        prepared = prepare(request, config.limits, decoders)
     console.print(
         Text(f"{text.strip()}  on {photo.name}: {Spec.of(prepared.image)}"), soft_wrap=True
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar
 
@@ -66,6 +67,7 @@ class Conductor:
         self._needs = needs
         self._forget = forget
         self._alone = Alone(config, loop, helpers)
+        self._intake = intake.Intake(config.limits, loop)
         #: Whether no job may be begun for now; whoever changes that calls `admit`.
         self.held: Callable[[], bool] = lambda: False
         self._waiting: deque[JobRequest] = deque()
@@ -192,11 +194,8 @@ class Conductor:
             self._take_in(job)
 
     def _take_in(self, job: Job) -> None:
-        self._submit(
-            job,
-            lambda: intake.prepare(job.request, self._config.limits),
-            lambda prepared: self._prepared(job, prepared),
-        )
+        prepared = self._intake.prepare(job.request)
+        self._follow(job, prepared, lambda prepared: self._prepared(job, prepared))
 
     def _prepared(self, job: Job, prepared: intake.Prepared) -> None:
         job.operators = prepared.operators
@@ -369,7 +368,11 @@ class Conductor:
         self.admit()
 
     def _submit(self, job: Job, work: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Pool work for a job: what it raises ends the job, and nothing else.
+        """Pool work for a job, as `_follow` sees it."""
+        self._follow(job, self._loop.begin(work), then)
+
+    def _follow(self, job: Job, future: Future[T], then: Callable[[T], None]) -> None:
+        """What it raises ends the job, and nothing else.
 
         It does not matter any more once the job has left the stage.
         """
@@ -383,7 +386,7 @@ class Conductor:
             if job.position == position:
                 self.fail(job, _told(job, problem))
 
-        self._loop.submit(work, go_on, failed)
+        self._loop.watch(future, go_on, failed)
 
 
 def _told(job: Job, problem: Exception) -> str:

@@ -1,13 +1,16 @@
-"""From a request to pixels and a plan of work. Runs in the pool."""
+"""From a request to pixels and a plan of work."""
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from fogmqtt.config import Limits
 from fogmqtt.errors import ImageError
+from fogmqtt.gateway.decoder import Decoders, in_memory
 from fogmqtt.gateway.jobs import JobRequest
-from fogmqtt.images import files
+from fogmqtt.gateway.loop import POOL_THREADS, Loop
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.base import Operator
 from fogmqtt.operators.pipeline import Stage, parse, parse_post, result, stages
@@ -25,14 +28,33 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(request: JobRequest, limits: Limits) -> Prepared:
+class Intake:
+    """Takes requests in beside the loop, in threads that mostly wait for a decoder."""
+
+    def __init__(self, limits: Limits, loop: Loop) -> None:
+        self._limits = limits
+        self._decoders = Decoders()
+        # Not the loop's pool: whoever waits for a hanging decoder must hold up no tile.
+        self._threads = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="intake")
+        loop.closers.append(self._close)
+
+    def prepare(self, request: JobRequest) -> Future[Prepared]:
+        """As the function `prepare`, soon."""
+        return self._threads.submit(prepare, request, self._limits, self._decoders)
+
+    def _close(self) -> None:
+        self._decoders.close()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def prepare(request: JobRequest, limits: Limits, decoders: Decoders) -> Prepared:
     """Understand the pipelines first, since that is cheap, then read the image.
 
     Raises ImageError, PipelineError and OperatorError with the image's or the word's name.
     """
     operators = parse(request.pipeline)
     post = parse_post(request.post)
-    image, notes = _pixels(request, limits)
+    image, notes = _pixels(request, limits, decoders)
     spec = Spec.of(image)
     plan = stages(operators, spec)
     picture = Spec(*plan[-1].source.size, 3) if plan[-1].measures else plan[-1].result
@@ -40,21 +62,28 @@ def prepare(request: JobRequest, limits: Limits) -> Prepared:
     return Prepared(image, operators, plan, post, notes)
 
 
-def _pixels(request: JobRequest, limits: Limits) -> tuple[Image, tuple[str, ...]]:
+def _pixels(
+    request: JobRequest, limits: Limits, decoders: Decoders
+) -> tuple[Image, tuple[str, ...]]:
     if request.image is not None:
         return request.image, ()
     if request.diary is not None and (kept := request.diary.pixels()) is not None:
         return kept, ()
-    loaded = files.read(_data(request, limits), request.name, max_pixels=limits.max_pixels)
+    file = _file(request, limits)
+    try:
+        loaded = decoders.read(file, request.name, max_pixels=limits.max_pixels)
+    finally:
+        os.close(file)
     if request.diary is not None:
         request.diary.keep_pixels(loaded.image)
     return loaded.image, loaded.notes
 
 
-def _data(request: JobRequest, limits: Limits) -> bytes:
+def _file(request: JobRequest, limits: Limits) -> int:
+    """The image's file, open; what came as bytes becomes one. The caller closes it."""
     if request.data is not None:
         _check_size(len(request.data), request.name, limits)
-        return request.data
+        return in_memory(request.data)
     if request.path is None:
         raise ImageError(f"{request.name}: a request without an image")
     if request.path.exists() and not request.path.is_file():
@@ -63,7 +92,7 @@ def _data(request: JobRequest, limits: Limits) -> bytes:
         raise ImageError(f"{request.name}: its image is gone from the spool, {request.path}")
     try:
         _check_size(request.path.stat().st_size, request.name, limits)
-        return request.path.read_bytes()
+        return os.open(request.path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as problem:
         raise ImageError(f"{request.path}: {problem.strerror}") from None
 

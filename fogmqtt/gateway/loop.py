@@ -40,6 +40,8 @@ class Loop:
         self._inbox: SimpleQueue[object] = SimpleQueue()
         self._pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="pixels")
         self._local: ThreadPoolExecutor | None = None
+        #: What else ends with the loop, and is not to be waited for by what has begun.
+        self.closers: list[Callable[[], None]] = []
 
     def deliver(self, item: object) -> None:
         """Put something into the inbox. Any thread, signal handlers included."""
@@ -58,7 +60,11 @@ class Loop:
         `local` is the work of a device done here: it has threads of its own, so that it holds
         up nobody's sending and merging.
         """
-        self.watch((self._compute() if local else self._pool).submit(work), then, failed)
+        self.watch(self.begin(work, local=local), then, failed)
+
+    def begin(self, work: Callable[[], T], *, local: bool = False) -> Future[T]:
+        """Run `work` as `submit` does, for somebody who watches it."""
+        return (self._compute() if local else self._pool).submit(work)
 
     def watch(
         self, future: Future[T], then: Callable[[T], None], failed: Callable[[Exception], None]
@@ -91,6 +97,8 @@ class Loop:
 
     def close(self) -> None:
         """Drop what has not begun; wait for what has."""
+        for close in self.closers:
+            close()
         self._pool.shutdown(wait=True, cancel_futures=True)
         if self._local:
             self._local.shutdown(wait=True, cancel_futures=True)

@@ -69,11 +69,22 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class _Header:
+class Header:
+    """What a file announces: its kind, Pillow's mode, height and width, and how many frames."""
+
     format: str
     mode: str
     size: tuple[int, int]
     frames: int
+
+    @property
+    def pixels(self) -> int:
+        return self.size[0] * self.size[1]
+
+    @property
+    def least_bytes(self) -> int:
+        """Of its pixels, decoded; twice as many if they have 16 bits."""
+        return self.pixels * (1 if self.mode in _GRAY_MODES else 3)
 
 
 def read(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Loaded:
@@ -82,6 +93,14 @@ def read(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Loaded:
     A palette becomes colour, CMYK becomes BGR, alpha is dropped; the notes say so. `name` is for
     messages. Raises ImageError for what is no image, damaged, cut short, empty, of more than
     `max_pixels` or of a kind that is not read.
+    """
+    return decode(data, inspect(data, name, max_pixels=max_pixels), name)
+
+
+def inspect(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """The first half of `read`: what is announced, before memory is taken for pixels.
+
+    Raises ImageError for what is announced wrongly, too large or of a kind that is not read.
     """
     if not data:
         raise ImageError(f"{name}: the file is empty")
@@ -92,6 +111,11 @@ def read(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Loaded:
             f"{name}: {header.format} of mode {header.mode} is not read; "
             "save it with 8 or 16 bits per channel, gray or RGB"
         )
+    return header
+
+
+def decode(data: bytes, header: Header, name: str) -> Loaded:
+    """The second half of `read`. Raises ImageError for what is damaged or cut short."""
     _check_complete(data, header, name)
     image = _pixels(data, header, name)
     spec = Spec.of(image)
@@ -178,10 +202,10 @@ def _way_out(image: Image) -> str:
     return "write .tiff, or end the pipeline with an operator that gives 8 bits"
 
 
-def _header(data: bytes, name: str) -> _Header:
+def _header(data: bytes, name: str) -> Header:
     try:
         with Pillow.open(io.BytesIO(data), formats=_FORMATS) as file:
-            return _Header(
+            return Header(
                 format="JPEG" if file.format == "MPO" else file.format or "",
                 mode=file.mode,
                 size=(file.height, file.width),
@@ -196,7 +220,7 @@ def _header(data: bytes, name: str) -> _Header:
         raise ImageError(f"{name}: the header is damaged: {problem}") from None
 
 
-def _check_size(header: _Header, name: str, max_pixels: int) -> None:
+def _check_size(header: Header, name: str, max_pixels: int) -> None:
     height, width = header.size
     if height < 1 or width < 1:
         raise ImageError(f"{name}: {width}x{height} pixels, so there is nothing in it")
@@ -207,7 +231,7 @@ def _check_size(header: _Header, name: str, max_pixels: int) -> None:
         )
 
 
-def _check_complete(data: bytes, header: _Header, name: str) -> None:
+def _check_complete(data: bytes, header: Header, name: str) -> None:
     """OpenCV fills what is missing of a file with gray; we refuse it."""
     check: Callable[[bytes], None] = _verify_png if header.format == "PNG" else _decode_all
     try:
@@ -231,7 +255,7 @@ def _decode_all(data: bytes) -> None:
         file.load()
 
 
-def _pixels(data: bytes, header: _Header, name: str) -> Image:
+def _pixels(data: bytes, header: Header, name: str) -> Image:
     kind = cv2.IMREAD_GRAYSCALE if header.mode in _GRAY_MODES else cv2.IMREAD_COLOR
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), kind | cv2.IMREAD_ANYDEPTH)
@@ -244,7 +268,7 @@ def _pixels(data: bytes, header: _Header, name: str) -> Image:
     return image
 
 
-def _notes(header: _Header) -> Iterator[str]:
+def _notes(header: Header) -> Iterator[str]:
     if _MODES[header.mode]:
         yield _MODES[header.mode]
     if header.frames > 1:

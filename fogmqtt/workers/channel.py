@@ -6,14 +6,18 @@ buffer. One speaks while the other waits, so one piece of memory in each directi
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import socket
 import struct
 import tempfile
+from collections.abc import Sequence
 
 #: What a socket carries: lengths of the bytes and of the header behind them.
 _LENGTHS = struct.Struct("=QQ")
+#: Before what is told.
+_SIZE = struct.Struct("=I")
 #: Memory grows in such steps.
 _STEP = 1 << 20
 
@@ -74,6 +78,35 @@ class Channel:
         """Raises OSError where the other end is gone, or no memory is left."""
         self._outward.write(data, header)
         self._end.sendall(_LENGTHS.pack(memoryview(data).nbytes, len(header)))
+
+    def tell(self, message: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Send a few bytes, whoever waits for whom, and files that the other end gets, too.
+
+        Raises OSError where it is gone.
+        """
+        size = _SIZE.pack(len(message))
+        if descriptors:
+            socket.send_fds(self._end, [size], descriptors)
+            size = b""
+        self._end.sendall(size + message)
+
+    def hear(self, files: int = 0) -> tuple[bytes, list[int]] | None:
+        """Wait for what was told and so many files, ours to close; None: the other end is gone.
+
+        Raises OSError where there is no room for their descriptors.
+        """
+        try:
+            told, descriptors, _, _ = socket.recv_fds(
+                self._end, _SIZE.size, files, socket.MSG_WAITALL
+            )
+            if len(told) < _SIZE.size:
+                return None
+            message = self._end.recv(_SIZE.unpack(told)[0], socket.MSG_WAITALL)
+        except ConnectionResetError:
+            return None
+        if len(descriptors) < files:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return message, descriptors
 
     def receive(self) -> tuple[bytes, memoryview] | None:
         """Wait for header and data, None where the other end is gone.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -34,31 +36,88 @@ class Ending:
         return told(self.code)
 
 
-class Child:
-    """Starts the process; it loads OpenCV while its first tile waits in the channel.
+class Process:
+    """Starts Python with `code` and these numbers: socket, memories, our process id, `memory_mb`.
 
-    `memory_mb` is what its operators may take, 0 for whatever there is; `nice` is how far it
-    steps back for others. Raises OSError where the machine has no memory, descriptors or
-    processes left.
+    `nice` is how far it steps back for others. Raises OSError where the machine has no memory,
+    descriptors or processes left.
     """
 
-    def __init__(self, memory_mb: int, nice: int = 0) -> None:
+    def __init__(self, code: str, memory_mb: int = 0, nice: int = 0) -> None:
         with ExitStack() as opened:
             inward, outward, self._faults = (_memory(opened) for _ in range(3))
             ours, theirs = map(opened.enter_context, socket.socketpair())
             with theirs:
-                self._process = _start(theirs.fileno(), (inward, outward, self._faults), memory_mb)
+                descriptors = (inward, outward, self._faults)
+                self._process = _start(code, theirs.fileno(), descriptors, memory_mb)
             self._opened = opened.pop_all()
         if nice:
             with suppress(ProcessLookupError):  # who asks it for a tile will hear
                 os.setpriority(os.PRIO_PROCESS, self._process.pid, nice)
         # Its outward is our inward.
         self._channel = Channel(ours, inward=Memory(outward), outward=Memory(inward))
-        self._replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
     def fileno(self) -> int:
         """For poll: readable where it answered or died."""
         return self._channel.fileno()
+
+    def speaks(self, within_s: float = 0.0) -> bool:
+        """Wait for its answer or its death; False where neither came within so many seconds."""
+        watch = select.poll()
+        watch.register(self, select.POLLIN)
+        return bool(watch.poll(math.ceil(within_s * 1000)))
+
+    def tell(self, message: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Send a few bytes, and files that it gets, too. Raises OSError where it is gone."""
+        self._channel.tell(message, descriptors)
+
+    def hear(self) -> bytes | None:
+        """Wait for what it tells, None where it is gone."""
+        heard = self._channel.hear()
+        return None if heard is None else heard[0]
+
+    def kill(self) -> None:
+        """Have it die, with all that it started. Any thread, until `end` was called."""
+        # Of one that died by itself this changes nothing, its exit code included.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def end(self, *, asking_why: bool = False) -> Ending:
+        """End it, if it has not done so, with all that it started.
+
+        `asking_why` lets it write where it is first.
+        """
+        if asking_why:
+            self._dump()
+        self.kill()
+        code = self._process.wait()
+        dump = os.pread(self._faults, 4 * LONGEST_TRACEBACK, 0).decode("utf-8", "replace")
+        self._opened.close()
+        return Ending(code, as_traceback(dump)[-LONGEST_TRACEBACK:])
+
+    def _dump(self) -> None:
+        self._process.send_signal(DUMP)
+        watch = select.poll()
+        watch.register(self, 0)  # it ends after it wrote
+        watch.poll(_DUMP_S * 1000)
+
+
+class Child(Process):
+    """Works on tiles; it loads OpenCV while its first tile waits in the channel.
+
+    `memory_mb` is what its operators may take, 0 for whatever there is. Raises OSError as
+    `Process`.
+    """
+
+    def __init__(self, memory_mb: int, nice: int = 0) -> None:
+        super().__init__(
+            "from fogmqtt.workers.process import main; "
+            "from fogmqtt.operators.catalog import plug_in; "
+            f"plug_in({plug_ins()!r}); main()",
+            memory_mb,
+            nice,
+        )
+        self._replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
     def ask(self, task: TileTask) -> None:
         """Have it do the tile. Raises OSError where it died or no memory is left."""
@@ -74,27 +133,6 @@ class Child:
         if received is None:
             return None
         return self._replies.decode(received[0]), memoryview(bytes(received[1]))
-
-    def end(self, *, asking_why: bool = False) -> Ending:
-        """End it, if it has not done so, with all that it started.
-
-        `asking_why` lets it write where it is first.
-        """
-        if asking_why:
-            self._dump()
-        # Of one that died by itself this changes nothing, its exit code included.
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        code = self._process.wait()
-        dump = os.pread(self._faults, 4 * LONGEST_TRACEBACK, 0).decode("utf-8", "replace")
-        self._opened.close()
-        return Ending(code, as_traceback(dump)[-LONGEST_TRACEBACK:])
-
-    def _dump(self) -> None:
-        self._process.send_signal(DUMP)
-        watch = select.poll()
-        watch.register(self, 0)  # it ends after it wrote
-        watch.poll(_DUMP_S * 1000)
 
 
 def as_traceback(dump: str) -> str:
@@ -116,16 +154,14 @@ def _memory(opened: ExitStack) -> int:
     return descriptor
 
 
-def _start(end: int, descriptors: tuple[int, ...], memory_mb: int) -> subprocess.Popen[bytes]:
+def _start(
+    code: str, end: int, descriptors: tuple[int, ...], memory_mb: int
+) -> subprocess.Popen[bytes]:
     # The parent's path and not its own: `-m` and scripts differ in what they put first.
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; "
-        "from fogmqtt.workers.process import main; "
-        f"from fogmqtt.operators.catalog import plug_in; plug_in({plug_ins()!r})"
-    )
+    code = f"import sys; sys.path[:] = {sys.path!r}; {code}"
     numbers = (end, *descriptors, os.getpid(), memory_mb)
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", f"{code}; main()", *map(str, numbers)],
+        [sys.executable, "-P", "-c", code, *map(str, numbers)],
         stdin=subprocess.DEVNULL,
         stdout=2,  # what operators print is not the program's output
         pass_fds=(end, *descriptors),

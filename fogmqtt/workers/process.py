@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 import traceback
+from pathlib import Path
 from types import FrameType
 
 import msgspec
@@ -59,15 +60,19 @@ Reply = Done | Broken
 
 def main() -> None:
     """Run it; the arguments are what `Child` gives."""
+    channel, memory_mb = begin()
+    import fogmqtt.workers.compute  # noqa: F401  # before the allowance is measured
+
+    _serve(channel, Allowance(memory_mb))
+
+
+def begin() -> tuple[Channel, int]:
+    """Become a process of ours; returns the channel and the MB that may be taken."""
     end, inward, outward, faults, parent, memory_mb = map(int, sys.argv[1:])
     _stand_alone(faults, parent, (end, inward, outward, faults))
     tune()
-    import fogmqtt.workers.compute  # noqa: F401  # before the allowance is measured
-
-    _serve(
-        Channel(socket.socket(fileno=end), inward=Memory(inward), outward=Memory(outward)),
-        Allowance(memory_mb),
-    )
+    end_of_ours = socket.socket(fileno=end)
+    return Channel(end_of_ours, inward=Memory(inward), outward=Memory(outward)), memory_mb
 
 
 def _serve(channel: Channel, allowance: Allowance) -> None:
@@ -88,13 +93,14 @@ def attempt(task: TileTask, allowance: Allowance) -> tuple[Reply, memoryview | b
         made = compute(task)
     except BaseException as problem:  # noqa: BLE001  # an operator may raise anything
         allowance.lift()
-        return _broken(problem), b""
+        return broken(problem), b""
     took_s = time.monotonic() - began
     done = Done(made.shape, made.dtype, made.codec, took_s, allowance.used_up())
     return done, made.data
 
 
-def _broken(problem: BaseException) -> Broken:
+def broken(problem: BaseException) -> Broken:
+    """What there is to say about it, bounded."""
     expected = isinstance(problem, FogError)
     # Not str(problem) of what is not ours: it may fail itself.
     reason = str(problem) if expected else "".join(traceback.format_exception_only(problem))
@@ -122,6 +128,8 @@ def _stand_alone(faults: int, parent: int, descriptors: tuple[int, ...]) -> None
         os.set_inheritable(descriptor, False)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        # Where memory runs out, the kernel ends this process and not the one that it works for.
+        Path("/proc/self/oom_score_adj").write_text("500", "ascii")
     if os.getppid() != parent:
         os._exit(0)  # it died before we asked
 

@@ -1,0 +1,63 @@
+"""A decoding process, whose decoder does what a file's name says: `crash.png` crashes it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+
+import numpy as np
+
+from fogmqtt.images import files
+from fogmqtt.workers import decoding
+
+_honest = files.decode
+_kept: list[bytearray] = []
+
+
+def crash() -> None:
+    ctypes.string_at(0)
+
+
+def abort() -> None:
+    os.abort()
+
+
+def leave() -> None:
+    os._exit(7)
+
+
+def hang() -> None:
+    while True:
+        time.sleep(0.01)
+
+
+def native_hang() -> None:
+    ctypes.PyDLL(None).sleep(1000)
+
+
+def eat() -> None:
+    while True:
+        _kept.append(bytearray(1 << 24))
+
+
+def eat_at_once() -> None:
+    np.ones(1 << 40, np.uint8)
+
+
+def raises() -> None:
+    raise ValueError("boom \ud800")
+
+
+def keep() -> None:
+    _kept.append(bytearray(100 << 20))
+
+
+def _rotten(data: bytes, header: files.Header, name: str) -> files.Loaded:
+    globals().get(name.split(".")[0], int)()
+    return _honest(data, header, name)
+
+
+def main() -> None:
+    files.decode = _rotten
+    decoding.main()
