@@ -86,7 +86,7 @@ def bench_device(image: Image) -> None:
 def bench_gateway(gray: Image, grid: Grid) -> None:
     """Decode, paste and resolve all tiles of a picture."""
     tiles = cut(gray.shape[:2], grid, halo=OPERATOR.halo)
-    merger = SeamMerger(Spec.of(gray), tiles)
+    merger = SeamMerger(Spec.of(gray))
     plain = best_of(lambda: OPERATOR.process(gray), 3)
     device = decode = size = 0.0
     for tile in tiles:

@@ -221,7 +221,18 @@ def _parse_call(text: str, start: int, end: int) -> Operator:
     try:
         return operator(**params)
     except PipelineError as problem:
-        raise _at(words[0], problem) from None
+        raise _at(_meant(words, problem), problem) from None
+
+
+def _meant(words: Sequence[re.Match[str]], problem: PipelineError) -> re.Match[str]:
+    """The parameter that an operator complains of where it is written, or else the operator."""
+    operator, *params = words
+    said = str(problem).removeprefix(f"{operator[0]}: ")
+    return next((word for word in params if said.startswith(f"{_key(word)}=")), operator)
+
+
+def _key(word: re.Match[str]) -> str:
+    return word[0].partition("=")[0]
 
 
 def _parse_param(operator: type[Operator], word: str, params: dict[str, Any]) -> None:
