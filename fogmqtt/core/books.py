@@ -27,6 +27,7 @@ from fogmqtt.core.hedging import Hedging
 from fogmqtt.core.ledger import CheckState, Ended, Job, JobState, Lease, Tile
 from fogmqtt.core.placement import Placement
 from fogmqtt.core.policy import Policy
+from fogmqtt.core.relief import Relief
 from fogmqtt.core.timers import Timers
 
 #: Ended jobs whose progress and story are kept until somebody asks.
@@ -57,6 +58,7 @@ class Books:
         self.ended: OrderedDict[str, Ended] = OrderedDict()
         self.fleet = Fleet(policy)
         self.placement = Placement(policy, self.fleet, self.grant, self.split)
+        self._relief = Relief(policy, self.fleet, self._left, self.grant, self.take_back)
         self._hedging = Hedging(policy, self.fleet, self.grant, self.revoke)
         self.timers: Timers[Sleeper] = Timers()
         self.look = Look()
@@ -135,10 +137,16 @@ class Books:
 
     def revoke(self, lease: Lease, *, expired: bool = False) -> None:
         """Take a live lease back from a device that may be at work on it."""
-        self.fleet.learn_at_least(lease, self.now)
+        self.fleet.learn_at_least(lease, self.now, hangs=expired)
         self.release(lease)
         tile = lease.tile
         self.act(CancelTile(tile.job.id, tile.index, lease.attempt, lease.device, expired))
+
+    def take_back(self, lease: Lease) -> None:
+        """Let others have what the device has not begun."""
+        self.tell(lease, "slowed down and had not begun")
+        self.revoke(lease)
+        self.again(lease.tile)
 
     def keep(self, lease: Lease) -> None:
         """This lease's result is the tile's first."""
@@ -329,6 +337,7 @@ class Books:
 
     def place(self) -> None:
         """Hand out tiles and copies, and see which jobs have nobody left."""
+        self._relief.relieve(self.now)
         looks = self.placement.place(self.now), self._hedging.hedge(self.now)
         self.look.wake_at = None
         if due := [at for at in looks if at is not None]:
@@ -339,6 +348,9 @@ class Books:
                 self._look_after(job)
         while self._hungry:
             self._report(self._hungry.pop(0))
+
+    def _left(self, job: Job) -> float:
+        return self.placement.left_s(job, self.now)
 
     def _look_after(self, job: Job) -> None:
         if job.remaining == 0 or any(True for _ in self.fleet.able(job)):

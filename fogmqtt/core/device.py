@@ -90,6 +90,10 @@ class Device:
             return lease.granted_at
         return max(lease.granted_at, self.answers[place - spare])
 
+    def free_from(self) -> list[float]:
+        """From when on each worker was free for what it has now, or is for what comes."""
+        return [-math.inf] * (self.workers - len(self.answers)) + list(self.answers)
+
     def in_service(self) -> list[Lease]:
         """What its workers should have in their hands now."""
         return [lease for lease in self.leases.values() if lease.accepted][: self.workers]

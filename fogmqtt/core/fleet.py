@@ -195,17 +195,19 @@ class Fleet:
             self.refresh(device)
         return sane
 
-    def learn_at_least(self, lease: Lease, now: float) -> None:
+    def learn_at_least(self, lease: Lease, now: float, *, hangs: bool) -> None:
         """Measure work that was taken away undone: it takes longer than that.
 
-        So a device too slow for its lease gets a longer one, until it can finish.
+        So a device too slow for its lease gets a longer one, until it can finish. Unless it
+        `hangs`, what it has in its hands keeps it busy for as long as it should.
         """
         device = self.devices[lease.device]
         if not lease.accepted or lease not in device.in_service():
             return
-        # Whatever comes next is in a worker's hands from now on, not from the last answer on.
+        left_s = 0.0 if hangs else self.speeds.left_s(device, lease)
+        # Whatever comes next is in a worker's hands from then on, not from the last answer on.
         freed_at = lease.begun_at = device.freed_at(lease)
-        device.answers.append(now)
+        device.answers.append(now + left_s)
         self.changes += self.speeds.learn_at_least(device, lease.tile, now - freed_at)
 
     def occupy(self, device: Device, tiles: Sequence[Tile], now: float) -> None:

@@ -112,7 +112,8 @@ class Hedging:
         tile = lease.tile
         unfit = tile.failed_on | tile.taboo
         able = [one for one in self._able(lease) if one.id not in unfit]
-        willing = [one for one in able if one.id not in tile.shunned]
+        queue_s = self._speeds.queue_s
+        willing = [one for one in able if one.id not in tile.shunned and queue_s(one) == 0]
         return best(self._fleet, willing or able, tile)
 
     def _able(self, lease: Lease) -> Iterator[Device]:

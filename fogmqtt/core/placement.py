@@ -64,6 +64,10 @@ class Placement:
         """Whether the job has its turn; for checks."""
         return job.id in self._turns
 
+    def left_s(self, job: Job, now: float) -> float:
+        """Seconds until the job should be done."""
+        return self._horizons.ends_at(job, self._turns.values(), now) - now
+
     def place(self, now: float) -> float | None:
         """Grant every waiting tile that suits some device with room.
 
@@ -90,8 +94,7 @@ class Placement:
                 continue
             self._turns.move_to_end(name)
             if name not in rankings:
-                left_s = self._horizons.ends_at(job, self._turns.values(), now) - now
-                rankings[name] = Ranking(self._fleet, job, reserved, left_s)
+                rankings[name] = Ranking(self._fleet, job, reserved, self.left_s(job, now))
             placed = (
                 self._place_first(job.choosy, reserved, rankings[name].left_s)
                 or self._place_ready(job, rankings[name])

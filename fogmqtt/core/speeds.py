@@ -61,13 +61,13 @@ class Speeds:
 
     def queue_s(self, device: Device) -> float:
         """From now until a worker would have time for another tile."""
-        if len(device.leases) < device.workers:
+        if len(device.leases) < device.workers and not any(at > self.now for at in device.answers):
             return 0.0
         return min(self.free_s(device))
 
     def free_s(self, device: Device, before: Lease | None = None) -> list[float]:
         """From now until each worker is done with what the device got, or got `before` that."""
-        free = [0.0] * device.workers
+        free = [max(0.0, at - self.now) for at in device.free_from()]
         for place, (tile, lease) in enumerate(device.leases.items()):
             if lease is before:
                 break
@@ -92,7 +92,7 @@ class Speeds:
         late_s = self.now - device.begun_at(lease, place) - expected_s
         if late_s < 0:
             return -late_s
-        return _OVERRUN * max(0.0, late_s - self._policy.hedge_min_s)
+        return _OVERRUN * late_s if self._is_slow(late_s, expected_s) else 0.0
 
     def late_from(self, device: Device) -> float:
         """When the first of what it has in its hands becomes late, or became."""
@@ -109,9 +109,13 @@ class Speeds:
         for place, lease in enumerate(device.in_service()):
             expected_s = self.service_s(device, lease.tile)
             late_s = self.now - device.begun_at(lease, place) - expected_s
-            if expected_s > 0 and late_s > _LATE * expected_s + self._policy.hedge_min_s:
+            if expected_s > 0 and self._is_slow(late_s, expected_s):
                 slowness = max(slowness, 1 + (1 + _OVERRUN) * late_s / expected_s)
         return slowness
+
+    def _is_slow(self, late_s: float, expected_s: float) -> bool:
+        """Whether it is late by more than jitter."""
+        return late_s > _LATE * expected_s + self._policy.hedge_min_s
 
     def remaining_s(self, device: Device, lease: Lease) -> float:
         """What a held tile should take, with what is queued before it, from its begin on."""

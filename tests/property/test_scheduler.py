@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Set
 from dataclasses import dataclass, field, replace
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -496,7 +497,7 @@ class Fog(RuleBasedStateMachine):
             case Quarantine(device, seconds):
                 assert device in self.scheduler.quarantined()
                 if is_lie(action):
-                    assert seconds == POLICY.disproved_s
+                    assert seconds == pytest.approx(POLICY.disproved_s)
                 else:
                     assert POLICY.quarantine_s <= seconds <= POLICY.quarantine_max_s
 

@@ -302,7 +302,7 @@ def test_a_tile_is_never_with_more_than_two_devices_or_twice_with_one():
     copy = only(bench.join("manar", at=bench.now + 2))
     bench.accept(copy)
     assert bench.join("oumayma", at=bench.now + 0.9) == []
-    assert bench.tick(at=bench.now + 0.9) == []
+    assert bench.tick(at=bench.now + 0.6) == []
 
 
 def test_a_copy_does_not_go_to_a_device_that_failed_the_tile():

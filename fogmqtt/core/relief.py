@@ -1,0 +1,109 @@
+"""Work that a device which slowed down would hold up its job with.
+
+What it has not begun is taken back, for those who have time for it. What it has in its hands is
+copied to whoever is done with it much sooner, idle or not. Both come before tiles that wait, since
+these can be done by anybody until the job should end, and the late ones are what ends it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from fogmqtt.core.device import Device
+from fogmqtt.core.fleet import Fleet
+from fogmqtt.core.ledger import Job, Lease
+from fogmqtt.core.placement import Grant, best
+from fogmqtt.core.policy import Policy
+from fogmqtt.core.verdict import is_suspect, on_expiries
+
+#: The seconds until a job should be done.
+Left = Callable[[Job], float]
+
+
+class Relief:
+    """To be asked before tiles are placed; `take_back` ends a lease and lets its tile wait."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        fleet: Fleet,
+        left: Left,
+        grant: Grant,
+        take_back: Callable[[Lease], None],
+    ) -> None:
+        self._policy = policy
+        self._fleet = fleet
+        self._left = left
+        self._grant = grant
+        self._take_back = take_back
+        self._again_at = -math.inf
+        #: Those that hold up their jobs, for as long as nobody has room for a copy.
+        self._slow: list[Device] = []
+
+    def relieve(self, now: float) -> None:
+        """Look for slow devices a few times in what counts as jitter, and at these each time."""
+        if now >= self._again_at:
+            self._again_at = now + self._policy.hedge_min_s / 4
+            slowness = self._fleet.speeds.slowness
+            self._slow = [one for one in self._fleet.busy.values() if slowness(one) > 1]
+        self._slow = [device for device in self._slow if self._relieve(device)]
+
+    def _relieve(self, device: Device) -> bool:
+        """Whether to try again as soon as somebody has room."""
+        leases = list(device.leases.values())
+        if len(leases) > device.workers:
+            self._relieve_of(device, leases[-1])
+        waits = [
+            self._copy(device, lease)
+            for lease in leases[: device.workers]
+            if self._may_move(lease) and self._late_s(device, lease) > 0
+        ]
+        return any(waits)
+
+    def _relieve_of(self, device: Device, lease: Lease) -> None:
+        """Take back its youngest, one at a time: it shifts when the job should end."""
+        again = sum(one.device == device.id for one in lease.tile.grants) > 1
+        if again or not self._may_move(lease):
+            return
+        if self._late_s(device, lease) > self._elsewhere_s(lease):
+            self._take_back(lease)
+
+    def _late_s(self, device: Device, lease: Lease) -> float:
+        """How long after the end of its job it would be done."""
+        left_s = self._left(lease.tile.job) * (1 + self._policy.slack)
+        return self._fleet.speeds.left_s(device, lease) - left_s - self._policy.hedge_gain_s
+
+    def _may_move(self, lease: Lease) -> bool:
+        tile = lease.tile
+        if tile.is_twin or len(tile.leases) > 1 or on_expiries(tile, self._policy) is not None:
+            return False
+        return not is_suspect(tile, self._policy)
+
+    def _elsewhere_s(self, lease: Lease) -> float:
+        """What its work would take the quickest other device."""
+        tile, speeds = lease.tile, self._fleet.speeds
+        return min(
+            (
+                speeds.rate_now(one, tile.job.kind) * tile.pixels
+                for one in self._fleet.able(tile.job)
+                if one.id != lease.device and one.id not in tile.shunned
+            ),
+            default=math.inf,
+        )
+
+    def _copy(self, device: Device, lease: Lease) -> bool:
+        """Whether there is nobody for it yet who will be: whoever would be first has no room."""
+        tile, speeds, policy = lease.tile, self._fleet.speeds, self._policy
+        unfit = tile.failed_on | tile.taboo | tile.shunned | {device.id}
+        able = (one for one in self._fleet.able(tile.job) if one.id not in unfit and not one.paused)
+        helper = best(self._fleet, able, tile)
+        if helper is None or not speeds.measured(helper, tile.job.kind):
+            return False
+        copy_s = speeds.finish_s(helper, tile.job, tile.pixels)
+        if speeds.left_s(device, lease) <= policy.hedge_gain * copy_s + policy.hedge_gain_s:
+            return False
+        if helper.id not in self._fleet.roomy:
+            return True
+        self._grant(tile, helper)
+        return False
