@@ -52,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(options: argparse.Namespace) -> int:
     config = load_gateway(options.config, os.environ)
     offer_models(config.models)
-    catalog.plug_in(config.plugins, fatal_imports(config.plugins))
+    catalog.plug_in(config.plugins)
+    fatal = fatal_imports(config.plugins)
+    if fatal:
+        catalog.plug_in(config.plugins, fatal)
     catalog.import_plug_ins()
     command: Command = options.function
     return command(config, options)

@@ -6,8 +6,8 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from types import TracebackType
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType, TracebackType
 from typing import Final, Literal, Self
 
 import msgspec
@@ -22,7 +22,7 @@ _SAID: Final = msgspec.json.Decoder(Said)
 class Child:
     """Examines the operators of these names, or all; a context, and gone at its end.
 
-    With `try_imports` for its work, it only imports.
+    With `try_imports` for its work, it only imports, of packages too; not what is `fatal`.
 
     `modules` are plugged in, and operators may take `memory_mb` of memory, 0 for what there is.
     Raises OSError where no process can be started.
@@ -35,12 +35,14 @@ class Child:
         memory_mb: int = 0,
         *,
         work: Literal["main", "try_imports"] = "main",
+        fatal: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         # The parent's path and not its own: `-m` and scripts differ in what they put first.
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; "
             f"from fogmqtt.examination.process import {work}; "
-            f"from fogmqtt.operators.catalog import plug_in; plug_in({tuple(modules)!r})"
+            f"from fogmqtt.operators.catalog import plug_in; "
+            f"plug_in({tuple(modules)!r}, {dict(fatal)!r})"
         )
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", f"{code}; {work}(sys.argv[1:])", str(memory_mb), *names],

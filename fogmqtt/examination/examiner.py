@@ -108,18 +108,21 @@ class Examiner:
 
 
 def fatal_imports(modules: Sequence[str], *, patience_s: float = PATIENCE_S) -> dict[str, str]:
-    """Which of these modules end or hang a process that imports them, each with how.
+    """Which plug-ins end or hang a process that imports them, each with how.
 
-    Tried in a process of its own. Raises OSError where none can be started.
+    Of these modules, which must be plugged in, and of the packages that are installed, whose
+    entry points are told by their values. Tried in a process of its own, unless all of them were
+    examined before, or there are none. Raises OSError where no process can be started.
     """
     fatal: dict[str, str] = {}
-    while left := [module for module in modules if module not in fatal]:
-        with Child(left, (), _share_mb(), work="try_imports") as child:
+    if not catalog.has_plug_ins() or cache.load(cache.folder(), identity()) is not None:
+        return fatal
+    while True:
+        with Child(modules, (), _share_mb(), work="try_imports", fatal=fatal) as child:
             tried = child.listen(patience_s)
-        if tried.began is not None or tried.importing not in left:
-            break  # all are harmless, or it is not they who ended it
+        if tried.began is not None or not tried.importing:
+            return fatal  # all others are harmless, or it is not they who ended it
         fatal[tried.importing] = tried.ending
-    return fatal
 
 
 def _share_mb() -> int:

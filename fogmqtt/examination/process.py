@@ -28,17 +28,11 @@ def main(arguments: Sequence[str]) -> None:
 def try_imports(arguments: Sequence[str]) -> None:
     """Only say which plug-in is imported next, and when all are."""
     with _aside() as out:
-        _import(out, int(arguments[0]))
+        import fogmqtt.examination.fingerprint  # noqa: F401  # before the allowance is measured
+
+        Allowance(int(arguments[0]))
+        catalog.import_all(lambda module: _say(out, Importing(module)))
         _say(out, Began([], {}, []))
-
-
-def _import(out: BinaryIO, memory_mb: int) -> Allowance:
-    """Import the plug-ins within the memory that is allowed."""
-    import fogmqtt.examination.fingerprint  # noqa: F401  # before the allowance is measured
-
-    allowance = Allowance(memory_mb)
-    catalog.import_plug_ins(lambda module: _say(out, Importing(module)))
-    return allowance
 
 
 def _examine(names: Sequence[str], out: BinaryIO, memory_mb: int) -> None:
@@ -46,7 +40,8 @@ def _examine(names: Sequence[str], out: BinaryIO, memory_mb: int) -> None:
     from fogmqtt.images.cv import one_thread
 
     one_thread()
-    allowance = _import(out, memory_mb)
+    allowance = Allowance(memory_mb)
+    catalog.import_plug_ins(lambda module: _say(out, Importing(module)))
     names = names or catalog.names()
     _say(out, Began(list(names), versions(), list(catalog.problems())))
     for name in names:

@@ -11,6 +11,7 @@ files, its `plugins`. Built-in names cannot be taken. See docs/plugins.md.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import math
@@ -92,9 +93,9 @@ _others = PlugIns(_BUILT_IN)
 def plug_in(modules: Iterable[str], fatal: Mapping[str, str] = MappingProxyType({})) -> None:
     """From now on use these modules' operators, and no earlier ones'.
 
-    Names to import, or absolute paths of .py files; without those that are `fatal` to a process
-    which imports them, each with how. Imports nothing yet: `load` of an unknown name,
-    `import_plug_ins` and `problems` do.
+    Names to import, or absolute paths of .py files; without those, and without the packages'
+    entry points, that are `fatal` to a process which imports them, each with how. Imports nothing
+    yet: `load` of an unknown name, `import_plug_ins` and `problems` do.
     """
     global _others
     _others = PlugIns(_BUILT_IN, modules, fatal)
@@ -104,6 +105,24 @@ def plug_in(modules: Iterable[str], fatal: Mapping[str, str] = MappingProxyType(
 def plug_ins() -> tuple[str, ...]:
     """The modules that are used, for a child process to be given them."""
     return _others.modules
+
+
+def has_plug_ins() -> bool:
+    """Whether anything is plugged in, by a configuration or a package."""
+    return bool(_others.given or _others.entries)
+
+
+def import_all(before: Callable[[str], object]) -> None:
+    """Import all that is plugged in, of packages too; `before` is called with each.
+
+    A module is told by its name or path, an operator of a package by its entry point's value.
+    What is wrong with one is no exception.
+    """
+    import_plug_ins(before)
+    for name, entry in _others.entries.items():
+        before(entry.value)
+        with contextlib.suppress(PipelineError):
+            load(name)
 
 
 def import_plug_ins(before: Callable[[str], object] = str) -> None:

@@ -59,7 +59,7 @@ class PlugIns:
     """What is plugged in besides the operators whose names are `taken`.
 
     `modules` are names to import, or paths of .py files; `fatal` are those that end a process
-    which imports them, with how: they are skipped.
+    which imports them, and entry points' values that do, with how: they are skipped.
     """
 
     def __init__(
@@ -68,11 +68,13 @@ class PlugIns:
         modules: Iterable[str] = (),
         fatal: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.modules = tuple(one for one in dict.fromkeys(modules) if one not in fatal)
+        self.given = tuple(dict.fromkeys(modules))
+        self.modules = tuple(one for one in self.given if one not in fatal)
         self._taken = taken
         self._refused: list[str] = []
-        for module, how in fatal.items():
-            self._refuse(fatality(module, how))
+        self._fatal = fatal
+        for module in (one for one in self.given if one in fatal):
+            self._refuse(fatality(module, fatal[module]))
         self._classes: dict[str, type[Operator]] = {}
         self._imported = not self.modules
 
@@ -103,6 +105,8 @@ class PlugIns:
                 problems.append(_twice(name, _BUILT_IN, _place(entry)))
             elif name in used:
                 problems.append(_twice(name, _place(used[name]), _place(entry)))
+            elif entry.value in self._fatal:
+                problems.append(fatality(_place(entry), self._fatal[entry.value]))
             else:
                 used[name] = entry
         for problem in problems:

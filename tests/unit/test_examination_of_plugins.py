@@ -100,14 +100,44 @@ def test_imports_that_end_or_hang_a_process_are_found_before_a_gateway_imports(
     crashes = write("crashes.py", "import ctypes; ctypes.string_at(0)")
     raises = write("raises.py", "raise SystemExit('no licence')")
     sound = write("sound.py", f"print('hello'){SOUND}")
-    assert fatal_imports([exits, sound, crashes, raises]) == {
+    assert fatal([exits, sound, crashes, raises]) == {
         exits: "ended with exit code 9",
         crashes: "was ended by signal 11 (SIGSEGV)",
     }
     assert capfd.readouterr().out == ""
     hangs = write("hangs.py", "import time; time.sleep(1000)")
-    assert fatal_imports([hangs], patience_s=3) == {hangs: "took over 3 s"}
-    assert fatal_imports([]) == {}
+    assert fatal([hangs], patience_s=3) == {hangs: "took over 3 s"}
+    assert fatal([]) == {}
+    examined(sound)
+    assert fatal([sound]) == {}
+
+
+def fatal(modules: list[str], patience_s: float = 60) -> dict[str, str]:
+    catalog.plug_in(modules)
+    return fatal_imports(modules, patience_s=patience_s)
+
+
+def test_an_installed_package_that_ends_processes_is_skipped_and_named_too(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("deadly_ops.py", "import os; os._exit(9)")
+    write("sound_ops.py", SOUND)
+    info = tmp_path / "some_ops-1.0.dist-info"
+    info.mkdir()
+    info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: some-ops\nVersion: 1.0\n")
+    info.joinpath("entry_points.txt").write_text(
+        "[fogmqtt.operators]\ndeadly = deadly_ops:Deadly\nsame = sound_ops:Same\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = fatal([])
+    assert found == {"deadly_ops:Deadly": "ended with exit code 9"}
+    catalog.plug_in([], found)
+    assert catalog.load("same").name == "same"
+    with pytest.raises(PipelineError) as caught:
+        catalog.load("deadly")
+    assert str(caught.value).endswith(
+        "plug-in deadly_ops:Deadly (some-ops 1.0) is skipped: its import ended with exit code 9"
+    )
 
 
 def test_a_module_that_ends_processes_is_skipped_and_named_for_who_asks(write: Write) -> None:
