@@ -96,14 +96,17 @@ class Relief:
         """Whether there is nobody for it yet who will be: whoever would be first has no room."""
         tile, speeds, policy = lease.tile, self._fleet.speeds, self._policy
         unfit = tile.failed_on | tile.taboo | tile.shunned | {device.id}
-        able = (one for one in self._fleet.able(tile.job) if one.id not in unfit and not one.paused)
-        helper = best(self._fleet, able, tile)
-        if helper is None or not speeds.measured(helper, tile.job.kind):
+        able = [one for one in self._fleet.able(tile.job) if one.id not in unfit and not one.paused]
+        first = best(self._fleet, able, tile)
+        if first is None or not speeds.measured(first, tile.job.kind):
             return False
-        copy_s = speeds.finish_s(helper, tile.job, tile.pixels)
+        copy_s = speeds.finish_s(first, tile.job, tile.pixels)
         if speeds.left_s(device, lease) <= policy.hedge_gain * copy_s + policy.hedge_gain_s:
             return False
-        if helper.id not in self._fleet.roomy:
+        helper = best(self._fleet, (one for one in able if one.id in self._fleet.roomy), tile)
+        if helper is None:
+            return True
+        if speeds.finish_s(helper, tile.job, tile.pixels) > copy_s + policy.hedge_gain_s:
             return True
         self._grant(tile, helper)
         return False

@@ -140,7 +140,10 @@ class Speeds:
     def _blended(self, known: Pace | None, tile: Tile, service_s: float) -> Pace:
         if known is None:
             return Pace(service_s, tile.pixels)
-        most_s = _ODD * known.rate * tile.pixels
+        expected_s = known.rate * tile.pixels
+        if service_s < expected_s / _ODD:
+            return Pace(service_s, tile.pixels)  # nobody is as fast as that by chance
+        most_s = _ODD * expected_s
         odd = service_s > most_s > 0
         if odd and known.odd:
             return Pace(service_s, tile.pixels, odd)
