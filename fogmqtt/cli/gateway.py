@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,18 +23,22 @@ from fogmqtt.cli.show import show_devices
 from fogmqtt.cli.simulate import add_arguments, run_simulation
 from fogmqtt.config import GatewayConfig, load_gateway
 from fogmqtt.core.geometry import parse_tile_plan
-from fogmqtt.errors import JobFailed
+from fogmqtt.errors import JobFailed, PipelineError
 from fogmqtt.examination.examiner import fatal_imports
 from fogmqtt.gateway.jobs import Outcome
 from fogmqtt.gateway.report import differ_line
 from fogmqtt.gateway.server import Server
 from fogmqtt.operators import catalog
 from fogmqtt.operators.measuring import as_json
+from fogmqtt.operators.pipeline import parse
 from fogmqtt.tuning import tune
 
 Command = Callable[[GatewayConfig, argparse.Namespace], int]
 #: argparse names this type with an underscore, and gives no other.
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+#: What may be meant for the name of a pipeline.
+_WORD = re.compile(r"[\w-]+")
 
 _EPILOG = """\
 exit codes: 0 done, 1 the job failed (or pixels differ), 2 usage or configuration (or the id is
@@ -196,8 +201,20 @@ def _tell(outcome: Outcome, console: Console, *, print_facts: bool) -> None:
 
 
 def _pipeline(config: GatewayConfig, asked: str | None) -> str:
+    """The text of a configured pipeline, or what was asked for. Raises PipelineError."""
     wanted = config.pipeline if asked is None else asked
-    return config.pipelines.get(wanted.strip(), wanted)
+    name = wanted.strip()
+    if name not in config.pipelines:
+        if _WORD.fullmatch(name) and name not in catalog.names():
+            near = catalog.nearest(name, (*config.pipelines, *catalog.names()))
+            skipped = "".join(f"; {problem}" for problem in catalog.problems())
+            raise PipelineError(f"no pipeline or operator is called {name!r}; {near}{skipped}")
+        return wanted
+    try:
+        parse(config.pipelines[name])
+    except PipelineError as problem:
+        raise PipelineError(f"pipelines.{name}: {problem}") from None
+    return config.pipelines[name]
 
 
 def _explain(config: GatewayConfig, options: argparse.Namespace) -> int:
