@@ -11,7 +11,6 @@ import math
 import mmap
 import os
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -34,9 +33,6 @@ log = logging.getLogger(__name__)
 PATIENCE_S: Final = 30.0
 #: Seconds of a byte that is read and of a pixel that is decoded, on a slow board.
 _BYTE_S, _PIXEL_S = 1e-7, 2e-6
-#: Memory for pixels is taken early, while they are decoded, unless the file is so small that they
-#: may be announced by a lie.
-_PLAUSIBLE = 64
 
 _PROGRAM: Final = "fogmqtt.workers.decoding"
 _DTYPES = ("uint8", "uint16")
@@ -148,8 +144,6 @@ class Decoders:
         said = self._hear(process, order.size * _BYTE_S)
         if not isinstance(said, Opened):
             return said
-        if said.least_bytes <= _PLAUSIBLE * order.size:
-            _reserve(order.pixels, said.least_bytes)
         pixels = min(said.pixels, order.max_pixels)
         return self._hear(process, pixels * _PIXEL_S)
 
@@ -221,13 +215,6 @@ def in_memory(data: bytes) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    """Take memory while the other process decodes; it takes the rest, or says that none is left."""
-    if hasattr(os, "posix_fallocate"):
-        with suppress(OSError):
-            os.posix_fallocate(descriptor, 0, size)
 
 
 def _loaded(said: Decoded, order: _Order) -> Loaded:

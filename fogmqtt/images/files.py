@@ -12,6 +12,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,11 +82,6 @@ class Header:
     def pixels(self) -> int:
         return self.size[0] * self.size[1]
 
-    @property
-    def least_bytes(self) -> int:
-        """Of its pixels, decoded; twice as many if they have 16 bits."""
-        return self.pixels * (1 if self.mode in _GRAY_MODES else 3)
-
 
 def read(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Loaded:
     """The image in a file's bytes, as `cv2.imread` reads it: 16 bits kept, EXIF turned.
@@ -116,8 +112,12 @@ def inspect(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Header:
 
 def decode(data: bytes, header: Header, name: str) -> Loaded:
     """The second half of `read`. Raises ImageError for what is damaged or cut short."""
-    _check_complete(data, header, name)
-    image = _pixels(data, header, name)
+    with ThreadPoolExecutor(1) as beside:
+        checked = beside.submit(_check_complete, data, header, name)
+        try:
+            image = _pixels(data, header, name)
+        finally:
+            checked.result()  # knows better what is wrong than OpenCV does
     spec = Spec.of(image)
     if spec.size not in (header.size, header.size[::-1]):  # as it lies, or turned by its EXIF
         raise ImageError(f"{name}: announces {header.size} pixels and holds {spec}")

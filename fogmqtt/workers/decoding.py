@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from pathlib import Path
 
 import msgspec
 
@@ -40,7 +41,6 @@ class Opened(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The header is in order and announces so much; the pixels are at work."""
 
     pixels: int
-    least_bytes: int
 
 
 class Decoded(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -50,7 +50,7 @@ class Decoded(msgspec.Struct, frozen=True, tag=True, array_like=True):
     dtype: str
     notes: tuple[str, ...]
     format: str
-    #: This process should be replaced.
+    #: It kept too much of what came before: this process should be replaced.
     worn: bool
 
 
@@ -77,34 +77,33 @@ class Reader:
         while (heard := self._channel.hear(files=2)) is not None:
             asked, (file, pixels) = heard
             try:
-                said = self._answer(file, pixels, self._asks.decode(asked))
+                self._answer(file, pixels, self._asks.decode(asked))
             finally:
                 os.close(file)
                 os.close(pixels)
-            self._say(said)
 
-    def _answer(self, file: int, pixels: int, ask: Ask) -> Said:
+    def _answer(self, file: int, pixels: int, ask: Ask) -> None:
+        worn = self._grown() > _WORN
         try:
             loaded = self._read(file, ask)
             self._lift()
             _put(pixels, loaded.image)
         except ImageError as problem:
             self._lift()
-            return Refused(str(problem))
+            self._say(Refused(str(problem)))
         except Exception as problem:  # noqa: BLE001  # a decoder may raise anything
             self._lift()
-            return broken(problem)
-        shape, dtype = loaded.image.shape, loaded.image.dtype.name
-        notes, kind = loaded.notes, loaded.format
-        del loaded
-        return Decoded(shape, dtype, notes, kind, self._grown() > _WORN)
+            self._say(broken(problem))
+        else:  # before the pixels are given back, which takes a while, too
+            shape, dtype = loaded.image.shape, loaded.image.dtype.name
+            self._say(Decoded(shape, dtype, loaded.notes, loaded.format, worn))
 
     def _read(self, file: int, ask: Ask) -> files.Loaded:
         self._allow(2 * os.fstat(file).st_size)
         with open(file, "rb", closefd=False) as opened:
             data = opened.read()
         header = files.inspect(data, ask.name, max_pixels=ask.max_pixels)
-        self._say(Opened(header.pixels, header.least_bytes))
+        self._say(Opened(header.pixels))
         allowed = 2 * len(data) + _PIXEL_BYTES * header.pixels
         self._allow(allowed)
         try:
@@ -135,7 +134,11 @@ def main() -> None:
     """Run it; the arguments are what `Process` gives."""
     channel, _ = begin()
     one_thread()
-    warnings.simplefilter("ignore")  # what Pillow says of odd files, to nobody
+    # What decoders say of strangers' files is endless; what this process says is not.
+    warnings.simplefilter("ignore")
+    sys.stderr = os.fdopen(os.dup(2), "w")
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
     Reader(channel).serve()
 
 

@@ -198,6 +198,7 @@ def test_a_process_that_kept_memory_is_replaced(rotten: Decoders) -> None:
     assert is_exact(rotten)
     before = pids("rotten")
     read(rotten, PNG, "keep.png")
+    assert is_exact(rotten)  # after this one
     assert is_exact(rotten)
     assert not pids("rotten") & before
 
