@@ -43,7 +43,7 @@ class Policy:
     #: comes later can be smaller, so that all end together.
     share: float = 0.5
     #: Smaller tiles than this many seconds of work cost more on the way than they even out.
-    least_s: float = 0.01
+    least_s: float = 0.03
     #: Where nobody knows how fast a device is, its first tiles have about so many pixels.
     probe_pixels: int = 65_536
     #: A tile that would end later than all others by less than this part is no straggler.
