@@ -60,8 +60,11 @@ def _aside() -> BinaryIO:
 
 
 def _say(out: BinaryIO, what: object) -> None:
-    out.write(msgspec.json.encode(what) + b"\n")
-    out.flush()
+    try:
+        out.write(msgspec.json.encode(what) + b"\n")
+        out.flush()
+    except BrokenPipeError:
+        os._exit(0)  # whoever asked is gone
 
 
 if __name__ == "__main__":

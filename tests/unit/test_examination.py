@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from queue import SimpleQueue
@@ -140,3 +142,17 @@ def test_nothing_is_delivered_after_it_was_closed(monkeypatch: pytest.MonkeyPatc
     one.start()
     one._thread.join(10)
     assert delivered == []
+
+
+def test_the_process_is_silent_where_whoever_asked_is_gone() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as out:
+        ended = subprocess.run(
+            [sys.executable, "-m", "fogmqtt.examination.process", "0", "invert"],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=True,
+        )
+    assert ended.stderr == b""
