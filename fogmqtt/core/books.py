@@ -157,6 +157,7 @@ class Books:
         self.withdraw(tile)
         job.credit(lease)
         self.act(KeepResult(job.id, tile.index, lease.attempt, lease.device))
+        self.strike_failed(tile, lease)
         if tile.check is not None and tile.check.state is CheckState.OPEN:
             self.wait(tile.check.twin)
         self.settle(job)
@@ -283,6 +284,13 @@ class Books:
         self.placement.add(tile.job)
 
     # -- devices --------------------------------------------------------------------------------
+
+    def strike_failed(self, tile: Tile, done: Lease) -> None:
+        """Hold failures against the devices: another one has done the tile."""
+        for lease in tile.grants:
+            if lease.failed and lease.device != done.device:
+                lease.failed, lease.struck = False, True
+                self.strike(lease.device, f"failed {tile}, which {done.device} did")
 
     def strike(self, name: str, reason: str) -> None:
         """Hold a mishap against a device; a run of them puts it into quarantine."""

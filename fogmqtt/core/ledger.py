@@ -101,6 +101,8 @@ class Lease:
     #: How it ended was held against its tile, and against its device: once is enough.
     blamed: bool = False
     struck: bool = False
+    #: It failed, and nobody knows yet whether that is the tile's fault or the device's.
+    failed: bool = False
     #: From when on a worker can have had it, where it was taken back meanwhile.
     begun_at: float | None = None
     #: When the device accepted a tile that was sent later.

@@ -250,8 +250,9 @@ class Scheduler:
         self._hear(lease)
         books.release(lease)
         books.tell(lease, f"failed: {event.reason}")
-        if not lease.struck:
-            books.strike(lease.device, f"failed {tile}: {event.reason}")
+        lease.failed = not lease.struck
+        if tile.kept is not None:
+            books.strike_failed(tile, tile.kept)
         if tile.done or lease.blamed or lease.device in tile.job.disproved:
             return
         tile.blame_failure(lease.device, event.reason)

@@ -6,6 +6,7 @@ import pytest
 
 from fogmqtt.core.actions import FailJob, FinishJob, KeepResult, Quarantine, ReportStarved
 from fogmqtt.core.events import DeviceJoined, DeviceLost
+from fogmqtt.core.ledger import JobState
 from fogmqtt.core.policy import Policy
 from fogmqtt.core.scheduler import Scheduler
 from tests.scheduling import Bench, devices, only, sent
@@ -119,25 +120,46 @@ def test_a_device_is_kept_free_for_a_suspect_until_it_is_idle():
 
 
 def test_a_run_of_mishaps_puts_a_device_into_quarantine():
-    bench = Bench(max_failures=9)
+    bench = Bench()
     bench.join("eya")
     orders = sent(bench.submit(3))
-    assert quarantines(bench.fail(orders[0])) == []
-    assert quarantines(bench.fail(orders[1])) == []
-    (quarantine,) = bench.fail(orders[2], at=1, reason="MemoryError")
-    why = "3 mishaps in a row; the last: failed tile 2: MemoryError"
+    for order in orders:
+        assert quarantines(bench.fail(order)) == []
+    bench.join("manar")
+    again = [one for at in (0.2, 0.3) for one in sent(bench.tick(at))]
+    assert devices(again) == ["manar"] * 3
+    assert quarantines(bench.answer(again[0])) == []
+    assert quarantines(bench.answer(again[1])) == []
+    quarantine = bench.answer(again[2], at=1)[1]
+    why = f"3 mishaps in a row; the last: failed tile {again[2].tile}, which manar did"
     assert quarantine == Quarantine("eya", 10, why)
     assert bench.scheduler.quarantined() == {"eya"}
-    assert bench.scheduler.ready_devices() == frozenset()
-    assert any("eya is quarantined for 10 s" in line for line in bench.scheduler.story("job"))
+
+
+def test_what_fails_everywhere_is_no_devices_fault():
+    """An operator that raises fails its job, and costs nobody else a device."""
+    bench = Bench()
+    bench.join("eya")
+    bench.join("manar")
+    orders = sent(bench.submit(6))
+    while orders:
+        bench.fail(orders.pop(0))
+        while not orders and (at := bench.scheduler.next_wakeup()) is not None:
+            orders += sent(bench.tick(at))
+    assert bench.scheduler.progress("job").state is JobState.FAILED
+    assert bench.scheduler.quarantined() == frozenset()
 
 
 def quarantined(bench: Bench) -> None:
-    """A device under the name of eya fails three tiles."""
-    bench.join("eya")
-    for order in sent(bench.submit(9)):
-        bench.fail(order)
+    """A device under the name of eya dies three times with tiles on their way to it."""
+    bench.submit(9)
+    for boot in "123":
+        bench.join("eya", boot=boot)
+        bench.lose("eya")
     assert bench.scheduler.quarantined() == {"eya"}
+    assert bench.join("eya", boot="1") == []
+    assert bench.scheduler.ready_devices() == frozenset()
+    assert any("eya is quarantined for 10 s" in line for line in bench.scheduler.story("job"))
 
 
 def test_a_success_ends_the_run():
@@ -159,13 +181,14 @@ def test_a_device_on_probation_gets_one_tile_and_one_success_sets_it_free():
     assert len(sent(bench.answer(order, at=11))) == 3
 
 
-def test_one_failure_on_probation_is_enough_and_the_quarantine_doubles():
+def test_one_mishap_on_probation_is_enough_and_the_quarantine_doubles():
     bench = Bench(max_failures=99)
     quarantined(bench)
     lengths = [10.0]
     for _ in range(6):
-        order = only(bench.tick(at=bench.now + lengths[-1]))
-        lengths += quarantines(bench.fail(order))
+        only(bench.tick(at=bench.now + lengths[-1]))
+        lengths += quarantines(bench.lose("eya"))
+        bench.join("eya", boot=str(len(lengths)))
     assert lengths == [10, 20, 40, 80, 160, 300, 300]
 
 
@@ -248,8 +271,9 @@ def test_a_tile_handed_back_goes_to_another_device_at_once():
 def test_handing_back_late_or_in_quarantine_changes_nothing():
     bench = Bench(quarantine_after=1)
     bench.join("eya")
-    first, second, _ = sent(bench.submit(3))
-    bench.fail(first)
+    _, second, _ = sent(bench.submit(3))
+    bench.lose("eya")
+    bench.join("eya", boot="2")
     wakeup = bench.scheduler.next_wakeup()
     bench.hand_back(second)
     assert bench.scheduler.quarantined() == {"eya"}
@@ -305,10 +329,12 @@ def test_the_report_says_why_a_device_lacks_an_operator_where_that_is_known():
 def test_the_report_says_who_is_quarantined_and_who_is_draining():
     bench = Bench(quarantine_after=1)
     bench.join("eya")
-    bench.fail(only(bench.submit()))
     bench.join("manar")
-    bench.drain("manar", at=1)
-    reason = starved(bench, at=6)[1]
+    bench.drain("manar")
+    bench.submit()
+    bench.lose("eya")
+    bench.join("eya", boot="2")
+    reason = starved(bench, at=5)[1]
     assert reason == "every able device is quarantined (eya) or draining (manar)"
 
 

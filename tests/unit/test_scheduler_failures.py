@@ -76,7 +76,9 @@ def test_a_second_opinion_is_waited_for_even_through_a_quarantine():
     bench = Bench(max_failures=2, quarantine_after=2)
     bench.join("manar")
     bench.submit(job="other")
-    bench.fail(only(bench.tick(at=5)), at=6)  # a silence and a failure
+    bench.tick(at=5)  # a silence
+    bench.lose("manar", at=6)
+    bench.join("manar", boot="2")
     assert bench.scheduler.quarantined() == {"manar"}
     bench.feed(JobCancelled("other"))
     bench.join("eya")
