@@ -18,6 +18,7 @@ from fogmqtt.cli.connect import broker_at_hand, serving_connector
 from fogmqtt.cli.demo import demo
 from fogmqtt.cli.explain import explain
 from fogmqtt.cli.operators import as_markdown, show_operators
+from fogmqtt.cli.retry import retry
 from fogmqtt.cli.run import RunOptions, run
 from fogmqtt.cli.show import show_devices
 from fogmqtt.cli.simulate import add_arguments, run_simulation
@@ -87,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     devices.add_argument("--json", action="store_true", help="for programs")
     add_arguments(_add(commands, "simulate", _simulate, "how long a job would take on a fleet"))
     _add_operators(commands)
+    again = _add(commands, "retry", _retry, "list jobs that failed, or have them tried again")
+    again.add_argument("job", nargs="?", metavar="JOB")
+    again.add_argument("--all", action="store_true", help="every one of them")
     return parser
 
 
@@ -237,6 +241,10 @@ def _operators(config: GatewayConfig, options: argparse.Namespace) -> int:
         print(as_markdown(), end="")
         return 0
     return show_operators(Console(), options.name, as_json=options.json)
+
+
+def _retry(config: GatewayConfig, options: argparse.Namespace) -> int:
+    return retry(config, options.job, Console(), every=options.all)
 
 
 def _simulate(config: GatewayConfig, options: argparse.Namespace) -> int:

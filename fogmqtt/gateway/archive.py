@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from concurrent.futures import Future
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from fogmqtt.gateway.clerk import Clerk
+from fogmqtt.gateway.dead import DeadLetters, Letter, again
 from fogmqtt.gateway.diary import Diary
-from fogmqtt.gateway.disk import Disk, move, write
+from fogmqtt.gateway.disk import Disk, is_full, move, write
 from fogmqtt.gateway.inbox import DONE, FAILED, free_path
 from fogmqtt.gateway.ledger import Filed, Ledger
 from fogmqtt.gateway.past import Past
@@ -42,11 +46,15 @@ class Archive:
     ) -> None:
         self._disk = disk or Disk()
         self.spool = Spool(folder, gateway, disk=self._disk, max_bytes=max_bytes)
+        #: Images whose jobs failed.
+        self.dead = DeadLetters(folder, self._disk, max_bytes)
         try:
             self._ledger = Ledger(folder, self._disk, keep_s)
         except BaseException:
             self.spool.close()
             raise
+        #: Jobs that are over, which the ledger could not be told: changed by the clerk's thread.
+        self._unended: dict[str, tuple[Entry, str | None]] = {}
         self._clerk = Clerk(self._ledger.write)
 
     def unfinished(self) -> list[tuple[Entry, Past]]:
@@ -92,15 +100,30 @@ class Archive:
         """The results are there."""
         self._clerk.line(Filed(entry.job))
 
-    def settle(self, entry: Entry, error: str | None) -> Future[None]:
+    def settle(
+        self, entry: Entry, error: str | None, letter: Letter | None = None
+    ) -> Future[Path | None]:
         """A job is over: give the original back to its inbox, forget the rest. Fails with OSError.
 
-        `error` says why it failed; None if it did not.
+        `error` says why it failed; None if it did not. Gives where the `letter` is kept.
         """
-        return self._clerk.order(lambda: self._settle(entry, error))
+        return self._clerk.order(lambda: self._settle(entry, error, letter))
+
+    def catch_up(self) -> None:
+        """Write down the ends that a full disk did not take, if it does now."""
+        if self._unended:
+            self._clerk.order(self._end_all)
+
+    def revive(self, letter: Letter) -> Future[Entry | None]:
+        """Accept a dead letter's image again, under the job's next id; None if it was already.
+
+        Fails with OSError, or with FogError where the spool has its `max_bytes`.
+        """
+        return self._clerk.order(lambda: self._revive(letter))
 
     def close(self) -> None:
         """Finish what is being written, and let another gateway have the folder."""
+        self.catch_up()
         self._clerk.close()
         self._ledger.close()
         self.spool.close()
@@ -111,7 +134,12 @@ class Archive:
         open_jobs = self._ledger.open_jobs()
         entries = self.spool.entries(open_jobs)
         for job in open_jobs.keys() - {entry.job for entry in entries}:
-            log.warning("%s (%s): somebody took it out of the spool", job, open_jobs[job])
+            log.warning(
+                "%s (%s): the ledger has it and the spool has not: it ended while the disk was "
+                "full, or somebody took it out",
+                job,
+                open_jobs[job],
+            )
         self._ledger.sweep([entry.job for entry in entries])
         known = [(entry, self._ledger.load(entry.job)) for entry in entries]
         for entry, past in known:
@@ -129,17 +157,52 @@ class Archive:
         except sqlite3.Error as problem:
             log.warning("%s: %s; its progress is not written down", entry.name, problem)
 
-    def _settle(self, entry: Entry, error: str | None) -> None:
+    def _revive(self, letter: Letter) -> Entry | None:
+        old = letter.entry
+        entry = replace(old, job=again(old.job), stamp=None, origin="", accepted_at=time.time())
+        is_new = not self.spool.image(entry.job).exists()
+        if is_new:
+            self._accept(entry, self.dead.image(old.job).read_bytes())
+        self.dead.taken(old.job)
+        return entry if is_new else None
+
+    def _bury(self, letter: Letter) -> Path | None:
+        image = self.spool.image(letter.entry.job)
+        if not image.exists():
+            return None
         try:
-            self._ledger.end(entry, error)
-        except sqlite3.Error as problem:
-            # To forget it makes room, and is as good an end as long as nobody kills us now.
-            log.warning("%s: %s; its end is not written down", entry.name, problem)
+            return self.dead.keep(letter, image)
+        except OSError as problem:
+            log.warning("%s: no dead letter is kept: %s", letter.entry.name, problem)
+            return None
+
+    def _settle(self, entry: Entry, error: str | None, letter: Letter | None = None) -> Path | None:
+        # Before the end is written down: whoever is killed between does the job again.
+        buried = self._bury(letter) if letter else None
+        if error is None:
+            self.dead.forget(entry.job)
+        self._unended[entry.job] = (entry, error)
+        problem = self._end_all()
         if entry.inbox and self.spool.image(entry.job).exists():
             self._give_back(entry, error)
         self.spool.forget(entry.job)
         self._disk.sync(self.spool.folder)
-        self._ledger.forget_tiles(entry.job)
+        if problem is not None and (problem := self._end_all()) is not None:
+            why = "the disk is full" if is_full(problem) else str(problem)
+            log.warning("%s: %s; its end is written down when that is over", entry.name, why)
+        if problem is None:
+            self._ledger.forget_tiles(entry.job)
+        return buried
+
+    def _end_all(self) -> sqlite3.Error | None:
+        """Write down the ends that are not: what a job leaves makes room for its own."""
+        for job, (entry, error) in tuple(self._unended.items()):
+            try:
+                self._ledger.end(entry, error)
+            except sqlite3.Error as problem:
+                return problem
+            del self._unended[job]
+        return None
 
     def _give_back(self, entry: Entry, error: str | None) -> None:
         folder = Path(entry.inbox) / (FAILED if error else DONE)

@@ -15,6 +15,7 @@ from fogmqtt.config import Gateway as Settings
 from fogmqtt.errors import ImageError
 from fogmqtt.gateway.archive import Archive
 from fogmqtt.gateway.broadcast import EVERY_S, status
+from fogmqtt.gateway.dead import Letter, letter
 from fogmqtt.gateway.disk import Disk, write
 from fogmqtt.gateway.inbox import free_path
 from fogmqtt.gateway.jobs import Outcome
@@ -119,6 +120,9 @@ class Desk(Protocol):
     def say(self, entry: Entry, said: JobStatus) -> None:
         """Tell whoever asked how it goes."""
 
+    def mourn(self, letter: Letter) -> None:
+        """The job failed: this is to be kept of it when it is settled."""
+
     def finish(self, entry: Entry, said: JobStatus, results: dict[str, bytes]) -> None:
         """Tell whoever asked how it ended, and what came out: payload by the topic's last word."""
 
@@ -159,6 +163,8 @@ class Delivery:
             log.info("%s: done in %.2f s", self.entry.name, outcome.report.seconds)
         else:
             log.warning("%s: failed: %s", self.entry.name, outcome.error)
+            if outcome.original is not None:  # else it is no image, and no mending makes it one
+                self.desk.mourn(letter(self.entry, outcome.report, outcome.error))
         said = status(outcome.report, "failed" if outcome.error else "done", outcome.error)
         results = {} if outcome.error else self.results
         self.desk.finish(self.entry, replace(said, file=self.file), results)

@@ -39,6 +39,16 @@ class Disk:
         """Give a file another name at once; within one file system."""
         source.replace(target)
 
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name, or copy it where the file system knows no such thing."""
+        target.unlink(missing_ok=True)
+        try:
+            target.hardlink_to(source)
+        except OSError as problem:
+            if problem.errno not in (errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.EMLINK):
+                raise
+            self.copy(source, target)
+
     def remove(self, path: Path) -> None:
         """Remove a file, if it is there."""
         path.unlink(missing_ok=True)

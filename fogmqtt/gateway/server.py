@@ -12,8 +12,10 @@ import xxhash
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
-from fogmqtt.errors import ConfigError, FogError, PipelineError, UsageError
+from fogmqtt.errors import FogError, PipelineError, UsageError
 from fogmqtt.gateway.archive import Archive
+from fogmqtt.gateway.checks import check_outbox, check_pipelines
+from fogmqtt.gateway.dead import Letter, announcement
 from fogmqtt.gateway.delivery import Delivery, Outbox, answerable
 from fogmqtt.gateway.disk import Disk, is_full
 from fogmqtt.gateway.inbox import LOOK_S, Found, Inbox
@@ -21,10 +23,10 @@ from fogmqtt.gateway.jobs import JobRequest, new_job_id
 from fogmqtt.gateway.loop import now
 from fogmqtt.gateway.past import Past
 from fogmqtt.gateway.replies import Farewell, Message, Replies
+from fogmqtt.gateway.retries import Retries
 from fogmqtt.gateway.service import Connect, Gateway
 from fogmqtt.gateway.spool import Entry, stamp
 from fogmqtt.operators import catalog
-from fogmqtt.operators.pipeline import parse, parse_post
 from fogmqtt.transport.base import Receipt, Received
 from fogmqtt.wire.messages import JobStatus, encode
 from fogmqtt.wire.topics import is_id
@@ -48,8 +50,8 @@ class Server:
     """
 
     def __init__(self, config: GatewayConfig, connect: Connect, disk: Disk | None = None) -> None:
-        _check_outbox(config)
-        _check_pipelines(config)
+        check_outbox(config)
+        check_pipelines(config)
         self.config = config
         self._tiles = parse_tile_plan(config.tiles)
         self._disk = disk or Disk()
@@ -64,6 +66,8 @@ class Server:
         )
         self._inbox: Inbox | None = None
         self._look_at = 0.0
+        #: What is to be kept of jobs that failed, until they are settled.
+        self._letters: dict[str, Letter] = {}
         #: Accepted and not ended, by job.
         self._open: dict[str, Entry] = {}
         #: On their way to the spool: files, and how many images in all.
@@ -73,6 +77,10 @@ class Server:
         self._origins: OrderedDict[str, None] = OrderedDict()
         self.gateway.conductor.held = lambda: self._replies.owed_bytes > MAX_OWED_BYTES
         self.gateway.chores.append(self._look)
+        if self._archive:
+            room = lambda: self._waiting < config.limits.max_waiting  # noqa: E731
+            retries = Retries(self._archive, self.gateway, room, self._begin_again)
+            self.gateway.chores.append(retries.look)
 
     def start(self) -> None:
         """Take up what an earlier life accepted, then open the doors."""
@@ -300,6 +308,9 @@ class Server:
         self.say(entry, JobStatus(job=entry.job, state="accepted", pipeline=request.pipeline))
         self.gateway.submit(request)
 
+    def _begin_again(self, entry: Entry) -> None:
+        self._begin(entry, Past(), life=f".{secrets.token_hex(3)}")
+
     # Where results go.
 
     def replies_to(self, entry: Entry) -> bool:
@@ -310,6 +321,11 @@ class Server:
         """Tell whoever asked how it goes; lost without a link."""
         if answerable(entry):
             self._replies.say(self._status(entry, said))
+
+    def mourn(self, letter: Letter) -> None:
+        """The job failed: this is to be kept of it when it is settled."""
+        if self._archive:
+            self._letters[letter.entry.job] = letter
 
     def finish(self, entry: Entry, said: JobStatus, results: dict[str, bytes]) -> None:
         """Tell whoever asked how it ended; the job is forgotten when the broker has all of it."""
@@ -328,14 +344,22 @@ class Server:
         """Give the original back to its inbox, with the reason where it failed; forget the job."""
         self._open.pop(entry.job, None)
         self.gateway.conductor.admit()
+        letter = self._letters.pop(entry.job, None)
         if self._archive:
             self.gateway.loop.watch(
-                self._archive.settle(entry, error),
-                lambda _: None,
+                self._archive.settle(entry, error, letter),
+                lambda kept: self._announce(letter, kept),
                 lambda problem: log.warning(
                     "%s: cannot put the original back: %s", entry.name, problem
                 ),
             )
+
+    def _announce(self, letter: Letter | None, kept: Path | None) -> None:
+        if letter is None or kept is None:
+            return
+        log.warning("%s: kept in %s; fog-gateway retry %s", letter.entry.name, kept, kept.name)
+        topic = self.gateway.topics.gateway(self.gateway.id, "dead")
+        self._replies.say(Message(topic, announcement(letter, kept)))
 
 
 def _failed(entry: Entry, reason: str) -> JobStatus:
@@ -352,37 +376,3 @@ def _origin(message: Received) -> str:
 def _readable(name: str) -> str:
     """A file's name as text: a file system may hold bytes that are none."""
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _same(inbox: str, outbox: str) -> bool:
-    return bool(inbox and outbox) and Path(inbox).resolve() == Path(outbox).resolve()
-
-
-def _check_outbox(config: GatewayConfig) -> None:
-    gateway = config.gateway
-    if _same(gateway.inbox, gateway.outbox):
-        raise ConfigError(
-            f"gateway.outbox: {gateway.outbox} is the inbox, so that every result would be the "
-            "next image; name another folder"
-        )
-    needed = gateway.deliver in ("outbox", "both") or (gateway.deliver == "auto" and gateway.inbox)
-    if needed and not gateway.outbox:
-        raise ConfigError(
-            f"gateway.outbox: {gateway.deliver!r} delivery needs a folder for results; name one, "
-            "or set gateway.deliver: reply"
-        )
-
-
-def _check_pipelines(config: GatewayConfig) -> None:
-    """A typing error is found at the start, not with the first image."""
-    known = {f"pipelines.{name}": text for name, text in config.pipelines.items()}
-    known["pipeline"] = config.pipelines.get(config.pipeline, config.pipeline)
-    for key, text in known.items():
-        try:
-            parse(text)
-        except PipelineError as problem:
-            raise ConfigError(f"{key}: {problem}") from None
-    try:
-        parse_post(config.post)
-    except PipelineError as problem:
-        raise ConfigError(str(problem)) from None

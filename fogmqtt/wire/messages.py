@@ -195,6 +195,21 @@ class JobStatus(Message, frozen=True, kw_only=True, tag="job"):
     error: str | None = None
 
 
+class DeadJob(Message, frozen=True, kw_only=True, tag="dead"):
+    """Gateway → everybody: a job failed, and its image is kept for another try."""
+
+    job: str
+    name: str
+    pipeline: str
+    reason: str
+    #: Seconds since 1970.
+    failed_at: float
+    #: Where image and tracebacks lie, on the gateway's disk.
+    folder: str
+    #: How many failures of tiles are told there.
+    failures: int = 0
+
+
 FromDevice = Accepted | Result | Failure | Returned
 Control = Cancel | Drain
 

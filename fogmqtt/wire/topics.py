@@ -60,7 +60,7 @@ class Topics:
         return f"{self.prefix}/devices/{device}/{leaf}"
 
     def gateway(self, gateway: str, leaf: str) -> str:
-        """`leaf`: status or info."""
+        """`leaf`: status, info or dead."""
         return f"{self.prefix}/gateways/{gateway}/{leaf}"
 
     def results(self, gateway: str, device: str) -> str:

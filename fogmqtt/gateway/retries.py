@@ -1,0 +1,62 @@
+"""What the spool has still to do: jobs that somebody wants tried again, ends to write down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fogmqtt.gateway.archive import Archive
+from fogmqtt.gateway.dead import Letter
+from fogmqtt.gateway.service import Gateway
+from fogmqtt.gateway.spool import Entry
+
+#: Seconds between two looks; and after one that could not be accepted.
+LOOK_S = 1.0
+PAUSE_S = 10.0
+
+
+class Retries:
+    """Looks for letters in `retry/`, and has `begin` do each; as many as there is `room` for."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        gateway: Gateway,
+        room: Callable[[], bool],
+        begin: Callable[[Entry], None],
+    ) -> None:
+        self._archive = archive
+        self._gateway = gateway
+        self._room = room
+        self._begin = begin
+        self._look_at = 0.0
+        #: One at a time: the next is asked for when this one is on disk.
+        self._busy = False
+
+    def look(self, moment: float) -> float:
+        """A chore: returns when to look again."""
+        if moment >= self._look_at:
+            self._look_at = moment + LOOK_S
+            self._archive.catch_up()
+            if not self._busy and self._room():
+                self._take(moment)
+        return self._look_at
+
+    def _take(self, moment: float) -> None:
+        asked = self._archive.dead.asked()
+        if not asked:
+            return
+        self._busy = True
+        self._gateway.loop.watch(
+            self._archive.revive(asked[0]),
+            self._taken,
+            lambda problem: self._not_taken(asked[0], problem, moment),
+        )
+
+    def _taken(self, entry: Entry | None) -> None:
+        self._busy, self._look_at = False, 0.0
+        if entry is not None:
+            self._begin(entry)
+
+    def _not_taken(self, letter: Letter, problem: Exception, moment: float) -> None:
+        self._busy, self._look_at = False, moment + PAUSE_S
+        self._gateway.complain("retry", f"{letter.entry.job} cannot be tried again yet: {problem}")
