@@ -28,6 +28,7 @@ def status(report: Report, state: State, error: str | None = None) -> JobStatus:
         total=report.tiles,
         devices={device: share.tiles for device, share in report.devices.items()},
         seconds=round(report.seconds, 3),
+        dropped=report.dropped,
         error=error,
     )
 

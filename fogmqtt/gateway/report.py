@@ -10,6 +10,10 @@ from fogmqtt.core.geometry import Rect
 
 #: So many of a job's failed tiles are kept with their tracebacks, the newest.
 _FAILURES = 20
+#: What keeps messages that the broker drops. 0 is no remedy: some builds cut clients off then.
+REMEDY = (
+    "raise max_queued_messages (to a large number, not 0) and max_queued_bytes in mosquitto.conf"
+)
 #: And so many lines of a traceback are shown.
 _LINES = 15
 
@@ -61,6 +65,8 @@ class Report:
     checked: int = 0
     bytes_out: int = 0
     bytes_back: int = 0
+    #: Messages that the broker dropped meanwhile, of anybody's; known to some 10 s.
+    dropped: int = 0
     #: Pixels, or single facts, that differ from one machine; None unless verified.
     differ: int | None = None
     #: Single facts that were compared; None where pixels were.
@@ -101,6 +107,7 @@ class Report:
             "duplicates": self.duplicates,
             "checked": self.checked,
             "wire_bytes": {"out": self.bytes_out, "back": self.bytes_back},
+            "dropped": {"messages": self.dropped, "remedy": REMEDY if self.dropped else ""},
             "differ": self.differ,
             "failures": [asdict(failure) for failure in self.failures],
         }

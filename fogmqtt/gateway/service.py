@@ -24,6 +24,7 @@ from fogmqtt.examination.findings import Examination
 from fogmqtt.gateway.broadcast import Broadcast, State, status
 from fogmqtt.gateway.conductor import Conductor
 from fogmqtt.gateway.courier import Courier
+from fogmqtt.gateway.drops import DROPPED, Drops
 from fogmqtt.gateway.hands import Hands
 from fogmqtt.gateway.helpers import helpers
 from fogmqtt.gateway.jobs import JobRequest
@@ -121,7 +122,6 @@ class Gateway:
         self._events: deque[Event] = deque()
         self._pumping = False
         self._connected_at: float | None = None
-        self._was_connected = False
         #: Counts the connections: what was on its way on an earlier one may be lost.
         self.links = 0
         #: Hears the token of each message that was published with one.
@@ -133,6 +133,7 @@ class Gateway:
         )
         self._rivals = Rivals(self.voice.boot)
         self._complaints = Complaints()
+        self._drops = Drops()
         self._examiner = Examiner(self.loop.deliver)
         if config.exact:
             self._examiner.start()
@@ -208,6 +209,8 @@ class Gateway:
 
     def _handle(self, item: object) -> None:
         match item:
+            case Received(topic) if topic == DROPPED:
+                self._drops.heard(item.payload, (job.report for job in self.conductor.jobs()))
             case Received():
                 self._received(item)
             case Published(token):
@@ -247,7 +250,6 @@ class Gateway:
         self._packet_bytes = max_packet_bytes
         self._connected_at = now()
         self.links += 1
-        self._was_connected = True
         log.info("%s is online at %s", self.id, self.config.broker.url)
         self.introduce()
 
@@ -267,7 +269,7 @@ class Gateway:
             self._local.join()
 
     def _refused(self, reason: str, final: bool) -> None:
-        if final and not self._was_connected:
+        if final and not self.links:
             raise NoBroker(reason)
         self._refusal = reason
         self._complaints.add("no link", reason, now())
@@ -303,7 +305,7 @@ class Gateway:
         return min((wakeup for wakeup in wakeups if wakeup is not None), default=None)
 
     def _need_broker(self, moment: float, patience_s: float) -> float | None:
-        if self._was_connected:
+        if self.links:
             return None
         if moment - self._started_at < patience_s:
             return self._started_at + patience_s

@@ -11,6 +11,7 @@ import msgspec
 
 from fogmqtt import __version__
 from fogmqtt.errors import NotConnected
+from fogmqtt.gateway.drops import DROPPED
 from fogmqtt.transport.base import Transport, Will
 from fogmqtt.wire.messages import Decoder, GatewayInfo, JobStatus, encode
 from fogmqtt.wire.topics import OFFLINE, ONLINE, Topics
@@ -56,6 +57,7 @@ class Voice:
             topics.device("+", "info"),
             topics.results(self._gateway, "+"),
             topics.gateway(self._gateway, "info"),
+            DROPPED,
         )
 
     @property

@@ -280,7 +280,9 @@ class Connection:
         with self._changed:
             topic_filter = self._asked.pop(mid, "?")
         refused = next((code for code in codes if code.is_failure), None)
-        if refused is not None:
+        if refused is not None and topic_filter.startswith("$SYS/"):
+            log.info("the broker keeps %s to itself: %s", topic_filter, refused)
+        elif refused is not None:
             self.refusal = filter_refused(self._setup.link, topic_filter, str(refused))
             self._reason = self.refusal.reason
             log.error("%s", self.refusal.reason)

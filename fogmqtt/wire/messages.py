@@ -190,6 +190,8 @@ class JobStatus(Message, frozen=True, kw_only=True, tag="job"):
     #: Tiles done by each device.
     devices: dict[str, int] = {}
     seconds: float | None = None
+    #: Messages that the broker dropped meanwhile, of anybody's.
+    dropped: int = 0
     #: Where the result went, on the gateway's disk.
     file: str | None = None
     error: str | None = None
