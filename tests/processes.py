@@ -197,6 +197,15 @@ class Fog:
             check=False,
         )
 
+    def examined(self) -> None:
+        """Wait until every device knows what it can do, and how fast."""
+
+        def all_known() -> bool:
+            listed = json.loads(self.command("devices", "--json").stdout)
+            return not any(device.get("examining") for device in listed.values())
+
+        wait_for(all_known, within=PATIENCE_S, what="the examinations")
+
     def save(self, name: str, image: Image) -> Path:
         path = self.folder / name
         assert cv2.imwrite(str(path), image)

@@ -106,6 +106,7 @@ def test_a_device_lives_with_plug_ins_that_are_missing_or_broken_and_says_so(
     (lone_fog.folder / "broken.py").write_text("1 / 0")
     lone_fog.device("oumayma", PLUGINS=emboss).says("oumayma is online")
     lone_fog.device("eya", PLUGINS="no_such_ops, ghost.py, broken.py").says("eya is online")
+    lone_fog.examined()
     image = lone_fog.save("photo.png", photo(120, 160))
     plain = lone_fog.run(
         image, "-o", "out.png", "--pipeline", "gray | canny", "--tiles", "grid 4x4"

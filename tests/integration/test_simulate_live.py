@@ -7,8 +7,7 @@ import re
 
 import pytest
 
-from tests.fog import wait_for
-from tests.processes import PATIENCE_S, Fog
+from tests.processes import Fog
 
 pytestmark = pytest.mark.broker
 
@@ -18,12 +17,7 @@ ASKED = ("simulate", "--from-live", "--pixels", "24e6", "--pipeline", "gray | ca
 @pytest.fixture(scope="module", autouse=True)
 def _examined(fog: Fog) -> None:
     """A device that is still being examined has no speed yet."""
-
-    def all_known() -> bool:
-        listed = json.loads(fog.command("devices", "--json").stdout)
-        return not any(device.get("examining") for device in listed.values())
-
-    wait_for(all_known, within=PATIENCE_S, what="the examinations")
+    fog.examined()
 
 
 def test_the_fleet_that_is_online_is_modelled_with_what_it_announces(fog: Fog) -> None:
