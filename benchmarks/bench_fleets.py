@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from client import job
 from compare import NO_DASK, compare, has_dask
 from emulated import CASES, Case, Emulated, fault, fleet, image, restore
 
@@ -27,7 +28,6 @@ from fogmqtt.core.actions import Action
 from fogmqtt.core.events import Event
 from fogmqtt.core.policy import Policy
 from fogmqtt.core.scheduler import Scheduler
-from fogmqtt.gateway.jobs import JobRequest, Outcome
 from fogmqtt.gateway.loop import now
 from fogmqtt.gateway.report import Report
 from fogmqtt.gateway.service import Gateway
@@ -39,20 +39,6 @@ from fogmqtt.simulate.record import Record
 from fogmqtt.tuning import tune
 
 RESULTS = Path(__file__).with_name("results")
-
-
-@dataclass
-class Client:
-    """Keeps the outcome."""
-
-    outcome: Outcome | None = None
-
-    def progress(self, report: Report) -> None: ...
-    def notice(self, job: str, text: str) -> None: ...
-    def deliver(self, outcome: Outcome) -> None: ...
-
-    def ended(self, outcome: Outcome) -> None:
-        self.outcome = outcome
 
 
 class Watched(Scheduler):
@@ -86,16 +72,12 @@ class Rig:
     observer: Observer
 
     def job(self, case: Case, pixels: Image, *, faulty: bool) -> Round:
-        client = Client()
         began = now()
         with fault(case if faulty else replace(case, fault=""), self.there):
-            self.gateway.submit(JobRequest("bench", "invert", client, image=pixels))
-            self.gateway.run(lambda: self.gateway.conductor.idle)
-        assert client.outcome is not None
-        assert client.outcome.error is None, client.outcome.error
+            report = job(self.gateway, pixels, "invert")
         record = self.observer.record(began, dict.fromkeys(self.there.devices, 1))
         self.observer.notes.clear()
-        return Round(client.outcome.report.seconds, client.outcome.report, record)
+        return Round(report.seconds, report, record)
 
 
 @contextmanager

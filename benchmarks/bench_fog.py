@@ -17,17 +17,16 @@ import statistics
 import subprocess
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from bare import HEAD, Bare, Load
+from client import job
 
 from fogmqtt.cli.connect import connector
 from fogmqtt.cli.demo import PHOTO, device_process, free_port
 from fogmqtt.config import Broker, GatewayConfig
-from fogmqtt.gateway.jobs import JobRequest, Outcome
-from fogmqtt.gateway.report import Report
 from fogmqtt.gateway.service import Gateway
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
@@ -38,33 +37,10 @@ HEIGHT, WIDTH = 4000, 6000
 DEVICES = ("eya", "oumayma", "manar")
 
 
-@dataclass
-class Client:
-    """Keeps the outcome."""
-
-    outcome: Outcome | None = None
-
-    def progress(self, report: Report) -> None: ...
-    def notice(self, job: str, text: str) -> None: ...
-    def deliver(self, outcome: Outcome) -> None: ...
-
-    def ended(self, outcome: Outcome) -> None:
-        self.outcome = outcome
-
-
 def photo() -> Image:
     """The demo's photograph, enlarged to 24 MP."""
     gray = cv2.imread(str(PHOTO), cv2.IMREAD_GRAYSCALE)
     return cv2.resize(gray, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-
-
-def job(gateway: Gateway, image: Image, pipeline: str) -> Report:
-    client = Client()
-    gateway.submit(JobRequest("bench", pipeline, client, image=image))
-    gateway.run(lambda: gateway.conductor.idle)
-    assert client.outcome is not None
-    assert client.outcome.error is None, client.outcome.error
-    return client.outcome.report
 
 
 def open_gateway(url: str) -> Gateway:

@@ -19,12 +19,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
+from client import job
 
 from fogmqtt.cli.connect import connector
 from fogmqtt.cli.demo import device_process, free_port
 from fogmqtt.config import Broker, GatewayConfig
-from fogmqtt.gateway.jobs import JobRequest, Outcome
-from fogmqtt.gateway.report import Report
 from fogmqtt.gateway.service import Gateway
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
@@ -56,20 +55,6 @@ CASES = (
     Case("denoise, slow devices", "gray | denoise", 2 * MP, (0.2 * MP,) * 3),
     Case("denoise, fast devices", "gray | denoise", 2 * MP, (1000 * MP,) * 3),
 )
-
-
-@dataclass
-class Client:
-    """Keeps the outcome."""
-
-    outcome: Outcome | None = None
-
-    def progress(self, report: Report) -> None: ...
-    def notice(self, job: str, text: str) -> None: ...
-    def deliver(self, outcome: Outcome) -> None: ...
-
-    def ended(self, outcome: Outcome) -> None:
-        self.outcome = outcome
 
 
 def image(pixels: int) -> Image:
@@ -105,15 +90,6 @@ def gateway_with(case: Case) -> Iterator[Gateway]:
         yield gateway
 
 
-def job(gateway: Gateway, case: Case, pixels: Image) -> Report:
-    client = Client()
-    gateway.submit(JobRequest("bench", case.pipeline, client, image=pixels))
-    gateway.run(lambda: gateway.conductor.idle)
-    assert client.outcome is not None
-    assert client.outcome.error is None, client.outcome.error
-    return client.outcome.report
-
-
 def alone(case: Case, pixels: Image) -> float:
     began = time.perf_counter()
     whole(parse(case.pipeline), pixels, pixels)
@@ -128,7 +104,7 @@ def run(case: Case, rounds: int) -> None:
         ratios, times = [], []
         for _ in range(rounds + 1):
             before = alone(case, pixels)
-            report = job(gateway, case, pixels)
+            report = job(gateway, pixels, case.pipeline)
             times.append((before + alone(case, pixels)) / 2)
             ratios.append(report.seconds / times[-1])
     shares = "  ".join(

@@ -104,9 +104,8 @@ class Relief:
         if speeds.left_s(device, lease) <= policy.hedge_gain * copy_s + policy.hedge_gain_s:
             return False
         helper = best(self._fleet, (one for one in able if one.id in self._fleet.roomy), tile)
-        if helper is None:
-            return True
-        if speeds.finish_s(helper, tile.job, tile.pixels) > copy_s + policy.hedge_gain_s:
+        about_s = copy_s + policy.hedge_gain_s
+        if helper is None or speeds.finish_s(helper, tile.job, tile.pixels) > about_s:
             return True
         self._grant(tile, helper)
         return False

@@ -12,7 +12,7 @@ import pytest
 
 from fogmqtt.images.spec import Image
 from tests.misbehaving import install
-from tests.processes import Fog, photo, private_fog, same, until
+from tests.processes import Fog, Program, photo, private_fog, same, until
 
 pytestmark = pytest.mark.broker
 
@@ -46,12 +46,18 @@ def break_operator(fog: Fog) -> Path:
     return mended
 
 
-def test_a_poisoned_job_is_announced_kept_and_done_when_the_fault_is_mended(fog: Fog) -> None:
+def poisoned(fog: Fog) -> tuple[Path, Path, Program]:
+    """What mends the operator, an image that it fails on, and a gateway with two devices."""
     mended = break_operator(fog)
     image = fog.save("in.png", poison())
     fog.fleet("eya", "oumayma")
     gateway = fog.serve_with(fog.folder / "fog.yaml")
     gateway.says("mariem is online")
+    return mended, image, gateway
+
+
+def test_a_poisoned_job_is_announced_kept_and_done_when_the_fault_is_mended(fog: Fog) -> None:
+    mended, image, _ = poisoned(fog)
     with fog.probe(DEAD, f"{REPLIES}/#", client_id="me") as me:
         me.publish("fog/v1/submit/bad/me", image.read_bytes())
         told = json.loads(me.message(DEAD, within=60).payload)
@@ -73,11 +79,7 @@ def test_a_poisoned_job_is_announced_kept_and_done_when_the_fault_is_mended(fog:
 
 
 def test_a_retry_without_a_gateway_waits_for_its_next_start(fog: Fog) -> None:
-    mended = break_operator(fog)
-    image = fog.save("in.png", poison())
-    fog.fleet("eya", "oumayma")
-    gateway = fog.serve_with(fog.folder / "fog.yaml")
-    gateway.says("mariem is online")
+    mended, image, gateway = poisoned(fog)
     with fog.probe(DEAD, f"{REPLIES}/#", client_id="me") as me:
         me.publish("fog/v1/submit/bad/me", image.read_bytes())
         me.message(DEAD, within=60)
