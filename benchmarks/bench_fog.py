@@ -46,6 +46,7 @@ def photo() -> Image:
 def open_gateway(url: str) -> Gateway:
     broker = Broker(url=url, embedded="never")
     config = replace(GatewayConfig(), broker=broker)
+    config = replace(config, gateway=replace(config.gateway, local="never"))
     gateway = Gateway(config, "bench", connector(broker, "bench"))
     gateway.transport.start()
     gateway.chores.append(lambda moment: moment + 0.05)
