@@ -6,6 +6,7 @@ travel beside the event, never in it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -44,6 +45,7 @@ class DeviceJoined:
 
     Another `boot` than before means that it restarted and holds nothing of what it was sent.
     `lacks` says of operators that it does not offer why not, as a user should read it.
+    No tile of more than `max_tile_pixels`, halo included, fits into its memory.
     """
 
     device: str
@@ -51,6 +53,7 @@ class DeviceJoined:
     workers: int
     operators: frozenset[str] = frozenset()
     lacks: Mapping[str, str] = field(default_factory=dict, hash=False)
+    max_tile_pixels: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
