@@ -21,6 +21,7 @@ from fogmqtt.core.events import (
 )
 from fogmqtt.core.policy import Policy
 from fogmqtt.core.scheduler import Scheduler
+from fogmqtt.simulate.work import halved
 
 #: A tile's size where the size does not matter.
 PIXELS = 1000
@@ -63,7 +64,8 @@ class Bench:
         at: float | None = None,
     ) -> list[Action]:
         pixels = (PIXELS,) * tiles if isinstance(tiles, int) else tiles
-        event = JobSubmitted(job, kind, pixels, frozenset(operators), twins, done, halvings)
+        parts = tuple(map(halved, pixels, halvings)) if halvings else ()
+        event = JobSubmitted(job, kind, pixels, frozenset(operators), twins, done, parts)
         return self.feed(event, at)
 
     def accept(self, order: SendTile, at: float | None = None) -> list[Action]:
@@ -118,7 +120,7 @@ def sizes(pixels: tuple[int, ...], actions: list[Action]) -> dict[int, int]:
     for split in actions:
         if isinstance(split, SplitTile):
             whole = found.pop(split.tile)
-            found[split.first], found[split.second] = (whole + 1) // 2, whole // 2
+            found[split.first] = found[split.second] = halved(whole, 1)[0]
     return found
 
 

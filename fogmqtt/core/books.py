@@ -24,9 +24,10 @@ from fogmqtt.core.actions import (
 from fogmqtt.core.device import Device
 from fogmqtt.core.fleet import Fleet
 from fogmqtt.core.hedging import Hedging
-from fogmqtt.core.ledger import CheckState, Ended, Job, JobState, Lease, Tile
+from fogmqtt.core.ledger import CheckState, Job, Lease, Tile
 from fogmqtt.core.placement import Placement
 from fogmqtt.core.policy import Policy
+from fogmqtt.core.progress import Ended, JobState
 from fogmqtt.core.relief import Relief
 from fogmqtt.core.timers import Timers
 
@@ -99,7 +100,7 @@ class Books:
 
     def split(self, tile: Tile) -> Tile:
         """Put two halves in the place of a tile that waits; gives the first of them."""
-        first, second = tile.job.split(tile)
+        first, second = tile.job.split(tile, alone=verdict.is_suspect(tile, self.policy))
         self.act(SplitTile(tile.job.id, tile.index, first.index, second.index))
         return first
 

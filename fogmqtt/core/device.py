@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fogmqtt.core.ledger import Lease, Tile
+from fogmqtt.core.ledger import Job, Lease, Tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class Device:
     operators: frozenset[str]
     #: Why it does not offer what it does not, by operator.
     lacks: Mapping[str, str] = field(default_factory=dict)
+    #: No larger tile fits into its memory.
+    max_tile_pixels: float = math.inf
     online: bool = True
     draining: bool = False
     quarantined: bool = False
@@ -76,6 +78,11 @@ class Device:
     def ready(self) -> bool:
         """It may be given tiles, if its window allows."""
         return self.online and not self.draining and not self.quarantined
+
+    def suits(self, job: Job) -> bool:
+        """It has the operators, room for the smallest parts of all tiles, and is believed."""
+        fits = job.part <= self.max_tile_pixels
+        return fits and job.operators <= self.operators and self.id not in job.disproved
 
     def freed_at(self, lease: Lease) -> float:
         """From when on a worker can have had this tile in its hands."""

@@ -21,8 +21,8 @@ class JobSubmitted:
     done by another device (see `core.checks`). No tile may have two.
     `done` tiles need no work: an earlier life of the gateway has their results. They have no
     twins. A job all of whose tiles are done finishes at once.
-    `halvings[i]` is how often tile i can be halved, and then its halves, where that makes sense;
-    empty for never.
+    `halves[i]` are the pixels that a part of tile i has, halo included, after one halving, two, …
+    (the largest, where they differ); empty where it cannot be halved, or none can.
     """
 
     job: str
@@ -31,7 +31,7 @@ class JobSubmitted:
     operators: frozenset[str] = frozenset()
     twins: tuple[int, ...] = ()
     done: frozenset[int] = frozenset()
-    halvings: tuple[int, ...] = ()
+    halves: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ class Fleet:
         device.workers = max(1, min(event.workers, self._policy.max_window))
         device.operators = event.operators
         device.lacks = event.lacks
+        room = event.max_tile_pixels
+        device.max_tile_pixels = room if room >= 1 else math.inf  # so nonsense means no limit
         device.answers = deque(device.answers, maxlen=device.workers)
         self._shift(device)
         return device
@@ -153,12 +155,7 @@ class Fleet:
         return (device for device in self._suited(job) if device.online and not device.draining)
 
     def _suited(self, job: Job) -> Iterator[Device]:
-        operators, disproved = job.operators, job.disproved
-        return (
-            device
-            for device in self.devices.values()
-            if operators <= device.operators and device.id not in disproved
-        )
+        return (device for device in self.devices.values() if device.suits(job))
 
     def take(self, lease: Lease) -> None:
         device = self.devices[lease.device]

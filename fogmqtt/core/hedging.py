@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from fogmqtt.core.device import Device
 from fogmqtt.core.fleet import Fleet
 from fogmqtt.core.ledger import Lease, Tile
-from fogmqtt.core.placement import Grant, best
+from fogmqtt.core.placement import Grant, best, may_have
 from fogmqtt.core.policy import Policy
 from fogmqtt.core.verdict import is_suspect, on_expiries
 
@@ -110,8 +110,7 @@ class Hedging:
     def _helper(self, lease: Lease) -> Device | None:
         """Who would be done with a copy first; somebody who let the tile expire, if need be."""
         tile = lease.tile
-        unfit = tile.failed_on | tile.taboo
-        able = [one for one in self._able(lease) if one.id not in unfit]
+        able = [one for one in self._able(lease) if one.id not in tile.failed_on]
         queue_s = self._speeds.queue_s
         willing = [one for one in able if one.id not in tile.shunned and queue_s(one) == 0]
         return best(self._fleet, willing or able, tile)
@@ -121,5 +120,5 @@ class Hedging:
         for device in self._fleet.idle.values():
             if tile in device.leases or (alone and device.leases):
                 continue
-            if tile.job.operators <= device.operators:
+            if may_have(tile, device):
                 yield device

@@ -115,8 +115,7 @@ class Horizons:
                 few_s = middle_s
             else:
                 enough_s = middle_s
-        tile = job.ready.largest
-        largest = math.ldexp(tile.pixels, -tile.halvings)
+        largest = job.ready.largest.least
         return max(enough_s, min(one.free_s + one.step_s / one.pixels * largest for one in offers))
 
     def _offers(self, job: Job) -> Iterator[_Offer]:
@@ -124,7 +123,7 @@ class Horizons:
         for device in self._fleet.able(job):
             rate = speeds.rate_now(device, job.kind)
             if rate > 0:
-                pixels = reachable(job, self._policy.least_s / rate)
+                pixels = reachable(job, min(self._policy.least_s / rate, device.max_tile_pixels))
                 for free_s in speeds.free_s(device):
                     yield _Offer(free_s, rate * pixels, pixels)
 
@@ -136,10 +135,9 @@ def _done(offers: Iterable[_Offer], by_s: float) -> float:
     )
 
 
-def reachable(job: Job, most: float) -> float:
+def reachable(job: Job, most: float) -> int:
     """The pixels of the tile that a device would get that may have at most so many."""
     tile = job.ready.pick(most)
-    pixels, halvings = float(tile.pixels), tile.halvings
-    while pixels > most and halvings > 0:
-        pixels, halvings = pixels / 2, halvings - 1
-    return pixels
+    if tile.pixels <= most:
+        return tile.pixels
+    return next((pixels for pixels in tile.halves if pixels <= most), tile.least)

@@ -8,52 +8,17 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from fogmqtt.core.events import JobSubmitted
+from fogmqtt.core.progress import JobState, Progress, Share
 from fogmqtt.core.ready import Ready
 from fogmqtt.core.story import Story, short
 
 #: So many of a tile's mishaps are kept for the story.
 _MISHAPS = 8
-
-
-class JobState(Enum):
-    """How far a job is."""
-
-    RUNNING = "running"
-    FINISHED = "finished"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one device contributed: kept results only."""
-
-    tiles: int = 0
-    pixels: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """A job at one moment.
-
-    `devices` has those whose results were kept. `retries` counts leases after a tile's first,
-    `hedges` those given beside a live one, `duplicates` results that came second. `checked`
-    tiles were found right by a second device or by the gateway; no other figure has twins in it.
-    """
-
-    job: str
-    state: JobState
-    done: int
-    total: int
-    devices: Mapping[str, Share]
-    retries: int
-    hedges: int
-    duplicates: int
-    checked: int = 0
 
 
 class CheckState(Enum):
@@ -126,8 +91,8 @@ class Tile:
     job: Job
     index: int
     pixels: int
-    #: How often it can be halved.
-    halvings: int = 0
+    #: The pixels of each part after one halving, two, …; empty: it cannot be halved.
+    halves: tuple[int, ...] = ()
     #: Its halves stand for it; it counts as done.
     split: bool = False
     done: bool = False
@@ -150,6 +115,17 @@ class Tile:
     mishaps: tuple[str, ...] = ()
     #: The end of its back-off.
     wake_at: float | None = None
+
+    @property
+    def least(self) -> int:
+        """The pixels of its smallest parts."""
+        return self.halves[-1] if self.halves else self.pixels
+
+    def halve(self, index: int) -> Tile:
+        """One of its halves, of which the same mishaps are known."""
+        return replace(
+            self, index=index, pixels=self.halves[0], halves=self.halves[1:], grants=[], leases=[]
+        )
 
     @property
     def is_twin(self) -> bool:
@@ -220,6 +196,8 @@ class Job:
     total: int = 0
     remaining: int = 0
     left: int = 0
+    #: What a device must have room for to be of use: the largest of the smallest parts, pixels.
+    part: int = 0
     #: How many checks are undecided, and how many found a tile right.
     undecided: int = 0
     checked: int = 0
@@ -255,9 +233,9 @@ class Job:
         if min(event.tiles) < 1:
             raise ValueError(f"job {event.job!r} has a tile without pixels: {min(event.tiles)}")
         job = cls(event.job, event.kind, event.operators, now, Story(now))
-        halvings = event.halvings or (0,) * len(event.tiles)
-        for index, (pixels, times) in enumerate(zip(event.tiles, halvings, strict=True)):
-            job.tiles.append(Tile(job, index, pixels, times))
+        parts = event.halves or ((),) * len(event.tiles)
+        for index, (pixels, halves) in enumerate(zip(event.tiles, parts, strict=True)):
+            job.tiles.append(Tile(job, index, pixels, halves))
         job.total = len(job.tiles)
         job._give(event.done)
         for tile in job.tiles:
@@ -265,8 +243,8 @@ class Job:
                 job.ready.add(tile)
         job.remaining = len(job.ready)
         job.left = sum(tile.pixels for tile in job.ready)
-        if event.twins:
-            job._add_twins(event.twins)
+        job._add_twins(event.twins)
+        job.part = max((tile.least for tile in job.ready), default=0)
         return job
 
     def _give(self, done: frozenset[int]) -> None:
@@ -276,13 +254,15 @@ class Job:
             self.tiles[index].done = self.tiles[index].given = True
 
     def _add_twins(self, twins: tuple[int, ...]) -> None:
+        if not twins:
+            return
         possible = {tile.index for tile in self.tiles if not tile.given}
         if set(twins) - possible or len(set(twins)) < len(twins):
             raise ValueError(f"job {self.id!r} has {self.total} tiles and the twins {twins}")
         for tile in [self.tiles[index] for index in twins]:
             twin = Tile(self, len(self.tiles), tile.pixels)
             tile.check = twin.check = Check(tile, twin)
-            tile.halvings = 0  # both do the same pixels
+            tile.halves = ()  # both do the same pixels
             self.tiles.append(twin)
         self.undecided = len(twins)
 
@@ -316,20 +296,17 @@ class Job:
                 return True
         return False
 
-    def split(self, tile: Tile) -> tuple[Tile, Tile]:
-        """Let two halves wait instead of a tile that waits in `ready`."""
-        self.ready.remove(tile)
+    def split(self, tile: Tile, *, alone: bool) -> tuple[Tile, Tile]:
+        """Let two halves wait instead of a tile that waits; its mishaps are theirs."""
+        self.dequeue(tile)
+        first, second = tile.halve(len(self.tiles)), tile.halve(len(self.tiles) + 1)
         tile.done = tile.split = True
-        sizes = (tile.pixels + 1) // 2, tile.pixels // 2
-        first, second = (
-            Tile(self, len(self.tiles) + place, pixels, tile.halvings - 1)
-            for place, pixels in enumerate(sizes)
-        )
         self.tiles += first, second
-        self.ready.add(second, first=True)
-        self.ready.add(first, first=True)
+        self.enqueue(second, alone=alone)
+        self.enqueue(first, alone=alone)
         self.total += 1
         self.remaining += 1
+        self.left += first.pixels + second.pixels - tile.pixels
         return first, second
 
     def grant(self, lease: Lease) -> None:
@@ -361,7 +338,8 @@ class Job:
         lease.tile.done = False
         lease.tile.kept = None
         # What merged its result knows it whole.
-        lease.tile.halvings = 0
+        lease.tile.halves = ()
+        self.part = max(self.part, lease.tile.pixels)
         self.remaining += 1
         self.left += lease.tile.pixels
 
@@ -390,11 +368,3 @@ class Job:
             duplicates=self.duplicates,
             checked=self.checked,
         )
-
-
-@dataclass(slots=True)
-class Ended:
-    """What is kept of a job after its end."""
-
-    progress: Progress
-    story: tuple[str, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fogmqtt.core.books import Books
 from fogmqtt.core.device import Device
 from fogmqtt.core.ledger import Lease, Tile
+from fogmqtt.core.placement import may_have
 
 
 def take_all_back(books: Books) -> None:
@@ -30,7 +31,7 @@ def give_again(books: Books, device: Device) -> None:
 
 def _regrant(books: Books, tile: Tile, device: Device) -> bool:
     is_free = tile.job.id in books.jobs and tile in tile.job.ready
-    if not is_free or device.id in tile.taboo or not tile.job.operators <= device.operators:
+    if not is_free or not may_have(tile, device):
         return False
     if len(device.leases) >= books.fleet.window(device):
         return False

@@ -135,7 +135,7 @@ class Placement:
         else:
             time_s = left_s - fleet.speeds.queue_s(device)
             most = max(time_s * policy.share, policy.least_s) / rate
-            pixels = reachable(job, most)
+            pixels = reachable(job, min(most, device.max_tile_pixels))
             if rate * pixels > time_s + policy.slack * left_s:
                 return False
             self._grant_up_to(most, job, device)
@@ -143,14 +143,18 @@ class Placement:
 
     def _grant_up_to(self, pixels: float, job: Job, device: Device) -> None:
         """Grant a waiting tile of at most so many pixels, split off a larger one if need be."""
+        pixels = min(pixels, device.max_tile_pixels)
         tile = job.ready.pick(pixels)
-        while tile.pixels > pixels and tile.halvings > 0:
+        while tile.pixels > pixels and tile.halves:
             tile = self._split(tile)
         self._grant(tile, device)
 
     def _place_first(self, queue: Iterable[Tile], reserved: Device | None, left_s: float) -> bool:
         """Grant the first of these that somebody with room may have, in time or before others."""
         for tile in queue:
+            if self._is_too_large(tile):
+                self._split(tile)
+                return True
             device = self._best(tile, reserved)
             if device is not None and not self._is_better_elsewhere(tile, device, left_s):
                 self._grant(tile, device)
@@ -179,11 +183,24 @@ class Placement:
 
     def _barred(self, tile: Tile, device: Device) -> bool:
         """It cannot do the work, or it failed at this tile and others are there to try."""
-        if not tile.job.operators <= device.operators or device.id in tile.taboo:
+        if not may_have(tile, device):
             return True
         if device.id not in tile.shunned:
             return False
         return any(other.id not in tile.shunned for other in self._others(tile))
+
+    def _fitting(self, tile: Tile) -> Tile:
+        """The tile, or the first of its parts for which somebody has room."""
+        while self._is_too_large(tile):
+            tile = self._split(tile)
+        return tile
+
+    def _is_too_large(self, tile: Tile) -> bool:
+        """It can be halved, and must be: those that are there have room for its parts only."""
+        if not tile.halves:
+            return False
+        rooms = (one.max_tile_pixels for one in self._fleet.able(tile.job))
+        return tile.pixels > max(rooms, default=math.inf)
 
     def _others(self, tile: Tile) -> Iterator[Device]:
         if tile.failures < self._policy.max_failures - 1:
@@ -196,9 +213,10 @@ class Placement:
         reserved = None
         for job in list(self._turns.values()):
             for tile in list(job.suspects):
-                device = self._loneliest(tile)
+                part = self._fitting(tile)
+                device = self._loneliest(part)
                 if device is not None and not device.leases:
-                    self._grant(tile, device)
+                    self._grant(part, device)
                 elif reserved is None:
                     reserved = device
         return reserved
@@ -227,9 +245,7 @@ class Ranking:
         self._heap = [
             (_queue(fleet, device), device)
             for device in fleet.hungry.values()
-            if device is not reserved
-            and job.operators <= device.operators
-            and device.id not in job.disproved
+            if device is not reserved and device.suits(job)
         ]
         heapq.heapify(self._heap)
 
@@ -250,6 +266,12 @@ class Ranking:
     def pass_over(self) -> None:
         """Leave out the device that `best` gave."""
         heapq.heappop(self._heap)
+
+
+def may_have(tile: Tile, device: Device) -> bool:
+    """Whether it could do this very tile, as large as it is."""
+    fits = tile.pixels <= device.max_tile_pixels
+    return fits and device.id not in tile.taboo and device.suits(tile.job)
 
 
 def _queue(fleet: Fleet, device: Device) -> _Rank:

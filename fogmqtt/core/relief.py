@@ -13,7 +13,7 @@ from collections.abc import Callable
 from fogmqtt.core.device import Device
 from fogmqtt.core.fleet import Fleet
 from fogmqtt.core.ledger import Job, Lease
-from fogmqtt.core.placement import Grant, best
+from fogmqtt.core.placement import Grant, best, may_have
 from fogmqtt.core.policy import Policy
 from fogmqtt.core.verdict import is_suspect, on_expiries
 
@@ -95,8 +95,12 @@ class Relief:
     def _copy(self, device: Device, lease: Lease) -> bool:
         """Whether there is nobody for it yet who will be: whoever would be first has no room."""
         tile, speeds, policy = lease.tile, self._fleet.speeds, self._policy
-        unfit = tile.failed_on | tile.taboo | tile.shunned | {device.id}
-        able = [one for one in self._fleet.able(tile.job) if one.id not in unfit and not one.paused]
+        unfit = tile.failed_on | tile.shunned | {device.id}
+        able = [
+            one
+            for one in self._fleet.able(tile.job)
+            if one.id not in unfit and may_have(tile, one) and not one.paused
+        ]
         first = best(self._fleet, able, tile)
         if first is None or not speeds.measured(first, tile.job.kind):
             return False

@@ -31,8 +31,9 @@ from fogmqtt.core.events import (
     TileFailed,
     TileReturned,
 )
-from fogmqtt.core.ledger import CheckState, Job, JobState, Lease, Progress
+from fogmqtt.core.ledger import CheckState, Job, Lease
 from fogmqtt.core.policy import Policy
+from fogmqtt.core.progress import JobState, Progress
 from fogmqtt.core.story import Story
 
 _TileEvent = TileAccepted | ResultArrived | TileFailed | TileReturned

@@ -37,12 +37,13 @@ def halve(
     return first, second
 
 
-def halvings(tile: Tile, *, halo: int, align: int) -> int:
-    """How often the tile can be halved, and each of its halves again."""
+def parts(tile: Tile, *, halo: int, align: int) -> tuple[int, ...]:
+    """The pixels, halo included, of its largest part after one halving of all, two, …"""
     halves = halve(tile, halo=halo, align=align)
     if halves is None:
-        return 0
-    return 1 + min(halvings(one, halo=halo, align=align) for one in halves)
+        return ()
+    below = zip(*(parts(one, halo=halo, align=align) for one in halves), strict=False)
+    return max(one.outer.pixels for one in halves), *(max(pair) for pair in below)
 
 
 def _above(core: Rect, align: int) -> tuple[Rect, Rect] | None:

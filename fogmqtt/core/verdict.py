@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fogmqtt.core.device import Device
 from fogmqtt.core.fleet import Fleet
@@ -58,8 +58,18 @@ def on_starvation(job: Job, fleet: Fleet) -> str:
     if not able:
         lacks = (_lack(one, job.operators) for one in online)
         return f"no device has every operator: {_some(lacks, len(online), '; ')}"
-    states: dict[str, list[str]] = {"quarantined": [], "draining": [], "disproved": []}
+    if all(job.part > one.max_tile_pixels for one in able):
+        return f"no device has room for its smallest tiles: {_no_room(job.part, able)}"
+    states: dict[str, list[str]] = {
+        "quarantined": [],
+        "draining": [],
+        "disproved": [],
+        "too small": [],
+    }
     for one in able:
+        if job.part > one.max_tile_pixels:
+            states["too small"].append(one.id)
+            continue
         word = "quarantined" if one.quarantined else "draining" if one.draining else "disproved"
         states[word].append(one.id)
     parts = (f"{word} ({_some(ids, len(ids), ', ')})" for word, ids in states.items() if ids)
@@ -72,6 +82,11 @@ def _lack(device: Device, operators: frozenset[str]) -> str:
         for name in sorted(operators - device.operators)
     )
     return f"{device.id} lacks {', '.join(lacks)}"
+
+
+def _no_room(pixels: int, able: Sequence[Device]) -> str:
+    rooms = (f"{one.id} takes {one.max_tile_pixels:,.0f} (max_tile_pixels)" for one in able)
+    return f"{pixels:,} pixels with halo, and {_some(rooms, len(able), ', ')}; cut smaller tiles"
 
 
 def with_story(sentence: str, story: tuple[str, ...]) -> str:

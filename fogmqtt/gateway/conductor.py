@@ -312,7 +312,7 @@ class Conductor:
                 run.twins,
                 done=frozenset(run.done) | run.halved,
                 # A later life knows halves by their indices, and nothing of our twins.
-                halvings=() if job.request.diary and run.twins else run.halvings,
+                halves=() if job.request.diary and run.twins else run.halves_pixels,
             )
         )
         job.request.client.progress(job.report)

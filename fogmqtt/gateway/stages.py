@@ -10,9 +10,9 @@ from random import SystemRandom
 import msgspec
 import numpy as np
 
-from fogmqtt.core.geometry import Auto, Grid, Rect, Seams, Size, Tile, TilePlan, cut
+from fogmqtt.core.geometry import Auto, Grid, Seams, Size, Tile, TilePlan, cut
 from fogmqtt.core.plan import HEADER_BYTES, auto_plan, check_plan
-from fogmqtt.core.splitting import halve, halvings
+from fogmqtt.core.splitting import halve, parts
 from fogmqtt.errors import WireError
 from fogmqtt.images import codec
 from fogmqtt.images.spec import Image, Spec
@@ -105,9 +105,9 @@ class StageRun:
         return tuple(tile.outer.pixels for tile in self.known)
 
     @property
-    def halvings(self) -> tuple[int, ...]:
-        """How often each of them can be halved; empty for never."""
-        return _halvings(self.stage, self.known) if self.splits else ()
+    def halves_pixels(self) -> tuple[tuple[int, ...], ...]:
+        """The pixels of their parts after each halving; empty where none may be halved."""
+        return _parts(self.stage, self.known) if self.splits else ()
 
     @property
     def kind(self) -> str:
@@ -149,19 +149,22 @@ def begin(
     return StageRun(key, stage, operators, image, tiles, merger, twins, splits)
 
 
-def _halvings(stage: Stage, tiles: Sequence[Tile]) -> tuple[int, ...]:
+def _parts(stage: Stage, tiles: Sequence[Tile]) -> tuple[tuple[int, ...], ...]:
     # Counted once for all cores that are cut alike: it takes half a millisecond.
-    alike = [_cut_alike(tile.core, stage.align) for tile in tiles]
-    times = {
-        key: halvings(tile, halo=stage.halo, align=stage.align)
+    alike = [_cut_alike(tile, stage.align) for tile in tiles]
+    found = {
+        key: parts(tile, halo=stage.halo, align=stage.align)
         for key, tile in dict(zip(alike, tiles, strict=True)).items()
     }
-    return tuple(times[key] for key in alike)
+    return tuple(found[key] for key in alike)
 
 
-def _cut_alike(core: Rect, align: int) -> tuple[int, int, int, int]:
+def _cut_alike(tile: Tile, align: int) -> tuple[int, ...]:
+    core, outer = tile.core, tile.outer
     # Middles are rounded to even multiples of the alignment.
-    return core.height, core.width, core.top % (2 * align), core.left % (2 * align)
+    phase = core.top % (2 * align), core.left % (2 * align)
+    above, beside = core.top - outer.top, core.left - outer.left
+    return core.height, core.width, *phase, above, beside, outer.height, outer.width
 
 
 def sampled(tiles: Sequence[int], share: float) -> tuple[int, ...]:

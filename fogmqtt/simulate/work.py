@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fogmqtt.core.geometry import Auto, Grid, Size, TilePlan, cut
 from fogmqtt.core.plan import HEADER_BYTES, auto_plan, check_plan
-from fogmqtt.core.splitting import halvings
+from fogmqtt.core.splitting import parts
 from fogmqtt.errors import ConfigError
 from fogmqtt.images.spec import Spec
 from fogmqtt.operators import pipeline
@@ -29,17 +29,16 @@ class TileWork:
     core: int
     out_bytes: float
     back_bytes: float
-    #: How often it can be halved.
-    halvings: int = 0
+    #: The pixels of each part after one halving, two, …; empty: it cannot be halved.
+    parts: tuple[int, ...] = ()
 
     def halves(self) -> tuple[TileWork, TileWork]:
-        """Two tiles of the same work; the halo that both need is left out."""
+        """Two tiles that do its work."""
+        pixels, below = self.parts[0], self.parts[1:]
+        out_bytes = self.out_bytes * pixels / self.pixels
         first, second = (
-            TileWork(pixels, core, self.out_bytes / 2, self.back_bytes / 2, self.halvings - 1)
-            for pixels, core in (
-                ((self.pixels + 1) // 2, (self.core + 1) // 2),
-                (self.pixels // 2, self.core // 2),
-            )
+            TileWork(pixels, core, out_bytes, self.back_bytes / 2, below)
+            for core in ((self.core + 1) // 2, self.core // 2)
         )
         return first, second
 
@@ -71,11 +70,23 @@ class JobWork:
 
 
 def even_job(
-    name: str, tiles: int, pixels: int, *, at_s: float = 0.0, operators: Sequence[str] = ()
+    name: str,
+    tiles: int,
+    pixels: int,
+    *,
+    at_s: float = 0.0,
+    operators: Sequence[str] = (),
+    halvings: int = 0,
 ) -> JobWork:
     """A job of equal gray tiles of `pixels` each, without a halo: for tests and benchmarks."""
-    tile = TileWork(pixels, pixels, pixels + ENVELOPE_BYTES, pixels + ENVELOPE_BYTES)
+    nbytes, parts = pixels + ENVELOPE_BYTES, halved(pixels, halvings)
+    tile = TileWork(pixels, pixels, nbytes, nbytes, parts)
     return JobWork(name, (StageWork("even", frozenset(operators), (tile,) * tiles),), at_s)
+
+
+def halved(pixels: int, times: int) -> tuple[int, ...]:
+    """The parts of a tile without a halo."""
+    return tuple(-(-pixels // 2**time) for time in range(1, times + 1))
 
 
 def planned_job(
@@ -117,7 +128,7 @@ def _stage(stage: Stage, plan: TilePlan, fleet: Fleet, limit_bytes: int) -> Stag
             tile.core.pixels,
             tile.outer.pixels * sent + ENVELOPE_BYTES,
             tile.core.pixels * back + ENVELOPE_BYTES,
-            halvings(tile, halo=stage.halo, align=stage.align) if isinstance(plan, Auto) else 0,
+            parts(tile, halo=stage.halo, align=stage.align) if isinstance(plan, Auto) else (),
         )
         for tile in tiles
     )

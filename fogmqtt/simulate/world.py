@@ -167,7 +167,7 @@ class World:
         pixels = tuple(tile.pixels for tile in stage.tiles)
         self._tiles[job.key] = dict(enumerate(stage.tiles))
         event = JobSubmitted(job.key, stage.kind, pixels, stage.operators)
-        self._hear(replace(event, halvings=tuple(tile.halvings for tile in stage.tiles)))
+        self._hear(replace(event, halves=tuple(tile.parts for tile in stage.tiles)))
 
     def _end_stage(self, key: str, error: str) -> None:
         job, _ = self._running[key]

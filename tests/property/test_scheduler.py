@@ -44,6 +44,7 @@ from fogmqtt.core.events import (
 )
 from fogmqtt.core.policy import Policy
 from fogmqtt.core.scheduler import Scheduler
+from fogmqtt.simulate.work import halved
 
 # Tiny limits, so that few steps reach them.
 POLICY = Policy(
@@ -105,6 +106,9 @@ class Work:
     #: Tiles that stand no more, since their halves do; and how often each can be halved.
     split: set[int] = field(default_factory=set)
     halvings: dict[int, int] = field(default_factory=dict)
+    pixels: dict[int, int] = field(default_factory=dict)
+    #: What a device must have room for: the largest of the smallest parts.
+    part: int = 0
     kept: dict[int, Said] = field(default_factory=dict)
     #: Second opinions, disputes and what the gateway found, by the original tile.
     opinions: dict[int, Said] = field(default_factory=dict)
@@ -161,6 +165,7 @@ class Board:
     boot: int = 0
     workers: int = 1
     operators: frozenset[str] = frozenset()
+    room: float = math.inf
     joined: bool = False
     online: bool = False
     draining: bool = False
@@ -226,10 +231,15 @@ class Fog(RuleBasedStateMachine):
         given = frozenset(index for index in done if index < tiles)
         twins = tuple(pick for pick in picks if pick < tiles and pick not in given)
         self.jobs[name] = work = Work(operators, tiles, twins, given)
-        work.halvings = dict.fromkeys(set(range(tiles)) - set(twins), halvings)
         pixels = tuple(100 * (index + 1) for index in range(tiles))
-        kind, times = "kind" + str(tiles % 2), (halvings,) * tiles if halvings else ()
-        self.feed(JobSubmitted(name, kind, pixels, operators, twins, given, times))
+        for index, size in enumerate(pixels):
+            work.halvings[index], work.pixels[index] = halvings * (index not in twins), size
+            if index not in given:
+                work.part = max(work.part, (size, *halved(size, work.halvings[index]))[-1])
+        work.pixels |= {tiles + place: pixels[twin] for place, twin in enumerate(twins)}
+        kind = "kind" + str(tiles % 2)
+        parts = tuple(halved(one, halvings) for one in pixels) if halvings else ()
+        self.feed(JobSubmitted(name, kind, pixels, operators, twins, given, parts))
         assert (name in self.ended) == (len(given) == tiles)
 
     @precondition(lambda self: self.jobs)
@@ -244,16 +254,24 @@ class Fog(RuleBasedStateMachine):
         workers=st.integers(1, 2),
         operators=st.sampled_from(OPERATORS),
         restart=st.booleans(),
+        room=st.sampled_from((math.inf, math.inf, 110, 60)),
     )
-    def join(self, name: str, workers: int, operators: frozenset[str], restart: bool) -> None:
+    def join(
+        self,
+        name: str,
+        workers: int,
+        operators: frozenset[str],
+        restart: bool,
+        room: float = math.inf,
+    ) -> None:
         board = self.boards[name]
         if restart:
             board.boot += 1
             board.draining = False
             self.die(board)
         board.joined = board.online = True
-        board.workers, board.operators = workers, operators
-        self.feed(DeviceJoined(name, f"boot{board.boot}", workers, operators))
+        board.workers, board.operators, board.room = workers, operators, room
+        self.feed(DeviceJoined(name, f"boot{board.boot}", workers, operators, {}, room))
 
     @rule(name=st.sampled_from((*DEVICES, "nobody")))
     def lose(self, name: str) -> None:
@@ -471,10 +489,12 @@ class Fog(RuleBasedStateMachine):
                 if action.reason == "second opinion":
                     self.follow_opinion(event)
             case RevokeResult(job, tile, attempt, device):
-                said = self.jobs[job].kept.pop(tile)
+                work = self.jobs[job]
+                said = work.kept.pop(tile)
                 assert (said.attempt, said.device) == (attempt, device)
-                assert device in self.jobs[job].caught
-                self.jobs[job].forget(tile)
+                assert device in work.caught
+                work.forget(tile)
+                work.halvings[tile], work.part = 0, max(work.part, work.pixels[tile])
             case Arbitrate(job, tile):
                 work = self.jobs[job]
                 assert work.kept[tile].digest != work.opinions[tile].digest
@@ -512,6 +532,8 @@ class Fog(RuleBasedStateMachine):
         work.split.add(action.tile)
         for half in (action.first, action.second):
             work.halvings[half] = work.halvings[action.tile] - 1
+            work.pixels[half] = halved(work.pixels[action.tile], 1)[0]
+            work.deaths[half] = work.deaths[action.tile]
 
     def follow_send(self, order: SendTile) -> None:
         work, board, key = self.jobs[order.job], self.boards[order.device], (order.job, order.tile)
@@ -519,6 +541,7 @@ class Fog(RuleBasedStateMachine):
         assert not board.draining
         assert order.device in self.scheduler.ready_devices()
         assert work.operators <= board.operators
+        assert work.pixels[order.tile] <= board.room
         assert order.tile not in work.kept
         assert order.tile not in work.split
         assert order.tile not in work.given
@@ -582,7 +605,8 @@ class Fog(RuleBasedStateMachine):
 
     def able(self, work: Work) -> bool:
         ready = self.scheduler.ready_devices()
-        return any(work.operators <= self.boards[name].operators for name in ready - work.refused)
+        boards = [self.boards[name] for name in ready - work.refused]
+        return any(work.operators <= one.operators and work.part <= one.room for one in boards)
 
     def watch_starvation(self) -> None:
         for work in self.jobs.values():

@@ -91,7 +91,7 @@ def test_halves_are_taken_up_where_they_were_done(lives: Lives, text: str) -> No
     assert set(again.done) == {1, second}
     assert again.halved == {0, first}
     assert again.halves == run.halves
-    assert len(again.work) == count + 4 == len(again.halvings)
+    assert len(again.work) == count + 4 == len(again.halves_pixels)
     rest = set(range(again.count)) - set(again.done) - again.halved
     assert set(deeper) <= rest
     do(again, lives.diary, *rest)

@@ -19,8 +19,8 @@ from fogmqtt.core.events import (
     Tick,
     TileFailed,
 )
-from fogmqtt.core.ledger import JobState, Share
 from fogmqtt.core.policy import Policy
+from fogmqtt.core.progress import JobState, Share
 from fogmqtt.core.scheduler import Scheduler
 from tests.scheduling import PIXELS, Bench, devices, only, sent
 

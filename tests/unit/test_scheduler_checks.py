@@ -17,7 +17,7 @@ from fogmqtt.core.actions import (
     SendTile,
 )
 from fogmqtt.core.events import DeviceDisproved, JobCancelled
-from fogmqtt.core.ledger import Share
+from fogmqtt.core.progress import Share
 from tests.scheduling import Bench, devices, only, sent
 
 RIGHT, WRONG = 1, 2

@@ -6,8 +6,8 @@ import pytest
 
 from fogmqtt.core.actions import FailJob, FinishJob, KeepResult, Quarantine, ReportStarved
 from fogmqtt.core.events import DeviceJoined, DeviceLost
-from fogmqtt.core.ledger import JobState
 from fogmqtt.core.policy import Policy
+from fogmqtt.core.progress import JobState
 from fogmqtt.core.scheduler import Scheduler
 from tests.scheduling import Bench, devices, only, sent
 

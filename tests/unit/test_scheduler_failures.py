@@ -6,7 +6,7 @@ import pytest
 
 from fogmqtt.core.actions import Action, CancelTile, FailJob, FinishJob, KeepResult, Quarantine
 from fogmqtt.core.events import JobCancelled
-from fogmqtt.core.ledger import JobState
+from fogmqtt.core.progress import JobState
 from tests.scheduling import Bench, devices, only, sent
 
 

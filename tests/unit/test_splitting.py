@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fogmqtt.core.actions import SendTile, SplitTile
 from fogmqtt.core.geometry import Grid, cut
-from fogmqtt.core.splitting import LEAST_PIXELS, halve, halvings
+from fogmqtt.core.splitting import LEAST_PIXELS, halve, parts
 from tests.scheduling import Bench, sizes
 
 
@@ -40,7 +40,7 @@ def test_halves_cover_the_tile_once_and_are_cut_as_it_was(
 def test_nothing_is_halved_to_less_than_is_worth_a_message() -> None:
     (tile,) = cut((128, 256), Grid(1, 1))
     assert tile.core.pixels == 2 * LEAST_PIXELS
-    assert halvings(tile, halo=0, align=1) == 1
+    assert parts(tile, halo=0, align=1) == (LEAST_PIXELS,)
     assert halve(tile, halo=20, align=1) is None
 
 

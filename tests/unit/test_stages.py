@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fogmqtt.core.geometry import Auto, Grid, Seams, TilePlan
-from fogmqtt.core.splitting import halvings
+from fogmqtt.core.splitting import parts
 from fogmqtt.errors import PlanError, WireError
 from fogmqtt.gateway import stages as work
 from fogmqtt.gateway.stages import Limits, StageRun
@@ -109,9 +109,9 @@ def test_a_tile_of_another_shape_is_not_this_one() -> None:
 
 
 @pytest.mark.parametrize("pipeline", ["invert", "gray | canny", "bilateral"])
-def test_halvings_are_counted_for_each_tile_as_if_it_were_the_only_one(pipeline: str) -> None:
+def test_parts_are_measured_for_each_tile_as_if_it_were_the_only_one(pipeline: str) -> None:
     image = np.zeros((700, 1111, 3), np.uint8)
     run = begun(pipeline, Auto(), image=image, workers=1)
     halo, align = run.stage.halo, run.stage.align
-    assert run.halvings == tuple(halvings(tile, halo=halo, align=align) for tile in run.tiles)
+    assert run.halves_pixels == tuple(parts(tile, halo=halo, align=align) for tile in run.tiles)
     assert len(run.tiles) > 1
