@@ -20,6 +20,8 @@ class Misbehave(Operator):
     how: str = "print"
 
     def process(self, image):
+        if self.how == "stick":
+            return self.stick(image)
         if image[0, 0].min() != 13:
             return 255 - image
         return getattr(self, self.how)(image)
@@ -54,6 +56,14 @@ class Misbehave(Operator):
             time.sleep(0.01)
 
     def native_hang(self, image):
+        ctypes.PyDLL(None).sleep(1000)
+
+    def stick(self, image):
+        """Hangs once, whatever the tile, where this file lies; it then names the device."""
+        try:
+            os.rename("stick", f"stuck-{os.getppid()}")
+        except FileNotFoundError:
+            return 255 - image
         ctypes.PyDLL(None).sleep(1000)
 
     def eat(self, image):

@@ -1,0 +1,86 @@
+"""Nothing is decided by a clock that somebody may set: a list of all places that read one."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "fogmqtt"
+
+#: What tells the time of day, by its last name.
+WALL = {
+    *("time", "time_ns", "localtime", "gmtime", "ctime", "asctime", "strftime", "clock_gettime"),
+    *("now", "utcnow", "today", "fromtimestamp", "clock_settime"),
+    *("st_mtime", "st_mtime_ns", "st_ctime", "st_ctime_ns", "st_atime", "st_atime_ns"),
+    *("getmtime", "getctime", "getatime"),
+}
+#: Of these names only what stands on one of these is meant: `now()` is our own monotonic clock.
+MODULES = {"time", "datetime", "date"}
+AMBIGUOUS = {"time", "now", "today"}
+
+#: File → what it reads and what for. Whatever else asks for the time of day is a mistake.
+ALLOWED = {
+    # Told to people.
+    "gateway/dead.py": {"time"},  # when a job failed
+    "cli/retry.py": {"localtime", "strftime"},  # the same, as text
+    # Order of notes in the spool, and names. A jump changes in which order they are taken up.
+    "gateway/server.py": {"time"},
+    "gateway/archive.py": {"time"},
+    # How long finished jobs are kept (`gateway.spool_keep_s`), over days and restarts, which no
+    # monotonic clock survives: a jump forgets some early or late, and never an unfinished one.
+    # And the name under which a damaged ledger is put aside.
+    "gateway/ledger.py": {"time", "strftime"},
+    # Whether a file changed: compared for being the same, never with a clock.
+    "gateway/inbox.py": {"st_mtime_ns"},
+    "gateway/spool.py": {"st_mtime_ns"},
+    "operators/models.py": {"st_mtime_ns"},
+    "examination/identity.py": {"st_mtime_ns"},
+    # Which of too many remembered examinations go: a file's age against another's.
+    "examination/cache.py": {"st_mtime"},
+}
+
+
+def readings(source: str) -> Iterator[str]:
+    """The names by which a file asks for the time of day."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module in ("time", "datetime"):
+            yield from (alias.name for alias in node.names if alias.name in WALL | {"datetime"})
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name == "datetime")
+        if isinstance(node, ast.Attribute) and node.attr in WALL:
+            owner = ast.unparse(node.value).split(".")[-1]
+            if node.attr not in AMBIGUOUS or owner in MODULES:
+                yield node.attr
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_the_time_of_day_is_read_only_where_the_list_says(path: Path) -> None:
+    read = set(readings(path.read_text("utf-8")))
+    assert read == ALLOWED.get(path.relative_to(PACKAGE).as_posix(), set())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import time\ntime.time()",
+        "from time import time",
+        "import datetime",
+        "from datetime import datetime",
+        "os.stat(path).st_mtime",
+        "os.path.getmtime(path)",
+        "time.clock_gettime(0)",
+    ],
+)
+def test_the_list_would_notice(source: str) -> None:
+    assert set(readings(source))
+
+
+def test_monotonic_seconds_are_what_everything_else_uses() -> None:
+    assert not set(readings("import time\ntime.monotonic()\nnow()\nself.now()\ntime.sleep(1)"))
+
+
+def test_every_file_on_the_list_exists() -> None:
+    assert not [name for name in ALLOWED if not (PACKAGE / name).exists()]
