@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from fogmqtt.gateway.report import REMEDY, Report
+from fogmqtt.gateway.remedy import REMEDY
+from fogmqtt.gateway.report import Report
 
 log = logging.getLogger(__name__)
 

@@ -7,13 +7,10 @@ from dataclasses import asdict, dataclass, field
 
 from fogmqtt.complaints import one_line
 from fogmqtt.core.geometry import Rect
+from fogmqtt.gateway.remedy import REMEDY
 
 #: So many of a job's failed tiles are kept with their tracebacks, the newest.
 _FAILURES = 20
-#: What keeps messages that the broker drops. 0 is no remedy: some builds cut clients off then.
-REMEDY = (
-    "raise max_queued_messages (to a large number, not 0) and max_queued_bytes in mosquitto.conf"
-)
 #: And so many lines of a traceback are shown.
 _LINES = 15
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from fogmqtt.transport.base import Connected
+from fogmqtt.gateway.drops import DROPPED
+from fogmqtt.gateway.remedy import LIMITS
+from fogmqtt.transport.base import Connected, Received
 from fogmqtt.transport.link import Link
 from fogmqtt.transport.paho import PahoTransport
-from tests.fog import Inbox, Probe
+from tests.fog import Inbox, Probe, RealBroker, probe
 from tests.processes import photo, private_fog
 
 pytestmark = pytest.mark.broker
@@ -56,8 +60,45 @@ def test_messages_that_the_broker_drops_are_told_with_what_to_raise(
             with slow_client(fog.broker.url):
                 for _ in range(400):
                     me.publish("flood", b"x")
-                gateway.says("messages to slow clients: raise max_queued_messages", within=15)
+                gateway.says("messages to slow clients: raise max_queued_messages (1000", within=15)
             fog.fleet("eya")
             said = ended(me)
         assert said["state"] == "done"
         assert int(str(said["dropped"])) > 0
+
+
+#: Of messages of 1 000 bytes for a client that acknowledges nothing, few are kept.
+FEW = "sys_interval 1\nmax_queued_messages 50\n"
+FEW_BYTES = "sys_interval 1\nmax_inflight_messages 5\nmax_queued_bytes 30000\n"
+#: Each limit: two configurations that differ in it alone.
+RAISED = {
+    "max_queued_messages": (FEW, FEW.replace(" 50", " 90")),
+    "max_queued_bytes": (FEW_BYTES, FEW_BYTES.replace("30000", "70000")),
+    "max_inflight_messages": (FEW, f"{FEW}max_inflight_messages 60\n"),
+    "max_inflight_bytes": (FEW_BYTES, f"{FEW_BYTES}max_inflight_bytes 40000\n"),
+}
+
+
+def dropped_of(broker: RealBroker, messages: int) -> int:
+    """How many of so many messages the broker drops on their way to a slow client."""
+    with slow_client(broker.url), probe(broker.url, DROPPED) as me:
+        for _ in range(messages):
+            me.publish("flood", b"x" * 1000)
+        while not (count := int(me.message(DROPPED, within=15).payload)):
+            pass
+        time.sleep(1.5)  # it is said each second while it rises
+        later = [event.payload for event in me.inbox.all() if isinstance(event, Received)]
+        return max(count, *map(int, later), 0)
+
+
+def test_raising_any_of_the_limits_that_are_named_drops_less(
+    private_broker: Callable[..., RealBroker],
+) -> None:
+    configs = sorted({more for pair in RAISED.values() for more in pair})
+    brokers = [private_broker(more=more) for more in configs]
+    with ThreadPoolExecutor(len(brokers)) as pool:
+        counts = pool.map(dropped_of, brokers, [150] * len(brokers))
+    dropped = dict(zip(configs, counts, strict=True))
+    assert list(RAISED) == [limit.name for limit in LIMITS]
+    for name, (low, high) in RAISED.items():
+        assert dropped[low] - dropped[high] >= 30, f"{name}: {dropped[low]}, {dropped[high]}"
