@@ -21,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from fogmqtt.core.actions import Action, FailJob, FinishJob, KeepResult, SendTile
+from fogmqtt.core.actions import Action, FailJob, FinishJob, KeepResult, SendTile, SplitTile
 from fogmqtt.core.events import Event, ResultArrived, TileAccepted
 from fogmqtt.images.drawing import svg
 from fogmqtt.simulate.fleet import Device, Faults, Fleet, Link, Outage, Step
@@ -118,7 +118,9 @@ def _jobs(chance: random.Random, devices: Sequence[Device], bound_s: float) -> t
     for index in range(count):
         tiles = max(1, round(chance.uniform(15, 25) * workers / count))
         at_s = 0.0 if index == 0 else chance.uniform(0, 0.5 * bound_s)
-        jobs.append(even_job(f"job{index}", tiles, round(pixels / count / tiles), at_s=at_s))
+        jobs.append(
+            even_job(f"job{index}", tiles, round(pixels / count / tiles), at_s=at_s, halvings=3)
+        )
     return tuple(jobs)
 
 
@@ -130,6 +132,7 @@ class Referee:
         self._tiles = {job.id: job.tiles for job in schedule.jobs}
         self._kept: Counter[tuple[str, int]] = Counter()
         self._ended: Counter[str] = Counter()
+        self._split: set[tuple[str, int]] = set()
         self._sent: set[tuple[str, int, int, str]] = set()
         self._events = 0
 
@@ -148,6 +151,8 @@ class Referee:
             match action:
                 case SendTile(job, tile, attempt, device):
                     self._sends(job, tile, attempt, device)
+                case SplitTile(job, tile):
+                    self._splits(job, tile)
                 case KeepResult():
                     self._keeps(action, event)
                 case FinishJob(job):
@@ -161,13 +166,21 @@ class Referee:
 
     def _sends(self, job: str, tile: int, attempt: int, device: str) -> None:
         assert not self._ended[job], f"{job} has ended, and tile {tile} goes to {device}"
-        assert (job, tile) not in self._kept, f"{job}/{tile} is done, and goes to {device}"
+        over = (job, tile) in self._kept or (job, tile) in self._split
+        assert not over, f"{job}/{tile} is done, and goes to {device}"
         self._sent.add((job, tile, attempt, device))
+
+    def _splits(self, job: str, tile: int) -> None:
+        assert (job, tile) not in self._kept, f"{job}/{tile} is done, and split"
+        assert (job, tile) not in self._split, f"{job}/{tile} is split twice"
+        self._split.add((job, tile))
+        self._tiles[job] += 1
 
     def _keeps(self, action: KeepResult, event: Event) -> None:
         key = (action.job, action.tile)
         self._kept[key] += 1
         assert self._kept[key] == 1, f"{key} was merged twice"
+        assert key not in self._split, f"{key} was merged, and its halves stand for it"
         assert isinstance(event, ResultArrived)
         lease = (event.job, event.tile, event.attempt, event.device)
         assert lease in self._sent, f"{lease} was never sent"

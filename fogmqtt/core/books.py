@@ -108,7 +108,7 @@ class Books:
         """The device has the tile in its hands: from now on it is given time to work."""
         lease.accepted = True
         device = self.fleet.devices[lease.device]
-        self.fleet.accepts(device, self.now - lease.granted_at)
+        self.fleet.accepts(device, lease, self.now - lease.granted_at)
         begins_at = max(self.now, device.freed_at(lease))
         self.timers.set(lease, begins_at + self.lease_s(lease))
         for other in device.leases.values():
@@ -143,9 +143,9 @@ class Books:
         tile = lease.tile
         self.act(CancelTile(tile.job.id, tile.index, lease.attempt, lease.device, expired))
 
-    def take_back(self, lease: Lease) -> None:
-        """Let others have what the device has not begun."""
-        self.tell(lease, "slowed down and had not begun")
+    def take_back(self, lease: Lease, why: str) -> None:
+        """Let whoever has time for it first have what the device does not get on with."""
+        self.tell(lease, why)
         self.revoke(lease)
         self.again(lease.tile)
 
@@ -346,8 +346,8 @@ class Books:
 
     def place(self) -> None:
         """Hand out tiles and copies, and see which jobs have nobody left."""
-        self._relief.relieve(self.now)
-        looks = self.placement.place(self.now), self._hedging.hedge(self.now)
+        relieved = self._relief.relieve(self.now)
+        looks = relieved, self.placement.place(self.now), self._hedging.hedge(self.now)
         self.look.wake_at = None
         if due := [at for at in looks if at is not None]:
             self.timers.set(self.look, min(due))

@@ -65,6 +65,10 @@ class Device:
     missed_at: float = -math.inf
     #: What it needed to accept a tile: the longest of late, for tiles sent to it while idle too.
     accepts_s: float = math.inf
+    #: What a tile needs to reach it and its word to come back, where nothing else was on the way.
+    way_s: float = math.inf
+    #: What a tile took it of late, of whatever kind; 0 before its first result.
+    tile_s: float = 0.0
     #: When it last said anything about a tile.
     heard_at: float = -math.inf
     #: When its last results came, as many as it has workers.

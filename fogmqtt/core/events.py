@@ -23,6 +23,7 @@ class JobSubmitted:
     twins. A job all of whose tiles are done finishes at once.
     `halves[i]` are the pixels that a part of tile i has, halo included, after one halving, two, …
     (the largest, where they differ); empty where it cannot be halved, or none can.
+    Each step of `priority` doubles the share of the fleet's time that the job has beside others.
     """
 
     job: str
@@ -32,6 +33,7 @@ class JobSubmitted:
     twins: tuple[int, ...] = ()
     done: frozenset[int] = frozenset()
     halves: tuple[tuple[int, ...], ...] = ()
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

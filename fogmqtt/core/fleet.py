@@ -11,9 +11,12 @@ from fogmqtt.core.events import DeviceJoined
 from fogmqtt.core.ledger import Job, Lease, Tile
 from fogmqtt.core.policy import Policy
 from fogmqtt.core.speeds import Speeds
+from fogmqtt.core.windows import window
 
 #: More devices than this, and one that is offline is forgotten: ids come from the network.
 _KNOWN_DEVICES = 4096
+#: What nobody wants any more is ended after a second at most, and a new worker takes its time.
+RESTART_S = 1.3
 
 
 class Fleet:
@@ -103,11 +106,15 @@ class Fleet:
         device.misses += 1
         self.refresh(device)
 
-    def accepts(self, device: Device, after_s: float) -> None:
+    def accepts(self, device: Device, lease: Lease, after_s: float) -> None:
         """It accepted a tile so long after that was sent."""
         if device.accepts_s == math.inf:
             device.accepts_s = after_s
         device.accepts_s = max(after_s, self._policy.blend(device.accepts_s, after_s))
+        if lease.first:
+            known_s = None if device.way_s == math.inf else device.way_s
+            device.way_s = self._policy.blend(known_s, after_s)
+            self.refresh(device)
 
     def patience_s(self, device: Device) -> float:
         """How long it may take to accept a tile, as far as its silences and words so far tell."""
@@ -130,7 +137,7 @@ class Fleet:
         # One that was silent gets one tile until it accepts: the others would wait in vain.
         if device.probation or device.misses or device.alone:
             return 1
-        return self._policy.window(device.workers)
+        return window(device, self._policy)
 
     def _shift(self, device: Device) -> None:
         self.shifted = True
@@ -159,6 +166,7 @@ class Fleet:
 
     def take(self, lease: Lease) -> None:
         device = self.devices[lease.device]
+        lease.first = all(one.accepted for one in device.leases.values())
         device.leases[lease.tile] = lease
         device.alone = lease.alone
         self.refresh(device)
@@ -186,10 +194,10 @@ class Fleet:
         device.answers.append(now)
         self.changes += 1
         self.speeds.learn(device, lease.tile, service_s)
+        device.tile_s = device.paces[lease.tile.job.kind].seconds
         device.strikes = device.quarantines = device.returns = 0
-        if device.probation:
-            device.probation = False
-            self.refresh(device)
+        device.probation = False
+        self.refresh(device)
         return sane
 
     def learn_at_least(self, lease: Lease, now: float, *, hangs: bool) -> None:
@@ -201,7 +209,7 @@ class Fleet:
         device = self.devices[lease.device]
         if not lease.accepted or lease not in device.in_service():
             return
-        left_s = 0.0 if hangs else self.speeds.left_s(device, lease)
+        left_s = 0.0 if hangs else min(self.speeds.left_s(device, lease), RESTART_S)
         # Whatever comes next is in a worker's hands from then on, not from the last answer on.
         freed_at = lease.begun_at = device.freed_at(lease)
         device.answers.append(now + left_s)

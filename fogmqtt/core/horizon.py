@@ -55,13 +55,18 @@ class Horizons:
     def ends_at(self, job: Job, others: Iterable[Job], now: float) -> float:
         """In the fleet's own time; infinity while nobody able was ever measured.
 
-        Jobs share the fleet, so the others' work is counted too.
+        Jobs share the fleet, so of the others' work is counted what their shares let them do
+        until this one is done.
         """
         alone = self._alone(job, now)
         if alone == math.inf:
             return alone
-        more = (self._alone(other, now) for other in others if other is not job)
-        return alone + sum(max(0.0, end - now) for end in more if end < math.inf)
+        more = ((one, self._alone(one, now)) for one in others if one is not job)
+        return alone + sum(
+            min(end - now, (alone - now) * one.weight / job.weight)
+            for one, end in more
+            if now < end < math.inf
+        )
 
     def forget(self, job: Job) -> None:
         self._ends.pop(job.id, None)

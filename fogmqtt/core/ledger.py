@@ -15,6 +15,7 @@ from enum import Enum, auto
 from fogmqtt.core.events import JobSubmitted
 from fogmqtt.core.progress import JobState, Progress, Share
 from fogmqtt.core.ready import Ready
+from fogmqtt.core.shares import weight
 from fogmqtt.core.story import Story, short
 
 #: So many of a tile's mishaps are kept for the story.
@@ -61,6 +62,8 @@ class Lease:
     #: The device holds nothing else while it holds this.
     alone: bool = False
     accepted: bool = False
+    #: Nothing else was on its way to the device when this was sent.
+    first: bool = False
     #: The device said how it ended: a result, a failure or a return.
     answered: bool = False
     #: How it ended was held against its tile, and against its device: once is enough.
@@ -189,6 +192,8 @@ class Job:
     operators: frozenset[str]
     submitted_at: float
     story: Story
+    #: Of its share of the fleet's time.
+    weight: float = 1.0
     #: The image's tiles, then their twins, then the halves of those that were split.
     tiles: list[Tile] = field(default_factory=list)
     #: How many tiles are neither twins nor split, how many of these are not done, and the pixels
@@ -232,7 +237,8 @@ class Job:
             raise ValueError(f"job {event.job!r} has no tiles; cut the image first")
         if min(event.tiles) < 1:
             raise ValueError(f"job {event.job!r} has a tile without pixels: {min(event.tiles)}")
-        job = cls(event.job, event.kind, event.operators, now, Story(now))
+        story, share = Story(now), weight(event.priority)
+        job = cls(event.job, event.kind, event.operators, now, story, share)
         parts = event.halves or ((),) * len(event.tiles)
         for index, (pixels, halves) in enumerate(zip(event.tiles, parts, strict=True)):
             job.tiles.append(Tile(job, index, pixels, halves))

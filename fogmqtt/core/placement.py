@@ -3,14 +3,13 @@
 Who has the shortest queue is asked first, and gets the largest tile that is a part of what it can
 do until the job should end, so that large ones go first and all devices end together; a larger
 one is split. Where even the smallest would end later than that, it is left to others: somebody
-has time for it. Jobs take turns, tile by tile.
+has time for it. Jobs have fair shares of the fleet's time.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
 from fogmqtt.core.device import Device
@@ -18,6 +17,7 @@ from fogmqtt.core.fleet import Fleet
 from fogmqtt.core.horizon import Horizons, reachable
 from fogmqtt.core.ledger import Job, Tile
 from fogmqtt.core.policy import Policy
+from fogmqtt.core.shares import Shares
 
 #: All with room are asked again after changes of so large a part of the fleet.
 _PART = 8
@@ -44,8 +44,9 @@ class Placement:
         self._grant = grant
         self._split = split
         self._horizons = Horizons(policy, fleet)
-        #: Jobs with tiles that wait for a device, whose turn it is first.
-        self._turns: OrderedDict[str, Job] = OrderedDict()
+        #: Jobs with tiles that wait for a device, and what they got of the fleet's time.
+        self._jobs: dict[str, Job] = {}
+        self._shares: Shares[str] = Shares()
         #: How many changes of the fleet there were when all with room were asked.
         self._asked_after = 0
         #: When they are asked again whatever happens, since somebody was passed over.
@@ -53,20 +54,21 @@ class Placement:
 
     def add(self, job: Job) -> None:
         """Some tile of the job waits for a device."""
-        self._turns.setdefault(job.id, job)
+        self._jobs[job.id] = job
+        self._shares.join(job.id)
         self._ask_all()
 
     def remove(self, job: Job) -> None:
-        self._turns.pop(job.id, None)
+        self._rest(job)
         self._horizons.forget(job)
 
     def waiting(self, job: Job) -> bool:
-        """Whether the job has its turn; for checks."""
-        return job.id in self._turns
+        """Whether the job gets its share; for checks."""
+        return job.id in self._jobs and job.id in self._shares
 
     def left_s(self, job: Job, now: float) -> float:
         """Seconds until the job should be done."""
-        return self._horizons.ends_at(job, self._turns.values(), now) - now
+        return self._horizons.ends_at(job, self._jobs.values(), now) - now
 
     def place(self, now: float) -> float | None:
         """Grant every waiting tile that suits some device with room.
@@ -86,24 +88,46 @@ class Placement:
             return
         reserved = self._place_suspects()
         rankings: dict[str, Ranking] = {}
-        stuck = 0
-        while self._fleet.hungry and stuck < len(self._turns):
-            name, job = next(iter(self._turns.items()))
-            if not job.waits:
-                del self._turns[name]
+        turns = [
+            (self._shares.served(name), place, job)
+            for place, (name, job) in enumerate(self._jobs.items())
+        ]
+        heapq.heapify(turns)
+        while self._fleet.hungry and turns:
+            _, place, job = turns[0]
+            if job.id not in rankings:
+                rankings[job.id] = Ranking(self._fleet, job, reserved, self.left_s(job, now))
+            if self._place_one(rankings[job.id], reserved):
+                heapq.heapreplace(turns, (self._shares.served(job.id), place, job))
                 continue
-            self._turns.move_to_end(name)
-            if name not in rankings:
-                rankings[name] = Ranking(self._fleet, job, reserved, self.left_s(job, now))
-            placed = (
-                self._place_first(job.choosy, reserved, rankings[name].left_s)
-                or self._place_ready(job, rankings[name])
-                # A second opinion delays no tile that waits for its first.
-                or (not job.ready and self._place_first(job.twins, reserved, math.inf))
-            )
-            stuck = 0 if placed else stuck + 1
+            # Grants only make devices worse, so nobody will suit it in this round.
+            heapq.heappop(turns)
+            if not job.waits:
+                self._rest(job)
         self._ask_at = self._next_look(rankings.values(), now)
         self._fleet.hungry.clear()
+
+    def _rest(self, job: Job) -> None:
+        """It wants no share for now."""
+        self._jobs.pop(job.id, None)
+        self._shares.leave(job.id)
+
+    def _place_one(self, ranking: Ranking, reserved: Device | None) -> bool:
+        """Grant one tile of a job, if some device suits."""
+        job = ranking.job
+        return (
+            self._place_first(job.choosy, reserved, ranking.left_s)
+            or self._place_ready(job, ranking)
+            # A second opinion delays no tile that waits for its first.
+            or (not job.ready and self._place_first(job.twins, reserved, math.inf))
+        )
+
+    def _give(self, tile: Tile, device: Device) -> None:
+        """Grant a tile at the cost of its job's share."""
+        job = tile.job
+        cost_s = max(self._fleet.speeds.service_s(device, tile), self._policy.least_s)
+        self._shares.charge(job.id, cost_s, job.weight)
+        self._grant(tile, device)
 
     def _next_look(self, rankings: Iterable[Ranking], now: float) -> float:
         """Well before the next horizon at which a job has tiles for which somebody has room."""
@@ -147,7 +171,7 @@ class Placement:
         tile = job.ready.pick(pixels)
         while tile.pixels > pixels and tile.halves:
             tile = self._split(tile)
-        self._grant(tile, device)
+        self._give(tile, device)
 
     def _place_first(self, queue: Iterable[Tile], reserved: Device | None, left_s: float) -> bool:
         """Grant the first of these that somebody with room may have, in time or before others."""
@@ -157,7 +181,7 @@ class Placement:
                 return True
             device = self._best(tile, reserved)
             if device is not None and not self._is_better_elsewhere(tile, device, left_s):
-                self._grant(tile, device)
+                self._give(tile, device)
                 return True
         return False
 
@@ -211,7 +235,7 @@ class Placement:
     def _place_suspects(self) -> Device | None:
         """Send tiles that devices died of to idle devices; reserve one for those that wait."""
         reserved = None
-        for job in list(self._turns.values()):
+        for job in list(self._jobs.values()):
             for tile in list(job.suspects):
                 part = self._fitting(tile)
                 device = self._loneliest(part)

@@ -19,7 +19,7 @@ class Policy:
 
     #: Tiles that wait at a device beyond those in its workers' hands: enough to hide the
     #: network, few enough that a slow device holds nothing hostage.
-    ahead: int = 2
+    ahead: int = 1
     #: No device holds more than this: Mosquitto drops silently past 1 020 queued messages.
     max_window: int = 16
 
@@ -92,10 +92,6 @@ class Policy:
     def __post_init__(self) -> None:
         for field in fields(self):
             _check(field.name, getattr(self, field.name))
-
-    def window(self, workers: int) -> int:
-        """How many tiles a healthy device with so many workers may hold."""
-        return min(workers + self.ahead, self.max_window)
 
     def accept_after(self, misses: int) -> float:
         """How long a device may take to accept, after so many silences in a row."""

@@ -11,12 +11,14 @@ import math
 from collections.abc import Callable
 
 from fogmqtt.core.device import Device
-from fogmqtt.core.fleet import Fleet
+from fogmqtt.core.fleet import RESTART_S, Fleet
 from fogmqtt.core.ledger import Job, Lease
 from fogmqtt.core.placement import Grant, best, may_have
 from fogmqtt.core.policy import Policy
 from fogmqtt.core.verdict import is_suspect, on_expiries
 
+#: Among more busy devices than this something happens all the time.
+_MANY = 64
 #: The seconds until a job should be done.
 Left = Callable[[Job], float]
 
@@ -30,7 +32,7 @@ class Relief:
         fleet: Fleet,
         left: Left,
         grant: Grant,
-        take_back: Callable[[Lease], None],
+        take_back: Callable[[Lease, str], None],
     ) -> None:
         self._policy = policy
         self._fleet = fleet
@@ -41,24 +43,37 @@ class Relief:
         #: Those that hold up their jobs, for as long as nobody has room for a copy.
         self._slow: list[Device] = []
 
-    def relieve(self, now: float) -> None:
-        """Look for slow devices a few times in what counts as jitter, and at these each time."""
+    def relieve(self, now: float) -> float | None:
+        """Look for slow devices a few times in what counts as jitter, and at these each time.
+
+        Returns when to look again, even if nothing happens by then.
+        """
         if now >= self._again_at:
             self._again_at = now + self._policy.hedge_min_s / 4
             slowness = self._fleet.speeds.slowness
             self._slow = [one for one in self._fleet.busy.values() if slowness(one) > 1]
         self._slow = [device for device in self._slow if self._relieve(device)]
+        return self._next_look(now)
+
+    def _next_look(self, now: float) -> float | None:
+        """When the next device will have slowed down by more than jitter."""
+        busy = self._fleet.busy
+        if len(busy) < 2 or len(busy) > _MANY:
+            return None
+        late_at = min(map(self._fleet.speeds.late_from, busy.values()))
+        return max(late_at, now) + self._policy.hedge_min_s
 
     def _relieve(self, device: Device) -> bool:
         """Whether to try again as soon as somebody has room."""
         leases = list(device.leases.values())
         if len(leases) > device.workers:
             self._relieve_of(device, leases[-1])
-        waits = [
-            self._copy(device, lease)
-            for lease in leases[: device.workers]
-            if self._may_move(lease) and self._late_s(device, lease) > 0
-        ]
+        hands = [lease for lease in leases[: device.workers] if self._may_move(lease)]
+        odd = [lease for lease in hands if self._is_odd(device, lease)]
+        for lease in odd:
+            self._take_back(lease, "got stuck")
+        late = [one for one in hands if one.live and self._late_s(device, one) > 0]
+        waits = [self._copy(device, lease) for lease in late]
         return any(waits)
 
     def _relieve_of(self, device: Device, lease: Lease) -> None:
@@ -67,12 +82,25 @@ class Relief:
         if again or not self._may_move(lease):
             return
         if self._late_s(device, lease) > self._elsewhere_s(lease):
-            self._take_back(lease)
+            self._take_back(lease, "slowed down and had not begun")
 
     def _late_s(self, device: Device, lease: Lease) -> float:
         """How long after the end of its job it would be done."""
         left_s = self._left(lease.tile.job) * (1 + self._policy.slack)
         return self._fleet.speeds.left_s(device, lease) - left_s - self._policy.hedge_gain_s
+
+    def _is_odd(self, device: Device, lease: Lease) -> bool:
+        """It alone keeps a worker from what the device can do, and to begin anew is quicker."""
+        speeds, pace = self._fleet.speeds, device.paces.get(lease.tile.job.kind)
+        if pace is None or pace.odd or not speeds.straggles(device, lease):
+            return False
+        if sum(one.device == device.id for one in lease.tile.grants) > 1:
+            return False
+        others = [one for one in self._fleet.able(lease.tile.job) if one is not device]
+        if not others or any(one.id in self._fleet.idle for one in others):
+            return False  # slow is better than nobody, and a copy better than a new beginning
+        anew_s = RESTART_S + speeds.service_s(device, lease.tile)
+        return speeds.left_s(device, lease) > self._policy.hedge_gain * anew_s
 
     def _may_move(self, lease: Lease) -> bool:
         tile = lease.tile

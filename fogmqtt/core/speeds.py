@@ -113,6 +113,12 @@ class Speeds:
                 slowness = max(slowness, 1 + (1 + _OVERRUN) * late_s / expected_s)
         return slowness
 
+    def straggles(self, device: Device, lease: Lease) -> bool:
+        """Whether what a worker should have in its hands takes so long that this is odd."""
+        place = list(device.leases.values()).index(lease)
+        expected_s = self.service_s(device, lease.tile)
+        return self.now - device.begun_at(lease, place) > _ODD * expected_s > 0
+
     def _is_slow(self, late_s: float, expected_s: float) -> bool:
         """Whether it is late by more than jitter."""
         return late_s > _LATE * expected_s + self._policy.hedge_min_s

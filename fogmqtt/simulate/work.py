@@ -63,6 +63,7 @@ class JobWork:
     id: str
     stages: tuple[StageWork, ...]
     at_s: float = 0.0
+    priority: int = 0
 
     @property
     def tiles(self) -> int:
@@ -77,11 +78,13 @@ def even_job(
     at_s: float = 0.0,
     operators: Sequence[str] = (),
     halvings: int = 0,
+    priority: int = 0,
 ) -> JobWork:
     """A job of equal gray tiles of `pixels` each, without a halo: for tests and benchmarks."""
     nbytes, parts = pixels + ENVELOPE_BYTES, halved(pixels, halvings)
     tile = TileWork(pixels, pixels, nbytes, nbytes, parts)
-    return JobWork(name, (StageWork("even", frozenset(operators), (tile,) * tiles),), at_s)
+    stage = StageWork("even", frozenset(operators), (tile,) * tiles)
+    return JobWork(name, (stage,), at_s, priority)
 
 
 def halved(pixels: int, times: int) -> tuple[int, ...]:

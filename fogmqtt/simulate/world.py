@@ -166,8 +166,9 @@ class World:
         self._running[job.key] = (job, stage)
         pixels = tuple(tile.pixels for tile in stage.tiles)
         self._tiles[job.key] = dict(enumerate(stage.tiles))
+        parts, priority = tuple(tile.parts for tile in stage.tiles), job.work.priority
         event = JobSubmitted(job.key, stage.kind, pixels, stage.operators)
-        self._hear(replace(event, halves=tuple(tile.parts for tile in stage.tiles)))
+        self._hear(replace(event, halves=parts, priority=priority))
 
     def _end_stage(self, key: str, error: str) -> None:
         job, _ = self._running[key]

@@ -559,7 +559,7 @@ class Fog(RuleBasedStateMachine):
         board.held.add(key)
         board.accepted.discard(key)
         assert work.deaths[order.tile] < self.policy.max_losses
-        assert len(board.held) <= board.workers + POLICY.ahead
+        assert len(board.held) <= POLICY.max_window
         assert sum(key in one.held for one in self.boards.values()) <= 2
         self.sent.append(order)
 

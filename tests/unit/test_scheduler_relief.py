@@ -22,9 +22,9 @@ def slowed_down(tiles: int = 10) -> tuple[Bench, list[SendTile]]:
     return bench, orders
 
 
-def test_what_it_has_not_begun_is_taken_back_one_by_one():
+def test_what_it_has_not_begun_is_taken_back_and_then_what_it_is_stuck_with():
     bench, orders = slowed_down()
-    began, waiting, youngest = of(orders, "slow")
+    began, _, youngest = of(orders, "slow")
     taken = []
     for order in of(orders, "other"):
         bench.now += 0.9
@@ -32,8 +32,38 @@ def test_what_it_has_not_begun_is_taken_back_one_by_one():
         taken += [one for one in actions if isinstance(one, CancelTile) and one.device == "slow"]
         for given in sent(actions):
             bench.accept(given)
-    assert [one.tile for one in taken] == [youngest.tile, waiting.tile]
-    assert began.tile not in {one.tile for one in taken}
+    assert [one.tile for one in taken] == [youngest.tile, began.tile]
+
+
+def test_a_worker_that_is_stuck_begins_anew_where_everybody_is_busy():
+    bench = Bench(ahead=0)
+    bench.measured("stuck", seconds=1)
+    bench.measured("other", seconds=8)
+    orders = sent(bench.submit(30))
+    first = of(orders, "stuck")[0]
+    for order in orders:
+        bench.accept(order)
+    while bench.scheduler.progress("job").retries == 0:
+        actions = bench.tick(bench.scheduler.next_wakeup() or 0)
+    assert CancelTile("job", first.tile, 1, "stuck") in actions
+    assert [(one.tile, one.device) for one in sent(actions)] == [(first.tile, "stuck")]
+
+
+def test_a_device_that_is_slow_for_good_is_not_taken_for_stuck():
+    bench = Bench(ahead=0)
+    bench.measured("slow", seconds=1)
+    bench.measured("other", seconds=8)
+    orders = sent(bench.submit(30))
+    for order in orders:
+        bench.accept(order)
+    restarts = 0
+    while (at := bench.scheduler.next_wakeup()) is not None and at < 60:
+        actions = bench.tick(at)
+        cancelled = [one for one in actions if isinstance(one, CancelTile) and not one.expired]
+        restarts += sum(one.device == "slow" for one in cancelled)
+        for order in sent(actions):
+            bench.accept(order)
+    assert restarts <= 2
 
 
 def test_what_it_has_in_its_hands_is_copied_though_others_wait():
