@@ -17,8 +17,8 @@ _MAY_BE_ZERO = frozenset(
 class Policy:
     """How patient the scheduler is. Raises ConfigError for a figure that makes no sense."""
 
-    #: Tiles that wait at a device beyond those in its workers' hands: enough to hide the
-    #: network, few enough that a slow device holds nothing hostage.
+    #: Tiles that wait at a device beyond those in its workers' hands: few enough that a
+    #: slow one holds nothing hostage. There are more where the way takes long: `core.windows`.
     ahead: int = 1
     #: No device holds more than this: Mosquitto drops silently past 1 020 queued messages.
     max_window: int = 16
