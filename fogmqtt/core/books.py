@@ -326,6 +326,10 @@ class Books:
     def take_all(self, device: Device, reason: str) -> None:
         """Everything that a device holds goes to others: it died."""
         leases = list(device.leases.values())
+        # What was not begun cannot have killed it.
+        for lease in device.in_service():
+            lease.blamed = True
+            lease.tile.blame_loss(lease.device, reason)
         for lease in leases:
             self.release(lease)
             lease.struck = True
@@ -333,14 +337,7 @@ class Books:
         if leases:
             self.strike(device.id, f"was lost with tiles in hand: {reason}")
         for lease in leases:
-            self._bury(lease, reason)
-
-    def _bury(self, lease: Lease, reason: str) -> None:
-        tile = lease.tile
-        if lease.accepted:
-            lease.blamed = True
-            tile.blame_loss(lease.device, reason)
-        self.again(tile)
+            self.again(lease.tile)
 
     # -- after every event ------------------------------------------------------------------------
 

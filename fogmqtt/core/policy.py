@@ -61,8 +61,9 @@ class Policy:
 
     #: A tile that failed so often, on two devices if there are two, fails its job.
     max_failures: int = 4
-    #: A tile that so many devices died of fails its job: it may be what kills them.
-    max_losses: int = 6
+    #: A tile that so many devices died with in their hands fails its job: it may be what kills
+    #: them.
+    max_losses: int = 3
     #: After so many deaths a tile is only sent to a device that holds nothing else, so that it
     #: takes no other job's tiles with it.
     alone_after_losses: int = 2

@@ -160,7 +160,7 @@ def right(tile: int) -> int:
 
 @dataclass
 class Board:
-    """What the model knows of a device; `held` is what it was sent and not relieved of."""
+    """What the model knows of a device; `held` is what it was sent and not relieved of, in order."""
 
     boot: int = 0
     workers: int = 1
@@ -169,7 +169,7 @@ class Board:
     joined: bool = False
     online: bool = False
     draining: bool = False
-    held: set[Key] = field(default_factory=set)
+    held: dict[Key, None] = field(default_factory=dict)
     accepted: set[Key] = field(default_factory=set)
 
 
@@ -399,7 +399,7 @@ class Fog(RuleBasedStateMachine):
         self.feed(TileAccepted(order.job, order.tile, order.attempt, order.device))
 
     def say_result(self, order: SendTile, seconds: float | None, honest: bool) -> None:
-        self.boards[order.device].held.discard((order.job, order.tile))
+        self.boards[order.device].held.pop((order.job, order.tile), None)
         work = self.jobs.get(order.job)
         digest = right(work.original(order.tile)) if work and honest else -1
         what = (order.job, order.tile, order.attempt, order.device)
@@ -420,14 +420,15 @@ class Fog(RuleBasedStateMachine):
         return [one for one in self.sent if (one.job, one.tile, one.device) == what][-1]
 
     def die(self, board: Board) -> None:
-        for job, tile in board.held & board.accepted:
+        accepted = [key for key in board.held if key in board.accepted]
+        for job, tile in accepted[: board.workers]:
             self.jobs[job].deaths[tile] += 1
         board.held.clear()
         board.accepted.clear()
 
     def relieve(self, order: SendTile) -> None:
         if self.newest(order) == order:
-            self.boards[order.device].held.discard((order.job, order.tile))
+            self.boards[order.device].held.pop((order.job, order.tile), None)
 
     def feed(self, event: Event) -> list[Action]:
         self.broken = True
@@ -477,7 +478,7 @@ class Fog(RuleBasedStateMachine):
             case SplitTile():
                 self.follow_split(action)
             case CancelTile(job, tile, _, device):
-                self.boards[device].held.discard((job, tile))
+                self.boards[device].held.pop((job, tile), None)
             case KeepResult(job, tile, attempt, device):
                 assert isinstance(event, ResultArrived)
                 self.follow_keep(action, event)
@@ -556,7 +557,7 @@ class Fog(RuleBasedStateMachine):
         assert order.lease_s > 0
         work.attempts[order.tile] = order.attempt
         assert key not in board.held
-        board.held.add(key)
+        board.held[key] = None
         board.accepted.discard(key)
         assert work.deaths[order.tile] < self.policy.max_losses
         assert len(board.held) <= POLICY.max_window

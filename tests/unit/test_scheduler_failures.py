@@ -191,6 +191,14 @@ def test_a_device_too_slow_for_its_lease_gets_a_longer_one_until_it_can_finish()
     assert FinishJob("job", 130) in bench.answer(again, at=130)
 
 
+def test_what_waited_behind_the_tile_in_hand_is_not_blamed_for_a_death():
+    bench = Bench(max_losses=1)
+    bench.join("eya")
+    for order in sent(bench.submit(1, job="first")) + sent(bench.submit(1, job="second")):
+        bench.accept(order)
+    assert [one.job for one in bench.lose("eya", at=1) if isinstance(one, FailJob)] == ["first"]
+
+
 @pytest.mark.parametrize("accepted", [1, 3])
 def test_a_device_that_dies_with_several_tiles_of_a_job_fails_it_once(accepted):
     bench = Bench(max_losses=1)
