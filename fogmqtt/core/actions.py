@@ -114,6 +114,14 @@ class Quarantine:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class DistrustTimings:
+    """What the device says of its own work cannot be; ours is used. Said once per start."""
+
+    device: str
+    claim: str
+
+
 Action = (
     SendTile
     | SplitTile
@@ -126,4 +134,5 @@ Action = (
     | FailJob
     | ReportStarved
     | Quarantine
+    | DistrustTimings
 )

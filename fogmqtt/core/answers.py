@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fogmqtt.core.actions import DistrustTimings
 from fogmqtt.core.books import OVERTAKEN_S, Books
 from fogmqtt.core.device import Device
 from fogmqtt.core.ledger import Lease
@@ -22,6 +23,16 @@ def measure(books: Books, lease: Lease, compute_s: float | None) -> bool:
             if other.accepted and other.tile.job.kind == kind:
                 books.hurry(other, books.lease_s(other))
     return sane
+
+
+def distrust(books: Books, lease: Lease, compute_s: float | None) -> None:
+    """Tell of an impossible claim: in the job's story each time, to the world once per start."""
+    device = books.fleet.get(lease.device)
+    claim = f"claims {compute_s} s of work within {books.now - lease.granted_at:.2f} s"
+    books.tell(lease, claim)
+    if device is not None and device.distrusted != device.boot:
+        device.distrusted = device.boot
+        books.act(DistrustTimings(device.id, claim))
 
 
 def _overtaken(device: Device, lease: Lease) -> list[Lease]:

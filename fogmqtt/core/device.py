@@ -55,6 +55,8 @@ class Device:
     leases: dict[Tile, Lease] = field(default_factory=dict)
     #: It holds a tile that others died of, and gets nothing beside it.
     alone: bool = False
+    #: The start in which it claimed impossible timings.
+    distrusted: str | None = None
     #: Mishaps in a row, and quarantines in a row, without a result in between.
     strikes: int = 0
     quarantines: int = 0

@@ -291,9 +291,8 @@ class Scheduler:
 
     def _measure(self, lease: Lease, compute_s: float | None) -> None:
         lease.answered = True
-        elapsed_s = self._books.now - lease.granted_at
         if not answers.measure(self._books, lease, compute_s):
-            self._books.tell(lease, f"claims {compute_s} s of work within {elapsed_s:.2f} s")
+            answers.distrust(self._books, lease, compute_s)
 
     def _why_unknown(self, event: ResultArrived) -> str:
         """Why a result is dropped that belongs to no lease of a running job."""

@@ -27,7 +27,7 @@ from fogmqtt.gateway.courier import Courier
 from fogmqtt.gateway.drops import DROPPED, Drops
 from fogmqtt.gateway.hands import Hands
 from fogmqtt.gateway.helpers import helpers
-from fogmqtt.gateway.jobs import JobRequest
+from fogmqtt.gateway.jobs import Job, JobRequest
 from fogmqtt.gateway.local import LocalCores
 from fogmqtt.gateway.loop import Loop, Stop, now
 from fogmqtt.gateway.patience import starving, time_out, unanswered
@@ -287,8 +287,7 @@ class Gateway:
 
     def _tick(self) -> float | None:
         moment = now()
-        wakeup = self.scheduler.next_wakeup()
-        if wakeup is not None and wakeup <= moment:
+        if (wakeup := self.scheduler.next_wakeup()) is not None and wakeup <= moment:
             self.feed(Tick())
         if self.config.gateway.local == "auto":
             self._local.staff(
@@ -358,29 +357,30 @@ class Gateway:
                 self._starved(job, waited_s, reason)
             case act.Quarantine(device, seconds, reason):
                 log.warning("%s is in quarantine for %.0f s: %s", device, seconds, reason)
+            case act.DistrustTimings(device, claim):
+                log.warning("%s %s: its own timings are not used", device, claim)
             case _:
                 assert_never(action)
 
     def _finish(self, key: str) -> None:
-        self._courier.forget(key)
-        job = self.conductor.job(key)
-        if job is not None:
-            self._count(job.report, key)
+        if (job := self._ended(key)) is not None:
             self.conductor.finished(job)
 
     def _fail(self, key: str, reason: str) -> None:
-        self._courier.forget(key)
-        job = self.conductor.job(key)
-        if job is not None:
-            self._count(job.report, key)
+        if (job := self._ended(key)) is not None:
             job.finished = True  # the scheduler has let go of it
             self.conductor.fail(job, "\n".join(filter(None, (reason, job.report.last_traceback()))))
+
+    def _ended(self, key: str) -> Job | None:
+        self._courier.forget(key)
+        if (job := self.conductor.job(key)) is not None:
+            self._count(job.report, key)
+        return job
 
     # The gateway's own cores.
 
     def _starved(self, key: str, waited_s: float, reason: str) -> None:
-        job = self.conductor.job(key)
-        if job is None:
+        if (job := self.conductor.job(key)) is None:
             return
         never = self.config.gateway.local == "never"
         if not never:

@@ -160,7 +160,7 @@ def right(tile: int) -> int:
 
 @dataclass
 class Board:
-    """What the model knows of a device; `held` is what it was sent and not relieved of, in order."""
+    """What the model knows of a device; `held` is what it was sent and still has, in order."""
 
     boot: int = 0
     workers: int = 1

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from fogmqtt.core.actions import CancelTile, FinishJob, KeepResult, SendTile
+from fogmqtt.core.actions import CancelTile, DistrustTimings, FinishJob, KeepResult, SendTile
 from tests.scheduling import PIXELS, Bench, devices, only, sent
 
 
@@ -188,12 +188,16 @@ def test_results_that_queued_up_on_the_way_are_not_taken_for_speed():
 def test_an_impossible_computing_time_is_told_and_not_believed(lie):
     bench = Bench()
     bench.join("eya")
-    first = sent(bench.submit(2))[0]
-    bench.answer(first, at=1, compute_s=lie)
-    line = f"+1.00 s eya claims {lie} s of work within 1.00 s (tile 0, attempt 1)"
-    assert bench.scheduler.story("job") == (line,)
-    bench.drain("eya")
-    bench.join("eya", boot="2")
+    first, second, *_ = sent(bench.submit(5))
+    claim = f"claims {lie} s of work within 1.00 s"
+    assert DistrustTimings("eya", claim) in bench.answer(first, at=1, compute_s=lie)
+    assert bench.scheduler.story("job") == (f"+1.00 s eya {claim} (tile 0, attempt 1)",)
+    # Each start of a device is named once.
+    actions = bench.answer(second, at=2, compute_s=1e6)
+    assert not [one for one in actions if isinstance(one, DistrustTimings)]
+    order = sent(bench.join("eya", boot="2"))[0]
+    actions = bench.answer(order, at=3, compute_s=-1.0)
+    assert [one.device for one in actions if isinstance(one, DistrustTimings)] == ["eya"]
 
 
 def test_late_results_are_measured_too():
