@@ -33,6 +33,28 @@ class Complaints:
         log.warning("%s: %s%s", reason, one_line(text), f" (and {more} more)" if more else "")
 
 
+class News:
+    """Lets so many lines a second into the log, where others decide how much there is to tell."""
+
+    def __init__(self, lines: int) -> None:
+        self._lines = lines
+        self._began = float("-inf")
+        self._told = 0
+        self._untold = 0
+
+    def tell(self, level: int, text: str, now: float) -> None:
+        """Log this, unless too much was logged within this second; `now` is monotonic seconds."""
+        if now - self._began >= EVERY_S:
+            if self._untold:
+                log.info("and %d more that came or went", self._untold)
+            self._began, self._told, self._untold = now, 0, 0
+        if self._told < self._lines:
+            log.log(level, "%s", text)
+        else:
+            self._untold += 1
+        self._told += 1
+
+
 def one_line(text: str) -> str:
     """What a peer wrote, safe for a log and a terminal: short, no line breaks, no control codes."""
     return "".join(

@@ -8,6 +8,7 @@ hang without its connection breaking: then only its silence tells.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +16,9 @@ from fogmqtt.core.events import DeviceDraining, DeviceJoined, DeviceLost, Event
 
 #: Seconds without a word after which a device counts as lost: four check-ins of 5 s.
 SILENCE_S = 20.0
+#: More than this, and one that is away is forgotten; where all are there, no other is taken: ids
+#: come from the network.
+KNOWN_DEVICES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +48,20 @@ class Presence:
 
     silence_s: float = SILENCE_S
     _devices: dict[str, _Device] = field(default_factory=dict)
+    #: Those that the scheduler was not told of, the oldest first.
+    _strangers: dict[str, None] = field(default_factory=dict)
+    #: Nobody is silent for too long before this.
+    _look_at: float = math.inf
+
+    def has_room(self, device: str) -> bool:
+        """Whether a word of this device can be taken; where not, it changes nothing."""
+        return device in self._devices or bool(self._strangers) or not self._is_full
 
     def status(self, device: str, online: bool, now: float) -> list[Event]:
         """The retained status topic spoke: the device itself or its last will."""
-        known = self._devices.setdefault(device, _Device())
+        known = self._remember(device)
+        if known is None:
+            return []
         known.online = online
         known.heard_at = now
         return self._tell(device) if online else self._lose(device, "it went offline")
@@ -56,7 +70,9 @@ class Presence:
         self, device: str, introduction: Introduction, retained: bool, now: float
     ) -> list[Event]:
         """The device introduced itself, or checked in. A retained info may be a dead one's."""
-        known = self._devices.setdefault(device, _Device())
+        known = self._remember(device)
+        if known is None:
+            return []
         known.introduction = introduction
         if not retained:
             known.online = True
@@ -78,16 +94,22 @@ class Presence:
 
     def silent(self, now: float) -> list[Event]:
         """Lose the devices that have not been heard from for too long."""
+        if now < self._look_at:
+            return []
         events: list[Event] = []
         for device, known in self._devices.items():
             if known.announced and now - known.heard_at >= self.silence_s:
                 known.online = False
                 events += self._lose(device, f"nothing was heard from it for {self.silence_s:g} s")
+        heard = (known.heard_at for known in self._devices.values() if known.announced)
+        self._look_at = min(heard, default=math.inf) + self.silence_s
         return events
 
     def broker_lost(self) -> None:
         """Our own link broke: forget who is there; retained topics will tell anew."""
         self._devices.clear()
+        self._strangers.clear()
+        self._look_at = math.inf
 
     def present(self) -> dict[str, Introduction]:
         """The devices that the scheduler was told of, by id."""
@@ -97,8 +119,26 @@ class Presence:
 
     def next_wakeup(self) -> float | None:
         """When `silent` may have something to say."""
-        heard = [known.heard_at for known in self._devices.values() if known.announced]
-        return min(heard) + self.silence_s if heard else None
+        return None if self._look_at == math.inf else self._look_at
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._devices) >= KNOWN_DEVICES
+
+    def _remember(self, device: str) -> _Device | None:
+        """What is known of a device; None where there is no room for it."""
+        if not self.has_room(device):
+            return None
+        if device not in self._devices:
+            if self._is_full:
+                self._forget_one()
+            self._devices[device] = _Device()
+            self._strangers[device] = None
+        return self._devices[device]
+
+    def _forget_one(self) -> None:
+        oldest = next(iter(self._strangers))
+        del self._strangers[oldest], self._devices[oldest]
 
     def _tell(self, device: str) -> list[Event]:
         known = self._devices[device]
@@ -106,6 +146,8 @@ class Presence:
         if not known.online or introduction is None or introduction == known.announced:
             return []
         known.announced = introduction
+        self._strangers.pop(device, None)
+        self._look_at = min(self._look_at, known.heard_at + self.silence_s)
         joined = DeviceJoined(
             device,
             introduction.boot,
@@ -120,4 +162,5 @@ class Presence:
         if known.announced is None:
             return []
         known.announced = None
+        self._strangers[device] = None
         return [DeviceLost(device, reason)]

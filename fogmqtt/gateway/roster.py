@@ -5,19 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from fogmqtt.complaints import one_line
+from fogmqtt.complaints import News, one_line
 from fogmqtt.core.events import DeviceDraining, DeviceJoined, DeviceLost, Event
-from fogmqtt.core.presence import Introduction, Presence
+from fogmqtt.core.presence import KNOWN_DEVICES, Introduction, Presence
 from fogmqtt.errors import WireError
 from fogmqtt.examination.findings import Examination
+from fogmqtt.gateway.loop import now
 from fogmqtt.gateway.standard import Standard
 from fogmqtt.wire.messages import Decoder, DeviceInfo
 from fogmqtt.wire.topics import LOCAL, OFFLINE, ONLINE
 
 log = logging.getLogger(__name__)
 
-#: More than this, and one that is away is forgotten: ids come from the network.
-KNOWN_DEVICES = 4096
+#: The largest info that is read (ours have some 6 kB), and how many bytes of them are remembered:
+#: both come from the network.
+MAX_INFO_BYTES = 65_536
+MAX_INFOS_BYTES = 32_000_000
+#: Devices that come or go and are logged: a room full, and no flood.
+NEWS_A_SECOND = 50
 
 
 class Roster:
@@ -28,17 +33,22 @@ class Roster:
         self.standard = standard
         self._presence = Presence()
         self._decoder = Decoder(DeviceInfo)
-        #: The newest info of every device that ever introduced itself here.
+        #: The newest info of every device that introduced itself and is not forgotten.
         self.infos: dict[str, DeviceInfo] = {}
+        self._sizes: dict[str, int] = {}
+        self._news = News(NEWS_A_SECOND)
+        self._infos_bytes = 0
 
     def received(self, device: str, leaf: str, payload: bytes, retained: bool, now: float) -> None:
         """A message on devices/<device>/status or /info. Raises WireError for a strange one."""
         if device == LOCAL:
             raise WireError(f"a device calls itself {LOCAL!r}, which names a gateway's own cores")
+        if not self._presence.has_room(device):
+            raise WireError(f"{KNOWN_DEVICES} devices are here: no room for {device}")
         if leaf == "info":
             self._introduced(device, payload, retained, now)
         elif payload in (ONLINE, OFFLINE):
-            self._tell(self._presence.status(device, payload == ONLINE, now))
+            self._tell(self._presence.status(device, payload == ONLINE, now), now)
         elif payload:
             raise WireError(f"{device} has the status {payload[:40]!r}; expected online or offline")
 
@@ -47,7 +57,7 @@ class Roster:
 
     def tick(self, now: float) -> float | None:
         """Lose who is silent; returns when to look again."""
-        self._tell(self._presence.silent(now))
+        self._tell(self._presence.silent(now), now)
         return self._presence.next_wakeup()
 
     def broker_lost(self) -> None:
@@ -62,8 +72,9 @@ class Roster:
         for problem in found.problems:
             log.warning("%s", one_line(problem))
         self.standard.examined(found)
+        moment = now()
         for device, info in self.infos.items():
-            self._tell(self._presence.judged(device, self._introduction(info)))
+            self._tell(self._presence.judged(device, self._introduction(info)), moment)
 
     def operators(self, device: str) -> frozenset[str]:
         """What a device may do; nothing where it is not present."""
@@ -76,28 +87,41 @@ class Roster:
     def _introduced(self, device: str, payload: bytes, retained: bool, now: float) -> None:
         if not payload:
             return  # somebody cleared the topic; the next check-in fills it
+        if len(payload) > MAX_INFO_BYTES:
+            raise WireError(f"{device} has an info of {len(payload)} bytes, over {MAX_INFO_BYTES}")
         info = self._decoder.decode(payload)
-        self._remember(device, info)
-        self._tell(self._presence.info(device, self._introduction(info), retained, now))
+        self._remember(device, info, len(payload))
+        self._tell(self._presence.info(device, self._introduction(info), retained, now), now)
 
     def _introduction(self, info: DeviceInfo) -> Introduction:
         offer = self.standard.judge(info)
         return Introduction(info.boot, info.workers, offer.abilities, info.draining, offer.lacks)
 
-    def _remember(self, device: str, info: DeviceInfo) -> None:
+    def _remember(self, device: str, info: DeviceInfo, size: int) -> None:
+        more = size - self._sizes.get(device, 0)
+        if self._infos_bytes + more > MAX_INFOS_BYTES or len(self.infos) >= 2 * KNOWN_DEVICES:
+            self._forget_strangers()
+        more = size - self._sizes.get(device, 0)
+        if self._infos_bytes + more > MAX_INFOS_BYTES:
+            raise WireError(f"no room for the info of {device}: {MAX_INFOS_BYTES} bytes are known")
         self.infos[device] = info
-        if len(self.infos) > KNOWN_DEVICES:
-            present = self._presence.present()
-            strangers = (one for one in self.infos if one not in present)
-            self.infos.pop(next(strangers, device))
+        self._sizes[device] = size
+        self._infos_bytes += more
 
-    def _tell(self, events: list[Event]) -> None:
+    def _forget_strangers(self) -> None:
+        """Of who is not present only what they say next counts."""
+        present = self._presence.present()
+        self.infos = {device: info for device, info in self.infos.items() if device in present}
+        self._sizes = {device: self._sizes[device] for device in self.infos}
+        self._infos_bytes = sum(self._sizes.values())
+
+    def _tell(self, events: list[Event], now: float) -> None:
         for event in events:
             match event:
                 case DeviceJoined(device, workers=workers):
-                    log.info("%s is here, %d worker(s)", device, workers)
+                    self._news.tell(logging.INFO, f"{device} is here, {workers} worker(s)", now)
                 case DeviceLost(device, reason):
-                    log.warning("%s is lost: %s", device, reason)
+                    self._news.tell(logging.WARNING, f"{device} is lost: {reason}", now)
                 case DeviceDraining(device):
-                    log.info("%s takes no more tiles", device)
+                    self._news.tell(logging.INFO, f"{device} takes no more tiles", now)
             self._feed(event)

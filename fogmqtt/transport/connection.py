@@ -6,6 +6,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
@@ -39,6 +40,9 @@ OVERHEAD_BYTES: Final = 64
 #: acknowledges within a round trip, and 20 tiles fill any link.
 MAX_INFLIGHT: Final = 20
 CONNECT_TIMEOUT_S: Final = 5.0
+#: Silence after which a SUBACK counts as dropped, the first time: what a broker has retained for
+#: one filter may fill its queue for us, and then it drops even those.
+_SUBACK_S: Final = 2.0
 _TAKEN_OVER: Final = 0x8E
 _numbers = count(1)
 
@@ -91,6 +95,8 @@ class Connection:
         self._filters = filters
         self._changed = threading.Condition()
         self._asked: dict[int, str] = {}
+        self._heard_at = time.monotonic()
+        self._patience_s = _SUBACK_S
         self._handed = 0
         self._published = 0
         #: Whom to tell that a message is with the broker, by its number.
@@ -133,7 +139,20 @@ class Connection:
         if code is not MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._reason = self._reason or mqtt.error_string(code)
             return False
+        self._ask_again()
         return self.refusal is None
+
+    def _ask_again(self) -> None:
+        """Subscribe anew where the answer seems lost; twice as late each time."""
+        if not self._asked or time.monotonic() - self._heard_at < self._patience_s:
+            return
+        log.info("%s did not answer: asking again", ", ".join(self._asked.values()))
+        self._heard_at = time.monotonic()
+        self._patience_s *= 2
+        with self._changed:
+            unanswered, self._asked = self._asked, {}
+            for topic_filter in unanswered.values():
+                self._ask(topic_filter, self._filters[topic_filter].qos)
 
     def end(self) -> Disconnected | Refused:
         """Close the socket; what became of the connection."""
@@ -268,6 +287,7 @@ class Connection:
             self.refusal = rejected(self._setup.link, code.value, str(code))
             return
         self._limit = getattr(properties, "MaximumPacketSize", None)
+        self._heard_at = time.monotonic()
         with self._changed:
             self._acknowledged = True
             for topic_filter, wanted in self._filters.items():
@@ -277,6 +297,7 @@ class Connection:
     def _on_subscribe(
         self, _client: object, _data: object, mid: int, codes: list[ReasonCode], *_: object
     ) -> None:
+        self._heard_at = time.monotonic()
         with self._changed:
             topic_filter = self._asked.pop(mid, "?")
         refused = next((code for code in codes if code.is_failure), None)
@@ -318,6 +339,7 @@ class Connection:
     def _on_message(
         self, client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
     ) -> None:
+        self._heard_at = time.monotonic()
         receipt = None
         if message.qos == 1 and self._is_held(message.topic):
             receipt = Receipt(self.number, message.mid, message.dup)

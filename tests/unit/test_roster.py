@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fogmqtt.core.events import DeviceDraining, DeviceJoined, DeviceLost, Event
-from fogmqtt.core.presence import SILENCE_S
+from fogmqtt.core.presence import KNOWN_DEVICES, SILENCE_S
 from fogmqtt.errors import WireError
-from fogmqtt.gateway.roster import Roster
+from fogmqtt.gateway.roster import MAX_INFOS_BYTES, NEWS_A_SECOND, Roster
 from fogmqtt.gateway.standard import Standard
 from fogmqtt.wire.messages import DeviceInfo, encode
 
@@ -115,7 +115,64 @@ def test_no_device_takes_the_name_of_the_gateways_own_cores(
 
 def test_made_up_devices_do_not_fill_the_memory(roster: Roster) -> None:
     join(roster)
-    for number in range(5000):
+    for number in range(20_000):
         roster.received(f"ghost{number}", "info", info(), True, 0.0)
-    assert len(roster.infos) <= 4096
+        roster.received(f"other{number}", "status", b"offline", True, 0.0)
+    assert len(roster.infos) <= 2 * KNOWN_DEVICES
     assert "eya" in roster.infos
+    assert roster.present() == ("eya",)
+    roster.received("manar", "info", info(), False, 1.0)
+    assert roster.present() == ("eya", "manar"), "whoever lives is still taken in"
+
+
+def test_no_more_devices_than_the_limit_are_present_and_the_rest_is_refused_in_words(
+    roster: Roster, fed: list[Event]
+) -> None:
+    for number in range(KNOWN_DEVICES):
+        join(roster, f"ghost{number}")
+    with pytest.raises(WireError, match="4096 devices are here: no room for eya"):
+        join(roster)
+    join(roster, "ghost0", boot="b2")
+    assert len(roster.present()) == len(roster.infos) == KNOWN_DEVICES
+    assert len(fed) == KNOWN_DEVICES + 1
+    roster.tick(SILENCE_S)
+    join(roster)
+    assert roster.present() == ("eya",), "ghosts are silent, and their room is free"
+
+
+def test_comings_and_goings_are_logged_at_a_bounded_rate(
+    roster: Roster, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        for number in range(1000):
+            join(roster, f"ghost{number}")
+        roster.tick(SILENCE_S)
+        roster.tick(2 * SILENCE_S)
+        roster.received("ghost1", "info", info(), False, 2 * SILENCE_S)
+    assert len(caplog.messages) == NEWS_A_SECOND + 1 + NEWS_A_SECOND + 1 + 1
+    assert caplog.messages[NEWS_A_SECOND] == "and 950 more that came or went"
+    assert caplog.messages[-1] == "ghost1 is here, 2 worker(s)"
+
+
+def test_an_info_of_no_sane_size_is_refused(roster: Roster, fed: list[Event]) -> None:
+    with pytest.raises(WireError, match=r"eya has an info of 7\d+ bytes, over 65536"):
+        join(roster, host="x" * 70_000)
+    assert fed == []
+
+
+def test_large_infos_of_many_devices_are_bounded_and_strangers_make_room(roster: Roster) -> None:
+    large = info(host="x" * 60_000)
+    for number in range(2000):
+        roster.received(f"ghost{number}", "info", large, True, 0.0)
+    assert len(roster.infos) * 60_000 <= MAX_INFOS_BYTES
+    join(roster)
+    assert "eya" in roster.infos
+
+
+def test_where_all_who_say_much_are_present_one_more_is_refused(roster: Roster) -> None:
+    several = MAX_INFOS_BYTES // len(info(host="x" * 60_000))
+    for number in range(several):
+        join(roster, f"ghost{number}", host="x" * 60_000)
+    with pytest.raises(WireError, match="no room for the info of eya"):
+        join(roster, host="x" * 60_000)
+    assert len(roster.infos) == several
