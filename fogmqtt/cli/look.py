@@ -11,6 +11,9 @@ from fogmqtt.gateway.loop import now
 from fogmqtt.gateway.roster import Roster
 from fogmqtt.gateway.service import SETTLE_S, Gateway
 
+#: Seconds more for what has come in and was not looked at yet.
+PATIENCE_S = 5.0
+
 
 def look_around(config: GatewayConfig) -> Roster:
     """The devices as they announce themselves, held against this gateway. Raises NoBroker."""
@@ -24,6 +27,8 @@ def look_around(config: GatewayConfig) -> Roster:
             until = now() + SETTLE_S
             gateway.chores.append(lambda _: until)
             gateway.run(lambda: now() >= until and gateway.roster.standard.known)
+            # Where there is much to hear, it is worth a moment more.
+            gateway.run(lambda: gateway.loop.idle or now() >= until + PATIENCE_S)
     finally:
         gateway.close()
     return gateway.roster

@@ -43,6 +43,11 @@ class Loop:
         #: What else ends with the loop, and is not to be waited for by what has begun.
         self.closers: list[Callable[[], None]] = []
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be handled."""
+        return self._inbox.empty()
+
     def deliver(self, item: object) -> None:
         """Put something into the inbox. Any thread, signal handlers included."""
         self._inbox.put(item)
