@@ -207,7 +207,7 @@ class Books:
         if not self._is_alone(lease):
             self.strike(lease.device, f"did not answer for {tile}")
         sentence = verdict.on_expiries(tile, self.policy)
-        self.judge(tile, sentence or verdict.on_losses(tile, self.policy))
+        self.judge(tile, sentence or verdict.on_losses(tile, self.fleet, self.policy))
 
     def _is_alone(self, lease: Lease) -> bool:
         """Whether nobody else could do the tile: then slow is better than nobody."""
@@ -268,7 +268,7 @@ class Books:
         A tile that too many devices died of while a copy was out had that copy as a last chance.
         """
         if tile.job.id in self.jobs:
-            self.judge(tile, verdict.on_losses(tile, self.policy), later=later)
+            self.judge(tile, verdict.on_losses(tile, self.fleet, self.policy), later=later)
 
     def wait(self, tile: Tile, pause_s: float = 0.0, *, later: bool = False) -> None:
         """Let a tile wait for a device, unless one has it or it waits out a back-off."""

@@ -113,6 +113,7 @@ class Tile:
     losses: int = 0
     expiries: int = 0
     failed_on: frozenset[str] = frozenset()
+    died_of_it: frozenset[str] = frozenset()
     #: Devices that failed it or let it expire: others are asked first.
     shunned: frozenset[str] = frozenset()
     mishaps: tuple[str, ...] = ()
@@ -169,6 +170,7 @@ class Tile:
 
     def blame_loss(self, device: str, reason: str) -> None:
         self.losses += 1
+        self.died_of_it |= {device}
         self._remember(device, reason)
 
     def blame_expiry(self, device: str, after_s: float) -> None:

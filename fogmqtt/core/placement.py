@@ -252,7 +252,9 @@ class Placement:
             for device in self._fleet.able(tile.job)
             if not device.paused and not self._barred(tile, device)
         ]
-        return min(able, key=lambda one: (len(one.leases), one.serial), default=None)
+        # Where it has not killed yet it may be proved innocent.
+        rank = lambda one: (one.id in tile.died_of_it, len(one.leases), one.serial)  # noqa: E731
+        return min(able, key=rank, default=None)
 
 
 class Ranking:

@@ -258,7 +258,7 @@ class Scheduler:
             return
         tile.blame_failure(lease.device, event.reason)
         sentence = verdict.on_failures(tile, books.fleet, books.policy)
-        sentence = sentence or verdict.on_losses(tile, books.policy)
+        sentence = sentence or verdict.on_losses(tile, books.fleet, books.policy)
         books.judge(tile, sentence, books.policy.retry_after(tile.failures))
 
     def _returned(self, event: TileReturned) -> None:

@@ -34,9 +34,16 @@ def on_failures(tile: Tile, fleet: Fleet, policy: Policy) -> str | None:
     return f"{tile} failed {_times(tile.failures)}: {_mishaps(tile)}"
 
 
-def on_losses(tile: Tile, policy: Policy) -> str | None:
-    """Why the job fails, or None while the deaths may be a coincidence."""
+def on_losses(tile: Tile, fleet: Fleet, policy: Policy) -> str | None:
+    """Why the job fails, or None while the deaths may be a coincidence.
+
+    One device that dies again and again proves little where another could try.
+    """
     if tile.losses < policy.max_losses:
+        return None
+    others = (one for one in fleet.present(tile.job) if one.id not in tile.died_of_it)
+    few = len(tile.died_of_it) < 2 <= policy.max_losses and tile.losses < 2 * policy.max_losses
+    if few and any(others):
         return None
     died = "1 device" if tile.losses == 1 else f"{tile.losses} devices"
     return f"{tile} was in the hands of {died} that died: {_mishaps(tile)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fogmqtt.core.actions import FailJob, FinishJob, KeepResult, Quarantine, ReportStarved
+from fogmqtt.core.actions import FailJob, KeepResult, Quarantine, ReportStarved
 from fogmqtt.core.events import DeviceJoined, DeviceLost
 from fogmqtt.core.policy import Policy
 from fogmqtt.core.progress import JobState
@@ -39,58 +39,6 @@ def test_a_device_that_announces_itself_anew_keeps_what_it_holds():
     more = sent(bench.join("eya", "blur", workers=2, at=1))
     assert [(order.tile, order.attempt) for order in more] == [(3, 1)]
     assert bench.join("eya", "blur", workers=1, at=2) == []
-
-
-def test_a_tile_that_devices_die_of_fails_its_job():
-    bench = Bench(max_losses=2, quarantine_after=99)
-    for name in ("eya", "manar"):
-        bench.join(name)
-    order = only(bench.submit())
-    for _ in range(2):
-        bench.accept(order)
-        last = order
-        actions = bench.lose(order.device, at=bench.now + 1, reason="last will")
-        order = sent(actions)[0] if sent(actions) else order
-    assert isinstance(actions[0], FailJob)
-    assert actions[0].reason.startswith(
-        "tile 0 was in the hands of 2 devices that died: eya: last will; manar: last will"
-    )
-    assert last.device == "manar"
-
-
-def test_a_death_before_acceptance_is_not_the_tiles():
-    bench = Bench(max_losses=1, quarantine_after=99)
-    bench.join("eya")
-    bench.submit()
-    assert bench.lose("eya", at=1) == []
-    assert devices(bench.join("eya", at=2)) == ["eya"]
-
-
-def test_a_tile_that_kills_its_device_costs_no_other_job():
-    bench = Bench(max_losses=4, alone_after_losses=2, quarantine_s=1)
-    bench.join("eya", workers=4)
-    bench.submit(1, job="poison")
-    bench.submit(6, job="innocent")
-    ended: dict[str, object] = {}
-    holds: dict[tuple[str, int], object] = {}
-    boot = 1
-    pending = sent(bench.join("eya", workers=4, boot="2"))
-    while len(ended) < 2:
-        for order in pending:
-            bench.accept(order)
-            holds[order.job, order.tile] = order
-        if any(job == "poison" for job, _ in holds):
-            boot += 1
-            holds.clear()
-            actions = bench.join("eya", workers=4, boot=f"boot{boot}")
-        elif holds:
-            actions = bench.answer(holds.popitem()[1], at=bench.now + 0.01)
-        else:
-            actions = bench.tick(at=bench.scheduler.next_wakeup())
-        pending = sent(actions)
-        ended |= {one.job: one for one in actions if isinstance(one, FailJob | FinishJob)}
-    assert isinstance(ended["poison"], FailJob)
-    assert isinstance(ended["innocent"], FinishJob)
 
 
 def test_a_suspect_is_sent_to_a_device_that_holds_nothing_else():

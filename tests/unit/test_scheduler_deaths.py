@@ -1,0 +1,85 @@
+"""Tiles that devices die of: whom they are given to next, and when they fail their job."""
+
+from __future__ import annotations
+
+from fogmqtt.core.actions import FailJob, FinishJob, SendTile
+from tests.scheduling import Bench, devices, only, sent
+
+
+def test_a_tile_that_devices_die_of_fails_its_job():
+    bench = Bench(max_losses=2, quarantine_after=99)
+    for name in ("eya", "manar"):
+        bench.join(name)
+    order = only(bench.submit())
+    for _ in range(2):
+        bench.accept(order)
+        last = order
+        actions = bench.lose(order.device, at=bench.now + 1, reason="last will")
+        order = sent(actions)[0] if sent(actions) else order
+    assert isinstance(actions[0], FailJob)
+    assert actions[0].reason.startswith(
+        "tile 0 was in the hands of 2 devices that died: eya: last will; manar: last will"
+    )
+    assert last.device == "manar"
+
+
+def test_one_device_that_dies_again_and_again_proves_little_where_another_can_try():
+    bench = Bench(max_losses=2, quarantine_after=99)
+    bench.join("flaky")
+    bench.join("steady")
+    bench.drain("steady")
+    bench.accept(only(bench.submit()))
+    bench.lose("flaky", at=1)
+    bench.accept(only(bench.join("flaky", at=2)))
+    bench.join("steady", boot="2")  # with room for the next try
+    actions = bench.lose("flaky", at=3)
+    assert devices(actions) == ["steady"]
+    assert FinishJob("job", 4) in bench.answer(only(actions), at=4)
+
+
+def test_a_suspect_goes_to_who_has_not_died_of_it():
+    bench = Bench(max_losses=9, alone_after_losses=1, quarantine_after=99)
+    bench.join("flaky")
+    order = only(bench.submit())
+    bench.accept(order)
+    bench.lose("flaky", at=1)
+    bench.drain("flaky")
+    bench.join("steady")
+    bench.join("flaky", boot="2")
+    assert bench.scheduler.progress("job").retries == 1
+    assert FinishJob("job", 1) in bench.answer(SendTile("job", 0, 2, "steady", 0))
+
+
+def test_a_death_before_acceptance_is_not_the_tiles():
+    bench = Bench(max_losses=1, quarantine_after=99)
+    bench.join("eya")
+    bench.submit()
+    assert bench.lose("eya", at=1) == []
+    assert devices(bench.join("eya", at=2)) == ["eya"]
+
+
+def test_a_tile_that_kills_its_device_costs_no_other_job():
+    bench = Bench(max_losses=4, alone_after_losses=2, quarantine_s=1)
+    bench.join("eya", workers=4)
+    bench.submit(1, job="poison")
+    bench.submit(6, job="innocent")
+    ended: dict[str, object] = {}
+    holds: dict[tuple[str, int], object] = {}
+    boot = 1
+    pending = sent(bench.join("eya", workers=4, boot="2"))
+    while len(ended) < 2:
+        for order in pending:
+            bench.accept(order)
+            holds[order.job, order.tile] = order
+        if any(job == "poison" for job, _ in holds):
+            boot += 1
+            holds.clear()
+            actions = bench.join("eya", workers=4, boot=f"boot{boot}")
+        elif holds:
+            actions = bench.answer(holds.popitem()[1], at=bench.now + 0.01)
+        else:
+            actions = bench.tick(at=bench.scheduler.next_wakeup())
+        pending = sent(actions)
+        ended |= {one.job: one for one in actions if isinstance(one, FailJob | FinishJob)}
+    assert isinstance(ended["poison"], FailJob)
+    assert isinstance(ended["innocent"], FinishJob)
