@@ -1,4 +1,4 @@
-"""Devices that nobody has: fourteen thousand retained ids and their infos, and a fog that goes on."""
+"""Devices that nobody has: eleven thousand retained ids and their infos, and a fog that goes on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.processes import Fog, Program, edges_of, photo, private_fog, read, sa
 
 pytestmark = pytest.mark.broker
 
-GHOSTS = 7_000
+GHOSTS = 5_500
 #: What a flood may leave behind in the gateway's memory, and what a second one may add.
 FIRST_MB, MORE_MB = 150, 25
 
@@ -36,7 +36,7 @@ def hostile(number: int) -> bytes:
 
 
 def haunt(client: Probe, first: int) -> None:
-    """Seven thousand more devices come online, and stay retained."""
+    """As many more devices come online, and stay retained."""
     for number in range(first, first + GHOSTS):
         topic = f"fog/v1/devices/ghost{number}"
         client.publish(f"{topic}/info", hostile(number), qos=0, retain=True)
@@ -55,7 +55,7 @@ def exact_reply(fog: Fog, client: Probe, image: Path) -> None:
     assert same(read(out), edges_of(image))
 
 
-def test_fourteen_thousand_made_up_devices_cost_a_bounded_memory_and_no_job(
+def test_eleven_thousand_made_up_devices_cost_a_bounded_memory_and_no_job(
     broker: object, tmp_path: Path
 ) -> None:
     del broker
