@@ -278,7 +278,7 @@ class Agent:
 
     def _offer(self, held: Held, nbytes: int) -> None:
         to = held.address
-        match self._worklist.offer(held.key, to.attempt, held, nbytes):
+        match self._worklist.offer(held.key, to.attempt, held, nbytes, held.task.priority):
             case Offer.TAKEN:
                 self._answers.accept(to)
                 self._assign()

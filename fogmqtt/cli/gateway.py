@@ -132,6 +132,13 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=positive("seconds"), metavar="SECONDS", help="give up after so long"
     )
+    parser.add_argument(
+        "--priority",
+        type=int,
+        choices=range(-4, 5),
+        metavar="N",
+        help="-4 to 4: each step doubles its share beside other jobs (default: the pipeline's)",
+    )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the figures as JSON")
 
 
@@ -179,6 +186,7 @@ def _run(config: GatewayConfig, options: argparse.Namespace) -> int:
         tiles=parse_tile_plan(options.tiles or config.tiles),
         post=config.post if options.post is None else options.post,
         verify=options.verify,
+        priority=_priority(config, options),
         timeout_s=options.timeout,
         report=options.report,
     )
@@ -219,6 +227,14 @@ def _pipeline(config: GatewayConfig, asked: str | None) -> str:
     except PipelineError as problem:
         raise PipelineError(f"pipelines.{name}: {problem}") from None
     return config.pipelines[name]
+
+
+def _priority(config: GatewayConfig, options: argparse.Namespace) -> int:
+    """What was asked for, or what is configured for the pipeline."""
+    if options.priority is not None:
+        return int(options.priority)
+    name = config.pipeline if options.pipeline is None else options.pipeline
+    return config.priorities.get(name.strip(), 0)
 
 
 def _explain(config: GatewayConfig, options: argparse.Namespace) -> int:

@@ -33,6 +33,7 @@ class RunOptions:
     tiles: TilePlan
     post: str = ""
     verify: bool = False
+    priority: int = 0
     timeout_s: float | None = None
     report: Path | None = None
 
@@ -126,6 +127,7 @@ def _request(path: Path, customer: Customer, options: RunOptions) -> JobRequest:
         tiles=options.tiles,
         post=options.post,
         verify=options.verify,
+        priority=options.priority,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
-from fogmqtt.config.schema import Broker, DeviceConfig, GatewayConfig, default_pipelines
+from fogmqtt.config.schema import Broker, DeviceConfig, GatewayConfig
 from fogmqtt.config.settings import PASSWORD_FILE, Key, Settings, gather, origin_of
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import ConfigError, UsageError
@@ -28,6 +29,8 @@ def load_gateway(path: Path | None, environ: Mapping[str, str]) -> GatewayConfig
     check_id(config.gateway.id, origin_of(settings, "gateway", "id"))
     for name in config.pipelines:
         check_id(name, origin_of(settings, "pipelines", name))
+    for name in config.priorities:
+        _check_configured(name, config.pipelines, origin_of(settings, "priorities", name))
     _check(origin_of(settings, "tiles"), "tiles", parse_tile_plan, config.tiles)
     _check_listen(config.dashboard.listen, origin_of(settings, "dashboard", "listen"))
     _check_plugins(config.plugins, origin_of(settings, "plugins"))
@@ -59,9 +62,9 @@ def _build(schema: Any, settings: Settings, above: Key = ()) -> Any:
         key = (*above, name)
         if dataclasses.is_dataclass(hint):
             values[name] = _build(hint, settings, key)
-        elif hint == dict[str, str]:
+        elif get_origin(hint) is dict:
             named = {one[-1]: settings[one].value for one in settings if one[:-1] == key}
-            values[name] = default_pipelines() | named
+            values[name] = getattr(schema(), name) | named
         elif key in settings:
             values[name] = settings[key].value
     try:
@@ -97,6 +100,14 @@ def _read_password(broker: Broker, settings: Settings) -> str:
         raise ConfigError(f"{origin}: {broker.password_file}: {problem.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{origin}: {broker.password_file} is not UTF-8 text") from None
+
+
+def _check_configured(name: str, pipelines: Iterable[str], origin: str) -> None:
+    if name in pipelines:
+        return
+    near = difflib.get_close_matches(name, sorted(pipelines), 1)
+    way_out = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(pipelines))}"
+    raise ConfigError(f"{origin}: no pipeline {name!r} is configured; {way_out}")
 
 
 def _check_listen(listen: str, origin: str) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from fogmqtt.core.policy import Policy
+from fogmqtt.wire.messages import Priority
 
 When = Literal["auto", "never", "always"]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -91,6 +92,7 @@ class GatewayConfig:
     gateway: Gateway = Gateway()
     wire: Wire = Wire()
     pipelines: dict[str, str] = field(default_factory=default_pipelines)
+    priorities: dict[str, Priority] = field(default_factory=dict)
     pipeline: str = "edges"
     tiles: str = "auto"
     post: str = ""

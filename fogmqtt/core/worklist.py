@@ -2,14 +2,20 @@
 
 A device may be sent the same tile twice (the broker repeats messages) or anew (its lease ran
 out): it works once and answers for the newest attempt. Memory is bounded by the capacity.
+
+Gateways share the device's time: each tile costs its gateway as much as it has bytes, over its
+weight, and whose tiles did cost least is next. Tiles of one gateway are worked on in the order in
+which they came: its scheduler counts on that.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Generic, NamedTuple, TypeVar
+
+from fogmqtt.core.shares import Shares, weight
 
 T = TypeVar("T")
 
@@ -42,6 +48,7 @@ class _Entry(Generic[T]):
     attempt: int
     item: T
     nbytes: int
+    priority: int
     running: bool = False
     wanted: bool = True
 
@@ -57,8 +64,13 @@ class Worklist(Generic[T]):
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._entries: dict[Key, _Entry[T]] = {}
-        #: Queued keys by gateway; the gateway whose turn is next comes first.
+        #: Queued keys by gateway; who waits longest for a turn comes first.
         self._queues: OrderedDict[str, deque[Key]] = OrderedDict()
+        #: Held tiles by gateway: who holds any has a share.
+        self._holders: Counter[str] = Counter()
+        self._shares: Shares[str] = Shares()
+        #: What the gateway whose turn it was had got: who had nothing queued is not owed as much.
+        self._served = 0.0
         self._over: OrderedDict[Key, int] = OrderedDict()
         self._nbytes = 0
         self._running = 0
@@ -76,32 +88,37 @@ class Worklist(Generic[T]):
     def draining(self) -> bool:
         return self._draining
 
-    def offer(self, key: Key, attempt: int, item: T, nbytes: int = 0) -> Offer:
-        """Queue the tile unless it is held, over, or there is no room."""
+    def offer(self, key: Key, attempt: int, item: T, nbytes: int = 0, priority: int = 0) -> Offer:
+        """Queue the tile unless it is held, over, or there is no room.
+
+        Each step of `priority` doubles its gateway's share of the time for such tiles.
+        """
         entry = self._entries.get(key)
         if entry is not None:
-            return self._again(entry, attempt, item, nbytes)
+            return self._again(entry, _Entry(attempt, item, nbytes, priority))
         if attempt <= self._over.get(key, 0):
             return Offer.OVER
         if self._draining:
             return Offer.DRAINING
         if self._is_full(nbytes):
             return Offer.FULL
-        self._entries[key] = _Entry(attempt, item, nbytes)
+        self._entries[key] = _Entry(attempt, item, nbytes, priority)
         self._nbytes += nbytes
-        self._queues.setdefault(key.gateway, deque()).append(key)
+        self._holders[key.gateway] += 1
+        self._queue(key)
         return Offer.TAKEN
 
     def take(self) -> T | None:
-        """The next tile to work on, gateways in turn; it is running from now on."""
+        """The next tile of the gateway that got least; it is running from now on."""
         if not self._queues:
             return None
-        gateway, queue = next(iter(self._queues.items()))
-        key = queue.popleft()
+        gateway = min(self._queues, key=self._shares.served)
+        key = self._queues[gateway][0]
         self._queues.move_to_end(gateway)
-        if not queue:
-            del self._queues[gateway]
+        self._unqueue(key)
         entry = self._entries[key]
+        self._served = self._shares.served(gateway)
+        self._shares.charge(gateway, max(entry.nbytes, 1), weight(entry.priority))
         entry.running = True
         self._running += 1
         return entry.item
@@ -120,7 +137,7 @@ class Worklist(Generic[T]):
             return
         entry.running = False
         self._running -= 1
-        self._queues.setdefault(key.gateway, deque()).append(key)
+        self._queue(key)
 
     def cancel(self, key: Key, attempt: int, *, expired: bool = False) -> bool:
         """Drop the tile if no newer attempt of it is held; a running one loses its answer.
@@ -158,24 +175,37 @@ class Worklist(Generic[T]):
         waiting = {key for key, entry in self._entries.items() if not entry.running}
         assert set(queued) == waiting  # noqa: S101
         assert all(self._queues.values())  # noqa: S101
+        assert self._holders == Counter(key.gateway for key in self._entries)  # noqa: S101
+        assert all(gateway in self._shares for gateway in self._holders)  # noqa: S101
+        assert all(self._shares.served(one) >= self._served for one in self._queues)  # noqa: S101
         assert self._running == len(self._entries) - len(queued)  # noqa: S101
         assert self._nbytes == sum(entry.nbytes for entry in self._entries.values())  # noqa: S101
         assert len(self._entries) <= self._capacity  # noqa: S101
         assert len(self._over) <= _REMEMBERED  # noqa: S101
 
-    def _again(self, entry: _Entry[T], attempt: int, item: T, nbytes: int) -> Offer:
-        if attempt < entry.attempt or (attempt == entry.attempt and entry.wanted):
+    def _again(self, entry: _Entry[T], newer: _Entry[T]) -> Offer:
+        if newer.attempt < entry.attempt or (newer.attempt == entry.attempt and entry.wanted):
             return Offer.HELD
-        if attempt == entry.attempt:
+        if newer.attempt == entry.attempt:
             return Offer.OVER
-        self._nbytes += nbytes - entry.nbytes
-        entry.attempt, entry.item, entry.nbytes, entry.wanted = attempt, item, nbytes, True
+        self._nbytes += newer.nbytes - entry.nbytes
+        entry.attempt, entry.item, entry.wanted = newer.attempt, newer.item, True
+        entry.nbytes, entry.priority = newer.nbytes, newer.priority
         return Offer.HELD
 
     def _is_full(self, nbytes: int) -> bool:
         if len(self._entries) >= self._capacity:
             return True
         return bool(self._entries) and self._nbytes + nbytes > self._capacity_bytes
+
+    def _queue(self, key: Key) -> None:
+        gateway = key.gateway
+        if gateway not in self._queues:
+            if gateway in self._shares and self._shares.served(gateway) < self._served:
+                self._shares.leave(gateway)
+            self._shares.join(gateway)
+            self._queues[gateway] = deque()
+        self._queues[gateway].append(key)
 
     def _unqueue(self, key: Key) -> None:
         queue = self._queues[key.gateway]
@@ -186,6 +216,10 @@ class Worklist(Generic[T]):
     def _forget(self, key: Key) -> _Entry[T]:
         entry = self._entries.pop(key)
         self._nbytes -= entry.nbytes
+        self._holders[key.gateway] -= 1
+        if not self._holders[key.gateway]:
+            del self._holders[key.gateway]
+            self._shares.leave(key.gateway)
         self._over[key] = entry.attempt
         self._over.move_to_end(key)
         if len(self._over) > _REMEMBERED:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -16,6 +15,7 @@ from fogmqtt.core.geometry import Rect
 from fogmqtt.errors import FogError
 from fogmqtt.gateway import intake, resume, stages
 from fogmqtt.gateway.alone import Alone, Helpers
+from fogmqtt.gateway.backlog import Backlog
 from fogmqtt.gateway.jobs import Job, JobRequest, Outcome
 from fogmqtt.gateway.loop import Loop, now
 from fogmqtt.gateway.polish import polish
@@ -70,19 +70,19 @@ class Conductor:
         self._intake = intake.Intake(config.limits, loop)
         #: Whether no job may be begun for now; whoever changes that calls `admit`.
         self.held: Callable[[], bool] = lambda: False
-        self._waiting: deque[JobRequest] = deque()
+        self._backlog = Backlog(config.limits.max_jobs)
         self._jobs: dict[str, Job] = {}
         self._by_key: dict[str, Job] = {}
         self._unsettled: list[Callable[[], None]] = []
 
     @property
     def idle(self) -> bool:
-        return not self._jobs and not self._waiting
+        return not self._jobs and not self._backlog.waiting
 
     @property
     def waiting(self) -> int:
         """Requests that no work was done for yet."""
-        return len(self._waiting)
+        return self._backlog.waiting
 
     def jobs(self) -> tuple[Job, ...]:
         return tuple(self._jobs.values())
@@ -97,7 +97,7 @@ class Conductor:
         return self._by_key.get(key)
 
     def submit(self, request: JobRequest) -> None:
-        self._waiting.append(request)
+        self._backlog.add(request)
         self.admit()
 
     def tick(self) -> float | None:
@@ -132,7 +132,7 @@ class Conductor:
 
     def cancel_all(self, reason: str) -> None:
         """End every job without a result."""
-        self._waiting.clear()
+        self._backlog.clear()
         for job in self.jobs():
             self.fail(job, reason)
 
@@ -186,8 +186,7 @@ class Conductor:
 
     def admit(self) -> None:
         """Begin what waits, as far as it may."""
-        while self._waiting and len(self._jobs) < self._config.limits.max_jobs and not self.held():
-            request = self._waiting.popleft()
+        while not self.held() and (request := self._backlog.take()) is not None:
             report = Report(request.job, request.name, request.pipeline)
             job = Job(request, report, started_at=now())
             self._jobs[job.id] = job
@@ -313,6 +312,7 @@ class Conductor:
                 done=frozenset(run.done) | run.halved,
                 # A later life knows halves by their indices, and nothing of our twins.
                 halves=() if job.request.diary and run.twins else run.halves_pixels,
+                priority=job.request.priority,
             )
         )
         job.request.client.progress(job.report)
@@ -364,6 +364,7 @@ class Conductor:
 
     def _ended(self, job: Job, outcome: Outcome) -> None:
         del self._jobs[job.id]
+        self._backlog.ended(job.request)
         job.request.client.ended(outcome)
         self.admit()
 

@@ -252,6 +252,7 @@ class Courier:
                 gateway=self._gateway,
                 lease_s=order.lease_s,
                 wire_codec=self._codec,
+                priority=job.request.priority,
             )
             payload = encode(task, self._wire.encoding)
             transport.publish(

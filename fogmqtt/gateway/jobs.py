@@ -72,6 +72,8 @@ class JobRequest:
     tiles: TilePlan = field(default_factory=Auto)
     post: str = ""
     verify: bool = False
+    #: Each step doubles its share of the fleet's time beside other jobs.
+    priority: int = 0
     job: str = field(default_factory=new_job_id)
     #: Where its progress is written down, for a serving gateway with a spool.
     diary: Diary | None = None

@@ -21,6 +21,7 @@ from fogmqtt.gateway import pixels
 from fogmqtt.gateway.disk import PART, Disk, move, write
 from fogmqtt.gateway.pixels import PIXELS
 from fogmqtt.images.spec import Image
+from fogmqtt.wire.messages import Priority
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     stamp: tuple[int, int] | None = None
     #: What the broker calls the message, to know it when it comes again; empty for a file.
     origin: str = ""
+    #: Of its pipeline, as it was configured at that time.
+    priority: Priority = 0
     #: Seconds since 1970, for the order and for people.
     accepted_at: float = 0.0
 

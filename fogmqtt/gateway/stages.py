@@ -231,7 +231,14 @@ def do_tile(run: StageRun, tile: Tile) -> results.Given:
 
 
 def task(
-    run: StageRun, tile: Tile, *, attempt: int, gateway: str, lease_s: float, wire_codec: str
+    run: StageRun,
+    tile: Tile,
+    *,
+    attempt: int,
+    gateway: str,
+    lease_s: float,
+    wire_codec: str,
+    priority: int = 0,
 ) -> TileTask:
     """The message that asks a device for a tile."""
     pixels = cut_tile(run, tile)
@@ -252,6 +259,7 @@ def task(
             codec=wire_codec,
             result_codec=run.operators[-1].result_codec,
             lease_s=lease_s,
+            priority=priority,
             pixels=memoryview(codec.encode(pixels, wire_codec)),
         )
     )

@@ -29,6 +29,8 @@ Attempt = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 #: One side of an image, pixels.
 Extent = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Offset = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+#: Each step doubles a job's share of the time, of the fleet's and of one device's.
+Priority = Annotated[int, msgspec.Meta(ge=-4, le=4)]
 Channels = Annotated[int, msgspec.Meta(ge=1, le=4)]
 Dtype = Literal["uint8", "int8", "uint16", "int16", "int32", "float32", "float64"]
 Text = Annotated[str, msgspec.Meta(max_length=20_000)]
@@ -74,6 +76,8 @@ class TileTask(Message, frozen=True, kw_only=True, tag="tile"):
     result_codec: Annotated[str, msgspec.Meta(max_length=16)] = "raw"
     #: Seconds that the gateway waits before it gives the tile to somebody else as well.
     lease_s: float
+    #: Of the job, for a device that serves several gateways.
+    priority: Priority = 0
     digest: str = ""
     pixels: memoryview
 

@@ -47,6 +47,7 @@ tasks = st.builds(
     seams=st.sets(st.sampled_from("tlbr")).map(lambda s: "".join(x for x in "tlbr" if x in s)),
     codec=st.sampled_from(["raw", "png"]),
     lease_s=figures,
+    priority=st.integers(-4, 4),
     pixels=pixels,
 )
 results = st.builds(

@@ -74,6 +74,27 @@ def test_pipelines_of_the_file_and_the_environment_come_beside_the_one_that_is_t
     assert set(config.pipelines) == {"edges", "soft", "dark"}
 
 
+def test_a_pipeline_has_a_priority_where_one_is_said(write):
+    path = write("pipelines: {camera: invert, scan: gray}\npriorities: {camera: 2}")
+    config = load_gateway(path, {"FOGMQTT_PRIORITIES__SCAN": "-1"})
+    assert config.priorities == {"camera": 2, "scan": -1}
+
+
+@pytest.mark.parametrize("wrong", ["5", "-5", "0.5", "high", "true", "''", "[1]"])
+def test_a_priority_is_a_whole_number_from_minus_4_to_4(write, wrong):
+    said = refusal(load_gateway, write(f"priorities: {{edges: {wrong}}}"))
+    assert "fog.yaml: priorities.edges: expected a whole number from -4 up to 4" in said
+
+
+def test_a_priority_of_no_pipeline_is_told_with_the_nearest(write):
+    path = write("pipelines: {camera: invert}\npriorities: {camra: 2}")
+    said = refusal(load_gateway, path)
+    assert said.endswith(
+        "priorities.camra: no pipeline 'camra' is configured; did you mean camera?"
+    )
+    assert "there are: edges" in refusal(load_gateway, write("priorities: {xyz: 0}"))
+
+
 def test_a_shipped_pipeline_can_be_replaced(write):
     config = load_gateway(write("pipelines: {edges: gray | canny low=1 high=2}"), {})
     assert config.pipelines == {"edges": "gray | canny low=1 high=2"}

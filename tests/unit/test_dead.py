@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fogmqtt.errors import UsageError
@@ -61,6 +62,16 @@ def test_a_retried_letter_is_accepted_under_the_next_id_and_once(archive: Archiv
     assert archive.dead.asked() == archive.dead.all() == []
     assert archive.revive(asked).result() is None, "killed before the request was removed"
     assert [again("j1"), again("j1-2"), again("j1-10")] == ["j1-2", "j1-3", "j1-11"]
+
+
+def test_the_next_try_has_the_priority_of_the_first(archive: Archive) -> None:
+    entry = msgspec.structs.replace(ENTRY, priority=-1)
+    archive.accept_bytes(entry, b"pixels").result()
+    archive.settle(entry, "boom", failed(entry)).result()
+    archive.dead.retry("j1")
+    again = archive.revive(archive.dead.asked()[0]).result()
+    assert again is not None
+    assert (again.job, again.priority) == ("j1-2", -1)
 
 
 def test_a_retry_of_what_is_not_there_says_what_is(archive: Archive) -> None:

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "images": {"core.geometry"},
     "operators": {"images", "core.geometry", "core.splitting"},
     # Values with their checks; whoever is configured takes them, and only cli loads them.
-    "config": {"core.geometry", "core.policy", "wire.topics"},
+    "config": {"core.geometry", "core.policy", "wire.messages", "wire.topics"},
     "gateway": {
         "core",
         "wire",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fogmqtt.errors import ConfigError
@@ -27,6 +28,13 @@ def test_an_accepted_image_is_found_by_the_next_life(spool: Spool) -> None:
     assert again.entries() == [ENTRY]
     assert again.image("j1").read_bytes() == b"image"
     again.close()
+
+
+def test_an_accepted_image_keeps_its_priority_and_a_note_of_before_has_none(spool: Spool) -> None:
+    spool.accept_bytes(msgspec.structs.replace(ENTRY, priority=2), b"pixels")
+    assert [entry.priority for entry in spool.entries()] == [2]
+    (spool.folder / "j1.json").write_bytes(b'{"job": "j1", "name": "a", "pipeline": "edges"}')
+    assert [entry.priority for entry in spool.entries()] == [0]
 
 
 def test_a_file_leaves_its_folder_for_the_spool(spool: Spool, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -89,6 +92,75 @@ def test_gateways_take_turns() -> None:
         work.offer(Key("greedy", "job", tile), 1, f"greedy {tile}")
     work.offer(C, 1, "other 0")
     assert [work.take() for _ in range(4)] == ["greedy 0", "other 0", "greedy 1", "greedy 2"]
+
+
+def served(gateways: dict[str, tuple[int, int]], tiles: int, ahead: int = 2) -> Counter[str]:
+    """Bytes worked on for gateways of (priority, bytes of a tile) that always have tiles waiting.
+
+    One worker; after so many tiles. Each gateway sends another when one of its own is done.
+    """
+    work: Worklist[Key] = Worklist(64)
+    done: Counter[str] = Counter()
+    for number in range(tiles + ahead):
+        senders = list(gateways)
+        if number >= ahead:
+            taken = work.take()
+            assert taken is not None
+            work.finish(taken)
+            done[taken.gateway] += gateways[taken.gateway][1]
+            senders = [taken.gateway]
+        for name in senders:
+            key, (priority, nbytes) = Key(name, "job", number), gateways[name]
+            work.offer(key, 1, key, nbytes, priority)
+        work.check()
+    return done
+
+
+def test_gateways_of_equal_priority_get_equal_parts_whatever_the_size_of_their_tiles() -> None:
+    done = served({"large": (0, 300), "small": (0, 100), "huge": (0, 900)}, 1000)
+    assert max(done.values()) - min(done.values()) <= 900
+
+
+@pytest.mark.parametrize("priority", [-4, -1, 1, 2, 4])
+def test_each_step_of_priority_doubles_a_gateways_part_of_a_device(priority: int) -> None:
+    done = served({"plain": (0, 100), "other": (priority, 100)}, 1700)
+    assert done["other"] / done["plain"] == pytest.approx(2.0**priority, rel=0.02)
+
+
+def test_equal_gateways_with_equal_tiles_alternate_in_the_order_in_which_they_came() -> None:
+    work: Worklist[str] = Worklist(16)
+    for tile in range(3):
+        for gateway in ("c", "a", "b"):
+            work.offer(Key(gateway, "job", tile), 1, gateway, 100, 1)
+    assert [work.take() for _ in range(9)] == ["c", "a", "b"] * 3
+
+
+def test_within_a_gateway_the_first_tile_goes_first_whatever_its_priority() -> None:
+    work: Worklist[str] = Worklist(8)
+    for tile, priority in enumerate((-4, 4, 0)):
+        work.offer(Key("mariem", "job", tile), 1, str(tile), 100, priority)
+    assert [work.take() for _ in range(3)] == ["0", "1", "2"]
+
+
+def test_who_had_nothing_queued_is_not_owed_the_time_that_others_took() -> None:
+    work: Worklist[str] = Worklist(64)
+    work.offer(Key("slow", "job", 0), 1, "slow", 1)
+    assert work.take() == "slow"
+    for tile in range(20):
+        work.offer(Key("busy", "job", tile), 1, "busy", 1)
+    assert [work.take() for _ in range(10)] == ["busy"] * 10
+    for tile in range(1, 11):
+        work.offer(Key("slow", "job", tile), 1, "slow", 1)
+    assert sorted(filter(None, (work.take() for _ in range(8)))) == ["busy"] * 4 + ["slow"] * 4
+
+
+def test_a_newer_attempt_of_another_priority_costs_what_that_says() -> None:
+    work: Worklist[str] = Worklist(8)
+    for tile in range(3):
+        work.offer(Key("dear", "job", tile), 1, "dear", 100, 4)
+        work.offer(Key("other", "job", tile), 1, "other", 100)
+    work.offer(Key("dear", "job", 0), 2, "dear", 100, -4)
+    assert [work.take() for _ in range(4)] == ["dear", "other", "other", "other"]
 
 
 def test_a_cancelled_queued_tile_is_gone_and_does_not_come_back() -> None:
@@ -194,7 +266,7 @@ def test_no_order_of_events_breaks_an_invariant(steps: list[tuple[str, Key, int,
     running: set[Key] = set()
     for what, key, attempt, nbytes in steps:
         if what == "o":
-            work.offer(key, attempt, key, nbytes)
+            work.offer(key, attempt, key, nbytes, nbytes % 9 - 4)
         elif what == "t" and (taken := work.take()) is not None:
             assert taken not in running
             running.add(taken)
