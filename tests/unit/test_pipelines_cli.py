@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from fogmqtt.cli.gateway import main
+from fogmqtt.cli.run import RunOptions
 
 CONFIGURED = """
+priorities: {edges: 2}
 pipelines:
   edges: gray | canny low=50 high=150
   blurred: gray | gaussian ksize=4
@@ -38,3 +40,38 @@ def test_a_wrong_name_or_word_is_told_with_its_place_and_the_nearest(
     }
     assert main(["--config", str(config), *arguments[command]]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "priority"),
+    [
+        ([], 2),
+        (["--pipeline", "edges"], 2),
+        (["--pipeline", "invert"], 0),
+        (["--priority", "-4"], -4),
+        (["--pipeline", "invert", "--priority", "4"], 4),
+    ],
+)
+def test_a_one_off_job_has_the_priority_asked_for_or_else_its_pipelines(
+    asked: list[str], priority: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, seen = tmp_path / "config.yaml", []
+
+    def run(config: object, options: RunOptions, console: object) -> list[object]:
+        seen.append(options.priority)
+        return []
+
+    config.write_text(CONFIGURED, "utf-8")
+    monkeypatch.setattr("fogmqtt.cli.gateway.run", run)
+    assert main(["--config", str(config), "run", "in.png", "-o", "out.png", *asked]) == 0
+    assert seen == [priority]
+
+
+@pytest.mark.parametrize("wrong", ["5", "-5", "1.5", "high"])
+def test_a_priority_out_of_range_is_a_usage_error(
+    wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "in.png", "-o", "out.png", "--priority", wrong])
+    assert ended.value.code == 2
+    assert "--priority" in capsys.readouterr().err

@@ -6,12 +6,17 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
 
 from fogmqtt.config import Gateway as Settings
 from fogmqtt.config import GatewayConfig
+from fogmqtt.config.schema import When
+from fogmqtt.core.actions import Action
+from fogmqtt.core.events import Event, JobSubmitted
+from fogmqtt.core.scheduler import Scheduler
 from fogmqtt.gateway.server import Server
 from fogmqtt.transport.base import Deliver, Receipt, Received, Will
 from fogmqtt.transport.memory import MemoryBroker, MemoryTransport
@@ -24,14 +29,14 @@ PICTURE = cv2.imencode(".png", photo(60, 80))[1].tobytes()
 class Serving:
     """A serving gateway on its own cores, and a customer."""
 
-    def __init__(self, spool: str) -> None:
-        settings = Settings(local="always", local_after=0.0, inbox="", outbox="", spool=spool)
+    def __init__(self, spool: str, local: When = "always", **more: Any) -> None:
+        settings = Settings(local=local, local_after=0.0, inbox="", outbox="", spool=spool)
         self.broker = MemoryBroker()
         self.heard = Inbox()
         self.customer = MemoryTransport(self.broker, "customer", self.heard.put)
         self.customer.subscribe("fog/v1/replies/+/status")
         self.customer.start()
-        self.server = Server(GatewayConfig(gateway=settings, exact=False), self._connect)
+        self.server = Server(GatewayConfig(gateway=settings, exact=False, **more), self._connect)
         self.server.start()
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
@@ -109,3 +114,29 @@ def test_the_end_of_a_job_waits_for_the_broker(spooling: Serving) -> None:
     spooling.broker.reconnect("mariem")
     assert spooling.end() == "done"
     wait_for(lambda: not list(spool.glob("j*")), what="an empty spool")
+
+
+def test_a_job_has_the_priority_of_its_pipeline_for_every_life_of_the_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    handle = Scheduler.handle
+
+    def hear(scheduler: Scheduler, event: Event, now: float) -> list[Action]:
+        if isinstance(event, JobSubmitted):
+            begun.append(event.priority)
+        return handle(scheduler, event, now)
+
+    monkeypatch.setattr(Scheduler, "handle", hear)
+    pipelines = {"camera": "invert", "scan": "invert", "edges": "gray | canny"}
+    for priorities in ({"camera": 2, "scan": -1}, {"edges": 4}):
+        begun.clear()
+        serving = Serving(
+            str(tmp_path / "spool"), "never", pipelines=pipelines, priorities=priorities
+        )
+        if "camera" in priorities:
+            for mid, pipeline in enumerate(pipelines, 1):
+                serving.submit(mid, pipeline)
+        wait_for(lambda: len(begun) == 3, what="three jobs")
+        serving.close()
+        assert sorted(begun) == [-1, 0, 2]
