@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from fogmqtt.core.ledger import Job, Lease, Tile
 
@@ -92,16 +93,26 @@ class Device:
 
     def freed_at(self, lease: Lease) -> float:
         """From when on a worker can have had this tile in its hands."""
+        if lease.begun_at is not None:
+            return lease.begun_at
         if len(self.answers) < self.workers:
             return lease.granted_at
         return max(lease.granted_at, self.answers[-self.workers])
 
     def begun_at(self, lease: Lease, place: int) -> float:
         """When a worker should have begun with what it holds in this place, from 0."""
+        if lease.begun_at is not None:
+            return lease.begun_at
         spare = self.workers - len(self.answers)
         if place < spare:
             return lease.granted_at
         return max(lease.granted_at, self.answers[place - spare])
+
+    def begin(self) -> None:
+        """Take note of what came into a worker's hands, after any change of what it holds."""
+        for place, lease in enumerate(islice(self.leases.values(), self.workers)):
+            # Not later: then the answers of other workers would be taken for this one's.
+            lease.begun_at = self.begun_at(lease, place)
 
     def free_from(self) -> list[float]:
         """From when on each worker was free for what it has now, or is for what comes."""

@@ -145,6 +145,7 @@ class Fleet:
 
     def refresh(self, device: Device) -> None:
         """To be called after every change of what a device holds or may hold."""
+        device.begin()
         held = len(device.leases)
         has_room = held < self.window(device)
         self.changes += 1
@@ -184,8 +185,7 @@ class Fleet:
 
         Returns False if `compute_s` was impossible and not used.
         """
-        begun_at = device.freed_at(lease) if lease.begun_at is None else lease.begun_at
-        service_s = now - begun_at
+        service_s = now - device.freed_at(lease)
         # It may have had the tile since an earlier lease.
         sane = compute_s is None or 0 <= compute_s <= now - lease.tile.first_granted(device.id)
         if compute_s is not None and sane:
@@ -211,9 +211,9 @@ class Fleet:
             return
         left_s = 0.0 if hangs else min(self.speeds.left_s(device, lease), RESTART_S)
         # Whatever comes next is in a worker's hands from then on, not from the last answer on.
-        freed_at = lease.begun_at = device.freed_at(lease)
         device.answers.append(now + left_s)
-        self.changes += self.speeds.learn_at_least(device, lease.tile, now - freed_at)
+        taken_s = now - device.freed_at(lease)
+        self.changes += self.speeds.learn_at_least(device, lease.tile, taken_s)
 
     def occupy(self, device: Device, tiles: Sequence[Tile], now: float) -> None:
         """It still works on these, which are not its own any more."""

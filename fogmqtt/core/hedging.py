@@ -19,6 +19,8 @@ from fogmqtt.core.verdict import is_suspect, on_expiries
 
 #: What a late tile is expected to need grows by at most so many seconds in a second.
 _GROWTH = 5.0
+#: Who let the tile expire before gets a copy if anybody else would need so many times as long.
+_MUCH = 4.0
 
 
 class Hedging:
@@ -72,8 +74,7 @@ class Hedging:
         """What hung too often ends with its last lease; a suspect may not take many with it."""
         if on_expiries(tile, self._policy) is not None:
             return False
-        few = len(tile.leases) == 1 and tile.losses + 1 < self._policy.max_losses
-        return few or not is_suspect(tile, self._policy)
+        return len(tile.leases) == 1 or not is_suspect(tile, self._policy)
 
     def _late_at(self, device: Device, lease: Lease) -> float:
         if len(lease.tile.leases) > 1:
@@ -111,9 +112,12 @@ class Hedging:
         """Who would be done with a copy first; somebody who let the tile expire, if need be."""
         tile = lease.tile
         able = [one for one in self._able(lease) if one.id not in tile.failed_on]
-        queue_s = self._speeds.queue_s
-        willing = [one for one in able if one.id not in tile.shunned and queue_s(one) == 0]
-        return best(self._fleet, willing or able, tile)
+        willing = [one for one in able if one.id not in tile.shunned]
+        first, other = best(self._fleet, willing, tile), best(self._fleet, able, tile)
+        if first is None or other is None:
+            return other
+        much_s = _MUCH * self._speeds.finish_s(other, tile.job, tile.pixels)
+        return other if self._speeds.finish_s(first, tile.job, tile.pixels) > much_s else first
 
     def _able(self, lease: Lease) -> Iterator[Device]:
         tile, alone = lease.tile, is_suspect(lease.tile, self._policy)

@@ -71,7 +71,7 @@ class Lease:
     struck: bool = False
     #: It failed, and nobody knows yet whether that is the tile's fault or the device's.
     failed: bool = False
-    #: From when on a worker can have had it, where it was taken back meanwhile.
+    #: From when on a worker should have had it in its hands; None while it waits for one.
     begun_at: float | None = None
     #: When the device accepted a tile that was sent later.
     overtaken_at: float = math.inf

@@ -3,8 +3,9 @@
 Each device could have worked from its first moment to the last at the speed that it had, with
 all of its workers and without ever waiting, while it was up; its link could have carried pixels
 all that time. The bound is the time by which such a fleet has handled the pixels of the jobs,
-each of them once, without halos, overheads, latencies and retries. What a crash destroyed counts
-as done, since a schedule that knew of the crash would have lost nothing.
+each of them once, without halos, overheads, latencies and retries, and no job's before it came.
+What a crash destroyed counts as done, since a schedule that knew of the crash would have lost
+nothing.
 """
 
 from __future__ import annotations

@@ -138,8 +138,14 @@ def _bound_s(world: World, began: float) -> float:
         Capacity(machine.device, machine.pace, machine.lives, pixel_bytes)
         for machine in world.machines.values()
     ]
-    pixels = sum(stage.core for stage in stages)
-    return bound_s(capacities, pixels, world.agenda.now, began)
+    # What comes from a moment on cannot have been begun before: the latest of all such ends.
+    ends = []
+    for run in world.jobs:
+        later = [one.work for one in world.jobs if one.work.at_s >= run.work.at_s]
+        pixels = sum(stage.core for job in later for stage in job.stages)
+        at_s = run.work.at_s
+        ends.append(at_s + bound_s(capacities, pixels, world.agenda.now, at_s))
+    return max(ends) - began
 
 
 def _job(run: JobRun) -> JobFigures:
