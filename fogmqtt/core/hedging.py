@@ -112,9 +112,11 @@ class Hedging:
         """Who would be done with a copy first; somebody who let the tile expire, if need be."""
         tile = lease.tile
         able = [one for one in self._able(lease) if one.id not in tile.failed_on]
-        willing = [one for one in able if one.id not in tile.shunned]
-        first, other = best(self._fleet, willing, tile), best(self._fleet, able, tile)
-        if first is None or other is None:
+        other = best(self._fleet, able, tile)
+        if other is None or other.id not in tile.shunned:
+            return other
+        first = best(self._fleet, (one for one in able if one.id not in tile.shunned), tile)
+        if first is None:
             return other
         much_s = _MUCH * self._speeds.finish_s(other, tile.job, tile.pixels)
         return other if self._speeds.finish_s(first, tile.job, tile.pixels) > much_s else first

@@ -14,7 +14,7 @@ import pytest
 from fogmqtt.simulate.fleet import Device, Fleet
 from fogmqtt.simulate.outcome import simulate
 from fogmqtt.simulate.work import even_job
-from tests.fleets import RATIO, Verdict, again, judge_all
+from tests.fleets import BEYOND, RATIO, Verdict, again, judge_all
 
 COUNT = int(os.environ.get("FOG_FLEETS", "300"))
 
@@ -40,16 +40,11 @@ def test_no_run_beats_its_bound(verdicts):
 
 
 def test_the_makespan_stays_near_the_bound(verdicts):
-    """The aim is RATIO for every one of them, and is missed today by slow ends of jobs.
-
-    Late copies, tiles that queue on slow devices, and lost messages that take a minute to be
-    missed; what is asserted is what holds.
-    """
     ratios = sorted(one.ratio for one in verdicts if not one.foul)
-    assert ratios[len(ratios) // 2] <= 1.10
+    assert ratios[len(ratios) // 2] <= 1.05
     over = [again(one.seed) for one in verdicts if one.ratio > RATIO]
-    assert len(over) <= 0.10 * len(ratios), over
-    assert ratios[-1] <= 8.0, max(verdicts, key=lambda one: one.ratio)
+    assert len(over) <= math.ceil(BEYOND * len(ratios)), over
+    assert ratios[-1] <= 2.0, max(verdicts, key=lambda one: one.ratio)
 
 
 def test_a_thousand_devices_do_a_hundred_thousand_tiles_near_the_bound():
