@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 from collections.abc import Callable
@@ -160,19 +159,29 @@ def test_a_full_device_hands_tiles_back(held_up: None) -> None:
         assert "full" in rig.link.of(Returned)[0].reason
 
 
-def test_several_gateways_are_served_in_turn(held_up: None) -> None:
+def served(priority: int) -> list[str]:
+    """Whose tiles are done, in their order: three of mariem, then three of another gateway's."""
     with running() as rig:
-        for gateway, tile in itertools.product(("mariem", "second"), range(3)):
-            rig.tile(task(tile, gateway=gateway))
+        for tile in range(3):
+            rig.tile(task(tile))
+        for tile in range(3):
+            rig.tile(task(tile, gateway="second", priority=priority))
         gate.set()
         rig.link.wait(lambda: sum(topic != INFO for topic, *_ in rig.link.said) >= 13)
     decoder: Decoder[FromDevice] = Decoder(Accepted, Result)
-    order = [
+    return [
         topic.split("/")[3]
         for topic, payload, _ in rig.link.said
         if topic not in (INFO, STATUS) and isinstance(decoder.decode(payload), Result)
     ]
-    assert order[1:5] in (["mariem", "second"] * 2, ["second", "mariem"] * 2)
+
+
+def test_several_gateways_are_served_in_turn(held_up: None) -> None:
+    assert served(0)[1:5] in (["mariem", "second"] * 2, ["second", "mariem"] * 2)
+
+
+def test_a_gateway_whose_job_is_more_urgent_is_served_more(held_up: None) -> None:
+    assert served(4) == ["mariem", *["second"] * 3, *["mariem"] * 2]
 
 
 # Failures.

@@ -154,6 +154,36 @@ def test_who_had_nothing_queued_is_not_owed_the_time_that_others_took() -> None:
     assert sorted(filter(None, (work.take() for _ in range(8)))) == ["busy"] * 4 + ["slow"] * 4
 
 
+def test_a_tile_without_a_byte_costs_something_too() -> None:
+    work: Worklist[str] = Worklist(16)
+    for tile in range(8):
+        work.offer(Key("plain", "job", tile), 1, "plain")
+        work.offer(Key("urgent", "job", tile), 1, "urgent", priority=1)
+    assert Counter(work.take() for _ in range(9)) == {"urgent": 6, "plain": 3}
+
+
+def test_a_gateway_keeps_what_it_had_as_long_as_one_of_its_tiles_is_held() -> None:
+    work: Worklist[str] = Worklist(8)
+    work.offer(Key("a", "job", 0), 1, "a", 100)
+    work.take()
+    for tile in range(2):
+        work.offer(Key("b", "job", tile), 1, "b", 10)
+    assert work.take() == "b"
+    work.offer(Key("a", "job", 1), 1, "a", 100)
+    assert [work.take(), work.take()] == ["b", "a"]
+
+
+def test_who_comes_again_after_its_last_tile_starts_at_the_present() -> None:
+    work: Worklist[str] = Worklist(8)
+    work.offer(Key("a", "job", 0), 1, "a", 100, -4)
+    work.take()
+    work.finish(Key("a", "job", 0))
+    for tile in range(2):
+        work.offer(Key("b", "job", tile), 1, "b", 100)
+    work.offer(Key("a", "job", 1), 1, "a", 100)
+    assert [work.take() for _ in range(3)] == ["b", "a", "b"]
+
+
 def test_a_newer_attempt_of_another_priority_costs_what_that_says() -> None:
     work: Worklist[str] = Worklist(8)
     for tile in range(3):
