@@ -50,9 +50,10 @@ class Unfit:
 
 
 class Intake:
-    """Reads what arrives on a device's `tiles` topic."""
+    """Reads what arrives on a device's `tiles` topic; `max_tile_pixels` as in `Settings`."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_tile_pixels: int = 0) -> None:
+        self._most = max_tile_pixels
         self._tasks = Decoder(TileTask)
         self._envelopes = Decoder(_Envelope)
 
@@ -65,10 +66,20 @@ class Intake:
         if not is_id(task.gateway):
             return Unfit("not a tile", f"{task.gateway!r} is no gateway's id")
         address = _address(task, task.lease_s, payload, now)
-        unfit = _unfit(task)
+        unfit = self._too_large(task) or _unfit(task)
         if unfit is not None:
             return Unfit(*unfit, address)
         return Held(task, address, now)
+
+    def _too_large(self, task: TileTask) -> tuple[str, str] | None:
+        height, width, _ = task.shape
+        if not 0 < self._most < height * width:
+            return None
+        text = (
+            f"{height}x{width} are {height * width:,} pixels where this device takes "
+            f"{self._most:,} (device.max_tile_pixels); cut smaller tiles"
+        )
+        return "too large", text
 
     def _address(self, payload: bytes, now: float) -> Address | None:
         try:

@@ -67,6 +67,8 @@ class Settings:
     checkin_s: float = 5.0
     #: What operators may take in one worker; 0 for whatever there is.
     worker_memory_mb: int = 0
+    #: No larger tile is taken, halo included; 0 for any.
+    max_tile_pixels: int = 0
     #: What one worker may do; None for as much as it can.
     pace: Pace | None = None
 
@@ -103,7 +105,7 @@ class Agent:
         self._began = time.monotonic()
         self._inbox: SimpleQueue[object] = SimpleQueue()
         topics, device = settings.topics, settings.id
-        self._voice = Voice(device, topics, settings.workers)
+        self._voice = Voice(device, topics, settings.workers, settings.max_tile_pixels)
         self._transport = connect(self._inbox.put, self._voice.will)
         self._tiles = topics.device(device, "tiles")
         self._control = topics.device(device, "control")
@@ -111,7 +113,7 @@ class Agent:
         for topic in (self._tiles, self._control, self._info):
             self._transport.subscribe(topic, qos=settings.qos)
         self._answers = Answers(self._transport, topics, device, settings.qos)
-        self._intake = Intake()
+        self._intake = Intake(settings.max_tile_pixels)
         self._controls: Decoder[Control] = Decoder(Cancel, Drain)
         self._infos = Decoder(DeviceInfo)
         self._worklist: Worklist[Held] = Worklist(settings.workers + AHEAD)

@@ -19,12 +19,13 @@ CODECS = ("raw", "png", "planes")
 class Voice:
     """Says it through a transport; silent while there is no link."""
 
-    def __init__(self, device: str, topics: Topics, workers: int) -> None:
+    def __init__(self, device: str, topics: Topics, workers: int, max_tile_pixels: int = 0) -> None:
         self.boot = secrets.token_hex(8)
         self.operators = list(catalog.names())
         self._info = topics.device(device, "info")
         self._status = topics.device(device, "status")
         self._workers = workers
+        self._max_tile_pixels = max_tile_pixels
         self._sequence = 0
         self._host = machine.host()
         self._versions = machine.versions()
@@ -55,6 +56,7 @@ class Voice:
             sequence=self._sequence,
             uptime_s=uptime_s,
             workers=self._workers,
+            max_tile_pixels=self._max_tile_pixels,
             operators=self.operators,
             codecs=list(CODECS),
             host=self._host,

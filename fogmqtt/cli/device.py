@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--id", metavar="ID", help="this board's name: a-z, 0-9, _ and -")
     parser.add_argument("--config", type=Path, metavar="FILE", help="as in devices/eya.yaml")
     parser.add_argument("--broker", metavar="URL", help="mqtt://host:1883 or mqtts://host:8883")
+    parser.add_argument(
+        "--max-tile-pixels",
+        type=positive("pixels"),
+        metavar="N",
+        help="take no larger tile (halo included): for boards of little memory",
+    )
     parser.add_argument("--emulate-speed", type=_pace, metavar="P[,P…]", help=argparse.SUPPRESS)
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say more")
     parser.add_argument("--version", action="version", version=f"fog-device {__version__}")
@@ -82,6 +88,8 @@ def _run(options: argparse.Namespace) -> int:
     if pace is not None:
         signal.signal(signal.SIGUSR1, lambda *_: pace.change(time.monotonic()))
     settings = _settings(device, config, broker.url, pace)
+    if options.max_tile_pixels is not None:
+        settings = replace(settings, max_tile_pixels=max(1, int(options.max_tile_pixels)))
     memory_mb = config.device.worker_memory_mb
     examiner = partial(Examiner, memory_mb=None if memory_mb == "auto" else memory_mb)
     agent = Agent(settings, connect, examiner=examiner)
@@ -101,7 +109,7 @@ def _device_id(given: str | None, config: DeviceConfig) -> str:
 
 def _settings(device: str, config: DeviceConfig, url: str, pace: Pace | None) -> Settings:
     workers = cores() if config.device.workers == "auto" else config.device.workers
-    memory_mb = config.device.worker_memory_mb
+    memory_mb, most = config.device.worker_memory_mb, config.device.max_tile_pixels
     return Settings(
         id=device,
         workers=workers,
@@ -110,6 +118,7 @@ def _settings(device: str, config: DeviceConfig, url: str, pace: Pace | None) ->
         qos=config.wire.qos,
         checkin_s=config.device.checkin_s,
         pace=pace,
+        max_tile_pixels=0 if most == "any" else most,
         worker_memory_mb=worker_memory_mb(workers) if memory_mb == "auto" else memory_mb,
     )
 

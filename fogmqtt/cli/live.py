@@ -11,7 +11,7 @@ from fogmqtt.config import GatewayConfig
 from fogmqtt.errors import UsageError
 from fogmqtt.gateway.roster import Roster
 from fogmqtt.operators.pipeline import Stage, abilities
-from fogmqtt.simulate.fleet import Device, Fleet, Link
+from fogmqtt.simulate.fleet import UNLIMITED, Device, Fleet, Link
 from fogmqtt.simulate.work import tiled_stages
 from fogmqtt.wire.messages import DeviceInfo
 
@@ -64,7 +64,8 @@ def _device(name: str, roster: Roster, stages: Sequence[Stage], *, exact: bool) 
     unknown = sorted(set(_names(stages)) - info.rates.keys())
     if unknown:
         return f"it does not announce how fast it is at {', '.join(unknown)}"
-    return Device(name, _speed(info, stages), workers=info.workers)
+    most = info.max_tile_pixels or UNLIMITED
+    return Device(name, _speed(info, stages), workers=info.workers, max_tile_pixels=most)
 
 
 def _needs(stages: Sequence[Stage], *, exact: bool) -> frozenset[str]:

@@ -49,6 +49,8 @@ def _remarks(roster: Roster) -> Iterator[str]:
         for why, abilities in by_reason.items():
             what = ", ".join(_shortened(abilities, info.fingerprints))
             yield f"{device} gets no tiles for {one_line(what)}: {one_line(why)}\n"
+        if info.max_tile_pixels:
+            yield f"{device} takes tiles of at most {info.max_tile_pixels:,} pixels\n"
         yield from (f"{device}: {one_line(problem)}\n" for problem in info.problems)
 
 

@@ -111,6 +111,7 @@ class Device:
     workers: Literal["auto"] | Annotated[int, msgspec.Meta(ge=1, le=1024)] = "auto"
     checkin_s: Seconds = 5.0
     worker_memory_mb: Literal["auto"] | Annotated[int, msgspec.Meta(ge=64)] = "auto"
+    max_tile_pixels: Literal["any"] | Annotated[int, msgspec.Meta(ge=1)] = "any"
 
 
 @dataclass(frozen=True, slots=True)

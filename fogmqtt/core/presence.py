@@ -31,6 +31,8 @@ class Introduction:
     draining: bool = False
     #: Why it does not offer an operator, where that is known.
     lacks: Mapping[str, str] = field(default_factory=dict, hash=False)
+    #: It takes no larger tile.
+    max_tile_pixels: float = math.inf
 
 
 @dataclass(slots=True)
@@ -154,6 +156,7 @@ class Presence:
             introduction.workers,
             introduction.operators,
             introduction.lacks,
+            introduction.max_tile_pixels,
         )
         return [joined, DeviceDraining(device)] if introduction.draining else [joined]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 
 from fogmqtt.complaints import News, one_line
@@ -95,7 +96,14 @@ class Roster:
 
     def _introduction(self, info: DeviceInfo) -> Introduction:
         offer = self.standard.judge(info)
-        return Introduction(info.boot, info.workers, offer.abilities, info.draining, offer.lacks)
+        return Introduction(
+            info.boot,
+            info.workers,
+            offer.abilities,
+            info.draining,
+            offer.lacks,
+            info.max_tile_pixels or math.inf,
+        )
 
     def _remember(self, device: str, info: DeviceInfo, size: int) -> None:
         more = size - self._sizes.get(device, 0)

@@ -24,7 +24,7 @@ From0 = Annotated[float, Meta(ge=0)]
 Chance = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=1, le=100_000)]
 #: No tile is larger.
-_UNLIMITED = 2**40
+UNLIMITED = 2**40
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Device:
     link: Link = Link()
     faults: Faults = Faults()
     operators: tuple[str, ...] = ()
-    max_tile_pixels: Annotated[int, Meta(ge=1)] = _UNLIMITED
+    max_tile_pixels: Annotated[int, Meta(ge=1)] = UNLIMITED
     joins_at_s: From0 = 0.0
 
     def knows(self, operators: frozenset[str]) -> bool:

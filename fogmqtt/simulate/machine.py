@@ -255,7 +255,11 @@ class Machine:
             return
         self._linked = True
         joined = DeviceJoined(
-            self.device.id, f"boot{self._boot}", self.device.workers, self._operators
+            self.device.id,
+            f"boot{self._boot}",
+            self.device.workers,
+            self._operators,
+            max_tile_pixels=self.device.max_tile_pixels,
         )
         # Retained, and repeated with every check-in: it does not get lost for good.
         now = self._agenda.now

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fogmqtt.core.geometry import Auto, Grid, Size, TilePlan, cut
-from fogmqtt.core.plan import HEADER_BYTES, auto_plan, check_plan
+from fogmqtt.core.plan import auto_plan, check_plan
 from fogmqtt.core.splitting import parts
 from fogmqtt.errors import ConfigError
 from fogmqtt.images.spec import Spec
@@ -144,12 +144,11 @@ def _chosen(
     if not isinstance(plan, Auto):
         return plan
     sent = stage.sent.pixel_bytes
-    smallest = min(device.max_tile_pixels for device in able)
     return auto_plan(
         stage.source.size,
         sent_pixel_bytes=sent,
         result_pixel_bytes=back,
-        limit_bytes=min(limit_bytes, smallest * sent + HEADER_BYTES),
+        limit_bytes=limit_bytes,
         workers=sum(device.workers for device in able),
         halo=stage.halo,
         align=stage.align,

@@ -150,6 +150,8 @@ class DeviceInfo(Message, frozen=True, kw_only=True, tag="device"):
     uptime_s: float
     workers: Annotated[int, msgspec.Meta(ge=1, le=1024)]
     operators: list[Annotated[str, msgspec.Meta(max_length=64)]]
+    #: It takes no larger tile, halo included; 0: any.
+    max_tile_pixels: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     codecs: list[str] = []
     host: str = ""
     versions: dict[str, str] = {}

@@ -166,7 +166,7 @@ def test_a_fleet_that_dies_leaves_the_job_undone_with_a_sentence():
     assert outcome.verdict.startswith("job: not done")
 
 
-def test_a_tile_over_a_devices_limit_is_refused_by_it():
+def test_a_tile_over_a_devices_limit_is_not_sent_to_it():
     fleet = Fleet((Device("small", 1e6, max_tile_pixels=50_000), Device("big", 1e6)))
     outcome = simulate(fleet, [even_job("job", 20, 100_000)], 1)
     assert outcome.done
@@ -209,9 +209,15 @@ def test_a_plan_with_tiles_over_the_message_limit_is_refused():
         plan("gray | canny", Fleet((Device("a", 1e6),)), Grid(1, 1))
 
 
-def test_tiles_fit_the_smallest_memory_of_the_fleet():
+def test_tiles_are_split_for_a_device_of_little_memory():
     fleet = Fleet((Device("a", 1e6), Device("b", 1e6, max_tile_pixels=100_000)))
-    assert max(tile.pixels for tile in plan("gray | canny", fleet).stages[0].tiles) <= 100_000
+    outcome = simulate(fleet, [plan("gray | canny", fleet)], 1)
+    assert outcome.done
+    sizes = {
+        one.device: max(span.pixels for span in outcome.record.spans if span.device == one.device)
+        for one in outcome.record.spans
+    }
+    assert sizes["b"] <= 100_000 < sizes["a"]
 
 
 # -- the trace ---------------------------------------------------------------------------------
