@@ -30,15 +30,19 @@ import numpy as np
 from fogmqtt.config import Gateway as Settings
 from fogmqtt.config import GatewayConfig
 from fogmqtt.gateway import clerk, inbox, server, service, stages
+from fogmqtt.gateway.dead import DeadLetters, Letter
 from fogmqtt.gateway.disk import Bytes, Disk
 from fogmqtt.gateway.ledger import NAME
 from fogmqtt.gateway.server import Server
+from fogmqtt.gateway.spool import Entry
 from fogmqtt.transport.base import Deliver, Receipt, Received, Will
 from fogmqtt.transport.memory import MemoryBroker, MemoryTransport
 from tests.processes import photo
 
 #: The first stage's result is needed whole by the second.
 PIPELINE = "canny low=50 high=150 | dilate ksize=3"
+#: Reaches beyond every picture of ours.
+HOPELESS = "gray | crop left=5000 width=8 height=8"
 WHEN = ("before", "torn", "power", "after")
 KILLED = 77
 PATIENCE_S = 30
@@ -82,6 +86,24 @@ class StoppingDisk(Disk):
             super().remove(path)
             if data is not None:
                 self.unsafe.append((path.parent, lambda: path.write_bytes(data)))
+
+    def link(self, source: Path, target: Path) -> None:
+        with self._change():
+            super().link(source, target)
+            self.unsafe.append((target.parent, lambda: target.unlink(missing_ok=True)))
+
+    def clear(self, folder: Path) -> None:
+        inside = {path: path.read_bytes() for path in folder.glob("*")}
+
+        def back() -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path, data in inside.items():
+                path.write_bytes(data)
+
+        with self._change(lambda: [path.unlink() for path in [*inside][:1]]):
+            super().clear(folder)
+            if inside:
+                self.unsafe.append((folder.parent, back))
 
     def sync(self, path: Path) -> None:
         with self._change():
@@ -146,7 +168,7 @@ class Case:
             outbox=f"{at}/outbox" if self.kind == "inbox" else "",
             spool=f"{at}/spool",
         )
-        pipelines = {"edges": f"gray | {PIPELINE}"}
+        pipelines = {"edges": HOPELESS if self.kind == "dead" else f"gray | {PIPELINE}"}
         return GatewayConfig(gateway=settings, pipelines=pipelines, tiles="grid 2x2", exact=False)
 
     def begin(self) -> None:
@@ -154,6 +176,17 @@ class Case:
             (self.folder / name).mkdir()
         if self.kind == "inbox":
             (self.folder / "inbox" / "in.png").write_bytes(self.picture)
+        if self.kind == "retry":
+            self._ask_for_another_try()
+
+    def _ask_for_another_try(self) -> None:
+        image = self.folder / "image"
+        image.write_bytes(self.picture)
+        entry = Entry(job="j1", name="in.png", pipeline=f"gray | {PIPELINE}", reply="me")
+        letters = DeadLetters(self.folder / "spool")
+        (self.folder / "spool").mkdir()
+        letters.keep(Letter(entry=entry, reason="", failed_at=1.0, devices={}, failures=[]), image)
+        letters.retry("j1")
 
     def note(self, what: str, data: bytes = b"") -> None:
         """Write something down that no kill takes back."""
@@ -165,7 +198,9 @@ class Case:
         return [path.read_bytes() for path in sorted((self.folder / "heard").glob(f"*-{what}"))]
 
     def notes(self) -> list[Path]:
-        return sorted((self.folder / "spool").glob("j*"))
+        spool = self.folder / "spool"
+        # In this order: a letter is taken away after its job is accepted.
+        return [*sorted(spool.glob("retry/j*")), *sorted(spool.glob("j*"))]
 
     def expected(self) -> np.ndarray:
         colour = cv2.imdecode(np.frombuffer(self.picture, np.uint8), cv2.IMREAD_COLOR)
@@ -203,7 +238,7 @@ def live(case: Case, number: int, disk: StoppingDisk) -> None:
 
     serving = Server(case.config, connect, disk)
     serving.start()
-    if case.kind == "reply" and not case.heard("ack"):
+    if case.kind in ("reply", "dead") and not case.heard("ack"):
         receipt = Receipt(0, 1, again=number > 1)
         serving.gateway.loop.deliver(
             Received("fog/v1/submit/edges/me", case.picture, False, receipt)
@@ -245,7 +280,8 @@ def _hear(case: Case, event: object) -> None:
 
 
 def _look(case: Case, serving: Server, moment: float) -> float:
-    taken = case.heard("ack") if case.kind == "reply" else not _files(case.folder / "inbox")
+    submits = case.kind in ("reply", "dead")
+    taken = case.heard("ack") if submits else not _files(case.folder / "inbox")
     if taken and not case.notes() and serving.gateway.conductor.idle:
         serving.gateway.stop()
     return moment + 0.005
@@ -284,10 +320,14 @@ def check(case: Case, finished: set[str], before: int) -> None:
     rests = ledger.execute("SELECT (SELECT count(*) FROM tile), (SELECT count(*) FROM stage)")
     assert rests.fetchone() == (0, 0)
     ledger.close()
-    assert ended in ([(1, None)], []), ended
+    errors = {error for done, error in ended if done}
+    assert all(done for done, _ in ended), ended
+    assert len(ended) <= 1, ended
+    assert all((error is None) == (case.kind != "dead") for error in errors), errors
     again = finished & {data.decode() for data in case.heard("tile")[before:]}
     assert not again, f"done again: {again}"
-    _check_inbox(case) if case.kind == "inbox" else _check_reply(case)
+    checks = {"inbox": _check_inbox, "dead": _check_dead}
+    checks.get(case.kind, _check_reply)(case)
 
 
 def _check_inbox(case: Case) -> None:
@@ -308,6 +348,18 @@ def _check_reply(case: Case) -> None:
     for one in images:
         result = cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(result, case.expected())
+
+
+def _check_dead(case: Case) -> None:
+    """One letter, whole, and whoever asked was told why."""
+    failed = case.heard("failed")
+    assert len({json.loads(one)["job"] for one in failed}) == 1, failed
+    assert not case.heard("done")
+    (letter,) = DeadLetters(case.folder / "spool").all()
+    folder = case.folder / "spool" / "dead" / letter.entry.job
+    assert (folder / "image").read_bytes() == case.picture
+    assert "crop" in letter.reason
+    assert [path.name for path in (case.folder / "spool" / "dead").iterdir()] == [folder.name]
 
 
 def kills(
@@ -342,7 +394,7 @@ def kills(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("kind", choices=("inbox", "reply"))
+    parser.add_argument("kind", choices=("inbox", "reply", "dead", "retry"))
     parser.add_argument("--every", type=int, default=1, help="kill at every Nth change")
     parser.add_argument("--when", choices=WHEN, action="append", help="default: all, in turn")
     parser.add_argument("--twice", action="store_true", help="kill the next life, too")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
+from collections.abc import Container
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -141,11 +142,18 @@ class Archive:
                 open_jobs[job],
             )
         self._ledger.sweep([entry.job for entry in entries])
+        self._sweep_dead({entry.job for entry in entries})
         known = [(entry, self._ledger.load(entry.job)) for entry in entries]
         for entry, past in known:
             if past.ended:
                 self._settle(entry, past.error)
         return [(entry, past) for entry, past in known if not past.ended]
+
+    def _sweep_dead(self, accepted: Container[str]) -> None:
+        self.dead.sweep()
+        for letter in self.dead.asked():
+            if again(letter.entry.job) in accepted:  # killed before the letter was taken away
+                self.dead.taken(letter.entry.job)
 
     def _accept(self, entry: Entry, image: bytes | Path) -> None:
         if isinstance(image, Path):

@@ -12,7 +12,7 @@ from fogmqtt.config import GatewayConfig
 from fogmqtt.core import actions as act
 from fogmqtt.core.events import Event, JobCancelled, JobSubmitted
 from fogmqtt.core.geometry import Rect
-from fogmqtt.errors import FogError
+from fogmqtt.errors import FogError, ImageError
 from fogmqtt.gateway import intake, resume, stages
 from fogmqtt.gateway.alone import Alone, Helpers
 from fogmqtt.gateway.backlog import Backlog
@@ -136,13 +136,14 @@ class Conductor:
         for job in self.jobs():
             self.fail(job, reason)
 
-    def fail(self, job: Job, reason: str) -> None:
+    def fail(self, job: Job, reason: str, *, mendable: bool = False) -> None:
         """End a job without a result; no other job is touched."""
         if job.ending:
             return
         if job.key in self._by_key and not job.finished:
             self._feed(JobCancelled(job.key))
-        self._end(job, Outcome(job.id, job.report, original=job.original, error=reason))
+        mendable = mendable or job.original is not None
+        self._end(job, Outcome(job.id, job.report, None, job.original, reason, mendable=mendable))
 
     # What the scheduler decided.
 
@@ -385,7 +386,7 @@ class Conductor:
 
         def failed(problem: Exception) -> None:
             if job.position == position:
-                self.fail(job, _told(job, problem))
+                self.fail(job, _told(job, problem), mendable=not isinstance(problem, ImageError))
 
         self._loop.watch(future, go_on, failed)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import time
 from pathlib import Path
 
@@ -95,12 +94,19 @@ class DeadLetters:
         write(self._disk, folder / NOTE, msgspec.json.format(msgspec.json.encode(dead)))
         self._disk.sync(folder)
         self._disk.sync(self.folder)
+        self._disk.sync(self.folder.parent)
         self._drop_old()
         return folder
 
     def forget(self, job: str) -> None:
         """A job that was killed after its letter was written came to a good end."""
-        _remove(self.folder / job)
+        self._remove(self.folder / job)
+
+    def sweep(self) -> None:
+        """Finish what a killed life began to keep or to remove. Raises OSError."""
+        for folder in (*self.folder.glob("j*"), *self.waiting.glob("j*")):
+            if not (folder / NOTE).exists():
+                self._remove(folder)
 
     def all(self) -> list[Letter]:
         """What can be retried; oldest first."""
@@ -118,6 +124,8 @@ class DeadLetters:
             raise UsageError(f"no dead letter {job!r} in {self.folder}; {there}")
         self.waiting.mkdir(exist_ok=True)
         self._disk.rename(self.folder / job, self.waiting / job)
+        for folder in (self.waiting, self.folder, self.folder.parent):
+            self._disk.sync(folder)
 
     def image(self, job: str) -> Path:
         """The image of a job that somebody wants tried again."""
@@ -125,7 +133,7 @@ class DeadLetters:
 
     def taken(self, job: str) -> None:
         """Its next try is accepted."""
-        _remove(self.waiting / job)
+        self._remove(self.waiting / job)
 
     def _drop_old(self) -> None:
         kept, used = 0, 0
@@ -135,7 +143,15 @@ class DeadLetters:
             full = self._max_bytes and used > self._max_bytes
             if kept > MAX_LETTERS or (full and kept > 1):
                 log.warning("%s: the oldest dead letters make room", folder)
-                _remove(folder)
+                self._remove(folder)
+
+    def _remove(self, folder: Path) -> None:
+        # The note first: without it nobody takes the rest for a letter, and `sweep` removes it.
+        try:
+            self._disk.remove(folder / NOTE)
+            self._disk.clear(folder)
+        except OSError as problem:
+            log.warning("%s: cannot be removed: %s", folder, problem)
 
 
 def _letters(folder: Path) -> list[Letter]:
@@ -155,14 +171,6 @@ def _read(path: Path) -> Letter | None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _remove(folder: Path) -> None:
-    if not folder.exists():
-        return
-    # The note first: without it nobody takes the rest for a letter.
-    (folder / NOTE).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _shortened(failure: TileFailure) -> TileFailure:

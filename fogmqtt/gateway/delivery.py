@@ -163,7 +163,7 @@ class Delivery:
             log.info("%s: done in %.2f s", self.entry.name, outcome.report.seconds)
         else:
             log.warning("%s: failed: %s", self.entry.name, outcome.error)
-            if outcome.original is not None:  # else it is no image, and no mending makes it one
+            if outcome.mendable:  # else it is no image, and no mending makes it one
                 self.desk.mourn(letter(self.entry, outcome.report, outcome.error))
         said = status(outcome.report, "failed" if outcome.error else "done", outcome.error)
         results = {} if outcome.error else self.results

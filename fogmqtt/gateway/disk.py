@@ -53,6 +53,11 @@ class Disk:
         """Remove a file, if it is there."""
         path.unlink(missing_ok=True)
 
+    def clear(self, folder: Path) -> None:
+        """Remove a folder with what is in it, if it is there."""
+        if folder.exists():
+            shutil.rmtree(folder)
+
     def sync(self, path: Path) -> None:
         """Wait until the disk has a file's bytes, or a folder's names."""
         descriptor = os.open(path, os.O_RDONLY)

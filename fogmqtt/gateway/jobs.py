@@ -38,6 +38,8 @@ class Outcome:
     difference: Image | None = None
     #: What a measuring pipeline found; None for any other.
     facts: Facts | None = None
+    #: Whether the image itself is no reason to fail, so that it may be worth another try.
+    mendable: bool = False
 
 
 class Client(Protocol):

@@ -31,6 +31,8 @@ class Retries:
         self._look_at = 0.0
         #: One at a time: the next is asked for when this one is on disk.
         self._busy = False
+        #: Those that could not be accepted: the others first.
+        self._later: set[str] = set()
 
     def look(self, moment: float) -> float:
         """A chore: returns when to look again."""
@@ -45,11 +47,14 @@ class Retries:
         asked = self._archive.dead.asked()
         if not asked:
             return
+        letter = min(asked, key=lambda one: one.entry.job in self._later)
+        if letter.entry.job in self._later:
+            self._later.clear()
         self._busy = True
         self._gateway.loop.watch(
-            self._archive.revive(asked[0]),
+            self._archive.revive(letter),
             self._taken,
-            lambda problem: self._not_taken(asked[0], problem, moment),
+            lambda problem: self._not_taken(letter, problem, moment),
         )
 
     def _taken(self, entry: Entry | None) -> None:
@@ -58,5 +63,7 @@ class Retries:
             self._begin(entry)
 
     def _not_taken(self, letter: Letter, problem: Exception, moment: float) -> None:
-        self._busy, self._look_at = False, moment + PAUSE_S
+        self._later.add(letter.entry.job)
+        others = any(one.entry.job not in self._later for one in self._archive.dead.asked())
+        self._busy, self._look_at = False, moment + (LOOK_S if others else PAUSE_S)
         self._gateway.complain("retry", f"{letter.entry.job} cannot be tried again yet: {problem}")

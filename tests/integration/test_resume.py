@@ -155,6 +155,10 @@ def test_a_job_whose_operator_or_image_is_gone_fails_and_the_others_go_on(fog: F
     assert "vanished" in str(ends["no-operator"]["error"])
     assert "its image is gone from the spool" in str(ends["no-image"]["error"])
     until(lambda: not list((fog.folder / "spool").glob("j*")), "an empty spool")
+    # Once the operator is back, the image can be tried again.
+    (note,) = (fog.folder / "spool").glob("dead/*/note.json")
+    assert "vanished" in json.loads(note.read_bytes())["reason"]
+    assert (note.parent / "image").read_bytes() == image.read_bytes()
 
 
 def _harm(spool: Path) -> None:

@@ -134,3 +134,24 @@ def test_an_end_that_a_full_disk_did_not_take_is_written_down_when_there_is_room
     assert archive.unfinished() == []
     archive.close()
     assert not caplog.records
+
+
+def test_what_a_killed_life_left_of_a_letter_is_swept_at_the_next_start(archive: Archive) -> None:
+    archive.accept_bytes(ENTRY, b"image").result()
+    archive.settle(ENTRY, "boom", failed()).result()
+    for half in (archive.dead.folder / "j7", archive.dead.waiting / "j8"):
+        half.mkdir(parents=True)
+        (half / "image").write_bytes(b"half")
+    assert archive.unfinished() == []
+    assert [one.entry.job for one in archive.dead.all()] == ["j1"]
+    assert list(archive.dead.waiting.iterdir()) == []
+    assert [path.name for path in archive.dead.folder.iterdir()] == ["j1"]
+
+
+def test_a_retry_that_was_accepted_before_a_kill_is_not_accepted_again(archive: Archive) -> None:
+    archive.accept_bytes(ENTRY, b"image").result()
+    archive.settle(ENTRY, "boom", failed()).result()
+    archive.dead.retry("j1")
+    archive.accept_bytes(msgspec.structs.replace(ENTRY, job="j1-2"), b"image").result()
+    assert [entry.job for entry, _ in archive.unfinished()] == ["j1-2"]
+    assert archive.dead.asked() == []
