@@ -10,7 +10,7 @@ STAMP  := .venv/.ready
 # Debian keeps servers where ordinary users do not look.
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
-.PHONY: help demo test fleets chaos soak fuzz lint bench clean broker broker-or-wheel
+.PHONY: help demo test fleets mutations chaos soak fuzz lint bench clean broker broker-or-wheel
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: $(STAMP) broker ## every test: pure ones first, then real brokers and real
 
 fleets: $(STAMP) ## 10 000 random fleets with faults in virtual time; each must end whole and in time
 	$(BIN)/python -m tests.fleets
+
+mutations: $(STAMP) ## bugs planted in copies of the scheduler, one each; its property test must catch all
+	$(BIN)/python -m tests.mutations
 
 chaos: $(STAMP) broker ## 240 faults among real processes and a real broker; chaos/ gets a report and timelines
 	$(BIN)/python -m tests.chaos

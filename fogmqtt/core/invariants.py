@@ -44,8 +44,9 @@ def _check_job(books: Books, job: Job, sleepers: set[Sleeper]) -> None:
 
 
 def _check_hope(books: Books, job: Job, sleepers: set[Sleeper]) -> None:
-    able = {device.id for device in books.fleet.able(job)}
-    if job.ready and able & books.fleet.roomy.keys() and not _any_suspects(books):
+    roomy = [one for one in books.fleet.able(job) if one.id in books.fleet.roomy]
+    # Who has something may have been kept for a suspect of a job that is over.
+    if job.ready and any(not one.leases for one in roomy) and not _any_suspects(books):
         _must(books.look in sleepers, f"{job.id} waits, there is room, and nobody looks again")
 
 
@@ -130,7 +131,9 @@ def _check_device(books: Books, device: Device, sleepers: set[Sleeper]) -> None:
     held = len(device.leases)
     _must(device.online or not held, f"{name} is lost and holds {held} tiles")
     _must(held <= books.policy.max_window, f"{name} holds {held} tiles")
-    _must(not device.alone or held == 1, f"{name} holds {held} tiles beside a suspect")
+    suspects = sum(lease.alone for lease in device.leases.values())
+    _must(not suspects or held == 1, f"{name} holds {held} tiles beside a suspect")
+    _must(device.alone == (suspects > 0), f"{name}: alone is {device.alone}")
     has_room = held < fleet.window(device)
     _must(has_room == (name in fleet.roomy), f"{name}: room is {has_room}")
     is_idle = has_room and held < device.workers

@@ -45,6 +45,7 @@ from fogmqtt.core.events import (
 from fogmqtt.core.policy import Policy
 from fogmqtt.core.scheduler import Scheduler
 from fogmqtt.simulate.work import halved
+from tests.watching import MOMENT_S, Watch
 
 # Tiny limits, so that few steps reach them.
 POLICY = Policy(
@@ -59,7 +60,7 @@ POLICY = Policy(
     max_failures=2,
     max_losses=2,
     alone_after_losses=1,
-    max_expiries=3,
+    max_expiries=2,
     quarantine_after=2,
     quarantine_s=2,
     quarantine_max_s=8,
@@ -186,6 +187,7 @@ class Fog(RuleBasedStateMachine):
         super().__init__()
         self.policy = POLICY
         self.scheduler = Scheduler(POLICY)
+        self.watch = Watch(POLICY, self.scheduler)
         self.now = 0.0
         self.jobs: dict[str, Work] = {}
         self.ended: set[str] = set()
@@ -202,15 +204,26 @@ class Fog(RuleBasedStateMachine):
         tiles=st.integers(1, 6),
         limit=st.integers(1, 2),
         suspects=st.sampled_from((0, 0, 0, 2)),
+        window=st.integers(2, 3),
+        halvings=st.integers(0, 2),
     )
-    def somebody_is_there(self, workers: list[int], tiles: int, limit: int, suspects: int) -> None:
+    def somebody_is_there(
+        self,
+        workers: list[int],
+        tiles: int,
+        limit: int,
+        suspects: int,
+        window: int,
+        halvings: int,
+    ) -> None:
         self.to_denounce = suspects
         # With a limit of one, a device may die of several tiles of one job at once.
-        self.policy = replace(POLICY, max_losses=limit)
+        self.policy = replace(POLICY, max_losses=limit, max_window=window)
         self.scheduler = Scheduler(self.policy)
+        self.watch = Watch(self.policy, self.scheduler)
         for name, count in zip(DEVICES, workers, strict=False):
             self.join(name, count, OPERATORS[2], restart=False)
-        self.submit(tiles, OPERATORS[0], [0, 1, 2])
+        self.submit(tiles, OPERATORS[0], [0, 1, 2][: 3 - halvings], halvings=halvings)
 
     @precondition(lambda self: len(self.jobs) < 3)
     @rule(
@@ -244,7 +257,7 @@ class Fog(RuleBasedStateMachine):
         self.feed(JobSubmitted(name, kind, pixels, operators, twins, given, parts))
         assert (name in self.ended) == (len(given) == tiles)
 
-    @precondition(lambda self: self.jobs)
+    @precondition(lambda self: len(self.jobs) > 1 or len(self.jobs) == self.submitted)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.jobs)))
@@ -275,6 +288,7 @@ class Fog(RuleBasedStateMachine):
         board.workers, board.operators, board.room = workers, operators, room
         self.feed(DeviceJoined(name, f"boot{board.boot}", workers, operators, {}, room))
 
+    @precondition(lambda self: self.jobs)
     @rule(name=st.sampled_from((*DEVICES, "nobody")))
     def lose(self, name: str) -> None:
         if name in self.boards:
@@ -282,18 +296,37 @@ class Fog(RuleBasedStateMachine):
             self.die(self.boards[name])
         self.feed(DeviceLost(name, "last will"))
 
+    @precondition(lambda self: self.jobs)
     @rule(name=st.sampled_from((*DEVICES, "nobody")))
     def drain(self, name: str) -> None:
         if name == "nobody" or self.boards[name].joined:
             self.boards.get(name, Board(name)).draining = True
             self.feed(DeviceDraining(name))
 
-    @rule()
-    def lose_the_broker(self) -> None:
+    @precondition(lambda self: self.jobs and self.anybody_is_online)
+    @rule(
+        names=st.permutations(DEVICES),
+        back=st.integers(0, 3),
+        ready=st.sets(st.sampled_from(DEVICES)),
+        room=st.sampled_from((None, None, 110)),
+    )
+    def lose_the_broker(
+        self, names: list[str], back: int, ready: set[str], room: float | None
+    ) -> None:
         for board in self.boards.values():
             board.online = False
             board.held.clear()
         self.feed(BrokerLost())
+        for name in [one for one in names if self.boards[one].joined][:back]:
+            self.come_back(name, name in ready, room)
+
+    def come_back(self, name: str, is_ready: bool, room: float | None) -> None:
+        """As it was, or with less room; what was done meanwhile comes at once."""
+        board = self.boards[name]
+        space = board.room if room is None else room
+        self.join(name, board.workers, board.operators, restart=False, room=space)
+        for order in [one for one in self.sent[-12:] if one.device == name and is_ready]:
+            self.say_result(order, None, honest=True)
 
     @rule(seconds=st.floats(0.01, 3))
     def let_time_pass(self, seconds: float) -> None:
@@ -324,9 +357,15 @@ class Fog(RuleBasedStateMachine):
         data=st.data(),
         seconds=st.sampled_from((None, 0.0, 0.05, -1.0, 1e9, math.nan)),
         honest=st.sampled_from((True, True, True, False)),
+        overdue=st.sampled_from((0, 0, 0, 3)),
     )
-    def answer(self, data: st.DataObject, seconds: float | None, honest: bool) -> None:
-        self.say_result(self.an_order(data), seconds, honest)
+    def answer(
+        self, data: st.DataObject, seconds: float | None, honest: bool, overdue: int
+    ) -> None:
+        order = self.an_order(data)
+        # The clock went on, and nobody told the scheduler before the result came.
+        self.now += overdue
+        self.say_result(order, seconds, honest)
 
     @rule(names=st.sets(st.sampled_from(DEVICES)), liar=st.sampled_from((None, *DEVICES)))
     def answer_everything(self, names: set[str], liar: str | None) -> None:
@@ -389,10 +428,27 @@ class Fog(RuleBasedStateMachine):
         )
         assert not any(isinstance(action, KeepResult) for action in actions)
 
+    @precondition(lambda self: self.jobs)
+    @rule(names=st.sets(st.sampled_from(DEVICES)), wakeups=st.integers(2, 6))
+    def hang(self, names: set[str], wakeups: int) -> None:
+        """These accept what they get and do nothing; the others do not even accept."""
+        for _ in range(wakeups):
+            for name in sorted(names):
+                self.accept_everything(name)
+            if self.scheduler.next_wakeup() is not None:
+                self.sleep_until_the_next_wakeup()
+
     # The model.
 
+    @property
+    def anybody_is_online(self) -> bool:
+        return any(board.online for board in self.boards.values())
+
     def an_order(self, data: st.DataObject) -> SendTile:
-        return data.draw(st.sampled_from(self.sent[-12:]))
+        """One of the last, rather of those that are still out."""
+        recent = self.sent[-12:]
+        held = [one for one in recent if (one.job, one.tile) in self.boards[one.device].held]
+        return data.draw(st.sampled_from(recent + 2 * held))
 
     def say_accepted(self, order: SendTile) -> None:
         key, board = (order.job, order.tile), self.boards[order.device]
@@ -436,6 +492,7 @@ class Fog(RuleBasedStateMachine):
     def feed(self, event: Event) -> list[Action]:
         self.broken = True
         actions = self.scheduler.handle(event, self.now)
+        self.watch.saw(event, actions, self.now)
         liars = self.note_liars(event, actions)
         for action in actions:
             self.follow(action, event)
@@ -516,14 +573,19 @@ class Fog(RuleBasedStateMachine):
                 self.end(job)
             case ReportStarved(job):
                 assert not self.able(self.jobs[job])
-                assert not self.jobs[job].reported
-                self.jobs[job].reported = True
+                self.follow_starved(self.jobs[job])
             case Quarantine(device, seconds):
                 assert device in self.scheduler.quarantined()
                 if is_lie(action):
                     assert seconds == pytest.approx(POLICY.disproved_s)
                 else:
                     assert POLICY.quarantine_s <= seconds <= POLICY.quarantine_max_s
+
+    def follow_starved(self, work: Work) -> None:
+        assert not work.reported
+        assert work.starved_since is not None
+        assert self.now >= work.starved_since + POLICY.starve_s - MOMENT_S
+        work.reported = True
 
     def follow_split(self, action: SplitTile) -> None:
         work, key = self.jobs[action.job], (action.job, action.tile)
@@ -567,7 +629,7 @@ class Fog(RuleBasedStateMachine):
         most = self.policy.max_losses
         assert work.deaths[order.tile] < most * (2 if most > 1 else 1)
         assert work.deaths[order.tile] < most or len(work.died_of_it[order.tile]) == 1
-        assert len(board.held) <= POLICY.max_window
+        assert len(board.held) <= self.policy.max_window
         assert sum(key in one.held for one in self.boards.values()) <= 2
         self.sent.append(order)
 

@@ -1,0 +1,45 @@
+"""Runs tests/property/test_scheduler.py against the copy of the package that lies beside it.
+
+    cd COPY && PYTHONPATH=COPY python -m tests.mutant COPY MODULE SEED
+
+For tests/mutations.py: the property is tried in just the way pytest would, but the first failure
+is enough, since nobody reads its shortest form. Exit code 0: it holds; 1: it does not, and the
+last line says why. Before that, one line says that the copy was imported, and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from hypothesis import Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+READY = "the copy is in place"
+PROPERTY = "tests.property.test_scheduler"
+
+
+def main(folder: str, module: str, number: str) -> int:
+    copy = Path(folder).resolve()
+    for name in ("fogmqtt", "fogmqtt.core.scheduler", module, PROPERTY):
+        _must_be_within(copy, name)
+    print(READY, flush=True)
+    test = importlib.import_module(PROPERTY)
+    quick = settings(test.TestFog.settings, phases=[Phase.generate], database=None)
+    try:
+        run_state_machine_as_test(seed(int(number))(test.Fog), settings=quick)
+    except Exception as error:  # noqa: BLE001 - whatever it is, pytest would count it as a failure
+        print(f"{type(error).__name__}: {error}".splitlines()[0])
+        return 1
+    return 0
+
+
+def _must_be_within(copy: Path, name: str) -> None:
+    found = importlib.import_module(name).__file__
+    if found is None or copy not in Path(found).resolve().parents:
+        raise SystemExit(f"{name} came from {found}, not from the copy in {copy}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))
