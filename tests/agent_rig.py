@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -116,7 +116,11 @@ class Threads(Pool[Key]):
 
     def __init__(self, settings: Settings, finished: Callable[[Finished[Key]], None]) -> None:
         self.size = settings.workers
+        self.warmed = threading.Event()
         self._finished = finished
+
+    def warm(self) -> None:
+        self.warmed.set()
 
     def give(self, key: Key, task: TileTask, *, received_at: float, until: float) -> None:
         threading.Thread(target=self._do, args=(key, task), daemon=True).start()
@@ -147,12 +151,29 @@ class Remembered(Examiner):
         return FOUND
 
 
+class Later(Examiner):
+    """Found out when the test says so."""
+
+    deliver: ClassVar[Callable[[Examination], None]]
+
+    def __init__(self, deliver: Callable[[Examination], None]) -> None:
+        super().__init__(deliver)
+        type(self).deliver = deliver
+
+    def known(self) -> None:
+        return None
+
+    def start(self) -> None: ...
+
+
 @dataclass
 class Rig:
     agent: Agent
     link: Link
     thread: threading.Thread
     errors: list[Exception]
+    #: The agent's pool was told to be warm.
+    warmed: threading.Event = field(default_factory=threading.Event)
 
     def tile(self, task: TileTask, encoding: Encoding = "binary") -> None:
         self.link.deliver(Received(TILES, encode(task, encoding)))
@@ -178,7 +199,12 @@ def started(agent: Agent, link: Link) -> Rig:
 
 
 @contextmanager
-def running(workers: int = 1, checkin_s: float = 60.0, limit: int = 10_000_000) -> Iterator[Rig]:
+def running(
+    workers: int = 1,
+    checkin_s: float = 60.0,
+    limit: int = 10_000_000,
+    examiner: type[Examiner] = Remembered,
+) -> Iterator[Rig]:
     """An agent that has said `online`, and is stopped after."""
     links: list[Link] = []
 
@@ -187,8 +213,15 @@ def running(workers: int = 1, checkin_s: float = 60.0, limit: int = 10_000_000) 
         return links[0]
 
     settings = Settings("eya", workers, "mqtt://here", checkin_s=checkin_s)
-    agent = Agent(settings, connect, Threads, Remembered)
+    pools: list[Threads] = []
+
+    def employ(settings: Settings, finished: Callable[[Finished[Key]], None]) -> Threads:
+        pools.append(Threads(settings, finished))
+        return pools[0]
+
+    agent = Agent(settings, connect, employ, examiner)
     rig = started(agent, links[0])
+    rig.warmed = pools[0].warmed
     rig.link.wait(lambda: bool(rig.link.said) and rig.link.said[-1][0] == STATUS)
     try:
         yield rig

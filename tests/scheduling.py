@@ -78,9 +78,10 @@ class Bench:
         at: float | None = None,
         compute_s: float | None = None,
         digest: int | None = None,
+        start_s: float | None = None,
     ) -> list[Action]:
         what = (order.job, order.tile, order.attempt, order.device)
-        return self.feed(ResultArrived(*what, compute_s, digest), at)
+        return self.feed(ResultArrived(*what, compute_s, digest, start_s), at)
 
     def arbitrate(self, tile: int, digest: int | None, at: float | None = None) -> list[Action]:
         return self.feed(TileArbitrated("job", tile, digest), at)

@@ -104,6 +104,7 @@ class Answers:
             dtype=made.dtype,  # type: ignore[arg-type]  # the gateway checks it, as all of it
             codec=made.codec,
             queue_s=done.queue_s,
+            start_s=done.start_s,
             compute_s=done.compute_s,
             pixels=made.data,
         )

@@ -33,7 +33,7 @@ from fogmqtt.transport.base import (
     Transport,
     Will,
 )
-from fogmqtt.wire.messages import Cancel, Control, Decoder, DeviceInfo, Drain
+from fogmqtt.wire.messages import Cancel, Control, Decoder, DeviceInfo, Drain, Warm
 from fogmqtt.wire.topics import Topics
 from fogmqtt.workers.pace import Pace
 from fogmqtt.workers.pool import Pool
@@ -114,7 +114,7 @@ class Agent:
             self._transport.subscribe(topic, qos=settings.qos)
         self._answers = Answers(self._transport, topics, device, settings.qos)
         self._intake = Intake(settings.max_tile_pixels)
-        self._controls: Decoder[Control] = Decoder(Cancel, Drain)
+        self._controls: Decoder[Control] = Decoder(Cancel, Drain, Warm)
         self._infos = Decoder(DeviceInfo)
         self._worklist: Worklist[Held] = Worklist(settings.workers + AHEAD)
         self._pool = pool(settings, self._inbox.put)
@@ -124,6 +124,9 @@ class Agent:
         self._linked = False
         self._was_online = False
         self._announced = False
+        self._is_examined = False
+        #: A gateway has said that tiles may come.
+        self._wanted = False
         self._done = 0
         self._checkin_at = float("inf")
         self._nag_at = self._began
@@ -233,6 +236,9 @@ class Agent:
         catalog.plug_in([module for module in catalog.plug_ins() if module not in found.fatal])
         for problem in found.problems:
             log.warning("%s", one_line(problem))
+        self._is_examined = True
+        if self._wanted:
+            self._pool.warm()
 
     def _announce(self) -> None:
         self._announced = False
@@ -304,6 +310,8 @@ class Agent:
             case Drain():
                 log.info("told to leave")
                 self._drain()
+            case Warm():
+                self._warm()
 
     def _read_info(self, payload: bytes) -> None:
         if not payload:
@@ -325,6 +333,11 @@ class Agent:
         self._complaints.add(reason, text, time.monotonic())
 
     # Work.
+
+    def _warm(self) -> None:
+        self._wanted = True
+        if self._is_examined:  # before that nobody knows which plug-ins end a process
+            self._pool.warm()
 
     def _assign(self) -> None:
         while self._worklist.running < self._pool.size:

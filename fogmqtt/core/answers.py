@@ -5,16 +5,19 @@ from __future__ import annotations
 from fogmqtt.core.actions import DistrustTimings
 from fogmqtt.core.books import OVERTAKEN_S, Books
 from fogmqtt.core.device import Device
+from fogmqtt.core.events import ResultArrived
 from fogmqtt.core.ledger import Lease
 
 
-def measure(books: Books, lease: Lease, compute_s: float | None) -> bool:
-    """Learn from a result. Returns False if `compute_s` was impossible and not used."""
+def measure(books: Books, lease: Lease, event: ResultArrived) -> bool:
+    """Learn from a result. Returns False if its timings were impossible and not used."""
     kind, device = lease.tile.job.kind, books.fleet.get(lease.device)
     if device is None:
         return True
     is_first = not books.fleet.speeds.measured(device, kind)
-    sane = books.fleet.learn(device, lease, books.now, compute_s)
+    sane = _is_possible(books, lease, event)
+    compute_s, start_s = (event.compute_s, event.start_s) if sane else (None, None)
+    books.fleet.learn(device, lease, books.now, compute_s or 0.0, start_s or 0.0)
     for other in _overtaken(device, lease):
         books.hurry(other, OVERTAKEN_S)
     if is_first:
@@ -25,10 +28,19 @@ def measure(books: Books, lease: Lease, compute_s: float | None) -> bool:
     return sane
 
 
-def distrust(books: Books, lease: Lease, compute_s: float | None) -> None:
+def _is_possible(books: Books, lease: Lease, event: ResultArrived) -> bool:
+    """Whether it can have spent so long. It may have had the tile since an earlier lease."""
+    parts = [part for part in (event.compute_s, event.start_s) if part is not None]
+    most_s = books.now - lease.tile.first_granted(lease.device)
+    return all(part >= 0 for part in parts) and sum(parts) <= most_s
+
+
+def distrust(books: Books, lease: Lease, event: ResultArrived) -> None:
     """Tell of an impossible claim: in the job's story each time, to the world once per start."""
     device = books.fleet.get(lease.device)
-    claim = f"claims {compute_s} s of work within {books.now - lease.granted_at:.2f} s"
+    start = f" and {event.start_s} s of starting" if event.start_s else ""
+    within_s = books.now - lease.granted_at
+    claim = f"claims {event.compute_s} s of work{start} within {within_s:.2f} s"
     books.tell(lease, claim)
     if device is not None and device.distrusted != device.boot:
         device.distrusted = device.boot

@@ -106,7 +106,7 @@ class Books:
 
     def accept(self, lease: Lease) -> None:
         """The device has the tile in its hands: from now on it is given time to work."""
-        lease.accepted = True
+        lease.accepted, lease.accepted_at = True, self.now
         device = self.fleet.devices[lease.device]
         self.fleet.accepts(device, lease, self.now - lease.granted_at)
         begins_at = max(self.now, device.freed_at(lease))

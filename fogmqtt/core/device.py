@@ -72,6 +72,8 @@ class Device:
     way_s: float = math.inf
     #: What a tile took it of late, of whatever kind; 0 before its first result.
     tile_s: float = 0.0
+    #: Starts of its workers that were believed, in this life of its own: one for each.
+    starts: int = 0
     #: When it last said anything about a tile.
     heard_at: float = -math.inf
     #: When its last results came, as many as it has workers.

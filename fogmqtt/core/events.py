@@ -92,7 +92,8 @@ class TileAccepted:
 class ResultArrived:
     """A whole, valid result; its pixels wait at the door for KeepResult or DropResult.
 
-    `compute_s` is what the device says the work itself took; None where it did not say.
+    `compute_s` is what the device says the work itself took, and `start_s` what it took to start
+    the process that does such work, which happens once; None where it did not say.
     `digest` stands for the pixels: two results of one tile are the same if theirs are. Only jobs
     with twins need it.
     """
@@ -103,6 +104,7 @@ class ResultArrived:
     device: str
     compute_s: float | None = None
     digest: int | None = None
+    start_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Fleet:
         elif device.boot != event.boot:
             device.boot = event.boot
             device.draining = False
-            device.misses = 0
+            device.misses = device.starts = 0
         device.online = True
         # No window is larger, so more workers cannot be used; a lie must not cost us memory.
         device.workers = max(1, min(event.workers, self._policy.max_window))
@@ -180,17 +180,19 @@ class Fleet:
 
     # -- how fast ---------------------------------------------------------------------------
 
-    def learn(self, device: Device, lease: Lease, now: float, compute_s: float | None) -> bool:
+    def learn(
+        self, device: Device, lease: Lease, now: float, compute_s: float, start_s: float
+    ) -> None:
         """Take a result into account, late or not: the device works, and so fast.
 
-        Returns False if `compute_s` was impossible and not used.
+        It says that it worked for `compute_s`, and spent `start_s` on starting a worker.
         """
-        service_s = now - device.freed_at(lease)
-        # It may have had the tile since an earlier lease.
-        sane = compute_s is None or 0 <= compute_s <= now - lease.tile.first_granted(device.id)
-        if compute_s is not None and sane:
-            # Results that queued up on the way seem to have taken no time at all.
-            service_s = max(service_s, compute_s)
+        if start_s and device.starts < device.workers:
+            device.starts += 1
+        else:
+            start_s = 0.0  # or it could seem as fast as it likes
+        # Results that queued up on the way seem to have taken no time at all.
+        service_s = max(now - device.freed_at(lease) - start_s, compute_s)
         device.answers.append(now)
         self.changes += 1
         self.speeds.learn(device, lease.tile, service_s)
@@ -198,7 +200,6 @@ class Fleet:
         device.strikes = device.quarantines = device.returns = 0
         device.probation = False
         self.refresh(device)
-        return sane
 
     def learn_at_least(self, lease: Lease, now: float, *, hangs: bool) -> None:
         """Measure work that was taken away undone: it takes longer than that.

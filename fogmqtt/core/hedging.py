@@ -126,5 +126,8 @@ class Hedging:
         for device in self._fleet.idle.values():
             if tile in device.leases or (alone and device.leases):
                 continue
+            # Somebody who had it makes room for whoever is new to it, or they would take turns.
+            if len(tile.leases) > 1 and any(one.device == device.id for one in tile.grants):
+                continue
             if may_have(tile, device):
                 yield device

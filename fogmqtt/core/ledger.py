@@ -62,6 +62,9 @@ class Lease:
     #: The device holds nothing else while it holds this.
     alone: bool = False
     accepted: bool = False
+    accepted_at: float = -math.inf
+    #: How many times longer than learned it is feared to take, since the device's last one did.
+    feared: float = 1.0
     #: Nothing else was on its way to the device when this was sent.
     first: bool = False
     #: The device said how it ended: a result, a failure or a return.

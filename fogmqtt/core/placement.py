@@ -25,6 +25,9 @@ _PART = 8
 _LOOKS = 4
 #: …but not sooner than after so many seconds.
 _REST_S = 0.01
+#: What small tiles took tells so much of larger ones: a tile has at most so many times the pixels
+#: of those that were measured.
+_RAMP = 8
 #: Nobody is sooner by less than this, seconds: times are sums of floats.
 _MOMENT_S = 1e-6
 #: (seconds until it would be done, tiles per worker, order of joining): the least is the best.
@@ -159,6 +162,7 @@ class Placement:
         else:
             time_s = left_s - fleet.speeds.queue_s(device)
             most = max(time_s * policy.share, policy.least_s) / rate
+            most = min(most, _RAMP * device.paces[job.kind].pixels)
             pixels = reachable(job, min(most, device.max_tile_pixels))
             if rate * pixels > time_s + policy.slack * left_s:
                 return False

@@ -204,7 +204,7 @@ class Scheduler:
             self._drop(event, "disproved")
             return
         if not lease.answered:
-            self._measure(lease, event.compute_s)
+            self._measure(lease, event)
         if lease.tile.done:
             lease.tile.job.duplicates += 1
             self._drop(event, "duplicate")
@@ -289,10 +289,10 @@ class Scheduler:
         if device is not None:
             self._books.fleet.hear(device, self._books.now)
 
-    def _measure(self, lease: Lease, compute_s: float | None) -> None:
+    def _measure(self, lease: Lease, event: ResultArrived) -> None:
         lease.answered = True
-        if not answers.measure(self._books, lease, compute_s):
-            answers.distrust(self._books, lease, compute_s)
+        if not answers.measure(self._books, lease, event):
+            answers.distrust(self._books, lease, event)
 
     def _why_unknown(self, event: ResultArrived) -> str:
         """Why a result is dropped that belongs to no lease of a running job."""

@@ -5,7 +5,8 @@ from the moment at which a worker was free for the tile, which the device's earl
 so it includes the network where the network is what limits the device.
 
 What takes longer than it should is expected to need more time still, and more the later it is:
-so a device that slows down counts as slow before its tile has come.
+so a device that slows down counts as slow before its tile has come. And after a tile that took
+much longer it is feared to be slow, until the next tells whether it is.
 """
 
 from __future__ import annotations
@@ -89,16 +90,20 @@ class Speeds:
         expected_s = self.service_s(device, lease.tile)
         if expected_s == 0:
             return 0.0
-        late_s = self.now - device.begun_at(lease, place) - expected_s
-        if late_s < 0:
-            return -late_s
-        return _OVERRUN * late_s if self._is_slow(late_s, expected_s) else 0.0
+        late_s = self._taken_s(device, lease, place) - expected_s
+        overrun_s = _OVERRUN * late_s if self._is_slow(late_s, expected_s) else 0.0
+        feared_s = (lease.feared - 1) * expected_s
+        return max(-late_s, overrun_s, feared_s - late_s)
+
+    def _taken_s(self, device: Device, lease: Lease, place: int) -> float:
+        """How long a worker has had it. What is still on its way tells of the way."""
+        return self.now - max(device.begun_at(lease, place), lease.accepted_at)
 
     def late_from(self, device: Device) -> float:
         """When the first of what it has in its hands becomes late, or became."""
         hands = list(device.leases.items())[: device.workers]
         ends = (
-            device.begun_at(lease, place) + self.service_s(device, tile)
+            max(device.begun_at(lease, place), lease.accepted_at) + self.service_s(device, tile)
             for place, (tile, lease) in enumerate(hands)
         )
         return min(ends, default=math.inf)
@@ -107,8 +112,9 @@ class Speeds:
         """How many times longer than learned its tiles seem to take now; at least 1."""
         slowness = 1.0
         for place, lease in enumerate(device.in_service()):
+            slowness = max(slowness, lease.feared)
             expected_s = self.service_s(device, lease.tile)
-            late_s = self.now - device.begun_at(lease, place) - expected_s
+            late_s = self._taken_s(device, lease, place) - expected_s
             if expected_s > 0 and self._is_slow(late_s, expected_s):
                 slowness = max(slowness, 1 + (1 + _OVERRUN) * late_s / expected_s)
         return slowness
@@ -117,7 +123,7 @@ class Speeds:
         """Whether what a worker should have in its hands takes so long that this is odd."""
         place = list(device.leases.values()).index(lease)
         expected_s = self.service_s(device, lease.tile)
-        return self.now - device.begun_at(lease, place) > _ODD * expected_s > 0
+        return self._taken_s(device, lease, place) > _ODD * expected_s > 0
 
     def _is_slow(self, late_s: float, expected_s: float) -> bool:
         """Whether it is late by more than jitter."""
@@ -140,8 +146,17 @@ class Speeds:
 
     def learn(self, device: Device, tile: Tile, service_s: float) -> None:
         """A worker of the device took so long for the tile."""
+        kind, known = tile.job.kind, device.paces.get(tile.job.kind)
         for paces in (device.paces, self._typical):
-            _note(paces, tile.job.kind, self._blended(paces.get(tile.job.kind), tile, service_s))
+            _note(paces, kind, self._blended(paces.get(kind), tile, service_s))
+        pace = device.paces[kind]
+        feared = 1.0
+        if known is not None and pace.odd and not known.odd:
+            # If it slowed down in the midst of the tile, half of that was done before.
+            feared = max(1.0, (2 * service_s / tile.pixels - known.rate) / pace.rate)
+        for lease in device.leases.values():
+            if lease.tile.job.kind == kind:
+                lease.feared = feared
 
     def _blended(self, known: Pace | None, tile: Tile, service_s: float) -> Pace:
         if known is None:
@@ -149,12 +164,13 @@ class Speeds:
         expected_s = known.rate * tile.pixels
         if service_s < expected_s / _ODD:
             return Pace(service_s, tile.pixels)  # nobody is as fast as that by chance
+        pixels = self._policy.blend(known.pixels, tile.pixels)
         most_s = _ODD * expected_s
-        odd = service_s > most_s > 0
-        if odd and known.odd:
-            return Pace(service_s, tile.pixels, odd)
-        seconds = self._policy.blend(known.seconds, min(service_s, most_s) if odd else service_s)
-        return Pace(seconds, self._policy.blend(known.pixels, tile.pixels), odd)
+        if not service_s > most_s > 0:
+            return Pace(self._policy.blend(known.seconds, service_s), pixels)
+        if known.odd:
+            return Pace(service_s, tile.pixels, odd=True)
+        return Pace(self._policy.blend(known.seconds, most_s), pixels, odd=True)
 
     def learn_at_least(self, device: Device, tile: Tile, service_s: float) -> bool:
         """It takes the device longer than that; returns whether that is news."""

@@ -34,12 +34,14 @@ from fogmqtt.wire.messages import (
     CONTENT_TYPES,
     Accepted,
     Cancel,
+    Control,
     Decoder,
     Failure,
     FromDevice,
     Result,
     Returned,
     TileTask,
+    Warm,
     encode,
 )
 from fogmqtt.wire.topics import LOCAL, Topics
@@ -111,12 +113,14 @@ class Courier:
         else:
             self._publish(job, job.run, order)
 
+    def warm(self, device: str) -> None:
+        """Tell a device that tiles may come; best effort."""
+        self._tell(device, Warm())
+
     def cancel(self, order: act.CancelTile) -> None:
         """Tell a device to stop; best effort."""
         if order.device == LOCAL:
             self._cancel_here(order)
-            return
-        if self.transport is None:
             return
         cancel = Cancel(
             job=order.job,
@@ -125,9 +129,14 @@ class Courier:
             gateway=self._gateway,
             expired=order.expired,
         )
-        topic = self._topics.device(order.device, "control")
+        self._tell(order.device, cancel)
+
+    def _tell(self, device: str, message: Control) -> None:
+        if self.transport is None:
+            return
+        topic = self._topics.device(device, "control")
         try:
-            self.transport.publish(topic, encode(cancel, "base64"), qos=self._wire.qos)
+            self.transport.publish(topic, encode(message, "base64"), qos=self._wire.qos)
         except NotConnected:
             return  # the device will find nobody who wants it
 
@@ -285,7 +294,7 @@ class Courier:
 
         def done(arrived: _Arrived, compute_s: float) -> None:
             self._here.pop(lease, None)
-            self._arrive(lease, arrived, compute_s)
+            self._arrive(lease, arrived, compute_s, None)
 
         self._feed(TileAccepted(*lease))
         self._here[lease] = self._by_hand(run, order.tile, order.lease_s, done, failed)
@@ -330,15 +339,17 @@ class Courier:
             self._feed(TileFailed(*lease, _reason(problem)))
 
         def done(arrived: _Arrived) -> None:
-            self._arrive(lease, arrived, result.compute_s)
+            self._arrive(lease, arrived, result.compute_s, result.start_s)
 
         self._loop.submit(work, done, failed)
 
-    def _arrive(self, lease: _Lease, arrived: _Arrived, compute_s: float | None) -> None:
+    def _arrive(
+        self, lease: _Lease, arrived: _Arrived, compute_s: float | None, start_s: float | None
+    ) -> None:
         if self._conductor.job(lease[0]) is None:
             return
         self._door[lease] = arrived
-        self._feed(ResultArrived(*lease, compute_s, arrived.fingerprint))
+        self._feed(ResultArrived(*lease, compute_s, arrived.fingerprint, start_s))
 
 
 def _fingerprint(given: Given) -> int:

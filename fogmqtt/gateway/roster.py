@@ -27,10 +27,16 @@ NEWS_A_SECOND = 50
 
 
 class Roster:
-    """The devices as their topics tell, and `standard` judges."""
+    """The devices as their topics tell, and `standard` judges; `welcome` hears who joins."""
 
-    def __init__(self, feed: Callable[[Event], None], standard: Standard) -> None:
+    def __init__(
+        self,
+        feed: Callable[[Event], None],
+        standard: Standard,
+        welcome: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._feed = feed
+        self._welcome = welcome
         self.standard = standard
         self._presence = Presence()
         self._decoder = Decoder(DeviceInfo)
@@ -128,6 +134,7 @@ class Roster:
             match event:
                 case DeviceJoined(device, workers=workers):
                     self._news.tell(logging.INFO, f"{device} is here, {workers} worker(s)", now)
+                    self._welcome(device)
                 case DeviceLost(device, reason):
                     self._news.tell(logging.WARNING, f"{device} is lost: {reason}", now)
                 case DeviceDraining(device):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import assert_never
 
@@ -94,7 +95,8 @@ class Gateway:
             expires=config.broker.protocol == 5,
         )
         self.scheduler = Scheduler(replace(config.scheduler, starve_s=config.gateway.local_after))
-        self.roster = Roster(self.feed, Standard(exact=config.exact))
+        standard = Standard(exact=config.exact)
+        self.roster = Roster(self.feed, standard, lambda device: self._courier.warm(device))
         self.conductor = Conductor(
             config,
             self.loop,
@@ -255,10 +257,8 @@ class Gateway:
 
     def introduce(self) -> None:
         """Say who we are, where there is a link."""
-        try:
+        with suppress(NotConnected):  # lost again already; the next Connected comes
             self.voice.introduce(self.transport, now() - self._started_at)
-        except NotConnected:
-            return  # lost again already; the next Connected comes
 
     def _disconnected(self, reason: str) -> None:
         log.warning("lost the broker at %s: %s; trying again", self.config.broker.url, reason)
@@ -363,7 +363,7 @@ class Gateway:
                 assert_never(action)
 
     def _finish(self, key: str) -> None:
-        if (job := self._ended(key)) is not None:
+        if job := self._ended(key):
             self.conductor.finished(job)
 
     def _fail(self, key: str, reason: str) -> None:

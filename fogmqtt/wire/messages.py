@@ -99,8 +99,9 @@ class Result(Message, frozen=True, kw_only=True, tag="result"):
     shape: tuple[Extent, Extent, Channels]
     dtype: Dtype
     codec: Annotated[str, msgspec.Meta(max_length=16)] = "raw"
-    #: Seconds that the device spent: waiting for a worker, and on the operators themselves.
+    #: Seconds that the device spent: waiting for a worker, starting it, and on the operators.
     queue_s: float | None = None
+    start_s: float | None = None
     compute_s: float | None = None
     digest: str = ""
     pixels: memoryview
@@ -138,6 +139,10 @@ class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):
 
 class Drain(Message, frozen=True, kw_only=True, tag="drain"):
     """Gateway → device: finish what you have, take nothing more, then leave."""
+
+
+class Warm(Message, frozen=True, kw_only=True, tag="warm"):
+    """Gateway → device: tiles may come; let no tile wait until a worker has loaded OpenCV."""
 
 
 class DeviceInfo(Message, frozen=True, kw_only=True, tag="device"):
@@ -219,7 +224,7 @@ class DeadJob(Message, frozen=True, kw_only=True, tag="dead"):
 
 
 FromDevice = Accepted | Result | Failure | Returned
-Control = Cancel | Drain
+Control = Cancel | Drain | Warm
 
 _M = TypeVar("_M", bound=Message)
 _Signed = TypeVar("_Signed", TileTask, Result)

@@ -1,7 +1,7 @@
 """Processes that work on tiles. One that misbehaves costs its tile, and a new process.
 
-A thread for each owns its process and waits for it. The process starts with its first tile, so
-an idle program is small, and stays, so the next tile finds it warm.
+A thread for each owns its process and waits for it. The process starts with its first tile, or
+when the pool is warmed, so an idle program is small; it stays, so the next tile finds it warm.
 """
 
 from __future__ import annotations
@@ -56,6 +56,10 @@ class _Job(Generic[K]):
         return min(self.until, self.began + CANCELLED_S) if self.cancelled else self.until
 
 
+class _Warm:
+    """Instead of a tile: start the process."""
+
+
 class Pool(Generic[K]):
     """`size` workers; a tile is known by its key. For one owner thread.
 
@@ -82,6 +86,11 @@ class Pool(Generic[K]):
         self._slots = [_Slot(number, self._done, memory_mb, pace, nice) for number in range(size)]
         for slot in reversed(self._slots):
             self._idle.put(slot)
+
+    def warm(self) -> None:
+        """Start the processes that are not there yet, in the background."""
+        for slot in self._slots:
+            slot.warm()
 
     def give(self, key: K, task: TileTask, *, received_at: float, until: float) -> None:
         """Have an idle worker do the tile, until this monotonic time. One must be idle."""
@@ -131,10 +140,12 @@ class _Slot(Generic[K]):
         self._memory_mb = memory_mb
         self._pace = pace
         self._nice = nice
-        self._jobs: SimpleQueue[_Job[K] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job[K] | _Warm | None] = SimpleQueue()
         self._job: _Job[K] | None = None
         self._closing = False
         self._child: Child | None = None
+        #: The process has had a tile: it is not starting any more.
+        self._has_served = False
         self._bell, self._ringer = socket.socketpair()
         self._bell.setblocking(False)
         self._ringer.setblocking(False)
@@ -143,6 +154,9 @@ class _Slot(Generic[K]):
         self._thread.start()
 
     # On the owner's thread.
+
+    def warm(self) -> None:
+        self._jobs.put(_Warm())
 
     def give(self, job: _Job[K]) -> None:
         self._job = job
@@ -177,18 +191,28 @@ class _Slot(Generic[K]):
     def _work(self) -> None:
         try:
             while (job := self._jobs.get()) is not None and not self._closing:
-                self._done(self, self._finish(job))
+                if isinstance(job, _Warm):
+                    self._start()
+                else:
+                    self._done(self, self._finish(job))
         finally:
             self._end()
 
+    def _start(self) -> None:
+        with suppress(OSError):  # the first tile says so
+            self._child = self._child or Child(self._memory_mb, self._nice)
+
     def _finish(self, job: _Job[K]) -> Finished[K]:
-        queue_s = time.monotonic() - job.received_at
+        began = time.monotonic()
+        is_first, self._has_served = not self._has_served, True
         outcome, compute_s = self._do(job)
+        start_s = time.monotonic() - began - compute_s if is_first else 0.0
         if self._pace is not None:
+            job.began += start_s
             if not self._sleep(job, self._pace):
                 outcome = Dropped()
             compute_s = time.monotonic() - job.began
-        return Finished(job.key, outcome, max(0.0, queue_s), compute_s)
+        return Finished(job.key, outcome, max(0.0, began - job.received_at), compute_s, start_s)
 
     def _do(self, job: _Job[K]) -> tuple[Pixels | Failed | Dropped, float]:
         """What became of it, and the seconds of work that it took."""
@@ -270,7 +294,7 @@ class _Slot(Generic[K]):
 
     def _end(self, *, asking_why: bool = False) -> tuple[str, str]:
         """End the process; returns how it ended and its last words."""
-        child, self._child = self._child, None
+        child, self._child, self._has_served = self._child, None, False
         if child is None:
             return "is gone", ""
         ending = child.end(asking_why=asking_why)

@@ -34,9 +34,13 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Finished(Generic[K]):
-    """A worker is done with the tile under this key. Seconds waited for the worker, and worked."""
+    """A worker is done with the tile under this key.
+
+    Seconds waited for the worker, worked, and in between spent on the start of its process.
+    """
 
     key: K
     outcome: Pixels | Failed | Dropped
     queue_s: float
     compute_s: float
+    start_s: float = 0.0

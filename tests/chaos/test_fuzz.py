@@ -21,12 +21,13 @@ from fogmqtt.wire.messages import (
     Result,
     Returned,
     TileTask,
+    Warm,
 )
 from tests.fuzz import DEVICES, besiege, decode_apart
 from tests.hostile import bombs, mutants, noise
 
 EVERY: Decoder[Message] = Decoder(
-    *(Accepted, Cancel, DeviceInfo, Drain, Failure, GatewayInfo, JobStatus),
+    *(Accepted, Cancel, DeviceInfo, Drain, Failure, GatewayInfo, JobStatus, Warm),
     *(Result, Returned, TileTask),
 )
 

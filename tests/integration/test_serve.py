@@ -20,6 +20,7 @@ from fogmqtt.images.spec import Image
 from fogmqtt.transport.base import Received
 from fogmqtt.transport.embedded import listening
 from tests.fog import Probe, free_port, probe, wait_for
+from tests.misbehaving import workers_of
 from tests.processes import (
     Fog,
     Program,
@@ -243,6 +244,13 @@ def test_a_retained_submission_is_refused(lone_fog: Fog) -> None:
         status = final(client)
     assert status["state"] == "failed"
     assert "publish it without retain" in status["error"]
+
+
+def test_a_device_has_its_worker_ready_once_there_is_a_gateway(lone_fog: Fog) -> None:
+    (eya,) = lone_fog.fleet("eya")
+    assert workers_of(eya.process.pid) == []
+    lone_fog.serve()
+    until(lambda: bool(workers_of(eya.process.pid)), "a worker without a tile")
 
 
 def test_sigterm_says_offline_and_leaves_no_process(lone_fog: Fog) -> None:

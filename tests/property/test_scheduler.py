@@ -399,6 +399,13 @@ class Fog(RuleBasedStateMachine):
         job = data.draw(st.sampled_from([*sorted(self.jobs), "job0"]))
         self.feed(DeviceDisproved(job, name, "verify says so"))
 
+    @precondition(lambda self: self.to_denounce and self.found_right)
+    @rule(data=st.data())
+    def disprove_who_was_found_right(self, data: st.DataObject) -> None:
+        self.to_denounce -= 1
+        job, name = data.draw(st.sampled_from(self.found_right))
+        self.feed(DeviceDisproved(job, name, "verify says so"))
+
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
     def fail(self, data: st.DataObject) -> None:
@@ -443,6 +450,18 @@ class Fog(RuleBasedStateMachine):
     @property
     def anybody_is_online(self) -> bool:
         return any(board.online for board in self.boards.values())
+
+    @property
+    def found_right(self) -> list[tuple[str, str]]:
+        """Jobs, and devices in them with which another device agreed."""
+        return [
+            (name, said.device)
+            for name, work in sorted(self.jobs.items())
+            for tile in sorted(work.kept)
+            if work.is_checked(tile)
+            for said in (work.kept[tile], work.opinions.get(tile))
+            if said is not None
+        ]
 
     def an_order(self, data: st.DataObject) -> SendTile:
         """One of the last, rather of those that are still out."""

@@ -20,6 +20,7 @@ from fogmqtt.wire.messages import (
     Result,
     Returned,
     TileTask,
+    Warm,
     check_digest,
     encode,
     signed,
@@ -77,13 +78,14 @@ messages = st.one_of(
     st.builds(Returned, **lease, reason=texts),
     st.builds(Cancel, **lease, gateway=ids),
     st.just(Drain()),
+    st.just(Warm()),
     st.builds(GatewayInfo, **announcement, pipelines=st.dictionaries(texts, texts)),
     st.builds(
         JobStatus, job=texts, state=st.just("running"), devices=st.dictionaries(texts, counts)
     ),
 )
 encodings = st.sampled_from(["binary", "base64"])
-ANYTHING = Decoder(TileTask, Result, Accepted, Failure, Returned, Cancel, Drain, DeviceInfo)
+ANYTHING = Decoder(TileTask, Result, Accepted, Failure, Returned, Cancel, Drain, Warm, DeviceInfo)
 
 
 @settings(deadline=None)

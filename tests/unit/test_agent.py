@@ -29,16 +29,19 @@ from fogmqtt.wire.messages import (
     FromDevice,
     Result,
     Returned,
+    Warm,
     check_digest,
     encode,
 )
 from tests.agent_rig import (
     CONTROL,
+    FOUND,
     INFO,
     PIXELS,
     RESULTS,
     STATUS,
     TILES,
+    Later,
     gate,
     hold_up,
     pixels_of,
@@ -279,6 +282,23 @@ def test_a_retained_task_is_refused() -> None:
         rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
     assert rig.agent.complaints == {"retained": 2}
     assert [answer.tile for answer in rig.link.answers()] == [1, 1]
+
+
+def test_workers_are_started_when_a_gateway_says_that_tiles_may_come() -> None:
+    with running() as rig:
+        assert not rig.warmed.is_set()
+        rig.link.deliver(Received(CONTROL, encode(Warm(), "base64")))
+        assert rig.warmed.wait(10)
+
+
+def test_no_worker_is_started_before_it_is_known_which_plug_ins_end_one() -> None:
+    with running(examiner=Later) as rig:
+        rig.link.deliver(Received(CONTROL, encode(Warm(), "base64")))
+        rig.tile(task())
+        rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
+        assert not rig.warmed.is_set()
+        Later.deliver(FOUND)
+        assert rig.warmed.wait(10)
 
 
 def garbage(rng: random.Random, valid: list[bytes]) -> bytes:

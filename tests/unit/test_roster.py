@@ -42,6 +42,14 @@ def test_a_device_that_introduced_itself_joins_once(roster: Roster, fed: list[Ev
     assert roster.operators("eya") == {"gray"}
 
 
+def test_who_joins_is_welcome(fed: list[Event]) -> None:
+    welcome: list[str] = []
+    roster = Roster(fed.append, Standard(exact=False), welcome.append)
+    roster.received("manar", "info", info(), True, 0.0)
+    join(roster)
+    assert welcome == ["eya"]
+
+
 def test_an_unknown_device_can_do_nothing(roster: Roster) -> None:
     assert roster.operators("nobody") == frozenset()
 

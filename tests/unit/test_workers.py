@@ -283,6 +283,29 @@ def test_a_tile_that_is_wanted_again_goes_on(one: Crew) -> None:
     assert "did not return" in outcome.reason
 
 
+def test_a_warm_worker_is_there_before_its_first_tile(crew: Make) -> None:
+    one = crew(size=2)
+    assert one.workers() == []
+    one.pool.warm()
+    deadline = time.monotonic() + 10
+    while len(warm := one.workers()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    one.pool.warm()
+    one.inverts()
+    assert one.workers() == warm
+    assert len(warm) == 2
+
+
+def test_only_the_first_tile_of_a_process_tells_of_its_start(crew: Make) -> None:
+    one = crew()
+    one.give(1, told("crash", PLAIN))
+    first = one.done.get(timeout=30)
+    one.give(2, told("crash", PLAIN))
+    second = one.done.get(timeout=30)
+    assert first.start_s > 0.05  # Python itself takes as long
+    assert second.start_s == 0
+
+
 def test_a_slower_device_can_be_emulated(crew: Make) -> None:
     one = crew(pace=Pace([20 * 30 / 0.5]))
     one.give(1, told("raises", PLAIN))
