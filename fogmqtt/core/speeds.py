@@ -151,9 +151,15 @@ class Speeds:
             _note(paces, kind, self._blended(paces.get(kind), tile, service_s))
         pace = device.paces[kind]
         feared = 1.0
-        if known is not None and pace.odd and not known.odd:
+        expected_s = 0.0 if known is None else known.rate * tile.pixels
+        if (
+            known
+            and pace.odd
+            and not known.odd
+            and self._is_slow(service_s - expected_s, expected_s)
+        ):
             # If it slowed down in the midst of the tile, half of that was done before.
-            feared = max(1.0, (2 * service_s / tile.pixels - known.rate) / pace.rate)
+            feared = max(1.0, (2 * service_s - expected_s) / (pace.rate * tile.pixels))
         for lease in device.leases.values():
             if lease.tile.job.kind == kind:
                 lease.feared = feared
