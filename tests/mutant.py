@@ -1,10 +1,10 @@
-"""Runs tests/property/test_scheduler.py against the copy of the package that lies beside it.
+"""Runs tests/property/test_scheduler.py in a copy of the package, for tests/mutations.py.
 
     cd COPY && PYTHONPATH=COPY python -m tests.mutant COPY MODULE SEED
 
-For tests/mutations.py: the property is tried in just the way pytest would, but the first failure
-is enough, since nobody reads its shortest form. Exit code 0: it holds; 1: it does not, and the
-last line says why. Before that, one line says that the copy was imported, and nothing else.
+It runs the property test as pytest does, but stops at the first failure: nobody needs the shortest
+example of it. The first line of output says that every module came from the copy. Exit code 0: the
+test passed. Exit code 1: it failed, and the last line says why.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main(folder: str, module: str, number: str) -> int:
     quick = settings(test.TestFog.settings, phases=[Phase.generate], database=None)
     try:
         run_state_machine_as_test(seed(int(number))(test.Fog), settings=quick)
-    except Exception as error:  # noqa: BLE001 - whatever it is, pytest would count it as a failure
+    except Exception as error:  # noqa: BLE001 - pytest counts every exception as a failure
         print(f"{type(error).__name__}: {error}".splitlines()[0])
         return 1
     return 0
@@ -38,7 +38,7 @@ def main(folder: str, module: str, number: str) -> int:
 def _must_be_within(copy: Path, name: str) -> None:
     found = importlib.import_module(name).__file__
     if found is None or copy not in Path(found).resolve().parents:
-        raise SystemExit(f"{name} came from {found}, not from the copy in {copy}")
+        raise SystemExit(f"{name} was imported from {found}, not from the copy in {copy}")
 
 
 if __name__ == "__main__":

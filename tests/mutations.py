@@ -1,12 +1,12 @@
-"""Whether the property test of the scheduler would notice: plants one bug after the other.
+"""Checks that the property test of the scheduler catches bugs: plants one after the other.
 
     python -m tests.mutations                   every bug of tests/planted.py, two at a time
-    python -m tests.mutations --only NAME …     these
+    python -m tests.mutations --only NAME …     only these bugs
     python -m tests.mutations --seed 17         with other examples
 
-Each bug is put into a copy of the package, and tests/property/test_scheduler.py must fail there
-within five runs; first it must hold in a copy without one. Exit code 1: a bug survived; 2: one
-could not be planted, or the test does not hold without.
+First, tests/property/test_scheduler.py must pass in a copy of the package without a bug. Then each
+bug is planted in a copy of its own, and the test must fail there within five runs. Exit code 1: a
+bug survived. Exit code 2: a bug could not be planted, or the test fails without a bug.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ from pathlib import Path
 
 from tests.mutant import READY
 from tests.planted import BUGS, Bug
+from tests.planting import NotPlantedError, plant
 
 ROOT = Path(__file__).parents[1]
-#: What pytest allows a test.
+#: A run that takes longer counts as failed, as it does in pytest.
 TIMEOUT_S = 120
 _PROCESSES = 2
-#: A bug of a rare kind may escape one run of examples, as it would one run of pytest.
+#: One run of examples may miss a bug that shows rarely.
 _RUNS = 5
 _NOT_COPIED = shutil.ignore_patterns("__pycache__", ".*")
 
 
-class NotPlantedError(Exception):
-    """A bug could not be planted: what its text was made for has changed."""
+class NotStartedError(Exception):
+    """The property test did not start in a copy."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What the property test said to a bug, or to none; `why` is its failure."""
+    """The outcome of the property test with one bug, or without any; `why` is its failure."""
 
     bug: Bug | None
     caught: bool
@@ -50,55 +51,49 @@ class Trial:
     why: str = ""
 
 
-def planted(bug: Bug, root: Path) -> str:
-    """The source of the bug's module with the bug in it. Raises NotPlantedError."""
-    source = (root / bug.path).read_text("utf-8")
-    found = source.count(bug.old)
-    if found != 1:
-        raise NotPlantedError(f"{bug.name}: its text is {found} times in {bug.path}, not once")
-    return source.replace(bug.old, bug.new)
-
-
 @contextmanager
 def copy_with(bug: Bug | None) -> Iterator[Path]:
-    """A folder with the package, the tests and the bug."""
+    """A temporary folder with the package and the tests, and with the bug planted there."""
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
         folder = Path(name)
         for part in ("fogmqtt", "tests"):
             shutil.copytree(ROOT / part, folder / part, ignore=_NOT_COPIED)
         if bug is not None:
-            (folder / bug.path).write_text(planted(bug, folder), "utf-8")
+            (folder / bug.path).write_text(plant(bug, folder), "utf-8")
         yield folder
 
 
-def tried(bug: Bug | None, seed: int = 0) -> Trial:
-    """Run the property test with this bug. Raises NotPlantedError where it cannot even start."""
+def run_trial(bug: Bug | None, seed: int = 0) -> Trial:
+    """Run the property test in a copy with this bug.
+
+    Raises NotPlantedError for a bug that does not fit, NotStartedError if the test cannot run.
+    """
     with copy_with(bug) as folder:
         began = time.monotonic()
-        code, said = _run(folder, bug.module if bug else "fogmqtt.core", seed)
+        code, lines = _run(folder, bug.module if bug else "fogmqtt.core", seed)
         seconds = time.monotonic() - began
-    if not said or said[0] != READY or code not in {0, 1}:
-        name = bug.name if bug else "the copy without a bug"
-        raise NotPlantedError(f"{name} does not start: {' '.join(said)[-500:]}")
-    return Trial(bug, code == 1, seconds, said[-1])
+    if not lines or lines[0] != READY or code not in {0, 1}:
+        name = bug.name if bug else "without a bug"
+        raise NotStartedError(f"{name}: the property test did not start: {' '.join(lines)[-500:]}")
+    return Trial(bug, code == 1, seconds, lines[-1])
 
 
-def _tried_often(bug: Bug, seed: int) -> Trial:
-    """The first of so many runs that caught it, or else the last."""
-    trial = tried(bug, seed)
-    for again in range(1, _RUNS):
+def _run_until_caught(bug: Bug, seed: int) -> Trial:
+    """Return the first run that caught the bug, or the last of `_RUNS` runs."""
+    trial = run_trial(bug, seed)
+    for offset in range(1, _RUNS):
         if trial.caught:
             break
-        trial = tried(bug, seed + again)
+        trial = run_trial(bug, seed + offset)
     return trial
 
 
 def _run(folder: Path, module: str, seed: int) -> tuple[int, list[str]]:
-    """The child's exit code, and what it said."""
+    """Run tests/mutant.py. Returns its exit code and the lines that it printed."""
     command = [sys.executable, "-B", "-m", "tests.mutant", str(folder), module, str(seed)]
     environment = os.environ | {"PYTHONPATH": str(folder)}
     try:
-        ended = subprocess.run(
+        child = subprocess.run(
             command,
             cwd=folder,
             env=environment,
@@ -109,8 +104,8 @@ def _run(folder: Path, module: str, seed: int) -> tuple[int, list[str]]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return 1, [READY, f"no end within {TIMEOUT_S} s"]
-    return ended.returncode, ended.stdout.splitlines()
+        return 1, [READY, f"did not end within {TIMEOUT_S} s"]
+    return child.returncode, child.stdout.splitlines()
 
 
 def _report(trial: Trial) -> None:
@@ -122,23 +117,23 @@ def _report(trial: Trial) -> None:
 
 
 def _chosen(names: Sequence[str]) -> list[Bug]:
-    strange = set(names) - {bug.name for bug in BUGS}
-    if strange:
-        raise SystemExit(f"no such bug: {', '.join(sorted(strange))}; see tests/planted.py")
+    unknown = set(names) - {bug.name for bug in BUGS}
+    if unknown:
+        raise SystemExit(f"no such bug: {', '.join(sorted(unknown))}; see tests/planted.py")
     return [bug for bug in BUGS if not names or bug.name in names]
 
 
 def _try_all(bugs: Sequence[Bug], seed: int) -> int:
     for bug in bugs:
-        planted(bug, ROOT)
-    sound = tried(None, seed)
-    _report(sound)
-    if sound.caught:
-        print(f"the property test does not hold without a bug: {sound.why}", file=sys.stderr)
+        plant(bug, ROOT)
+    unmutated = run_trial(None, seed)
+    _report(unmutated)
+    if unmutated.caught:
+        print(f"the property test fails without a bug: {unmutated.why}", file=sys.stderr)
         return 2
     survived = []
     with ThreadPoolExecutor(_PROCESSES) as pool:
-        for trial in pool.map(lambda bug: _tried_often(bug, seed), bugs):
+        for trial in pool.map(lambda bug: _run_until_caught(bug, seed), bugs):
             _report(trial)
             if trial.bug and not trial.caught:
                 survived.append(trial.bug)
@@ -155,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return _try_all(_chosen(options.only), options.seed)
-    except NotPlantedError as error:
+    except (NotPlantedError, NotStartedError) as error:
         print(error, file=sys.stderr)
         return 2
 
