@@ -20,7 +20,7 @@ from fogmqtt.core.geometry import Grid, Rect, Seams, cut
 from fogmqtt.images import codec
 from fogmqtt.images.cv import cv2, one_thread
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.canny import Canny, SeamMerger
+from fogmqtt.operators.edges.canny import Canny, SeamMerger
 
 OPERATOR = Canny()
 ALL = Seams(top=True, left=True, bottom=True, right=True)

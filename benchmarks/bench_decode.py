@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from fogmqtt.gateway.decoder import Decoders
+from fogmqtt.gateway.jobs.decode import Decoders
 from fogmqtt.images import files
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
-from fogmqtt.tuning import tune
+from fogmqtt.process_tuning import tune
 
 Read = Callable[[Path], Image]
 LARGE, SMALL = (4000, 6000), (400, 600)

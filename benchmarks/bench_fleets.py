@@ -23,20 +23,20 @@ from compare import NO_DASK, compare, has_dask
 from emulated import CASES, Case, Emulated, fault, fleet, image, restore
 
 from fogmqtt.cli.connect import connector
-from fogmqtt.config import Broker, GatewayConfig
-from fogmqtt.core.actions import Action
-from fogmqtt.core.events import Event
-from fogmqtt.core.policy import Policy
-from fogmqtt.core.scheduler import Scheduler
+from fogmqtt.config import BrokerSettings, GatewayConfig
+from fogmqtt.core.scheduling.actions import Action
+from fogmqtt.core.scheduling.events import Event
+from fogmqtt.core.scheduling.policy import Policy
+from fogmqtt.core.scheduling.scheduler import Scheduler
+from fogmqtt.gateway.app import Gateway
+from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.gateway.loop import now
-from fogmqtt.gateway.report import Report
-from fogmqtt.gateway.service import Gateway
 from fogmqtt.images.drawing import svg
 from fogmqtt.images.spec import Image
+from fogmqtt.process_tuning import tune
 from fogmqtt.simulate.gantt import Chart, gantt
 from fogmqtt.simulate.observed import Observer
 from fogmqtt.simulate.record import Record
-from fogmqtt.tuning import tune
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -82,16 +82,16 @@ class Rig:
 
 @contextmanager
 def rig(there: Emulated) -> Iterator[Rig]:
-    config = replace(GatewayConfig(), broker=Broker(url=there.url, embedded="never"))
+    config = replace(GatewayConfig(), broker=BrokerSettings(url=there.url, embedded="never"))
     config = replace(config, gateway=replace(config.gateway, local="never"))
     gateway = Gateway(config, "bench", connector(config.broker, "bench"))
     observer = Observer()
     gateway.scheduler = Watched(config.scheduler, observer)
     try:
         gateway.transport.start()
-        gateway.chores.append(lambda moment: moment + 0.05)
+        gateway.periodic_tasks.append(lambda moment: moment + 0.05)
         gateway.run(lambda: all_here(gateway, there))
-        gateway.chores.pop()
+        gateway.periodic_tasks.pop()
         yield Rig(gateway, there, observer)
     finally:
         gateway.close()

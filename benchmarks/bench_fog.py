@@ -26,12 +26,12 @@ from client import job
 
 from fogmqtt.cli.connect import connector
 from fogmqtt.cli.demo import PHOTO, device_process, free_port
-from fogmqtt.config import Broker, GatewayConfig
-from fogmqtt.gateway.service import Gateway
+from fogmqtt.config import BrokerSettings, GatewayConfig
+from fogmqtt.gateway.app import Gateway
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
+from fogmqtt.process_tuning import tune
 from fogmqtt.transport.embedded import EmbeddedBroker
-from fogmqtt.tuning import tune
 
 HEIGHT, WIDTH = 4000, 6000
 DEVICES = ("eya", "oumayma", "manar")
@@ -44,14 +44,14 @@ def photo() -> Image:
 
 
 def open_gateway(url: str) -> Gateway:
-    broker = Broker(url=url, embedded="never")
+    broker = BrokerSettings(url=url, embedded="never")
     config = replace(GatewayConfig(), broker=broker)
     config = replace(config, gateway=replace(config.gateway, local="never"))
     gateway = Gateway(config, "bench", connector(broker, "bench"))
     gateway.transport.start()
-    gateway.chores.append(lambda moment: moment + 0.05)
+    gateway.periodic_tasks.append(lambda moment: moment + 0.05)
     gateway.run(lambda: len(gateway.roster.present()) == len(DEVICES))
-    gateway.chores.pop()
+    gateway.periodic_tasks.pop()
     return gateway
 
 

@@ -23,13 +23,13 @@ from client import job
 
 from fogmqtt.cli.connect import connector
 from fogmqtt.cli.demo import device_process, free_port
-from fogmqtt.config import Broker, GatewayConfig
-from fogmqtt.gateway.service import Gateway
+from fogmqtt.config import BrokerSettings, GatewayConfig
+from fogmqtt.gateway.app import Gateway
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
-from fogmqtt.operators.pipeline import parse, whole
+from fogmqtt.operators.api.pipeline import parse, whole
+from fogmqtt.process_tuning import tune
 from fogmqtt.transport.embedded import EmbeddedBroker
-from fogmqtt.tuning import tune
 
 MP = 1_000_000
 
@@ -76,17 +76,17 @@ def gateway_with(case: Case) -> Iterator[Gateway]:
         for number, speed in enumerate(case.speeds):
             device = device_process(f"d{number}", broker.url, "--emulate-speed", str(speed))
             stack.enter_context(device)
-        config = replace(GatewayConfig(), broker=Broker(url=broker.url, embedded="never"))
+        config = replace(GatewayConfig(), broker=BrokerSettings(url=broker.url, embedded="never"))
         config = replace(config, gateway=replace(config.gateway, local_after=0.0))
         gateway = Gateway(config, "bench", connector(config.broker, "bench"))
         stack.callback(gateway.close)
         gateway.transport.start()
-        gateway.chores.append(lambda moment: moment + 0.05)
+        gateway.periodic_tasks.append(lambda moment: moment + 0.05)
         count = len(case.speeds)
         gateway.run(lambda: len(gateway.scheduler.ready_devices()) == count)
         settled = time.monotonic() + 1.5  # examined and compared
         gateway.run(lambda: time.monotonic() > settled)
-        gateway.chores.pop()
+        gateway.periodic_tasks.pop()
         yield gateway
 
 

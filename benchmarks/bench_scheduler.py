@@ -12,8 +12,8 @@ import heapq
 import time
 from dataclasses import dataclass, field
 
-from fogmqtt.core.actions import Action, CancelTile, FinishJob, SendTile
-from fogmqtt.core.events import (
+from fogmqtt.core.scheduling.actions import Action, CancelTile, FinishJob, SendTile
+from fogmqtt.core.scheduling.events import (
     DeviceJoined,
     Event,
     JobSubmitted,
@@ -21,8 +21,8 @@ from fogmqtt.core.events import (
     Tick,
     TileAccepted,
 )
-from fogmqtt.core.policy import Policy
-from fogmqtt.core.scheduler import Scheduler
+from fogmqtt.core.scheduling.policy import Policy
+from fogmqtt.core.scheduling.scheduler import Scheduler
 
 #: One way over the network.
 LATENCY_S = 0.002

@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from fogmqtt.images.drawing import Drawing, Label, Line, Shape, svg
-from fogmqtt.simulate.fleet import Device, Fleet
+from fogmqtt.simulate.fleet import DeviceSpec, FleetSpec
 from fogmqtt.simulate.outcome import simulate
 from fogmqtt.simulate.work import even_job
 
@@ -45,12 +45,14 @@ class Measured:
         return self.seconds / self.events * 1e6
 
 
-def fleet_of(count: int) -> Fleet:
+def fleet_of(count: int) -> FleetSpec:
     """Devices whose speeds are spread evenly over the logarithm."""
     step = math.log(FASTEST / SLOWEST) / max(1, count - 1)
     # In no order of speed: 7919 is prime.
     speeds = [SLOWEST * math.exp(step * (index * 7919 % count)) for index in range(count)]
-    return Fleet(tuple(Device(f"d{i}", one, overhead_ms=0.2) for i, one in enumerate(speeds)))
+    return FleetSpec(
+        tuple(DeviceSpec(f"d{i}", one, overhead_ms=0.2) for i, one in enumerate(speeds))
+    )
 
 
 def measure(devices: int) -> Measured:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fogmqtt.gateway.jobs import JobRequest, Outcome
-from fogmqtt.gateway.report import Report
-from fogmqtt.gateway.service import Gateway
+from fogmqtt.gateway.app import Gateway
+from fogmqtt.gateway.jobs.model import JobRequest, Outcome
+from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.images.spec import Image
 
 

@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster, as_completed, get_worker
 from emulated import DROP, MP, Case, image, later
 
 from fogmqtt.images.spec import Image
-from fogmqtt.workers.pace import Pace
+from fogmqtt.workers.throttle import Throttle
 
 #: Pixels of a tile; the best is told.
 TILES = (MP // 8, MP // 4, MP // 2, MP)
@@ -50,7 +50,7 @@ def _job(client: Client, case: Case, pixels: int, *, faulty: bool) -> float:
     client.wait_for_workers(len(case.speeds))  # one may be starting anew
     workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
     paces = {
-        at: Pace([speed, speed * DROP]) for at, speed in zip(workers, case.speeds, strict=True)
+        at: Throttle([speed, speed * DROP]) for at, speed in zip(workers, case.speeds, strict=True)
     }
     if faulty and case.fault == "drops":
         paces[workers[0]].change(time.time() + case.fault_s)
@@ -71,7 +71,7 @@ def _job(client: Client, case: Case, pixels: int, *, faulty: bool) -> float:
         return time.perf_counter() - began
 
 
-def work(tile: Image, paces: dict[str, Pace]) -> Image:
+def work(tile: Image, paces: dict[str, Throttle]) -> Image:
     """Inverted, and not before the worker's speed allows."""
     began = time.time()
     done = np.bitwise_not(tile)

@@ -9,20 +9,20 @@ from typing import TypeVar
 from emulated import Case, Emulated, fault, fleet, image, restore
 
 from fogmqtt.cli.common import link
-from fogmqtt.config import Broker
+from fogmqtt.config import BrokerSettings
 from fogmqtt.core.geometry import Grid
-from fogmqtt.gateway import stages
+from fogmqtt.gateway.execution import stage_run
 from fogmqtt.gateway.loop import now
 from fogmqtt.images.spec import Spec
-from fogmqtt.operators import pipeline
+from fogmqtt.operators.api import pipeline
 from fogmqtt.transport.base import Connected, Received
 from fogmqtt.transport.paho import PahoTransport
-from fogmqtt.wire.messages import Accepted, Decoder, Failure, FromDevice, Result, Returned, encode
+from fogmqtt.wire.messages import Accepted, Decoder, Failure, FromDevice, Rejected, Result, encode
 from fogmqtt.wire.topics import ONLINE, Topics
 
 TOPICS = Topics()
 #: A strip is one message.
-LIMITS = stages.Limits(1 << 27, "binary")
+LIMITS = stage_run.MessageLimits(1 << 27, "binary")
 PATIENCE_S = 120.0
 
 T = TypeVar("T")
@@ -48,8 +48,10 @@ class Strips:
         self.there = there
         self.attempt = 0
         self.arrived: SimpleQueue[object] = SimpleQueue()
-        self.decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Returned)
-        self.transport = PahoTransport(link(Broker(url=there.url), "strips"), self.arrived.put)
+        self.decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
+        self.transport = PahoTransport(
+            link(BrokerSettings(url=there.url), "strips"), self.arrived.put
+        )
         self.transport.subscribe(TOPICS.device("+", "status"))
         self.transport.subscribe(TOPICS.gateway("strips", "results/+"))
         self.transport.start()
@@ -59,7 +61,7 @@ class Strips:
         pixels = image(case.pixels)
         (stage,) = pipeline.stages(pipeline.parse("invert"), Spec.of(pixels))
         grid = Grid(1, len(there.devices))
-        self.run = stages.begin(
+        self.run = stage_run.begin(
             "strips", stage, pixels, pixels, plan=grid, limits=LIMITS, workers=1
         )
 
@@ -73,7 +75,7 @@ class Strips:
         began = now()
         self.attempt += 1
         for index, device in enumerate(self.there.devices):
-            task = stages.task(
+            task = stage_run.task(
                 self.run,
                 self.run.tile(index),
                 attempt=self.attempt,
@@ -85,14 +87,14 @@ class Strips:
         for _ in self.there.devices:
             result = self._result()
             tile = self.run.tile(result.tile)
-            self.run.merger.paste(tile, stages.given(self.run, tile, result))
+            self.run.merger.paste(tile, stage_run.given(self.run, tile, result))
         return now() - began
 
     def _result(self) -> Result:
         while True:
             received = self._wait(Received, lambda message: "/results/" in message.topic)
             said = self.decoder.decode(received.payload)
-            assert not isinstance(said, Failure | Returned), said
+            assert not isinstance(said, Failure | Rejected), said
             if isinstance(said, Result):
                 return said
 

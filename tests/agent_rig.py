@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from fogmqtt.agent.service import Agent, Settings
+from fogmqtt.agent.service import Agent, AgentSettings
+from fogmqtt.conformance.report import ConformanceReport, Examined
+from fogmqtt.conformance.runner import ConformanceRunner
+from fogmqtt.core.device_queue import Key
 from fogmqtt.core.geometry import Rect
-from fogmqtt.core.worklist import Key
 from fogmqtt.errors import NotConnected, TooLarge
-from fogmqtt.examination.examiner import Examiner
-from fogmqtt.examination.findings import Examination, Examined
 from fogmqtt.images import codec
 from fogmqtt.images.spec import Image
 from fogmqtt.transport.base import Connected, Deliver, Disconnected, Received, Will
@@ -28,14 +28,14 @@ from fogmqtt.wire.messages import (
     Encoding,
     Failure,
     FromDevice,
+    Rejected,
     Result,
-    Returned,
     TileTask,
     check_digest,
     encode,
     signed,
 )
-from fogmqtt.workers.allowance import Allowance
+from fogmqtt.workers.memory_limit import MemoryLimit
 from fogmqtt.workers.pool import Pool
 from fogmqtt.workers.process import Done, attempt
 from fogmqtt.workers.work import Failed, Finished, Pixels
@@ -100,7 +100,7 @@ class Link:
             assert self._changed.wait_for(condition, 10), self.answers()
 
     def answers(self, topic: str = RESULTS) -> list[FromDevice]:
-        decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Returned)
+        decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
         return [decoder.decode(payload) for said, payload, _ in self.said if said == topic]
 
     def of(self, kind: type[Any]) -> list[Any]:
@@ -114,7 +114,7 @@ class Link:
 class Threads(Pool[Key]):
     """Workers without processes: a test can change what they do. They cannot be ended."""
 
-    def __init__(self, settings: Settings, finished: Callable[[Finished[Key]], None]) -> None:
+    def __init__(self, settings: AgentSettings, finished: Callable[[Finished[Key]], None]) -> None:
         self.size = settings.workers
         self.warmed = threading.Event()
         self._finished = finished
@@ -130,7 +130,7 @@ class Threads(Pool[Key]):
     def close(self) -> None: ...
 
     def _do(self, key: Key, task: TileTask) -> None:
-        reply, data = attempt(task, Allowance(0))
+        reply, data = attempt(task, MemoryLimit(0))
         if isinstance(reply, Done):
             made = Pixels(memoryview(data), reply.shape, reply.dtype, reply.codec)
             self._finished(Finished(key, made, 0.0, reply.compute_s))
@@ -138,25 +138,25 @@ class Threads(Pool[Key]):
             self._finished(Finished(key, Failed(reply.reason, reply.traceback), 0.0, 0.0))
 
 
-FOUND = Examination(
+FOUND = ConformanceReport(
     {"invert": Examined("invert", "fogmqtt", "1", {"invert/uint8": "abc"}, 1.5)},
     versions={"opencv": "5.0.0", "machine": "x86_64"},
 )
 
 
-class Remembered(Examiner):
+class Remembered(ConformanceRunner):
     """Examined at an earlier start."""
 
-    def known(self) -> Examination:
+    def known(self) -> ConformanceReport:
         return FOUND
 
 
-class Later(Examiner):
+class Later(ConformanceRunner):
     """Found out when the test says so."""
 
-    deliver: ClassVar[Callable[[Examination], None]]
+    deliver: ClassVar[Callable[[ConformanceReport], None]]
 
-    def __init__(self, deliver: Callable[[Examination], None]) -> None:
+    def __init__(self, deliver: Callable[[ConformanceReport], None]) -> None:
         super().__init__(deliver)
         type(self).deliver = deliver
 
@@ -203,7 +203,7 @@ def running(
     workers: int = 1,
     checkin_s: float = 60.0,
     limit: int = 10_000_000,
-    examiner: type[Examiner] = Remembered,
+    examiner: type[ConformanceRunner] = Remembered,
 ) -> Iterator[Rig]:
     """An agent that has said `online`, and is stopped after."""
     links: list[Link] = []
@@ -212,10 +212,10 @@ def running(
         links.append(Link(deliver, will, limit=limit))
         return links[0]
 
-    settings = Settings("eya", workers, "mqtt://here", checkin_s=checkin_s)
+    settings = AgentSettings("eya", workers, "mqtt://here", checkin_s=checkin_s)
     pools: list[Threads] = []
 
-    def employ(settings: Settings, finished: Callable[[Finished[Key]], None]) -> Threads:
+    def employ(settings: AgentSettings, finished: Callable[[Finished[Key]], None]) -> Threads:
         pools.append(Threads(settings, finished))
         return pools[0]
 
@@ -242,7 +242,7 @@ def hold_up(monkeypatch: pytest.MonkeyPatch) -> None:
         return pixels[core.slices].copy()
 
     gate.clear()
-    monkeypatch.setattr("fogmqtt.operators.pipeline.run_tile", run_tile)
+    monkeypatch.setattr("fogmqtt.operators.api.pipeline.run_tile", run_tile)
 
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)

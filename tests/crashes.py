@@ -27,14 +27,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fogmqtt.config import Gateway as Settings
 from fogmqtt.config import GatewayConfig
-from fogmqtt.gateway import clerk, inbox, server, service, stages
-from fogmqtt.gateway.dead import DeadLetters, Letter
-from fogmqtt.gateway.disk import Bytes, Disk
-from fogmqtt.gateway.ledger import NAME
-from fogmqtt.gateway.server import Server
-from fogmqtt.gateway.spool import Entry
+from fogmqtt.config import GatewaySettings as Settings
+from fogmqtt.gateway import app
+from fogmqtt.gateway.execution import stage_run
+from fogmqtt.gateway.server import inbox, server
+from fogmqtt.gateway.server.server import Server
+from fogmqtt.gateway.storage import writer
+from fogmqtt.gateway.storage.dead_letters import DeadLetter, DeadLetters
+from fogmqtt.gateway.storage.durable_files import Bytes, DurableFiles
+from fogmqtt.gateway.storage.journal_db import NAME
+from fogmqtt.gateway.storage.spool import Entry
 from fogmqtt.transport.base import Deliver, Receipt, Received, Will
 from fogmqtt.transport.memory import MemoryBroker, MemoryTransport
 from tests.processes import photo
@@ -49,7 +52,7 @@ PATIENCE_S = 30
 
 
 @dataclass
-class StoppingDisk(Disk):
+class StoppingDisk(DurableFiles):
     """Ends the process at the `at`th change; 0: never.
 
     `before` it or `after` it; `torn`: with half of it made; `power`: after it, and all that the
@@ -185,7 +188,9 @@ class Case:
         entry = Entry(job="j1", name="in.png", pipeline=f"gray | {PIPELINE}", reply="me")
         letters = DeadLetters(self.folder / "spool")
         (self.folder / "spool").mkdir()
-        letters.keep(Letter(entry=entry, reason="", failed_at=1.0, devices={}, failures=[]), image)
+        letters.keep(
+            DeadLetter(entry=entry, reason="", failed_at=1.0, devices={}, failures=[]), image
+        )
         letters.retry("j1")
 
     def note(self, what: str, data: bytes = b"") -> None:
@@ -243,7 +248,7 @@ def live(case: Case, number: int, disk: StoppingDisk) -> None:
         serving.gateway.loop.deliver(
             Received("fog/v1/submit/edges/me", case.picture, False, receipt)
         )
-    serving.gateway.chores.append(lambda moment: _look(case, serving, moment))
+    serving.gateway.periodic_tasks.append(lambda moment: _look(case, serving, moment))
     serving.run()
     serving.close()
 
@@ -260,16 +265,16 @@ class _Noting(MemoryTransport):
 
 
 def _hurry(case: Case) -> None:
-    service.SETTLE_S = inbox.QUIET_S = 0.0
+    app.SETTLE_S = inbox.QUIET_S = 0.0
     server.LOOK_S = 0.005
-    clerk.GATHER_S = 0.002
-    done = stages.do_tile
+    writer.GATHER_S = 0.002
+    done = stage_run.do_tile
 
-    def noted(run: stages.StageRun, tile: stages.Tile) -> object:
+    def noted(run: stage_run.StageRun, tile: stage_run.Tile) -> object:
         case.note("tile", f"{run.key.split('.')[1]}-{tile.index}".encode())
         return done(run, tile)
 
-    stages.do_tile = noted  # type: ignore[assignment]
+    stage_run.do_tile = noted  # type: ignore[assignment]
 
 
 def _hear(case: Case, event: object) -> None:

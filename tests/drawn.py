@@ -13,8 +13,8 @@ import fogmqtt
 from fogmqtt.core.geometry import Grid, Size
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
-from fogmqtt.operators import catalog
-from fogmqtt.operators.base import Operator
+from fogmqtt.operators.api import registry
+from fogmqtt.operators.api.base import Operator
 
 odd = st.integers(1, 12).map(lambda half: 2 * half + 1)
 bounds = st.floats(-50, 1500)
@@ -123,7 +123,7 @@ PARAMS: dict[str, Strategies | st.SearchStrategy[dict[str, Any]]] = {
 def operators(draw: st.DrawFn, name: str) -> Operator:
     params = PARAMS[name]
     optional = st.fixed_dictionaries({}, optional=params) if isinstance(params, dict) else params
-    return catalog.build(name, draw(optional))
+    return registry.build(name, draw(optional))
 
 
 #: Float operators are exact by tiles that begin and end at multiples of 64 pixels: images must

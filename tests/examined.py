@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cache
 from queue import SimpleQueue
 
-from fogmqtt.examination.examiner import Examiner
-from fogmqtt.examination.findings import Examination
+from fogmqtt.conformance.report import ConformanceReport
+from fogmqtt.conformance.runner import ConformanceRunner
 
 
 @cache
-def here() -> Examination:
+def here() -> ConformanceReport:
     """What a device on this machine announces; shares the cache of the processes in tests."""
-    found: SimpleQueue[Examination] = SimpleQueue()
-    Examiner(found.put).start()
+    found: SimpleQueue[ConformanceReport] = SimpleQueue()
+    ConformanceRunner(found.put).start()
     return found.get(timeout=60)

@@ -21,15 +21,22 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from fogmqtt.core.actions import Action, FailJob, FinishJob, KeepResult, SendTile, SplitTile
-from fogmqtt.core.events import Event, ResultArrived, Tick, TileAccepted
-from fogmqtt.core.policy import Policy
+from fogmqtt.core.scheduling.actions import (
+    Action,
+    FailJob,
+    FinishJob,
+    KeepResult,
+    SendTile,
+    SplitTile,
+)
+from fogmqtt.core.scheduling.events import Event, ResultArrived, Tick, TileAccepted
+from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.images.drawing import svg
-from fogmqtt.simulate.fleet import Device, Faults, Fleet, Link, Outage, Step
+from fogmqtt.simulate.fleet import DeviceSpec, Faults, FleetSpec, LinkSpec, Outage, Step
 from fogmqtt.simulate.gantt import Chart, gantt
-from fogmqtt.simulate.outcome import Outcome, outcome_of
+from fogmqtt.simulate.outcome import SimulationResult, outcome_of
+from fogmqtt.simulate.simulation import Simulation
 from fogmqtt.simulate.work import JobWork, even_job
-from fogmqtt.simulate.world import World
 
 #: What a makespan may be of its bound, with faults…
 RATIO = 1.25
@@ -46,7 +53,7 @@ class Schedule:
     """A fleet with its faults, and what it is to do."""
 
     seed: int
-    fleet: Fleet
+    fleet: FleetSpec
     jobs: tuple[JobWork, ...]
 
 
@@ -59,11 +66,11 @@ def draw(seed: int) -> Schedule:
     outages = ()
     if chance.random() < 0.1:
         outages = (Outage(chance.uniform(0, bound_s), chance.uniform(0.1, 0.02 * bound_s)),)
-    return Schedule(seed, Fleet(devices, outages), _jobs(chance, devices, bound_s))
+    return Schedule(seed, FleetSpec(devices, outages), _jobs(chance, devices, bound_s))
 
 
-def _device(chance: random.Random, index: int, bound_s: float, count: int) -> Device:
-    return Device(
+def _device(chance: random.Random, index: int, bound_s: float, count: int) -> DeviceSpec:
+    return DeviceSpec(
         id=f"d{index}",
         speed=math.exp(chance.uniform(math.log(1e6), math.log(10e6))),
         workers=chance.choice((1, 1, 1, 2)),
@@ -83,9 +90,9 @@ def _drift(chance: random.Random, bound_s: float, count: int) -> tuple[Step, ...
     return (Step(chance.uniform(0, 0.8 * bound_s), factor),)
 
 
-def _link(chance: random.Random) -> Link:
+def _link(chance: random.Random) -> LinkSpec:
     flaws = (0.0, 0.0, 0.0, 0.01)
-    return Link(
+    return LinkSpec(
         rate_mbps=chance.choice((300.0, 1000.0)),
         latency_ms=chance.uniform(0.2, 20),
         jitter_ms=chance.choice((0.0, 1.0, 10.0)),
@@ -115,7 +122,9 @@ def _faults(chance: random.Random, index: int, bound_s: float, count: int) -> Fa
     )
 
 
-def _jobs(chance: random.Random, devices: Sequence[Device], bound_s: float) -> tuple[JobWork, ...]:
+def _jobs(
+    chance: random.Random, devices: Sequence[DeviceSpec], bound_s: float
+) -> tuple[JobWork, ...]:
     workers = sum(device.workers for device in devices)
     pixels = bound_s * sum(device.speed * device.workers for device in devices)
     count = chance.choice((1, 1, 1, 2, 3))
@@ -129,7 +138,7 @@ def _jobs(chance: random.Random, devices: Sequence[Device], bound_s: float) -> t
     return tuple(jobs)
 
 
-def _policy(fleet: Fleet) -> Policy:
+def _policy(fleet: FleetSpec) -> Policy:
     """The shipped one, and as the manual advises where boards die at random again and again."""
     flaky = any(device.faults.crash_every_s < math.inf for device in fleet.devices)
     return Policy(max_losses=12) if flaky else Policy()
@@ -139,7 +148,7 @@ class Referee:
     """Sees every event and every action, and raises AssertionError at the first foul."""
 
     def __init__(self, schedule: Schedule) -> None:
-        self.world = World(
+        self.world = Simulation(
             schedule.fleet,
             schedule.jobs,
             schedule.seed,
@@ -153,7 +162,7 @@ class Referee:
         self._sent: set[tuple[str, int, int, str]] = set()
         self._events = 0
 
-    def run(self) -> Outcome:
+    def run(self) -> SimulationResult:
         """Play to the end. Raises AssertionError."""
         self.world.run()
         self.world.scheduler.check()
@@ -204,7 +213,7 @@ class Referee:
         assert lease == (action.job, action.tile, action.attempt, action.device)
 
 
-def innocent(device: Device) -> bool:
+def innocent(device: DeviceSpec) -> bool:
     """Whether nothing that it does could be held against it."""
     faults, link = device.faults, device.link
     flawless = not (faults.crashes or faults.stragglers or link.loss or device.drift)
@@ -281,7 +290,7 @@ def _one(seed: int, picture: Path | None) -> int:
     return 0
 
 
-def _picture(seed: int, schedule: Schedule, outcome: Outcome):  # type: ignore[no-untyped-def]
+def _picture(seed: int, schedule: Schedule, outcome: SimulationResult):  # type: ignore[no-untyped-def]
     lanes = [(device.id, device.workers) for device in schedule.fleet.devices]
     record, title = outcome.record, f"seed {seed}: {outcome.verdict}"
     return gantt(

@@ -29,8 +29,8 @@ from fogmqtt.wire.messages import (
     Decoder,
     Failure,
     FromDevice,
+    Rejected,
     Result,
-    Returned,
     encode,
     signed,
 )
@@ -49,7 +49,7 @@ GROWTH_BYTES = 50 * 1024 * 1024
 DECODE_S, DECODE_BYTES = 5.0, 2 << 30
 MAX_PIXELS = 4_000_000
 DEVICES = ("eya", "manar")
-_ANSWERS: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Returned)
+_ANSWERS: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
 
 
 @dataclass

@@ -15,14 +15,14 @@ from fogmqtt.wire.messages import (
     Decoder,
     Failure,
     FromDevice,
+    Rejected,
     Result,
-    Returned,
     TileTask,
 )
 from tests.fog import Inbox, wait_for
 
 _TASKS = Decoder(TileTask)
-_ANSWERS: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Returned)
+_ANSWERS: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
 
 #: Stage and index; attempts of a tile share it.
 Key = tuple[str, int]

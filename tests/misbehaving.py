@@ -11,7 +11,7 @@ _OPERATORS = '''
 import ctypes, os, time
 from dataclasses import dataclass
 import numpy as np
-from fogmqtt.operators.base import Operator
+from fogmqtt.operators.api.base import Operator
 
 @dataclass(frozen=True)
 class Misbehave(Operator):

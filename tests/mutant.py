@@ -22,7 +22,7 @@ PROPERTY = "tests.property.test_scheduler"
 
 def main(folder: str, module: str, number: str) -> int:
     copy = Path(folder).resolve()
-    for name in ("fogmqtt", "fogmqtt.core.scheduler", module, PROPERTY):
+    for name in ("fogmqtt", "fogmqtt.core.scheduling.scheduler", module, PROPERTY):
         _must_be_within(copy, name)
     print(READY, flush=True)
     test = importlib.import_module(PROPERTY)

@@ -11,18 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-BOOKS = "fogmqtt.core.books"
-CHECKS = "fogmqtt.core.checks"
-DEVICE = "fogmqtt.core.device"
-FLEET = "fogmqtt.core.fleet"
-HEDGING = "fogmqtt.core.hedging"
-LEDGER = "fogmqtt.core.ledger"
-OUTAGE = "fogmqtt.core.outage"
-PLACEMENT = "fogmqtt.core.placement"
-SCHEDULER = "fogmqtt.core.scheduler"
-TIMERS = "fogmqtt.core.timers"
-VERDICT = "fogmqtt.core.verdict"
-WINDOWS = "fogmqtt.core.windows"
+BOOKS = "fogmqtt.core.scheduling.leases"
+CHECKS = "fogmqtt.core.scheduling.spot_checks"
+DEVICE = "fogmqtt.core.scheduling.device"
+FLEET = "fogmqtt.core.scheduling.fleet"
+HEDGING = "fogmqtt.core.scheduling.hedging"
+LEDGER = "fogmqtt.core.scheduling.state"
+OUTAGE = "fogmqtt.core.scheduling.broker_outage"
+PLACEMENT = "fogmqtt.core.scheduling.placement"
+SCHEDULER = "fogmqtt.core.scheduling.scheduler"
+TIMERS = "fogmqtt.core.scheduling.timers"
+VERDICT = "fogmqtt.core.scheduling.failure_policy"
+WINDOWS = "fogmqtt.core.scheduling.windows"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ RESULTS = (
         "late-is-wrong",
         "a result of a lease that has ended is dropped as if there had been none",
         LEDGER,
-        "Tile.lease",
+        "TileState.lease",
         "lease.device == device",
         "lease.device == device and lease.live",
     ),
@@ -68,7 +68,7 @@ RESULTS = (
         "anybody-is-believed",
         "a result counts although another device was given that attempt",
         LEDGER,
-        "Tile.lease",
+        "TileState.lease",
         "lease if lease.device == device else None",
         "lease",
     ),
@@ -76,7 +76,7 @@ RESULTS = (
         "attempts-unchecked",
         "whatever attempt a result names, it counts for the newest",
         LEDGER,
-        "Tile.lease",
+        "TileState.lease",
         "self.grants[attempt - 1]",
         "self.grants[-1]",
     ),
@@ -84,7 +84,7 @@ RESULTS = (
         "copies-work-on",
         "the loser of a hedge keeps its lease when the winner's result is kept",
         BOOKS,
-        "Books.withdraw",
+        "Leases.withdraw",
         """
             for lease in list(tile.leases):
                 self.revoke(lease)
@@ -95,7 +95,7 @@ RESULTS = (
         "ended-jobs-forgotten",
         "nobody knows any more how an ended job went",
         BOOKS,
-        "Books.close",
+        "Leases.close",
         "state is None",
         "state is not JobState.FAILED",
     ),
@@ -122,7 +122,7 @@ LOST = (
         "lost-with-its-device",
         "the first tile of a device that dies waits for nobody",
         BOOKS,
-        "Books.take_all",
+        "Leases.take_all",
         """
             for lease in leases:
                 self.again(lease.tile)
@@ -147,7 +147,7 @@ LOST = (
         "lost-after-its-back-off",
         "a tile that failed is forgotten when its back-off ends",
         BOOKS,
-        "Books.ring",
+        "Leases.ring",
         "self._enqueue(sleeper)",
         "",
     ),
@@ -155,7 +155,7 @@ LOST = (
         "lost-when-unaccepted",
         "a tile that its device never accepted waits for nobody",
         BOOKS,
-        "Books._unaccepted",
+        "Leases._unaccepted",
         "self.again(tile)",
         "",
     ),
@@ -168,10 +168,10 @@ LOST = (
         "",
     ),
     Bug(
-        "lost-when-disproved",
-        "what a disproved device held waits for nobody",
+        "lost-when-refuted",
+        "what a refuted device held waits for nobody",
         CHECKS,
-        "disprove",
+        "refute",
         "books.again(lease.tile)",
         "",
     ),
@@ -179,7 +179,7 @@ LOST = (
         "second-half-forgotten",
         "of a tile that is split only the first half waits for a device",
         LEDGER,
-        "Job.split",
+        "ActiveJob.split",
         "self.enqueue(second, alone=alone)",
         "",
     ),
@@ -187,7 +187,7 @@ LOST = (
         "split-and-given",
         "a tile that was split stands beside its halves",
         LEDGER,
-        "Job.split",
+        "ActiveJob.split",
         "tile.done = tile.split = True",
         "tile.split = True",
     ),
@@ -195,7 +195,7 @@ LOST = (
         "back-off-outlives-its-tile",
         "a tile that was done by a late result rings when its back-off ends",
         BOOKS,
-        "Books.withdraw",
+        "Leases.withdraw",
         "tile.wake_at = None",
         "",
     ),
@@ -230,7 +230,7 @@ DEVICES = (
         "drained-device-gets-tiles",
         "a device that is about to stop is sent tiles",
         DEVICE,
-        "Device.ready",
+        "DeviceState.ready",
         "not self.draining",
         "True",
     ),
@@ -246,7 +246,7 @@ DEVICES = (
         "operators-ignored",
         "a device is sent work that it has no operator for",
         DEVICE,
-        "Device.suits",
+        "DeviceState.suits",
         "job.operators <= self.operators",
         "True",
     ),
@@ -254,7 +254,7 @@ DEVICES = (
         "memory-ignored",
         "a device is sent tiles that do not fit into its memory",
         DEVICE,
-        "Device.suits",
+        "DeviceState.suits",
         "job.part <= self.max_tile_pixels",
         "job.part > 0",
     ),
@@ -324,7 +324,7 @@ BLAME = (
         "quarantine-without-end",
         "a device in quarantine never gets out",
         BOOKS,
-        "Books.ring",
+        "Leases.ring",
         "self.fleet.resume(sleeper)",
         "",
     ),
@@ -332,7 +332,7 @@ BLAME = (
         "quarantine-never",
         "no run of mishaps puts a device into quarantine",
         BOOKS,
-        "Books.strike",
+        "Leases.strike",
         "device.strikes < self.policy.quarantine_after and not device.probation",
         "device.strikes < 99",
     ),
@@ -418,7 +418,7 @@ BLAME = (
         "innocent-tiles-blamed",
         "tiles that only waited at a device which died count as its killers",
         DEVICE,
-        "Device.in_service",
+        "DeviceState.in_service",
         "[lease for lease in self.leases.values() if lease.accepted][: self.workers]",
         "[lease for lease in self.leases.values() if lease.accepted]",
     ),
@@ -426,42 +426,42 @@ BLAME = (
 
 SECOND_OPINIONS = (
     Bug(
-        "twin-at-home",
+        "check_tile-at-home",
         "the second opinion comes from the device that gave the first",
         LEDGER,
-        "Tile.taboo",
+        "TileState.excluded_devices",
         "{first.device} if first else frozenset()",
         "frozenset()",
     ),
     Bug(
-        "twin-asleep-for-ever",
+        "check_tile-asleep-for-ever",
         "nobody is asked for a second opinion when the first is there",
         BOOKS,
-        "Books.keep",
-        "self.wait(tile.check.twin)",
+        "Leases.keep",
+        "self.wait(tile.check.check_tile)",
         "",
     ),
     Bug(
-        "disproved-and-kept",
-        "late results of a device count although it was disproved",
+        "refuted-and-kept",
+        "late results of a device count although it was refuted",
         SCHEDULER,
         "Scheduler._result",
-        "lease.device in lease.tile.job.disproved",
-        "lease.device in lease.tile.job.disproved and lease.tile.is_twin",
+        "lease.device in lease.tile.job.refuted",
+        "lease.device in lease.tile.job.refuted and lease.tile.is_check_tile",
     ),
     Bug(
-        "disproved-holds-on",
-        "a disproved device keeps its leases",
+        "refuted-holds-on",
+        "a refuted device keeps its leases",
         CHECKS,
-        "disprove",
+        "refute",
         "lease.live",
-        "lease.live and lease.tile.is_twin",
+        "lease.live and lease.tile.is_check_tile",
     ),
     Bug(
         "earlier-lies-stand",
-        "what a disproved device said before stays in the image",
+        "what a refuted device said before stays in the image",
         CHECKS,
-        "disprove",
+        "refute",
         """
             if caught_in is not None:
                 _take_out(books, caught_in, name)
@@ -472,7 +472,7 @@ SECOND_OPINIONS = (
         "finished-and-undecided",
         "a job ends before its second opinions are there",
         BOOKS,
-        "Books.settle",
+        "Leases.settle",
         "job.undecided == 0",
         "job.undecided >= 0",
     ),
@@ -489,8 +489,8 @@ SECOND_OPINIONS = (
         "the gateway's own result judges the second opinion only",
         CHECKS,
         "arbitrate",
-        "(check.tile, check.twin)",
-        "(check.twin,)",
+        "(check.tile, check.check_tile)",
+        "(check.check_tile,)",
     ),
     Bug(
         "truth-forgotten",
@@ -498,14 +498,14 @@ SECOND_OPINIONS = (
         CHECKS,
         "is_refuted",
         "check.truth != lease.digest",
-        "check.truth != lease.digest and lease.tile.is_twin",
+        "check.truth != lease.digest and lease.tile.is_check_tile",
     ),
     Bug(
         "waits-for-a-second-device",
         "a job with second opinions waits for a second device where there is none",
         CHECKS,
         "_is_hopeless",
-        "all(one.id in twin.taboo for one in books.fleet.able(twin.job))",
+        "all(one.id in check_tile.excluded_devices for one in books.fleet.able(check_tile.job))",
         "False",
     ),
 )
@@ -523,7 +523,7 @@ ENDS = (
         "given-and-waited-for",
         "tiles that an earlier life did are waited for",
         LEDGER,
-        "Job.submitted",
+        "ActiveJob.submitted",
         "len(job.ready)",
         "job.total",
     ),
@@ -531,7 +531,7 @@ ENDS = (
         "given-and-done-again",
         "tiles that an earlier life did are sent out",
         LEDGER,
-        "Job.submitted",
+        "ActiveJob.submitted",
         """
             if not tile.done:
                 job.ready.add(tile)
@@ -542,7 +542,7 @@ ENDS = (
         "cancelled-and-held",
         "devices keep the tiles of a job that was cancelled",
         BOOKS,
-        "Books.close",
+        "Leases.close",
         "list(job.live_leases())",
         "list(job.live_leases()) if state else ()",
     ),
@@ -550,7 +550,7 @@ ENDS = (
         "cancelled-and-rung",
         "the back-offs of a job's tiles outlive it",
         BOOKS,
-        "Books.close",
+        "Leases.close",
         """
             for tile in job.tiles:
                 tile.wake_at = None
@@ -561,7 +561,7 @@ ENDS = (
         "starved-in-silence",
         "nobody hears of a job that no device can do",
         BOOKS,
-        "Books.ring",
+        "Leases.ring",
         "self._hungry.append(sleeper)",
         "",
     ),
@@ -569,7 +569,7 @@ ENDS = (
         "starved-again-and-again",
         "one wait for a device is reported twice",
         BOOKS,
-        "Books._report",
+        "Leases._report",
         "self.act(ReportStarved(job.id, self.now - since, reason))",
         """
             self.timers.set(job, self.now + 1)
@@ -580,7 +580,7 @@ ENDS = (
         "starved-though-somebody-came",
         "a job counts as starved although a device came in time",
         BOOKS,
-        "Books._look_after",
+        "Leases._look_after",
         "job.starved_since = job.wake_at = None",
         "job.starved_since = job.starved_since",
     ),
@@ -599,7 +599,7 @@ TIME = (
         "lease-without-end",
         "what is never accepted stays with its device",
         BOOKS,
-        "Books.grant",
+        "Leases.grant",
         "self.timers.set(lease, self.now + patience_s)",
         "",
     ),
@@ -607,7 +607,7 @@ TIME = (
         "no-time-to-work",
         "a tile that was accepted gets no time beyond what accepting it may take",
         BOOKS,
-        "Books.accept",
+        "Leases.accept",
         "self.timers.set(lease, begins_at + self.lease_s(lease))",
         "",
     ),
@@ -623,7 +623,7 @@ TIME = (
         "quarantine-cut-short",
         "a quarantine ends before the time that was told",
         BOOKS,
-        "Books.quarantine",
+        "Leases.quarantine",
         "self.now + seconds",
         "self.now + seconds / 2",
     ),
@@ -631,7 +631,7 @@ TIME = (
         "starved-too-soon",
         "a job is reported as starved before it has waited that long",
         BOOKS,
-        "Books._look_after",
+        "Leases._look_after",
         "self.policy.starve_s",
         "self.policy.starve_s / 2",
     ),
@@ -647,7 +647,7 @@ TIME = (
         "look-forgotten",
         "nobody looks again at tiles that were left for others",
         BOOKS,
-        "Books.place",
+        "Leases.place",
         "self.timers.set(self.look, min(due))",
         "self.look.wake_at = None",
     ),
@@ -666,7 +666,7 @@ COUNTS = (
         "remaining-drifts-when-split",
         "a split tile makes its job end a tile too early",
         LEDGER,
-        "Job.split",
+        "ActiveJob.split",
         "self.remaining += 1",
         "",
     ),
@@ -674,7 +674,7 @@ COUNTS = (
         "remaining-drifts-when-revoked",
         "a result that is not believed any more is not missed",
         LEDGER,
-        "Job.uncredit",
+        "ActiveJob.uncredit",
         "self.remaining += 1",
         "",
     ),
@@ -682,7 +682,7 @@ COUNTS = (
         "left-drifts",
         "what was done still counts as work ahead",
         LEDGER,
-        "Job.credit",
+        "ActiveJob.credit",
         "self.left -= lease.tile.pixels",
         "",
     ),
@@ -690,7 +690,7 @@ COUNTS = (
         "retries-drift",
         "a copy counts as a retry",
         LEDGER,
-        "Job.grant",
+        "ActiveJob.grant",
         "self.hedges += bool(tile.leases)",
         "",
     ),
@@ -698,7 +698,7 @@ COUNTS = (
         "hedges-drift",
         "a retry counts as a copy",
         LEDGER,
-        "Job.grant",
+        "ActiveJob.grant",
         "bool(tile.leases)",
         "bool(tile.grants)",
     ),
@@ -714,8 +714,8 @@ COUNTS = (
         "checked-drifts",
         "a check counts once more when its tile was done again",
         LEDGER,
-        "Job.decide",
-        "self.checked -= check.state is CheckState.AGREED",
+        "ActiveJob.decide",
+        "self.checked -= check.state is SpotCheckState.AGREED",
         "",
     ),
 )

@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from fogmqtt.images import files
-from fogmqtt.workers import decoding
+from fogmqtt.workers import decoder_process
 
 _honest = files.decode
 _kept: list[bytearray] = []
@@ -60,4 +60,4 @@ def _rotten(data: bytes, header: files.Header, name: str) -> files.Loaded:
 
 def main() -> None:
     files.decode = _rotten
-    decoding.main()
+    decoder_process.main()

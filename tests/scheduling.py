@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fogmqtt.core.actions import Action, SendTile, SplitTile
-from fogmqtt.core.events import (
+from fogmqtt.core.scheduling.actions import Action, SendTile, SplitTile
+from fogmqtt.core.scheduling.events import (
     BrokerLost,
     DeviceDraining,
     DeviceJoined,
@@ -17,10 +17,10 @@ from fogmqtt.core.events import (
     TileAccepted,
     TileArbitrated,
     TileFailed,
-    TileReturned,
+    TileRejected,
 )
-from fogmqtt.core.policy import Policy
-from fogmqtt.core.scheduler import Scheduler
+from fogmqtt.core.scheduling.policy import Policy
+from fogmqtt.core.scheduling.scheduler import Scheduler
 from fogmqtt.simulate.work import halved
 
 #: A tile's size where the size does not matter.
@@ -59,14 +59,14 @@ class Bench:
         *operators: str,
         job: str = "job",
         kind: str = "blur",
-        twins: tuple[int, ...] = (),
+        check_tiles: tuple[int, ...] = (),
         done: frozenset[int] = frozenset(),
         halvings: tuple[int, ...] = (),
         at: float | None = None,
     ) -> list[Action]:
         pixels = (PIXELS,) * tiles if isinstance(tiles, int) else tiles
         parts = tuple(map(halved, pixels, halvings)) if halvings else ()
-        event = JobSubmitted(job, kind, pixels, frozenset(operators), twins, done, parts)
+        event = JobSubmitted(job, kind, pixels, frozenset(operators), check_tiles, done, parts)
         return self.feed(event, at)
 
     def accept(self, order: SendTile, at: float | None = None) -> list[Action]:
@@ -93,7 +93,7 @@ class Bench:
         return self.feed(event, at)
 
     def hand_back(self, order: SendTile, at: float | None = None) -> list[Action]:
-        return self.feed(TileReturned(order.job, order.tile, order.attempt, order.device), at)
+        return self.feed(TileRejected(order.job, order.tile, order.attempt, order.device), at)
 
     def lose(self, device: str, at: float | None = None, reason: str = "last will") -> list[Action]:
         return self.feed(DeviceLost(device, reason), at)

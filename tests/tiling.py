@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from fogmqtt.operators import catalog, pipeline
-from fogmqtt.operators.base import Operator
-from fogmqtt.operators.law import run_stage, tiled
+from fogmqtt.operators.api import pipeline, registry
+from fogmqtt.operators.api.base import Operator
+from fogmqtt.operators.api.testing import run_stage, tiled
 from fogmqtt.wire.messages import Call, Encoding
 
 __all__ = ["called", "run_stage", "tiled"]
@@ -19,4 +19,4 @@ def called(operators: Sequence[Operator], encoding: Encoding) -> list[Operator]:
     packing = msgspec.msgpack if encoding == "binary" else msgspec.json
     calls = [Call(name, params) for name, params in pipeline.calls(operators)]
     arrived = packing.decode(packing.encode(calls), type=list[Call])
-    return [catalog.build(call.name, call.params) for call in arrived]
+    return [registry.build(call.name, call.params) for call in arrived]

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fogmqtt.core.actions import (
+from fogmqtt.core.scheduling.actions import (
     Action,
     CancelTile,
     DropResult,
@@ -21,28 +21,28 @@ from fogmqtt.core.actions import (
     SendTile,
     SplitTile,
 )
-from fogmqtt.core.events import (
+from fogmqtt.core.scheduling.events import (
     BrokerLost,
-    DeviceDisproved,
     DeviceJoined,
     DeviceLost,
+    DeviceRefuted,
     Event,
     JobCancelled,
     JobSubmitted,
     ResultArrived,
     TileAccepted,
     TileFailed,
-    TileReturned,
+    TileRejected,
 )
-from fogmqtt.core.policy import Policy
-from fogmqtt.core.progress import JobState
-from fogmqtt.core.scheduler import Scheduler
+from fogmqtt.core.scheduling.policy import Policy
+from fogmqtt.core.scheduling.progress import JobState
+from fogmqtt.core.scheduling.scheduler import Scheduler
 
 #: Times are sums of floats.
 MOMENT_S = 1e-6
 LIE = "a wrong result: "
 
-_TileEvent = TileAccepted | ResultArrived | TileFailed | TileReturned
+_TileEvent = TileAccepted | ResultArrived | TileFailed | TileRejected
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Order:
 class Seen:
     """A job from its submission on; tiles at `twins` are second opinions."""
 
-    twins: range
+    check_tiles: range
     state: JobState | None = JobState.RUNNING
     orders: dict[tuple[int, int], Order] = field(default_factory=dict)
     #: What is out now, by tile: attempts by device.
@@ -133,10 +133,10 @@ class Watch:
         match event:
             case JobSubmitted(job, _, tiles):
                 count = len(tiles)
-                self._jobs[job] = Seen(range(count, count + len(event.twins)))
+                self._jobs[job] = Seen(range(count, count + len(event.check_tiles)))
             case JobCancelled(job) if self._runs(job):
                 self._jobs[job].state = None
-            case TileAccepted() | ResultArrived() | TileFailed() | TileReturned():
+            case TileAccepted() | ResultArrived() | TileFailed() | TileRejected():
                 self._note_word(event, actions)
             case DeviceJoined(device, boot):
                 known = self._devices[device]
@@ -144,7 +144,7 @@ class Watch:
                 return self._crash(device) if restarted else []
             case DeviceLost(device):
                 return self._crash(device)
-            case DeviceDisproved(_, device):
+            case DeviceRefuted(_, device):
                 self._refuse(device)
             case BrokerLost():
                 for seen in self._jobs.values():
@@ -171,15 +171,15 @@ class Watch:
             self._note_mishap(event, seen, is_live)
         order.answered = True
 
-    def _note_mishap(self, event: TileFailed | TileReturned, seen: Seen, is_live: bool) -> None:
+    def _note_mishap(self, event: TileFailed | TileRejected, seen: Seen, is_live: bool) -> None:
         device = self._devices[event.device]
-        if isinstance(event, TileReturned):
+        if isinstance(event, TileRejected):
             if not device.quarantined_until:
                 device.paused_until = self._now + self._policy.return_pause_s
             return
         device.failures += 1
         seen.strays[event.tile] += 1
-        if is_live and event.tile not in seen.twins:
+        if is_live and event.tile not in seen.check_tiles:
             seen.failures[event.tile] += 1
             seen.failed_on[event.tile].add(event.device)
             if not seen.live[event.tile] and self._fails_everywhere(seen, event.tile):
@@ -239,7 +239,7 @@ class Watch:
         seen.orders[order.tile, order.attempt] = Order(order.device, order.tile)
         holders = seen.live[order.tile]
         assert order.device not in holders
-        if order.tile not in seen.twins:
+        if order.tile not in seen.check_tiles:
             seen.sent += 1
             seen.hedges += bool(holders)
             seen.started.add(order.tile)
@@ -263,7 +263,7 @@ class Watch:
         device.measured = True
         seen.expiries[action.tile] += 1
         many = seen.expiries[action.tile] >= policy.max_expiries
-        if many and action.tile not in seen.twins and not seen.live[action.tile]:
+        if many and action.tile not in seen.check_tiles and not seen.live[action.tile]:
             assert _fails(action.job, actions), f"tile {action.tile} hangs everybody"
 
     def _follow_quarantine(self, action: Quarantine) -> None:

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from fogmqtt.agent.answers import Answers
-from fogmqtt.agent.held import Held
-from fogmqtt.agent.intake import Intake, Unfit
-from fogmqtt.agent.voice import Voice
-from fogmqtt.complaints import Complaints, one_line
-from fogmqtt.core.rivals import Rivals
-from fogmqtt.core.worklist import Key, Offer, Worklist
+from fogmqtt.agent.presence_publisher import PresencePublisher
+from fogmqtt.agent.result_publisher import ResultPublisher
+from fogmqtt.agent.task_decoder import TaskDecoder, Unfit
+from fogmqtt.agent.tile_lease import TileLease
+from fogmqtt.conformance.report import ConformanceReport
+from fogmqtt.conformance.runner import ConformanceRunner
+from fogmqtt.core.device_queue import DeviceQueue, Key, QueueEntry
+from fogmqtt.core.duplicate_id import DuplicateIdCheck
 from fogmqtt.errors import DuplicateId, NoBroker, WireError
-from fogmqtt.examination.examiner import Examiner
-from fogmqtt.examination.findings import Examination
-from fogmqtt.operators import catalog
+from fogmqtt.log import CountedWarnings, one_line
+from fogmqtt.operators.api import registry
 from fogmqtt.transport.base import (
     Connected,
     Deliver,
@@ -35,8 +35,8 @@ from fogmqtt.transport.base import (
 )
 from fogmqtt.wire.messages import Cancel, Control, Decoder, DeviceInfo, Drain, Warm
 from fogmqtt.wire.topics import Topics
-from fogmqtt.workers.pace import Pace
 from fogmqtt.workers.pool import Pool
+from fogmqtt.workers.throttle import Throttle
 from fogmqtt.workers.work import Dropped, Finished
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ Connect = Callable[[Deliver, Will], Transport]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class AgentSettings:
     """What an agent runs with."""
 
     id: str
@@ -70,13 +70,13 @@ class Settings:
     #: No larger tile is taken, halo included; 0 for any.
     max_tile_pixels: int = 0
     #: What one worker may do; None for as much as it can.
-    pace: Pace | None = None
+    pace: Throttle | None = None
 
 
-Employ = Callable[[Settings, Callable[[Finished[Key]], None]], Pool[Key]]
+Employ = Callable[[AgentSettings, Callable[[Finished[Key]], None]], Pool[Key]]
 
 
-def processes(settings: Settings, finished: Callable[[Finished[Key]], None]) -> Pool[Key]:
+def processes(settings: AgentSettings, finished: Callable[[Finished[Key]], None]) -> Pool[Key]:
     """The workers of an agent with these settings."""
     return Pool(
         settings.workers,
@@ -96,31 +96,33 @@ class Agent:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: AgentSettings,
         connect: Connect,
         pool: Employ = processes,
-        examiner: Callable[[Callable[[Examination], None]], Examiner] = Examiner,
+        examiner: Callable[
+            [Callable[[ConformanceReport], None]], ConformanceRunner
+        ] = ConformanceRunner,
     ) -> None:
         self._settings = settings
         self._began = time.monotonic()
         self._inbox: SimpleQueue[object] = SimpleQueue()
         topics, device = settings.topics, settings.id
-        self._voice = Voice(device, topics, settings.workers, settings.max_tile_pixels)
+        self._voice = PresencePublisher(device, topics, settings.workers, settings.max_tile_pixels)
         self._transport = connect(self._inbox.put, self._voice.will)
         self._tiles = topics.device(device, "tiles")
         self._control = topics.device(device, "control")
         self._info = topics.device(device, "info")
         for topic in (self._tiles, self._control, self._info):
             self._transport.subscribe(topic, qos=settings.qos)
-        self._answers = Answers(self._transport, topics, device, settings.qos)
-        self._intake = Intake(settings.max_tile_pixels)
+        self._answers = ResultPublisher(self._transport, topics, device, settings.qos)
+        self._intake = TaskDecoder(settings.max_tile_pixels)
         self._controls: Decoder[Control] = Decoder(Cancel, Drain, Warm)
         self._infos = Decoder(DeviceInfo)
-        self._worklist: Worklist[Held] = Worklist(settings.workers + AHEAD)
+        self._worklist: DeviceQueue[TileLease] = DeviceQueue(settings.workers + AHEAD)
         self._pool = pool(settings, self._inbox.put)
         self._examiner = examiner(self._inbox.put)
-        self._rivals = Rivals(self._voice.boot)
-        self._complaints = Complaints()
+        self._rivals = DuplicateIdCheck(self._voice.boot)
+        self._complaints = CountedWarnings()
         self._linked = False
         self._was_online = False
         self._announced = False
@@ -180,7 +182,7 @@ class Agent:
                 self._received(topic, payload, retained)
             case Finished():
                 self._finished(item)
-            case Examination():
+            case ConformanceReport():
                 self._examined(item)
                 if self._linked:
                     self._check_in()
@@ -230,10 +232,10 @@ class Agent:
             hint = "; start one with `mosquitto -c broker/mosquitto.conf` or fog-gateway"
         log.warning("no broker at %s (%s): trying again%s", self._settings.url, reason, hint)
 
-    def _examined(self, found: Examination) -> None:
+    def _examined(self, found: ConformanceReport) -> None:
         self._voice.examined(found)
         # No worker may die of one plug-in's import when it is asked for another's operator.
-        catalog.plug_in([module for module in catalog.plug_ins() if module not in found.fatal])
+        registry.plug_in([module for module in registry.plug_ins() if module not in found.fatal])
         for problem in found.problems:
             log.warning("%s", one_line(problem))
         self._is_examined = True
@@ -277,27 +279,27 @@ class Agent:
     def _read_tile(self, payload: bytes) -> None:
         read = self._intake.read(payload, time.monotonic())
         match read:
-            case Held():
+            case TileLease():
                 self._offer(read, len(payload))
             case Unfit(reason, text, address):
                 self._complain(reason, text)
                 if address is not None:
                     self._answers.fail(address, text)
 
-    def _offer(self, held: Held, nbytes: int) -> None:
+    def _offer(self, held: TileLease, nbytes: int) -> None:
         to = held.address
         match self._worklist.offer(held.key, to.attempt, held, nbytes, held.task.priority):
-            case Offer.TAKEN:
+            case QueueEntry.TAKEN:
                 self._answers.accept(to)
                 self._assign()
-            case Offer.HELD:
+            case QueueEntry.HELD:
                 self._answers.accept(to)
                 self._pool.renew(held.key, to.until)
-            case Offer.FULL:
+            case QueueEntry.FULL:
                 self._answers.hand_back(to, f"{self._settings.id} is full")
-            case Offer.DRAINING:
+            case QueueEntry.DRAINING:
                 self._answers.hand_back(to, f"{self._settings.id} is leaving")
-            case Offer.OVER:
+            case QueueEntry.OVER:
                 log.debug("%s tile %d/%d came again", to.job, to.tile, to.attempt)
 
     def _read_control(self, payload: bytes) -> None:
@@ -366,7 +368,7 @@ class Agent:
         self._hand_back(self._worklist.drain())
         self._check_in()
 
-    def _hand_back(self, tiles: list[Held]) -> None:
+    def _hand_back(self, tiles: list[TileLease]) -> None:
         for held in tiles:
             self._answers.hand_back(held.address, f"{self._settings.id} is leaving")
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from fogmqtt.config import Broker
+from fogmqtt.config import BrokerSettings
 from fogmqtt.config.settings import PREFIX
 from fogmqtt.errors import FogError
 from fogmqtt.transport.link import Link
@@ -72,7 +72,7 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def link(broker: Broker, client_id: str) -> Link:
+def link(broker: BrokerSettings, client_id: str) -> Link:
     """What the transport must know of the broker."""
     return Link(
         url=broker.url,

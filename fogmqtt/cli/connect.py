@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from fogmqtt.cli.common import link
-from fogmqtt.config import Broker, GatewayConfig
-from fogmqtt.gateway.service import Connect
+from fogmqtt.config import BrokerSettings, GatewayConfig
+from fogmqtt.gateway.app import Connect
 from fogmqtt.transport.base import Deliver, Transport, Will
 from fogmqtt.transport.embedded import EmbeddedBroker, is_local, listening
 from fogmqtt.transport.paho import PahoTransport
 
 
-def connector(broker: Broker, client_id: str, *, session_s: int = 0) -> Connect:
+def connector(broker: BrokerSettings, client_id: str, *, session_s: int = 0) -> Connect:
     """What makes a gateway's transport; `session_s` as in Link."""
 
     def connect(deliver: Deliver, will: Will) -> Transport:
@@ -44,7 +44,7 @@ def broker_at_hand(config: GatewayConfig) -> Iterator[EmbeddedBroker | None]:
             embedded.stop()
 
 
-def _start(broker: Broker) -> EmbeddedBroker | None:
+def _start(broker: BrokerSettings) -> EmbeddedBroker | None:
     if broker.embedded == "never":
         return None
     if broker.embedded == "auto" and (not is_local(broker.url) or listening(broker.url)):

@@ -17,14 +17,14 @@ from fogmqtt.cli.common import stop_on_signals
 from fogmqtt.cli.connect import connector
 from fogmqtt.cli.outputs import Outputs
 from fogmqtt.cli.progress import display, who_did_what
-from fogmqtt.cli.run import Customer
-from fogmqtt.config import Broker, GatewayConfig
+from fogmqtt.cli.run import CliClient
+from fogmqtt.config import BrokerSettings, GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import JobFailed
-from fogmqtt.gateway.jobs import JobRequest, Outcome
+from fogmqtt.gateway.app import Gateway
+from fogmqtt.gateway.jobs.model import JobRequest, Outcome
+from fogmqtt.gateway.jobs.report import differ_line
 from fogmqtt.gateway.loop import now
-from fogmqtt.gateway.report import differ_line
-from fogmqtt.gateway.service import Gateway
 from fogmqtt.images import files
 from fogmqtt.images.mosaic import mosaic
 from fogmqtt.transport.embedded import EmbeddedBroker
@@ -55,24 +55,24 @@ def demo(config: GatewayConfig, image: Path | None, out: Path, console: Console)
         stack.callback(shown.close)
         there = replace(
             config,
-            broker=Broker(url=broker.url, embedded="never"),
+            broker=BrokerSettings(url=broker.url, embedded="never"),
             # It would do a photo alone before a device has its first tile.
             gateway=replace(config.gateway, local="never"),
         )
         outcome = _job(
             there,
-            _Visitor(Outputs(out / "edges.png", None, out / "edges.differ.png"), shown),
+            DemoClient(Outputs(out / "edges.png", None, out / "edges.differ.png"), shown),
             image or PHOTO,
             processes,
         )
     return _tell(outcome, out, console)
 
 
-class _Visitor(Customer):
+class DemoClient(CliClient):
     """Who watches the demo: a mosaic goes beside the result."""
 
     def deliver(self, outcome: Outcome) -> None:
-        Customer.deliver(self, outcome)
+        CliClient.deliver(self, outcome)
         if outcome.image is None or outcome.original is None or self.outputs.image is None:
             return
         picture = mosaic(outcome.original, outcome.image, outcome.report.mosaic)
@@ -80,7 +80,7 @@ class _Visitor(Customer):
 
 
 def _job(
-    config: GatewayConfig, visitor: _Visitor, photo: Path, processes: Sequence[Popen[bytes]]
+    config: GatewayConfig, visitor: DemoClient, photo: Path, processes: Sequence[Popen[bytes]]
 ) -> Outcome:
     gateway = Gateway(config, config.gateway.id, connector(config.broker, config.gateway.id))
     request = JobRequest(
@@ -101,7 +101,7 @@ def _job(
             _check_alive(process)
         return min(deadline, moment + 0.2) if not all_here() else None
 
-    gateway.chores.append(watch)
+    gateway.periodic_tasks.append(watch)
     try:
         gateway.transport.start()
         with stop_on_signals(gateway.stop):

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from fogmqtt import __version__
-from fogmqtt.agent.service import Agent, Settings
+from fogmqtt.agent.service import Agent, AgentSettings
 from fogmqtt.cli.common import (
     guarded,
     link,
@@ -23,15 +23,15 @@ from fogmqtt.cli.common import (
     stop_on_signals,
 )
 from fogmqtt.config import DeviceConfig, load_device
+from fogmqtt.conformance.runner import ConformanceRunner
 from fogmqtt.errors import ConfigError
-from fogmqtt.examination.examiner import Examiner
-from fogmqtt.operators import catalog
+from fogmqtt.operators.api import registry
+from fogmqtt.process_tuning import tune
 from fogmqtt.transport.base import Deliver, Transport, Will
 from fogmqtt.transport.paho import PahoTransport
-from fogmqtt.tuning import tune
 from fogmqtt.wire.topics import LOCAL, Topics, check_id
-from fogmqtt.workers.pace import Pace
-from fogmqtt.workers.room import cores, worker_memory_mb
+from fogmqtt.workers.resources import cores, worker_memory_mb
+from fogmqtt.workers.throttle import Throttle
 
 _EPILOG = """\
 exit codes: 0 done, 2 usage or configuration (or the id is taken), 3 no broker
@@ -68,15 +68,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _pace(text: str) -> Pace:
+def _pace(text: str) -> Throttle:
     """Speeds in pixels per second, from each to the next at SIGUSR1."""
-    return Pace([positive("pixels per second")(one) for one in text.split(",")])
+    return Throttle([positive("pixels per second")(one) for one in text.split(",")])
 
 
 def _run(options: argparse.Namespace) -> int:
     config = load_device(options.config, os.environ)
     offer_models(config.models)
-    catalog.plug_in(config.plugins)
+    registry.plug_in(config.plugins)
     device = _device_id(options.id, config)
     broker = replace(config.broker, url=options.broker) if options.broker else config.broker
     way = link(broker, device)
@@ -84,14 +84,14 @@ def _run(options: argparse.Namespace) -> int:
     def connect(deliver: Deliver, will: Will) -> Transport:
         return PahoTransport(way, deliver, will=will)
 
-    pace: Pace | None = options.emulate_speed
+    pace: Throttle | None = options.emulate_speed
     if pace is not None:
         signal.signal(signal.SIGUSR1, lambda *_: pace.change(time.monotonic()))
     settings = _settings(device, config, broker.url, pace)
     if options.max_tile_pixels is not None:
         settings = replace(settings, max_tile_pixels=max(1, int(options.max_tile_pixels)))
     memory_mb = config.device.worker_memory_mb
-    examiner = partial(Examiner, memory_mb=None if memory_mb == "auto" else memory_mb)
+    examiner = partial(ConformanceRunner, memory_mb=None if memory_mb == "auto" else memory_mb)
     agent = Agent(settings, connect, examiner=examiner)
     with stop_on_signals(agent.stop):
         agent.run()
@@ -107,10 +107,10 @@ def _device_id(given: str | None, config: DeviceConfig) -> str:
     return device
 
 
-def _settings(device: str, config: DeviceConfig, url: str, pace: Pace | None) -> Settings:
+def _settings(device: str, config: DeviceConfig, url: str, pace: Throttle | None) -> AgentSettings:
     workers = cores() if config.device.workers == "auto" else config.device.workers
     memory_mb, most = config.device.worker_memory_mb, config.device.max_tile_pixels
-    return Settings(
+    return AgentSettings(
         id=device,
         workers=workers,
         url=url,

@@ -11,13 +11,13 @@ from fogmqtt.cli.forecast import Forecast, Silent, forecast
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import Tile, TilePlan
 from fogmqtt.errors import NoBroker, PlanError
-from fogmqtt.gateway.decoder import Decoders
-from fogmqtt.gateway.intake import prepare
-from fogmqtt.gateway.jobs import JobRequest
-from fogmqtt.gateway.service import WORKERS_UNKNOWN
-from fogmqtt.gateway.stages import Limits, planned, result_pixel_bytes
+from fogmqtt.gateway.app import WORKERS_UNKNOWN
+from fogmqtt.gateway.execution.stage_run import MessageLimits, planned, result_pixel_bytes
+from fogmqtt.gateway.jobs.decode import Decoders
+from fogmqtt.gateway.jobs.ingest import prepare
+from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.pipeline import Stage, written
+from fogmqtt.operators.api.pipeline import Stage, written
 from fogmqtt.transport.embedded import is_local, listening
 
 
@@ -63,7 +63,7 @@ def _stage(config: GatewayConfig, stage: Stage, plan: TilePlan, workers: int) ->
 
 
 def _sent(config: GatewayConfig, stage: Stage, plan: TilePlan, workers: int) -> str:
-    limits = Limits(config.wire.max_message_bytes, config.wire.encoding)
+    limits = MessageLimits(config.wire.max_message_bytes, config.wire.encoding)
     try:
         tiles = planned(stage, plan, limits.pixel_bytes, workers)
     except PlanError as problem:

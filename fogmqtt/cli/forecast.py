@@ -12,13 +12,13 @@ from fogmqtt.cli.run import run_id
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import Auto, TilePlan
 from fogmqtt.errors import JobFailed
-from fogmqtt.gateway.jobs import JobRequest, Outcome
+from fogmqtt.gateway.app import SETTLE_S, Gateway
+from fogmqtt.gateway.execution.cost_model import verdict
+from fogmqtt.gateway.jobs.model import JobRequest, Outcome
+from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.gateway.loop import now
-from fogmqtt.gateway.prospects import verdict
-from fogmqtt.gateway.report import Report
-from fogmqtt.gateway.service import SETTLE_S, Gateway
 from fogmqtt.images.spec import Image
-from fogmqtt.operators.pipeline import parse, whole
+from fogmqtt.operators.api.pipeline import parse, whole
 
 #: The sample: enough for every device to have tiles, little enough to be waited for.
 SAMPLE_PIXELS = 2_000_000
@@ -70,7 +70,7 @@ def forecast(config: GatewayConfig, pipeline: str, image: Image, tiles: TilePlan
 def _settle(gateway: Gateway) -> None:
     gateway.run(lambda: gateway.connected)
     until = now() + SETTLE_S
-    gateway.chores.append(lambda _: until)
+    gateway.periodic_tasks.append(lambda _: until)
     gateway.run(lambda: now() >= until)
 
 

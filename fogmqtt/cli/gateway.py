@@ -16,23 +16,23 @@ from fogmqtt import __version__
 from fogmqtt.cli.common import guarded, offer_models, positive, set_up_logging, stop_on_signals
 from fogmqtt.cli.connect import broker_at_hand, serving_connector
 from fogmqtt.cli.demo import demo
+from fogmqtt.cli.devices import show_devices
 from fogmqtt.cli.explain import explain
 from fogmqtt.cli.operators import as_markdown, show_operators
 from fogmqtt.cli.retry import retry
 from fogmqtt.cli.run import RunOptions, run
-from fogmqtt.cli.show import show_devices
 from fogmqtt.cli.simulate import add_arguments, run_simulation
 from fogmqtt.config import GatewayConfig, load_gateway
+from fogmqtt.conformance.runner import fatal_imports
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import JobFailed, PipelineError
-from fogmqtt.examination.examiner import fatal_imports
-from fogmqtt.gateway.jobs import Outcome
-from fogmqtt.gateway.report import differ_line
-from fogmqtt.gateway.server import Server
-from fogmqtt.operators import catalog
-from fogmqtt.operators.measuring import as_json
-from fogmqtt.operators.pipeline import parse
-from fogmqtt.tuning import tune
+from fogmqtt.gateway.jobs.model import Outcome
+from fogmqtt.gateway.jobs.report import differ_line
+from fogmqtt.gateway.server.server import Server
+from fogmqtt.operators.api import registry
+from fogmqtt.operators.api.measuring import as_json
+from fogmqtt.operators.api.pipeline import parse
+from fogmqtt.process_tuning import tune
 
 Command = Callable[[GatewayConfig, argparse.Namespace], int]
 #: argparse names this type with an underscore, and gives no other.
@@ -58,11 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(options: argparse.Namespace) -> int:
     config = load_gateway(options.config, os.environ)
     offer_models(config.models)
-    catalog.plug_in(config.plugins)
+    registry.plug_in(config.plugins)
     fatal = fatal_imports(config.plugins)
     if fatal:
-        catalog.plug_in(config.plugins, fatal)
-    catalog.import_plug_ins()
+        registry.plug_in(config.plugins, fatal)
+    registry.import_plug_ins()
     command: Command = options.function
     return command(config, options)
 
@@ -217,9 +217,9 @@ def _pipeline(config: GatewayConfig, asked: str | None) -> str:
     wanted = config.pipeline if asked is None else asked
     name = wanted.strip()
     if name not in config.pipelines:
-        if _WORD.fullmatch(name) and name not in catalog.names():
-            near = catalog.nearest(name, (*config.pipelines, *catalog.names()))
-            skipped = "".join(f"; {problem}" for problem in catalog.problems())
+        if _WORD.fullmatch(name) and name not in registry.names():
+            near = registry.nearest(name, (*config.pipelines, *registry.names()))
+            skipped = "".join(f"; {problem}" for problem in registry.problems())
             raise PipelineError(f"no pipeline or operator is called {name!r}; {near}{skipped}")
         return wanted
     try:

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fogmqtt.complaints import one_line
-from fogmqtt.operators import catalog
-from fogmqtt.operators.describe import Description, Library, describe, images, library, written
+from fogmqtt.log import one_line
+from fogmqtt.operators.api import registry
+from fogmqtt.operators.api.describe import Description, Library, describe, images, library, written
 
 #: The package whose operators need no word of where they come from.
 _OURS = "fogmqtt"
@@ -161,7 +161,7 @@ def as_markdown() -> str:
         "| operator | parameters | images | exact | what it does |",
         "|---|---|---|---|---|",
     ]
-    ours = [describe(name) for name in catalog.names() if catalog.origin(name).package == _OURS]
+    ours = [describe(name) for name in registry.names() if registry.origin(name).package == _OURS]
     for one in ours:
         cells = [one.name, f"`{written(one.parameters)}`" if one.parameters else ""]
         cells += [images(one.takes), _briefly(one).replace("*", "\\*"), one.summary]

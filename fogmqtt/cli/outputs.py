@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fogmqtt.errors import ImageError, UsageError
-from fogmqtt.gateway.jobs import Outcome
+from fogmqtt.gateway.jobs.model import Outcome
 from fogmqtt.images import files
-from fogmqtt.operators.measuring import as_json
+from fogmqtt.operators.api.measuring import as_json
 
 FACTS = ".json"
 

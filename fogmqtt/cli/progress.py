@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from fogmqtt.gateway.report import Report
+from fogmqtt.gateway.jobs.report import Report
 
 #: Seconds between two plain lines of one job.
 LINE_S = 2.0
@@ -25,10 +25,10 @@ class Display(Protocol):
 
 def display(console: Console) -> Display:
     """A display for this console, which is stderr: stdout belongs to results."""
-    return Bars(console) if console.is_terminal else Lines(console)
+    return BarDisplay(console) if console.is_terminal else PlainDisplay(console)
 
 
-class Bars:
+class BarDisplay:
     """One live bar per job."""
 
     def __init__(self, console: Console) -> None:
@@ -60,7 +60,7 @@ class Bars:
         self._progress.stop()
 
 
-class Lines:
+class PlainDisplay:
     """A line now and then, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:

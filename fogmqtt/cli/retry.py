@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fogmqtt.complaints import one_line
 from fogmqtt.config import GatewayConfig
 from fogmqtt.errors import ConfigError, UsageError
-from fogmqtt.gateway.dead import DeadLetters
+from fogmqtt.gateway.storage.dead_letters import DeadLetters
+from fogmqtt.log import one_line
 
 
 def retry(config: GatewayConfig, job: str | None, console: Console, *, every: bool) -> int:

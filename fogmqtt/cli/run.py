@@ -16,10 +16,10 @@ from fogmqtt.cli.progress import Display, display
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import TilePlan
 from fogmqtt.errors import UsageError
-from fogmqtt.gateway.jobs import JobRequest, Outcome
-from fogmqtt.gateway.report import Report
-from fogmqtt.gateway.service import Gateway
-from fogmqtt.operators.pipeline import parse, parse_post
+from fogmqtt.gateway.app import Gateway
+from fogmqtt.gateway.jobs.model import JobRequest, Outcome
+from fogmqtt.gateway.jobs.report import Report
+from fogmqtt.operators.api.pipeline import parse, parse_post
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class RunOptions:
 
 
 @dataclass(slots=True)
-class Customer:
+class CliClient:
     """Whoever typed the command: shows progress, writes the files, keeps the outcome."""
 
     outputs: Outputs
@@ -100,7 +100,7 @@ def do_jobs(
 ) -> list[Outcome]:
     """Run a gateway until the last job ended."""
     gateway = Gateway(config, gateway_id, connector(config.broker, gateway_id))
-    customers = [Customer(one, shown) for one in found]
+    customers = [CliClient(one, shown) for one in found]
     try:
         for path, customer in zip(options.images, customers, strict=True):
             gateway.submit(_request(path, customer, options))
@@ -118,7 +118,7 @@ def do_jobs(
     return ended
 
 
-def _request(path: Path, customer: Customer, options: RunOptions) -> JobRequest:
+def _request(path: Path, customer: CliClient, options: RunOptions) -> JobRequest:
     return JobRequest(
         name=path.name,
         pipeline=options.pipeline,

@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from fogmqtt.cli.common import positive
-from fogmqtt.cli.live import live_fleet
+from fogmqtt.cli.live_fleet import live_fleet
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import UsageError
 from fogmqtt.images.drawing import png, svg
-from fogmqtt.simulate.fleet import Addition, Fleet, extended, load_fleet
+from fogmqtt.simulate.fleet import Addition, FleetSpec, extended, load_fleet
 from fogmqtt.simulate.gantt import Chart, gantt
-from fogmqtt.simulate.outcome import DeviceFigures, Outcome, simulate
+from fogmqtt.simulate.outcome import DeviceFigures, SimulationResult, simulate
 from fogmqtt.simulate.trace import trace
 from fogmqtt.simulate.work import JobWork, planned_job
 
@@ -92,12 +92,12 @@ def run_simulation(config: GatewayConfig, options: argparse.Namespace, console: 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    fleet: Fleet
+    fleet: FleetSpec
     job: JobWork
-    outcome: Outcome
+    outcome: SimulationResult
 
 
-def _run(config: GatewayConfig, text: str, fleet: Fleet, options: argparse.Namespace) -> _Run:
+def _run(config: GatewayConfig, text: str, fleet: FleetSpec, options: argparse.Namespace) -> _Run:
     limit = config.wire.max_message_bytes
     if config.wire.encoding == "base64":
         limit = limit * 3 // 4
@@ -141,7 +141,7 @@ def _write(path: Path, data: bytes) -> None:
         raise UsageError(f"{path}: {problem.strerror}") from None
 
 
-def _as_json(outcome: Outcome, before: Outcome | None) -> dict[str, object]:
+def _as_json(outcome: SimulationResult, before: SimulationResult | None) -> dict[str, object]:
     return {
         "seed": outcome.seed,
         "makespan_s": outcome.makespan_s,
@@ -165,7 +165,7 @@ def _finite(value: float) -> float | None:
     return value if value < float("inf") else None
 
 
-def _show(outcome: Outcome, job: JobWork, console: Console) -> None:
+def _show(outcome: SimulationResult, job: JobWork, console: Console) -> None:
     console.print(_devices(outcome))
     if len(outcome.devices) > _SHOWN:
         left_out = len(outcome.devices) - _SHOWN
@@ -181,7 +181,7 @@ def _show(outcome: Outcome, job: JobWork, console: Console) -> None:
         console.print(counts, highlight=False)
 
 
-def _devices(outcome: Outcome) -> Table:
+def _devices(outcome: SimulationResult) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("device")
     for heading in ("tiles", "MP", "busy", "wasted", "used", "crashes", "quarantine"):

@@ -10,25 +10,25 @@ from __future__ import annotations
 
 from fogmqtt.config.load import load_device, load_gateway
 from fogmqtt.config.schema import (
-    Broker,
-    Dashboard,
-    Device,
+    BrokerSettings,
+    DashboardSettings,
     DeviceConfig,
-    Gateway,
+    DeviceSettings,
     GatewayConfig,
-    Limits,
-    Wire,
+    GatewaySettings,
+    LimitSettings,
+    WireSettings,
 )
 
 __all__ = [
-    "Broker",
-    "Dashboard",
-    "Device",
+    "BrokerSettings",
+    "DashboardSettings",
     "DeviceConfig",
-    "Gateway",
+    "DeviceSettings",
     "GatewayConfig",
-    "Limits",
-    "Wire",
+    "GatewaySettings",
+    "LimitSettings",
+    "WireSettings",
     "load_device",
     "load_gateway",
 ]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
-from fogmqtt.config.schema import Broker, DeviceConfig, GatewayConfig
+from fogmqtt.config.schema import BrokerSettings, DeviceConfig, GatewayConfig
 from fogmqtt.config.settings import PASSWORD_FILE, Key, Settings, gather, origin_of
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import ConfigError, UsageError
@@ -82,7 +82,7 @@ def _blamed(problem: str, settings: Settings) -> str:
     return problem
 
 
-def _checked_broker(broker: Broker, settings: Settings) -> Broker:
+def _checked_broker(broker: BrokerSettings, settings: Settings) -> BrokerSettings:
     if bool(broker.cert) != bool(broker.key):
         given, missing = ("cert", "key") if broker.cert else ("key", "cert")
         origin = origin_of(settings, "broker", given)
@@ -92,7 +92,7 @@ def _checked_broker(broker: Broker, settings: Settings) -> Broker:
     return broker
 
 
-def _read_password(broker: Broker, settings: Settings) -> str:
+def _read_password(broker: BrokerSettings, settings: Settings) -> str:
     origin = origin_of(settings, *PASSWORD_FILE)
     try:
         return Path(broker.password_file).read_text("utf-8").rstrip("\r\n")

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from fogmqtt.core.policy import Policy
+from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.wire.messages import Priority
 
 When = Literal["auto", "never", "always"]
@@ -22,7 +22,7 @@ _POLICY = Policy()
 
 
 @dataclass(frozen=True, slots=True)
-class Broker:
+class BrokerSettings:
     """How to reach the broker. `password` is filled from `password_file` where that is given."""
 
     url: str = "mqtt://127.0.0.1:1883"
@@ -39,7 +39,7 @@ class Broker:
 
 
 @dataclass(frozen=True, slots=True)
-class Gateway:
+class GatewaySettings:
     id: str = "mariem"
     local: When = "auto"
     local_after: Annotated[float, msgspec.Meta(ge=0)] = 5.0
@@ -54,7 +54,7 @@ class Gateway:
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class WireSettings:
     prefix: str = "fog/v1"
     encoding: Literal["binary", "base64"] = "binary"
     qos: Literal[0, 1, 2] = 1
@@ -63,7 +63,7 @@ class Wire:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LimitSettings:
     max_pixels: Count = 500_000_000
     max_file_bytes: Count = 256 * 1024 * 1024
     max_jobs: Count = 4
@@ -71,12 +71,12 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Verify:
+class VerifySettings:
     sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Dashboard:
+class DashboardSettings:
     listen: str = ""
 
 
@@ -88,9 +88,9 @@ def default_pipelines() -> dict[str, str]:
 class GatewayConfig:
     """What `fog-gateway` runs with."""
 
-    broker: Broker = Broker()
-    gateway: Gateway = Gateway()
-    wire: Wire = Wire()
+    broker: BrokerSettings = BrokerSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    wire: WireSettings = WireSettings()
     pipelines: dict[str, str] = field(default_factory=default_pipelines)
     priorities: dict[str, Priority] = field(default_factory=dict)
     pipeline: str = "edges"
@@ -99,14 +99,14 @@ class GatewayConfig:
     models: str = "models"
     plugins: tuple[str, ...] = ()
     exact: bool = True
-    verify: Verify = Verify()
-    limits: Limits = Limits()
+    verify: VerifySettings = VerifySettings()
+    limits: LimitSettings = LimitSettings()
     scheduler: Policy = _POLICY
-    dashboard: Dashboard = Dashboard()
+    dashboard: DashboardSettings = DashboardSettings()
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class DeviceSettings:
     id: str = ""
     workers: Literal["auto"] | Annotated[int, msgspec.Meta(ge=1, le=1024)] = "auto"
     checkin_s: Seconds = 5.0
@@ -118,8 +118,8 @@ class Device:
 class DeviceConfig:
     """What `fog-device` runs with. Of `wire`, a device uses prefix, qos and encoding."""
 
-    broker: Broker = Broker()
-    wire: Wire = Wire()
-    device: Device = Device()
+    broker: BrokerSettings = BrokerSettings()
+    wire: WireSettings = WireSettings()
+    device: DeviceSettings = DeviceSettings()
     models: str = "models"
     plugins: tuple[str, ...] = ()

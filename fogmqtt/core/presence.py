@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fogmqtt.core.events import DeviceDraining, DeviceJoined, DeviceLost, Event
+from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, DeviceLost, Event
 
 #: Seconds without a word after which a device counts as lost: four check-ins of 5 s.
 SILENCE_S = 20.0

@@ -13,10 +13,10 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.frames import Colour
 from fogmqtt.images.panels import pen, shade
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators import levels
-from fogmqtt.operators.base import Facts
-from fogmqtt.operators.compact import Packed, pack, unpack
-from fogmqtt.operators.measuring import Measuring, Part, Parts
+from fogmqtt.operators.api.base import Facts
+from fogmqtt.operators.api.measuring import Measuring, Part, Parts
+from fogmqtt.operators.colour import levels
+from fogmqtt.operators.support.packing import Packed, pack, unpack
 
 #: More would not fit into the smallest message beside colour's three channels.
 _MOST_BINS = 1024

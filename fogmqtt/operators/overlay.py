@@ -12,8 +12,8 @@ import numpy as np
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.picture import as_colour
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import Operator
-from fogmqtt.operators.catalog import nearest
+from fogmqtt.operators.api.base import Operator
+from fogmqtt.operators.api.registry import nearest
 
 #: Names and their red, green and blue.
 _COLOURS = {

@@ -15,9 +15,9 @@ from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.errors import OperatorError, WireError
 from fogmqtt.images.panels import write
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators import levels
-from fogmqtt.operators.base import Facts
-from fogmqtt.operators.measuring import Measuring, Part, Parts
+from fogmqtt.operators.api.base import Facts
+from fogmqtt.operators.api.measuring import Measuring, Part, Parts
+from fogmqtt.operators.colour import levels
 
 #: Float sums are whole numbers of the least float32: this power of one half.
 _FLOAT_UNIT = 149

@@ -15,8 +15,8 @@ from msgspec import Meta
 
 from fogmqtt.config.text import read_yaml
 from fogmqtt.errors import ConfigError
-from fogmqtt.operators import catalog
-from fogmqtt.simulate.reading import Section, nearest, read
+from fogmqtt.operators.api import registry
+from fogmqtt.simulate.fleet_yaml import YamlSection, nearest, read
 from fogmqtt.wire.topics import check_id
 
 Over0 = Annotated[float, Meta(gt=0)]
@@ -44,7 +44,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LinkSpec:
     """Between a device and the gateway; the same both ways, which do not hinder each other.
 
     `jitter_ms` is the mean of what is added to the latency. `loss`, `duplicates` and
@@ -77,7 +77,7 @@ class Faults:
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class DeviceSpec:
     """One modelled device, or `count` of them.
 
     `speed` is the pixels that one worker handles in a second, halo included, for each stage of
@@ -94,7 +94,7 @@ class Device:
     overhead_ms: From0 = 1.0
     drift: tuple[Step, ...] = ()
     wander: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    link: Link = Link()
+    link: LinkSpec = LinkSpec()
     faults: Faults = Faults()
     operators: tuple[str, ...] = ()
     max_tile_pixels: Annotated[int, Meta(ge=1)] = UNLIMITED
@@ -105,34 +105,34 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class FleetSpec:
     """Devices with ids of their own (`count` is 1), and the broker's outages."""
 
-    devices: tuple[Device, ...]
+    devices: tuple[DeviceSpec, ...]
     outages: tuple[Outage, ...] = ()
     #: For messages to people.
     origin: str = "fleet"
 
 
-def load_fleet(path: Path, seed: int = 0) -> Fleet:
+def load_fleet(path: Path, seed: int = 0) -> FleetSpec:
     """The fleet that a YAML file describes; `seed` decides what it leaves to chance.
 
     Raises ConfigError, which names the file, the key and what is expected.
     """
-    top = Section(str(path), read_yaml(path))
+    top = YamlSection(str(path), read_yaml(path))
     top.only("devices", "defaults", "outages")
     entries = top.get("devices")
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"{path}: devices: expected a list of at least one device")
     defaults = top.get("defaults", {})
-    _check_defaults(Section(str(path), defaults, "defaults"))
-    devices: list[Device] = []
+    _check_defaults(YamlSection(str(path), defaults, "defaults"))
+    devices: list[DeviceSpec] = []
     for index, entry in enumerate(entries):
-        section = Section(str(path), _filled(entry, defaults), f"devices[{index}]")
+        section = YamlSection(str(path), _filled(entry, defaults), f"devices[{index}]")
         devices += _devices(section, random.Random(f"{seed}/{index}"))  # noqa: S311
     _check_ids(str(path), devices)
-    outages = read(Section(str(path), {"outages": top.get("outages", [])}), _Outages).outages
-    return Fleet(tuple(devices), outages, str(path))
+    outages = read(YamlSection(str(path), {"outages": top.get("outages", [])}), _Outages).outages
+    return FleetSpec(tuple(devices), outages, str(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +146,10 @@ class Addition:
         return f"{self.count}x{self.like}"
 
 
-def extended(fleet: Fleet, additions: Sequence[Addition]) -> Fleet:
+def extended(fleet: FleetSpec, additions: Sequence[Addition]) -> FleetSpec:
     """The fleet with more devices. Raises ConfigError for what is neither a speed nor a device."""
     known = {device.id: device for device in fleet.devices}
-    added: list[Device] = []
+    added: list[DeviceSpec] = []
     for addition in additions:
         model = known.get(addition.like) or _bare(addition, known)
         added += [replace(model, id="") for _ in range(addition.count)]
@@ -158,7 +158,7 @@ def extended(fleet: Fleet, additions: Sequence[Addition]) -> Fleet:
     return replace(fleet, devices=(*fleet.devices, *named))
 
 
-def _bare(addition: Addition, known: Iterable[str]) -> Device:
+def _bare(addition: Addition, known: Iterable[str]) -> DeviceSpec:
     try:
         speed = float(addition.like)
     except ValueError:
@@ -168,7 +168,7 @@ def _bare(addition: Addition, known: Iterable[str]) -> Device:
             f"--add {addition}: {addition.like!r} is neither pixels per second nor a device of the "
             f"fleet; {nearest(addition.like, known)}"
         )
-    return Device("added", speed)
+    return DeviceSpec("added", speed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +176,15 @@ class _Outages:
     outages: tuple[Outage, ...] = ()
 
 
-def _check_defaults(section: Section) -> None:
+def _check_defaults(section: YamlSection) -> None:
     """Complain of a default where it stands, not at each device."""
     for name in ("id", "count", "speed"):
         if name in section.values:
             raise ConfigError(f"{section.at(name)}: each device has its own; leave it out here")
-    read(Section(section.file, {"id": "any", "speed": 1.0, **section.values}, section.key), Device)
+    read(
+        YamlSection(section.file, {"id": "any", "speed": 1.0, **section.values}, section.key),
+        DeviceSpec,
+    )
 
 
 def _filled(entry: Any, defaults: dict[str, Any]) -> Any:
@@ -201,10 +204,10 @@ class _Range:
     speed: tuple[Over0, ...]
 
 
-def _devices(section: Section, chance: random.Random) -> list[Device]:
+def _devices(section: YamlSection, chance: random.Random) -> list[DeviceSpec]:
     low, high = _speeds(section)
     section.values["speed"] = low
-    entry = read(section, Device)
+    entry = read(section, DeviceSpec)
     _check_operators(section, entry.operators)
     made = []
     for number in range(1, entry.count + 1):
@@ -217,20 +220,20 @@ def _devices(section: Section, chance: random.Random) -> list[Device]:
     return made
 
 
-def _speeds(section: Section) -> tuple[Any, Any]:
+def _speeds(section: YamlSection) -> tuple[Any, Any]:
     """The ends of a range; for a single speed, whatever it is, that twice."""
     speed = section.values.get("speed")
     if not isinstance(speed, list):
         return speed, speed
-    ends = read(Section(section.file, {"speed": speed}, section.key), _Range).speed
+    ends = read(YamlSection(section.file, {"speed": speed}, section.key), _Range).speed
     if len(ends) != 2 or ends[0] > ends[1]:
         shown = ", ".join(f"{end:g}" for end in ends)
         raise ConfigError(f"{section.at('speed')}: expected a number or [low, high], got [{shown}]")
     return ends
 
 
-def _check_operators(section: Section, operators: tuple[str, ...]) -> None:
-    known = catalog.names()
+def _check_operators(section: YamlSection, operators: tuple[str, ...]) -> None:
+    known = registry.names()
     for name in operators:
         if name not in known:
             raise ConfigError(
@@ -238,7 +241,7 @@ def _check_operators(section: Section, operators: tuple[str, ...]) -> None:
             )
 
 
-def _check_ids(file: str, devices: list[Device]) -> None:
+def _check_ids(file: str, devices: list[DeviceSpec]) -> None:
     for name, count in Counter(device.id for device in devices).items():
         if count > 1:
             raise ConfigError(f"{file}: devices: {name!r} is there {count} times")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fogmqtt.images.drawing import Box, Drawing, Label, Line, Shape
-from fogmqtt.simulate.record import Fate, Mark, Span
+from fogmqtt.simulate.record import EventMark, Fate, Span
 
 _WIDTH = 1200
 _TOP, _BOTTOM, _RIGHT = 74, 40, 24
@@ -41,7 +41,7 @@ class Chart:
     title: str
     lanes: Sequence[tuple[str, int]]
     spans: Sequence[Span]
-    marks: Sequence[Mark]
+    marks: Sequence[EventMark]
     end_s: float
     bound_s: float
 
@@ -161,7 +161,7 @@ def _tip(span: Span) -> str:
     )
 
 
-def _absence(chart: Chart, mark: Mark, tops: dict[str, float]) -> Iterator[Box]:
+def _absence(chart: Chart, mark: EventMark, tops: dict[str, float]) -> Iterator[Box]:
     """The time for which a device was away, in quarantine, or without a broker."""
     if mark.what not in ("crash", "quarantine", "broker lost"):
         return
@@ -175,7 +175,7 @@ def _absence(chart: Chart, mark: Mark, tops: dict[str, float]) -> Iterator[Box]:
     yield Box(left, top, max(right - left, 0.5), height, fill, tip=tip)
 
 
-def _event(chart: Chart, mark: Mark, tops: dict[str, float]) -> Iterator[Shape]:
+def _event(chart: Chart, mark: EventMark, tops: dict[str, float]) -> Iterator[Shape]:
     if mark.what != "crash":
         return
     x, top = chart.x(mark.at_s), tops[mark.device]

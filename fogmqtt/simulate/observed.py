@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from fogmqtt.core.actions import (
+from fogmqtt.core.scheduling.actions import (
     Action,
     CancelTile,
     KeepResult,
@@ -13,7 +13,7 @@ from fogmqtt.core.actions import (
     SendTile,
     SplitTile,
 )
-from fogmqtt.core.events import DeviceLost, Event, JobSubmitted, ResultArrived
+from fogmqtt.core.scheduling.events import DeviceLost, Event, JobSubmitted, ResultArrived
 from fogmqtt.simulate.record import Fate, Outstanding, Record, Span
 
 #: (job, tile, attempt, device)

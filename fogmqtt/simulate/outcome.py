@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fogmqtt.core.policy import Policy
-from fogmqtt.simulate.bound import Capacity, bound_s
-from fogmqtt.simulate.fleet import Fleet
+from fogmqtt.core.scheduling.policy import Policy
+from fogmqtt.simulate.fleet import FleetSpec
+from fogmqtt.simulate.lower_bound import Capacity, bound_s
 from fogmqtt.simulate.record import Fate, Record, Span
+from fogmqtt.simulate.simulation import LONGEST_S, JobRun, Simulation, Watch
 from fogmqtt.simulate.work import JobWork
-from fogmqtt.simulate.world import LONGEST_S, JobRun, Watch, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class DeviceFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SimulationResult:
     """What came of a run. `ratio` is the makespan over the bound: 1 cannot be beaten."""
 
     seed: int
@@ -96,27 +96,27 @@ class Outcome:
 
 
 def simulate(
-    fleet: Fleet,
+    fleet: FleetSpec,
     jobs: Sequence[JobWork],
     seed: int,
     *,
     policy: Policy | None = None,
     watch: Watch | None = None,
     until_s: float = LONGEST_S,
-) -> Outcome:
+) -> SimulationResult:
     """Run jobs on a fleet in virtual time. Deterministic by `seed`."""
-    world = World(fleet, jobs, seed, policy=policy, watch=watch)
+    world = Simulation(fleet, jobs, seed, policy=policy, watch=watch)
     world.run(until_s)
     return outcome_of(world)
 
 
-def outcome_of(world: World) -> Outcome:
+def outcome_of(world: Simulation) -> SimulationResult:
     """The figures of a world that has run."""
     now = world.agenda.now
     began = min(run.work.at_s for run in world.jobs)
     spent = [span.seconds for span in world.record.spans]
     wasted = [span.seconds for span in world.record.spans if span.fate is not Fate.KEPT]
-    return Outcome(
+    return SimulationResult(
         seed=world.seed,
         makespan_s=now - began,
         bound_s=_bound_s(world, began),
@@ -129,7 +129,7 @@ def outcome_of(world: World) -> Outcome:
     )
 
 
-def _bound_s(world: World, began: float) -> float:
+def _bound_s(world: Simulation, began: float) -> float:
     stages = [stage for run in world.jobs for stage in run.work.stages]
     tiles = [tile for stage in stages for tile in stage.tiles]
     # The cheapest tile's bytes: a bound must not be too high.
@@ -161,14 +161,14 @@ def _job(run: JobRun) -> JobFigures:
     )
 
 
-def _devices(world: World) -> tuple[DeviceFigures, ...]:
+def _devices(world: Simulation) -> tuple[DeviceFigures, ...]:
     spans: dict[str, list[Span]] = {name: [] for name in world.machines}
     for span in world.record.spans:
         spans[span.device].append(span)
     return tuple(_device(world, name, spans[name]) for name in world.machines)
 
 
-def _device(world: World, name: str, spans: Sequence[Span]) -> DeviceFigures:
+def _device(world: Simulation, name: str, spans: Sequence[Span]) -> DeviceFigures:
     machine, now = world.machines[name], world.agenda.now
     kept = [span for span in spans if span.fate is Fate.KEPT]
     busy_s = sum(span.seconds for span in kept)

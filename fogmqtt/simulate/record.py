@@ -7,14 +7,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 
-from fogmqtt.core.actions import Action, CancelTile, KeepResult, SendTile
-from fogmqtt.core.events import (
+from fogmqtt.core.scheduling.actions import Action, CancelTile, KeepResult, SendTile
+from fogmqtt.core.scheduling.events import (
     BrokerLost,
     DeviceJoined,
     DeviceLost,
     Event,
     TileFailed,
-    TileReturned,
+    TileRejected,
 )
 
 #: Job and tile; all attempts at one tile share it.
@@ -54,7 +54,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class EventMark:
     """Something that happened to a device at one moment; an empty device: to the broker."""
 
     device: str
@@ -68,13 +68,13 @@ class Record:
     """Everything that was noted, in order of time."""
 
     spans: list[Span] = field(default_factory=list)
-    marks: list[Mark] = field(default_factory=list)
+    marks: list[EventMark] = field(default_factory=list)
     #: Messages and the like, by what became of them.
     counts: Counter[str] = field(default_factory=Counter)
     _kept: set[tuple[str, int, int, str]] = field(default_factory=set)
 
     def mark(self, device: str, at_s: float, what: str, for_s: float = 0.0) -> None:
-        self.marks.append(Mark(device, at_s, what, for_s))
+        self.marks.append(EventMark(device, at_s, what, for_s))
 
     def keep(self, kept: KeepResult) -> None:
         self._kept.add((kept.job, kept.tile, kept.attempt, kept.device))
@@ -105,7 +105,7 @@ class Outstanding:
             case BrokerLost():
                 self._holders.clear()
                 self._held.clear()
-            case TileFailed(job, tile, _, device) | TileReturned(job, tile, _, device):
+            case TileFailed(job, tile, _, device) | TileRejected(job, tile, _, device):
                 self._end((job, tile), device)
             case _:
                 pass

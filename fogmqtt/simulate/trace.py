@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from fogmqtt.simulate.outcome import Outcome
-from fogmqtt.simulate.record import Mark, Span
+from fogmqtt.simulate.outcome import SimulationResult
+from fogmqtt.simulate.record import EventMark, Span
 
 _US = 1e6
 
 
-def trace(outcome: Outcome) -> str:
+def trace(outcome: SimulationResult) -> str:
     """JSON text: a process per device, a thread per worker, times in microseconds."""
     numbers = {device.id: number for number, device in enumerate(outcome.devices, 1)}
     events = [
@@ -48,7 +48,7 @@ def _span(span: Span, number: int) -> dict[str, Any]:
     }
 
 
-def _mark(mark: Mark, number: int) -> dict[str, Any]:
+def _mark(mark: EventMark, number: int) -> dict[str, Any]:
     return {
         "ph": "i",
         "name": mark.what,

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fogmqtt.core.geometry import Auto, Grid, Size, TilePlan, cut
-from fogmqtt.core.plan import auto_plan, check_plan
-from fogmqtt.core.splitting import parts
+from fogmqtt.core.tiling import auto_plan, check_plan, parts
 from fogmqtt.errors import ConfigError
 from fogmqtt.images.spec import Spec
-from fogmqtt.operators import pipeline
-from fogmqtt.operators.pipeline import Stage, written
-from fogmqtt.simulate.fleet import Device, Fleet
+from fogmqtt.operators.api import pipeline
+from fogmqtt.operators.api.pipeline import Stage, written
+from fogmqtt.simulate.fleet import DeviceSpec, FleetSpec
 
 #: What a message carries beside pixels, bytes.
 ENVELOPE_BYTES = 300
@@ -93,7 +92,7 @@ def halved(pixels: int, times: int) -> tuple[int, ...]:
 
 
 def planned_job(
-    name: str, text: str, pixels: float, plan: TilePlan, fleet: Fleet, limit_bytes: int
+    name: str, text: str, pixels: float, plan: TilePlan, fleet: FleetSpec, limit_bytes: int
 ) -> JobWork:
     """A pipeline on a nearly square colour image of `pixels`, cut as the gateway would.
 
@@ -114,7 +113,7 @@ def tiled_stages(text: str, pixels: float) -> tuple[Stage, ...]:
     return tuple(one for one in pipeline.stages(pipeline.parse(text), spec) if one.tiled)
 
 
-def _stage(stage: Stage, plan: TilePlan, fleet: Fleet, limit_bytes: int) -> StageWork:
+def _stage(stage: Stage, plan: TilePlan, fleet: FleetSpec, limit_bytes: int) -> StageWork:
     names = frozenset(operator.name for operator in stage.operators)
     able = [device for device in fleet.devices if device.knows(names)]
     if not able:
@@ -139,7 +138,7 @@ def _stage(stage: Stage, plan: TilePlan, fleet: Fleet, limit_bytes: int) -> Stag
 
 
 def _chosen(
-    stage: Stage, plan: TilePlan, able: Sequence[Device], back: float, limit_bytes: int
+    stage: Stage, plan: TilePlan, able: Sequence[DeviceSpec], back: float, limit_bytes: int
 ) -> Size | Grid:
     if not isinstance(plan, Auto):
         return plan
@@ -155,7 +154,7 @@ def _chosen(
     )
 
 
-def _nobody(names: frozenset[str], fleet: Fleet) -> str:
+def _nobody(names: frozenset[str], fleet: FleetSpec) -> str:
     first = fleet.devices[0]
     lacks = ", ".join(sorted(names - set(first.operators)))
     return f"none can do {', '.join(sorted(names))}; {first.id} for one lacks {lacks}"

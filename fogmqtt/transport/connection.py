@@ -48,7 +48,7 @@ _numbers = count(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class OutgoingMessage:
     """What is to be published."""
 
     topic: str
@@ -177,7 +177,7 @@ class Connection:
             if self._acknowledged:
                 self._ask(topic_filter, wanted.qos)
 
-    def publish(self, message: Message) -> None:
+    def publish(self, message: OutgoingMessage) -> None:
         """Raises NotConnected and TooLarge."""
         if not self.ready:
             raise no_link(self._setup.link, message.topic)
@@ -209,7 +209,7 @@ class Connection:
     def _is_flushed(self) -> bool:
         return self._published >= self._handed
 
-    def _hand(self, message: Message) -> None:
+    def _hand(self, message: OutgoingMessage) -> None:
         watched = message.token is not None
         with self._changed:
             self._handed += 1

@@ -20,7 +20,7 @@ from fogmqtt.transport.connection import (
     CONNECT_TIMEOUT_S,
     Connection,
     Filter,
-    Message,
+    OutgoingMessage,
     Setup,
     no_link,
 )
@@ -85,7 +85,7 @@ class PahoTransport:
         if connection is None:
             raise no_link(self._setup.link, topic)
         properties = self._properties(expires_s, content_type)
-        connection.publish(Message(topic, payload, qos, retain, properties, token))
+        connection.publish(OutgoingMessage(topic, payload, qos, retain, properties, token))
 
     def close(self) -> None:
         if self._closing.is_set() or not self._thread.is_alive():

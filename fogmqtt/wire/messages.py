@@ -117,7 +117,7 @@ class Failure(Message, frozen=True, kw_only=True, tag="failure"):
     traceback: Text = ""
 
 
-class Returned(Message, frozen=True, kw_only=True, tag="returned"):
+class Rejected(Message, frozen=True, kw_only=True, tag="returned"):
     """Device → gateway: take it back, undone: full, draining or stopping."""
 
     job: Id
@@ -223,7 +223,7 @@ class DeadJob(Message, frozen=True, kw_only=True, tag="dead"):
     failures: int = 0
 
 
-FromDevice = Accepted | Result | Failure | Returned
+FromDevice = Accepted | Result | Failure | Rejected
 Control = Cancel | Drain | Warm
 
 _M = TypeVar("_M", bound=Message)

@@ -62,7 +62,7 @@ class Memory:
         return self._map
 
 
-class Channel:
+class WorkerChannel:
     """One end. `outward` is the memory that this end writes."""
 
     def __init__(self, end: socket.socket, *, inward: Memory, outward: Memory) -> None:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from fogmqtt.operators.catalog import plug_ins
+from fogmqtt.operators.api.registry import plug_ins
 from fogmqtt.wire.messages import TileTask, encode
-from fogmqtt.workers.channel import Channel, Memory, open_memory
-from fogmqtt.workers.ending import told
+from fogmqtt.workers.channel import Memory, WorkerChannel, open_memory
+from fogmqtt.workers.exit_status import exit_text
 from fogmqtt.workers.process import DUMP, LONGEST_TRACEBACK, Reply
 
 #: Seconds that a hanging worker gets to write its traceback.
@@ -26,14 +26,14 @@ _DUMP_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ExitStatus:
     """How a process ended: its exit code, negative for a signal, and the last it could say."""
 
     code: int
     traceback: str
 
     def __str__(self) -> str:
-        return told(self.code)
+        return exit_text(self.code)
 
 
 class Process:
@@ -55,7 +55,7 @@ class Process:
             with suppress(ProcessLookupError):  # who asks it for a tile will hear
                 os.setpriority(os.PRIO_PROCESS, self._process.pid, nice)
         # Its outward is our inward.
-        self._channel = Channel(ours, inward=Memory(outward), outward=Memory(inward))
+        self._channel = WorkerChannel(ours, inward=Memory(outward), outward=Memory(inward))
 
     def fileno(self) -> int:
         """For poll: readable where it answered or died."""
@@ -82,7 +82,7 @@ class Process:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
-    def end(self, *, asking_why: bool = False) -> Ending:
+    def end(self, *, asking_why: bool = False) -> ExitStatus:
         """End it, if it has not done so, with all that it started.
 
         `asking_why` lets it write where it is first.
@@ -93,7 +93,7 @@ class Process:
         code = self._process.wait()
         dump = os.pread(self._faults, 4 * LONGEST_TRACEBACK, 0).decode("utf-8", "replace")
         self._opened.close()
-        return Ending(code, as_traceback(dump)[-LONGEST_TRACEBACK:])
+        return ExitStatus(code, as_traceback(dump)[-LONGEST_TRACEBACK:])
 
     def _dump(self) -> None:
         self._process.send_signal(DUMP)
@@ -112,7 +112,7 @@ class Child(Process):
     def __init__(self, memory_mb: int, nice: int = 0) -> None:
         super().__init__(
             "from fogmqtt.workers.process import main; "
-            "from fogmqtt.operators.catalog import plug_in; "
+            "from fogmqtt.operators.api.registry import plug_in; "
             f"plug_in({plug_ins()!r}); main()",
             memory_mb,
             nice,

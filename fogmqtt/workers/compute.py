@@ -5,7 +5,7 @@ from __future__ import annotations
 from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.images import codec
 from fogmqtt.images.cv import one_thread
-from fogmqtt.operators import catalog, pipeline, results
+from fogmqtt.operators.api import pipeline, registry, results
 from fogmqtt.wire.messages import TileTask
 from fogmqtt.workers.work import Pixels
 
@@ -17,7 +17,7 @@ def compute(task: TileTask) -> Pixels:
 
     Raises FogError for a task that cannot be done, and whatever an operator raises.
     """
-    operators = tuple(catalog.build(call.name, call.params) for call in task.stage)
+    operators = tuple(registry.build(call.name, call.params) for call in task.stage)
     image = codec.decode(task.pixels, task.codec, task.shape, task.dtype)
     core = Rect(*task.core)
     given = pipeline.run_tile(operators, image, core, seams(task.seams))

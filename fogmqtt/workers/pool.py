@@ -21,8 +21,8 @@ import msgspec
 
 from fogmqtt.wire.messages import TileTask
 from fogmqtt.workers.child import Child
-from fogmqtt.workers.pace import Pace
 from fogmqtt.workers.process import LONGEST_REASON, Broken, Done
+from fogmqtt.workers.throttle import Throttle
 from fogmqtt.workers.work import Dropped, Failed, Finished, K, Pixels
 
 #: Seconds that a cancelled tile may run: a new process costs about a third of it, and most tiles
@@ -75,7 +75,7 @@ class Pool(Generic[K]):
         finished: Callable[[Finished[K]], None],
         *,
         memory_mb: int = 0,
-        pace: Pace | None = None,
+        pace: Throttle | None = None,
         nice: int = 0,
     ) -> None:
         self.size = size
@@ -133,7 +133,7 @@ class _Slot(Generic[K]):
         number: int,
         done: Callable[[_Slot[K], Finished[K]], None],
         memory_mb: int,
-        pace: Pace | None,
+        pace: Throttle | None,
         nice: int,
     ) -> None:
         self._done = done
@@ -256,7 +256,7 @@ class _Slot(Generic[K]):
             self._silence()
         return False
 
-    def _sleep(self, job: _Job[K], pace: Pace) -> bool:
+    def _sleep(self, job: _Job[K], pace: Throttle) -> bool:
         """Until the tile may be done; False where it was cancelled, and its own time is over."""
         height, width = job.task.core[2:]
         while (left_s := pace.finish(job.began, height * width) - time.monotonic()) > 0:

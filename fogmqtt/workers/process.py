@@ -20,10 +20,10 @@ from types import FrameType
 import msgspec
 
 from fogmqtt.errors import FogError
-from fogmqtt.tuning import tune
+from fogmqtt.process_tuning import tune
 from fogmqtt.wire.messages import TileTask
-from fogmqtt.workers.allowance import Allowance
-from fogmqtt.workers.channel import Channel, Memory
+from fogmqtt.workers.channel import Memory, WorkerChannel
+from fogmqtt.workers.memory_limit import MemoryLimit
 
 #: Characters; the wire takes 20 000 of each.
 LONGEST_REASON = 2_000
@@ -63,19 +63,19 @@ def main() -> None:
     channel, memory_mb = begin()
     import fogmqtt.workers.compute  # noqa: F401  # before the allowance is measured
 
-    _serve(channel, Allowance(memory_mb))
+    _serve(channel, MemoryLimit(memory_mb))
 
 
-def begin() -> tuple[Channel, int]:
+def begin() -> tuple[WorkerChannel, int]:
     """Become a process of ours; returns the channel and the MB that may be taken."""
     end, inward, outward, faults, parent, memory_mb = map(int, sys.argv[1:])
     _stand_alone(faults, parent, (end, inward, outward, faults))
     tune()
     end_of_ours = socket.socket(fileno=end)
-    return Channel(end_of_ours, inward=Memory(inward), outward=Memory(outward)), memory_mb
+    return WorkerChannel(end_of_ours, inward=Memory(inward), outward=Memory(outward)), memory_mb
 
 
-def _serve(channel: Channel, allowance: Allowance) -> None:
+def _serve(channel: WorkerChannel, allowance: MemoryLimit) -> None:
     tasks = msgspec.msgpack.Decoder(TileTask)
     replies = msgspec.msgpack.Encoder()
     while (asked := channel.receive()) is not None:
@@ -84,7 +84,7 @@ def _serve(channel: Channel, allowance: Allowance) -> None:
         channel.send(replies.encode(reply), data)
 
 
-def attempt(task: TileTask, allowance: Allowance) -> tuple[Reply, memoryview | bytes]:
+def attempt(task: TileTask, allowance: MemoryLimit) -> tuple[Reply, memoryview | bytes]:
     """The answer and a result's bytes; never raises."""
     from fogmqtt.workers.compute import compute
 

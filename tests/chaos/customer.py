@@ -20,12 +20,12 @@ from fogmqtt.images.spec import Image
 from fogmqtt.transport.base import Received
 from fogmqtt.transport.link import Link
 from fogmqtt.transport.paho import PahoTransport
-from fogmqtt.wire.messages import Accepted, Decoder, Failure, FromDevice, Result, Returned, TileTask
+from fogmqtt.wire.messages import Accepted, Decoder, Failure, FromDevice, Rejected, Result, TileTask
 from tests.chaos.schedule import BROKEN_FILE, PLANTED, Job
 from tests.chaos.unruly import MARK
 from tests.processes import photo
 
-_ANSWERS: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Returned)
+_ANSWERS: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
 _TASKS: Decoder[TileTask] = Decoder(TileTask)
 #: Without a word for so long, an image is submitted again: a broker that was killed forgot it.
 _SILENCE_S = 10.0

@@ -18,8 +18,8 @@ from fogmqtt.wire.messages import (
     GatewayInfo,
     JobStatus,
     Message,
+    Rejected,
     Result,
-    Returned,
     TileTask,
     Warm,
 )
@@ -28,7 +28,7 @@ from tests.hostile import bombs, mutants, noise
 
 EVERY: Decoder[Message] = Decoder(
     *(Accepted, Cancel, DeviceInfo, Drain, Failure, GatewayInfo, JobStatus, Warm),
-    *(Result, Returned, TileTask),
+    *(Result, Rejected, TileTask),
 )
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from fogmqtt.transport.base import Received
-from fogmqtt.wire.messages import Accepted, Decoder, Failure, FromDevice, Result, Returned
+from fogmqtt.wire.messages import Accepted, Decoder, Failure, FromDevice, Rejected, Result
 from tests.fog import Probe
 from tests.processes import DEVICES, Fog, Program, edges_of, gray_of, photo, read, same
 
 pytestmark = [pytest.mark.broker, pytest.mark.chaos]
 
-ANSWERS: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Returned)
+ANSWERS: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
 RESULTS = "fog/v1/gateways/+/results/+"
 #: Pixels per second of each device: a job of this photo takes three of them some 4 seconds.
 SPEED = 60_000

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fogmqtt.operators.base import Operator
+from fogmqtt.operators.api.base import Operator
 
 #: The first pixels of a marked tile, in gray.
 MARK = (13, 200, 13, 200)

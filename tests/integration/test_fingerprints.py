@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fogmqtt.examination.findings import Examination
+from fogmqtt.conformance.report import ConformanceReport
 from fogmqtt.images.spec import Image
 from tests.examined import here
 from tests.fog import RealBroker
@@ -115,7 +115,7 @@ def test_a_job_that_it_alone_could_do_says_what_it_lacks(fog: Fog) -> None:
 
 def test_speed_and_versions_are_announced(fog: Fog) -> None:
     told = told_by(fog, "manar")
-    found: Examination = here()
+    found: ConformanceReport = here()
     assert set(told["rates"]) == set(found.rates)
     assert told["versions"]["opencv"] == cv2.__version__
     assert "AVX2" not in told["versions"]["cpu"].split()

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from fogmqtt.gateway.inbox import QUIET_S
+from fogmqtt.gateway.server.inbox import QUIET_S
 from tests.fog import wait_for
 from tests.processes import Fog, edges_of, fog_at, gray_of, photo, private_fog, read, same, until
 

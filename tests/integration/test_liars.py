@@ -13,8 +13,8 @@ import pytest
 
 from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.images import codec
-from fogmqtt.operators import catalog
-from fogmqtt.operators.pipeline import run_tile
+from fogmqtt.operators.api import registry
+from fogmqtt.operators.api.pipeline import run_tile
 from fogmqtt.transport.base import Received
 from fogmqtt.wire.messages import (
     Accepted,
@@ -63,7 +63,7 @@ class Impostor:
             sequence=1,
             uptime_s=1.0,
             workers=1,
-            operators=list(catalog.names()),
+            operators=list(registry.names()),
             fingerprints=here().fingerprints,
         )
         self.client.publish(f"fog/v1/devices/{self.name}/info", encode(info), retain=True)
@@ -113,7 +113,7 @@ def accepted(task: TileTask) -> Accepted:
 def honest(task: TileTask) -> Result:
     """What a device should answer."""
     pixels = codec.decode(task.pixels, task.codec, task.shape, task.dtype)
-    operators = [catalog.build(call.name, call.params) for call in task.stage]
+    operators = [registry.build(call.name, call.params) for call in task.stage]
     seams = Seams(*(letter in task.seams for letter in "tlbr"))
     done = run_tile(operators, pixels, Rect(*task.core), seams)
     packed = memoryview(codec.encode(done, task.result_codec))

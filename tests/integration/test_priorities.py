@@ -13,7 +13,7 @@ import pytest
 
 from fogmqtt.images.spec import Image
 from fogmqtt.transport.base import Received
-from fogmqtt.wire.messages import Accepted, Decoder, FromDevice, Result, Returned
+from fogmqtt.wire.messages import Accepted, Decoder, FromDevice, Rejected, Result
 from tests.fog import Probe, wait_for
 from tests.processes import Fog, edges_of, photo, private_fog, read, same
 
@@ -91,7 +91,7 @@ def test_a_scan_neither_holds_up_the_pictures_of_a_camera_nor_takes_their_place(
 
 def tiles_done(client: Probe) -> list[tuple[str, int]]:
     """Whose tiles were done, `plain` or `urgent`, and their pixels; in their order."""
-    decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Returned)
+    decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Rejected)
     heard = [one for one in client.inbox.all() if isinstance(one, Received)]
     said = [(one.topic.split("/")[3].split("-")[0], decoder.decode(one.payload)) for one in heard]
     return [(name, one.shape[0] * one.shape[1]) for name, one in said if isinstance(one, Result)]

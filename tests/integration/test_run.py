@@ -280,7 +280,7 @@ def _painted(edges: Image, colour: Image) -> Image:
 
 def test_two_images_of_one_name_keep_both_results(fog: Fog) -> None:
     first, second = fog.save("twin.png", photo()), fog.save("twin.jpg", photo(seed=9))
-    out = fog.folder / "twins"
+    out = fog.folder / "check_tiles"
     fog.run(first, second, "-o", f"{out}/")
     assert same(read(out / "twin.png"), edges_of(first))
     assert same(read(out / "twin-2.png"), edges_of(second))

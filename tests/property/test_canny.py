@@ -10,10 +10,10 @@ import pytest
 from fogmqtt.core.geometry import Grid, Size, cut
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators import pipeline
-from fogmqtt.operators.base import PasteMerger
-from fogmqtt.operators.canny import Canny
-from fogmqtt.operators.pipeline import Stage
+from fogmqtt.operators.api import pipeline
+from fogmqtt.operators.api.base import PasteMerger
+from fogmqtt.operators.api.pipeline import Stage
+from fogmqtt.operators.edges.canny import Canny
 from tests.tiling import run_stage, tiled
 
 #: What Sobel kernels of 5 and 7 pixels multiply slopes by, roughly.

@@ -18,9 +18,9 @@ from fogmqtt.core.geometry import Grid, Size, cut
 from fogmqtt.errors import OperatorError, PipelineError, WireError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators import catalog, pipeline
-from fogmqtt.operators.codes import Code, Codes
-from fogmqtt.operators.windows import View, Views
+from fogmqtt.operators.api import pipeline, registry
+from fogmqtt.operators.detection.codes import Code, Codes
+from fogmqtt.operators.support.sliding_window import View, Views
 from tests.drawn import images, plans
 from tests.printed import aruco, ean13, pasted, qr
 from tests.tiling import tiled
@@ -109,7 +109,7 @@ SAME = """
 import hashlib, sys, threading
 import numpy as np
 from fogmqtt.images.cv import cv2
-from fogmqtt.operators import pipeline
+from fogmqtt.operators.api import pipeline
 from tests.property.test_codes import scene
 cv2.setNumThreads(int(sys.argv[1]))
 answers = []
@@ -232,7 +232,7 @@ def test_a_drawing_frames_what_was_found_and_nothing_else() -> None:
     image = paper(400, 400)
     pasted(image, aruco(5), 150, 150)
     colour = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-    operator = catalog.build("codes", {})
+    operator = registry.build("codes", {})
     drawn = operator.draw(colour.copy(), whole("codes", image))
     changed = np.argwhere((drawn != colour).any(axis=2))
     assert 100 < changed.min() < changed.max() < 250

@@ -16,12 +16,12 @@ from fogmqtt.core.geometry import Grid, Rect, Seams, Size, cut
 from fogmqtt.errors import PipelineError, WireError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators import catalog, pipeline
-from fogmqtt.operators.compact import pack, unpack
-from fogmqtt.operators.components import Components
-from fogmqtt.operators.measuring import decode_part, differing, encode_part
-from fogmqtt.operators.regions import MOST_BYTES, Regions
-from fogmqtt.operators.unions import roots
+from fogmqtt.operators.api import pipeline, registry
+from fogmqtt.operators.api.measuring import decode_part, differing, encode_part
+from fogmqtt.operators.segmentation.components import Components
+from fogmqtt.operators.support.component_codec import MOST_BYTES, Regions
+from fogmqtt.operators.support.packing import pack, unpack
+from fogmqtt.operators.support.union_find import roots
 from tests.drawn import plans
 from tests.tiling import tiled
 
@@ -333,4 +333,4 @@ def test_a_long_chain_in_any_order_is_one_soon() -> None:
 )
 def test_parameters_out_of_range_are_named(params: dict[str, Any], message: str) -> None:
     with pytest.raises(PipelineError, match=message):
-        catalog.build("components", params)
+        registry.build("components", params)

@@ -21,9 +21,10 @@ from fogmqtt.core.geometry import Grid, Rect
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators import catalog, models, pipeline
-from fogmqtt.operators.boxes import Boxes, read, suppressed
-from fogmqtt.operators.dnn import Dnn, Found
+from fogmqtt.operators.api import pipeline, registry
+from fogmqtt.operators.detection.dnn import Detection, Dnn
+from fogmqtt.operators.support import models
+from fogmqtt.operators.support.boxes import Boxes, read, suppressed
 from tests.drawn import images, plans
 from tests.networks import SIDE, WINDOW, squares
 from tests.tiling import tiled
@@ -42,7 +43,7 @@ Detector = Callable[..., Dnn]
 def detector(network: tuple[Path, str]) -> Detector:
     def made(**params: Any) -> Dnn:
         path, sha256 = network
-        built = catalog.build(
+        built = registry.build(
             "dnn", {"model": str(path), "sha256": sha256, "window": WINDOW, **params}
         )
         assert isinstance(built, Dnn)
@@ -113,8 +114,8 @@ def test_gray_and_colour_of_one_gray_image_are_the_same_to_a_network(detector: D
 def test_an_end_where_a_window_was_cut_yields_to_the_whole_object() -> None:
     operator = Dnn(model="x.onnx", sha256="0" * 64, window=100, stride=50)
     windows = Rect(0, 0, 100, 100), Rect(0, 50, 100, 100)
-    piece = Found(9000, 0, 6000, 1000, 10_000, 5000)  # better, but cut off at column 100
-    complete = Found(8000, 0, 1000, 1000, 9500, 5000)  # the same object, up to column 145
+    piece = Detection(9000, 0, 6000, 1000, 10_000, 5000)  # better, but cut off at column 100
+    complete = Detection(8000, 0, 1000, 1000, 9500, 5000)  # the same object, up to column 145
     facts = operator.merge([(windows[0], piece), (windows[1], complete)], (100, 150))
     assert [one["box"] for one in facts["objects"]] == [[60.0, 10.0, 85.0, 40.0]]
     alone = operator.merge([(windows[0], piece)], (100, 150))
@@ -197,7 +198,8 @@ def test_an_output_of_another_form_is_refused(
 SAME = """
 import hashlib, sys, threading
 from fogmqtt.images.cv import cv2
-from fogmqtt.operators import catalog, pipeline
+from fogmqtt.operators.api import registry
+from fogmqtt.operators.api import pipeline
 from tests.property.test_dnn import scene
 cv2.setNumThreads(int(sys.argv[1]))
 answers = []

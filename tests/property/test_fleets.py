@@ -11,7 +11,7 @@ import random
 
 import pytest
 
-from fogmqtt.simulate.fleet import Device, Fleet
+from fogmqtt.simulate.fleet import DeviceSpec, FleetSpec
 from fogmqtt.simulate.outcome import simulate
 from fogmqtt.simulate.work import even_job
 from tests.fleets import BEYOND, RATIO, Verdict, again, judge_all
@@ -50,7 +50,9 @@ def test_the_makespan_stays_near_the_bound(verdicts):
 def test_a_thousand_devices_do_a_hundred_thousand_tiles_near_the_bound():
     chance = random.Random(1)
     speeds = [math.exp(chance.uniform(math.log(1e6), math.log(10e6))) for _ in range(1000)]
-    fleet = Fleet(tuple(Device(f"d{i}", one, overhead_ms=0.2) for i, one in enumerate(speeds)))
+    fleet = FleetSpec(
+        tuple(DeviceSpec(f"d{i}", one, overhead_ms=0.2) for i, one in enumerate(speeds))
+    )
     outcome = simulate(fleet, [even_job("job", 100_000, 800_000)], seed=1)
     assert outcome.done
     assert outcome.ratio <= 1.02, outcome.verdict

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fogmqtt.core.geometry import Grid, Rect, Size, cut, parse_tile_plan
-from fogmqtt.core.plan import written_plan
+from fogmqtt.core.tiling import written_plan
 
 sides = st.integers(1, 90)
 sizes = st.tuples(sides, sides)

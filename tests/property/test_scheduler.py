@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fogmqtt.core.actions import (
+from fogmqtt.core.scheduling.actions import (
     Action,
     Arbitrate,
     CancelTile,
@@ -26,12 +26,12 @@ from fogmqtt.core.actions import (
     SendTile,
     SplitTile,
 )
-from fogmqtt.core.events import (
+from fogmqtt.core.scheduling.events import (
     BrokerLost,
-    DeviceDisproved,
     DeviceDraining,
     DeviceJoined,
     DeviceLost,
+    DeviceRefuted,
     Event,
     JobCancelled,
     JobSubmitted,
@@ -40,10 +40,10 @@ from fogmqtt.core.events import (
     TileAccepted,
     TileArbitrated,
     TileFailed,
-    TileReturned,
+    TileRejected,
 )
-from fogmqtt.core.policy import Policy
-from fogmqtt.core.scheduler import Scheduler
+from fogmqtt.core.scheduling.policy import Policy
+from fogmqtt.core.scheduling.scheduler import Scheduler
 from fogmqtt.simulate.work import halved
 from tests.watching import MOMENT_S, Watch
 
@@ -64,7 +64,7 @@ POLICY = Policy(
     quarantine_after=2,
     quarantine_s=2,
     quarantine_max_s=8,
-    disproved_s=9,
+    refuted_s=9,
     starve_s=1.5,
     # The smallest tile of all is never split.
     probe_pixels=110,
@@ -101,7 +101,7 @@ class Work:
 
     operators: frozenset[str]
     tiles: int
-    twins: tuple[int, ...] = ()
+    check_tiles: tuple[int, ...] = ()
     #: Tiles that were done before it was submitted.
     given: frozenset[int] = frozenset()
     #: Tiles that stand no more, since their halves do; and how often each can be halved.
@@ -124,15 +124,15 @@ class Work:
     starved_since: float | None = None
     reported: bool = False
 
-    def is_twin(self, tile: int) -> bool:
-        return self.tiles <= tile < self.tiles + len(self.twins)
+    def is_check_tile(self, tile: int) -> bool:
+        return self.tiles <= tile < self.tiles + len(self.check_tiles)
 
     @property
     def done(self) -> int:
         return len(self.kept) + len(self.given)
 
     def original(self, tile: int) -> int:
-        return self.twins[tile - self.tiles] if self.is_twin(tile) else tile
+        return self.check_tiles[tile - self.tiles] if self.is_check_tile(tile) else tile
 
     @property
     def total(self) -> int:
@@ -244,17 +244,19 @@ class Fog(RuleBasedStateMachine):
         self.submitted += 1
         name = f"job{self.submitted}"
         given = frozenset(index for index in done if index < tiles)
-        twins = tuple(pick for pick in picks if pick < tiles and pick not in given)
-        self.jobs[name] = work = Work(operators, tiles, twins, given)
+        check_tiles = tuple(pick for pick in picks if pick < tiles and pick not in given)
+        self.jobs[name] = work = Work(operators, tiles, check_tiles, given)
         pixels = tuple(100 * (index + 1) for index in range(tiles))
         for index, size in enumerate(pixels):
-            work.halvings[index], work.pixels[index] = halvings * (index not in twins), size
+            work.halvings[index], work.pixels[index] = halvings * (index not in check_tiles), size
             if index not in given:
                 work.part = max(work.part, (size, *halved(size, work.halvings[index]))[-1])
-        work.pixels |= {tiles + place: pixels[twin] for place, twin in enumerate(twins)}
+        work.pixels |= {
+            tiles + place: pixels[check_tile] for place, check_tile in enumerate(check_tiles)
+        }
         kind = "kind" + str(tiles % 2)
         parts = tuple(halved(one, halvings) for one in pixels) if halvings else ()
-        self.feed(JobSubmitted(name, kind, pixels, operators, twins, given, parts))
+        self.feed(JobSubmitted(name, kind, pixels, operators, check_tiles, given, parts))
         assert (name in self.ended) == (len(given) == tiles)
 
     @precondition(lambda self: len(self.jobs) > 1 or len(self.jobs) == self.submitted)
@@ -397,14 +399,14 @@ class Fog(RuleBasedStateMachine):
     def disprove(self, name: str, data: st.DataObject) -> None:
         self.to_denounce -= 1
         job = data.draw(st.sampled_from([*sorted(self.jobs), "job0"]))
-        self.feed(DeviceDisproved(job, name, "verify says so"))
+        self.feed(DeviceRefuted(job, name, "verify says so"))
 
     @precondition(lambda self: self.to_denounce and self.found_right)
     @rule(data=st.data())
     def disprove_who_was_found_right(self, data: st.DataObject) -> None:
         self.to_denounce -= 1
         job, name = data.draw(st.sampled_from(self.found_right))
-        self.feed(DeviceDisproved(job, name, "verify says so"))
+        self.feed(DeviceRefuted(job, name, "verify says so"))
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
@@ -418,7 +420,7 @@ class Fog(RuleBasedStateMachine):
     def hand_back(self, data: st.DataObject) -> None:
         order = self.an_order(data)
         self.relieve(order)
-        self.feed(TileReturned(order.job, order.tile, order.attempt, order.device))
+        self.feed(TileRejected(order.job, order.tile, order.attempt, order.device))
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data(), lie=st.sampled_from(("device", "attempt", "tile", "job")))
@@ -525,14 +527,14 @@ class Fog(RuleBasedStateMachine):
 
     def note_liars(self, event: Event, actions: list[Action]) -> set[str]:
         liars = {one.device for one in actions if isinstance(one, Quarantine) and is_lie(one)}
-        if isinstance(event, DeviceDisproved):
+        if isinstance(event, DeviceRefuted):
             assert liars <= {event.device}
             liars.add(event.device)
         elif liars:
             assert isinstance(event, ResultArrived | TileArbitrated)
         for work in self.jobs.values():
             work.refused |= liars
-        if isinstance(event, ResultArrived | TileArbitrated | DeviceDisproved):
+        if isinstance(event, ResultArrived | TileArbitrated | DeviceRefuted):
             caught = self.jobs.get(event.job)
             if caught:
                 caught.caught |= liars
@@ -545,7 +547,7 @@ class Fog(RuleBasedStateMachine):
         for name in liars & set(self.boards):
             assert not self.boards[name].held
             assert not self.boards[name].joined or name in self.scheduler.quarantined()
-        if not isinstance(event, ResultArrived | TileArbitrated | DeviceDisproved):
+        if not isinstance(event, ResultArrived | TileArbitrated | DeviceRefuted):
             return
         work = self.jobs.get(event.job)
         assert not work or not any(said.device in liars for said in work.kept.values())
@@ -596,7 +598,7 @@ class Fog(RuleBasedStateMachine):
             case Quarantine(device, seconds):
                 assert device in self.scheduler.quarantined()
                 if is_lie(action):
-                    assert seconds == pytest.approx(POLICY.disproved_s)
+                    assert seconds == pytest.approx(POLICY.refuted_s)
                 else:
                     assert POLICY.quarantine_s <= seconds <= POLICY.quarantine_max_s
 
@@ -612,7 +614,7 @@ class Fog(RuleBasedStateMachine):
         assert action.tile not in work.split
         assert action.tile not in work.kept
         assert not any(key in board.held for board in self.boards.values())
-        first = work.tiles + len(work.twins) + 2 * len(work.split)
+        first = work.tiles + len(work.check_tiles) + 2 * len(work.split)
         assert (action.first, action.second) == (first, first + 1)
         work.split.add(action.tile)
         for half in (action.first, action.second):
@@ -632,7 +634,7 @@ class Fog(RuleBasedStateMachine):
         assert order.tile not in work.split
         assert order.tile not in work.given
         assert order.device not in work.refused
-        if work.is_twin(order.tile):
+        if work.is_check_tile(order.tile):
             original = work.original(order.tile)
             assert work.kept[original].device != order.device
             assert original not in work.opinions
@@ -655,7 +657,7 @@ class Fog(RuleBasedStateMachine):
     def follow_opinion(self, event: ResultArrived) -> None:
         work = self.jobs[event.job]
         original = work.original(event.tile)
-        assert work.is_twin(event.tile)
+        assert work.is_check_tile(event.tile)
         assert original not in work.opinions
         assert work.kept[original].device != event.device
         assert event.device not in work.refused
@@ -674,7 +676,7 @@ class Fog(RuleBasedStateMachine):
     def follow_keep(self, action: KeepResult, event: ResultArrived) -> None:
         work = self.jobs[action.job]
         assert action.tile not in work.kept
-        assert not work.is_twin(action.tile)
+        assert not work.is_check_tile(action.tile)
         assert action.tile not in work.split
         assert action.device not in work.refused
         work.kept[action.tile] = Said(action.device, action.attempt, event.digest)
@@ -734,7 +736,7 @@ class Fog(RuleBasedStateMachine):
             assert (progress.done, progress.total) == (work.done, work.total)
             kept = Counter(said.device for said in work.kept.values())
             assert {name: share.tiles for name, share in progress.devices.items()} == kept
-            assert progress.checked == sum(work.is_checked(tile) for tile in work.twins)
+            assert progress.checked == sum(work.is_checked(tile) for tile in work.check_tiles)
 
     # What must happen in the end.
 

@@ -17,8 +17,8 @@ from fogmqtt.wire.messages import (
     Failure,
     GatewayInfo,
     JobStatus,
+    Rejected,
     Result,
-    Returned,
     TileTask,
     Warm,
     check_digest,
@@ -75,7 +75,7 @@ messages = st.one_of(
     device_infos,
     st.builds(Accepted, **lease),
     st.builds(Failure, **lease, reason=texts, traceback=texts),
-    st.builds(Returned, **lease, reason=texts),
+    st.builds(Rejected, **lease, reason=texts),
     st.builds(Cancel, **lease, gateway=ids),
     st.just(Drain()),
     st.just(Warm()),
@@ -85,7 +85,7 @@ messages = st.one_of(
     ),
 )
 encodings = st.sampled_from(["binary", "base64"])
-ANYTHING = Decoder(TileTask, Result, Accepted, Failure, Returned, Cancel, Drain, Warm, DeviceInfo)
+ANYTHING = Decoder(TileTask, Result, Accepted, Failure, Rejected, Cancel, Drain, Warm, DeviceInfo)
 
 
 @settings(deadline=None)

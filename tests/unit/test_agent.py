@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from fogmqtt.agent.service import AHEAD
-from fogmqtt.complaints import Complaints
 from fogmqtt.core.geometry import Grid, cut
 from fogmqtt.errors import OperatorError
 from fogmqtt.images import codec
 from fogmqtt.images.cv import cv2
+from fogmqtt.log import CountedWarnings
 from fogmqtt.transport.base import Received
 from fogmqtt.wire.messages import (
     Accepted,
@@ -27,8 +27,8 @@ from fogmqtt.wire.messages import (
     Encoding,
     Failure,
     FromDevice,
+    Rejected,
     Result,
-    Returned,
     Warm,
     check_digest,
     encode,
@@ -63,7 +63,7 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         def run_tile(*_: object) -> None:
             raise problem
 
-        monkeypatch.setattr("fogmqtt.operators.pipeline.run_tile", run_tile)
+        monkeypatch.setattr("fogmqtt.operators.api.pipeline.run_tile", run_tile)
 
     return install
 
@@ -158,8 +158,8 @@ def test_a_full_device_hands_tiles_back(held_up: None) -> None:
         for tile in range(AHEAD + 3):
             rig.tile(task(tile))
         rig.link.wait(lambda: len(rig.link.answers()) == AHEAD + 3)
-        assert [back.tile for back in rig.link.of(Returned)] == [AHEAD + 1, AHEAD + 2]
-        assert "full" in rig.link.of(Returned)[0].reason
+        assert [back.tile for back in rig.link.of(Rejected)] == [AHEAD + 1, AHEAD + 2]
+        assert "full" in rig.link.of(Rejected)[0].reason
 
 
 def served(priority: int) -> list[str]:
@@ -340,7 +340,7 @@ def test_thousands_of_malformed_messages_leave_it_alive_and_quiet(
 def test_complaints_are_counted_all_and_logged_once_a_second(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    complaints = Complaints()
+    complaints = CountedWarnings()
     for step in range(100):
         complaints.add("retained", "on tiles", step / 50)
     assert complaints.counts["retained"] == 100

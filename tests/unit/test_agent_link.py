@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fogmqtt.agent import machine
-from fogmqtt.agent.answers import Answers
-from fogmqtt.agent.held import Address
-from fogmqtt.agent.service import Agent, Settings
-from fogmqtt.agent.voice import CODECS
+from fogmqtt.agent import host_info
+from fogmqtt.agent.presence_publisher import CODECS
+from fogmqtt.agent.result_publisher import ResultPublisher
+from fogmqtt.agent.service import Agent, AgentSettings
+from fogmqtt.agent.tile_lease import TileAddress
 from fogmqtt.errors import DuplicateId, NoBroker
 from fogmqtt.images import codec
 from fogmqtt.transport.base import Connected, Deliver, Received, Refused, Will
@@ -23,12 +23,12 @@ from fogmqtt.wire.messages import (
     DeviceInfo,
     Drain,
     Failure,
+    Rejected,
     Result,
-    Returned,
     encode,
 )
 from fogmqtt.wire.topics import Topics
-from fogmqtt.workers import room
+from fogmqtt.workers import resources
 from tests.agent_rig import (
     CONTROL,
     FOUND,
@@ -99,27 +99,27 @@ def test_a_link_that_is_not_quite_there_yet_is_told_again() -> None:
 
 
 def test_a_temperature_that_cannot_be_read_is_none(tmp_path: Path) -> None:
-    assert machine.temperature_c(tmp_path) is None
+    assert host_info.temperature_c(tmp_path) is None
     for zone, text in (("thermal_zone0", "41500\n"), ("thermal_zone1", "garbage")):
         (tmp_path / zone).mkdir()
         (tmp_path / zone / "temp").write_text(text)
-    assert machine.temperature_c(tmp_path) == 41.5
+    assert host_info.temperature_c(tmp_path) == 41.5
 
 
 def test_a_containers_memory_is_what_it_was_given(tmp_path: Path) -> None:
     limit = tmp_path / "memory.max"
-    whole = room.memory_mb([limit])
+    whole = resources.memory_mb([limit])
     assert whole == psutil.virtual_memory().total >> 20
     limit.write_text("max\n")
-    assert room.memory_mb([limit]) == whole
+    assert resources.memory_mb([limit]) == whole
     limit.write_text(f"{100 << 20}\n")
-    assert room.memory_mb([limit]) == 100
+    assert resources.memory_mb([limit]) == 100
 
 
 def test_workers_share_half_of_the_memory_and_have_enough_for_a_tile() -> None:
-    half = room.memory_mb() // 2
-    assert room.worker_memory_mb(1) == max(256, half)
-    assert room.worker_memory_mb(10_000) == 256
+    half = resources.memory_mb() // 2
+    assert resources.worker_memory_mb(1) == max(256, half)
+    assert resources.worker_memory_mb(10_000) == 256
 
 
 # The link.
@@ -145,15 +145,15 @@ def test_a_result_made_without_a_link_is_said_when_it_is_back(held_up: None) -> 
         rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
 
 
-def answers_without_link() -> tuple[Answers, Link]:
+def answers_without_link() -> tuple[ResultPublisher, Link]:
     link = Link(lambda _: None, Will("x", b""))
-    return Answers(link, Topics(), "eya", 1), link
+    return ResultPublisher(link, Topics(), "eya", 1), link
 
 
 def test_an_answer_whose_lease_ran_out_without_a_link_is_dropped() -> None:
     answers, link = answers_without_link()
     for tile, until in ((0, 5.0), (1, 15.0)):
-        answers.fail(Address("mariem", "job", tile, 1, "binary", until), "because")
+        answers.fail(TileAddress("mariem", "job", tile, 1, "binary", until), "because")
     link.linked = True
     answers.connected(now=10.0)
     assert [answer.tile for answer in link.answers()] == [1]
@@ -163,7 +163,7 @@ def test_an_answer_whose_lease_ran_out_without_a_link_is_dropped() -> None:
 def test_what_is_kept_without_a_link_is_bounded() -> None:
     answers, link = answers_without_link()
     for tile in range(1000):
-        answers.fail(Address("mariem", "job", tile, 1, "binary", 99.0), "because")
+        answers.fail(TileAddress("mariem", "job", tile, 1, "binary", 99.0), "because")
     assert answers.kept == 64
     answers.connected(now=0.0)
     assert answers.kept == 64, "the link broke again"
@@ -175,7 +175,7 @@ def test_what_is_kept_without_a_link_is_bounded() -> None:
 def test_an_answer_that_nothing_can_carry_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     answers, link = answers_without_link()
     link.linked, link.limit = True, 10
-    answers.fail(Address("mariem", "job", 7, 1, "binary", 99.0), "because")
+    answers.fail(TileAddress("mariem", "job", 7, 1, "binary", 99.0), "because")
     assert "job tile 7: no answer" in caplog.text
 
 
@@ -187,7 +187,7 @@ def unstarted(events: list[object]) -> Agent:
             for event in events:
                 self.deliver(event)
 
-    return Agent(Settings("eya", 1, "mqtt://here"), Scripted, examiner=Remembered)
+    return Agent(AgentSettings("eya", 1, "mqtt://here"), Scripted, examiner=Remembered)
 
 
 def test_a_final_refusal_before_the_first_connection_ends_it() -> None:
@@ -231,9 +231,9 @@ def test_it_finishes_what_runs_hands_back_the_rest_and_says_offline(
             rig.agent.stop()
         else:
             rig.link.deliver(Received(CONTROL, encode(Drain(), "base64")))
-        rig.link.wait(lambda: len(rig.link.of(Returned)) == 2)
+        rig.link.wait(lambda: len(rig.link.of(Rejected)) == 2)
         rig.tile(task(9))
-        rig.link.wait(lambda: len(rig.link.of(Returned)) == 3)
+        rig.link.wait(lambda: len(rig.link.of(Rejected)) == 3)
         assert rig.link.infos()[-1].draining
         gate.set()
         rig.join()
@@ -252,7 +252,7 @@ def test_a_tile_that_does_not_end_in_time_is_handed_back(
         rig.link.wait(lambda: len(rig.link.of(Accepted)) == 1)
         rig.agent.stop()
         rig.join()
-    assert [back.tile for back in rig.link.of(Returned)] == [0]
+    assert [back.tile for back in rig.link.of(Rejected)] == [0]
     assert rig.link.said[-1][1] == b"offline"
 
 
@@ -316,7 +316,7 @@ def in_memory(broker: MemoryBroker, up_s: float) -> Rig:
     def connect(deliver: Deliver, will: Will) -> MemoryTransport:
         return MemoryTransport(broker, "eya", deliver, will=will)
 
-    settings = Settings("eya", 1, "memory", checkin_s=60.0)
+    settings = AgentSettings("eya", 1, "memory", checkin_s=60.0)
     agent = Agent(settings, connect, examiner=Remembered)
     agent._began -= up_s
     return started(agent, Link(lambda _: None, agent._voice.will))

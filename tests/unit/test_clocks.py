@@ -24,22 +24,22 @@ AMBIGUOUS = {"time", "now", "today"}
 #: File → what it reads and what for. Whatever else asks for the time of day is a mistake.
 ALLOWED = {
     # Told to people.
-    "gateway/dead.py": {"time"},  # when a job failed
+    "gateway/storage/dead_letters.py": {"time"},  # when a job failed
     "cli/retry.py": {"localtime", "strftime"},  # the same, as text
     # Order of notes in the spool, and names. A jump changes in which order they are taken up.
-    "gateway/server.py": {"time"},
-    "gateway/archive.py": {"time"},
+    "gateway/server/server.py": {"time"},
+    "gateway/storage/job_store.py": {"time"},
     # How long finished jobs are kept (`gateway.spool_keep_s`), over days and restarts, which no
     # monotonic clock survives: a jump forgets some early or late, and never an unfinished one.
     # And the name under which a damaged ledger is put aside.
-    "gateway/ledger.py": {"time", "strftime"},
+    "gateway/storage/journal_db.py": {"time", "strftime"},
     # Whether a file changed: compared for being the same, never with a clock.
-    "gateway/inbox.py": {"st_mtime_ns"},
-    "gateway/spool.py": {"st_mtime_ns"},
-    "operators/models.py": {"st_mtime_ns"},
-    "examination/identity.py": {"st_mtime_ns"},
+    "gateway/server/inbox.py": {"st_mtime_ns"},
+    "gateway/storage/spool.py": {"st_mtime_ns"},
+    "operators/support/models.py": {"st_mtime_ns"},
+    "conformance/identity.py": {"st_mtime_ns"},
     # Which of too many remembered examinations go: a file's age against another's.
-    "examination/cache.py": {"st_mtime"},
+    "conformance/cache.py": {"st_mtime"},
 }
 
 

@@ -6,19 +6,19 @@ import math
 
 import pytest
 
-from fogmqtt.agent.intake import Intake, Unfit
-from fogmqtt.config import Device, load_device
-from fogmqtt.core.events import DeviceJoined, Event
+from fogmqtt.agent.task_decoder import TaskDecoder, Unfit
+from fogmqtt.config import DeviceSettings, load_device
+from fogmqtt.core.scheduling.events import DeviceJoined, Event
 from fogmqtt.errors import ConfigError
-from fogmqtt.gateway.roster import Roster
-from fogmqtt.gateway.standard import Standard
+from fogmqtt.gateway.devices.compatibility import Compatibility
+from fogmqtt.gateway.devices.registry import DeviceRegistry
 from fogmqtt.wire.messages import DeviceInfo, encode
 from tests.agent_rig import task
 
 
 def test_a_device_is_configured_with_it() -> None:
     assert load_device(None, {}).device.max_tile_pixels == "any"
-    assert load_device(None, {"FOGMQTT_DEVICE__MAX_TILE_PIXELS": "65536"}).device == Device(
+    assert load_device(None, {"FOGMQTT_DEVICE__MAX_TILE_PIXELS": "65536"}).device == DeviceSettings(
         max_tile_pixels=65536
     )
     with pytest.raises(ConfigError, match="MAX_TILE_PIXELS"):
@@ -28,7 +28,7 @@ def test_a_device_is_configured_with_it() -> None:
 @pytest.mark.parametrize(("announced", "told"), [(0, math.inf), (65536, 65536)])
 def test_the_scheduler_hears_of_it(announced: int, told: float) -> None:
     fed: list[Event] = []
-    roster = Roster(fed.append, Standard(exact=False))
+    roster = DeviceRegistry(fed.append, Compatibility(exact=False))
     info = DeviceInfo(
         boot="b",
         sequence=1,
@@ -47,11 +47,11 @@ def test_the_scheduler_hears_of_it(announced: int, told: float) -> None:
 def test_a_larger_tile_is_refused_with_both_figures() -> None:
     payload = encode(task(), "binary")
     height, width, _ = task().shape
-    refused = Intake(height * width - 1).read(payload, 0.0)
+    refused = TaskDecoder(height * width - 1).read(payload, 0.0)
     assert isinstance(refused, Unfit)
     assert refused.reason == "too large"
     both = f"{height * width:,} pixels where this device takes {height * width - 1:,}"
     assert both in refused.text
     assert refused.address is not None
     for enough in (0, height * width):
-        assert not isinstance(Intake(enough).read(payload, 0.0), Unfit)
+        assert not isinstance(TaskDecoder(enough).read(payload, 0.0), Unfit)

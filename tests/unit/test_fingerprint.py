@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import xxhash
 
-from fogmqtt.examination.fingerprint import DTYPES, examine, versions
-from fogmqtt.examination.pictures import picture
+from fogmqtt.conformance.fingerprint import DTYPES, examine, versions
+from fogmqtt.conformance.test_images import reference_image
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators import catalog
-from fogmqtt.operators.base import Operator, Samples
-from fogmqtt.operators.pipeline import abilities, parse
+from fogmqtt.operators.api import registry
+from fogmqtt.operators.api.base import Operator, Samples
+from fogmqtt.operators.api.pipeline import abilities, parse
 from fogmqtt.wire.messages import Dtype
 from tests.examined import here
 
@@ -56,7 +56,7 @@ def test_everything_that_travels_is_tried() -> None:
     assert set(get_args(Dtype)) == set(DTYPES)
 
 
-@pytest.mark.parametrize("name", [one for one in catalog.names() if catalog.load(one).tiled])
+@pytest.mark.parametrize("name", [one for one in registry.names() if registry.load(one).tiled])
 def test_every_operator_has_a_fingerprint_for_each_dtype_that_it_takes(name: str) -> None:
     examined = here().operators[name]
     assert examined.problem == ""
@@ -86,13 +86,15 @@ def test_speed_is_measured_beforehand() -> None:
 
 def test_the_pictures_never_change() -> None:
     """Another picture is another fingerprint: all devices of a fleet would have to be updated."""
-    hashes = [xxhash.xxh3_64_hexdigest(picture(Spec(97, 173, 3, one)).tobytes()) for one in DTYPES]
+    hashes = [
+        xxhash.xxh3_64_hexdigest(reference_image(Spec(97, 173, 3, one)).tobytes()) for one in DTYPES
+    ]
     assert hashes == PICTURES
 
 
 def test_integers_in_a_picture_span_their_dtype() -> None:
     for dtype in ("uint8", "int8", "uint16", "int16"):
-        image, kind = picture(Spec(97, 173, 1, dtype)), np.iinfo(dtype)
+        image, kind = reference_image(Spec(97, 173, 1, dtype)), np.iinfo(dtype)
         assert image.min() < kind.min + 100
         assert image.max() > kind.max - 100
 
@@ -142,9 +144,9 @@ class Broken(Odd):
 def _plugged_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our operators are in the catalogue."""
     ours: dict[str, type[Operator]] = {one.name: one for one in (Odd, Demanding, Misspelt, Broken)}
-    load = catalog.load
-    monkeypatch.setattr(catalog, "load", lambda name: ours.get(name) or load(name))
-    monkeypatch.setattr(catalog, "build", lambda name, params: catalog.load(name)(**params))
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda name: ours.get(name) or load(name))
+    monkeypatch.setattr(registry, "build", lambda name, params: registry.load(name)(**params))
 
 
 def test_one_pixel_that_is_off_by_one_is_another_fingerprint(

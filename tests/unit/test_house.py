@@ -19,7 +19,6 @@ SCRIPTS = sorted(
     )
     if path.is_file()
 )
-SOURCES = sorted((ROOT / "fogmqtt").rglob("*.py"))
 
 
 def test_the_changelogs_newest_version_is_the_packages():
@@ -34,8 +33,3 @@ def test_a_shipped_script_is_executable_and_parses(script):
     assert os.access(script, os.X_OK)
     shell = script.read_text("utf-8").splitlines()[0].split("/")[-1].split()[-1]
     subprocess.run([shell, "-n", script], check=True)
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
-def test_a_source_file_can_be_read_in_one_sitting(path):
-    assert len(path.read_text("utf-8").splitlines()) <= 400

@@ -2,8 +2,14 @@
 
 import pytest
 
-from fogmqtt.core.actions import CancelTile, DropResult, KeepResult, SendTile, SplitTile
-from fogmqtt.core.events import DeviceLost, JobSubmitted, ResultArrived, Tick, TileAccepted
+from fogmqtt.core.scheduling.actions import CancelTile, DropResult, KeepResult, SendTile, SplitTile
+from fogmqtt.core.scheduling.events import (
+    DeviceLost,
+    JobSubmitted,
+    ResultArrived,
+    Tick,
+    TileAccepted,
+)
 from fogmqtt.simulate.observed import Observer
 from fogmqtt.simulate.record import Fate
 

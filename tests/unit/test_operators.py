@@ -9,11 +9,11 @@ from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.cv import cv2, one_thread
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators import catalog
-from fogmqtt.operators.base import Operator
-from fogmqtt.operators.canny import Canny
+from fogmqtt.operators.api import registry
+from fogmqtt.operators.api.base import Operator
+from fogmqtt.operators.api.pipeline import parse, whole
+from fogmqtt.operators.edges.canny import Canny
 from fogmqtt.operators.overlay import Overlay
-from fogmqtt.operators.pipeline import parse, whole
 
 
 def build(text: str) -> Operator:
@@ -193,8 +193,8 @@ def test_opencv_works_on_one_thread_when_asked() -> None:
 
 
 def test_every_operator_says_what_it_takes_and_its_halo() -> None:
-    for name in catalog.names():
-        text = catalog.load(name).__doc__ or ""
+    for name in registry.names():
+        text = registry.load(name).__doc__ or ""
         assert "Takes" in text, name
-        parameters = catalog.parameters(catalog.load(name))
+        parameters = registry.parameters(registry.load(name))
         assert all(f"{key}" in text for key in parameters), name

@@ -10,8 +10,8 @@ import pytest
 
 from fogmqtt.cli.gateway import main
 from fogmqtt.cli.operators import as_markdown
-from fogmqtt.operators import catalog
-from fogmqtt.operators.describe import describe
+from fogmqtt.operators.api import registry
+from fogmqtt.operators.api.describe import describe
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples/operators/fog_examples"
@@ -21,7 +21,7 @@ EXAMPLES = ROOT / "examples/operators/fog_examples"
 def _terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("COLUMNS", "80")
     yield
-    catalog.plug_in(())
+    registry.plug_in(())
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -32,7 +32,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_the_list_has_every_operator_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     lines = told(capsys).splitlines()
     assert max(map(len, lines)) <= 80
-    assert set(catalog.names()) <= {line.partition(" ")[0] for line in lines}
+    assert set(registry.names()) <= {line.partition(" ")[0] for line in lines}
 
 
 def test_the_list_says_images_and_exactness(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,14 +59,14 @@ def test_one_operator_is_told_with_everything(capsys: pytest.CaptureFixture[str]
         "Takes: gray uint8; colour uint8",
         "Exactness: exact",
         "Halo: 2 pixels with these defaults",
-        f"From: fogmqtt {catalog.origin('canny').version}",
+        f"From: fogmqtt {registry.origin('canny').version}",
     ):
         assert line in out.splitlines()
     assert max(map(len, out.splitlines())) <= 80
 
 
 def test_every_operator_can_be_told_and_its_example_is_a_pipeline() -> None:
-    for name in catalog.names():
+    for name in registry.names():
         described = describe(name)
         assert described.summary
         assert "…" in described.example or name in described.example

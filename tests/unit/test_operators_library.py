@@ -11,10 +11,11 @@ from fogmqtt.core.geometry import Grid, Rect
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators import catalog, levels
-from fogmqtt.operators.base import Operator
-from fogmqtt.operators.levels import histogram
-from fogmqtt.operators.pipeline import parse, whole
+from fogmqtt.operators.api import registry
+from fogmqtt.operators.api.base import Operator
+from fogmqtt.operators.api.pipeline import parse, whole
+from fogmqtt.operators.colour import levels
+from fogmqtt.operators.colour.levels import histogram
 from tests.tiling import called, tiled
 
 RNG = np.random.default_rng(7)
@@ -153,7 +154,7 @@ def test_float_arithmetic_is_aligned_wherever_it_happens(text: str, spec: Spec, 
     assert build(text).alignment(spec) == align
 
 
-IMAGING = [name for name in catalog.names() if not catalog.load(name).measures]
+IMAGING = [name for name in registry.names() if not registry.load(name).measures]
 
 
 @pytest.mark.parametrize("name", IMAGING)
@@ -173,7 +174,7 @@ def test_what_comes_out_is_what_was_announced(name: str) -> None:
     assert tried
 
 
-LEARNING = [name for name in catalog.names() if catalog.load(name).begins_stage]
+LEARNING = [name for name in registry.names() if registry.load(name).begins_stage]
 
 
 def test_what_needs_the_whole_image_is_known() -> None:
@@ -224,7 +225,7 @@ def test_what_was_learned_survives_the_journey(name: str, encoding: str) -> None
 )
 def test_something_learned_that_cannot_be_is_refused(name: str, params: dict[str, object]) -> None:
     with pytest.raises(PipelineError, match=f"{name}: {next(iter(params))}="):
-        catalog.build(name, params)
+        registry.build(name, params)
 
 
 def test_white_balance_makes_the_means_equal() -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.spec import Spec
-from fogmqtt.operators import catalog
-from fogmqtt.operators.base import Operator
-from fogmqtt.operators.describe import describe
-from fogmqtt.operators.pipeline import parse, stages
+from fogmqtt.operators.api import registry
+from fogmqtt.operators.api.base import Operator
+from fogmqtt.operators.api.describe import describe
+from fogmqtt.operators.api.pipeline import parse, stages
 
 SPECS = [
     Spec(64, 64, channels, dtype)
@@ -29,9 +29,9 @@ def refusal(operator: Operator, spec: Spec) -> str:
     return ""
 
 
-@pytest.mark.parametrize("name", [name for name in catalog.names() if describe(name).takes])
+@pytest.mark.parametrize("name", [name for name in registry.names() if describe(name).takes])
 def test_a_refusal_names_operator_and_image_and_its_advice_helps(name: str) -> None:
-    operator = catalog.build(name, {})
+    operator = registry.build(name, {})
     for spec in SPECS:
         said = refusal(operator, spec)
         if not said:
@@ -73,7 +73,7 @@ def test_what_to_put_before_it_is_said_before_anything_runs(
 FREE = {("canny", "low"), ("canny", "high")}
 NUMBERS = [
     (name, key)
-    for name in catalog.names()
+    for name in registry.names()
     for key, one in describe(name).parameters.items()
     if one.type in {"int", "float"} and (name, key) not in FREE
 ]
@@ -81,7 +81,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize(("name", "key"), NUMBERS)
 def test_every_figure_has_its_limits(name: str, key: str) -> None:
-    samples = catalog.load(name).samples or ({},)
+    samples = registry.load(name).samples or ({},)
     for value in (-(10**9), 10**12):
         with pytest.raises(PipelineError, match=f"{name}: "):
-            catalog.build(name, {**samples[0], key: value})
+            registry.build(name, {**samples[0], key: value})

@@ -11,11 +11,11 @@ import pytest
 from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators import catalog, pipeline
-from fogmqtt.operators.base import Operator, learned
-from fogmqtt.operators.canny import Canny
-from fogmqtt.operators.colour import Gray
-from fogmqtt.operators.filters import Gaussian
+from fogmqtt.operators.api import pipeline, registry
+from fogmqtt.operators.api.base import Operator, learned
+from fogmqtt.operators.colour.spaces import Gray
+from fogmqtt.operators.edges.canny import Canny
+from fogmqtt.operators.filters.smoothing import Gaussian
 
 PHOTO = Spec(3000, 4000, 3)
 
@@ -69,7 +69,7 @@ def test_a_written_pipeline_becomes_operators_with_typed_parameters() -> None:
 def test_what_is_written_reads_back_as_the_same_operators(text: str) -> None:
     operators = pipeline.parse(text)
     assert pipeline.written(operators) == text
-    assert [catalog.build(*call) for call in pipeline.calls(operators)] == list(operators)
+    assert [registry.build(*call) for call in pipeline.calls(operators)] == list(operators)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_what_an_operator_learned_travels_but_is_not_written() -> None:
     assert pipeline.written(operators) == "knows factor=2 | gaussian"
     sent = pipeline.calls(pipeline.placed(operators, Rect(5, 7, 2, 2), (9, 9)))
     assert sent == [("knows", {"factor": 2.0, "mean": 3.0, "place": (5, 7)}), ("gaussian", {})]
-    assert list(catalog.parameters(Knows)) == ["factor"]
+    assert list(registry.parameters(Knows)) == ["factor"]
 
 
 def test_nobody_writes_what_is_learned() -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from fogmqtt.errors import PipelineError
-from fogmqtt.operators import catalog
+from fogmqtt.operators.api import registry
 
 FADE = """
 from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
-from fogmqtt.operators.base import Operator
+from fogmqtt.operators.api.base import Operator
 
 @dataclass(frozen=True)
 class Fade(Operator):
@@ -38,9 +38,9 @@ def write(tmp_path: Path) -> Iterator[Write]:
         path.write_text(text, "utf-8")
         return str(path)
 
-    catalog.plug_in(())
+    registry.plug_in(())
     yield write
-    catalog.plug_in(())
+    registry.plug_in(())
     for name in [name for name in sys.modules if str(tmp_path) in name]:
         del sys.modules[name]
 
@@ -57,10 +57,10 @@ def install(folder: Path, package: str, *entries: str, version: str = "1.0") -> 
 
 
 def test_the_operators_of_a_file_are_known_by_name_and_parameters(write: Write) -> None:
-    catalog.plug_in([write("ops.py", FADE)])
-    assert catalog.build("fade", {"amount": "0.25"}).params() == {"amount": 0.25}
-    assert "fade" in catalog.names()
-    assert catalog.problems() == ()
+    registry.plug_in([write("ops.py", FADE)])
+    assert registry.build("fade", {"amount": "0.25"}).params() == {"amount": 0.25}
+    assert "fade" in registry.names()
+    assert registry.problems() == ()
 
 
 def test_the_operators_of_a_module_are_known_with_its_packages_version(
@@ -71,33 +71,33 @@ def test_the_operators_of_a_module_are_known_with_its_packages_version(
     install(tmp_path, "fading", version="2.1")
     (tmp_path / "fading-2.1.dist-info" / "top_level.txt").write_text("fading")
     monkeypatch.syspath_prepend(tmp_path)
-    catalog.plug_in(["fading.ops"])
-    assert catalog.load("fade").name == "fade"
-    assert str(catalog.origin("fade")) == "fading 2.1"
+    registry.plug_in(["fading.ops"])
+    assert registry.load("fade").name == "fade"
+    assert str(registry.origin("fade")) == "fading 2.1"
 
 
 def test_a_files_version_is_what_it_says_or_changes_with_the_file(write: Write) -> None:
     silent = write("silent.py", FADE)
-    catalog.plug_in([silent])
-    before = catalog.origin("fade")
+    registry.plug_in([silent])
+    before = registry.origin("fade")
     assert before.package == "silent.py"
     write("silent.py", FADE + "# changed\n")
-    catalog.plug_in([silent])
-    assert catalog.origin("fade").version != before.version
-    catalog.plug_in([write("telling.py", FADE + "__version__ = '0.3'\n")])
-    assert catalog.origin("fade").version == "0.3"
+    registry.plug_in([silent])
+    assert registry.origin("fade").version != before.version
+    registry.plug_in([write("telling.py", FADE + "__version__ = '0.3'\n")])
+    assert registry.origin("fade").version == "0.3"
 
 
 def test_plugging_in_imports_nothing(write: Write) -> None:
     path = write("ops.py", f"raise SystemExit\n{FADE}")
-    catalog.plug_in([path])
-    assert "fade" not in catalog.names()
+    registry.plug_in([path])
+    assert "fade" not in registry.names()
     assert path not in sys.modules
 
 
 def test_an_agent_that_was_told_of_plug_ins_still_loads_no_pixel_library(write: Write) -> None:
     code = (
-        "import sys, fogmqtt.agent.service; from fogmqtt.operators import catalog as c;"
+        "import sys, fogmqtt.agent.service; from fogmqtt.operators.api import registry as c;"
         f"c.plug_in([{write('ops.py', FADE)!r}]); c.names();"
         "assert not {'cv2', 'numpy', 'PIL'} & set(sys.modules)"
     )
@@ -117,22 +117,22 @@ def test_a_plug_in_that_cannot_be_imported_is_named_and_skipped(
     write: Write, text: str, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, sound = write("broken.py", text), write("sound.py", FADE)
-    catalog.plug_in([broken, sound])
+    registry.plug_in([broken, sound])
     with caplog.at_level(logging.WARNING):
-        (problem,) = catalog.problems()
+        (problem,) = registry.problems()
     assert f"{broken} cannot be imported: {why}" in problem
     assert broken in caplog.text
-    assert catalog.load("fade").name == "fade"
-    assert catalog.load("gray").name == "gray"
+    assert registry.load("fade").name == "fade"
+    assert registry.load("gray").name == "gray"
 
 
 def test_an_unknown_operator_is_told_with_the_plug_ins_that_might_have_had_it(
     write: Write,
 ) -> None:
     broken = write("vignette.py", "1 / 0")
-    catalog.plug_in([broken])
+    registry.plug_in([broken])
     with pytest.raises(PipelineError, match=r"'vignette'.*vignette.py cannot be imported: Zero"):
-        catalog.load("vignette")
+        registry.load("vignette")
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_an_unknown_operator_is_told_with_the_plug_ins_that_might_have_had_it(
 def test_a_class_that_is_no_operator_is_skipped_in_words(
     write: Write, before: str, after: str, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    catalog.plug_in([write("ops.py", FADE.replace(before, after))])
+    registry.plug_in([write("ops.py", FADE.replace(before, after))])
     with caplog.at_level(logging.WARNING):
-        problems = catalog.problems()
+        problems = registry.problems()
     assert len(problems) == 1
     assert re.search(why, problems[0])
 
@@ -159,14 +159,14 @@ def test_of_two_modules_with_one_operator_the_first_is_used(
     write: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = write("one.py", FADE), write("two.py", FADE)
-    catalog.plug_in([first, second])
+    registry.plug_in([first, second])
     with caplog.at_level(logging.WARNING):
-        (problem,) = catalog.problems()
+        (problem,) = registry.problems()
     assert problem == (
         f"two operators are called 'fade': Fade of {first} is used, Fade of {second} is skipped; "
         "rename it"
     )
-    assert catalog.load("fade").__module__ == first
+    assert registry.load("fade").__module__ == first
 
 
 def test_of_two_packages_with_one_operator_the_first_by_name_is_used(
@@ -181,12 +181,12 @@ def test_of_two_packages_with_one_operator_the_first_by_name_is_used(
     for folder in ("late", "early"):
         monkeypatch.syspath_prepend(tmp_path / folder)
     assert "fade" in {entry.name for entry in metadata.entry_points(group="fogmqtt.operators")}
-    catalog.plug_in(())
+    registry.plug_in(())
     with caplog.at_level(logging.WARNING):
-        (problem,) = catalog.problems()
+        (problem,) = registry.problems()
     assert "fade_ops:Fade (a-package 1.0) is used" in problem
     assert "other_ops:Fade (z-package 1.0) is skipped" in problem
-    assert str(catalog.origin("fade")) == "a-package 1.0"
+    assert str(registry.origin("fade")) == "a-package 1.0"
 
 
 def test_a_module_that_a_package_registers_too_is_no_conflict(
@@ -195,6 +195,6 @@ def test_a_module_that_a_package_registers_too_is_no_conflict(
     write("fade_twice.py", FADE)
     install(tmp_path, "fading", "fade = fade_twice:Fade")
     monkeypatch.syspath_prepend(tmp_path)
-    catalog.plug_in(["fade_twice"])
-    assert catalog.problems() == ()
-    assert str(catalog.origin("fade")) == "fading 1.0"
+    registry.plug_in(["fade_twice"])
+    assert registry.problems() == ()
+    assert str(registry.origin("fade")) == "fading 1.0"

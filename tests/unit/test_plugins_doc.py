@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from fogmqtt.errors import OperatorError
-from fogmqtt.operators import catalog
-from fogmqtt.operators.law import check_law
+from fogmqtt.operators.api import registry
+from fogmqtt.operators.api.testing import check_tiled_equals_whole
 
 DOC = (Path(__file__).parents[2] / "docs/plugins.md").read_text("utf-8")
 OPERATOR = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)[0]
@@ -21,24 +21,24 @@ NOISE = np.random.default_rng(3).integers(0, 256, (101, 137), np.uint8)
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    catalog.plug_in(())
+    registry.plug_in(())
 
 
 def plugged(folder: Path, text: str) -> None:
     (folder / "soften.py").write_text(text)
-    catalog.plug_in([str(folder / "soften.py")])
+    registry.plug_in([str(folder / "soften.py")])
 
 
 def test_the_operator_of_the_documentation_obeys_the_law(folder: Path) -> None:
     plugged(folder, OPERATOR)
-    check_law(catalog.build("soften", {}), NOISE)
-    check_law((catalog.build("soften", {}), catalog.build("canny", {})), NOISE)
+    check_tiled_equals_whole(registry.build("soften", {}), NOISE)
+    check_tiled_equals_whole((registry.build("soften", {}), registry.build("canny", {})), NOISE)
 
 
 def test_without_its_halo_the_law_says_what_is_wrong(folder: Path) -> None:
     plugged(folder, OPERATOR.replace("= 1", "= 0"))
     with pytest.raises(OperatorError) as broken:
-        check_law(catalog.build("soften", {}), NOISE)
+        check_tiled_equals_whole(registry.build("soften", {}), NOISE)
     said = re.sub(r"cut by [^:]*:", "cut by …:", str(broken.value))
     said = re.sub(r"in \d+ pixels within [^;]*; ", "in … pixels within …;\n", said)
     assert said in DOC
@@ -47,7 +47,7 @@ def test_without_its_halo_the_law_says_what_is_wrong(folder: Path) -> None:
 def test_an_operator_that_writes_into_its_tile_is_told_so(folder: Path) -> None:
     plugged(folder, OPERATOR.replace("return ", "image[0] = 0; return "))
     with pytest.raises(ValueError, match="read-only"):
-        check_law(catalog.build("soften", {}), NOISE)
+        check_tiled_equals_whole(registry.build("soften", {}), NOISE)
 
 
 def test_what_an_operator_knows_must_be_a_parameter(folder: Path) -> None:
@@ -62,4 +62,4 @@ def test_what_an_operator_knows_must_be_a_parameter(folder: Path) -> None:
 """
     plugged(folder, text)
     with pytest.raises(OperatorError, match="all that they know must be parameters"):
-        check_law(catalog.build("soften", {}), NOISE)
+        check_tiled_equals_whole(registry.build("soften", {}), NOISE)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fogmqtt.core.events import DeviceDraining, DeviceJoined, DeviceLost
 from fogmqtt.core.presence import Introduction, Presence
+from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, DeviceLost
 
 EYA = Introduction("b1", 2, frozenset({"gray"}))
 JOINED = DeviceJoined("eya", "b1", 2, frozenset({"gray"}))

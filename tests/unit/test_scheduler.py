@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from fogmqtt.core.actions import (
+from fogmqtt.core.scheduling.actions import (
     CancelTile,
     DropResult,
     FinishJob,
     KeepResult,
     SendTile,
 )
-from fogmqtt.core.events import (
+from fogmqtt.core.scheduling.events import (
     BrokerLost,
     JobCancelled,
     JobSubmitted,
@@ -19,9 +19,9 @@ from fogmqtt.core.events import (
     Tick,
     TileFailed,
 )
-from fogmqtt.core.policy import Policy
-from fogmqtt.core.progress import JobState, Share
-from fogmqtt.core.scheduler import Scheduler
+from fogmqtt.core.scheduling.policy import Policy
+from fogmqtt.core.scheduling.progress import DeviceProgress, JobState
+from fogmqtt.core.scheduling.scheduler import Scheduler
 from tests.scheduling import PIXELS, Bench, devices, only, sent
 
 
@@ -311,7 +311,7 @@ def test_progress_says_who_did_what():
     bench.answer(again, at=2)
     ended = bench.scheduler.progress("job")
     assert ended.state is JobState.FINISHED
-    assert ended.devices == {"eya": Share(tiles=2, pixels=400)}
+    assert ended.devices == {"eya": DeviceProgress(tiles=2, pixels=400)}
     assert (ended.retries, ended.hedges, ended.duplicates) == (1, 0, 0)
 
 

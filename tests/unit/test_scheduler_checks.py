@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fogmqtt.core.actions import (
+from fogmqtt.core.scheduling.actions import (
     Action,
     Arbitrate,
     CancelTile,
@@ -16,8 +16,8 @@ from fogmqtt.core.actions import (
     RevokeResult,
     SendTile,
 )
-from fogmqtt.core.events import DeviceDisproved, JobCancelled
-from fogmqtt.core.progress import Share
+from fogmqtt.core.scheduling.events import DeviceRefuted, JobCancelled
+from fogmqtt.core.scheduling.progress import DeviceProgress
 from tests.scheduling import Bench, devices, only, sent
 
 RIGHT, WRONG = 1, 2
@@ -30,7 +30,7 @@ def kinds(actions: list[Action]) -> list[type[Action]]:
 def asked(bench: Bench) -> tuple[SendTile, SendTile]:
     """A job of one tile: done by eya, its twin is sent to manar. Both orders."""
     bench.join("eya")
-    first = only(bench.submit(1, twins=(0,)))
+    first = only(bench.submit(1, check_tiles=(0,)))
     bench.join("manar")
     return first, only(bench.answer(first, at=1, digest=RIGHT))
 
@@ -56,14 +56,14 @@ def test_twins_count_as_checked_and_as_nothing_else():
     bench.answer(copy if again.device == "oumayma" else again, digest=RIGHT)
     ended = bench.scheduler.progress("job")
     assert (ended.retries, ended.hedges, ended.checked) == (0, 0, 1)
-    assert ended.devices == {"eya": Share(1, 1000)}
+    assert ended.devices == {"eya": DeviceProgress(1, 1000)}
 
 
 def test_twins_come_after_the_ordinary_tiles_of_their_job():
     bench = Bench(ahead=0)
     bench.join("eya")
     bench.join("manar")
-    pending, tiles = sent(bench.submit(4, twins=(0, 1))), []
+    pending, tiles = sent(bench.submit(4, check_tiles=(0, 1))), []
     while pending:
         order = pending.pop(0)
         tiles.append(order.tile)
@@ -75,7 +75,7 @@ def test_twins_come_after_the_ordinary_tiles_of_their_job():
 def test_a_twin_is_given_up_at_once_where_there_is_no_second_device():
     bench = Bench()
     bench.join("eya")
-    order = only(bench.submit(1, twins=(0,)))
+    order = only(bench.submit(1, check_tiles=(0,)))
     assert kinds(bench.answer(order, at=1, digest=RIGHT)) == [KeepResult, FinishJob]
     assert bench.scheduler.progress("job").checked == 0
     assert bench.scheduler.story("job") == ("+1.00 s no second device for tile 0",)
@@ -84,7 +84,7 @@ def test_a_twin_is_given_up_at_once_where_there_is_no_second_device():
 def test_a_twin_waits_for_a_second_device_while_there_is_other_work():
     bench = Bench()
     bench.join("eya")
-    first, last = sent(bench.submit(2, twins=(0,)))
+    first, last = sent(bench.submit(2, check_tiles=(0,)))
     bench.answer(first, at=1, digest=RIGHT)
     assert only(bench.join("manar", at=2)).tile == 2
     bench.answer(last, at=3, digest=RIGHT)
@@ -96,7 +96,7 @@ def test_a_second_device_that_leaves_is_not_waited_for(leave):
     bench = Bench()
     bench.join("eya")
     bench.join("manar")
-    order = sent(bench.submit(1, twins=(0,)))[0]
+    order = sent(bench.submit(1, check_tiles=(0,)))[0]
     getattr(bench, leave)("manar")
     assert kinds(bench.answer(order, at=1, digest=RIGHT)) == [KeepResult, FinishJob]
 
@@ -126,7 +126,7 @@ def test_a_twin_that_is_never_accepted_holds_the_job_up_no_longer_than_a_tile_wo
 def test_what_devices_died_of_is_not_sent_out_for_a_second_opinion():
     bench = Bench(alone_after_losses=1)
     bench.join("eya")
-    bench.accept(only(bench.submit(1, twins=(0,))))
+    bench.accept(only(bench.submit(1, check_tiles=(0,))))
     bench.join("oumayma")
     again = only(bench.lose("eya"))
     bench.join("manar")
@@ -151,10 +151,10 @@ def test_a_straggling_twin_gets_a_copy_but_not_from_the_first_device():
     assert CancelTile("job", 1, 1, "manar") in bench.answer(copy, at=27, digest=RIGHT)
 
 
-@pytest.mark.parametrize("twins", [(2,), (-1,), (0, 0)])
-def test_twins_that_cannot_be_are_refused(twins):
+@pytest.mark.parametrize("check_tiles", [(2,), (-1,), (0, 0)])
+def test_twins_that_cannot_be_are_refused(check_tiles):
     with pytest.raises(ValueError, match="'job' has 2 tiles and the twins"):
-        Bench().submit(2, twins=twins)
+        Bench().submit(2, check_tiles=check_tiles)
 
 
 # Who differs is found out.
@@ -194,7 +194,7 @@ def test_a_job_that_only_waits_for_the_gateway_is_not_starved():
 def test_everything_that_a_liar_did_for_the_job_is_done_again_by_others():
     bench = Bench(hedge_min_s=100)
     bench.join("liar")
-    orders = sent(bench.submit(3, twins=(1,)))
+    orders = sent(bench.submit(3, check_tiles=(1,)))
     for order in orders[:2]:
         bench.answer(order, at=1, digest=WRONG)
     second = only(bench.join("manar", at=2))
@@ -214,7 +214,7 @@ def test_everything_that_a_liar_did_for_the_job_is_done_again_by_others():
     for order in sent(actions):
         last = bench.answer(order, at=3, digest=RIGHT)
     assert last[-1] == FinishJob("job", 3)
-    assert bench.scheduler.progress("job").devices == {"manar": Share(3, 3000)}
+    assert bench.scheduler.progress("job").devices == {"manar": DeviceProgress(3, 3000)}
 
 
 def test_nothing_a_liar_says_counts_any_more():
@@ -222,7 +222,7 @@ def test_nothing_a_liar_says_counts_any_more():
     bench.join("liar")
     kept, running, _ = sent(bench.submit(3))
     bench.answer(kept, at=1)
-    bench.feed(DeviceDisproved("job", "liar", "its pixels differ"))
+    bench.feed(DeviceRefuted("job", "liar", "its pixels differ"))
     for order in (kept, running):
         dropped = DropResult("job", order.tile, 1, "liar", "disproved")
         assert bench.answer(order, at=2) == [dropped]
@@ -235,7 +235,7 @@ def test_other_jobs_keep_what_they_have_of_a_liar_and_take_no_more():
     bench.join("liar")
     kept, running = sent(bench.submit(2, job="other"))
     bench.answer(kept, at=1)
-    actions = bench.feed(DeviceDisproved("job", "liar", "its pixels differ"))
+    actions = bench.feed(DeviceRefuted("job", "liar", "its pixels differ"))
     assert actions == [
         Quarantine("liar", 3600, "a wrong result: its pixels differ"),
         CancelTile("other", 1, 1, "liar"),
@@ -245,10 +245,10 @@ def test_other_jobs_keep_what_they_have_of_a_liar_and_take_no_more():
 
 
 def test_a_liar_gets_no_tile_of_that_job_even_after_its_quarantine_and_under_a_new_boot():
-    bench = Bench(disproved_s=10)
+    bench = Bench(refuted_s=10)
     bench.join("liar")
     bench.submit()
-    bench.feed(DeviceDisproved("job", "liar", "its pixels differ"))
+    bench.feed(DeviceRefuted("job", "liar", "its pixels differ"))
     assert bench.join("liar", boot="2", at=1) == []
     assert bench.scheduler.quarantined() == {"liar"}
     starved = bench.tick(at=5)
@@ -260,20 +260,20 @@ def test_a_liar_gets_no_tile_of_that_job_even_after_its_quarantine_and_under_a_n
 
 
 def test_a_job_left_with_a_liar_only_says_so():
-    bench = Bench(disproved_s=1)
+    bench = Bench(refuted_s=1)
     bench.join("liar")
     bench.submit()
-    bench.feed(DeviceDisproved("job", "liar", "its pixels differ"))
+    bench.feed(DeviceRefuted("job", "liar", "its pixels differ"))
     bench.tick(at=1)
     assert bench.tick(at=5)[0].reason == "every able device is disproved (liar)"
 
 
 def test_a_longer_quarantine_is_not_cut_short():
-    bench = Bench(quarantine_after=1, disproved_s=5)
+    bench = Bench(quarantine_after=1, refuted_s=5)
     bench.submit()
     bench.join("eya")
     bench.lose("eya")
-    (quarantine,) = bench.feed(DeviceDisproved("job", "eya", "its pixels differ"), at=1)
+    (quarantine,) = bench.feed(DeviceRefuted("job", "eya", "its pixels differ"), at=1)
     assert quarantine.seconds == 9
 
 
@@ -315,14 +315,14 @@ def test_an_answer_that_nobody_asked_for_is_noted():
 
 def test_a_device_that_never_joined_may_be_disproved():
     bench = Bench()
-    assert bench.feed(DeviceDisproved("job", "nobody", "its pixels differ")) == []
+    assert bench.feed(DeviceRefuted("job", "nobody", "its pixels differ")) == []
     assert "nobody was disproved" in bench.scheduler.fleet_story()[-1]
 
 
 def test_a_second_opinion_is_worth_nothing_without_the_first():
     bench = Bench()
     _, second = asked(bench)
-    actions = bench.feed(DeviceDisproved("job", "eya", "its pixels differ"))
+    actions = bench.feed(DeviceRefuted("job", "eya", "its pixels differ"))
     assert CancelTile("job", 1, 1, "manar") in actions
     again = only(actions)
     assert (again.tile, again.device) == (0, "manar")
@@ -334,12 +334,12 @@ def test_a_second_opinion_is_worth_nothing_without_the_first():
 def test_an_agreement_with_a_liar_is_sought_again():
     bench = Bench()
     bench.join("eya")
-    first, other = sent(bench.submit(2, twins=(0,)))
+    first, other = sent(bench.submit(2, check_tiles=(0,)))
     bench.answer(first, digest=RIGHT)
     bench.answer(only(bench.join("manar")), digest=RIGHT)
     assert bench.scheduler.progress("job").checked == 1
     bench.join("oumayma")
-    actions = bench.feed(DeviceDisproved("job", "manar", "its pixels differ"))
+    actions = bench.feed(DeviceRefuted("job", "manar", "its pixels differ"))
     assert bench.scheduler.progress("job").checked == 0
     assert (only(actions).tile, only(actions).device) == (2, "oumayma")
     assert other.device == "eya"
@@ -349,7 +349,7 @@ def test_the_second_device_may_be_disproved_before_the_gateway_has_told():
     bench = Bench()
     disputed(bench)
     bench.join("oumayma")
-    actions = bench.feed(DeviceDisproved("job", "manar", "its pixels differ"), at=3)
+    actions = bench.feed(DeviceRefuted("job", "manar", "its pixels differ"), at=3)
     assert kinds(actions) == [Quarantine]
     assert bench.arbitrate(0, RIGHT, at=5)[-1] == FinishJob("job", 5)
     assert bench.scheduler.progress("job").checked == 1
@@ -358,7 +358,7 @@ def test_the_second_device_may_be_disproved_before_the_gateway_has_told():
 def test_the_first_device_may_be_disproved_before_the_gateway_has_told():
     bench = Bench()
     disputed(bench)
-    again = only(bench.feed(DeviceDisproved("job", "eya", "its pixels differ"), at=3))
+    again = only(bench.feed(DeviceRefuted("job", "eya", "its pixels differ"), at=3))
     assert (again.tile, again.device) == (0, "manar")
     assert kinds(bench.answer(again, at=4, digest=RIGHT)) == [KeepResult]
     # Its second opinion was wrong, so nothing of it is believed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fogmqtt.core.actions import FailJob, FinishJob, SendTile
+from fogmqtt.core.scheduling.actions import FailJob, FinishJob, SendTile
 from tests.scheduling import Bench, devices, only, sent
 
 

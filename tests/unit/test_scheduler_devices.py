@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from fogmqtt.core.actions import FailJob, KeepResult, Quarantine, ReportStarved
-from fogmqtt.core.events import DeviceJoined, DeviceLost
-from fogmqtt.core.policy import Policy
-from fogmqtt.core.progress import JobState
-from fogmqtt.core.scheduler import Scheduler
+from fogmqtt.core.scheduling.actions import FailJob, KeepResult, Quarantine, ReportStarved
+from fogmqtt.core.scheduling.events import DeviceJoined, DeviceLost
+from fogmqtt.core.scheduling.policy import Policy
+from fogmqtt.core.scheduling.progress import JobState
+from fogmqtt.core.scheduling.scheduler import Scheduler
 from tests.scheduling import Bench, devices, only, sent
 
 

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from fogmqtt.core.actions import Action, CancelTile, FailJob, FinishJob, KeepResult, Quarantine
-from fogmqtt.core.events import JobCancelled
-from fogmqtt.core.progress import JobState
+from fogmqtt.core.scheduling.actions import (
+    Action,
+    CancelTile,
+    FailJob,
+    FinishJob,
+    KeepResult,
+    Quarantine,
+)
+from fogmqtt.core.scheduling.events import JobCancelled
+from fogmqtt.core.scheduling.progress import JobState
 from tests.scheduling import Bench, devices, only, sent
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from fogmqtt.core.actions import ReportStarved, SendTile, SplitTile
-from fogmqtt.core.events import DeviceJoined
+from fogmqtt.core.scheduling.actions import ReportStarved, SendTile, SplitTile
+from fogmqtt.core.scheduling.events import DeviceJoined
 from tests.scheduling import Bench, only, sent, sizes
 
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from fogmqtt.core.policy import Policy
-from fogmqtt.core.story import Story, short
-from fogmqtt.core.timers import Timers
+from fogmqtt.core.scheduling.event_log import EventLog, short
+from fogmqtt.core.scheduling.policy import Policy
+from fogmqtt.core.scheduling.timers import Timers
 from fogmqtt.errors import ConfigError
 
 
@@ -47,7 +47,7 @@ def test_a_limit_below_the_first_wait_does_not_shorten_it():
 
 
 def test_a_story_is_bounded_and_says_what_is_gone():
-    story = Story(began=10)
+    story = EventLog(began=10)
     for second in range(100):
         story.tell(10 + second, f"line {second}")
     lines = story.lines()

@@ -10,7 +10,13 @@ from collections import Counter
 
 import pytest
 
-from fogmqtt.core.actions import CancelTile, DistrustTimings, FinishJob, KeepResult, SendTile
+from fogmqtt.core.scheduling.actions import (
+    CancelTile,
+    DistrustTimings,
+    FinishJob,
+    KeepResult,
+    SendTile,
+)
 from tests.scheduling import PIXELS, Bench, devices, only, sent
 
 

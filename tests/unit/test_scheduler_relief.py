@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fogmqtt.core.actions import CancelTile, SendTile
+from fogmqtt.core.scheduling.actions import CancelTile, SendTile
 from tests.scheduling import Bench, devices, sent
 
 

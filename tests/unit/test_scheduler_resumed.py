@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fogmqtt.core.actions import DropResult, FinishJob, KeepResult
-from fogmqtt.core.events import DeviceDisproved, ResultArrived
+from fogmqtt.core.scheduling.actions import DropResult, FinishJob, KeepResult
+from fogmqtt.core.scheduling.events import DeviceRefuted, ResultArrived
 from tests.scheduling import Bench, sent
 
 
@@ -44,7 +44,7 @@ def test_who_is_disproved_loses_nothing_that_was_done_before():
     bench = Bench()
     bench.join("eya")
     bench.submit(2, done=frozenset({0}))
-    bench.feed(DeviceDisproved("job", "eya", "lied"), at=1)
+    bench.feed(DeviceRefuted("job", "eya", "lied"), at=1)
     assert bench.scheduler.progress("job").done == 1
 
 
@@ -56,4 +56,4 @@ def test_done_tiles_that_are_none_are_refused(done):
 
 def test_a_done_tile_has_no_twin():
     with pytest.raises(ValueError, match="'job' has 2 tiles and the twins"):
-        Bench().submit(2, twins=(0,), done=frozenset({0}))
+        Bench().submit(2, check_tiles=(0,), done=frozenset({0}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fogmqtt.core.actions import SendTile
+from fogmqtt.core.scheduling.actions import SendTile
 from tests.scheduling import PIXELS, Bench, only, sent, sizes
 
 

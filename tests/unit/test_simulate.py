@@ -12,21 +12,25 @@ import pytest
 
 from fogmqtt.core.geometry import Auto, Grid
 from fogmqtt.errors import ConfigError, PlanError
-from fogmqtt.simulate.fleet import Device, Faults, Fleet, Link, Outage, Step
+from fogmqtt.simulate.fleet import DeviceSpec, Faults, FleetSpec, LinkSpec, Outage, Step
+from fogmqtt.simulate.link_model import LinkModel
 from fogmqtt.simulate.outcome import simulate
-from fogmqtt.simulate.pace import Pace
 from fogmqtt.simulate.record import Fate
+from fogmqtt.simulate.speed_profile import SpeedProfile
 from fogmqtt.simulate.trace import trace
-from fogmqtt.simulate.wire import Wire
 from fogmqtt.simulate.work import even_job, planned_job
 
 ROOT = Path(__file__).parents[2]
 
-ROUGH = Fleet(
+ROUGH = FleetSpec(
     (
-        Device("a", 5e6, link=Link(loss=0.02, jitter_ms=5, duplicates=0.05, reordering=0.05)),
-        Device("b", 3e6, wander=0.1, faults=Faults(crashes=(Outage(1.0, 1.0),), crash_every_s=4)),
-        Device("c", 1e6, workers=2, faults=Faults(stragglers=0.1)),
+        DeviceSpec(
+            "a", 5e6, link=LinkSpec(loss=0.02, jitter_ms=5, duplicates=0.05, reordering=0.05)
+        ),
+        DeviceSpec(
+            "b", 3e6, wander=0.1, faults=Faults(crashes=(Outage(1.0, 1.0),), crash_every_s=4)
+        ),
+        DeviceSpec("c", 1e6, workers=2, faults=Faults(stragglers=0.1)),
     ),
     outages=(Outage(2.0, 0.3),),
 )
@@ -57,8 +61,8 @@ def test_another_seed_gives_another_run():
 
 def test_what_befalls_a_device_does_not_depend_on_the_others():
     """So that a fleet with two devices more can be compared with the one without."""
-    device = Device("a", 1e6, wander=0.2)
-    pace, same = (Pace(device, random.Random("5/a")) for _ in range(2))
+    device = DeviceSpec("a", 1e6, wander=0.2)
+    pace, same = (SpeedProfile(device, random.Random("5/a")) for _ in range(2))
     assert [pace.done(t) for t in (9, 3, 6)] == [same.done(t) for t in (9, 3, 6)]
 
 
@@ -66,28 +70,30 @@ def test_what_befalls_a_device_does_not_depend_on_the_others():
 
 
 def test_a_step_in_speed_counts_from_its_moment_on():
-    pace = Pace(Device("a", 100.0, drift=(Step(2, 0.5), Step(4, 2.0))), random.Random(0))
+    pace = SpeedProfile(
+        DeviceSpec("a", 100.0, drift=(Step(2, 0.5), Step(4, 2.0))), random.Random(0)
+    )
     assert [pace.done(t) for t in (1, 2, 3, 4, 5)] == [100, 200, 250, 300, 500]
     assert pace.finish(1.0, 200) == pytest.approx(4.0)
     assert pace.finish(3.0, 150) == pytest.approx(4.5)
 
 
 def test_a_wandering_speed_is_inverted_exactly():
-    pace = Pace(Device("a", 100.0, wander=0.3), random.Random(1))
+    pace = SpeedProfile(DeviceSpec("a", 100.0, wander=0.3), random.Random(1))
     for begin in (0.0, 0.3, 7.7):
         end = pace.finish(begin, 512)
         assert pace.done(end) - pace.done(begin) == pytest.approx(512)
 
 
 def test_messages_leave_a_link_one_after_the_other():
-    wire = Wire(Link(rate_mbps=8, latency_ms=10), random.Random(0))
+    wire = LinkModel(LinkSpec(rate_mbps=8, latency_ms=10), random.Random(0))
     assert wire.carry(0.0, 1_000_000) == (pytest.approx(1.01),)
     assert wire.carry(0.5, 1_000_000) == (pytest.approx(2.01),)
     assert wire.carry(5.0, 1_000_000) == (pytest.approx(6.01),)
 
 
 def test_jitter_alone_overtakes_nothing():
-    wire = Wire(Link(jitter_ms=50), random.Random(0))
+    wire = LinkModel(LinkSpec(jitter_ms=50), random.Random(0))
     arrivals = [wire.carry(i / 1000, 100)[0] for i in range(200)]
     assert arrivals == sorted(arrivals)
 
@@ -96,7 +102,7 @@ def test_jitter_alone_overtakes_nothing():
 
 
 def test_the_bound_is_pixels_over_speed_where_nothing_goes_wrong():
-    fleet = Fleet((Device("a", 3e6), Device("b", 1e6, workers=2)))
+    fleet = FleetSpec((DeviceSpec("a", 3e6), DeviceSpec("b", 1e6, workers=2)))
     outcome = simulate(fleet, [even_job("job", 100, 100_000)], 1)
     assert outcome.done
     assert outcome.bound_s == pytest.approx(2.0)
@@ -104,16 +110,16 @@ def test_the_bound_is_pixels_over_speed_where_nothing_goes_wrong():
 
 
 def test_the_bound_counts_drift_and_absence():
-    slowed = Fleet((Device("a", 1e6, drift=(Step(1.0, 0.1),)),))
+    slowed = FleetSpec((DeviceSpec("a", 1e6, drift=(Step(1.0, 0.1),)),))
     outcome = simulate(slowed, [even_job("job", 20, 100_000)], 1)
     assert outcome.bound_s == pytest.approx(1 + 10)
-    gone = Fleet((Device("a", 1e6, faults=Faults(crashes=(Outage(0.5, 3.0),))),))
+    gone = FleetSpec((DeviceSpec("a", 1e6, faults=Faults(crashes=(Outage(0.5, 3.0),))),))
     outcome = simulate(gone, [even_job("job", 10, 100_000)], 1)
     assert outcome.bound_s == pytest.approx(1 + 3)
 
 
 def test_the_bound_counts_a_link_that_is_slower_than_its_device():
-    fleet = Fleet((Device("a", 1e9, link=Link(rate_mbps=8)),))
+    fleet = FleetSpec((DeviceSpec("a", 1e9, link=LinkSpec(rate_mbps=8)),))
     outcome = simulate(fleet, [even_job("job", 50, 100_000)], 1)
     assert outcome.bound_s == pytest.approx(5.0, rel=0.01)
     assert outcome.ratio < 1.2
@@ -142,7 +148,9 @@ def test_every_worker_second_is_accounted_for():
 
 
 def test_a_crash_takes_what_was_in_hand_and_others_finish_it():
-    fleet = Fleet((Device("a", 1e6, faults=Faults(crashes=(Outage(0.55),))), Device("b", 1e6)))
+    fleet = FleetSpec(
+        (DeviceSpec("a", 1e6, faults=Faults(crashes=(Outage(0.55),))), DeviceSpec("b", 1e6))
+    )
     outcome = simulate(fleet, [even_job("job", 20, 100_000)], 1)
     assert outcome.done
     assert outcome.retries >= 1
@@ -152,14 +160,14 @@ def test_a_crash_takes_what_was_in_hand_and_others_finish_it():
 
 
 def test_a_job_outlives_the_broker():
-    fleet = Fleet((Device("a", 1e6), Device("b", 1e6)), outages=(Outage(0.3, 2.0),))
+    fleet = FleetSpec((DeviceSpec("a", 1e6), DeviceSpec("b", 1e6)), outages=(Outage(0.3, 2.0),))
     outcome = simulate(fleet, [even_job("job", 20, 100_000)], 1)
     assert outcome.done
     assert outcome.makespan_s > 2.3
 
 
 def test_a_fleet_that_dies_leaves_the_job_undone_with_a_sentence():
-    fleet = Fleet((Device("a", 1e6, faults=Faults(crashes=(Outage(0.5),))),))
+    fleet = FleetSpec((DeviceSpec("a", 1e6, faults=Faults(crashes=(Outage(0.5),))),))
     outcome = simulate(fleet, [even_job("job", 20, 100_000)], 1)
     assert not outcome.done
     assert outcome.bound_s == math.inf
@@ -167,7 +175,7 @@ def test_a_fleet_that_dies_leaves_the_job_undone_with_a_sentence():
 
 
 def test_a_tile_over_a_devices_limit_is_not_sent_to_it():
-    fleet = Fleet((Device("small", 1e6, max_tile_pixels=50_000), Device("big", 1e6)))
+    fleet = FleetSpec((DeviceSpec("small", 1e6, max_tile_pixels=50_000), DeviceSpec("big", 1e6)))
     outcome = simulate(fleet, [even_job("job", 20, 100_000)], 1)
     assert outcome.done
     assert [one.tiles for one in outcome.devices] == [0, 20]
@@ -181,7 +189,7 @@ def plan(text, fleet, tiles=None):
 
 
 def test_a_pipeline_is_cut_as_the_gateway_cuts_it():
-    job = plan("gray | canny", Fleet((Device("a", 1e6),)))
+    job = plan("gray | canny", FleetSpec((DeviceSpec("a", 1e6),)))
     (stage,) = job.stages
     assert stage.core == 4_000_000
     assert stage.operators == {"canny"}
@@ -190,7 +198,7 @@ def test_a_pipeline_is_cut_as_the_gateway_cuts_it():
 
 
 def test_stages_follow_each_other():
-    fleet = Fleet((Device("a", 4e6), Device("b", 4e6)))
+    fleet = FleetSpec((DeviceSpec("a", 4e6), DeviceSpec("b", 4e6)))
     job = plan("gray | gaussian | otsu | median", fleet)
     outcome = simulate(fleet, [job], 1)
     assert outcome.done
@@ -199,18 +207,18 @@ def test_stages_follow_each_other():
 
 
 def test_a_fleet_that_cannot_do_the_pipeline_is_told_what_it_lacks():
-    fleet = Fleet((Device("pi", 1e6, operators=("gray",)),), origin="lab.yaml")
+    fleet = FleetSpec((DeviceSpec("pi", 1e6, operators=("gray",)),), origin="lab.yaml")
     with pytest.raises(ConfigError, match=r"^lab.yaml: devices: .*pi for one lacks canny"):
         plan("gray | canny", fleet)
 
 
 def test_a_plan_with_tiles_over_the_message_limit_is_refused():
     with pytest.raises(PlanError, match="largest tile"):
-        plan("gray | canny", Fleet((Device("a", 1e6),)), Grid(1, 1))
+        plan("gray | canny", FleetSpec((DeviceSpec("a", 1e6),)), Grid(1, 1))
 
 
 def test_tiles_are_split_for_a_device_of_little_memory():
-    fleet = Fleet((Device("a", 1e6), Device("b", 1e6, max_tile_pixels=100_000)))
+    fleet = FleetSpec((DeviceSpec("a", 1e6), DeviceSpec("b", 1e6, max_tile_pixels=100_000)))
     outcome = simulate(fleet, [plan("gray | canny", fleet)], 1)
     assert outcome.done
     sizes = {

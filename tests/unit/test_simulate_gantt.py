@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from fogmqtt.images.drawing import Box, Drawing, Label, Line, png, svg
-from fogmqtt.simulate.fleet import Device, Faults, Fleet, Outage
+from fogmqtt.simulate.fleet import DeviceSpec, Faults, FleetSpec, Outage
 from fogmqtt.simulate.gantt import Chart, gantt
 from fogmqtt.simulate.outcome import simulate
-from fogmqtt.simulate.record import Fate, Mark, Span
+from fogmqtt.simulate.record import EventMark, Fate, Span
 from fogmqtt.simulate.work import even_job
 
 
@@ -55,7 +55,7 @@ def test_work_for_nothing_is_hatched_and_a_faster_copy_has_a_colour_of_its_own()
 
 
 def test_an_absence_lies_under_the_lane_until_the_device_is_back():
-    (away,) = boxes([], marks=[Mark("a", 2.0, "crash", 3.0)])
+    (away,) = boxes([], marks=[EventMark("a", 2.0, "crash", 3.0)])
     (day,) = boxes([span("a", 2.0, 5.0)])
     assert away.width == pytest.approx(day.width, abs=1)
     assert "crash at 2.00 s" in away.tip
@@ -73,8 +73,8 @@ def test_many_devices_get_thin_lanes():
 
 
 def test_a_chart_of_a_run_is_an_xml_file_and_a_picture():
-    fleet = Fleet(
-        (Device("a<b", 1e6, faults=Faults(crashes=(Outage(0.5, 1.0),))), Device("c", 1e6))
+    fleet = FleetSpec(
+        (DeviceSpec("a<b", 1e6, faults=Faults(crashes=(Outage(0.5, 1.0),))), DeviceSpec("c", 1e6))
     )
     outcome = simulate(fleet, [even_job("job", 30, 100_000)], 1)
     record = outcome.record

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from fogmqtt.errors import ConfigError
-from fogmqtt.gateway.spool import Entry, Spool
+from fogmqtt.gateway.storage.spool import Entry, Spool
 
 ENTRY = Entry(job="j1", name="submit/edges/me", pipeline="edges", reply="me")
 

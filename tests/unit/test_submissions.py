@@ -11,13 +11,13 @@ from typing import Any
 import cv2
 import pytest
 
-from fogmqtt.config import Gateway as Settings
 from fogmqtt.config import GatewayConfig
+from fogmqtt.config import GatewaySettings as Settings
 from fogmqtt.config.schema import When
-from fogmqtt.core.actions import Action
-from fogmqtt.core.events import Event, JobSubmitted
-from fogmqtt.core.scheduler import Scheduler
-from fogmqtt.gateway.server import Server
+from fogmqtt.core.scheduling.actions import Action
+from fogmqtt.core.scheduling.events import Event, JobSubmitted
+from fogmqtt.core.scheduling.scheduler import Scheduler
+from fogmqtt.gateway.server.server import Server
 from fogmqtt.transport.base import Deliver, Receipt, Received, Will
 from fogmqtt.transport.memory import MemoryBroker, MemoryTransport
 from tests.fog import Inbox, wait_for

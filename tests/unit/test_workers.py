@@ -19,8 +19,8 @@ import pytest
 from fogmqtt.images import codec
 from fogmqtt.images.spec import Image
 from fogmqtt.wire.messages import Call, TileTask
-from fogmqtt.workers.pace import Pace
 from fogmqtt.workers.pool import CANCELLED_S, Pool
+from fogmqtt.workers.throttle import Throttle
 from fogmqtt.workers.work import Dropped, Failed, Finished, Pixels
 from tests.agent_rig import task
 from tests.fog import wait_for
@@ -35,7 +35,7 @@ MARKED: Image = np.full((20, 30), 13, np.uint8)
 class Crew:
     """A pool, and what it finished."""
 
-    def __init__(self, size: int = 1, memory_mb: int = 0, pace: Pace | None = None) -> None:
+    def __init__(self, size: int = 1, memory_mb: int = 0, pace: Throttle | None = None) -> None:
         self._before = children()
         self.done: SimpleQueue[Finished[int]] = SimpleQueue()
         self.pool = Pool[int](size, self.done.put, memory_mb=memory_mb, pace=pace)
@@ -307,7 +307,7 @@ def test_only_the_first_tile_of_a_process_tells_of_its_start(crew: Make) -> None
 
 
 def test_a_slower_device_can_be_emulated(crew: Make) -> None:
-    one = crew(pace=Pace([20 * 30 / 0.5]))
+    one = crew(pace=Throttle([20 * 30 / 0.5]))
     one.give(1, told("raises", PLAIN))
     finished = one.done.get(timeout=30)
     assert isinstance(finished.outcome, Pixels)
@@ -315,7 +315,7 @@ def test_a_slower_device_can_be_emulated(crew: Make) -> None:
 
 
 def test_an_emulated_device_may_slow_down_in_the_middle_of_a_tile(crew: Make) -> None:
-    pace = Pace([20 * 30 / 0.2, 20 * 30 / 2.0])
+    pace = Throttle([20 * 30 / 0.2, 20 * 30 / 2.0])
     one = crew(pace=pace)
     one.give(1, told("raises", PLAIN))
     pace.change(time.monotonic() + 0.1)
@@ -323,7 +323,7 @@ def test_an_emulated_device_may_slow_down_in_the_middle_of_a_tile(crew: Make) ->
 
 
 def test_a_cancel_wakes_an_emulated_device(crew: Make) -> None:
-    one = crew(pace=Pace([20 * 30 / 60]))
+    one = crew(pace=Throttle([20 * 30 / 60]))
     one.give(1, told("raises", PLAIN))
     one.pool.cancel(1)
     assert one.outcome(1) == Dropped()

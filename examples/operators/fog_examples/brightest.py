@@ -8,8 +8,8 @@ import numpy as np
 from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import Facts
-from fogmqtt.operators.measuring import Measuring, Part, Parts
+from fogmqtt.operators.api.base import Facts
+from fogmqtt.operators.api.measuring import Measuring, Part, Parts
 
 
 class Peak(Part, frozen=True):

@@ -7,7 +7,7 @@ import numpy as np
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import Operator
+from fogmqtt.operators.api.base import Operator
 
 SLOPE = np.array([[-2, -1, 0], [-1, 0, 1], [0, 1, 2]], np.float32)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.base import Operator, learned, prepared
+from fogmqtt.operators.api.base import Operator, learned, prepared
 
 
 @dataclass(frozen=True)

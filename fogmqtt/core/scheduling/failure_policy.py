@@ -1,0 +1,114 @@
+"""When a tile's mishaps end its job, and what the user is told: pure sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from fogmqtt.core.scheduling.device import DeviceState
+from fogmqtt.core.scheduling.event_log import short
+from fogmqtt.core.scheduling.fleet import Fleet
+from fogmqtt.core.scheduling.policy import Policy
+from fogmqtt.core.scheduling.state import ActiveJob, TileState
+
+#: A sentence names at most so many devices.
+_NAMED = 6
+#: A failed job quotes so many lines of its story, the newest.
+_QUOTED = 12
+
+
+def is_suspect(tile: TileState, policy: Policy) -> bool:
+    """So many devices died of it that it must not take another tile with it."""
+    return tile.losses >= max(1, min(policy.alone_after_losses, policy.max_losses - 1))
+
+
+def on_failures(tile: TileState, fleet: Fleet, policy: Policy) -> str | None:
+    """Why the job fails, or None while the tile deserves another attempt.
+
+    One device alone is no judge where another could try, unless that takes for ever.
+    """
+    if tile.failures < policy.max_failures:
+        return None
+    others = (one for one in fleet.present(tile.job) if one.id not in tile.failed_on)
+    if len(tile.failed_on) < 2 and tile.failures < 2 * policy.max_failures and any(others):
+        return None
+    return f"{tile} failed {_times(tile.failures)}: {_mishaps(tile)}"
+
+
+def on_losses(tile: TileState, fleet: Fleet, policy: Policy) -> str | None:
+    """Why the job fails, or None while the deaths may be a coincidence.
+
+    One device that dies again and again proves little where another could try.
+    """
+    if tile.losses < policy.max_losses:
+        return None
+    others = (one for one in fleet.present(tile.job) if one.id not in tile.died_of_it)
+    few = len(tile.died_of_it) < 2 <= policy.max_losses and tile.losses < 2 * policy.max_losses
+    if few and any(others):
+        return None
+    died = "1 device" if tile.losses == 1 else f"{tile.losses} devices"
+    return f"{tile} was in the hands of {died} that died: {_mishaps(tile)}"
+
+
+def on_expiries(tile: TileState, policy: Policy) -> str | None:
+    """Why the job fails, or None while the devices may just have been slow."""
+    if tile.expiries < policy.max_expiries:
+        return None
+    return f"{tile} was accepted {_times(tile.expiries)} and never answered: {_mishaps(tile)}"
+
+
+def on_starvation(job: ActiveJob, fleet: Fleet) -> str:
+    """Why no device can take a job's tiles."""
+    online = [device for device in fleet.devices.values() if device.online]
+    if not online:
+        return "no device is online"
+    able = [device for device in online if job.operators <= device.operators]
+    if not able:
+        lacks = (_lack(one, job.operators) for one in online)
+        return f"no device has every operator: {_some(lacks, len(online), '; ')}"
+    if all(job.part > one.max_tile_pixels for one in able):
+        return f"no device has room for its smallest tiles: {_no_room(job.part, able)}"
+    states: dict[str, list[str]] = {
+        "quarantined": [],
+        "draining": [],
+        "disproved": [],
+        "too small": [],
+    }
+    for one in able:
+        if job.part > one.max_tile_pixels:
+            states["too small"].append(one.id)
+            continue
+        word = "quarantined" if one.quarantined else "draining" if one.draining else "disproved"
+        states[word].append(one.id)
+    parts = (f"{word} ({_some(ids, len(ids), ', ')})" for word, ids in states.items() if ids)
+    return f"every able device is {' or '.join(parts)}"
+
+
+def _lack(device: DeviceState, operators: frozenset[str]) -> str:
+    lacks = (
+        f"{name}: {short(why)}" if (why := device.lacks.get(name)) else name
+        for name in sorted(operators - device.operators)
+    )
+    return f"{device.id} lacks {', '.join(lacks)}"
+
+
+def _no_room(pixels: int, able: Sequence[DeviceState]) -> str:
+    rooms = (f"{one.id} takes {one.max_tile_pixels:,.0f} (max_tile_pixels)" for one in able)
+    return f"{pixels:,} pixels with halo, and {_some(rooms, len(able), ', ')}; cut smaller tiles"
+
+
+def with_story(sentence: str, story: tuple[str, ...]) -> str:
+    """The sentence, and what led to it line by line."""
+    return "\n  ".join([sentence, *story[-_QUOTED:]])
+
+
+def _some(words: Iterable[str], count: int, separator: str) -> str:
+    few = separator.join(word for word, _ in zip(words, range(_NAMED), strict=False))
+    return few if count <= _NAMED else f"{few} and {count - _NAMED} more"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _mishaps(tile: TileState) -> str:
+    return "; ".join(tile.mishaps)

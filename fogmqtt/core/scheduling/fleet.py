@@ -1,0 +1,230 @@
+"""Devices: who is there, what each may hold, and who has room for more."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from fogmqtt.core.scheduling.device import DeviceState
+from fogmqtt.core.scheduling.events import DeviceJoined
+from fogmqtt.core.scheduling.policy import Policy
+from fogmqtt.core.scheduling.service_times import ServiceTimes
+from fogmqtt.core.scheduling.state import ActiveJob, Lease, TileState
+from fogmqtt.core.scheduling.windows import window
+
+#: More devices than this, and one that is offline is forgotten: ids come from the network.
+_KNOWN_DEVICES = 4096
+#: What nobody wants any more is ended after a second at most, and a new worker takes its time.
+RESTART_S = 1.3
+
+
+class Fleet:
+    """All devices by id, in order of joining, and who has room for another tile."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._serial = 0
+        self.devices: dict[str, DeviceState] = {}
+        #: Those with room, those of them with an idle worker, and those that hold tiles;
+        #: `refresh` keeps all three.
+        self.roomy: dict[str, DeviceState] = {}
+        self.idle: dict[str, DeviceState] = {}
+        self.busy: dict[str, DeviceState] = {}
+        #: Those with room that were not asked since they changed.
+        self.hungry: dict[str, DeviceState] = {}
+        #: Who is ready, or for what, may have changed since somebody set this to False.
+        self.shifted = False
+        #: Counts whatever changes what the fleet can do.
+        self.changes = 0
+        self.speeds = ServiceTimes(policy)
+
+    def get(self, device: str) -> DeviceState | None:
+        return self.devices.get(device)
+
+    def join(self, event: DeviceJoined) -> DeviceState:
+        """Take a device in, or take note of what it says now."""
+        device = self.devices.get(event.device)
+        if device is None:
+            device = self._add(event)
+        elif device.boot != event.boot:
+            device.boot = event.boot
+            device.draining = False
+            device.misses = device.starts = 0
+        device.online = True
+        # No window is larger, so more workers cannot be used; a lie must not cost us memory.
+        device.workers = max(1, min(event.workers, self._policy.max_window))
+        device.operators = event.operators
+        device.lacks = event.lacks
+        room = event.max_tile_pixels
+        device.max_tile_pixels = room if room >= 1 else math.inf  # so nonsense means no limit
+        device.answers = deque(device.answers, maxlen=device.workers)
+        self._shift(device)
+        return device
+
+    def _add(self, event: DeviceJoined) -> DeviceState:
+        if len(self.devices) >= _KNOWN_DEVICES:
+            self._forget_one()
+        self._serial += 1
+        device = DeviceState(event.device, self._serial, event.boot, event.workers, event.operators)
+        self.devices[event.device] = device
+        return device
+
+    def _forget_one(self) -> None:
+        for device in self.devices.values():
+            if not device.online:
+                device.wake_at = None
+                del self.devices[device.id]
+                return
+
+    def lose(self, device: DeviceState) -> None:
+        device.online = False
+        self._shift(device)
+
+    def drain(self, device: DeviceState) -> None:
+        device.draining = True
+        self._shift(device)
+
+    def quarantine(self, device: DeviceState) -> None:
+        device.quarantines += not device.quarantined
+        device.quarantined = True
+        self._shift(device)
+
+    def pause(self, device: DeviceState) -> None:
+        device.returns += not device.paused
+        device.paused = True
+        self.refresh(device)
+
+    def resume(self, device: DeviceState) -> None:
+        """Its quarantine or pause is over."""
+        device.probation = device.probation or device.quarantined
+        device.quarantined = device.paused = False
+        self._shift(device)
+
+    def miss(self, device: DeviceState) -> None:
+        """It was silent: it did not even accept a tile."""
+        device.misses += 1
+        self.refresh(device)
+
+    def accepts(self, device: DeviceState, lease: Lease, after_s: float) -> None:
+        """It accepted a tile so long after that was sent."""
+        if device.accepts_s == math.inf:
+            device.accepts_s = after_s
+        device.accepts_s = max(after_s, self._policy.blend(device.accepts_s, after_s))
+        if lease.first:
+            known_s = None if device.way_s == math.inf else device.way_s
+            device.way_s = self._policy.blend(known_s, after_s)
+            self.refresh(device)
+
+    def patience_s(self, device: DeviceState) -> float:
+        """How long it may take to accept a tile, as far as its silences and words so far tell."""
+        policy = self._policy
+        if device.misses:
+            return policy.accept_after(device.misses)
+        return min(policy.min_lease_s + policy.lease_factor * device.accepts_s, policy.accept_s)
+
+    def hear(self, device: DeviceState, now: float) -> None:
+        """It spoke of a tile, so it is not silent."""
+        device.heard_at = now
+        if device.misses:
+            device.misses = 0
+            self.refresh(device)
+
+    def window(self, device: DeviceState) -> int:
+        """How many tiles it may hold now."""
+        if not device.ready or device.paused:
+            return 0
+        # One that was silent gets one tile until it accepts: the others would wait in vain.
+        if device.probation or device.misses or device.alone:
+            return 1
+        return window(device, self._policy)
+
+    def _shift(self, device: DeviceState) -> None:
+        self.shifted = True
+        self.refresh(device)
+
+    def refresh(self, device: DeviceState) -> None:
+        """To be called after every change of what a device holds or may hold."""
+        device.begin()
+        held = len(device.leases)
+        has_room = held < self.window(device)
+        self.changes += 1
+        _keep(self.roomy, device, has_room)
+        _keep(self.hungry, device, has_room)
+        _keep(self.idle, device, has_room and held < device.workers)
+        _keep(self.busy, device, held > 0)
+
+    def able(self, job: ActiveJob) -> Iterator[DeviceState]:
+        """Those that may be given tiles of this job, with room or without."""
+        return (device for device in self._suited(job) if device.ready)
+
+    def present(self, job: ActiveJob) -> Iterator[DeviceState]:
+        """Those, and those that will be again when their quarantine ends."""
+        return (device for device in self._suited(job) if device.online and not device.draining)
+
+    def _suited(self, job: ActiveJob) -> Iterator[DeviceState]:
+        return (device for device in self.devices.values() if device.suits(job))
+
+    def take(self, lease: Lease) -> None:
+        device = self.devices[lease.device]
+        lease.first = all(one.accepted for one in device.leases.values())
+        device.leases[lease.tile] = lease
+        device.alone = lease.alone
+        self.refresh(device)
+
+    def give_back(self, lease: Lease) -> None:
+        device = self.devices[lease.device]
+        del device.leases[lease.tile]
+        device.alone = False
+        self.refresh(device)
+
+    # -- how fast ---------------------------------------------------------------------------
+
+    def learn(
+        self, device: DeviceState, lease: Lease, now: float, compute_s: float, start_s: float
+    ) -> None:
+        """Take a result into account, late or not: the device works, and so fast.
+
+        It says that it worked for `compute_s`, and spent `start_s` on starting a worker.
+        """
+        if start_s and device.starts < device.workers:
+            device.starts += 1
+        else:
+            start_s = 0.0  # or it could seem as fast as it likes
+        # Results that queued up on the way seem to have taken no time at all.
+        service_s = max(now - device.freed_at(lease) - start_s, compute_s)
+        device.answers.append(now)
+        self.changes += 1
+        self.speeds.learn(device, lease.tile, service_s)
+        device.tile_s = device.paces[lease.tile.job.kind].seconds
+        device.strikes = device.quarantines = device.returns = 0
+        device.probation = False
+        self.refresh(device)
+
+    def learn_at_least(self, lease: Lease, now: float, *, hangs: bool) -> None:
+        """Measure work that was taken away undone: it takes longer than that.
+
+        So a device too slow for its lease gets a longer one, until it can finish. Unless it
+        `hangs`, what it has in its hands keeps it busy for as long as it should.
+        """
+        device = self.devices[lease.device]
+        if not lease.accepted or lease not in device.in_service():
+            return
+        left_s = 0.0 if hangs else min(self.speeds.left_s(device, lease), RESTART_S)
+        # Whatever comes next is in a worker's hands from then on, not from the last answer on.
+        device.answers.append(now + left_s)
+        taken_s = now - device.freed_at(lease)
+        self.changes += self.speeds.learn_at_least(device, lease.tile, taken_s)
+
+    def occupy(self, device: DeviceState, tiles: Sequence[TileState], now: float) -> None:
+        """It still works on these, which are not its own any more."""
+        ahead_s = sum(self.speeds.service_s(device, tile) for tile in tiles)
+        if ahead_s > 0:
+            device.answers.append(now + ahead_s / device.workers)
+
+
+def _keep(devices: dict[str, DeviceState], device: DeviceState, keep: bool) -> None:
+    if keep:
+        devices[device.id] = device
+    else:
+        devices.pop(device.id, None)

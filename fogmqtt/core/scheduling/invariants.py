@@ -1,0 +1,154 @@
+"""What must be true of the scheduler's state after every event."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from fogmqtt.core.scheduling.device import DeviceState
+from fogmqtt.core.scheduling.leases import Leases, Sleeper
+from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheck, SpotCheckState, TileState
+
+
+def check(books: Leases) -> None:
+    """Raises AssertionError, naming the tile or device, at the first contradiction."""
+    sleepers = set(books.timers.sleepers())
+    for job in books.jobs.values():
+        _check_job(books, job, sleepers)
+    for device in books.fleet.devices.values():
+        _check_device(books, device, sleepers)
+    for name in books.ended:
+        _must(name not in books.jobs, f"job {name} runs and has ended")
+
+
+def _check_job(books: Leases, job: ActiveJob, sleepers: set[Sleeper]) -> None:
+    for tile in job.tiles:
+        _check_tile(books, tile, sleepers)
+    tiles = [tile for tile in job.tiles if not tile.is_check_tile and not tile.split]
+    _must(job.total == len(tiles), f"{job.id}: {job.total} tiles, in fact {len(tiles)}")
+    left = sum(tile.pixels for tile in tiles if not tile.done)
+    _must(job.left == left, f"{job.id}: {job.left} pixels left, in fact {left}")
+    undone = sum(not tile.done for tile in tiles)
+    _must(job.remaining == undone, f"{job.id}: {job.remaining} remain, {undone} are undone")
+    _check_checks(books, job)
+    _must(undone + job.undecided > 0, f"{job.id} is done and runs")
+    kept = Counter(tile.kept.device for tile in tiles if tile.kept is not None)
+    credited = {device: share.tiles for device, share in job.shares.items()}
+    _must(dict(kept) == credited, f"{job.id}: {dict(kept)} kept results, {credited} credited")
+    if job.waits:
+        _must(books.placement.waiting(job), f"{job.id} waits and never has its turn")
+    pixels = sum(tile.pixels for tile in job.ready)
+    _must(job.ready.pixels == pixels, f"{job.id}: {job.ready.pixels} wait, in fact {pixels}")
+    _check_hope(books, job, sleepers)
+    starved = undone > 0 and not any(True for _ in books.fleet.able(job))
+    _must(starved == (job.starved_since is not None), f"{job.id}: starved is {starved}")
+
+
+def _check_hope(books: Leases, job: ActiveJob, sleepers: set[Sleeper]) -> None:
+    roomy = [one for one in books.fleet.able(job) if one.id in books.fleet.roomy]
+    # Who has something may have been kept for a suspect of a job that is over.
+    if job.ready and any(not one.leases for one in roomy) and not _any_suspects(books):
+        _must(books.look in sleepers, f"{job.id} waits, there is room, and nobody looks again")
+
+
+def _any_suspects(books: Leases) -> bool:
+    """Whether some device may be kept free for a tile that others died of."""
+    return any(job.suspects for job in books.jobs.values())
+
+
+def _check_checks(books: Leases, job: ActiveJob) -> None:
+    check_tiles = [tile for tile in job.tiles if tile.is_check_tile]
+    checks = [tile.check for tile in check_tiles if tile.check is not None]
+    _must([check.check_tile for check in checks] == check_tiles, f"{job.id}: twins without checks")
+    for check in checks:
+        _check_check(books, check)
+    undecided = sum(check.undecided for check in checks)
+    _must(job.undecided == undecided, f"{job.id}: {job.undecided} or {undecided} undecided")
+    agreed = sum(check.state is SpotCheckState.AGREED for check in checks)
+    _must(job.checked == agreed, f"{job.id}: {job.checked} checked, {agreed} agreed")
+    _must(not undecided or job.id in books.doubtful, f"{job.id}: its doubts are forgotten")
+
+
+def _check_check(books: Leases, check: SpotCheck) -> None:
+    name, first, second = str(check.check_tile), check.tile.kept, check.check_tile.kept
+    is_open = check.state is SpotCheckState.OPEN
+    _must(
+        check.check_tile.done != is_open,
+        f"{name} is {check.state} and done is {check.check_tile.done}",
+    )
+    _must(not (is_open and second), f"{name} has an opinion and nobody compared it")
+    if check.truth is not None:
+        _must(check.state is SpotCheckState.AGREED, f"{name}: the truth is known and not used")
+        _must(first is None or first.digest == check.truth, f"{check.tile} is known to be wrong")
+    elif check.state is SpotCheckState.AGREED:
+        _must(first is not None and second is not None, f"{name} agrees with nothing")
+        both = {(one.device, one.digest) for one in (first, second) if one is not None}
+        _must(len({device for device, _ in both}) == 2, f"{name} was checked by its own device")
+        _must(len({digest for _, digest in both}) == 1, f"{name} differs and nobody minds")
+    if check.check_tile in check.check_tile.job.check_tiles and check.tile.job.remaining == 0:
+        others = (
+            one.id not in check.check_tile.excluded_devices
+            for one in books.fleet.able(check.check_tile.job)
+        )
+        _must(any(others), f"{name} holds its job up for nobody")
+
+
+def _check_tile(books: Leases, tile: TileState, sleepers: set[Sleeper]) -> None:
+    name = f"{tile.job.id}/{tile.index}"
+    queues = (tile.job.ready, tile.job.choosy, tile.job.suspects, tile.job.check_tiles)
+    queued = sum(tile in queue for queue in queues)
+    backs_off = tile in sleepers
+    waits = not tile.done and not tile.leases and not tile.asleep
+    _must(backs_off == (tile.wake_at is not None), f"{name}: its back-off has no timer")
+    _must(queued + backs_off == waits, f"{name}: {queued} queues, back-off {backs_off}")
+    _must(not (tile in tile.job.ready and tile.excluded), f"{name} shuns, and waits for anybody")
+    _must((tile in tile.job.check_tiles) <= tile.is_check_tile, f"{name} waits with the twins")
+    has_result = tile.given or tile.split or tile.kept is not None
+    _must(tile.is_check_tile or tile.done == has_result, f"{name}: done is {tile.done}")
+    _must(not (tile.given and tile.grants), f"{name} was done before, and given to somebody")
+    _must(not (tile.split and tile.kept), f"{name} was split and has a result")
+    _must(not (tile.done and tile.leases), f"{name} is done and leased")
+    devices = [lease.device for lease in tile.leases]
+    _must(len(devices) <= 2, f"{name} has {len(devices)} leases")
+    _must(len(set(devices)) == len(devices), f"{name} is leased twice to {devices[0:1]}")
+    for lease in tile.leases:
+        _check_lease(books, lease, sleepers)
+
+
+def _check_lease(books: Leases, lease: Lease, sleepers: set[Sleeper]) -> None:
+    name = f"{lease.tile.job.id}/{lease.tile.index}#{lease.attempt}"
+    _must(lease in sleepers, f"{name} never expires")
+    excluded_devices = lease.tile.job.refuted
+    if lease.tile.check is not None and lease.tile.is_check_tile:
+        first = lease.tile.check.tile.kept
+        _must(first is not None, f"{name} is a second opinion without a first")
+        excluded_devices |= {first.device} if first else frozenset()
+    _must(lease.device not in excluded_devices, f"{name}: {lease.device} must not have it")
+    _must(lease.tile.grants[lease.attempt - 1] is lease, f"{name} is not its attempt")
+    held = books.fleet.devices[lease.device].leases.get(lease.tile)
+    _must(held is lease, f"{name}: {lease.device} does not know of it")
+    _must(lease.wake_at is not None and lease.wake_at > books.now, f"{name} is overdue")
+
+
+def _check_device(books: Leases, device: DeviceState, sleepers: set[Sleeper]) -> None:
+    fleet, name = books.fleet, device.id
+    for tile, lease in device.leases.items():
+        _must(lease in tile.leases, f"{name} holds {tile} and the tile does not know")
+        _must(tile.job.id in books.jobs, f"{name} holds {tile} of a job that has ended")
+    held = len(device.leases)
+    _must(device.online or not held, f"{name} is lost and holds {held} tiles")
+    _must(held <= books.policy.max_window, f"{name} holds {held} tiles")
+    suspects = sum(lease.alone for lease in device.leases.values())
+    _must(not suspects or held == 1, f"{name} holds {held} tiles beside a suspect")
+    _must(device.alone == (suspects > 0), f"{name}: alone is {device.alone}")
+    has_room = held < fleet.window(device)
+    _must(has_room == (name in fleet.roomy), f"{name}: room is {has_room}")
+    is_idle = has_room and held < device.workers
+    _must(is_idle == (name in fleet.idle), f"{name}: idle is {is_idle}")
+    _must((held > 0) == (name in fleet.busy), f"{name}: busy is {held > 0}")
+    waits = device.quarantined or device.paused
+    _must(waits == (device in sleepers), f"{name}: waits is {waits}, without a timer")
+
+
+def _must(holds: bool, what: str) -> None:
+    if not holds:
+        raise AssertionError(what)

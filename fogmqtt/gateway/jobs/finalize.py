@@ -1,0 +1,52 @@
+"""The last step of a job, in the pool: compare with one machine, draw facts, post-process."""
+
+from __future__ import annotations
+
+from fogmqtt.gateway.jobs.model import Job, Outcome
+from fogmqtt.gateway.jobs.report import differ_line
+from fogmqtt.images.compare import NONE, Difference, difference
+from fogmqtt.images.picture import as_colour
+from fogmqtt.images.spec import Image
+from fogmqtt.operators.api.base import Facts, Made
+from fogmqtt.operators.api.measuring import Measuring, differing
+from fogmqtt.operators.api.pipeline import Operators, whole
+
+
+def finalize(job: Job, made: Made) -> Outcome:
+    """What the client gets of what the last stage made. Raises FogError, as operators do."""
+    original = job.original
+    assert original is not None  # noqa: S101  # set before the first stage
+    found = _compare(job, made, original) if job.request.verify else NONE
+    if isinstance(made, dict):
+        picture, facts = _drawn(job, made, original), made
+    else:
+        picture, facts = made, None
+    done = _posted(job.post, picture, original)
+    error = differ_line(job.report, found.where) if job.report.differ else None
+    return Outcome(job.id, job.report, done, original, error, found.picture, facts)
+
+
+def _compare(job: Job, made: Made, original: Image) -> Difference:
+    expected = whole(job.operators, original, original)
+    if isinstance(made, dict) or isinstance(expected, dict):
+        job.report.differ, job.report.facts = differing(made, expected)
+        return NONE
+    found = difference(made, expected)
+    job.report.differ = found.pixels
+    return found
+
+
+def _drawn(job: Job, facts: Facts, original: Image) -> Image:
+    """The facts on the original, or on what was measured where that has another size."""
+    last, measured = job.operators[-1], job.measured
+    on = original if measured is None or measured.shape[:2] == original.shape[:2] else measured
+    picture = as_colour(on)
+    return last.draw(picture, facts) if isinstance(last, Measuring) else picture
+
+
+def _posted(post: Operators, picture: Image, original: Image) -> Image:
+    if not post:
+        return picture
+    done = whole(post, picture, original)
+    assert not isinstance(done, dict)  # noqa: S101  # intake refuses a post that measures
+    return done

@@ -1,0 +1,149 @@
+"""Operators on colours: other colour spaces, one channel of several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from fogmqtt.errors import OperatorError
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, by_build
+from fogmqtt.operators.api.registry import nearest
+
+_CHANNELS = {
+    "blue": 0,
+    "green": 1,
+    "red": 2,
+    "hue": 0,
+    "saturation": 1,
+    "value": 2,
+    "lightness": 0,
+}
+_MOST_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class Gray(Operator):
+    """Brightness: `cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)`; a gray image passes unchanged.
+
+    Takes uint8, uint16 or float32 of 1 or 3 channels, gives one channel of the same dtype.
+    Halo 0. Exact; float32 between devices of one kind.
+    """
+
+    name: ClassVar[str] = "gray"
+    exactness: ClassVar[str] = by_build("float32")
+    narrows: ClassVar[bool] = True
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8", "uint16", "float32"), channels=(1, 3))
+        return replace(spec, channels=1)
+
+    def process(self, image: Image) -> Image:
+        return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+
+
+@dataclass(frozen=True)
+class Hsv(Operator):
+    """Hue, saturation and value: `cv2.cvtColor(image, cv2.COLOR_BGR2HSV)`, or back.
+
+    Takes uint8 or float32 (0 to 1) of 3 channels and keeps both. Halo 0. Exact between devices
+    of one kind: OpenCV works in float here, so ARM differs from x86 by 1 in some pixels, and
+    `back` between versions too.
+
+    Parameters
+    ----------
+    back : bool
+        From HSV to BGR.
+    full : bool
+        8 bits: hue is 0 to 255 instead of 0 to 180 (degrees / 2).
+    """
+
+    name: ClassVar[str] = "hsv"
+    exactness: ClassVar[str] = by_build("float arithmetic, of 8 bits too,")
+    samples: ClassVar[Samples] = ({}, {"full": True}, {"back": True}, {"back": True, "full": True})
+
+    back: bool = False
+    full: bool = False
+
+    def alignment(self, spec: Spec) -> int:
+        return FLOAT_ALIGN if self.back else super().alignment(spec)
+
+    def variant(self, spec: Spec) -> str:
+        del spec
+        return "back" if self.back else ""
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8", "float32"), channels=(3,))
+        return spec
+
+    def process(self, image: Image) -> Image:
+        if self.back:
+            code = cv2.COLOR_HSV2BGR_FULL if self.full else cv2.COLOR_HSV2BGR
+        else:
+            code = cv2.COLOR_BGR2HSV_FULL if self.full else cv2.COLOR_BGR2HSV
+        return cv2.cvtColor(image, code)
+
+
+@dataclass(frozen=True)
+class Lab(Operator):
+    """CIE L*a*b*: `cv2.cvtColor(image, cv2.COLOR_BGR2Lab)`, or back.
+
+    Takes uint8 (L * 255 / 100, a + 128, b + 128) or float32 (0 to 1) of 3 channels and keeps
+    both. Halo 0. Exact: 8 bits are integer arithmetic, the same on all devices.
+
+    Parameters
+    ----------
+    back : bool
+        From Lab to BGR.
+    """
+
+    name: ClassVar[str] = "lab"
+    exactness: ClassVar[str] = by_build("float32")
+    samples: ClassVar[Samples] = ({}, {"back": True})
+
+    back: bool = False
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8", "float32"), channels=(3,))
+        return spec
+
+    def process(self, image: Image) -> Image:
+        return cv2.cvtColor(image, cv2.COLOR_Lab2BGR if self.back else cv2.COLOR_BGR2Lab)
+
+
+@dataclass(frozen=True)
+class Channel(Operator):
+    """One channel of several: `cv2.extractChannel`.
+
+    Takes any dtype of enough channels, gives one channel of the same dtype. Halo 0. Exact.
+
+    Parameters
+    ----------
+    which : str
+        An index from 0; blue, green or red of a BGR image; hue, saturation or value after
+        `hsv`; lightness after `lab`.
+    """
+
+    name: ClassVar[str] = "channel"
+    narrows: ClassVar[bool] = True
+
+    which: str = "green"
+
+    def __post_init__(self) -> None:
+        known = self.which in _CHANNELS or self.which in map(str, range(_MOST_CHANNELS))
+        self._need(known, "which", f"{nearest(self.which, _CHANNELS)}, or an index from 0 to 3")
+
+    @property
+    def _index(self) -> int:
+        return _CHANNELS[self.which] if self.which in _CHANNELS else int(self.which)
+
+    def output(self, spec: Spec) -> Spec:
+        if spec.channels <= self._index:
+            raise OperatorError(f"{self}: {spec} has no channel {self._index}, counted from 0")
+        return replace(spec, channels=1)
+
+    def process(self, image: Image) -> Image:
+        return image if image.ndim == 2 else np.ascontiguousarray(image[..., self._index])

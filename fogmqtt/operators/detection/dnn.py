@@ -1,0 +1,233 @@
+"""Objects found by a network: an ONNX file, known by its hash."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import msgspec
+import numpy as np
+
+from fogmqtt.core.geometry import Rect
+from fogmqtt.errors import OperatorError, PipelineError
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.frames import Colour, frame
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators.api.base import Facts, Samples
+from fogmqtt.operators.support import models
+from fogmqtt.operators.support.boxes import CERTAIN, FORMS, Boxes, read, suppressed
+from fogmqtt.operators.support.sliding_window import Views, Windowed
+
+_LARGEST = 4096
+_Place = Annotated[int, msgspec.Meta(ge=0, le=100 * _LARGEST)]
+#: What the windows of a small image are filled up with, as YOLO was trained.
+_FILL = (114, 114, 114)
+#: The end of an object this near to where its window was cut may not be its end: 1/64 of it.
+_NEAR = 64
+#: No window tells of more.
+_MOST = 1000
+_T = TypeVar("_T")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_COLOURS: tuple[Colour, ...] = (
+    (0, 140, 0),
+    (200, 80, 0),
+    (0, 0, 210),
+    (160, 0, 160),
+    (130, 130, 0),
+    (0, 110, 220),
+)
+
+
+class Detection(msgspec.Struct, frozen=True, array_like=True):
+    """An object in a window: ten-thousandths of a score, hundredths of a pixel."""
+
+    score: Annotated[int, msgspec.Meta(ge=0, le=CERTAIN)]
+    kind: Annotated[int, msgspec.Meta(ge=0, le=100_000)]
+    left: _Place
+    top: _Place
+    right: _Place
+    bottom: _Place
+
+
+@dataclass(frozen=True)
+class Dnn(Windowed[Detection]):
+    """Objects that a network finds, with their class, score and box.
+
+    Takes uint8 of 1 or 3 channels; the network sees RGB from 0 to 1, a gray image three times.
+    The whole is defined window by window: squares of `window` pixels, every `stride` pixels, are
+    given to `cv2.dnn` alone, a window over a small image filled up with gray (114). Of boxes of
+    one class the best stays where they overlap (NMS), first in each window, then in the whole
+    image; there, a box that ends where its window was cut counts after all others, and goes also
+    where more than `nms` of itself lies in a better box. Exact against that for any tiling.
+    Halo: half a window.
+
+    The facts::
+
+        {"objects": [{"class": "face", "score": 0.9312, "box": [left, top, width, height]}],
+         "left_out": 0}
+
+    Best first; boxes in pixels of the whole image, to a hundredth. `left_out` counts objects
+    beyond what a window may tell (`stride` squared / 4 bytes, some 20 bytes each; 1000 at most),
+    those of the lowest scores.
+
+    A tile must hold more than a window, and one of 640 x 640 in colour takes 1.2 MB: raise
+    `wire.max_message_bytes` to 3 MB for it, or use a model for windows up to 416.
+
+    Parameters
+    ----------
+    model : str
+        Path of the ONNX file, on each device and on the gateway; a relative one is looked for
+        in the working directory and in the folder that the setting `models` names.
+    sha256 : str
+        Its hash, 64 hex digits: a device with another file under that name refuses.
+    window : int
+        Side of the model's square input, 16 to 4096 pixels.
+    stride : int
+        Pixels from window to window, an eighth of `window` up to all of it; 0 is half. Objects
+        up to `window - stride` pixels are whole in some window.
+    format : {"yolov8", "yolov5", "boxes"}
+        The output: 1 x (4 + classes) x boxes, 1 x boxes x (5 + classes), or 1 x boxes x 6 with
+        corners, score and class.
+    score : float
+        The least score, over 0 to 1.
+    nms : float
+        How much of their union two boxes may share, 0 to 1.
+    classes : str
+        Names in the model's order, with commas between them; without, their numbers.
+    """
+
+    name: ClassVar[str] = "dnn"
+    part: ClassVar[Any] = Views[Detection]
+    samples: ClassVar[Samples] = ()
+    exactness: ClassVar[str] = (
+        "searched in windows, not in the whole image at once; the same OpenCV build and kind of "
+        "processor on every device: networks round differently elsewhere"
+    )
+
+    model: str = ""
+    sha256: str = ""
+    window: int = 640
+    stride: int = 0
+    format: str = "yolov8"
+    score: float = 0.25
+    nms: float = 0.45
+    classes: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._need(bool(self.model), "model", "name an ONNX file")
+        self._need(16 <= self.window <= _LARGEST, "window", f"expected 16 to {_LARGEST} pixels")
+        least = -(-self.window // 8)
+        fine = self.stride == 0 or least <= self.stride <= self.window
+        self._need(fine, "stride", f"expected {least} to {self.window} pixels, or 0 for half")
+        self._need(self.format in FORMS, "format", f"expected {', '.join(FORMS)}")
+        self._need(0 < self.score <= 1, "score", "expected over 0 to 1")
+        self._need(0 <= self.nms <= 1, "nms", "expected 0 to 1")
+        fine = not self.classes or all(self.classes.split(","))
+        self._need(fine, "classes", "expected names with commas between them")
+        self._need_hash()
+
+    def _need_hash(self) -> None:
+        if _HASH.fullmatch(self.sha256):
+            return
+        try:
+            advice = f"the one here is sha256={models.digest(self.model)}"
+        except OperatorError as problem:
+            advice = str(problem)
+        raise PipelineError(
+            f"dnn: sha256={self.sha256}: expected the 64 hex digits that make sure that all "
+            f"devices have the same {self.model}; {advice}"
+        )
+
+    def output(self, spec: Spec) -> Spec:
+        """Raises OperatorError also where the model is not there, or another."""
+        self._take(spec, dtypes=("uint8",), channels=(1, 3))
+        self._usable(models.check)
+        return spec
+
+    def _usable(self, use: Callable[[str, str], _T]) -> _T:
+        try:
+            return use(self.model, self.sha256)
+        except OperatorError as problem:
+            raise OperatorError(f"dnn: {problem}") from None
+
+    def windows(self) -> tuple[int, int]:
+        return self.window, self.stride or self.window // 2
+
+    def look(self, pixels: Image) -> Sequence[Detection]:
+        """Raises OperatorError where the model is not there, not that one, or not usable."""
+        height, width = pixels.shape[:2]
+        names = len(self.classes.split(",")) if self.classes else 0
+        boxes = read(self.format, self._answer(pixels), self.score, names)
+        limits = [100 * width, 100 * height] * 2
+        boxes = Boxes(boxes.places.clip(0, limits), boxes.scores, boxes.classes)
+        boxes = boxes.only((boxes.places[:, :2] < boxes.places[:, 2:]).all(axis=1))
+        best = boxes.only(suppressed(boxes, self.nms, _MOST))
+        return [
+            Detection(score, kind, *place)
+            for score, kind, place in zip(
+                best.scores.tolist(), best.classes.tolist(), best.places.tolist(), strict=True
+            )
+        ]
+
+    def merge(self, found: Sequence[tuple[Rect, Detection]], size: tuple[int, int]) -> Facts:
+        rows = [_row(window, one, size) for window, one in found]
+        table = np.array(rows, np.int64).reshape(-1, 7)
+        boxes = Boxes(table[:, 2:6], table[:, 0], table[:, 1])
+        stay = boxes.only(suppressed(boxes, self.nms, len(boxes), table[:, 6] > 0))
+        stay = stay.only(stay.order())
+        names = dict(enumerate(self.classes.split(","))) if self.classes else {}
+        lines = zip(stay.scores.tolist(), stay.classes.tolist(), stay.places.tolist(), strict=True)
+        return {
+            "objects": [
+                {"class": names.get(kind, str(kind)), "score": score / CERTAIN, "box": _box(place)}
+                for score, kind, place in lines
+            ]
+        }
+
+    def draw(self, picture: Image, facts: Facts) -> Image:
+        """Each object in its frame, with its class and score above it; a colour for each class."""
+        for one in reversed(facts["objects"]):
+            left, top, width, height = one["box"]
+            right, bottom = left + width, top + height
+            corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+            colour = _COLOURS[sum(one["class"].encode()) % len(_COLOURS)]
+            frame(picture, corners, f"{one['class']} {one['score']:.2f}", colour)
+        return picture
+
+    def _answer(self, pixels: Image) -> Sequence[Image]:
+        """The network's outputs for a window."""
+        net = self._usable(models.network)
+        colour = pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
+        below, right = (self.window - side for side in colour.shape[:2])
+        full = cv2.copyMakeBorder(colour, 0, below, 0, right, cv2.BORDER_CONSTANT, value=_FILL)
+        try:
+            net.setInput(cv2.dnn.blobFromImage(full, 1 / 255, swapRB=True))
+            outputs: Sequence[Image] = net.forward(net.getUnconnectedOutLayersNames())
+        except cv2.error as problem:
+            raise OperatorError(
+                f"dnn: model {self.model}: OpenCV {cv2.__version__} cannot run it on "
+                f"window={self.window}: {models.reason(problem)}"
+            ) from None
+        return outputs
+
+
+def _row(window: Rect, one: Detection, size: tuple[int, int]) -> tuple[int, ...]:
+    """Score, class, the four places in the whole image, and whether it may be a piece."""
+    near = 100 * max(window.height, window.width) // _NEAR
+    piece = (
+        (window.top > 0 and one.top < near)
+        or (window.left > 0 and one.left < near)
+        or (window.bottom < size[0] and one.bottom > 100 * window.height - near)
+        or (window.right < size[1] and one.right > 100 * window.width - near)
+    )
+    x, y = 100 * window.left, 100 * window.top
+    places = one.left + x, one.top + y, one.right + x, one.bottom + y
+    return (one.score, one.kind, *places, int(piece))
+
+
+def _box(place: Sequence[int]) -> list[float]:
+    left, top, right, bottom = place
+    return [left / 100, top / 100, (right - left) / 100, (bottom - top) / 100]

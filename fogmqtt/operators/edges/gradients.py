@@ -1,0 +1,206 @@
+"""Slopes. Canny has a file of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, by_build
+
+_DTYPES = ("uint8", "uint16", "float32")
+
+
+@dataclass(frozen=True)
+class _Slope(Operator):
+    """What all have in common: 16 bits hold the slopes of 8, float32 those of everything else."""
+
+    exactness: ClassVar[str] = by_build("float32")
+
+    def alignment(self, spec: Spec) -> int:
+        return 1 if spec.dtype == "uint8" else FLOAT_ALIGN
+
+    def process(self, image: Image) -> Image:
+        depth = cv2.CV_16S if image.dtype == np.uint8 else cv2.CV_32F
+        slope = self._slope(image, depth)
+        if not self._magnitude:
+            return slope
+        if image.dtype == np.uint8:
+            return cv2.convertScaleAbs(slope)
+        magnitude = np.abs(slope)
+        if image.dtype == np.uint16:
+            return np.minimum(magnitude, np.float32(65535)).astype(np.uint16)
+        return magnitude
+
+    @property
+    def _magnitude(self) -> bool:
+        raise NotImplementedError
+
+    def _slope(self, image: Image, depth: int) -> Image:
+        raise NotImplementedError
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=_DTYPES)
+        if self._magnitude:
+            return spec
+        return replace(spec, dtype="int16" if spec.dtype == "uint8" else "float32")
+
+
+@dataclass(frozen=True)
+class Sobel(_Slope):
+    """`cv2.Sobel(image, depth, dx, dy, ksize=ksize)`; the border reflects.
+
+    Takes uint8, uint16 or float32 of any channel count. Gives the slope's magnitude in the same
+    dtype, clipped at its largest (`cv2.convertScaleAbs` for uint8), or with `absolute=false` the
+    slope itself: int16 of uint8, else float32. Exact; float32 between devices of one kind.
+
+    Parameters
+    ----------
+    dx, dy : int
+        Order of the derivative across and down, 0 to 2, not both 0, less than ksize.
+    ksize : int
+        Pixels: 1, 3, 5 or 7. Halo ksize // 2, at least 1.
+    absolute : bool
+        Whether to give the magnitude.
+    """
+
+    name: ClassVar[str] = "sobel"
+    samples: ClassVar[Samples] = (
+        {},
+        {"dx": 0, "dy": 1, "absolute": False},
+        {"dx": 2, "ksize": 1, "absolute": False},
+        {"dy": 1, "ksize": 5},
+        {"ksize": 7},
+    )
+
+    dx: int = 1
+    dy: int = 0
+    ksize: int = 3
+    absolute: bool = True
+
+    def __post_init__(self) -> None:
+        self._need(self.ksize in (1, 3, 5, 7), "ksize", "expected 1, 3, 5 or 7")
+        # OpenCV's kernel of size 1 is 3 wide along the derivative.
+        most = min(2, max(self.ksize, 3) - 1)
+        for order in ("dx", "dy"):
+            self._need(0 <= getattr(self, order) <= most, order, f"expected 0 to {most}")
+        self._need(self.dx + self.dy > 0, "dx", "dx and dy cannot both be 0")
+
+    @property
+    def halo(self) -> int:
+        return max(self.ksize // 2, 1)
+
+    @property
+    def _magnitude(self) -> bool:
+        return self.absolute
+
+    def _slope(self, image: Image, depth: int) -> Image:
+        return cv2.Sobel(image, depth, self.dx, self.dy, ksize=self.ksize)
+
+
+@dataclass(frozen=True)
+class _FirstSlope(_Slope):
+    samples: ClassVar[Samples] = ({}, {"dx": 0, "dy": 1, "absolute": False})
+
+    dx: int = 1
+    dy: int = 0
+    absolute: bool = True
+
+    def __post_init__(self) -> None:
+        for order in ("dx", "dy"):
+            self._need(getattr(self, order) in (0, 1), order, "expected 0 or 1")
+        self._need(self.dx + self.dy == 1, "dx", "expected dx=1 dy=0 or dx=0 dy=1")
+
+    @property
+    def halo(self) -> int:
+        return 1
+
+    @property
+    def _magnitude(self) -> bool:
+        return self.absolute
+
+
+@dataclass(frozen=True)
+class Scharr(_FirstSlope):
+    """`cv2.Scharr(image, depth, dx, dy)`: weights 3, 10, 3; the border reflects. Halo 1.
+
+    Takes uint8, uint16 or float32 of any channel count. Gives the slope's magnitude in the same
+    dtype, clipped at its largest (`cv2.convertScaleAbs` for uint8), or with `absolute=false` the
+    slope itself: int16 of uint8, else float32. Exact; float32 between devices of one kind.
+
+    Parameters
+    ----------
+    dx, dy : int
+        1 and 0 for slopes across, 0 and 1 for slopes down.
+    absolute : bool
+        Whether to give the magnitude.
+    """
+
+    name: ClassVar[str] = "scharr"
+
+    def _slope(self, image: Image, depth: int) -> Image:
+        return cv2.Scharr(image, depth, self.dx, self.dy)
+
+
+@dataclass(frozen=True)
+class Prewitt(_FirstSlope):
+    """Slopes with equal weights: `cv2.filter2D` with -1, 0, 1 in three rows; the border reflects.
+
+    Takes uint8, uint16 or float32 of any channel count. Gives the slope's magnitude in the same
+    dtype, clipped at its largest (`cv2.convertScaleAbs` for uint8), or with `absolute=false` the
+    slope itself: int16 of uint8, else float32. Halo 1. Exact; float32 between devices of one
+    kind.
+
+    Parameters
+    ----------
+    dx, dy : int
+        1 and 0 for slopes across, 0 and 1 for slopes down.
+    absolute : bool
+        Whether to give the magnitude.
+    """
+
+    name: ClassVar[str] = "prewitt"
+
+    def _slope(self, image: Image, depth: int) -> Image:
+        kernel = np.array([[-1, 0, 1]] * 3, np.float32)
+        return cv2.filter2D(image, depth, kernel if self.dx else kernel.T)
+
+
+@dataclass(frozen=True)
+class Laplacian(_Slope):
+    """`cv2.Laplacian(image, depth, ksize=ksize)`, both second derivatives; the border reflects.
+
+    Takes uint8, uint16 or float32 of any channel count. Gives the magnitude in the same dtype,
+    clipped at its largest (`cv2.convertScaleAbs` for uint8), or with `absolute=false` the value
+    itself: int16 of uint8, else float32. Exact; float32 between devices of one kind.
+
+    Parameters
+    ----------
+    ksize : int
+        Pixels: 1, 3, 5 or 7. Halo ksize // 2, at least 1.
+    absolute : bool
+        Whether to give the magnitude.
+    """
+
+    name: ClassVar[str] = "laplacian"
+    samples: ClassVar[Samples] = ({}, {"ksize": 1, "absolute": False}, {"ksize": 5})
+
+    ksize: int = 3
+    absolute: bool = True
+
+    def __post_init__(self) -> None:
+        self._need(self.ksize in (1, 3, 5, 7), "ksize", "expected 1, 3, 5 or 7")
+
+    @property
+    def halo(self) -> int:
+        return max(self.ksize // 2, 1)
+
+    @property
+    def _magnitude(self) -> bool:
+        return self.absolute
+
+    def _slope(self, image: Image, depth: int) -> Image:
+        return cv2.Laplacian(image, depth, ksize=self.ksize)

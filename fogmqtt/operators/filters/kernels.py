@@ -1,0 +1,174 @@
+"""Filters by weights. All sums are whole numbers of a power of two, so no order rounds them."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from fogmqtt.errors import OperatorError, PipelineError
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators.api.base import Operator, Samples, by_build
+from fogmqtt.operators.filters.smoothing import Gaussian
+
+_WEIGHTS = re.compile(r"-?\d{1,6}(,-?\d{1,6})*")
+#: Larger kernels take OpenCV's way by Fourier transform, which rounds by the tile.
+_SIDES = {1: 1, 9: 3, 25: 5, 49: 7}
+_DIVISORS = tuple(2**power for power in range(17))
+#: What float32 counts without a gap, over the dtype's largest value.
+_LARGEST_SUM = {"uint8": 2**24 // 255, "uint16": 2**24 // 65535}
+_EIGHTHS = "expected 0.125 to 8 in steps of 0.125, so that sums are exact"
+
+
+@dataclass(frozen=True)
+class Kernel(Operator):
+    """`cv2.filter2D` with a kernel of whole numbers over a power of two; the border reflects.
+
+    Takes uint8 or uint16 of any channel count and keeps both; results are rounded half to even
+    and clipped. Exact, the same on all devices: the weights' magnitudes may sum up to 65793 for
+    8 bits and 256 for 16, so that float32 holds every sum. The kernel is not flipped.
+
+    Parameters
+    ----------
+    weights : str
+        1, 9, 25 or 49 whole numbers with commas, row by row: 0,-1,0,-1,5,-1,0,-1,0. Halo: half
+        the side, rounded down.
+    divisor : int
+        A power of two, 1 to 65536.
+    offset : int
+        Added at the end, -255 to 255, in steps of the dtype.
+    """
+
+    name: ClassVar[str] = "kernel"
+    samples: ClassVar[Samples] = (
+        {},
+        {"weights": ",".join(("0123456789" * 5)[:49]), "divisor": 256},
+    )
+
+    weights: str = "0,-1,0,-1,5,-1,0,-1,0"
+    divisor: int = 1
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        fine = _WEIGHTS.fullmatch(self.weights) is not None
+        self._need(fine, "weights", "expected whole numbers with commas between them")
+        count = len(self.weights.split(","))
+        self._need(count in _SIDES, "weights", f"expected 1, 9, 25 or 49 of them, not {count}")
+        self._need(self.divisor in _DIVISORS, "divisor", "expected a power of 2 up to 65536")
+        self._need(abs(self.offset) <= 255, "offset", "expected -255 to 255")
+
+    @property
+    def halo(self) -> int:
+        return len(self._matrix()) // 2
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8", "uint16"))
+        reach = int(np.abs(self._matrix()).sum()) + abs(self.offset) * self.divisor
+        if reach > _LARGEST_SUM[spec.dtype]:
+            raise OperatorError(
+                f"{self}: the weights' magnitudes and offset * divisor sum up to {reach}, over "
+                f"{_LARGEST_SUM[spec.dtype]}, where sums of {spec.dtype} are no longer exact"
+            )
+        return spec
+
+    def process(self, image: Image) -> Image:
+        kernel = (self._matrix() / self.divisor).astype(np.float32)
+        return cv2.filter2D(image, -1, kernel, delta=self.offset)
+
+    def _matrix(self) -> Image:
+        weights = np.array([int(weight) for weight in self.weights.split(",")])
+        return weights.reshape(math.isqrt(len(weights)), -1)
+
+
+@dataclass(frozen=True)
+class Sharpen(Operator):
+    """`cv2.filter2D` with 1 + 4 * amount in the middle and -amount on its four sides.
+
+    Takes uint8 or uint16 of any channel count and keeps both. Halo 1; the border reflects.
+    Exact, the same on all devices.
+
+    Parameters
+    ----------
+    amount : float
+        0.125 to 8, in steps of 0.125.
+    """
+
+    name: ClassVar[str] = "sharpen"
+
+    amount: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._need(_eighths(self.amount), "amount", _EIGHTHS)
+
+    @property
+    def halo(self) -> int:
+        return 1
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8", "uint16"))
+        return spec
+
+    def process(self, image: Image) -> Image:
+        side, middle = -self.amount, 1 + 4 * self.amount
+        kernel = [[0, side, 0], [side, middle, side], [0, side, 0]]
+        return cv2.filter2D(image, -1, np.array(kernel, np.float32))
+
+
+@dataclass(frozen=True)
+class Unsharp(Operator):
+    """Unsharp mask: (1 + amount) * x - amount * `cv2.GaussianBlur` of x, by `cv2.addWeighted`.
+
+    Takes uint8 or uint16 of any channel count and keeps both; the border reflects. Exact. On
+    ARM, OpenCV 5 rounds ksize 15 and 21 of uint8 differently from x86.
+
+    Parameters
+    ----------
+    ksize : int
+        Pixels, odd, 1 to 255; 0 derives it from sigma. Halo as gaussian's.
+    sigma : float
+        Pixels, 0 to 31; 0 derives it from ksize.
+    amount : float
+        0.125 to 8, in steps of 0.125.
+    """
+
+    name: ClassVar[str] = "unsharp"
+    exactness: ClassVar[str] = by_build("uint8 with ksize 15 or 21 on ARM")
+    samples: ClassVar[Samples] = tuple({"amount": 0.625, **one} for one in Gaussian.samples)
+
+    ksize: int = 5
+    sigma: float = 0.0
+    amount: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._need(_eighths(self.amount), "amount", _EIGHTHS)
+        try:
+            self._blur()
+        except PipelineError as problem:
+            said = str(problem).removeprefix(f"{Gaussian.name}: ")
+            raise PipelineError(f"{self.name}: {said}") from None
+
+    @property
+    def halo(self) -> int:
+        return self._blur().halo
+
+    def variant(self, spec: Spec) -> str:
+        return self._blur().variant(spec)
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8", "uint16"))
+        return spec
+
+    def process(self, image: Image) -> Image:
+        blurred = self._blur().process(image)
+        return cv2.addWeighted(image, 1 + self.amount, blurred, -self.amount, 0)
+
+    def _blur(self) -> Gaussian:
+        return Gaussian(ksize=self.ksize, sigma=self.sigma)
+
+
+def _eighths(amount: float) -> bool:
+    return 0 < amount <= 8 and (amount * 8).is_integer()

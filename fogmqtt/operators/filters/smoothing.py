@@ -1,0 +1,146 @@
+"""Smoothing filters. Integer arithmetic for 8 and 16 bits: tiles are exact with the plain halo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fogmqtt.errors import OperatorError
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators.api.base import Operator, Samples, by_build
+
+_LARGEST = 255
+#: On ARM, OpenCV 5 has other code for these sizes of an 8-bit Gaussian kernel.
+_APART = (15, 21)
+
+
+@dataclass(frozen=True)
+class Gaussian(Operator):
+    """`cv2.GaussianBlur(image, (ksize, ksize), sigma)`; the border reflects.
+
+    Takes uint8, uint16 or float32 of any channel count and keeps both. Exact; float32 between
+    devices of one kind. On ARM, OpenCV 5 rounds ksize 15 and 21 of uint8 differently from x86.
+
+    Parameters
+    ----------
+    ksize : int
+        Pixels, odd, 1 to 255; 0 derives it from sigma. Halo ksize // 2.
+    sigma : float
+        Pixels, 0 to 31; 0 derives it from ksize.
+    """
+
+    name: ClassVar[str] = "gaussian"
+    exactness: ClassVar[str] = by_build("float32, and uint8 with ksize 15 or 21 on ARM,")
+    samples: ClassVar[Samples] = (
+        {},
+        {"ksize": 3},
+        {"ksize": 7, "sigma": 1.5},
+        {"ksize": 31},
+        {"ksize": 0, "sigma": 1.4},
+        *({"ksize": ksize} for ksize in _APART),
+    )
+
+    ksize: int = 5
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        odd = self.ksize % 2 == 1 and 1 <= self.ksize <= _LARGEST
+        self._need(odd or self.ksize == 0, "ksize", "expected an odd number from 1 to 255, or 0")
+        self._need(0 <= self.sigma <= 31, "sigma", "expected 0 to 31 pixels")
+        self._need(bool(self.ksize or self.sigma), "sigma", "ksize=0 needs a sigma over 0")
+
+    @property
+    def halo(self) -> int:
+        # For ksize 0 OpenCV takes 3 sigmas each side for 8 bits and 4 for others: the wider
+        # holds for all.
+        return (self.ksize or round(8 * self.sigma + 1) | 1) // 2
+
+    def variant(self, spec: Spec) -> str:
+        ksize = self.ksize or round(6 * self.sigma + 1) | 1
+        return f"k{ksize}" if spec.dtype == "uint8" and ksize in _APART else ""
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8", "uint16", "float32"))
+        return spec
+
+    def process(self, image: Image) -> Image:
+        return cv2.GaussianBlur(image, (self.ksize, self.ksize), self.sigma)
+
+
+@dataclass(frozen=True)
+class Blur(Operator):
+    """`cv2.blur(image, (ksize, ksize))`, the mean of a square; the border reflects.
+
+    Takes uint8, or uint16 up to ksize 9, of any channel count, and keeps both. Exact, the same
+    on all devices. Not float32: OpenCV's running sums carry what was left of the tile.
+
+    Parameters
+    ----------
+    ksize : int
+        Pixels, odd, 1 to 127. Halo ksize // 2.
+    """
+
+    # OpenCV divides by ksize² in float32 or float64, depending on the column. Both round to the
+    # same value unless the quotient lies nearer to a half than float32 can tell. An even kernel
+    # meets halves exactly; an odd one stays 0.5 / ksize² away, enough within these bounds.
+
+    name: ClassVar[str] = "blur"
+    samples: ClassVar[Samples] = ({}, {"ksize": 3}, {"ksize": 31})
+
+    ksize: int = 5
+
+    def __post_init__(self) -> None:
+        fine = self.ksize % 2 == 1 and 1 <= self.ksize <= 127
+        self._need(fine, "ksize", "expected an odd number from 1 to 127")
+
+    @property
+    def halo(self) -> int:
+        return self.ksize // 2
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8", "uint16"))
+        if spec.dtype == "uint16" and self.ksize > 9:
+            raise OperatorError(f"{self} takes uint16 up to ksize=9 only; put 'to8bit' before it")
+        return spec
+
+    def process(self, image: Image) -> Image:
+        return cv2.blur(image, (self.ksize, self.ksize))
+
+
+@dataclass(frozen=True)
+class Median(Operator):
+    """`cv2.medianBlur(image, ksize)`; the border is repeated.
+
+    Takes uint8, or uint16 and float32 up to ksize 5, of 1, 3 or 4 channels, and keeps both.
+    Exact, the same on all devices.
+
+    Parameters
+    ----------
+    ksize : int
+        Pixels, odd, 3 to 255. Halo ksize // 2.
+    """
+
+    name: ClassVar[str] = "median"
+    samples: ClassVar[Samples] = ({}, {"ksize": 3}, {"ksize": 9})
+
+    ksize: int = 5
+
+    def __post_init__(self) -> None:
+        fine = self.ksize % 2 == 1 and 3 <= self.ksize <= _LARGEST
+        self._need(fine, "ksize", "expected an odd number from 3 to 255")
+
+    @property
+    def halo(self) -> int:
+        return self.ksize // 2
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8", "uint16", "float32"), channels=(1, 3, 4))
+        if spec.dtype != "uint8" and self.ksize > 5:
+            raise OperatorError(
+                f"{self} takes {spec.dtype} up to ksize=5 only; put 'to8bit' before it"
+            )
+        return spec
+
+    def process(self, image: Image) -> Image:
+        return cv2.medianBlur(image, self.ksize)

@@ -1,0 +1,188 @@
+"""The same pixels elsewhere. They run whole, on the gateway.
+
+A device would give back every byte that it got: the way there and back costs more than moving
+the pixels in the gateway's memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from fogmqtt.errors import OperatorError
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators.api.base import Operator
+
+Axis = Literal["horizontal", "vertical", "both"]
+
+_FLIPS = {"horizontal": 1, "vertical": 0, "both": -1}
+_TURNS = {
+    90: cv2.ROTATE_90_CLOCKWISE,
+    180: cv2.ROTATE_180,
+    270: cv2.ROTATE_90_COUNTERCLOCKWISE,
+}
+_LARGEST_SIDE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Flip(Operator):
+    """`cv2.flip`: a mirror image, whole, on the gateway. Exact.
+
+    Takes any dtype and channel count and keeps both.
+
+    Parameters
+    ----------
+    axis : {"horizontal", "vertical", "both"}
+        Left for right, top for bottom, or both.
+    """
+
+    name: ClassVar[str] = "flip"
+    tiled: ClassVar[bool] = False
+
+    axis: Axis = "horizontal"
+
+    def __post_init__(self) -> None:
+        self._need(self.axis in _FLIPS, "axis", f"expected {', '.join(_FLIPS)}")
+
+    def process(self, image: Image) -> Image:
+        return cv2.flip(image, _FLIPS[self.axis])
+
+
+@dataclass(frozen=True)
+class Rotate(Operator):
+    """`cv2.rotate`: turned clockwise by a multiple of 90°, whole, on the gateway. Exact.
+
+    Takes any dtype and channel count and keeps both.
+
+    Parameters
+    ----------
+    degrees : int
+        90, 180 or 270, clockwise.
+    """
+
+    name: ClassVar[str] = "rotate"
+    tiled: ClassVar[bool] = False
+
+    degrees: int = 90
+
+    def __post_init__(self) -> None:
+        self._need(self.degrees in _TURNS, "degrees", "expected 90, 180 or 270")
+
+    def output(self, spec: Spec) -> Spec:
+        if self.degrees == 180:
+            return spec
+        return replace(spec, height=spec.width, width=spec.height)
+
+    def process(self, image: Image) -> Image:
+        return cv2.rotate(image, _TURNS[self.degrees])
+
+
+@dataclass(frozen=True)
+class Crop(Operator):
+    """A rectangle of the image, cut on the gateway. Exact.
+
+    Takes any dtype and channel count and keeps both.
+
+    Parameters
+    ----------
+    left, top : int
+        Column and row of its first pixel, from 0 to 1000000.
+    width, height : int
+        Pixels, 1 to 1000000; 0 is up to the image's border.
+    """
+
+    name: ClassVar[str] = "crop"
+    tiled: ClassVar[bool] = False
+
+    left: int = 0
+    top: int = 0
+    width: int = 0
+    height: int = 0
+
+    def __post_init__(self) -> None:
+        for side in ("left", "top", "width", "height"):
+            fine = 0 <= getattr(self, side) <= _LARGEST_SIDE
+            self._need(fine, side, f"expected 0 to {_LARGEST_SIDE} pixels")
+
+    def output(self, spec: Spec) -> Spec:
+        height = self.height or spec.height - self.top
+        width = self.width or spec.width - self.left
+        down, across = self.top + height, self.left + width
+        if min(height, width) < 1 or down > spec.height or across > spec.width:
+            raise OperatorError(f"{self}: reaches beyond {spec}")
+        return replace(spec, height=height, width=width)
+
+    def process(self, image: Image) -> Image:
+        spec = self.output(Spec.of(image))
+        rows = slice(self.top, self.top + spec.height)
+        return np.ascontiguousarray(image[rows, self.left : self.left + spec.width])
+
+
+Method = Literal["auto", "linear", "area"]
+
+_LARGEST_SIDE = 1_000_000
+_LARGEST = 500_000_000
+
+
+@dataclass(frozen=True)
+class Resize(Operator):
+    """`cv2.resize`, whole, on the gateway.
+
+    Takes uint8, uint16 or float32 of up to 4 channels and keeps both.
+
+    Parameters
+    ----------
+    factor : float
+        Both sides times this, over 0 to 100; instead of width and height.
+    width, height : int
+        Pixels; one alone keeps the proportions, 0 leaves it out.
+    method : {"auto", "linear", "area"}
+        Interpolation; auto is area to shrink and linear to grow.
+    """
+
+    name: ClassVar[str] = "resize"
+    tiled: ClassVar[bool] = False
+
+    factor: float = 0.0
+    width: int = 0
+    height: int = 0
+    method: Method = "auto"
+
+    def __post_init__(self) -> None:
+        self._need(0 <= self.factor <= 100, "factor", "expected over 0, to 100")
+        for side in ("width", "height"):
+            fine = 0 <= getattr(self, side) <= _LARGEST_SIDE
+            self._need(fine, side, f"expected 1 to {_LARGEST_SIDE} pixels")
+        sides = bool(self.width or self.height)
+        self._need(bool(self.factor) != sides, "factor", "give either a factor, or width or height")
+        self._need(self.method in ("auto", "linear", "area"), "method", "expected linear or area")
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8", "uint16", "float32"))
+        height, width = self._size(spec)
+        if max(height, width) > _LARGEST_SIDE or height * width > _LARGEST:
+            raise OperatorError(f"{self} would make {width}x{height} pixels of {spec}; too many")
+        return replace(spec, height=height, width=width)
+
+    def process(self, image: Image) -> Image:
+        spec = Spec.of(image)
+        height, width = self._size(spec)
+        if self.method == "auto":
+            area = height * width < spec.height * spec.width
+        else:
+            area = self.method == "area"
+        how = cv2.INTER_AREA if area else cv2.INTER_LINEAR
+        return cv2.resize(image, (width, height), interpolation=how)
+
+    def _size(self, spec: Spec) -> tuple[int, int]:
+        factor = self.factor
+        if self.width and self.height:
+            return self.height, self.width
+        if self.width:
+            return max(1, round(spec.height * self.width / spec.width)), self.width
+        if self.height:
+            return self.height, max(1, round(spec.width * self.height / spec.height))
+        return max(1, round(spec.height * factor)), max(1, round(spec.width * factor))

@@ -1,0 +1,120 @@
+"""The outlines of what a mask shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fogmqtt.images.cv import cv2
+from fogmqtt.images.panels import box_corners, darkened, hue, pen
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators.api.base import Facts
+from fogmqtt.operators.api.measuring import Measuring
+
+_MODES = {"external": cv2.RETR_EXTERNAL, "list": cv2.RETR_LIST, "tree": cv2.RETR_TREE}
+_METHODS = {
+    "all": cv2.CHAIN_APPROX_NONE,
+    "simple": cv2.CHAIN_APPROX_SIMPLE,
+    "tc89": cv2.CHAIN_APPROX_TC89_L1,
+}
+
+
+@dataclass(frozen=True)
+class Contours(Measuring):
+    """`cv2.findContours`: outlines of what is not 0, with area, length and box.
+
+    Takes uint8 of 1 channel, as `gray | canny | close | contours`. Runs whole, on the gateway: the
+    devices do what stands before it. Exact.
+
+    The facts::
+
+        {"count": 1, "smaller": 0, "left_out": 0,
+         "contours": [{"number": 1, "parent": 0, "area": 120.5, "perimeter": 48.2, "left": 17,
+                       "top": 4, "width": 15, "height": 10, "points": [[17, 4], [17, 5]]}]}
+
+    Pixels of the whole image. `count` is how many have at least `min_area`, `smaller` how many
+    have less. Contours have OpenCV's order and are numbered by it from 1; `parent` is the number
+    of the next one around it, 0 for none, and always 0 but for `mode=tree`. `left_out` of them,
+    the ones of the smallest areas, are not listed. The area is that of the polygon through the
+    border's pixels: an outline of one pixel's width has hardly any.
+
+    Parameters
+    ----------
+    mode : {"external", "list", "tree"}
+        Outermost ones only; all, holes too; all, with what lies in what.
+    method : {"simple", "all", "tc89"}
+        Ends of straight lines; every pixel; Teh and Chin's dominant points.
+    epsilon : float
+        Fewer points, none of the outline farther from them than this: 0 to 1000 pixels, 0 for all.
+    min_area : float
+        Square pixels, 0 to 1e9.
+    most : int
+        How many are listed, 1 to 100000.
+    points : bool
+        Whether the points are listed too.
+    """
+
+    name: ClassVar[str] = "contours"
+    tiled: ClassVar[bool] = False
+
+    mode: str = "external"
+    method: str = "simple"
+    epsilon: float = 0.0
+    min_area: float = 0.0
+    most: int = 1000
+    points: bool = True
+
+    def __post_init__(self) -> None:
+        self._need(self.mode in _MODES, "mode", f"expected {', '.join(_MODES)}")
+        self._need(self.method in _METHODS, "method", f"expected {', '.join(_METHODS)}")
+        self._need(0 <= self.epsilon <= 1000, "epsilon", "expected 0 to 1000 pixels")
+        self._need(0 <= self.min_area <= 1e9, "min_area", "expected 0 to 1e9 square pixels")
+        self._need(1 <= self.most <= 100_000, "most", "expected 1 to 100000")
+
+    def output(self, spec: Spec) -> Spec:
+        self._take(spec, dtypes=("uint8",), channels=(1,))
+        return spec
+
+    def examine(self, image: Image) -> Facts:
+        found, tree = cv2.findContours(image, _MODES[self.mode], _METHODS[self.method])
+        contours = [self._simplified(contour) for contour in found]
+        parents = tree[0, :, 3].tolist() if self.mode == "tree" and found else [-1] * len(found)
+        areas = np.array([cv2.contourArea(contour) for contour in contours])
+        large = np.flatnonzero(areas >= self.min_area)
+        listed = np.sort(large[np.argsort(-areas[large], kind="stable")[: self.most]])
+        return {
+            "count": len(large),
+            "smaller": len(contours) - len(large),
+            "left_out": len(large) - len(listed),
+            "contours": [
+                self._fact(index, contours[index], parents[index], areas[index].item())
+                for index in listed.tolist()
+            ],
+        }
+
+    def _simplified(self, contour: Image) -> Image:
+        return cv2.approxPolyDP(contour, self.epsilon, closed=True) if self.epsilon else contour
+
+    def _fact(self, index: int, contour: Image, parent: int, area: float) -> dict[str, Any]:
+        left, top, width, height = cv2.boundingRect(contour)
+        fact = {
+            "number": index + 1,
+            "parent": parent + 1,
+            "area": area,
+            "perimeter": cv2.arcLength(contour, closed=True),
+            "left": left,
+            "top": top,
+            "width": width,
+            "height": height,
+        }
+        return {**fact, "points": contour.reshape(-1, 2).tolist()} if self.points else fact
+
+    def draw(self, picture: Image, facts: Facts) -> Image:
+        """Each in a colour of its own on the darkened picture; without points its box."""
+        canvas = darkened(picture)
+        for one in facts["contours"]:
+            outline = np.array(one.get("points") or box_corners(one), np.int32).reshape(-1, 1, 2)
+            cv2.polylines(canvas, [outline], True, hue(one["number"]), pen(canvas), cv2.LINE_AA)
+        return canvas

@@ -1,0 +1,69 @@
+"""The lower bound of a makespan: no schedule whatever could have been done earlier.
+
+Each device could have worked from its first moment to the last at the speed that it had, with
+all of its workers and without ever waiting, while it was up; its link could have carried pixels
+all that time. The bound is the time by which such a fleet has handled the pixels of the jobs,
+each of them once, without halos, overheads, latencies and retries, and no job's before it came.
+What a crash destroyed counts as done, since a schedule that knew of the crash would have lost
+nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fogmqtt.simulate.fleet import DeviceSpec
+from fogmqtt.simulate.speed_profile import SpeedProfile
+
+#: Halvings of the interval: to a relative 1e-15.
+_ROUNDS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What one device could do: when it was up, how fast it was then, and what its link takes."""
+
+    device: DeviceSpec
+    pace: SpeedProfile
+    lives: Sequence[tuple[float, float]]
+    #: The most bytes that a pixel costs in one direction.
+    pixel_bytes: float
+
+    def until(self, at_s: float, since_s: float = 0.0) -> float:
+        """The pixels that it could have handled in that time."""
+        spans = ((max(begin, since_s), min(end, at_s)) for begin, end in self.lives)
+        return sum(self._within(begin, end) for begin, end in spans if begin < end)
+
+    def _within(self, begin: float, end: float) -> float:
+        computed = self.device.workers * (self.pace.done(end) - self.pace.done(begin))
+        carried = self.device.link.rate_mbps * 1e6 / 8 * (end - begin) / self.pixel_bytes
+        return min(computed, carried)
+
+
+def bound_s(
+    capacities: Sequence[Capacity], pixels: float, latest_s: float, since_s: float = 0.0
+) -> float:
+    """Seconds after `since_s` by which the fleet can have handled `pixels`.
+
+    `latest_s` is a time by which it was done in fact; where even that was too early for the
+    fleet as it was (the job failed), infinity.
+    """
+
+    def done(at_s: float) -> float:
+        return sum(one.until(at_s, since_s) for one in capacities)
+
+    if done(latest_s) < pixels:
+        return math.inf
+    return _first(lambda at_s: done(at_s) >= pixels, since_s, latest_s) - since_s
+
+
+def _first(holds: Callable[[float], bool], low: float, high: float) -> float:
+    for _ in range(_ROUNDS):
+        middle = (low + high) / 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
+    return high

@@ -1,0 +1,203 @@
+"""The real scheduler in virtual time, with modelled devices around it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from fogmqtt.core.scheduling.actions import (
+    Action,
+    CancelTile,
+    DropResult,
+    FailJob,
+    FinishJob,
+    KeepResult,
+    Quarantine,
+    ReportStarved,
+    SendTile,
+    SplitTile,
+)
+from fogmqtt.core.scheduling.events import BrokerLost, DeviceLost, Event, JobSubmitted, Tick
+from fogmqtt.core.scheduling.policy import Policy
+from fogmqtt.core.scheduling.scheduler import Scheduler
+from fogmqtt.simulate.device_model import DeviceModel, Order
+from fogmqtt.simulate.event_queue import EventQueue
+from fogmqtt.simulate.fleet import DeviceSpec, FleetSpec, Outage
+from fogmqtt.simulate.record import Outstanding, Record
+from fogmqtt.simulate.work import JobWork, StageWork, TileWork
+
+#: Called after every event with what the scheduler made of it.
+Watch = Callable[[Event, list[Action], float], None]
+#: A day: a job that takes longer in virtual time will not end.
+LONGEST_S = 86_400.0
+
+
+@dataclass(slots=True)
+class JobRun:
+    """A job on its way through its stages."""
+
+    work: JobWork
+    stage: int = -1
+    ended_s: float = math.inf
+    #: Why it failed; empty while it did not.
+    error: str = ""
+    retries: int = 0
+    hedges: int = 0
+    duplicates: int = 0
+
+    @property
+    def key(self) -> str:
+        """What the scheduler calls the stage at work."""
+        return f"{self.work.id}.{self.stage}" if len(self.work.stages) > 1 else self.work.id
+
+
+class Simulation:
+    """A fleet, jobs and the scheduler. The same seed gives the same run, event by event.
+
+    `watch` sees every event with the scheduler's actions. Make it, `run` it once.
+    """
+
+    def __init__(
+        self,
+        fleet: FleetSpec,
+        jobs: Sequence[JobWork],
+        seed: int,
+        *,
+        policy: Policy | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.fleet = fleet
+        self.seed = seed
+        self.scheduler = Scheduler(policy or Policy())
+        self.agenda = EventQueue()
+        self.record = Record()
+        self.jobs = [JobRun(work) for work in jobs]
+        self.events = 0
+        self._watch = watch
+        self._broker_is_up = True
+        self._outstanding = Outstanding()
+        #: The stages at work, by what the scheduler calls them.
+        self._running: dict[str, tuple[JobRun, StageWork]] = {}
+        self._unfinished = len(jobs)
+        #: Their tiles, halves too, by index.
+        self._tiles: dict[str, dict[int, TileWork]] = {}
+        everything = frozenset(
+            name for job in jobs for stage in job.stages for name in stage.operators
+        )
+        self.machines = {
+            device.id: self._machine(device, everything, seed) for device in fleet.devices
+        }
+        for outage in fleet.outages:
+            self.agenda.at(outage.at_s, self._lose_broker, outage)
+        for job in self.jobs:
+            self.agenda.at(job.work.at_s, self._next_stage, job)
+
+    def _machine(self, device: DeviceSpec, everything: frozenset[str], seed: int) -> DeviceModel:
+        return DeviceModel(
+            device,
+            frozenset(device.operators) or everything,
+            seed=seed,
+            agenda=self.agenda,
+            record=self.record,
+            hear=self._hear,
+            broker_is_up=lambda: self._broker_is_up,
+        )
+
+    def run(self, until_s: float = LONGEST_S) -> None:
+        """Until every job has ended, nothing more can happen, or the time is up."""
+        agenda = self.agenda
+        while self._unfinished:
+            wakeup = self.scheduler.next_wakeup()
+            due = agenda.next()
+            if min(due, math.inf if wakeup is None else wakeup) > until_s:
+                break
+            if wakeup is not None and wakeup <= due:
+                agenda.now = max(wakeup, agenda.now)
+                self._hear(Tick())
+            else:
+                agenda.step()
+        self.record.settle(agenda.now)
+
+    def _hear(self, event: Event) -> None:
+        self.events += 1
+        self._outstanding.heard(event)
+        if isinstance(event, DeviceLost):
+            self.record.mark(event.device, self.agenda.now, "lost")
+        actions = self.scheduler.handle(event, self.agenda.now)
+        for action in actions:
+            self._perform(action)
+        if self._watch is not None:
+            self._watch(event, actions, self.agenda.now)
+
+    def _perform(self, action: Action) -> None:
+        self._outstanding.done(action)
+        match action:
+            case SendTile():
+                hedge = self._outstanding.begin(action)
+                order = Order(action, self._tiles[action.job][action.tile], hedge)
+                self.machines[action.device].send(order)
+            case SplitTile(job, tile, first, second):
+                tiles = self._tiles[job]
+                tiles[first], tiles[second] = tiles[tile].halves()
+            case CancelTile():
+                self.machines[action.device].cancel(action)
+            case KeepResult():
+                self.record.keep(action)
+            case DropResult():
+                self.record.counts["results dropped"] += 1
+            case FinishJob(job):
+                self._end_stage(job, "")
+            case FailJob(job, reason):
+                self._end_stage(job, reason)
+            case Quarantine(device, seconds):
+                self.record.mark(device, self.agenda.now, "quarantine", seconds)
+            case ReportStarved():
+                self.record.counts["starved"] += 1
+
+    # -- jobs -----------------------------------------------------------------------------------
+
+    def _next_stage(self, job: JobRun) -> None:
+        job.stage += 1
+        if job.stage == len(job.work.stages):
+            self._end(job, "")
+            return
+        stage = job.work.stages[job.stage]
+        self._running[job.key] = (job, stage)
+        pixels = tuple(tile.pixels for tile in stage.tiles)
+        self._tiles[job.key] = dict(enumerate(stage.tiles))
+        parts, priority = tuple(tile.parts for tile in stage.tiles), job.work.priority
+        event = JobSubmitted(job.key, stage.kind, pixels, stage.operators)
+        self._hear(replace(event, halves=parts, priority=priority))
+
+    def _end_stage(self, key: str, error: str) -> None:
+        job, _ = self._running[key]
+        progress = self.scheduler.progress(key)
+        job.retries += progress.retries
+        job.hedges += progress.hedges
+        job.duplicates += progress.duplicates
+        if error:
+            self._end(job, error)
+        else:
+            # Not at once: the scheduler is still in the middle of an event.
+            self.agenda.at(self.agenda.now, self._next_stage, job)
+
+    def _end(self, job: JobRun, error: str) -> None:
+        job.ended_s = self.agenda.now
+        job.error = error
+        self._unfinished -= 1
+
+    # -- the broker -----------------------------------------------------------------------------
+
+    def _lose_broker(self, outage: Outage) -> None:
+        self._broker_is_up = False
+        self.record.mark("", self.agenda.now, "broker lost", outage.for_s)
+        for machine in self.machines.values():
+            machine.disconnect()
+        self._hear(BrokerLost())
+        self.agenda.at(self.agenda.now + outage.for_s, self._find_broker)
+
+    def _find_broker(self) -> None:
+        self._broker_is_up = True
+        for machine in self.machines.values():
+            machine.reconnect()

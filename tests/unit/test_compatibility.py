@@ -1,0 +1,150 @@
+"""Who may do what: devices that round as the gateway does; the others hear why not."""
+
+from __future__ import annotations
+
+import pytest
+
+from fogmqtt.conformance.report import ConformanceReport, Examined, difference
+from fogmqtt.core.scheduling.events import DeviceJoined, Event
+from fogmqtt.gateway.devices.compatibility import Compatibility
+from fogmqtt.gateway.devices.registry import DeviceRegistry
+from fogmqtt.gateway.execution.local_device import LocalDevice
+from fogmqtt.wire.messages import DeviceInfo, encode
+
+HERE = ConformanceReport(
+    {
+        "gray": Examined("gray", "fogmqtt", "1", {"gray/uint8": "a", "gray/float32": "b"}),
+        "canny": Examined("canny", "fogmqtt", "1", {"canny/uint8": "c"}),
+        "soften": Examined("soften", "softener", "2", {"soften/uint8": "d"}),
+    },
+    versions={
+        "opencv": "5.0.0",
+        "machine": "x86_64",
+        "cpu": "AVX AVX2",
+        "fogmqtt": "1",
+        "softener": "2",
+    },
+)
+
+
+def info(**changes: object) -> DeviceInfo:
+    fields: dict[str, object] = {
+        "boot": "b1",
+        "sequence": 1,
+        "uptime_s": 1.0,
+        "workers": 2,
+        "operators": ["gray", "canny", "soften"],
+        "fingerprints": HERE.fingerprints,
+        "versions": HERE.versions,
+    }
+    return DeviceInfo(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def standard() -> Compatibility:
+    made = Compatibility(exact=True)
+    made.examined(HERE)
+    return made
+
+
+def test_a_device_may_do_what_it_rounds_alike(standard: Compatibility) -> None:
+    offer = standard.judge(info(fingerprints={**HERE.fingerprints, "gray/float32": "x"}))
+    assert offer.abilities == {"gray/uint8", "canny/uint8", "soften/uint8"}
+    assert offer.lacks == {"gray/float32": "rounds differently"}
+
+
+def test_the_reason_names_the_versions_that_differ(standard: Compatibility) -> None:
+    prints = {**HERE.fingerprints, "gray/float32": "x", "soften/uint8": "y"}
+    older = HERE.versions | {"opencv": "4.10.0", "softener": "1"}
+    assert standard.differs(info(fingerprints=prints, versions=older)) == {
+        "gray/float32": "rounds differently (OpenCV 4.10.0 there, 5.0.0 here)",
+        "soften/uint8": "rounds differently (softener 1 there, 2 here)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("there", "why"),
+    [
+        ({}, ""),
+        (HERE.versions, ""),
+        ({"opencv": "5.0.0", "machine": "aarch64", "cpu": "NEON"}, "aarch64 there, x86_64 here"),
+        (HERE.versions | {"cpu": "AVX"}, "without AVX2 there"),
+        (HERE.versions | {"cpu": "AVX AVX2 AVX512"}, "without AVX512 here"),
+    ],
+)
+def test_a_difference_is_looked_for_where_it_is_likeliest(there: dict[str, str], why: str) -> None:
+    assert difference(there, HERE.versions) == why
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"fingerprints": {}, "examining": True}, "is still being examined"),
+        ({"fingerprints": {}, "operators": ["gray"]}, "is not installed"),
+        ({"fingerprints": {}, "problems": ["canny: ImportError: no cv2"]}, "ImportError: no cv2"),
+        ({"fingerprints": {}}, "announces no fingerprint"),
+    ],
+)
+def test_what_is_missing_is_said_too(
+    standard: Compatibility, changes: dict[str, object], why: str
+) -> None:
+    offer = standard.judge(info(**changes))
+    assert offer.abilities == frozenset()
+    assert offer.lacks["canny/uint8"] == why
+    assert standard.differs(info(**changes)) == {}
+
+
+def test_what_the_gateway_could_not_examine_is_given_to_nobody(standard: Compatibility) -> None:
+    offer = standard.judge(info(fingerprints={"hsv/uint8": "z"}))
+    assert offer.abilities == frozenset()
+    assert offer.lacks["hsv/uint8"] == "this gateway could not examine it"
+
+
+def test_without_exact_a_device_is_taken_at_its_word() -> None:
+    standard = Compatibility(exact=False)
+    assert standard.known
+    offer = standard.judge(info(fingerprints={}, operators=["gray"]))
+    assert offer.abilities == {"gray"}
+    assert standard.differs(info()) == {}
+
+
+def test_until_the_gateway_is_examined_nobody_may_do_anything_and_then_all_are_judged() -> None:
+    fed: list[Event] = []
+    roster = DeviceRegistry(fed.append, Compatibility(exact=True))
+    roster.received("eya", "info", encode(info()), False, 0.0)
+    assert not roster.standard.known
+    assert roster.operators("eya") == frozenset()
+    roster.examined(HERE)
+    assert roster.standard.known
+    assert fed[-1] == DeviceJoined("eya", "b1", 2, frozenset(HERE.fingerprints), {})
+
+
+def test_a_device_that_is_away_does_not_come_back_by_being_judged() -> None:
+    fed: list[Event] = []
+    roster = DeviceRegistry(fed.append, Compatibility(exact=True))
+    roster.received("eya", "info", encode(info()), True, 0.0)
+    roster.examined(HERE)
+    assert fed == []
+
+
+def test_a_device_joins_again_when_its_examination_is_in(standard: Compatibility) -> None:
+    fed: list[Event] = []
+    roster = DeviceRegistry(fed.append, standard)
+    roster.received("eya", "info", encode(info(fingerprints={}, examining=True)), False, 0.0)
+    roster.received("eya", "info", encode(info()), False, 1.0)
+    joined = [event.operators for event in fed if isinstance(event, DeviceJoined)]
+    assert joined == [frozenset(), frozenset(HERE.fingerprints)]
+
+
+def test_the_gateways_own_cores_can_do_whatever_it_plans() -> None:
+    fed: list[Event] = []
+    local = LocalDevice("boot", fed.append, lambda: False)
+    local.offer(frozenset({"gray/uint8"}))
+    assert fed == []
+    local.join()
+    local.offer(frozenset({"canny/uint8/new"}))
+    local.offer(frozenset({"canny/uint8/new"}))
+    first, second = (event for event in fed if isinstance(event, DeviceJoined))
+    assert "gray/uint8" in first.operators
+    assert "canny/uint8/new" in second.operators
+    assert first.boot == second.boot

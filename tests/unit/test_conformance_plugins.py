@@ -1,0 +1,194 @@
+"""What an examination makes of plug-ins: it happens in a process that they may break."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from fogmqtt.conformance.report import ConformanceReport
+from fogmqtt.conformance.runner import ConformanceRunner, fatal_imports
+from fogmqtt.errors import PipelineError
+from fogmqtt.operators.api import registry
+
+SOUND = """
+from dataclasses import dataclass
+from typing import ClassVar
+from fogmqtt.operators.api.base import Operator
+
+@dataclass(frozen=True)
+class Same(Operator):
+    name: ClassVar[str] = "same"
+
+    def process(self, image):
+        return image
+"""
+
+Write = Callable[[str, str], str]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    def write(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text, "utf-8")
+        return str(tmp_path / name)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield write
+    registry.plug_in(())
+
+
+def examined(*modules: str, memory_mb: int = 0, patience_s: float = 60) -> ConformanceReport:
+    registry.plug_in(modules)
+    found: SimpleQueue[ConformanceReport] = SimpleQueue()
+    ConformanceRunner(found.put, patience_s=patience_s, memory_mb=memory_mb).start()
+    return found.get(timeout=60)
+
+
+def test_a_plug_in_that_raises_or_ends_the_process_is_named_and_costs_no_other(
+    write: Write,
+) -> None:
+    fatal = write("fatal.py", "import os; os._exit(3)")
+    raising = write("raising.py", "1 / 0")
+    found = examined(fatal, raising, write("sound.py", SOUND))
+    assert found.problems == [
+        f"plug-in {fatal} is skipped: its import ended with exit code 3",
+        f"plug-in {raising} cannot be imported: ZeroDivisionError: division by zero "
+        "(raising.py, line 1)",
+    ]
+    assert "canny/uint8" in found.fingerprints
+    assert "same/uint8" in found.fingerprints
+    assert found.package_of("same") == "sound.py"
+    assert len(found.versions["sound.py"]) == 8
+
+
+def doing(name: str, statement: str) -> str:
+    """A plug-in whose operator does this with an image."""
+    text = SOUND.replace("Same", "Plugged").replace('"same"', f'"{name}"')
+    return text.replace("return image", f"{statement}\n        return image")
+
+
+def test_operators_that_eat_memory_or_end_the_process_are_left_out_and_cost_no_other(
+    write: Write,
+) -> None:
+    found = examined(
+        write("early.py", doing("a-eater", "kept = [bytearray(8 << 20) for _ in range(10_000)]")),
+        write("next.py", doing("b-exiter", "import os; os._exit(4)")),
+        write(
+            "third.py",
+            doing("c-keeper", "'kept' in globals() or globals().update(kept=bytearray(200 << 20))"),
+        ),
+        write("fourth.py", doing("d-leaver", "raise SystemExit('enough')")),
+        write("sound.py", SOUND),
+        memory_mb=256,
+    )
+    assert found.problems == [
+        "a-eater: takes over 256 MB for a small picture",
+        "b-exiter: its examination ended with exit code 4",
+    ]
+    announced = {"c-keeper/uint8", "d-leaver/uint8", "canny/uint8", "same/uint8"}
+    assert announced < found.fingerprints.keys()
+    assert not found.fingerprints.keys() & {"a-eater/uint8", "b-exiter/uint8"}
+
+
+def test_imports_that_end_or_hang_a_process_are_found_before_a_gateway_imports(
+    write: Write, capfd: pytest.CaptureFixture[str]
+) -> None:
+    exits = write("exits.py", "import os; os._exit(9)")
+    crashes = write("crashes.py", "import ctypes; ctypes.string_at(0)")
+    raises = write("raises.py", "raise SystemExit('no licence')")
+    sound = write("sound.py", f"print('hello'){SOUND}")
+    assert fatal([exits, sound, crashes, raises]) == {
+        exits: "ended with exit code 9",
+        crashes: "was ended by signal 11 (SIGSEGV)",
+    }
+    assert capfd.readouterr().out == ""
+    hangs = write("hangs.py", "import time; time.sleep(1000)")
+    assert fatal([hangs], patience_s=3) == {hangs: "took over 3 s"}
+    assert fatal([]) == {}
+    examined(sound)
+    assert fatal([sound]) == {}
+
+
+def fatal(modules: list[str], patience_s: float = 60) -> dict[str, str]:
+    registry.plug_in(modules)
+    return fatal_imports(modules, patience_s=patience_s)
+
+
+def test_an_installed_package_that_ends_processes_is_skipped_and_named_too(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("deadly_ops.py", "import os; os._exit(9)")
+    write("sound_ops.py", SOUND)
+    info = tmp_path / "some_ops-1.0.dist-info"
+    info.mkdir()
+    info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: some-ops\nVersion: 1.0\n")
+    info.joinpath("entry_points.txt").write_text(
+        "[fogmqtt.operators]\ndeadly = deadly_ops:Deadly\nsame = sound_ops:Same\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = fatal([])
+    assert found == {"deadly_ops:Deadly": "ended with exit code 9"}
+    registry.plug_in([], found)
+    assert registry.load("same").name == "same"
+    with pytest.raises(PipelineError) as caught:
+        registry.load("deadly")
+    assert str(caught.value).endswith(
+        "plug-in deadly_ops:Deadly (some-ops 1.0) is skipped: its import ended with exit code 9"
+    )
+
+
+def test_a_module_that_ends_processes_is_skipped_and_named_for_who_asks(write: Write) -> None:
+    exits = write("exits.py", "import os; os._exit(9)")
+    registry.plug_in([exits, write("sound.py", SOUND)], {exits: "ended with exit code 9"})
+    assert registry.load("same").name == "same"
+    assert registry.problems() == (
+        f"plug-in {exits} is skipped: its import ended with exit code 9",
+    )
+    with pytest.raises(PipelineError, match=r"no operator is called 'other'.*exit code 9"):
+        registry.load("other")
+
+
+def test_a_plug_in_that_eats_memory_while_it_is_imported_is_named(write: Write) -> None:
+    eater = write("eater.py", "kept = [bytearray(8 << 20) for _ in range(10_000)]")
+    found = examined(eater, write("sound.py", SOUND), memory_mb=256)
+    assert found.problems == [
+        f"plug-in {eater} cannot be imported: MemoryError:  (eater.py, line 1)"
+    ]
+    assert "same/uint8" in found.fingerprints
+
+
+def test_an_installed_operator_that_cannot_be_used_is_named_with_its_package(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("broken_ops.py", "import no_such_library")
+    write("sound_ops.py", SOUND)
+    info = tmp_path / "some_ops-1.0.dist-info"
+    info.mkdir()
+    info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: some-ops\nVersion: 1.0\n")
+    info.joinpath("entry_points.txt").write_text(
+        "[fogmqtt.operators]\nbroken = broken_ops:Broken\n"
+        "other = sound_ops:Same\nsame = sound_ops:Same\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = examined()
+    assert found.problems == [
+        "broken: operator 'broken' cannot be imported from broken_ops:Broken (some-ops 1.0): "
+        "ModuleNotFoundError: No module named 'no_such_library' (broken_ops.py, line 1)",
+        "other: operator 'other': sound_ops:Same (some-ops 1.0) calls itself 'same'; "
+        "the entry point and the class must agree",
+    ]
+    assert found.versions["some-ops"] == "1.0"
+    assert "same/uint8" in found.fingerprints
+
+
+def test_an_examination_is_remembered_until_a_plug_in_changes(write: Write) -> None:
+    first = write("sound.py", SOUND)
+    found = examined(first)
+    assert ConformanceRunner(lambda _: None).known() == found
+    write("sound.py", f"{SOUND}# changed\n")
+    assert ConformanceRunner(lambda _: None).known() is None
+    registry.plug_in([])
+    assert ConformanceRunner(lambda _: None).known() is None

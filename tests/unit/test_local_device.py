@@ -1,0 +1,68 @@
+"""The gateway's own cores: they come when they are needed, leave, and can come back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, Event
+from fogmqtt.gateway.execution.local_device import LocalDevice
+
+
+@dataclass
+class Desk:
+    """Local cores with a switch for whether they are at work."""
+
+    busy: bool = False
+    fed: list[Event] = field(default_factory=list)
+
+    def cores(self) -> LocalDevice:
+        return LocalDevice("boot", self.fed.append, lambda: self.busy)
+
+    def boots(self) -> list[str]:
+        return [event.boot for event in self.fed if isinstance(event, DeviceJoined)]
+
+
+def test_they_join_with_every_operator_and_leave_by_draining() -> None:
+    desk = Desk()
+    cores = desk.cores()
+    cores.join()
+    joined = desk.fed[0]
+    assert isinstance(joined, DeviceJoined)
+    assert (joined.device, joined.workers > 0) == ("local", True)
+    assert "canny" in joined.operators
+    cores.leave()
+    cores.leave()
+    assert desk.fed[1:] == [DeviceDraining("local")]
+    assert not cores.working
+
+
+def test_a_second_time_they_come_as_another_life() -> None:
+    desk = Desk()
+    cores = desk.cores()
+    cores.join()
+    cores.leave()
+    cores.tick()
+    cores.join()
+    assert desk.boots() == ["boot.1", "boot.2"]
+
+
+def test_they_do_not_come_back_while_a_tile_of_the_last_life_is_in_hand() -> None:
+    desk = Desk(busy=True)
+    cores = desk.cores()
+    cores.join()
+    cores.leave()
+    cores.tick()
+    cores.join()
+    assert desk.boots() == ["boot.1"]
+    desk.busy = False
+    cores.tick()
+    assert desk.boots() == ["boot.1", "boot.2"]
+    assert cores.working
+
+
+def test_after_a_lost_broker_they_are_the_same_life() -> None:
+    desk = Desk(busy=True)
+    cores = desk.cores()
+    cores.join()
+    cores.join()
+    assert desk.boots() == ["boot.1", "boot.1"]

@@ -1,0 +1,117 @@
+"""A stage of a job: planned within the message limit, cut, checked and merged."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from fogmqtt.core.geometry import Auto, Grid, Seams, TilePlan
+from fogmqtt.core.tiling import parts
+from fogmqtt.errors import PlanError, WireError
+from fogmqtt.gateway.execution import stage_run as work
+from fogmqtt.gateway.execution.stage_run import MessageLimits, StageRun
+from fogmqtt.images import codec
+from fogmqtt.images.spec import Image, Spec
+from fogmqtt.operators.api.pipeline import parse, stages, whole
+from fogmqtt.wire.messages import Result, check_digest, encode, signed
+
+IMAGE = np.random.default_rng(5).integers(0, 256, (200, 300, 3), np.uint8)
+
+
+def begun(
+    pipeline: str, plan: TilePlan, limit: int = 900_000, image: Image = IMAGE, workers: int = 3
+) -> StageRun:
+    (stage,) = stages(parse(pipeline), Spec.of(image))
+    limits = MessageLimits(limit, "binary")
+    return work.begin("j.0", stage, image, image, plan=plan, limits=limits, workers=workers)
+
+
+def answer(run: StageRun, index: int) -> Result:
+    """What a device would send."""
+    pixels = work.do_tile(run, run.tiles[index])
+    spec = Spec.of(pixels)
+    coding = run.operators[-1].result_codec
+    return signed(
+        Result(
+            job=run.key,
+            tile=index,
+            attempt=1,
+            shape=(spec.height, spec.width, spec.channels),
+            dtype="uint8",
+            codec=coding,
+            pixels=memoryview(codec.encode(pixels, coding)),
+        )
+    )
+
+
+def test_cut_done_and_merged_it_is_the_whole() -> None:
+    run = begun("gray | median ksize=5 | canny", Grid(3, 4))
+    for tile in run.tiles:
+        run.merger.paste(tile, work.given(run, tile, answer(run, tile.index)))
+    expected = whole(parse("gray | median ksize=5 | canny"), IMAGE, IMAGE)
+    assert np.array_equal(run.merger.finish(), expected)
+
+
+def test_a_colour_image_for_a_gray_stage_travels_as_one_channel() -> None:
+    run = begun("gray | canny", Grid(1, 1))
+    assert work.cut_tile(run, run.tiles[0]).shape == (200, 300)
+    assert run.names == {"canny"}
+
+
+@pytest.mark.parametrize("limit", [4096, 20_000, 900_000])
+def test_no_message_of_an_automatic_plan_is_over_the_limit(limit: int) -> None:
+    run = begun("gray | canny", Auto(), limit)
+    for tile in run.tiles:
+        task = work.task(run, tile, attempt=1, gateway="mariem", lease_s=30.0, wire_codec="raw")
+        check_digest(task)
+        assert len(encode(task)) <= limit
+
+
+def test_base64_has_room_for_three_quarters() -> None:
+    assert MessageLimits(900_000, "base64").pixel_bytes == 675_000
+
+
+def test_a_plan_that_is_too_coarse_for_a_message_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"wire\.max_message_bytes"):
+        begun("gray | canny", Grid(1, 1), 20_000)
+
+
+def test_seams_travel_as_letters() -> None:
+    assert work.letters(Seams()) == ""
+    assert work.letters(Seams(top=True, right=True)) == "tr"
+    assert work.letters(Seams(top=True, left=True, bottom=True, right=True)) == "tlbr"
+
+
+def test_wrong_results_are_refused_whatever_is_wrong() -> None:
+    run = begun("gray | canny", Grid(2, 2))
+    good = answer(run, 0)
+    tile = run.tiles[0]
+    work.given(run, tile, good)
+    wrong = (
+        msgspec.structs.replace(good, digest="0"),
+        msgspec.structs.replace(good, pixels=memoryview(b"x")),
+        signed(msgspec.structs.replace(good, shape=(1, 1, 1))),
+        signed(msgspec.structs.replace(good, dtype="uint16")),
+        signed(msgspec.structs.replace(good, codec="raw")),
+        signed(msgspec.structs.replace(good, pixels=memoryview(b"x" * 40))),
+    )
+    for result in wrong:
+        with pytest.raises(WireError):
+            work.given(run, tile, result)
+
+
+def test_a_tile_of_another_shape_is_not_this_one() -> None:
+    run = begun("gray | canny", Grid(3, 7))
+    wide = next(tile for tile in run.tiles if tile.core.width != run.tiles[0].core.width)
+    with pytest.raises(WireError, match="expected"):
+        work.given(run, wide, answer(run, 0))
+
+
+@pytest.mark.parametrize("pipeline", ["invert", "gray | canny", "bilateral"])
+def test_parts_are_measured_for_each_tile_as_if_it_were_the_only_one(pipeline: str) -> None:
+    image = np.zeros((700, 1111, 3), np.uint8)
+    run = begun(pipeline, Auto(), image=image, workers=1)
+    halo, align = run.stage.halo, run.stage.align
+    assert run.halves_pixels == tuple(parts(tile, halo=halo, align=align) for tile in run.tiles)
+    assert len(run.tiles) > 1
