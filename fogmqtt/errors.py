@@ -12,9 +12,11 @@ FogError
 ├── TransportError        the way to the broker
 │   ├── NoBroker          nothing answers, or it refuses us
 │   ├── NotConnected      the link is down at this moment
+│   ├── PublishRefused    the broker did not take a message, for example because of its access list
 │   └── TooLarge          a message over the broker's limit, refused before it is sent
 ├── DuplicateId           another process is alive under our id
-└── JobFailed             a job ended without a result
+├── JobFailed             a job ended without a result
+└── ListenerDropped       a listener to a gateway's events did not keep up
 
 The command line turns a FogError into one line on stderr and its exit code; any other
 exception is a bug and shows its traceback.
@@ -80,6 +82,12 @@ class NotConnected(TransportError):
     """The link to the broker is down at this moment."""
 
 
+class PublishRefused(TransportError):
+    """The broker answered that it did not take a message."""
+
+    exit_code = 1
+
+
 class TooLarge(TransportError):
     """A message is larger than the broker takes; sending it would jam the connection."""
 
@@ -94,3 +102,7 @@ class DuplicateId(FogError):
 
 class JobFailed(FogError):
     """A job ended without a result; the message tells the story."""
+
+
+class ListenerDropped(FogError):
+    """A listener to a gateway's events did not keep up and gets no more of them."""

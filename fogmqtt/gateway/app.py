@@ -1,77 +1,89 @@
-"""The gateway: events in, actions out.
+"""The gateway: builds the parts, runs them in one event loop, and is the one door to them.
 
-One thread owns everything here, the one inside `run`. The transport's thread and the pool's only
-put things into the inbox, so nothing is locked. Pixels are touched in the pool alone.
+    async with Gateway(config, "mariem", connect) as gateway:
+        handle = gateway.submit(JobRequest("photo", "gray | canny", path=Path("photo.png")))
+        outcome = await handle.outcome()
+
+Whoever wants a job done or wants to know how things stand uses `Gateway` and nothing behind it.
+Callers in other threads use `fogmqtt.gateway.thread_door`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable
+import secrets
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import replace
-from typing import assert_never
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Final, Self
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.conformance.report import ConformanceReport
 from fogmqtt.conformance.runner import ConformanceRunner
 from fogmqtt.core.duplicate_id import DuplicateIdCheck
-from fogmqtt.core.scheduling import actions as act
-from fogmqtt.core.scheduling.events import BrokerLost, Event, Tick
+from fogmqtt.core.scheduling.events import BrokerLost
 from fogmqtt.core.scheduling.scheduler import Scheduler
-from fogmqtt.errors import NoBroker, NotConnected, WireError
+from fogmqtt.errors import DuplicateId, NoBroker, WireError
+from fogmqtt.gateway.background import BackgroundTasks, Supervisor
+from fogmqtt.gateway.broker_link import BrokerLink, Connect
+from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.compatibility import Compatibility
-from fogmqtt.gateway.devices.registry import DeviceRegistry, helper_devices
-from fogmqtt.gateway.devices.status_publisher import JobStatusClient, State, StatusPublisher, status
-from fogmqtt.gateway.duplicate_gateway import is_duplicate_gateway
+from fogmqtt.gateway.devices.registry import DeviceRegistry, DeviceView
+from fogmqtt.gateway.devices.settling import Settling
+from fogmqtt.gateway.devices.status_publisher import State, StatusPublisher, gateway_will, job_status
+from fogmqtt.gateway.events import (
+    QUEUE_LENGTH,
+    BrokerChanged,
+    EventBus,
+    GatewayEvent,
+    Subscription,
+    follow,
+)
 from fogmqtt.gateway.execution.dispatcher import Dispatcher
 from fogmqtt.gateway.execution.local_device import LocalDevice
 from fogmqtt.gateway.execution.local_workers import LocalWorkers
-from fogmqtt.gateway.execution.stage_run import MessageLimits, StageRun
-from fogmqtt.gateway.jobs.model import Job, JobRequest
-from fogmqtt.gateway.jobs.report import Report
+from fogmqtt.gateway.execution.whole_image import WholeImage
+from fogmqtt.gateway.jobs.model import JobHandle, JobRequest
 from fogmqtt.gateway.jobs.runner import JobRunner
-from fogmqtt.gateway.jobs.timeouts import starving, time_out, unanswered
-from fogmqtt.gateway.loop import Loop, Stop, now
 from fogmqtt.gateway.server.broker_health import DROPPED, DropCounter
-from fogmqtt.log import CountedWarnings
-from fogmqtt.transport.base import (
-    Connected,
-    Deliver,
-    Disconnected,
-    Published,
-    Received,
-    Refused,
-    Transport,
-    Will,
-)
-from fogmqtt.wire.messages import JobStatus
+from fogmqtt.gateway.threads import Threads
+from fogmqtt.log import CountedWarnings, one_line
+from fogmqtt.transport.base import Connected, Disconnected, Received, Refused, Unavailable
 from fogmqtt.wire.topics import Topics, is_id
 
 log = logging.getLogger(__name__)
 
-#: Seconds from the link's begin until the devices' retained topics have come in.
-SETTLE_S = 0.3
-#: Room that we leave below the broker's limit for topic and properties.
-PACKET_ROOM = 1024
-#: What an automatic plan counts on where nobody is there yet.
-WORKERS_UNKNOWN = 4
+#: Seconds between two looks for silent devices, at most.
+_PRESENCE_S: Final = 1.0
 
-Connect = Callable[[Deliver, Will], Transport]
-#: (pipeline, reply, message) of what came on the submit topic; whoever takes it acknowledges it.
-Submission = Callable[[str, str, Received], None]
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """An image that came on the submit topic; whoever takes it acknowledges the message."""
+
+    pipeline: str
+    reply: str
+    message: Received
 
 
 class Gateway:
-    """Cuts, sends, merges and retries.
+    """Cuts images into tiles, has devices process them, merges and delivers the results.
+
+    It is an asynchronous context manager. Inside, it is connected or connecting. It raises
+    NoBroker if the broker refuses it for good, or if a one-off gateway finds no broker in time,
+    and DuplicateId if another gateway is alive under the same id; the block is cancelled then.
+
+    All methods belong to the event loop.
 
     Parameters
     ----------
     config : the configuration
     gateway_id : our id on the wire
-    connect : makes the transport, given where it delivers and our last will
-    on_submission : takes what arrives on the submit topic; None: we do not subscribe to it
+    connect : makes the transport from where it delivers and our last will
+    serves : whether images are taken from the submit topic, and our presence is retained
+    broker_within_s : seconds in which a broker must answer; None to wait for ever
     """
 
     def __init__(
@@ -79,322 +91,340 @@ class Gateway:
         config: GatewayConfig,
         gateway_id: str,
         connect: Connect,
-        on_submission: Submission | None = None,
+        *,
+        serves: bool = False,
+        broker_within_s: float | None = None,
     ) -> None:
         self.config = config
         self.id = gateway_id
         self.topics = Topics(config.wire.prefix)
-        self.loop = Loop()
-        self.voice = StatusPublisher(
+        self._serves = serves
+        self._broker_within_s = broker_within_s
+        self._bus = EventBus()
+        self._warnings = CountedWarnings()
+        self._threads = Threads()
+        self._background = BackgroundTasks()
+        self._submissions: asyncio.Queue[Submission] = asyncio.Queue()
+        self._refusal = ""
+        boot = secrets.token_hex(8)
+        self._duplicates = DuplicateIdCheck(boot)
+        self._drops = DropCounter()
+
+        self._link = BrokerLink(connect, gateway_will(gateway_id, self.topics))
+        self._scheduler = Scheduler(replace(config.scheduler, starve_s=config.gateway.local_after))
+        self._workers = LocalWorkers(self._threads)
+        self._dispatcher = Dispatcher(
+            self._scheduler,
+            self._link,
+            self._threads,
+            self._workers,
+            self._bus,
+            self._warnings,
+            gateway_id=gateway_id,
+            topics=self.topics,
+            wire=config.wire,
+            local_allowed=config.gateway.local != "never",
+        )
+        self._local = LocalDevice(
+            boot,
+            self._dispatcher.feed,
+            self._dispatcher.works_locally,
+            self._workers.warm,
+        )
+        self._compatibility = Compatibility(exact=config.exact)
+        self._registry = DeviceRegistry(
+            self._dispatcher.feed, self._dispatcher.warm, self._compatibility, self._bus
+        )
+        self._settling = Settling(self._link, self._compatibility, config.gateway.local_after)
+        whole_image = WholeImage(
+            self._threads,
+            self._registry,
+            self._dispatcher,
+            allowed=config.gateway.local != "never",
+        )
+        self._runner = JobRunner(
+            config,
+            self._threads,
+            self._registry,
+            self._settling,
+            self._dispatcher,
+            whole_image,
+            self._bus,
+        )
+        self.status = StatusPublisher(
+            self._link,
             gateway_id,
             self.topics,
             config.pipelines,
-            stays=on_submission is not None,
+            boot,
+            stays=serves,
             expires=config.broker.protocol == 5,
         )
-        self.scheduler = Scheduler(replace(config.scheduler, starve_s=config.gateway.local_after))
-        standard = Compatibility(exact=config.exact)
-        self.roster = DeviceRegistry(self.feed, standard, lambda device: self._courier.warm(device))
-        self.conductor = JobRunner(
-            config,
-            self.loop,
-            self.feed,
-            limits=self._limits,
-            workers=lambda: self.roster.workers() or WORKERS_UNKNOWN,
-            settles_at=self._settles_at,
-            needs=self._needs,
-            helpers=lambda stage: helper_devices(
-                self.roster, self.scheduler.ready_devices(), stage
-            ),
-            forget=lambda key: self._courier.forget(key),
-        )
-        self._hands = LocalWorkers(self.loop)
-        self._courier = Dispatcher(
-            gateway_id,
-            config.wire,
-            self.topics,
-            self.loop,
-            self._hands,
-            self.conductor,
-            self.feed,
-            self.complain,
-        )
-        self._on_submission = on_submission
-        self._started_at = now()
-        self._events: deque[Event] = deque()
-        self._pumping = False
-        self._connected_at: float | None = None
-        #: Counts the connections: what was on its way on an earlier one may be lost.
-        self.links = 0
-        #: Hears the token of each message that was published with one.
-        self.on_published: Callable[[object], None] = lambda _: None
-        self._refusal = ""
-        self._packet_bytes: int | None = None
-        self._local = LocalDevice(
-            self.voice.boot, self.feed, lambda: self._courier.working, self._hands.warm
-        )
-        self._rivals = DuplicateIdCheck(self.voice.boot)
-        self._complaints = CountedWarnings()
-        self._drops = DropCounter()
-        self._examiner = ConformanceRunner(self.loop.deliver)
-        if config.exact:
-            self._examiner.start()
-        #: What else is done between two messages: each returns when it wants to be called again.
-        self.periodic_tasks: list[Callable[[float], float | None]] = []
-        self.transport = connect(self.loop.deliver, self.voice.will)
-        self._courier.transport = self.transport
-        for topic_filter in self.voice.hears():
-            self.transport.subscribe(topic_filter, qos=config.wire.qos)
-        if on_submission is not None:
-            # Shared among gateways, so that one image is done once; 3.1.1 knows no sharing.
-            shared = "$share/gateways/" if config.broker.protocol == 5 else ""
-            self.transport.subscribe(f"{shared}{self.topics.submit()}", hold=True)
+        self._conformance: ConformanceRunner | None = None
+        self._supervisor: Supervisor | None = None
 
-    def run(self, until: Callable[[], bool]) -> None:
-        """Work until `until` holds or Stop arrives.
+    # Jobs.
 
-        Raises NoBroker where the broker refuses us for good, or does not answer a one-off run
-        in time, and DuplicateId where another gateway is alive under our id.
-        """
-        if self.config.gateway.local == "always":
-            self._local.join()
-        self.loop.run(self._handle, self._tick, until)
+    def submit(self, request: JobRequest) -> JobHandle:
+        """Take a job. It begins when its turn comes."""
+        return self._runner.submit(request)
 
-    def submit(self, request: JobRequest) -> None:
-        """Take a job. Owner thread, or before `run`."""
-        self.conductor.submit(replace(request, client=JobStatusClient(request.client, self._say)))
+    def cancel(self, job: str, reason: str = "the job was cancelled") -> bool:
+        """End a job without a result. False if there is no such job, or it has ended."""
+        handle = self._runner.job(job)
+        if handle is None:
+            return False
+        handle.cancel(reason)
+        return True
 
-    def give_up(self, *, without_broker_s: float, timeout_s: float | None) -> None:
-        """For one-off runs: raise NoBroker, or fail what is left, when the time is up."""
-        self.periodic_tasks.append(lambda moment: self._need_broker(moment, without_broker_s))
-        if timeout_s is not None:
-            self.periodic_tasks.append(lambda moment: self._time_out(moment, timeout_s))
+    def job(self, job: str) -> JobHandle | None:
+        """A job that has not ended; None if there is no such job."""
+        return self._runner.job(job)
+
+    def jobs(self) -> tuple[JobHandle, ...]:
+        """The jobs that have not ended, in the order in which they were submitted."""
+        return self._runner.jobs()
 
     @property
-    def connected(self) -> bool:
-        return self._connected_at is not None
+    def waiting(self) -> int:
+        """Jobs whose turn has not come."""
+        return self._runner.queue.waiting
 
-    def stop(self) -> None:
-        """Leave `run`. Any thread."""
-        self.loop.deliver(Stop())
+    def hold_jobs(self, held: bool) -> None:
+        """Let no further job begin while `held` is true."""
+        self._runner.queue.hold(held)
 
-    def close(self) -> None:
-        """End what is under way, say `offline`, leave nothing behind."""
-        state: State = "waiting" if self._on_submission else "failed"
-        for job in self.conductor.jobs():
-            self._say(status(job.report, state, "the gateway stopped"))
-        self.conductor.cancel_all("the gateway is stopping")
-        self._examiner.close()
-        self.voice.leave(self.transport)
-        self.transport.close()
-        self._hands.close()
-        self.loop.close()
+    # Devices and events.
 
-    def complain(self, reason: str, text: str) -> None:
-        """Log what others did wrong, at a bounded rate for each of our few reasons."""
-        self._complaints.add(reason, text, now())
+    def devices(self) -> tuple[DeviceView, ...]:
+        """The devices that have introduced themselves, by name."""
+        return self._registry.views()
 
-    def feed(self, event: Event) -> None:
-        """Tell the scheduler, and do what it says; events that this causes wait their turn."""
-        self._events.append(event)
-        if self._pumping:
-            return
-        self._pumping = True
+    def online(self) -> tuple[str, ...]:
+        """The ids of the devices that are online, in order."""
+        return self._registry.present()
+
+    async def settled(self) -> None:
+        """Wait until the devices that are online are known, as far as there is a broker."""
+        await self._settling.wait_for_backlog()
+
+    def events(self, name: str, limit: int = QUEUE_LENGTH) -> Subscription:
+        """Follow what happens from now on. `name` says in the log who did not keep up."""
+        return self._bus.subscribe(name, limit)
+
+    def listen(self, name: str, handle: Callable[[GatewayEvent], object]) -> None:
+        """Have `handle` called for each event from now on, one at a time, in a thread.
+
+        If it raises or does not keep up, it is not called any more, and the log names it.
+        """
+        subscription = self._bus.subscribe(name)
+        self._background.start(follow(subscription, handle, self._threads), f"listener {name}")
+
+    # For a server.
+
+    @property
+    def link(self) -> BrokerLink:
+        """The link to the broker, for replies."""
+        return self._link
+
+    async def submissions(self) -> AsyncIterator[Submission]:
+        """Yield the images that come on the submit topic, in order."""
+        while True:
+            yield await self._submissions.get()
+
+    def warn(self, reason: str, text: str) -> None:
+        """Log what others did wrong, at a bounded rate for each of a few fixed reasons."""
+        self._warnings.add(reason, text, now())
+
+    # From the beginning to the end.
+
+    async def __aenter__(self) -> Self:
+        self._supervisor = supervisor = Supervisor()
+        supervisor.start(self._listen(), "messages")
+        supervisor.start(self._lose_silent_devices(), "presence")
+        supervisor.start(self._staff_local_device(), "local device")
+        supervisor.start(self.status.follow(self._bus.subscribe("job status")), "job status")
+        if self.config.broker.protocol != 5:
+            supervisor.start(self.status.clear_expired(), "expired job status")
+        if self._broker_within_s is not None:
+            supervisor.start(self._require_broker(self._broker_within_s), "broker")
+        if self.config.exact:
+            self._check_conformance()
+        self._subscribe()
+        self._link.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._supervisor is not None  # noqa: S101  # entered
+        failure = await self._supervisor.take_over()
+        await self._stop()
+        await self._supervisor.close()
+        if failure is not None:
+            raise failure
+
+    async def _stop(self) -> None:
+        """End what is under way, publish `offline`, leave nothing behind."""
+        reports = [handle.report for handle in self.jobs()]
+        await self._runner.close("the gateway is stopping")
+        for report in reports:
+            state: State = "waiting" if self._serves else "failed"
+            self.status.job(job_status(report, state, "the gateway stopped"))
+        if self._conformance is not None:
+            self._conformance.close()
+        await self._local.close()
+        await self._dispatcher.close()
+        self._bus.close()
+        await self._background.close()
+        self.status.leave()
+        # These wait for threads and processes; nothing else runs in the loop by now.
+        self._link.close()
+        self._workers.close()
+        self._threads.close()
+
+    def _check_conformance(self) -> None:
+        """Find out how this machine rounds: devices are compared with it."""
+        loop = asyncio.get_running_loop()
+
+        def found(report: ConformanceReport) -> None:
+            with suppress(RuntimeError):  # the loop is closed: the gateway has stopped
+                loop.call_soon_threadsafe(self._registry.examined, report)
+
+        self._conformance = ConformanceRunner(found)
+        self._conformance.start()
+
+    def _subscribe(self) -> None:
+        transport, qos = self._link.transport, self.config.wire.qos
+        for topic_filter in (
+            self.topics.device("+", "status"),
+            self.topics.device("+", "info"),
+            self.topics.results(self.id, "+"),
+            self.topics.gateway(self.id, "info"),
+        ):
+            transport.subscribe(topic_filter, qos=qos)
+        if self._serves:
+            # Shared among gateways, so that one image is done once; 3.1.1 knows no sharing.
+            shared = "$share/gateways/" if self.config.broker.protocol == 5 else ""
+            transport.subscribe(f"{shared}{self.topics.submit()}", hold=True)
+        transport.subscribe(DROPPED, qos=qos, optional=True)
+
+    async def _require_broker(self, within_s: float) -> None:
+        """Raise NoBroker if no broker has answered in time."""
         try:
-            while self._events:
-                for action in self.scheduler.handle(self._events.popleft(), now()):
-                    self._perform(action)
-        finally:
-            self._pumping = False
+            async with asyncio.timeout(within_s):
+                await self._link.up()
+        except TimeoutError:
+            reason = self._refusal or f"no broker answered at {self.config.broker.url}"
+            raise NoBroker(
+                f"{reason} (tried for {within_s:g} s; `mosquitto -c broker/mosquitto.conf` starts "
+                "one, and for this machine so does broker.embedded: auto)"
+            ) from None
 
-    # What arrives.
+    async def _lose_silent_devices(self) -> None:
+        """Notice devices that have been silent for too long."""
+        while True:
+            wakeup = self._registry.tick(now())
+            wait_s = _PRESENCE_S if wakeup is None else wakeup - now()
+            await asyncio.sleep(min(max(0.01, wait_s), _PRESENCE_S))
 
-    def _handle(self, item: object) -> None:
-        match item:
-            case Received(topic) if topic == DROPPED:
-                self._drops.heard(item.payload, (job.report for job in self.conductor.jobs()))
-            case Received():
-                self._received(item)
-            case Published(token):
-                self.on_published(token)
-            case Connected(max_packet_bytes):
-                self._connected(max_packet_bytes)
-            case Disconnected(reason):
-                self._disconnected(reason)
-            case Refused(reason, final):
-                self._refused(reason, final)
-            case ConformanceReport():
-                self.roster.examined(item)
-            case _:
-                raise TypeError(f"nobody handles {item!r}")
+    async def _staff_local_device(self) -> None:
+        """Let the gateway's own cores take tiles as the configuration and the jobs want it."""
+        mode = self.config.gateway.local
+        if mode == "always":
+            self._local.join()
+        changed = self._dispatcher.changed
+        while True:
+            await changed.wait()
+            changed.clear()
+            stages = self._dispatcher.stages
+            for stage in stages:
+                self._local.offer(stage.needs)
+            if mode == "auto":
+                helped = any(stage.wants_local for stage in stages)
+                alone = any(stage.starved for stage in stages)
+                # A fleet that is not there cannot be helped; starved jobs are helped in any case.
+                devices = bool(self._dispatcher.ready_devices())
+                self._local.update(wanted=alone or (helped and devices))
+
+    # What arrives from the broker.
+
+    async def _listen(self) -> None:
+        async for item in self._link.items():
+            match item:
+                case Received():
+                    self._received(item)
+                case Connected():
+                    self._connected()
+                case Disconnected(reason):
+                    self._disconnected(reason)
+                case Refused(reason, final):
+                    self._refused(reason, final)
+                case Unavailable(reason=reason):
+                    self._drops.unknown(reason)
+                case _:
+                    raise TypeError(f"nobody handles {item!r}")
 
     def _received(self, message: Received) -> None:
         try:
-            self._dispatch(message, message.payload, message.retained)
+            self._dispatch(message)
         except WireError as problem:
-            self.complain("strange message", f"{message.topic[:120]}: {problem}")
+            self.warn("strange message", f"{message.topic[:120]}: {problem}")
 
-    def _dispatch(self, message: Received, payload: bytes, retained: bool) -> None:
+    def _dispatch(self, message: Received) -> None:
+        """Hand a message to the part that its topic is for. Raises WireError."""
+        if message.topic == DROPPED:
+            self._drops.heard(message.payload, (handle.report for handle in self.jobs()))
+            return
+        payload, retained = message.payload, message.retained
         match self.topics.levels(message.topic):
             case ("devices", device, ("status" | "info") as leaf) if is_id(device):
-                self.roster.received(device, leaf, payload, retained, now())
+                self._registry.received(device, leaf, payload, retained, now())
             case ("gateways", _, "results", device) if is_id(device) and not retained:
-                self.roster.heard(device, now())
-                self._courier.received(device, payload)
+                self._registry.heard(device, now())
+                self._dispatcher.received(device, payload)
             case ("gateways", self.id, "info"):
-                self._rival(payload)
-            case ("submit", pipeline, reply) if self._on_submission:
-                self._on_submission(pipeline, reply, message)
+                self._meet_duplicate(payload)
+            case ("submit", pipeline, reply) if self._serves:
+                self._submissions.put_nowait(Submission(pipeline, reply, message))
             case _:
                 raise WireError("nothing that we take" + (" retained" if retained else ""))
 
-    def _connected(self, max_packet_bytes: int | None) -> None:
-        self._packet_bytes = max_packet_bytes
-        self._connected_at = now()
-        self.links += 1
+    def _connected(self) -> None:
+        self._settling.connected()
         log.info("%s is online at %s", self.id, self.config.broker.url)
-        self.introduce()
-
-    def introduce(self) -> None:
-        """Say who we are, where there is a link."""
-        with suppress(NotConnected):  # lost again already; the next Connected comes
-            self.voice.introduce(self.transport, now() - self._started_at)
+        self.status.introduce()
+        self._bus.emit(BrokerChanged(connected=True))
 
     def _disconnected(self, reason: str) -> None:
         log.warning("lost the broker at %s: %s; trying again", self.config.broker.url, reason)
-        self._connected_at = None
-        self.roster.broker_lost()
-        self.feed(BrokerLost())
+        self._registry.broker_lost()
+        self._dispatcher.feed(BrokerLost())
         if self._local.working:
             self._local.join()
+        self._bus.emit(BrokerChanged(connected=False))
 
     def _refused(self, reason: str, final: bool) -> None:
-        if final and not self.links:
+        """Note why the broker does not take us. Raises NoBroker where trying again is in vain."""
+        if final and not self._link.connections:
             raise NoBroker(reason)
         self._refusal = reason
-        self._complaints.add("no link", reason, now())
+        self.warn("no link", reason)
 
-    def _rival(self, payload: bytes) -> None:
-        if payload:  # else somebody cleared the topic
-            info, uptime_s = self.voice.read(payload), now() - self._started_at
-            if is_duplicate_gateway(self._rivals, info, self.voice.boot, uptime_s, self.id):
-                self.introduce()
-
-    def _say(self, said: JobStatus) -> None:
-        self.voice.job(self.transport, said, now())
-
-    # What is due.
-
-    def _tick(self) -> float | None:
-        moment = now()
-        if (wakeup := self.scheduler.next_wakeup()) is not None and wakeup <= moment:
-            self.feed(Tick())
-        if self.config.gateway.local == "auto":
-            self._local.staff(
-                wanted=self.conductor.wants_local, devices=self.scheduler.ready_devices
+    def _meet_duplicate(self, payload: bytes) -> None:
+        """Raise DuplicateId if another gateway under our id was there before us."""
+        if not payload:
+            return  # somebody cleared the topic
+        info, duplicates, uptime_s = self.status.read(payload), self._duplicates, self.status.uptime_s
+        if info.boot == self.status.boot:
+            duplicates.announced()  # heard back: what comes after this was published after us
+        if duplicates.must_leave(info.boot, info.uptime_s, uptime_s):
+            raise DuplicateId(
+                f"another gateway (host {one_line(info.host) or 'unknown'}) is already running "
+                f"under the id {self.id!r}; give this one another gateway.id"
             )
-        self._local.tick()
-        wakeups = [
-            self.scheduler.next_wakeup(),
-            self.roster.tick(moment),
-            self.conductor.tick(),
-            self.voice.tick(self.transport, moment),
-        ]
-        wakeups += [chore(moment) for chore in self.periodic_tasks]
-        return min((wakeup for wakeup in wakeups if wakeup is not None), default=None)
-
-    def _need_broker(self, moment: float, patience_s: float) -> float | None:
-        if self.links:
-            return None
-        if moment - self._started_at < patience_s:
-            return self._started_at + patience_s
-        raise unanswered(self.config.broker.url, self._refusal, patience_s)
-
-    def _time_out(self, moment: float, timeout_s: float) -> float | None:
-        if moment - self._started_at < timeout_s:
-            return self._started_at + timeout_s
-        time_out(self.conductor, timeout_s, self.roster.present())
-        return None
-
-    def _limits(self) -> MessageLimits:
-        """What a message may be now: our limit, or the broker's where that is lower."""
-        limit = self.config.wire.max_message_bytes
-        if self._packet_bytes is not None:
-            limit = min(limit, self._packet_bytes - PACKET_ROOM)
-        return MessageLimits(limit, self.config.wire.encoding)
-
-    def _settles_at(self) -> float | None:
-        """When to plan with the devices that we know: their retained topics are in by then."""
-        if not self.roster.standard.known:
-            return None
-        if self._connected_at is None:
-            return self._started_at + self.config.gateway.local_after
-        return self._connected_at + SETTLE_S
-
-    # What the scheduler says.
-
-    def _perform(self, action: act.Action) -> None:
-        match action:
-            case act.SendTile():
-                self._courier.send(action)
-            case act.SplitTile():
-                self.conductor.split(action)
-            case act.CancelTile():
-                self._courier.cancel(action)
-            case act.KeepResult():
-                self._courier.keep(action)
-            case act.DropResult():
-                self._courier.drop(action)
-            case act.RevokeResult():
-                self._courier.revoke(action)
-            case act.Arbitrate():
-                self._courier.arbitrate(action)
-            case act.FinishJob(job):
-                self._finish(job)
-            case act.FailJob(job, reason):
-                self._fail(job, reason)
-            case act.ReportStarved(job, waited_s, reason):
-                self._starved(job, waited_s, reason)
-            case act.Quarantine(device, seconds, reason):
-                log.warning("%s is in quarantine for %.0f s: %s", device, seconds, reason)
-            case act.DistrustTimings(device, claim):
-                log.warning("%s %s: its own timings are not used", device, claim)
-            case _:
-                assert_never(action)
-
-    def _finish(self, key: str) -> None:
-        if job := self._ended(key):
-            self.conductor.finished(job)
-
-    def _fail(self, key: str, reason: str) -> None:
-        if (job := self._ended(key)) is not None:
-            job.finished = True  # the scheduler has let go of it
-            self.conductor.fail(job, "\n".join(filter(None, (reason, job.report.last_traceback()))))
-
-    def _ended(self, key: str) -> Job | None:
-        self._courier.forget(key)
-        if (job := self.conductor.job(key)) is not None:
-            self._count(job.report, key)
-        return job
-
-    # The gateway's own cores.
-
-    def _starved(self, key: str, waited_s: float, reason: str) -> None:
-        if (job := self.conductor.job(key)) is None:
-            return
-        never = self.config.gateway.local == "never"
-        if not never:
-            self._local.join()
-        job.request.client.notice(job.id, starving(waited_s, reason, never=never))
-
-    def _needs(self, run: StageRun) -> frozenset[str]:
-        needs = self.roster.standard.needs(run)
-        self._local.offer(needs)
-        return needs
-
-    def _count(self, report: Report, key: str) -> None:
-        progress = self.scheduler.progress(key)
-        report.retries += progress.retries
-        report.hedges += progress.hedges
-        report.checked += progress.checked
-        self.scheduler.forget(key)
+        if duplicates.is_rival(info.boot):
+            self.status.introduce()

@@ -82,6 +82,13 @@ class Header:
     def pixels(self) -> int:
         return self.size[0] * self.size[1]
 
+    @property
+    def pixel_bytes(self) -> int:
+        """The most bytes that a decoded pixel can have."""
+        channels = 1 if self.mode in _GRAY_MODES else 3
+        # Pillow's mode does not tell that a colour PNG or TIFF has 16 bits.
+        return channels * (2 if self.format in ("PNG", "TIFF") else 1)
+
 
 def read(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Loaded:
     """The image in a file's bytes, as `cv2.imread` reads it: 16 bits kept, EXIF turned.

@@ -105,3 +105,11 @@ class ArrayImage:
 def whole(spec: Spec) -> Rect:
     """Return the rectangle that covers an image of `spec`."""
     return Rect(0, 0, spec.height, spec.width)
+
+
+def as_array(source: ImageSource) -> Image:
+    """Return all pixels of an image as one array, for operators that need the whole image.
+
+    The array may share memory with the source, so the caller must not change it.
+    """
+    return source.read(whole(source.spec))

@@ -26,6 +26,8 @@ _ROOM = 128 << 20
 #: Bytes of a pixel in all its forms: Pillow's 4, a progressive JPEG's coefficients of 6, and 16-bit
 #: BGR read, turned, and as a TIFF's only strip, of 6 each.
 _PIXEL_BYTES = 28
+#: The message that lets a decoder begin: there is memory for the image.
+PROCEED = b"proceed"
 #: A process that keeps more than that of what it had is replaced.
 _WORN = 64 << 20
 
@@ -38,9 +40,13 @@ class Ask(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Opened(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The header is in order and announces so much; the pixels are at work."""
+    """The header is in order. Decoding begins when `PROCEED` comes.
+
+    `pixel_bytes` is the most that a pixel of the decoded image can have.
+    """
 
     pixels: int
+    pixel_bytes: int
 
 
 class Decoded(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -103,7 +109,9 @@ class Reader:
         with open(file, "rb", closefd=False) as opened:
             data = opened.read()
         header = files.inspect(data, ask.name, max_pixels=ask.max_pixels)
-        self._say(Opened(header.pixels))
+        self._say(Opened(header.pixels, header.pixel_bytes))
+        if self._channel.hear() is None:
+            sys.exit()  # whoever asked is gone
         allowed = 2 * len(data) + _PIXEL_BYTES * header.pixels
         self._allow(allowed)
         try:

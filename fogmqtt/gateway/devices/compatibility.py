@@ -6,11 +6,11 @@ and what it does is what `verify` compares with.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fogmqtt.conformance.report import ConformanceReport, difference
-from fogmqtt.gateway.execution.stage_run import StageRun
 from fogmqtt.operators.api.pipeline import Stage, abilities
 from fogmqtt.wire.messages import DeviceInfo
 
@@ -29,24 +29,25 @@ class Compatibility:
     def __init__(self, *, exact: bool) -> None:
         self._exact = exact
         self._here: ConformanceReport | None = None
+        #: Set as soon as devices can be judged.
+        self.ready = asyncio.Event()
+        if not exact:
+            self.ready.set()
         self._fingerprints: Mapping[str, str] = {}
 
     @property
     def known(self) -> bool:
         """Whether devices can be judged yet."""
-        return self._here is not None or not self._exact
+        return self.ready.is_set()
 
     def examined(self, found: ConformanceReport) -> None:
         """This gateway was examined: devices are judged by that from now on."""
         self._here = found
         self._fingerprints = found.fingerprints
+        self.ready.set()
 
-    def needs(self, run: StageRun) -> frozenset[str]:
+    def needs(self, stage: Stage) -> frozenset[str]:
         """What a device must offer to do a stage's tiles."""
-        return run.abilities if self._exact else run.names
-
-    def needs_of(self, stage: Stage) -> frozenset[str]:
-        """The same, before the stage begins."""
         if not self._exact:
             return frozenset(operator.name for operator in stage.operators)
         return abilities(stage.operators, stage.sent)

@@ -1,18 +1,19 @@
-"""Devices' retained topics, decoded into events for the scheduler, and a look at who is there."""
+"""The devices, as their retained topics describe them: events for the scheduler, views for people."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from fogmqtt.conformance.report import ConformanceReport
 from fogmqtt.core.presence import KNOWN_DEVICES, Introduction, Presence
 from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, DeviceLost, Event
 from fogmqtt.errors import WireError
 from fogmqtt.gateway.devices.compatibility import Compatibility
-from fogmqtt.gateway.execution.cost_model import HelperDevice
-from fogmqtt.gateway.loop import now
+from fogmqtt.gateway.clock import now
+from fogmqtt.gateway.events import DeviceCame, DeviceLeft, EventBus
 from fogmqtt.log import RateLimitedLog, one_line
 from fogmqtt.operators.api.pipeline import Stage
 from fogmqtt.wire.messages import Decoder, DeviceInfo
@@ -28,18 +29,52 @@ MAX_INFOS_BYTES = 32_000_000
 NEWS_A_SECOND = 50
 
 
+#: What is announced is not believed beyond this many times our own speed, either way.
+_MOST = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class AbleDevice:
+    """A device that can do a stage's tiles now."""
+
+    boot: str
+    workers: int
+    host: str = ""
+    #: The speed of one of its workers as a multiple of one of our cores, where it was announced.
+    relative_speed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceView:
+    """A device for people and programs."""
+
+    id: str
+    online: bool
+    info: DeviceInfo
+    #: What it may do, as operator/dtype; all else that it has, with the reason why not.
+    abilities: frozenset[str]
+    lacks: Mapping[str, str]
+    #: Of `lacks`, what it computes differently from this gateway.
+    differs: Mapping[str, str]
+
+
 class DeviceRegistry:
-    """The devices as their topics tell, and `standard` judges; `welcome` hears who joins."""
+    """Follows the devices' topics. It belongs to the event loop.
+
+    `feed` tells the scheduler. `warm` tells a device that joins that tiles may come.
+    """
 
     def __init__(
         self,
         feed: Callable[[Event], None],
-        standard: Compatibility,
-        welcome: Callable[[str], None] = lambda _: None,
+        warm: Callable[[str], None],
+        compatibility: Compatibility,
+        events: EventBus,
     ) -> None:
         self._feed = feed
-        self._welcome = welcome
-        self.standard = standard
+        self._warm = warm
+        self._bus = events
+        self.compatibility = compatibility
         self._presence = Presence()
         self._decoder = Decoder(DeviceInfo)
         #: The newest info of every device that introduced itself and is not forgotten.
@@ -80,7 +115,7 @@ class DeviceRegistry:
         """The gateway was examined: hold every device against that."""
         for problem in found.problems:
             log.warning("%s", one_line(problem))
-        self.standard.examined(found)
+        self.compatibility.examined(found)
         moment = now()
         for device, info in self.infos.items():
             self._tell(self._presence.judged(device, self._introduction(info)), moment)
@@ -93,6 +128,42 @@ class DeviceRegistry:
     def present(self) -> tuple[str, ...]:
         return tuple(sorted(self._presence.present()))
 
+    def view(self, device: str) -> DeviceView | None:
+        """A device that has introduced itself, online or not."""
+        info = self.infos.get(device)
+        if info is None:
+            return None
+        introduction = self._presence.present().get(device)
+        judged = self.compatibility.judge(info)
+        return DeviceView(
+            id=device,
+            online=introduction is not None,
+            info=info,
+            abilities=introduction.operators if introduction else frozenset(),
+            lacks=judged.lacks,
+            differs=self.compatibility.differs(info),
+        )
+
+    def views(self) -> tuple[DeviceView, ...]:
+        """All devices that have introduced themselves, by name."""
+        found = (self.view(device) for device in sorted(self.infos))
+        return tuple(view for view in found if view is not None)
+
+    def able(self, ready: Iterable[str], stage: Stage) -> dict[str, AbleDevice]:
+        """Those of the `ready` devices that can do a stage's tiles."""
+        needs = self.compatibility.needs(stage)
+        names = [operator.name for operator in stage.operators]
+        ours, present = self.compatibility.rates, self._presence.present()
+        return {
+            device: AbleDevice(
+                info.boot, info.workers, info.host, _relative_speed(names, ours, info.rates)
+            )
+            for device in ready
+            if (info := self.infos.get(device)) is not None
+            and device in present
+            and needs <= present[device].operators
+        }
+
     def _introduced(self, device: str, payload: bytes, retained: bool, now: float) -> None:
         if not payload:
             return  # somebody cleared the topic; the next check-in fills it
@@ -103,7 +174,7 @@ class DeviceRegistry:
         self._tell(self._presence.info(device, self._introduction(info), retained, now), now)
 
     def _introduction(self, info: DeviceInfo) -> Introduction:
-        offer = self.standard.judge(info)
+        offer = self.compatibility.judge(info)
         return Introduction(
             info.boot,
             info.workers,
@@ -136,38 +207,21 @@ class DeviceRegistry:
             match event:
                 case DeviceJoined(device, workers=workers):
                     self._news.tell(logging.INFO, f"{device} is here, {workers} worker(s)", now)
-                    self._welcome(device)
+                    self._warm(device)
+                    self._bus.emit(DeviceCame(device))
                 case DeviceLost(device, reason):
                     self._news.tell(logging.WARNING, f"{device} is lost: {reason}", now)
+                    self._bus.emit(DeviceLeft(device, reason))
                 case DeviceDraining(device):
                     self._news.tell(logging.INFO, f"{device} takes no more tiles", now)
+                    self._bus.emit(DeviceLeft(device, "it takes no more tiles"))
             self._feed(event)
 
 
-#: What is announced is not believed beyond this many times our own speed, either way.
-_MOST = 100.0
-
-
-def helper_devices(
-    roster: DeviceRegistry, ready: Iterable[str], stage: Stage
-) -> dict[str, HelperDevice]:
-    """Those of the `ready` devices that can do the stage's tiles."""
-    needs = roster.standard.needs_of(stage)
-    names = [operator.name for operator in stage.operators]
-    ours = roster.standard.rates
-    found = {}
-    for device in ready:
-        info = roster.infos.get(device)
-        if info is not None and needs <= roster.operators(device):
-            relative = _relative(names, ours, info.rates)
-            found[device] = HelperDevice(info.boot, info.workers, relative)
-    return found
-
-
-def _relative(
+def _relative_speed(
     names: Iterable[str], ours: Mapping[str, float], theirs: Mapping[str, float]
 ) -> float:
-    """How many times as fast as one of our cores: 1 where that was not announced."""
+    """How many times as fast as one of our cores; 1 where that was not announced."""
     both = [name for name in names if name in ours and name in theirs]
     here, there = (sum(rates[name] for name in both) for rates in (ours, theirs))
     if not here > 0 or not there > 0:

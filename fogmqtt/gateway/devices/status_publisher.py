@@ -1,32 +1,45 @@
-"""What a gateway says of itself and its jobs: presence and job status, retained."""
+"""What a gateway publishes about itself and its jobs: presence and job status, retained."""
 
 from __future__ import annotations
 
+import asyncio
 import platform
-import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
 import msgspec
 
 from fogmqtt import __version__
-from fogmqtt.errors import NotConnected
-from fogmqtt.gateway.jobs.model import Client, Outcome
+from fogmqtt.errors import ListenerDropped, NotConnected
+from fogmqtt.gateway.broker_link import BrokerLink
+from fogmqtt.gateway.clock import now
+from fogmqtt.gateway.events import (
+    GatewayEvent,
+    JobEnded,
+    JobProgressed,
+    Subscription,
+)
 from fogmqtt.gateway.jobs.report import Report
-from fogmqtt.gateway.loop import now
-from fogmqtt.gateway.server.broker_health import DROPPED
-from fogmqtt.transport.base import Transport, Will
+from fogmqtt.transport.base import Will
 from fogmqtt.wire.messages import Decoder, GatewayInfo, JobStatus, encode
 from fogmqtt.wire.topics import OFFLINE, ONLINE, Topics
 
-#: Seconds that a job's status stays on its topic after it was last said.
-STATUS_KEPT_S = 600.0
+#: Seconds that a job's status stays on its topic after it was last published.
+STATUS_KEPT_S: Final = 600.0
+#: Seconds between two messages about the progress of one job.
+EVERY_S: Final = 1.0
+
+State = Literal["accepted", "running", "waiting", "done", "failed"]
+
+
+def gateway_will(gateway_id: str, topics: Topics) -> Will:
+    """What the broker publishes when this gateway vanishes."""
+    return Will(topics.gateway(gateway_id, "status"), OFFLINE)
 
 
 class StatusPublisher:
-    """Says it through a transport; silent while there is no link.
+    """Publishes through a link; nothing is published while the link is down.
 
     Only what `stays` is retained: the broker would keep the name of every one-off run for ever.
     `expires` says whether the broker clears the topics of jobs by itself, as MQTT 5 does.
@@ -34,106 +47,135 @@ class StatusPublisher:
 
     def __init__(
         self,
-        gateway: str,
+        link: BrokerLink,
+        gateway_id: str,
         topics: Topics,
         pipelines: Mapping[str, str],
+        boot: str,
         *,
         stays: bool = True,
         expires: bool = True,
     ) -> None:
-        self._gateway = gateway
+        self._link = link
+        self._gateway_id = gateway_id
         self._topics = topics
         self._pipelines = dict(pipelines)
+        self.boot = boot
         self._stays = stays
         self._expires = expires
+        self._started_at = now()
         self._sequence = 0
-        #: Why no image is taken at this time; said with the next introduction.
-        self.paused = ""
+        self._paused = ""
         self._decoder = Decoder(GatewayInfo)
         #: When to clear which job's topic, oldest first: MQTT 3.1.1 knows no expiry.
-        self._spoken: OrderedDict[str, float] = OrderedDict()
-        self.boot = secrets.token_hex(8)
-
-    def hears(self) -> tuple[str, ...]:
-        """The filters of what is said to a gateway, submissions aside."""
-        topics = self._topics
-        return (
-            topics.device("+", "status"),
-            topics.device("+", "info"),
-            topics.results(self._gateway, "+"),
-            topics.gateway(self._gateway, "info"),
-            DROPPED,
-        )
+        self._clear_at: OrderedDict[str, float] = OrderedDict()
 
     @property
-    def will(self) -> Will:
-        return Will(self._topics.gateway(self._gateway, "status"), OFFLINE)
+    def uptime_s(self) -> float:
+        return now() - self._started_at
 
-    def introduce(self, transport: Transport, uptime_s: float) -> None:
-        """Info first, then `online`: whoever sees us online can read who we are."""
+    @property
+    def paused(self) -> str:
+        """Why no image is taken at this time; empty if images are taken."""
+        return self._paused
+
+    def pause(self, reason: str) -> None:
+        """Publish why no image is taken; with an empty reason, that images are taken again."""
+        self._paused = reason
+        self.introduce()
+
+    def introduce(self) -> None:
+        """Publish info, then `online`: whoever sees us online can read who we are."""
         self._sequence += 1
         info = GatewayInfo(
             boot=self.boot,
             sequence=self._sequence,
-            uptime_s=uptime_s,
+            uptime_s=self.uptime_s,
             host=platform.node(),
             versions={"fogmqtt": __version__, "python": platform.python_version()},
             pipelines=self._pipelines,
-            paused=self.paused,
+            paused=self._paused,
         )
-        topic = self._topics.gateway(self._gateway, "info")
-        transport.publish(topic, encode(info, "base64"), retain=self._stays)
-        self._status(transport, ONLINE)
-
-    def leave(self, transport: Transport) -> None:
-        """Say `offline` ourselves: a clean DISCONNECT suppresses the will."""
-        if not self._expires:
-            self.tick(transport, float("inf"))
+        topic = self._topics.gateway(self._gateway_id, "info")
         try:
-            self._status(transport, OFFLINE)
+            self._link.publish(topic, encode(info, "base64"), retain=self._stays)
+            self._publish_status(ONLINE)
         except NotConnected:
-            return  # the will has said it
+            return  # the next connection does it
+
+    def leave(self) -> None:
+        """Publish `offline` ourselves: a clean DISCONNECT suppresses the will."""
+        if not self._expires:
+            self._clear(float("inf"))
+        try:
+            self._publish_status(OFFLINE)
+        except NotConnected:
+            return  # the will has done it
 
     def read(self, payload: bytes) -> GatewayInfo:
-        """What a gateway says of itself. Raises WireError."""
+        """What a gateway publishes about itself. Raises WireError."""
         return self._decoder.decode(payload)
 
-    def job(self, transport: Transport, status: JobStatus, now: float) -> None:
-        """Say how a job goes, retained, on its own topic; lost without a link."""
-        topic = self._topics.job_status(status.job)
-        said = msgspec.structs.replace(status, gateway=self._gateway)
-        try:
-            transport.publish(topic, encode(said, "base64"), retain=True, expires_s=STATUS_KEPT_S)
-        except NotConnected:
-            return  # who asks later sees the next one
-        self._spoken.pop(topic, None)
-        self._spoken[topic] = now + STATUS_KEPT_S
-
-    def tick(self, transport: Transport, now: float) -> float | None:
-        """Clear the topics of jobs that are long over; returns when to look again."""
-        while self._spoken:
-            topic, clear_at = next(iter(self._spoken.items()))
-            if clear_at > now:
-                return clear_at
-            del self._spoken[topic]
+    async def follow(self, events: Subscription) -> None:
+        """Publish how jobs go, each at most once in EVERY_S seconds until its end."""
+        published_at: dict[str, float] = {}
+        with events:
             try:
-                transport.publish(topic, b"", retain=True)
+                async for event in events:
+                    self._follow(event, published_at)
+            except ListenerDropped:
+                return  # only this gateway's progress topics stand still; the bus has logged it
+
+    def job(self, status: JobStatus) -> None:
+        """Publish how a job goes on its own topic; lost while the link is down."""
+        topic = self._topics.job_status(status.job)
+        message = msgspec.structs.replace(status, gateway=self._gateway_id)
+        try:
+            self._link.publish(
+                topic, encode(message, "base64"), retain=True, expires_s=STATUS_KEPT_S
+            )
+        except NotConnected:
+            return  # the next message replaces it
+        self._clear_at.pop(topic, None)
+        self._clear_at[topic] = now() + STATUS_KEPT_S
+
+    async def clear_expired(self) -> None:
+        """Clear the topics of jobs that ended long ago, until cancelled."""
+        while True:
+            await asyncio.sleep(self._clear(now()))
+
+    def _follow(self, event: GatewayEvent, published_at: dict[str, float]) -> None:
+        match event:
+            case JobProgressed(report):
+                moment = now()
+                if moment - published_at.get(report.job, float("-inf")) >= EVERY_S:
+                    published_at[report.job] = moment
+                    self.job(job_status(report, "running"))
+            case JobEnded(report, error):
+                published_at.pop(report.job, None)
+                self.job(job_status(report, "failed" if error else "done", error))
+            case _:
+                pass
+
+    def _clear(self, until: float) -> float:
+        """Clear topics that are due; returns the seconds until the next one is."""
+        while self._clear_at:
+            topic, clear_at = next(iter(self._clear_at.items()))
+            if clear_at > until:
+                return clear_at - until
+            del self._clear_at[topic]
+            try:
+                self._link.publish(topic, b"", retain=True)
             except NotConnected:
                 continue  # gone with the broker, or expired there
-        return None
+        return STATUS_KEPT_S
 
-    def _status(self, transport: Transport, status: bytes) -> None:
-        transport.publish(self._topics.gateway(self._gateway, "status"), status, retain=self._stays)
-
-
-#: Seconds between two words about the same job.
-EVERY_S = 1.0
-
-State = Literal["accepted", "running", "waiting", "done", "failed"]
-Say = Callable[[JobStatus], None]
+    def _publish_status(self, status: bytes) -> None:
+        topic = self._topics.gateway(self._gateway_id, "status")
+        self._link.publish(topic, status, retain=self._stays)
 
 
-def status(report: Report, state: State, error: str | None = None) -> JobStatus:
+def job_status(report: Report, state: State, error: str | None = None) -> JobStatus:
     """How a job goes, as it travels."""
     return JobStatus(
         job=report.job,
@@ -146,28 +188,3 @@ def status(report: Report, state: State, error: str | None = None) -> JobStatus:
         dropped=report.dropped,
         error=error,
     )
-
-
-@dataclass(slots=True)
-class JobStatusClient:
-    """A client that says everything to everybody before it tells the real one."""
-
-    client: Client
-    say: Say
-    said_at: float = float("-inf")
-
-    def progress(self, report: Report) -> None:
-        if now() - self.said_at >= EVERY_S:
-            self.said_at = now()
-            self.say(status(report, "running"))
-        self.client.progress(report)
-
-    def notice(self, job: str, text: str) -> None:
-        self.client.notice(job, text)
-
-    def deliver(self, outcome: Outcome) -> None:
-        self.client.deliver(outcome)
-
-    def ended(self, outcome: Outcome) -> None:
-        self.say(status(outcome.report, "failed" if outcome.error else "done", outcome.error))
-        self.client.ended(outcome)

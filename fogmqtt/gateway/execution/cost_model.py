@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+from fogmqtt.gateway.devices.registry import AbleDevice
 from fogmqtt.gateway.jobs.report import Report, ReportSnapshot
 from fogmqtt.wire.topics import LOCAL
 from fogmqtt.workers.resources import cores
@@ -36,16 +37,6 @@ _BY_TILES = 0.6
 
 Key = TypeVar("Key")
 Choice = Literal["tiles", "both", "alone"]
-
-
-@dataclass(frozen=True, slots=True)
-class HelperDevice:
-    """A device that is there and can do a stage."""
-
-    boot: str
-    workers: int
-    #: How fast one of its workers is, as a part of one of our cores, as far as that was announced.
-    relative: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +101,7 @@ class CostModel:
             known = None
         _note(self._tiles, key, self._blend(known, boot, done, pixels, seconds))
 
-    def look(self, kind: str, pixels: int, helpers: Mapping[str, HelperDevice]) -> Estimate:
+    def look(self, kind: str, pixels: int, helpers: Mapping[str, AbleDevice]) -> Estimate:
         """What a stage of so many pixels would take now."""
         alone_s = self._alone_s(kind, pixels)
         measured = kind in self._alone and self._alone[kind].pixels * _LARGER >= pixels
@@ -124,7 +115,7 @@ class CostModel:
         for name, helper in helpers.items():
             found = self._tile_speed(kind, name, helper.boot, pixels)
             known = known and found is not None
-            total += core * helper.workers * helper.relative if found is None else found
+            total += core * helper.workers * helper.relative_speed if found is None else found
         return Estimate(alone_s, pixels / total, known, measured)
 
     def _alone_s(self, kind: str, pixels: int) -> float | None:
@@ -180,7 +171,7 @@ class StageTrial:
     pixels: int
     prospect: Estimate
     choice: Choice
-    helpers: Mapping[str, HelperDevice]
+    helpers: Mapping[str, AbleDevice]
     began_at: float
     #: Whether the gateway may do it whole at all.
     may_alone: bool
@@ -188,6 +179,8 @@ class StageTrial:
     mark: ReportSnapshot
     #: A whole is under way.
     whole: bool = False
+    #: Seconds that the whole took, where it was ready first.
+    alone_s: float | None = None
     #: By device: pixels given, and when the last of them came.
     given: dict[str, tuple[int, float]] = field(default_factory=dict)
 

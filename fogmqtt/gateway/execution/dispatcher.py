@@ -1,10 +1,19 @@
-"""Tiles out and results in: what the scheduler orders, carried out. Owner thread only."""
+"""The scheduler at work: events go in, and its actions are carried out.
+
+Tiles are cut and encoded in threads, published in the order in which the scheduler gave them, and
+their results are checked in threads before the scheduler hears of them.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Final, assert_never
 
 import xxhash
 
@@ -13,23 +22,31 @@ from fogmqtt.core.scheduling import actions as act
 from fogmqtt.core.scheduling.events import (
     DeviceRefuted,
     Event,
+    JobCancelled,
+    JobSubmitted,
     ResultArrived,
+    Tick,
     TileAccepted,
     TileArbitrated,
     TileFailed,
     TileRejected,
 )
+from fogmqtt.core.scheduling.scheduler import Scheduler
 from fogmqtt.errors import FogError, NotConnected, WireError
+from fogmqtt.gateway.background import BackgroundTasks
+from fogmqtt.gateway.broker_link import BrokerLink
+from fogmqtt.gateway.clock import now
+from fogmqtt.gateway.events import EventBus, JobNoticed
 from fogmqtt.gateway.execution import stage_run
-from fogmqtt.gateway.execution.local_workers import LocalWorkers
+from fogmqtt.gateway.execution.active_stage import ActiveStage, KeptResult
+from fogmqtt.gateway.execution.local_workers import LocalTileError, LocalWorkers
+from fogmqtt.gateway.execution.stage_run import MessageLimits, StageRun
 from fogmqtt.gateway.jobs.model import Job
 from fogmqtt.gateway.jobs.report import TileFailure
-from fogmqtt.gateway.jobs.runner import JobRunner
-from fogmqtt.gateway.loop import Loop
-from fogmqtt.log import one_line
+from fogmqtt.gateway.threads import Threads
+from fogmqtt.log import CountedWarnings, one_line
 from fogmqtt.operators.api.measuring import Part, encode_part
 from fogmqtt.operators.api.results import Given
-from fogmqtt.transport.base import Transport
 from fogmqtt.wire.messages import (
     CONTENT_TYPES,
     Accepted,
@@ -45,323 +62,502 @@ from fogmqtt.wire.messages import (
     encode,
 )
 from fogmqtt.wire.topics import LOCAL, Topics
-from fogmqtt.workers.work import Pixels
 
 log = logging.getLogger(__name__)
 
-#: Seconds for a tile that is done here to find out who is right.
-_AGAIN_S = 600.0
+#: Seconds for a tile that the gateway does itself to find out which device is right.
+_ARBITRATION_S: Final = 600.0
 
+#: Bytes that we leave below the broker's limit for the topic and properties of a message.
+PACKET_ROOM: Final = 1024
+
+#: Job key, tile, attempt, device.
 _Lease = tuple[str, int, int, str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Arrived:
-    """A valid result at the door: the scheduler has yet to say whether it is wanted."""
+class _CheckedResult:
+    """A valid result; the scheduler has yet to say whether it counts."""
 
-    given: Given
+    result: Given
     fingerprint: int
-    #: As it travels; of a tile done here only where it is written down.
+    #: The result as it travels, for the journal.
     data: memoryview | None
-    bytes: int
+    wire_bytes: int
 
 
 class Dispatcher:
-    """Carries tiles to devices, or to this machine's own cores, and results back."""
+    """Feeds one scheduler and carries out what it says. It belongs to the event loop.
+
+    `changed` is set after every event that the scheduler was told.
+    """
 
     def __init__(
         self,
-        gateway: str,
-        wire: WireSettings,
+        scheduler: Scheduler,
+        link: BrokerLink,
+        threads: Threads,
+        workers: LocalWorkers,
+        events: EventBus,
+        warnings: CountedWarnings,
+        *,
+        gateway_id: str,
         topics: Topics,
-        loop: Loop,
-        hands: LocalWorkers,
-        conductor: JobRunner,
-        feed: Callable[[Event], None],
-        complain: Callable[[str, str], None],
+        wire: WireSettings,
+        local_allowed: bool,
     ) -> None:
-        self._gateway = gateway
-        self._wire = wire
+        self.changed = asyncio.Event()
+        self._scheduler = scheduler
+        self._link = link
+        self._threads = threads
+        self._workers = workers
+        self._bus = events
+        self._warnings = warnings
+        self._gateway_id = gateway_id
         self._topics = topics
-        self._loop = loop
-        self._hands = hands
-        self._conductor = conductor
-        self._feed = feed
-        self._complain = complain
-        self._decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
+        self._wire = wire
+        self._local_allowed = local_allowed
         self._codec = "raw" if wire.codec == "auto" else wire.codec
-        self._door: dict[_Lease, _Arrived] = {}
-        #: Whose result of each tile counts and what it looked like, by job key: a later one must
-        #: be the same.
-        self._kept: dict[str, dict[int, tuple[str, int]]] = {}
-        self.transport: Transport | None = None
-        #: Tiles in this machine's own hands, with what ends them.
-        self._here: dict[_Lease, Callable[[], None]] = {}
+        self._decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
+        self._background = BackgroundTasks()
+        self._stages: dict[str, ActiveStage] = {}
+        #: Events that wait until the actions of an earlier one are carried out.
+        self._pending: deque[Event] = deque()
+        self._handling = False
+        self._timer: asyncio.TimerHandle | None = None
+        #: Results that the scheduler has not decided on.
+        self._undecided: dict[_Lease, _CheckedResult] = {}
+        #: Tiles on their way to each device, in the order in which they were given.
+        self._outgoing: dict[str, deque[_OutgoingTile]] = {}
+        #: Tiles that this machine's own workers have.
+        self._local_tiles: dict[_Lease, asyncio.Task[None]] = {}
+
+    # What the job's coroutine calls.
+
+    @contextmanager
+    def scheduled(
+        self, job: Job, run: StageRun, needs: frozenset[str], *, wants_local: bool
+    ) -> Iterator[ActiveStage]:
+        """Let the scheduler have a stage's tiles until the end of the block.
+
+        `needs` is what a device must offer. Leaving the block early takes all tiles back.
+        """
+        stage = ActiveStage(job, run, needs, wants_local=wants_local)
+        self._stages[run.key] = stage
+        self.feed(_submitted(stage))
+        try:
+            yield stage
+        finally:
+            self._end(stage)
 
     @property
-    def working(self) -> bool:
-        """Whether this machine's own cores hold tiles."""
-        return bool(self._here)
+    def stages(self) -> tuple[ActiveStage, ...]:
+        """The stages whose tiles the scheduler has."""
+        return tuple(self._stages.values())
 
-    def send(self, order: act.SendTile) -> None:
-        """Cut, encode and publish; or do it here."""
-        job = self._conductor.job(order.job)
-        if job is None or job.run is None:
+    def ready_devices(self) -> frozenset[str]:
+        """The devices that may be given tiles now."""
+        return self._scheduler.ready_devices()
+
+    def limits(self) -> MessageLimits:
+        """How large a message may be: our limit, or the broker's if that is lower."""
+        limit = self._wire.max_message_bytes
+        if self._link.max_packet_bytes is not None:
+            limit = min(limit, self._link.max_packet_bytes - PACKET_ROOM)
+        return MessageLimits(limit, self._wire.encoding)
+
+    def works_locally(self) -> bool:
+        """Whether this machine's own workers have tiles."""
+        return bool(self._local_tiles)
+
+    def feed(self, event: Event) -> None:
+        """Tell the scheduler, and carry out what it says.
+
+        Events that this causes are handled afterwards, in order.
+        """
+        self._pending.append(event)
+        if self._handling:
             return
-        if order.device == LOCAL:
-            self._do_here(job, job.run, order)
-        else:
-            self._publish(job, job.run, order)
+        self._handling = True
+        try:
+            while self._pending:
+                for action in self._scheduler.handle(self._pending.popleft(), now()):
+                    self._perform(action)
+        finally:
+            self._handling = False
+        self._set_timer()
+        self.changed.set()
 
     def warm(self, device: str) -> None:
-        """Tell a device that tiles may come; best effort."""
-        self._tell(device, Warm())
-
-    def cancel(self, order: act.CancelTile) -> None:
-        """Tell a device to stop; best effort."""
-        if order.device == LOCAL:
-            self._cancel_here(order)
-            return
-        cancel = Cancel(
-            job=order.job,
-            tile=order.tile,
-            attempt=order.attempt,
-            gateway=self._gateway,
-            expired=order.expired,
-        )
-        self._tell(order.device, cancel)
-
-    def _tell(self, device: str, message: Control) -> None:
-        if self.transport is None:
-            return
-        topic = self._topics.device(device, "control")
-        try:
-            self.transport.publish(topic, encode(message, "base64"), qos=self._wire.qos)
-        except NotConnected:
-            return  # the device will find nobody who wants it
-
-    def _cancel_here(self, order: act.CancelTile) -> None:
-        if order.expired:
-            return  # its worker's time is over too, and it says where it hangs
-        self._here.pop((order.job, order.tile, order.attempt, order.device), _nothing)()
-
-    def keep(self, order: act.KeepResult) -> None:
-        """Merge the result at the door."""
-        arrived = self._door.pop((order.job, order.tile, order.attempt, order.device))
-        job = self._conductor.job(order.job)
-        if job is None:
-            return
-        self._kept.setdefault(order.job, {})[order.tile] = order.device, arrived.fingerprint
-        job.report.bytes_back += arrived.bytes
-        if job.request.journal is not None and arrived.data is not None:
-            job.request.journal.keep(job.position, order.tile, order.device, arrived.data)
-        self._conductor.keep(job, order, arrived.given)
-
-    def drop(self, order: act.DropResult) -> None:
-        """Forget the result at the door; of two that differ, one is wrong."""
-        arrived = self._door.pop((order.job, order.tile, order.attempt, order.device))
-        log.debug("%s: %s/%d dropped: %s", order.device, order.job, order.tile, order.reason)
-        job = self._conductor.job(order.job)
-        if job is None or job.run is None or job.run.is_check_tile(order.tile):
-            return  # the scheduler compares twins
-        job.report.duplicates += 1
-        kept = self._kept.get(order.job, {}).get(order.tile)
-        if kept is not None and kept[1] != arrived.fingerprint:
-            self._judge(job.run, order.tile, (kept, (order.device, arrived.fingerprint)))
-
-    def revoke(self, order: act.RevokeResult) -> None:
-        """A kept result does not count any more."""
-        self._kept.get(order.job, {}).pop(order.tile, None)
-        job = self._conductor.job(order.job)
-        if job is None:
-            return
-        if job.request.journal is not None:
-            job.request.journal.revoke(job.position, order.tile)
-        self._conductor.revoke(job, order)
-
-    def arbitrate(self, order: act.Arbitrate) -> None:
-        """Do a tile here, since two devices differ, and say what is right."""
-        job = self._conductor.job(order.job)
-        if job is None or job.run is None:
-            return
-        self._do_again(
-            job.run,
-            order.tile,
-            lambda right: self._feed(TileArbitrated(order.job, order.tile, right)),
-        )
-
-    def _judge(self, run: stage_run.StageRun, index: int, said: Sequence[tuple[str, int]]) -> None:
-        """Find out which of the devices gave another result than this gateway."""
-        devices = " and ".join(device for device, _ in said)
-        self._complain("disagreement", f"{devices} differ in tile {run.key}/{index}")
-
-        def judged(right: int | None) -> None:
-            for device, fingerprint in said if right is not None else ():
-                if fingerprint != right:
-                    reason = f"tile {index} is not what this gateway makes of it"
-                    self._feed(DeviceRefuted(run.key, device, reason))
-
-        self._do_again(run, index, judged)
-
-    def _do_again(
-        self, run: stage_run.StageRun, index: int, then: Callable[[int | None], None]
-    ) -> None:
-        """Do a tile here; `then` hears the fingerprint of the right result, None if it failed."""
-
-        def failed(reason: str, traceback: str) -> None:
-            del traceback
-            self._complain("disagreement", f"{run.key}/{index}: nor can we: {reason}")
-            then(None)
-
-        def done(arrived: _Arrived, compute_s: float) -> None:
-            del compute_s
-            then(arrived.fingerprint)
-
-        self._by_hand(run, index, _AGAIN_S, done, failed)
-
-    def forget(self, key: str) -> None:
-        """The job is over."""
-        self._kept.pop(key, None)
+        """Tell a device that tiles may come, so that it starts its workers."""
+        self._control(device, Warm())
 
     def received(self, device: str, payload: bytes) -> None:
-        """A message on our results topic; `device` is the topic's word. Raises WireError."""
+        """Take a message from our results topic; the topic names the device. Raises WireError."""
         message = self._decoder.decode(payload)
-        lease = (message.job, message.tile, message.attempt, device)
-        job = self._conductor.job(message.job)
-        if job is None or job.run is None:
+        stage = self._stages.get(message.job)
+        if stage is None:
             log.debug("%s answered for %s, which is over", device, message.job)
             return
-        if message.tile >= (count := job.run.count):
+        if message.tile >= (count := stage.run.count):
             raise WireError(f"{message.job} has {count} tiles, no tile {message.tile}")
+        lease = (message.job, message.tile, message.attempt, device)
         match message:
             case Accepted():
-                self._feed(TileAccepted(*lease))
+                self.feed(TileAccepted(*lease))
             case Rejected():
-                self._feed(TileRejected(*lease))
-            case Failure(reason=said, traceback=traceback):
-                reason = one_line(said)
-                where = f"{device} at {message.job}/{message.tile}"
-                self._complain("failure", f"{where}: {reason}")
-                failure = TileFailure(message.tile, message.attempt, device, reason, traceback)
-                job.report.failures.append(failure)
-                self._feed(TileFailed(*lease, reason))
+                self.feed(TileRejected(*lease))
+            case Failure(reason=reason, traceback=traceback):
+                self._warnings.add("failure", _where(lease, reason), now())
+                self._fail_tile(stage, lease, one_line(reason), traceback)
             case Result():
-                self._check(job.run, message, lease, len(payload))
+                work = self._check(stage, message, lease, len(payload))
+                self._background.start(work, f"check of {message.job}/{message.tile}")
 
-    def _publish(self, job: Job, run: stage_run.StageRun, order: act.SendTile) -> None:
-        transport, tile = self.transport, run.tile(order.tile)
-        if transport is None:
+    async def close(self) -> None:
+        """Stop everything that is under way."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._background.close()
+
+    # What the scheduler says.
+
+    def _perform(self, action: act.Action) -> None:
+        match action:
+            case act.Quarantine(device, seconds, reason):
+                log.warning("%s is in quarantine for %.0f s: %s", device, seconds, reason)
+            case act.DistrustTimings(device, claim):
+                log.warning("%s %s: its own timings are not used", device, claim)
+            case act.CancelTile():
+                self._cancel(action)
+            case _:
+                stage = self._stages.get(action.job)
+                if stage is not None:
+                    self._perform_for(stage, action)
+
+    def _perform_for(self, stage: ActiveStage, action: _StageAction) -> None:
+        match action:
+            case act.SendTile():
+                self._send(stage, action)
+            case act.SplitTile():
+                _split(stage, action)
+            case act.KeepResult():
+                self._keep(stage, action)
+            case act.DropResult():
+                self._drop(stage, action)
+            case act.RevokeResult():
+                _revoke(stage, action)
+            case act.Arbitrate():
+                self._background.start(self._arbitrate(stage, action.tile), "arbitration")
+            case act.FinishJob():
+                stage.finish()
+            case act.FailJob(reason=reason):
+                stage.over = True
+                stage.fail("\n".join(filter(None, (reason, stage.job.report.last_traceback()))))
+            case act.ReportStarved():
+                self._starved(stage, action)
+            case _:
+                assert_never(action)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        wakeup = self._scheduler.next_wakeup()
+        if wakeup is not None:
+            # The event loop has the clock of `now`.
+            self._timer = asyncio.get_running_loop().call_at(wakeup, self.feed, Tick())
+
+    def _end(self, stage: ActiveStage) -> None:
+        """Take a stage back from the scheduler, and note its figures."""
+        del self._stages[stage.key]
+        progress = self._scheduler.progress(stage.key)
+        report = stage.job.report
+        report.retries += progress.retries
+        report.hedges += progress.hedges
+        report.checked += progress.checked
+        if not stage.over:
+            self.feed(JobCancelled(stage.key))
+        self._scheduler.forget(stage.key)
+        for lease in [one for one in self._undecided if one[0] == stage.key]:
+            del self._undecided[lease]
+
+    def _starved(self, stage: ActiveStage, action: act.ReportStarved) -> None:
+        stage.starved = True
+        if self._local_allowed:
+            then = "this gateway does the rest itself"
+        else:
+            then = "waiting, since gateway.local is never"
+        text = f"no device for {action.waited_s:.0f} s: {action.reason}; {then}"
+        self._bus.emit(JobNoticed(stage.job.report, text))
+
+    # Tiles out.
+
+    def _send(self, stage: ActiveStage, order: act.SendTile) -> None:
+        if order.device == LOCAL:
+            lease = (order.job, order.tile, order.attempt, order.device)
+            work = self._do_locally(stage, lease, order.lease_s)
+            self._local_tiles[lease] = self._background.start(work, f"local tile {order.tile}")
             return
+        encoded = self._threads.begin_tile(partial(self._encoded, stage, order))
+        outgoing = self._outgoing.get(order.device)
+        if outgoing is not None:
+            outgoing.append(_OutgoingTile(stage, order, encoded))
+            return
+        self._outgoing[order.device] = deque([_OutgoingTile(stage, order, encoded)])
+        self._background.start(self._publish_tiles(order.device), f"tiles for {order.device}")
 
-        def work() -> int:
-            task = stage_run.task(
-                run,
-                tile,
-                attempt=order.attempt,
-                gateway=self._gateway,
-                lease_s=order.lease_s,
-                wire_codec=self._codec,
-                priority=job.request.priority,
-            )
-            payload = encode(task, self._wire.encoding)
-            transport.publish(
+    def _encoded(self, stage: ActiveStage, order: act.SendTile) -> bytes:
+        """Cut and encode a tile; runs in a thread."""
+        task = stage_run.task(
+            stage.run,
+            stage.run.tile(order.tile),
+            attempt=order.attempt,
+            gateway=self._gateway_id,
+            lease_s=order.lease_s,
+            wire_codec=self._codec,
+            priority=stage.job.request.priority,
+        )
+        return encode(task, self._wire.encoding)
+
+    async def _publish_tiles(self, device: str) -> None:
+        """Publish a device's tiles in the order in which the scheduler gave them."""
+        outgoing = self._outgoing[device]
+        try:
+            while outgoing:
+                await self._publish(outgoing.popleft())
+        finally:
+            del self._outgoing[device]
+
+    async def _publish(self, tile: _OutgoingTile) -> None:
+        order, stage = tile.order, tile.stage
+        try:
+            payload = await tile.encoded
+            if order.job not in self._stages:
+                return
+            self._link.publish(
                 self._topics.device(order.device, "tiles"),
                 payload,
                 qos=self._wire.qos,
                 expires_s=order.lease_s,
                 content_type=CONTENT_TYPES[self._wire.encoding],
             )
-            return len(payload)
+        except NotConnected:
+            return  # Disconnected follows, and takes all leases back
+        except FogError as problem:
+            stage.fail(problem)
+        except Exception as problem:
+            log.exception("tile %s/%d cannot be sent", order.job, order.tile)
+            stage.fail(f"{type(problem).__name__}: {problem}")
+        else:
+            stage.job.report.bytes_out += len(payload)
 
-        def failed(problem: Exception) -> None:
-            # Without a link the transport tells us so itself, and all leases come back.
-            if not isinstance(problem, NotConnected):
-                self._conductor.fail(job, _reason(problem))
+    def _cancel(self, order: act.CancelTile) -> None:
+        """Tell a device to stop. An expired tile may finish: late is not wrong."""
+        if order.device != LOCAL:
+            cancel = Cancel(
+                job=order.job,
+                tile=order.tile,
+                attempt=order.attempt,
+                gateway=self._gateway_id,
+                expired=order.expired,
+            )
+            self._control(order.device, cancel)
+        elif not order.expired:
+            lease = (order.job, order.tile, order.attempt, order.device)
+            if (task := self._local_tiles.get(lease)) is not None:
+                task.cancel()
 
-        def sent(size: int) -> None:
-            job.report.bytes_out += size
+    def _control(self, device: str, message: Control) -> None:
+        topic = self._topics.device(device, "control")
+        try:
+            self._link.publish(topic, encode(message, "base64"), qos=self._wire.qos)
+        except NotConnected:
+            return  # best effort: the device's result is dropped when it comes
 
-        self._loop.submit(work, sent, failed)
+    # Tiles on this machine.
 
-    def _do_here(self, job: Job, run: stage_run.StageRun, order: act.SendTile) -> None:
-        lease = (order.job, order.tile, order.attempt, order.device)
+    async def _do_locally(self, stage: ActiveStage, lease: _Lease, lease_s: float) -> None:
+        self.feed(TileAccepted(*lease))
+        try:
+            checked, compute_s = await self._computed(stage.run, lease[1], lease_s)
+        except LocalTileError as problem:
+            self._fail_tile(stage, lease, one_line(str(problem)), problem.traceback)
+        except FogError as problem:
+            self._fail_tile(stage, lease, str(problem), "")
+        else:
+            self._arrived(lease, checked, compute_s, None)
+        finally:
+            self._local_tiles.pop(lease, None)
+            self.changed.set()
 
-        def failed(reason: str, traceback: str) -> None:
-            self._here.pop(lease, None)
-            failure = TileFailure(order.tile, order.attempt, LOCAL, one_line(reason), traceback)
-            job.report.failures.append(failure)
-            self._feed(TileFailed(*lease, failure.reason))
-
-        def done(arrived: _Arrived, compute_s: float) -> None:
-            self._here.pop(lease, None)
-            self._arrive(lease, arrived, compute_s, None)
-
-        self._feed(TileAccepted(*lease))
-        self._here[lease] = self._by_hand(run, order.tile, order.lease_s, done, failed)
-
-    def _by_hand(
-        self,
-        run: stage_run.StageRun,
-        index: int,
-        lease_s: float,
-        done: Callable[[_Arrived, float], None],
-        failed: Callable[[str, str], None],
-    ) -> Callable[[], None]:
-        """Do a tile on this machine; returns what cancels it: then it may fail, or be done."""
+    async def _computed(
+        self, run: StageRun, index: int, lease_s: float
+    ) -> tuple[_CheckedResult, float]:
+        """Do a tile on this machine; returns the result and the seconds of work."""
         tile = run.tile(index)
 
         def cut() -> TileTask:
             return stage_run.task(
-                run, tile, attempt=1, gateway=self._gateway, lease_s=lease_s, wire_codec="raw"
+                run, tile, attempt=1, gateway=self._gateway_id, lease_s=lease_s, wire_codec="raw"
             )
 
-        def wrong(problem: Exception) -> None:
-            failed(_reason(problem), "")
+        pixels, compute_s = await self._workers.do(cut, lease_s)
 
-        def made(pixels: Pixels, compute_s: float) -> None:
-            def taken() -> _Arrived:
-                given = stage_run.fitting(run, tile, pixels.shape, pixels.dtype, pixels.data)
-                return _Arrived(given, _fingerprint(given), pixels.data, 0)
+        def check() -> _CheckedResult:
+            result = stage_run.fitting(run, tile, pixels.shape, pixels.dtype, pixels.data)
+            return _CheckedResult(result, _fingerprint(result), pixels.data, 0)
 
-            self._loop.submit(taken, lambda arrived: done(arrived, compute_s), wrong)
+        return await self._threads.tile(check), compute_s
 
-        return self._hands.do(cut, lease_s, made, failed)
+    # Results in.
 
-    def _check(self, run: stage_run.StageRun, result: Result, lease: _Lease, size: int) -> None:
-        tile = run.tile(result.tile)
-
-        def work() -> _Arrived:
-            given = stage_run.given(run, tile, result)
-            return _Arrived(given, _fingerprint(given), result.pixels, size)
-
-        def failed(problem: Exception) -> None:
-            self._complain("bad result", f"{lease[3]}: {problem}")
-            self._feed(TileFailed(*lease, _reason(problem)))
-
-        def done(arrived: _Arrived) -> None:
-            self._arrive(lease, arrived, result.compute_s, result.start_s)
-
-        self._loop.submit(work, done, failed)
-
-    def _arrive(
-        self, lease: _Lease, arrived: _Arrived, compute_s: float | None, start_s: float | None
+    async def _check(
+        self, stage: ActiveStage, message: Result, lease: _Lease, wire_bytes: int
     ) -> None:
-        if self._conductor.job(lease[0]) is None:
+        run, tile = stage.run, stage.run.tile(message.tile)
+
+        def check() -> _CheckedResult:
+            result = stage_run.given(run, tile, message)
+            return _CheckedResult(result, _fingerprint(result), message.pixels, wire_bytes)
+
+        try:
+            checked = await self._threads.tile(check)
+        except FogError as problem:
+            self._warnings.add("bad result", f"{lease[3]}: {problem}", now())
+            self.feed(TileFailed(*lease, str(problem)))
             return
-        self._door[lease] = arrived
-        self._feed(ResultArrived(*lease, compute_s, arrived.fingerprint, start_s))
+        self._arrived(lease, checked, message.compute_s, message.start_s)
+
+    def _arrived(
+        self, lease: _Lease, checked: _CheckedResult, compute_s: float | None, start_s: float | None
+    ) -> None:
+        if lease[0] in self._stages:
+            self._undecided[lease] = checked
+            self.feed(ResultArrived(*lease, compute_s, checked.fingerprint, start_s))
+
+    def _fail_tile(self, stage: ActiveStage, lease: _Lease, reason: str, traceback: str) -> None:
+        _, tile, attempt, device = lease
+        stage.job.report.failures.append(TileFailure(tile, attempt, device, reason, traceback))
+        self.feed(TileFailed(*lease, reason))
+
+    def _keep(self, stage: ActiveStage, kept: act.KeepResult) -> None:
+        checked = self._undecided.pop((kept.job, kept.tile, kept.attempt, kept.device))
+        job, run = stage.job, stage.run
+        stage.kept[kept.tile] = kept.device, checked.fingerprint
+        job.report.bytes_back += checked.wire_bytes
+        job.report.credit(kept.device, run.tile(kept.tile).core)
+        job.report.done += 1
+        if job.request.journal is not None and checked.data is not None:
+            job.request.journal.keep(job.position, kept.tile, kept.device, checked.data)
+        stage.put(KeptResult(kept.tile, kept.device, checked.result))
+
+    def _drop(self, stage: ActiveStage, dropped: act.DropResult) -> None:
+        """Forget a result. If it differs from the one that counts, one of the two is wrong."""
+        checked = self._undecided.pop(
+            (dropped.job, dropped.tile, dropped.attempt, dropped.device)
+        )
+        log.debug("%s: %s/%d dropped: %s", dropped.device, stage.key, dropped.tile, dropped.reason)
+        if stage.run.is_check_tile(dropped.tile):
+            return  # the scheduler compares these itself
+        stage.job.report.duplicates += 1
+        kept = stage.kept.get(dropped.tile)
+        if kept is not None and kept[1] != checked.fingerprint:
+            both = (kept, (dropped.device, checked.fingerprint))
+            self._background.start(self._judge(stage, dropped.tile, both), "judgement")
+
+    # Who is right.
+
+    async def _arbitrate(self, stage: ActiveStage, index: int) -> None:
+        """Do a tile here, since two devices differ, and tell the scheduler what is right."""
+        right = await self._right_fingerprint(stage.run, index)
+        self.feed(TileArbitrated(stage.key, index, right))
+
+    async def _judge(
+        self, stage: ActiveStage, index: int, results: tuple[tuple[str, int], ...]
+    ) -> None:
+        """Find out which of the devices gave another result than this gateway."""
+        devices = " and ".join(device for device, _ in results)
+        text = f"{devices} differ in tile {stage.key}/{index}"
+        self._warnings.add("disagreement", text, now())
+        right = await self._right_fingerprint(stage.run, index)
+        for device, fingerprint in results if right is not None else ():
+            if fingerprint != right:
+                reason = f"tile {index} is not what this gateway makes of it"
+                self.feed(DeviceRefuted(stage.key, device, reason))
+
+    async def _right_fingerprint(self, run: StageRun, index: int) -> int | None:
+        """The fingerprint of a tile done here; None if this machine cannot do it either."""
+        try:
+            checked, _ = await self._computed(run, index, _ARBITRATION_S)
+        except FogError as problem:
+            text = f"{run.key}/{index} fails on this gateway too: {problem}"
+            self._warnings.add("disagreement", text, now())
+            return None
+        return checked.fingerprint
 
 
-def _fingerprint(given: Given) -> int:
-    data = encode_part(given) if isinstance(given, Part) else given.data.cast("B")
+_StageAction = (
+    act.SendTile
+    | act.SplitTile
+    | act.KeepResult
+    | act.DropResult
+    | act.RevokeResult
+    | act.Arbitrate
+    | act.FinishJob
+    | act.FailJob
+    | act.ReportStarved
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _OutgoingTile:
+    """A tile that is being encoded, or waits for the tiles before it."""
+
+    stage: ActiveStage
+    order: act.SendTile
+    encoded: asyncio.Future[bytes]
+
+
+def _submitted(stage: ActiveStage) -> JobSubmitted:
+    job, run = stage.job, stage.run
+    return JobSubmitted(
+        run.key,
+        run.kind,
+        run.work,
+        stage.needs,
+        run.check_tiles,
+        done=frozenset(run.done) | run.halved,
+        # A later run of the gateway knows halves by their indices, and nothing of check tiles.
+        halves=() if job.request.journal and run.check_tiles else run.halves_pixels,
+        priority=job.request.priority,
+    )
+
+
+def _split(stage: ActiveStage, split: act.SplitTile) -> None:
+    """Let two halves stand for a tile."""
+    job = stage.job
+    stage.run.split(split.tile, split.first, split.second)
+    job.report.tiles += 1
+    if job.request.journal is not None:
+        job.request.journal.split(job.position, split.tile, split.first, split.second)
+
+
+def _revoke(stage: ActiveStage, revoked: act.RevokeResult) -> None:
+    """Let a kept result not count any more; another result will be pasted over it."""
+    job = stage.job
+    stage.kept.pop(revoked.tile, None)
+    job.report.uncredit(revoked.device, stage.run.tile(revoked.tile).core)
+    job.report.done -= 1
+    if job.request.journal is not None:
+        job.request.journal.revoke(job.position, revoked.tile)
+
+
+def _fingerprint(result: Given) -> int:
+    data = encode_part(result) if isinstance(result, Part) else result.data.cast("B")
     return xxhash.xxh3_64_intdigest(data)
 
 
-def _nothing() -> None:
-    """It is not here any more: there is nothing to end."""
-
-
-def _reason(problem: Exception) -> str:
-    if isinstance(problem, FogError):
-        return str(problem)
-    return f"{type(problem).__name__}: {problem}"
+def _where(lease: _Lease, reason: str) -> str:
+    key, tile, _, device = lease
+    return f"{device} at {key}/{tile}: {one_line(reason)}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, Event
+from fogmqtt.gateway.background import BackgroundTasks
 from fogmqtt.operators.api import registry
 from fogmqtt.wire.topics import LOCAL
 from fogmqtt.workers.resources import cores
@@ -15,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 class LocalDevice:
-    """Joins the fleet as `local` and leaves it, as often as it takes. Owner thread only.
+    """Joins the fleet as `local` and leaves it, as often as jobs need. Belongs to the event loop.
 
-    `busy` says whether tiles are being worked on here; `warm` starts the workers, once, and
-    calls back when they could take a tile at once.
+    `feed` tells the scheduler. `busy` says whether tiles are being worked on here. `warm` starts
+    the workers before the device joins for the first time.
     """
 
     def __init__(
@@ -26,78 +27,79 @@ class LocalDevice:
         boot: str,
         feed: Callable[[Event], None],
         busy: Callable[[], bool],
-        warm: Callable[[Callable[[], None]], None] = lambda ready: ready(),
+        warm: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._boot = boot
         self._feed = feed
         self._busy = busy
         self._warm = warm
-        self._is_warm: bool | None = None
-        self._lives = 0
+        self._background = BackgroundTasks()
+        self._warming = False
+        self._joins = 0
         self._state: Literal["away", "working", "leaving"] = "away"
         self._wanted = False
         self._abilities = frozenset(registry.names())
 
     @property
     def working(self) -> bool:
-        """Whether they take new tiles."""
+        """Whether the device takes new tiles."""
         return self._state == "working"
 
     def join(self) -> None:
-        """Take tiles; also to be called when the broker was lost, which empties the fleet."""
+        """Take tiles. Also to be called after the broker was lost, which empties the fleet."""
         self._wanted = True
-        if not self._is_warm:
-            self._start()
+        if self._warm is not None:
+            self._start_workers(self._warm)
             return
         if self._state == "leaving":
-            return  # as another life, what this one still holds would count as lost
+            return  # under another boot id, the tiles that it still has would count as lost
         if self._state == "away":
-            self._lives += 1
+            self._joins += 1
             self._state = "working"
             log.debug("the gateway's own cores take tiles")
-        # A drained device only comes back by a restart.
-        boot = f"{self._boot}.{self._lives}"
+        # A device that drained only comes back by a restart.
+        boot = f"{self._boot}.{self._joins}"
         self._feed(DeviceJoined(LOCAL, boot, cores(), self._abilities))
 
-    def staff(self, *, wanted: bool, devices: Callable[[], frozenset[str]]) -> None:
-        """Join where tiles are to be done and `devices` are there to be helped; leave after that.
-
-        Where none is there, whoever waits for one says when it was long enough.
-        """
-        if not wanted:
-            self.leave()
-        elif not self._wanted and devices():
-            self.join()
+    def leave(self) -> None:
+        """Finish the tiles that are here and take no more."""
+        self._wanted = False
+        if self._state == "working":
+            self._state = "leaving"
+            self._feed(DeviceDraining(LOCAL))
 
     def offer(self, needed: frozenset[str]) -> None:
-        """Be able to do this too: these cores are the standard that devices are held against."""
+        """Be able to do this too: devices are compared with what these cores compute."""
         if needed <= self._abilities:
             return
         self._abilities |= needed
         if self._state == "working":
             self.join()
 
-    def leave(self) -> None:
-        """Finish what is in hand and take nothing more."""
-        self._wanted = False
-        if self._state == "working":
-            self._state = "leaving"
-            self._feed(DeviceDraining(LOCAL))
-
-    def tick(self) -> None:
-        """To be called now and then, and after every tile done here."""
+    def update(self, *, wanted: bool) -> None:
+        """Join or leave as `wanted` says. To be called after every change of tiles."""
+        if not wanted:
+            self.leave()
+        elif not self._wanted:
+            self.join()
         if self._state != "leaving" or self._busy():
             return
         self._state = "away"
         if self._wanted:
             self.join()
 
-    def _start(self) -> None:
-        if self._is_warm is None:
-            self._is_warm = False
-            self._warm(self._started)
+    async def close(self) -> None:
+        await self._background.close()
 
-    def _started(self) -> None:
-        self._is_warm = True
-        if self._wanted:
-            self.join()
+    def _start_workers(self, warm: Callable[[], Awaitable[None]]) -> None:
+        if self._warming:
+            return
+        self._warming = True
+
+        async def start() -> None:
+            await warm()
+            self._warm = None
+            if self._wanted:
+                self.join()
+
+        self._background.start(start(), "start of the gateway's workers")

@@ -1,147 +1,109 @@
-"""Tiles done on this machine: in worker processes, as on a device, so the gateway outlives them."""
+"""Tiles done on this machine: in worker processes, as on a device, so that the gateway outlives
+an operator that crashes or hangs."""
 
 from __future__ import annotations
 
-from collections import deque
+import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from fogmqtt.errors import FogError
-from fogmqtt.gateway.loop import Loop, now
+from fogmqtt.gateway.clock import now
+from fogmqtt.gateway.threads import Threads
 from fogmqtt.wire.messages import Call, TileTask
 from fogmqtt.workers.pool import Pool
 from fogmqtt.workers.resources import cores, worker_memory_mb
 from fogmqtt.workers.work import Dropped, Failed, Finished, Pixels
 
-#: The gateway's own work goes first: cutting, encoding, merging feed the whole fleet.
-NICE = 10
-#: Seconds for starting: a slow board loads OpenCV from a memory card.
-_START_S = 60.0
+#: The gateway's own work goes first: cutting, encoding and merging feed the whole fleet.
+NICE: Final = 10
+#: Seconds for starting a process: a slow board loads OpenCV from a memory card.
+_START_S: Final = 60.0
 
-#: A tile at work is known by what waits for it.
-_Ticket = Future[Finished[Any]]
+_Ticket = asyncio.Future[Finished[Any]]
 
 
-@dataclass(slots=True, eq=False)
-class _Asked:
-    """A tile that is being cut, waits for a worker, or is in one's hands."""
+class LocalTileError(FogError):
+    """A tile failed on this machine; `traceback` is the worker's, or empty."""
 
-    then: Callable[[Pixels, float], None]
-    failed: Callable[[str, str], None]
-    received_at: float
-    lease_s: float
-    task: TileTask | None = None
-    #: Where a worker has it.
-    ticket: _Ticket | None = None
-    over: bool = False
+    def __init__(self, reason: str, traceback: str = "") -> None:
+        super().__init__(reason)
+        self.traceback = traceback
 
 
 class LocalWorkers:
-    """The gateway's own workers. Owner thread only; no process runs before `warm` or `do`."""
+    """The gateway's own workers. They belong to the event loop.
 
-    def __init__(self, loop: Loop) -> None:
+    No process runs before `warm` or `do`.
+    """
+
+    def __init__(self, threads: Threads) -> None:
         self.size = cores()
-        self._loop = loop
+        self._threads = threads
+        self._free = asyncio.Semaphore(self.size)
         self._pool: Pool[_Ticket] | None = None
-        self._queue: deque[_Asked] = deque()
-        self._busy = 0
 
-    def warm(self, ready: Callable[[], None]) -> None:
-        """Start the processes; `ready` when all of them can take a tile at once.
+    async def warm(self) -> None:
+        """Start the processes; return when each can take a tile at once.
 
-        So nobody takes their start for the speed of their work.
+        So the time of their start does not count as time of their work.
         """
-        left = self.size
+        starts = (self.do(_one_pixel, _START_S) for _ in range(self.size))
+        # A process that cannot be started fails the tiles that it is given later, with the reason.
+        await asyncio.gather(*starts, return_exceptions=True)
 
-        def one_more(*_: object) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                ready()
+    async def do(self, cut: Callable[[], TileTask], lease_s: float) -> tuple[Pixels, float]:
+        """Cut a tile in a thread and have a worker do it within `lease_s` seconds.
 
-        for _ in range(self.size):
-            # One that cannot be started fails its tiles, which is where people look.
-            self.do(_nothing_to_do, _START_S, one_more, one_more)
-
-    def do(
-        self,
-        cut: Callable[[], TileTask],
-        lease_s: float,
-        then: Callable[[Pixels, float], None],
-        failed: Callable[[str, str], None],
-    ) -> Callable[[], None]:
-        """Cut a tile in the loop's pool, and have a worker do it within `lease_s`.
-
-        `then` hears what came out and the seconds of work; `failed` the reason and a traceback.
-        Returns what cancels it: neither is called for a tile that was not done by then.
+        Returns the pixels and the seconds of work. Raises LocalTileError, and what `cut` raises.
+        A cancelled tile may keep its worker for a moment; nobody hears of it.
         """
-        asked = _Asked(then, failed, now(), lease_s)
-
-        def ready(task: TileTask) -> None:
-            if not asked.over:
-                asked.task = task
-                self._queue.append(asked)
-                self._work()
-
-        self._loop.submit(cut, ready, lambda problem: failed(_reason(problem), ""))
-        return lambda: self._cancel(asked)
+        received_at = now()
+        task = await self._threads.tile(cut)
+        await self._free.acquire()
+        ticket = self._give(task, received_at, lease_s)
+        try:
+            finished = await asyncio.shield(ticket)
+        except asyncio.CancelledError:
+            if self._pool is not None:
+                self._pool.cancel(ticket)
+            raise
+        match finished.outcome:
+            case Pixels():
+                return finished.outcome, finished.compute_s
+            case Failed(reason, traceback):
+                raise LocalTileError(reason, traceback)
+            case Dropped():
+                raise LocalTileError("the tile was dropped")
 
     def close(self) -> None:
         """End the processes, whatever they do."""
-        self._queue.clear()
         if self._pool is not None:
             self._pool.close()
             self._pool = None
 
-    def _work(self) -> None:
-        while self._queue and self._busy < self.size:
-            asked = self._queue.popleft()
-            if not asked.over:
-                self._give(asked)
-
-    def _give(self, asked: _Asked) -> None:
+    def _give(self, task: TileTask, received_at: float, lease_s: float) -> _Ticket:
+        """Hand a tile to a free process, which is free again when the ticket is settled."""
         if self._pool is None:
             self._pool = Pool(
-                self.size, _hand_over, memory_mb=worker_memory_mb(self.size), nice=NICE
+                self.size, _settle, memory_mb=worker_memory_mb(self.size), nice=NICE
             )
-        assert asked.task is not None  # noqa: S101  # only what is cut is queued
-        asked.ticket = Future()
-        self._busy += 1
-        self._loop.watch(
-            asked.ticket,
-            lambda finished: self._finished(asked, finished),
-            lambda problem: asked.failed(_reason(problem), ""),
-        )
-        received_at = asked.received_at
-        self._pool.give(
-            asked.ticket, asked.task, received_at=received_at, until=received_at + asked.lease_s
-        )
-
-    def _finished(self, asked: _Asked, finished: Finished[_Ticket]) -> None:
-        self._busy -= 1
-        self._work()
-        match finished.outcome:
-            case Pixels():
-                asked.then(finished.outcome, finished.compute_s)
-            case Failed(reason, traceback):
-                asked.failed(reason, traceback)
-            case Dropped():
-                pass
-
-    def _cancel(self, asked: _Asked) -> None:
-        asked.over = True
-        if asked.ticket is not None and self._pool is not None:
-            self._pool.cancel(asked.ticket)
+        ticket: _Ticket = asyncio.get_running_loop().create_future()
+        ticket.add_done_callback(lambda _: self._free.release())
+        self._pool.give(ticket, task, received_at=received_at, until=received_at + lease_s)
+        return ticket
 
 
-def _hand_over(finished: Finished[_Ticket]) -> None:
-    finished.key.set_result(finished)
+def _settle(finished: Finished[_Ticket]) -> None:
+    """Settle a ticket from a worker's thread."""
+    ticket = finished.key
+    try:
+        ticket.get_loop().call_soon_threadsafe(ticket.set_result, finished)
+    except RuntimeError:
+        return  # the gateway has stopped
 
 
-def _nothing_to_do() -> TileTask:
-    """A tile of one pixel."""
+def _one_pixel() -> TileTask:
     return TileTask(
         job="warm",
         tile=0,
@@ -157,7 +119,3 @@ def _nothing_to_do() -> TileTask:
         lease_s=_START_S,
         pixels=memoryview(b"\0"),
     )
-
-
-def _reason(problem: Exception) -> str:
-    return str(problem) if isinstance(problem, FogError) else f"{type(problem).__name__}: {problem}"

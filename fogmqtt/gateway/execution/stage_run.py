@@ -14,6 +14,7 @@ from fogmqtt.core.geometry import Auto, Grid, Seams, Size, Tile, TilePlan, cut
 from fogmqtt.core.tiling import HEADER_BYTES, auto_plan, check_plan, halve, parts
 from fogmqtt.errors import WireError
 from fogmqtt.images import codec
+from fogmqtt.images.source import ImageSource, as_array
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import results
 from fogmqtt.operators.api.base import Merger, Operator
@@ -54,7 +55,7 @@ class StageRun:
     key: str
     stage: Stage
     operators: tuple[Operator, ...]
-    image: Image
+    image: ImageSource
     tiles: tuple[Tile, ...]
     merger: Merger
     #: Tiles that a second device does once more, see `core.checks`.
@@ -126,8 +127,8 @@ class StageRun:
 def begin(
     key: str,
     stage: Stage,
-    image: Image,
-    original: Image,
+    image: ImageSource,
+    original: ImageSource,
     *,
     plan: TilePlan,
     limits: MessageLimits,
@@ -140,7 +141,9 @@ def begin(
 
     Raises PlanError where the plan is impossible or makes messages that are too large.
     """
-    operators = prepared(stage, image, original)
+    operators = stage.operators
+    if operators[0].begins_stage:
+        operators = prepared(stage, as_array(image), as_array(original))
     tiles = planned(stage, plan, limits.pixel_bytes - _long_calls(operators), workers)
     merger = operators[-1].merger(stage.result)
     check_tiles = sampled(range(len(tiles)), sample)
@@ -219,7 +222,7 @@ def result_pixel_bytes(stage: Stage) -> float:
 
 def cut_tile(run: StageRun, tile: Tile) -> Image:
     """The pixels that a device gets for a tile: contiguous, narrowed."""
-    return np.ascontiguousarray(narrow(run.stage.narrowing, run.image[tile.outer.slices]))
+    return np.ascontiguousarray(narrow(run.stage.narrowing, run.image.read(tile.outer)))
 
 
 def do_tile(run: StageRun, tile: Tile) -> results.Given:

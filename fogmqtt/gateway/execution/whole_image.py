@@ -1,140 +1,115 @@
 """Stages that this gateway does whole, on all its cores: where no fleet is faster.
 
-Cutting, carrying and merging cost more than the work of a cheap operator, on any fleet. A whole is
-exact by definition, so it may replace the tiles at any moment, and be dropped as well.
+Cutting, carrying and merging cost more than the work of a cheap operator, on any fleet. A whole
+image is exact by definition, so its result may replace the tiles at any moment.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Final
 
-from fogmqtt.config import GatewayConfig
-from fogmqtt.core.geometry import Auto
-from fogmqtt.gateway.execution.cost_model import CostModel, HelperDevice, StageTrial
+from fogmqtt.core.geometry import Auto, Rect
+from fogmqtt.errors import FogError
+from fogmqtt.gateway.clock import now
+from fogmqtt.gateway.devices.registry import DeviceRegistry
+from fogmqtt.gateway.execution.cost_model import CostModel, StageTrial
+from fogmqtt.gateway.execution.dispatcher import Dispatcher
 from fogmqtt.gateway.jobs.model import Job
-from fogmqtt.gateway.loop import Loop, now
+from fogmqtt.gateway.threads import Threads
+from fogmqtt.images.source import ImageSource, as_array
 from fogmqtt.images.spec import Image
-from fogmqtt.operators.api import registry
+from fogmqtt.operators.api import registry as operator_registry
 from fogmqtt.operators.api.base import Made
 from fogmqtt.operators.api.pipeline import Operators, Stage, whole, written
 
-#: A whole takes several times its image's memory, tiles take little: no more than so many pixels.
-WHOLE_PIXELS = 100_000_000
+#: A whole image takes several times its memory, tiles take little: no more pixels than these.
+WHOLE_PIXELS: Final = 100_000_000
 #: Rows that are timed where nobody knows yet how long a kind of work takes here.
-_SAMPLE_ROWS = 64
+_SAMPLE_ROWS: Final = 64
+#: Seconds between two checks of whether tiles come as fast as they should.
+_CHECK_S: Final = 0.05
 
 log = logging.getLogger(__name__)
 
-Helpers = Callable[[Stage], Mapping[str, HelperDevice]]
-
 
 class WholeImage:
-    """Decides how stages are done, and does those that are done whole. Owner thread only.
+    """Decides how stages are done, and does those that are done whole."""
 
-    `helpers` says which devices can do a stage's tiles now.
-    """
-
-    def __init__(self, config: GatewayConfig, loop: Loop, helpers: Helpers) -> None:
-        self._may = config.gateway.local != "never"
-        self._loop = loop
-        self._helpers = helpers
-        self._prospects = CostModel()
-
-    def consider(self, job: Job, image: Image, then: Callable[[], None]) -> None:
-        """Give the job a trial for its next stage; `then` is called when it has one."""
-        stage = job.stages[job.position]
-        kind, pixels = _kind(stage), image.shape[0] * image.shape[1]
-
-        def decide() -> None:
-            job.trial = self._trial(job, stage, kind, pixels)
-            then()
-
-        def timed(seconds: float) -> None:
-            rows = min(_SAMPLE_ROWS, image.shape[0])
-            self._prospects.learn_alone(kind, rows * image.shape[1], seconds)
-            decide()
-
-        if not self._possible(job, stage, pixels) or self._prospects.alone_known(kind, pixels):
-            decide()
-            return
-
-        def cannot(problem: Exception) -> None:
-            log.debug("%s cannot be timed on a sample: %s", kind, problem)
-            decide()
-
-        self._loop.submit(lambda: _sample_s(_operators(stage), image), timed, cannot, local=True)
-
-    def start(
-        self,
-        job: Job,
-        image: Image,
-        then: Callable[[Made], None],
-        failed: Callable[[Exception], None],
+    def __init__(
+        self, threads: Threads, registry: DeviceRegistry, dispatcher: Dispatcher, *, allowed: bool
     ) -> None:
-        """Do the stage whole. Nobody is called if the job has left the stage by then."""
-        stage, original, trial, position = (
-            job.stages[job.position],
-            job.original,
-            job.trial,
-            job.position,
-        )
-        assert original is not None and trial is not None  # noqa: S101, PT018  # considered
-        trial.whole = True
-        began_at = now()
+        self._threads = threads
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._allowed = allowed
+        self._costs = CostModel()
 
-        def done(made: Made) -> None:
-            took_s = now() - began_at
-            # Beside tiles it is slower than alone.
-            if trial.choice == "alone" or took_s < (trial.prospect.alone_s or 0.0):
-                self._prospects.learn_alone(trial.kind, trial.pixels, took_s)
-            if not job.ending and job.position == position:
-                self.over(job, alone_s=took_s)
-                then(made)
-
-        def broken(problem: Exception) -> None:
-            if not job.ending and job.position == position:
-                failed(problem)
-
-        self._loop.submit(
-            lambda: whole(_operators(stage), image, original), done, broken, local=True
-        )
-
-    def over(self, job: Job, alone_s: float | None = None) -> None:
-        """The job's stage is over: by tiles, or by a whole that took `alone_s`."""
-        trial, moment = job.trial, now()
-        if trial is None:
-            return
-        job.trial = None
-        trial.teach(self._prospects, moment, by_tiles=alone_s is None)
-        if alone_s is not None:
-            job.report.take_back(trial.mark)
-        trial.tell(job.report, moment, alone_s)
-
-    def _trial(self, job: Job, stage: Stage, kind: str, pixels: int) -> StageTrial:
-        helpers = self._helpers(stage)
-        prospect = self._prospects.look(kind, pixels, helpers)
+    async def trial(self, job: Job, stage: Stage, image: ImageSource) -> StageTrial:
+        """Decide how a stage is to be done: by tiles, whole, or both until one is ready."""
+        kind, pixels = _kind(stage), image.spec.height * image.spec.width
         possible = self._possible(job, stage, pixels)
+        if possible and not self._costs.alone_known(kind, pixels):
+            await self._time_sample(kind, _operators(stage), image)
+        able = self._registry.able(self._dispatcher.ready_devices(), stage)
+        estimate = self._costs.look(kind, pixels, able)
         return StageTrial(
             kind,
             pixels,
-            prospect,
-            prospect.choice() if possible else "tiles",
-            helpers,
+            estimate,
+            estimate.choice() if possible else "tiles",
+            able,
             now(),
-            possible and prospect.worthwhile,
+            possible and estimate.worthwhile,
             job.report.mark(),
         )
 
+    async def compute(self, job: Job, stage: Stage, image: ImageSource, trial: StageTrial) -> Made:
+        """Do the stage whole, at once or as soon as its tiles are late."""
+        while trial.choice == "tiles" and not trial.is_late(now()):
+            await asyncio.sleep(_CHECK_S)
+        trial.whole = True
+        began_at = now()
+        original = job.original
+        assert original is not None  # noqa: S101  # set before the first stage
+        made = await self._threads.image(
+            lambda: whole(_operators(stage), as_array(image), as_array(original))
+        )
+        took_s = now() - began_at
+        # Beside tiles it is slower than alone.
+        if trial.choice == "alone" or took_s < (trial.prospect.alone_s or 0.0):
+            self._costs.learn_alone(trial.kind, trial.pixels, took_s)
+        trial.alone_s = took_s
+        return made
+
+    def learn(self, job: Job, trial: StageTrial, *, by_tiles: bool) -> None:
+        """Remember how fast everybody was: the stage is over, by tiles or whole."""
+        moment = now()
+        trial.teach(self._costs, moment, by_tiles=by_tiles)
+        if not by_tiles:
+            job.report.take_back(trial.mark)
+        trial.tell(job.report, moment, None if by_tiles else trial.alone_s)
+
+    async def _time_sample(self, kind: str, operators: Operators, image: ImageSource) -> None:
+        rows = min(_SAMPLE_ROWS, image.spec.height)
+        sample = image.read(Rect(0, 0, rows, image.spec.width))
+        try:
+            seconds = await self._threads.image(partial(_sample_s, operators, sample))
+        except FogError as problem:
+            log.debug("%s cannot be timed on a sample: %s", kind, problem)
+            return
+        self._costs.learn_alone(kind, rows * image.spec.width, seconds)
+
     def _possible(self, job: Job, stage: Stage, pixels: int) -> bool:
         return (
-            self._may
-            # A plan of the user's own is kept to, and so is what an earlier life began.
+            self._allowed
+            # A plan of the user's own is kept to, and so is what an earlier run began.
             and isinstance(job.request.tiles, Auto)
-            and not job.request.life
+            and not job.request.run_suffix
             and pixels <= WHOLE_PIXELS
-            and all(registry.is_ours(operator.name) for operator in _operators(stage))
+            and all(operator_registry.is_ours(operator.name) for operator in _operators(stage))
         )
 
 
@@ -146,12 +121,11 @@ def _kind(stage: Stage) -> str:
     return f"{stage.source.channels} {stage.source.dtype} {written(_operators(stage))}"
 
 
-def _sample_s(operators: Operators, image: Image) -> float:
-    sample = image[:_SAMPLE_ROWS]
-    return min(_timed(partial(whole, operators, sample, sample)) for _ in range(2))
+def _sample_s(operators: Operators, sample: Image) -> float:
+    return min(_whole_s(operators, sample) for _ in range(2))
 
 
-def _timed(work: Callable[[], object]) -> float:
+def _whole_s(operators: Operators, sample: Image) -> float:
     began = now()
-    work()
+    whole(operators, sample, sample)
     return now() - began

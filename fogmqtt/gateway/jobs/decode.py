@@ -11,6 +11,7 @@ import math
 import mmap
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -18,12 +19,12 @@ from typing import Final, Self
 import msgspec
 import numpy as np
 
-from fogmqtt.errors import ImageError
+from fogmqtt.errors import FogError, ImageError
 from fogmqtt.images.files import MAX_PIXELS, Loaded
 from fogmqtt.images.spec import Spec
 from fogmqtt.workers.channel import open_memory
 from fogmqtt.workers.child import Process
-from fogmqtt.workers.decoder_process import Ask, Decoded, DecodeRefused, Opened, Said
+from fogmqtt.workers.decoder_process import PROCEED, Ask, Decoded, DecodeRefused, Opened, Said
 from fogmqtt.workers.process import Broken
 
 log = logging.getLogger(__name__)
@@ -47,10 +48,16 @@ class _Order:
     pixels: int
     name: str
     max_pixels: int
+    #: Called with the bytes of the decoded image before they are there; may wait.
+    reserve: Callable[[int], None]
 
     @property
     def size(self) -> int:
         return os.fstat(self.file).st_size
+
+
+def _reserve_nothing(image_bytes: int) -> None:
+    """Let every image in, whatever its size."""
 
 
 class _Late(Exception):
@@ -85,7 +92,14 @@ class Decoders:
     ) -> None:
         self.close()
 
-    def read(self, file: int, name: str, *, max_pixels: int = MAX_PIXELS) -> Loaded:
+    def read(
+        self,
+        file: int,
+        name: str,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        reserve: Callable[[int], None] = _reserve_nothing,
+    ) -> Loaded:
         """The image in the file of this descriptor, as `images.files.read` reads it.
 
         Its memory is shared with no process any more; what is written to it stays here. Raises
@@ -97,7 +111,7 @@ class Decoders:
         except OSError as problem:
             raise ImageError(f"{name}: no memory for its pixels: {problem.strerror}") from None
         try:
-            return self._read(_Order(file, pixels, name, max_pixels))
+            return self._read(_Order(file, pixels, name, max_pixels, reserve))
         finally:
             os.close(pixels)
 
@@ -119,6 +133,9 @@ class Decoders:
             raise self._given_up(process, order, str(late)) from None
         except (EOFError, OSError):
             raise self._died(process, order) from None
+        except FogError:
+            self._end(process)
+            raise
         except msgspec.MsgspecError as problem:
             self._end(process)
             raise ImageError(f"{order.name}: its decoder talks nonsense: {problem}") from None
@@ -145,6 +162,8 @@ class Decoders:
         if not isinstance(said, Opened):
             return said
         pixels = min(said.pixels, order.max_pixels)
+        order.reserve(pixels * said.pixel_bytes)
+        process.tell(PROCEED)
         return self._hear(process, pixels * _PIXEL_S)
 
     def _hear(self, process: Process, more_s: float) -> Said:

@@ -6,6 +6,7 @@ from fogmqtt.gateway.jobs.model import Job, Outcome
 from fogmqtt.gateway.jobs.report import differ_line
 from fogmqtt.images.compare import NONE, Difference, difference
 from fogmqtt.images.picture import as_colour
+from fogmqtt.images.source import as_array
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.base import Facts, Made
 from fogmqtt.operators.api.measuring import Measuring, differing
@@ -14,8 +15,8 @@ from fogmqtt.operators.api.pipeline import Operators, whole
 
 def finalize(job: Job, made: Made) -> Outcome:
     """What the client gets of what the last stage made. Raises FogError, as operators do."""
-    original = job.original
-    assert original is not None  # noqa: S101  # set before the first stage
+    assert job.original is not None  # noqa: S101  # set when the image was decoded
+    original = as_array(job.original)
     found = _compare(job, made, original) if job.request.verify else NONE
     if isinstance(made, dict):
         picture, facts = _drawn(job, made, original), made
@@ -38,8 +39,10 @@ def _compare(job: Job, made: Made, original: Image) -> Difference:
 
 def _drawn(job: Job, facts: Facts, original: Image) -> Image:
     """The facts on the original, or on what was measured where that has another size."""
-    last, measured = job.operators[-1], job.measured
-    on = original if measured is None or measured.shape[:2] == original.shape[:2] else measured
+    last, entering = job.operators[-1], job.entering
+    on = original
+    if entering is not None and entering.spec.size != original.shape[:2]:
+        on = as_array(entering)
     picture = as_colour(on)
     return last.draw(picture, facts) if isinstance(last, Measuring) else picture
 

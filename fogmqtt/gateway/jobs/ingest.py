@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from fogmqtt.config import LimitSettings
 from fogmqtt.errors import ImageError
 from fogmqtt.gateway.jobs.decode import Decoders, in_memory
+from fogmqtt.gateway.jobs.memory_budget import Reservation
 from fogmqtt.gateway.jobs.model import JobRequest
-from fogmqtt.gateway.loop import POOL_THREADS, Loop
+from fogmqtt.images.source import ArrayImage, ImageSource
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Operator
 from fogmqtt.operators.api.pipeline import Stage, parse, parse_post, result, stages
@@ -20,7 +20,7 @@ from fogmqtt.operators.api.pipeline import Stage, parse, parse_post, result, sta
 class IngestedJob:
     """A request, understood."""
 
-    image: Image
+    image: ImageSource
     operators: tuple[Operator, ...]
     stages: tuple[Stage, ...]
     post: tuple[Operator, ...]
@@ -28,17 +28,7 @@ class IngestedJob:
     notes: tuple[str, ...]
 
 
-class Ingest:
-    """Takes requests in beside the loop, in threads that mostly wait for a decoder."""
-
-    def __init__(self, limits: LimitSettings, loop: Loop) -> None:
-        self._limits = limits
-        self._decoders = Decoders()
-        # Not the loop's pool: whoever waits for a hanging decoder must hold up no tile.
-        self._threads = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="intake")
-        loop.closers.append(self._close)
-
-    def prepare(self, request: JobRequest) -> Future[IngestedJob]:
+def prepare(self, request: JobRequest) -> Future[IngestedJob]:
         """As the function `prepare`, soon."""
         return self._threads.submit(prepare, request, self._limits, self._decoders)
 
@@ -47,31 +37,37 @@ class Ingest:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
-def prepare(request: JobRequest, limits: LimitSettings, decoders: Decoders) -> IngestedJob:
+def ingest(
+    request: JobRequest, limits: LimitSettings, decoders: Decoders, memory: Reservation
+) -> IngestedJob:
     """Understand the pipelines first, since that is cheap, then read the image.
 
     Raises ImageError, PipelineError and OperatorError with the image's or the word's name.
     """
     operators = parse(request.pipeline)
     post = parse_post(request.post)
-    image, notes = _pixels(request, limits, decoders)
+    image, notes = _pixels(request, limits, decoders, memory)
     spec = Spec.of(image)
     plan = stages(operators, spec)
     picture = Spec(*plan[-1].source.size, 3) if plan[-1].measures else plan[-1].result
     result(post, picture)
-    return IngestedJob(image, operators, plan, post, notes)
+    return IngestedJob(ArrayImage(image), operators, plan, post, notes)
 
 
 def _pixels(
-    request: JobRequest, limits: LimitSettings, decoders: Decoders
+    request: JobRequest, limits: LimitSettings, decoders: Decoders, memory: Reservation
 ) -> tuple[Image, tuple[str, ...]]:
     if request.image is not None:
+        memory.take(request.image.nbytes)
         return request.image, ()
     if request.journal is not None and (kept := request.journal.pixels()) is not None:
+        memory.take(kept.nbytes)
         return kept, ()
     file = _file(request, limits)
     try:
-        loaded = decoders.read(file, request.name, max_pixels=limits.max_pixels)
+        loaded = decoders.read(
+            file, request.name, max_pixels=limits.max_pixels, reserve=memory.take
+        )
     finally:
         os.close(file)
     if request.journal is not None:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from fogmqtt.core.geometry import Auto, TilePlan
-from fogmqtt.gateway.execution.cost_model import StageTrial
-from fogmqtt.gateway.execution.stage_run import StageRun
+from fogmqtt.gateway.jobs.memory_budget import Reservation
 from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.gateway.storage.job_journal import JobJournal
+from fogmqtt.images.source import ImageSource
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.base import Facts, Operator
 from fogmqtt.operators.api.pipeline import Stage
-from fogmqtt.operators.api.results import Given
 
 
 def new_job_id() -> str:
-    """Random, so that a late result of another life of this gateway can never be taken for ours."""
+    """Return a random id, so that a late result of an earlier run of this gateway fits no job."""
     return "j" + secrets.token_hex(8)
 
 
@@ -31,85 +31,70 @@ class Outcome:
     report: Report
     #: The result, or a picture of the facts.
     image: Image | None = None
-    #: What the job came with, decoded; None where it could not be.
+    #: The image that the job came with, decoded; None if it could not be decoded.
     original: Image | None = None
     error: str | None = None
-    #: 255 where pixels differ from one machine; None where none do, or nobody compared.
+    #: 255 where pixels differ from one machine's; None if none do, or nobody compared.
     difference: Image | None = None
     #: What a measuring pipeline found; None for any other.
     facts: Facts | None = None
-    #: Whether the image itself is no reason to fail, so that it may be worth another try.
-    mendable: bool = False
+    #: The error does not lie in the image itself, so another try may succeed.
+    retryable: bool = False
 
 
-class Client(Protocol):
-    """Who asked for a job, and hears how it goes. All but `deliver` run on the owner thread."""
-
-    def progress(self, report: Report) -> None:
-        """Tiles were merged; at most ten times a second."""
-
-    def notice(self, job: str, text: str) -> None:
-        """Something that a person would want to know: no device is there, alpha was dropped."""
-
-    def deliver(self, outcome: Outcome) -> None:
-        """The end. Runs on a pool thread, so it may encode and write. Raises FogError, OSError."""
-
-    def ended(self, outcome: Outcome) -> None:
-        """`deliver` is done; `outcome.error` says if it, or the job, failed."""
+#: Encodes and stores a result; runs in a thread of its own. Raises FogError or OSError.
+Deliver = Callable[[Outcome], None]
 
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """An image, what to do with it, and whom to tell.
+    """An image, what to do with it, and where the result goes.
 
-    The image is a file (`path`), a file's bytes (`data`), or decoded already (`image`).
+    The image is a file (`path`), a file's bytes (`data`), or decoded already (`image`, an array of
+    height x width or height x width x channels).
     """
 
     name: str
     pipeline: str
-    client: Client
     path: Path | None = None
     data: bytes | None = None
     image: Image | None = None
     tiles: TilePlan = field(default_factory=Auto)
     post: str = ""
     verify: bool = False
-    #: Each step doubles its share of the fleet's time beside other jobs.
+    #: Each step doubles the job's share of the fleet's time beside other jobs.
     priority: int = 0
+    #: Seconds until the job fails if it has no result by then; None for no limit.
+    timeout_s: float | None = None
+    deliver: Deliver | None = None
     job: str = field(default_factory=new_job_id)
-    #: Where its progress is written down, for a serving gateway with a spool.
+    #: Where the job's progress is written down, for a serving gateway with a spool.
     journal: JobJournal | None = None
-    #: Not empty if an earlier life of the gateway had this job: its late results must not count,
-    #: since its tiles may have been others.
-    life: str = ""
+    #: Not empty if an earlier run of the gateway had this job: late results of that run must not
+    #: count, since its tiles may have been others.
+    run_suffix: str = ""
 
 
 @dataclass(slots=True)
 class Job:
-    """A job under way; owned by the gateway's thread."""
+    """A job under way. It belongs to the event loop."""
 
     request: JobRequest
     report: Report
-    started_at: float
+    memory: Reservation
     operators: tuple[Operator, ...] = ()
     post: tuple[Operator, ...] = ()
     stages: tuple[Stage, ...] = ()
-    original: Image | None = None
-    #: What enters the stage at work; of a measuring one, what is measured.
-    measured: Image | None = None
-    #: The stage at work, and its tiles where it is a tiled one.
-    position: int = -1
-    run: StageRun | None = None
-    #: How the stage at work is done, and how well that goes.
-    trial: StageTrial | None = None
-    #: What a device must offer to do its tiles.
-    needs: frozenset[str] = frozenset()
-    #: Tiles being pasted, each with the newer result that waits for the end of that, or None.
-    pasting: dict[int, Given | None] = field(default_factory=dict)
-    finished: bool = False
-    #: The outcome is known and on its way to the client.
-    ending: bool = False
-    told_at: float = 0.0
+    original: ImageSource | None = None
+    #: The stage at work, counted from 0.
+    position: int = 0
+    #: What enters the stage at work.
+    entering: ImageSource | None = None
+    #: When the job's turn came, and when its progress was last told.
+    started_at: float = 0.0
+    progress_at: float = float("-inf")
+    #: Why the job is to end without a result.
+    cancel_reason: str = ""
 
     @property
     def id(self) -> str:
@@ -117,5 +102,40 @@ class Job:
 
     @property
     def key(self) -> str:
-        """What the scheduler and the wire call the stage at work."""
-        return f"{self.request.job}.{self.position}{self.request.life}"
+        """The name of the stage at work for the scheduler and on the wire."""
+        return f"{self.request.job}.{self.position}{self.request.run_suffix}"
+
+
+class JobHandle:
+    """A submitted job, for whoever submitted it. It belongs to the event loop."""
+
+    def __init__(self, job: Job, task: asyncio.Task[Outcome]) -> None:
+        self._job = job
+        self._task = task
+
+    @property
+    def id(self) -> str:
+        return self._job.id
+
+    @property
+    def request(self) -> JobRequest:
+        return self._job.request
+
+    @property
+    def report(self) -> Report:
+        """The job's figures at this moment."""
+        return self._job.report
+
+    @property
+    def done(self) -> bool:
+        """Whether the outcome is known and delivered."""
+        return self._task.done()
+
+    def cancel(self, reason: str = "the job was cancelled") -> None:
+        """End the job; its outcome has `reason` as its error. No other job is touched."""
+        self._job.cancel_reason = self._job.cancel_reason or reason
+        self._task.cancel()
+
+    async def outcome(self) -> Outcome:
+        """Wait until the job has ended and its result is delivered."""
+        return await asyncio.shield(self._task)

@@ -1,55 +1,80 @@
-"""Jobs that wait for their turn: each priority has slots of its own.
+"""Jobs that wait for their turn: each priority has places of its own.
 
-A job that is begun holds its image in memory until its end, so no more than a few are. A slot can
-be held for hours, and no share of the fleet helps a job that is not begun: so nobody waits for a
-slot that another priority holds.
+A job that has begun holds its image in memory until its end, so only a few are under way at once.
+A job can keep its place for hours, so no job waits for a place of another priority.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, deque
-
-from fogmqtt.gateway.jobs.model import JobRequest
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 
 class JobQueue:
-    """Requests in the order in which they came, and how many of each priority are begun."""
+    """Gives jobs their turn in the order in which they came. It belongs to the event loop."""
 
-    def __init__(self, slots: int) -> None:
-        """`slots`: jobs of one priority that may be under way at once."""
-        self._slots = slots
-        #: By priority; none is empty.
-        self._queues: dict[int, deque[JobRequest]] = {}
+    def __init__(self, places: int) -> None:
+        """`places`: jobs of one priority that may be under way at once."""
+        self._places = places
+        #: Who waits, by priority; no queue is empty.
+        self._queues: dict[int, deque[asyncio.Future[None]]] = {}
         self._begun: Counter[int] = Counter()
+        self._held = False
 
     @property
     def waiting(self) -> int:
-        """Requests that were not taken yet."""
+        """Jobs whose turn has not come."""
         return sum(map(len, self._queues.values()))
 
-    def add(self, request: JobRequest) -> None:
-        self._queues.setdefault(request.priority, deque()).append(request)
+    @asynccontextmanager
+    async def turn(self, priority: int) -> AsyncIterator[None]:
+        """Wait for a place of this priority, and keep it until the end of the block."""
+        await self._enter(priority)
+        try:
+            yield
+        finally:
+            self._begun[priority] -= 1
+            self._admit()
 
-    def take(self) -> JobRequest | None:
-        """The oldest request of the highest priority with a free slot, which it has until `ended`.
+    def hold(self, held: bool) -> None:
+        """Let no job begin while `held` is true."""
+        self._held = held
+        self._admit()
 
-        None where there is no such request.
-        """
-        free = [one for one in self._queues if self._begun[one] < self._slots]
-        if not free:
-            return None
-        priority = max(free)
-        queue = self._queues[priority]
-        request = queue.popleft()
-        if not queue:
+    async def _enter(self, priority: int) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(priority, deque()).append(turn)
+        self._admit()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self._leave(priority, turn)
+            raise
+
+    def _leave(self, priority: int, turn: asyncio.Future[None]) -> None:
+        queue = self._queues.get(priority)
+        if queue is not None and turn in queue:
+            queue.remove(turn)
+            self._forget_empty(priority)
+        else:  # its turn had come at the same moment
+            self._begun[priority] -= 1
+            self._admit()
+
+    def _admit(self) -> None:
+        """Begin the oldest jobs of every priority, the highest first, as far as places go."""
+        if self._held:
+            return
+        for priority in sorted(self._queues, reverse=True):
+            queue = self._queues[priority]
+            while queue and self._begun[priority] < self._places:
+                turn = queue.popleft()
+                if not turn.cancelled():
+                    self._begun[priority] += 1
+                    turn.set_result(None)
+            self._forget_empty(priority)
+
+    def _forget_empty(self, priority: int) -> None:
+        if not self._queues[priority]:
             del self._queues[priority]
-        self._begun[priority] += 1
-        return request
-
-    def ended(self, request: JobRequest) -> None:
-        """A request that was taken is over: its slot is free."""
-        self._begun[request.priority] -= 1
-
-    def clear(self) -> None:
-        """Forget what waits."""
-        self._queues.clear()

@@ -1,285 +1,238 @@
-"""Jobs under way: from request through stages to the outcome. Owner thread only."""
+"""The way of an image, from its request to its delivered result: `process` is the whole of it.
+
+    submit -> decode -> for each stage: plan -> cut -> send -> result -> paste -> merge
+           -> verify and post-process -> deliver
+
+Each job is one coroutine. Cancelling a job cancels its coroutine; what it raises ends this job and
+no other.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
+from typing import Final
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import Rect
-from fogmqtt.core.scheduling import actions as act
-from fogmqtt.core.scheduling.events import Event, JobCancelled, JobSubmitted
 from fogmqtt.errors import FogError, ImageError
+from fogmqtt.gateway.clock import now
+from fogmqtt.gateway.devices.registry import DeviceRegistry
+from fogmqtt.gateway.devices.settling import Settling
+from fogmqtt.gateway.events import EventBus, JobAccepted, JobEnded, JobNoticed, JobProgressed
 from fogmqtt.gateway.execution import stage_run
-from fogmqtt.gateway.execution.whole_image import Helpers, WholeImage
-from fogmqtt.gateway.jobs import ingest
+from fogmqtt.gateway.execution.cost_model import StageTrial
+from fogmqtt.gateway.execution.race import race
+from fogmqtt.gateway.execution.dispatcher import Dispatcher
+from fogmqtt.gateway.execution.stage_run import MessageLimits, StageRun
+from fogmqtt.gateway.execution.whole_image import WholeImage
+from fogmqtt.gateway.jobs.decode import Decoders
 from fogmqtt.gateway.jobs.finalize import finalize
-from fogmqtt.gateway.jobs.model import Job, JobRequest, Outcome
+from fogmqtt.gateway.jobs.ingest import ingest
+from fogmqtt.gateway.jobs.memory_budget import MemoryBudget
+from fogmqtt.gateway.jobs.model import Job, JobHandle, JobRequest, Outcome
 from fogmqtt.gateway.jobs.queue import JobQueue
 from fogmqtt.gateway.jobs.report import Report
-from fogmqtt.gateway.loop import Loop, now
-from fogmqtt.gateway.storage import job_journal
-from fogmqtt.images.spec import Image
+from fogmqtt.gateway.storage.job_journal import take_up
+from fogmqtt.gateway.threads import Threads
+from fogmqtt.images.source import ArrayImage, ImageSource, as_array
 from fogmqtt.operators.api.base import Made
-from fogmqtt.operators.api.pipeline import whole
-from fogmqtt.operators.api.results import Given
+from fogmqtt.operators.api.pipeline import Stage, whole
 from fogmqtt.wire.topics import LOCAL
 
 log = logging.getLogger(__name__)
 
-#: A client hears of progress at most this often.
-PROGRESS_S = 0.1
-#: Seconds between two looks at whether tiles come as fast as they should.
-LOOK_S = 0.05
-
-T = TypeVar("T")
+#: Seconds between two events about a job's progress.
+PROGRESS_S: Final = 0.1
+#: Seconds that a delivery may take: longer than a slow disk needs, and shorter than for ever.
+DELIVERY_S: Final = 120.0
+#: Workers that an automatic plan counts on while no device is online.
+WORKERS_UNKNOWN: Final = 4
+#: Deliveries that did not return; with more of them, further ones fail at once.
+MAX_HUNG_DELIVERIES: Final = 16
 
 
 class JobRunner:
-    """Owns the jobs. `feed` hands an event to the scheduler.
-
-    `limits`, `workers` and `needs` are asked when a stage begins, which is not before
-    `settles_at`, None while that is not known: a fleet whose retained topics are still coming in,
-    or that cannot be judged yet, cannot be planned for. `helpers` is asked then, too. `forget`
-    hears of a stage whose tiles are not wanted any more.
-    """
+    """Runs jobs, each as a task. It belongs to the event loop."""
 
     def __init__(
         self,
         config: GatewayConfig,
-        loop: Loop,
-        feed: Callable[[Event], None],
-        *,
-        limits: Callable[[], stage_run.MessageLimits],
-        workers: Callable[[], int],
-        settles_at: Callable[[], float | None],
-        needs: Callable[[stage_run.StageRun], frozenset[str]],
-        helpers: Helpers,
-        forget: Callable[[str], None],
+        threads: Threads,
+        registry: DeviceRegistry,
+        settling: Settling,
+        dispatcher: Dispatcher,
+        whole_image: WholeImage,
+        events: EventBus,
     ) -> None:
         self._config = config
-        self._loop = loop
-        self._feed = feed
-        self._limits = limits
-        self._workers = workers
-        self._settles_at = settles_at
-        self._needs = needs
-        self._forget = forget
-        self._alone = WholeImage(config, loop, helpers)
-        self._intake = ingest.Ingest(config.limits, loop)
-        #: Whether no job may be begun for now; whoever changes that calls `admit`.
-        self.held: Callable[[], bool] = lambda: False
-        self._backlog = JobQueue(config.limits.max_jobs)
-        self._jobs: dict[str, Job] = {}
-        self._by_key: dict[str, Job] = {}
-        self._unsettled: list[Callable[[], None]] = []
+        self._threads = threads
+        self._registry = registry
+        self._settling = settling
+        self._dispatcher = dispatcher
+        self._whole_image = whole_image
+        self._bus = events
+        self._decoders = Decoders()
+        self._memory = MemoryBudget()
+        self._sample = config.verify.sample
+        self.queue = JobQueue(config.limits.max_jobs)
+        self._jobs: dict[str, tuple[JobHandle, asyncio.Task[Outcome]]] = {}
+        #: Jobs whose delivery has not returned.
+        self._deliveries: set[str] = set()
 
-    @property
-    def idle(self) -> bool:
-        return not self._jobs and not self._backlog.waiting
+    def submit(self, request: JobRequest) -> JobHandle:
+        """Take a job. It begins when its turn comes."""
+        report = Report(request.job, request.name, request.pipeline)
+        job = Job(request, report, self._memory.reservation())
+        task = asyncio.get_running_loop().create_task(self._run(job), name=f"job {job.id}")
+        handle = JobHandle(job, task)
+        self._jobs[job.id] = handle, task
+        self._bus.emit(JobAccepted(report))
+        return handle
 
-    @property
-    def waiting(self) -> int:
-        """Requests that no work was done for yet."""
-        return self._backlog.waiting
+    def job(self, job: str) -> JobHandle | None:
+        """A job that has not ended."""
+        found = self._jobs.get(job)
+        return None if found is None else found[0]
 
-    def jobs(self) -> tuple[Job, ...]:
-        return tuple(self._jobs.values())
+    def jobs(self) -> tuple[JobHandle, ...]:
+        """The jobs that have not ended, in the order in which they were submitted."""
+        return tuple(handle for handle, _ in self._jobs.values())
 
-    @property
-    def wants_local(self) -> bool:
-        """Whether some job's tiles should be done by this machine, too."""
-        return any(job.trial is not None and job.trial.wants_local for job in self._by_key.values())
-
-    def job(self, key: str) -> Job | None:
-        """The job whose stage at work goes by this key."""
-        return self._by_key.get(key)
-
-    def submit(self, request: JobRequest) -> None:
-        self._backlog.add(request)
-        self.admit()
-
-    def tick(self) -> float | None:
-        """Do what is due; returns when to look again."""
-        wakeups = (self._begin_settled(), self._give_up_late())
-        return min((wakeup for wakeup in wakeups if wakeup is not None), default=None)
-
-    def _begin_settled(self) -> float | None:
-        """Begin the stages that waited for the fleet to be known."""
-        if not self._unsettled:
-            return None
-        settles_at = self._settles_at()
-        if settles_at is None or now() < settles_at:
-            return settles_at
-        begin, self._unsettled = self._unsettled, []
-        for stage in begin:
-            stage()
-        return None
-
-    def _give_up_late(self) -> float | None:
-        """Do a stage here, too, where its tiles take longer than that."""
-        moment = now()
-        watched = False
-        for job in tuple(self._by_key.values()):
-            if job.trial is None or job.run is None or not job.trial.may_alone or job.trial.whole:
-                continue
-            if job.trial.is_late(moment):
-                self._start_whole(job, job.run.image)
-            else:
-                watched = True
-        return moment + LOOK_S if watched else None
-
-    def cancel_all(self, reason: str) -> None:
+    async def close(self, reason: str) -> None:
         """End every job without a result."""
-        self._backlog.clear()
-        for job in self.jobs():
-            self.fail(job, reason)
-
-    def fail(self, job: Job, reason: str, *, mendable: bool = False) -> None:
-        """End a job without a result; no other job is touched."""
-        if job.ending:
-            return
-        if job.key in self._by_key and not job.finished:
-            self._feed(JobCancelled(job.key))
-        mendable = mendable or job.original is not None
-        self._end(job, Outcome(job.id, job.report, None, job.original, reason, mendable=mendable))
-
-    # What the scheduler decided.
-
-    def keep(self, job: Job, kept: act.KeepResult, given: Given) -> None:
-        """Merge a result."""
-        run = job.run
-        if run is None:
-            return
-        core = run.tile(kept.tile).core
-        job.report.credit(kept.device, core)
-        if job.trial is not None:
-            job.trial.credit(kept.device, core.pixels, now())
-        job.report.done += 1
-        if kept.tile in job.pasting:
-            job.pasting[kept.tile] = given  # two threads must not write the same pixels
-        else:
-            self._paste(job, run, kept.tile, given)
-
-    def split(self, split: act.SplitTile) -> None:
-        """Two halves stand for a tile from now on."""
-        job = self.job(split.job)
-        if job is not None and job.run is not None:
-            job.run.split(split.tile, split.first, split.second)
-            job.report.tiles += 1
-            if job.request.journal is not None:
-                job.request.journal.split(job.position, split.tile, split.first, split.second)
-
-    def revoke(self, job: Job, revoked: act.RevokeResult) -> None:
-        """What was kept does not count any more; another result will be pasted over it."""
-        if job.run is None:
-            return
-        job.report.uncredit(revoked.device, job.run.tile(revoked.tile).core)
-        job.report.done -= 1
-
-    def finished(self, job: Job) -> None:
-        """Every tile has its result; what is left is to merge."""
-        job.finished = True
-        self._merge_if_pasted(job)
+        jobs = list(self._jobs.values())
+        for handle, _ in jobs:
+            handle.cancel(reason)
+        self._decoders.close()
+        await asyncio.gather(*(task for _, task in jobs), return_exceptions=True)
 
     # The way of a job, step by step.
 
-    def admit(self) -> None:
-        """Begin what waits, as far as it may."""
-        while not self.held() and (request := self._backlog.take()) is not None:
-            report = Report(request.job, request.name, request.pipeline)
-            job = Job(request, report, started_at=now())
-            self._jobs[job.id] = job
-            self._take_in(job)
+    async def process(self, job: Job) -> Outcome:
+        """Make a job's result, or raise what prevents it."""
+        entering = await self.ingest(job)
+        made: Made = as_array(entering)
+        for job.position, stage in enumerate(job.stages):
+            job.entering = entering
+            made = await self.run_stage(job, stage, entering)
+            if not isinstance(made, dict):
+                entering = ArrayImage(made)
+        return await self.finalize(job, made)
 
-    def _take_in(self, job: Job) -> None:
-        prepared = self._intake.prepare(job.request)
-        self._follow(job, prepared, lambda prepared: self._prepared(job, prepared))
+    async def ingest(self, job: Job) -> ImageSource:
+        """Decode the image, and split the pipeline into stages."""
+        work = partial(ingest, job.request, self._config.limits, self._decoders, job.memory)
+        ingested = await self._threads.apart(work, "ingest")
+        job.operators, job.stages, job.post = ingested.operators, ingested.stages, ingested.post
+        job.original = ingested.image
+        job.report.pixels = ingested.image.spec.height * ingested.image.spec.width
+        for note in ingested.notes:
+            self._bus.emit(JobNoticed(job.report, note))
+        return ingested.image
 
-    def _prepared(self, job: Job, prepared: ingest.IngestedJob) -> None:
-        job.operators = prepared.operators
-        job.stages = prepared.stages
-        job.post = prepared.post
-        job.original = prepared.image
-        job.report.pixels = prepared.image.shape[0] * prepared.image.shape[1]
-        for note in prepared.notes:
-            job.request.client.notice(job.id, note)
-        self._next_stage(job, prepared.image)
-
-    def _next_stage(self, job: Job, made: Made) -> None:
-        self._by_key.pop(job.key, None)
-        job.run = None
-        job.position += 1
-        if isinstance(made, dict) or job.position == len(job.stages):
-            self._submit(job, lambda: finalize(job, made), lambda out: self._end(job, out))
-            return
-        job.measured = made
-        if not job.stages[job.position].tiled:
-            self._whole_stage(job, made)
-        else:
-            self._unsettled.append(lambda: self._begin(job, made))
-            self.tick()
-
-    def _whole_stage(self, job: Job, image: Image) -> None:
-        stage, original = job.stages[job.position], job.original
-        assert original is not None  # noqa: S101  # set before the first stage
-        self._submit(
-            job,
-            lambda: whole(stage.operators, image, original),
-            lambda done: self._next_stage(job, done),
+    async def run_stage(self, job: Job, stage: Stage, image: ImageSource) -> Made:
+        """Do one stage: whole on this gateway, by tiles on the fleet, or both until one is done."""
+        if not stage.tiled:
+            return await self._threads.image(partial(_whole, job, stage, image))
+        await self._settling.wait()
+        trial = await self._whole_image.trial(job, stage, image)
+        won = await race(
+            f"job {job.id}",
+            self.run_tiles(job, stage, image, trial) if trial.choice != "alone" else None,
+            self._whole_image.compute(job, stage, image, trial) if trial.may_alone else None,
         )
+        self._whole_image.learn(job, trial, by_tiles=won.by_tiles)
+        if not won.by_tiles:
+            self._credit_whole(job, stage)
+        return won.result
 
-    def _begin(self, job: Job, image: Image) -> None:
-        if not job.ending:
-            self._alone.consider(job, image, lambda: self._go(job, image))
+    async def run_tiles(
+        self, job: Job, stage: Stage, image: ImageSource, trial: StageTrial
+    ) -> Made:
+        """Do one stage by tiles: plan, cut, send, paste what comes back, and merge."""
+        run = await self._threads.image(self._planner(job, stage, image))
+        trial.began_at = now()
+        self._count_planned(job, run)
+        needs = self._registry.compatibility.needs(stage)
+        with self._dispatcher.scheduled(job, run, needs, wants_local=trial.wants_local) as active:
+            self._bus.emit(JobProgressed(job.report))
+            async for kept in active.results():
+                tile = run.tile(kept.tile)
+                trial.credit(kept.device, tile.core.pixels, now())
+                await self._threads.tile(partial(run.merger.paste, tile, kept.result))
+                self._tell_progress(job)
+        return await self._threads.image(run.merger.finish)
 
-    def _go(self, job: Job, image: Image) -> None:
-        if job.ending or job.trial is None:
-            return
-        if job.trial.choice != "tiles":
-            self._start_whole(job, image)
-        if job.trial.choice != "alone":
-            self._cut(job, image)
+    async def finalize(self, job: Job, made: Made) -> Outcome:
+        """Verify, draw facts, and post-process."""
+        return await self._threads.image(partial(finalize, job, made))
 
-    def _start_whole(self, job: Job, image: Image) -> None:
-        self._alone.start(
-            job,
-            image,
-            lambda made: self._did_whole(job, made),
-            lambda problem: self._not_whole(job, problem),
-        )
+    async def deliver(self, job: Job, outcome: Outcome) -> Outcome:
+        """Hand the result over. A delivery that fails or hangs makes the job fail."""
+        deliver = job.request.deliver
+        if deliver is None:
+            return outcome
+        if len(self._deliveries) >= MAX_HUNG_DELIVERIES:
+            reason = f"{job.request.name}: {len(self._deliveries)} deliveries hang; check the disk"
+            return replace(outcome, error=reason, retryable=True)
+        self._deliveries.add(job.id)
 
-    def _did_whole(self, job: Job, made: Made) -> None:
-        """What tiles were done of the stage are not needed."""
-        if job.key in self._by_key and not job.finished:
-            self._feed(JobCancelled(job.key))
-        self._forget(job.key)
-        job.pasting.clear()
-        job.report.credit(LOCAL, Rect(0, 0, *job.stages[job.position].source.size))
-        job.report.tiles += 1
-        job.report.done += 1
-        self._tell(job)
-        self._next_stage(job, made)
+        def work() -> None:
+            try:
+                deliver(outcome)
+            finally:
+                self._deliveries.discard(job.id)
 
-    def _not_whole(self, job: Job, problem: Exception) -> None:
-        if job.trial is not None and job.trial.choice == "alone":
-            self.fail(job, _told(job, problem))
-        else:
-            log.warning("job %s cannot be done whole, and is done by tiles: %s", job.id, problem)
+        try:
+            async with asyncio.timeout(DELIVERY_S) as limit:
+                await self._threads.apart(work, "delivery")
+        except Exception as problem:  # noqa: BLE001  # a delivery ends its own job at most
+            reason = _described(job, problem)
+            if limit.expired():
+                reason = f"{job.request.name}: not delivered within {DELIVERY_S:g} s"
+            return replace(outcome, error=reason, retryable=True)
+        return outcome
 
-    def _cut(self, job: Job, image: Image) -> None:
-        if job.original is None:
-            return
-        key, position, original = job.key, job.position, job.original
-        limits, workers, sample = self._limits(), self._workers(), self._config.verify.sample
+    # Around the way.
 
-        def work() -> stage_run.StageRun:
+    async def _run(self, job: Job) -> Outcome:
+        """Wait for the job's turn, do it, and tell how it ended."""
+        outcome = await self._outcome(job)
+        job.memory.release()
+        del self._jobs[job.id]
+        self._bus.emit(JobEnded(job.report, outcome.error))
+        return outcome
+
+    async def _outcome(self, job: Job) -> Outcome:
+        limit = asyncio.timeout(job.request.timeout_s)
+        try:
+            async with limit, self.queue.turn(job.request.priority):
+                job.started_at = now()
+                outcome = await self.process(job)
+                job.report.seconds = now() - job.started_at
+                return await self.deliver(job, outcome)
+        except asyncio.CancelledError:
+            return _failed(job, job.cancel_reason or "the job was cancelled")
+        except Exception as problem:  # noqa: BLE001  # ends this job and no other
+            if limit.expired():
+                return _failed(job, self._timed_out(job))
+            return _failed(job, _described(job, problem), problem)
+
+    def _planner(self, job: Job, stage: Stage, image: ImageSource) -> Callable[[], StageRun]:
+        """What cuts a stage into tiles, as today's fleet and broker take them; for a thread."""
+        limits, sample = self._dispatcher.limits(), self._sample
+        workers = self._registry.workers() or WORKERS_UNKNOWN
+        key, position, original, journal = job.key, job.position, job.original, job.request.journal
+        assert original is not None  # noqa: S101  # set when the image was decoded
+
+        def plan() -> StageRun:
             run = stage_run.begin(
                 key,
-                job.stages[position],
+                stage,
                 image,
                 original,
                 plan=job.request.tiles,
@@ -287,115 +240,57 @@ class JobRunner:
                 workers=workers,
                 sample=sample,
             )
-            if job.request.journal is None:
+            if journal is None:
                 return run
-            return job_journal.take_up(
-                run, job.request.journal, position, limits=limits, sample=sample
-            )
+            return take_up(run, journal, position, limits=limits, sample=sample)
 
-        self._submit(job, work, lambda run: self._begun(job, run))
+        return plan
 
-    def _begun(self, job: Job, run: stage_run.StageRun) -> None:
-        job.run = run
-        job.finished = False
-        if job.trial is not None:
-            job.trial.began_at = now()
-        job.report.tiles += len(run.known) - len(run.halved)
-        job.report.mosaic.clear()
-        self._by_key[job.key] = job
+    def _count_planned(self, job: Job, run: StageRun) -> None:
+        """Note how many tiles there are, and those that an earlier run of the gateway finished."""
+        report = job.report
+        report.tiles += len(run.known) - len(run.halved)
+        report.mosaic.clear()
         for tile, device in run.done.items():
-            job.report.credit(device, run.tile(tile).core)
-            job.report.done += 1
-        job.needs = self._needs(run)
-        self._feed(
-            JobSubmitted(
-                job.key,
-                run.kind,
-                run.work,
-                job.needs,
-                run.check_tiles,
-                done=frozenset(run.done) | run.halved,
-                # A later life knows halves by their indices, and nothing of our twins.
-                halves=() if job.request.journal and run.check_tiles else run.halves_pixels,
-                priority=job.request.priority,
-            )
-        )
-        job.request.client.progress(job.report)
+            report.credit(device, run.tile(tile).core)
+            report.done += 1
 
-    def _paste(self, job: Job, run: stage_run.StageRun, index: int, given: Given) -> None:
-        job.pasting[index] = None
-        tile = run.tile(index)
-        self._submit(
-            job,
-            lambda: run.merger.paste(tile, given),
-            lambda _: self._pasted(job, run, index),
+    def _credit_whole(self, job: Job, stage: Stage) -> None:
+        job.report.credit(LOCAL, Rect(0, 0, *stage.source.size))
+        job.report.tiles += 1
+        job.report.done += 1
+        self._tell_progress(job)
+
+    def _tell_progress(self, job: Job) -> None:
+        moment, report = now(), job.report
+        if moment - job.progress_at >= PROGRESS_S or report.done == report.tiles:
+            job.progress_at = moment
+            report.seconds = moment - job.started_at
+            self._bus.emit(JobProgressed(report))
+
+    def _timed_out(self, job: Job) -> str:
+        report, online = job.report, ", ".join(self._registry.present()) or "none"
+        return (
+            f"{report.name}: not done after {job.request.timeout_s:g} s (--timeout): "
+            f"{report.done} of {report.tiles} tiles; devices online: {online}"
         )
 
-    def _pasted(self, job: Job, run: stage_run.StageRun, index: int) -> None:
-        newer = job.pasting.pop(index)
-        if newer is not None:
-            self._paste(job, run, index, newer)
-            return
-        is_last = job.report.done == job.report.tiles and not job.pasting
-        if now() - job.told_at >= PROGRESS_S or is_last:
-            self._tell(job)
-        self._merge_if_pasted(job)
 
-    def _tell(self, job: Job) -> None:
-        job.told_at = now()
-        job.report.seconds = job.told_at - job.started_at
-        job.request.client.progress(job.report)
+def _whole(job: Job, stage: Stage, image: ImageSource) -> Made:
+    assert job.original is not None  # noqa: S101  # set when the image was decoded
+    return whole(stage.operators, as_array(image), as_array(job.original))
 
-    def _merge_if_pasted(self, job: Job) -> None:
-        run = job.run
-        if job.finished and not job.pasting and run is not None:
-            self._submit(job, run.merger.finish, lambda made: self._merged(job, made))
 
-    def _merged(self, job: Job, made: Made) -> None:
-        self._alone.over(job)
-        self._next_stage(job, made)
-
-    def _end(self, job: Job, outcome: Outcome) -> None:
-        job.ending = True
+def _failed(job: Job, reason: str, problem: Exception | None = None) -> Outcome:
+    """A job without a result."""
+    if job.started_at:
         job.report.seconds = now() - job.started_at
-        self._by_key.pop(job.key, None)
-        job.run = None
-        client = job.request.client
-        self._loop.submit(
-            lambda: client.deliver(outcome),
-            lambda _: self._ended(job, outcome),
-            lambda problem: self._ended(job, replace(outcome, error=_told(job, problem))),
-        )
-
-    def _ended(self, job: Job, outcome: Outcome) -> None:
-        del self._jobs[job.id]
-        self._backlog.ended(job.request)
-        job.request.client.ended(outcome)
-        self.admit()
-
-    def _submit(self, job: Job, work: Callable[[], T], then: Callable[[T], None]) -> None:
-        """Pool work for a job, as `_follow` sees it."""
-        self._follow(job, self._loop.begin(work), then)
-
-    def _follow(self, job: Job, future: Future[T], then: Callable[[T], None]) -> None:
-        """What it raises ends the job, and nothing else.
-
-        It does not matter any more once the job has left the stage.
-        """
-        position = job.position
-
-        def go_on(result: T) -> None:
-            if not job.ending and job.position == position:
-                then(result)
-
-        def failed(problem: Exception) -> None:
-            if job.position == position:
-                self.fail(job, _told(job, problem), mendable=not isinstance(problem, ImageError))
-
-        self._loop.watch(future, go_on, failed)
+    original = None if job.original is None else as_array(job.original)
+    retryable = original is not None or not isinstance(problem, ImageError | None)
+    return Outcome(job.id, job.report, None, original, reason, retryable=retryable)
 
 
-def _told(job: Job, problem: Exception) -> str:
+def _described(job: Job, problem: Exception) -> str:
     if isinstance(problem, FogError):
         return str(problem)
     if isinstance(problem, OSError):

@@ -1,0 +1,80 @@
+"""Coroutines that run beside the one that started them.
+
+`BackgroundTasks` are small pieces of work: one that fails is logged. A `Supervisor` runs what a
+program cannot do without: one that fails ends the program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class BackgroundTasks:
+    """Keeps tasks alive until they end, and logs what none of them should raise."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run a coroutine. `name` stands in the log if it fails."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def close(self) -> None:
+        """Cancel the tasks, and wait until they have ended."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            log.error("%s failed", task.get_name(), exc_info=problem)
+
+
+class Supervisor:
+    """Runs coroutines beside the task that made it, and cancels that task if one of them fails."""
+
+    def __init__(self) -> None:
+        self._owner = asyncio.current_task()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._failure: BaseException | None = None
+        self._closing = False
+
+    def start(self, coroutine: Coroutine[Any, Any, Any], name: str) -> None:
+        """Run a coroutine until it ends, or until `close`."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.append(task)
+        task.add_done_callback(self._ended)
+
+    async def take_over(self) -> BaseException | None:
+        """Return what failed, if something did, and stop cancelling the owner for it."""
+        self._closing = True
+        if self._failure is not None and self._owner is not None:
+            self._owner.uncancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)  # takes a cancellation that has not reached the owner yet
+        return self._failure
+
+    async def close(self) -> None:
+        """Cancel the coroutines, and wait until they have ended."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled() or task.exception() is None or self._closing:
+            return
+        if self._failure is None:
+            self._failure = task.exception()
+            if self._owner is not None:
+                self._owner.cancel()

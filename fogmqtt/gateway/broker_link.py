@@ -1,0 +1,158 @@
+"""The link to the broker as coroutines see it.
+
+The transport works on a thread of its own and hands over what happened one item at a time. Here
+the items become an asynchronous iterator, and a publish with confirmation becomes a coroutine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+from fogmqtt.errors import NotConnected, PublishRefused
+from fogmqtt.transport.base import (
+    Connected,
+    Deliver,
+    Disconnected,
+    Published,
+    Receipt,
+    Transport,
+    Will,
+)
+
+Connect = Callable[[Deliver, Will], Transport]
+
+#: Items that are handled in one go before other coroutines get their turn.
+_BATCH: Final = 64
+
+
+class BrokerLink:
+    """One transport. Only `_deliver` may be called outside the event loop."""
+
+    def __init__(self, connect: Connect, will: Will) -> None:
+        """`connect` makes the transport from where it delivers and the last will."""
+        self._items: deque[object] = deque()
+        self._wake = asyncio.Event()
+        self._wake_asked = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._up = asyncio.Event()
+        self._confirmations: dict[object, asyncio.Future[None]] = {}
+        #: Connections so far. What was on its way on an earlier one may be lost.
+        self.connections = 0
+        #: The largest packet that the broker takes, in bytes, where it said so.
+        self.max_packet_bytes: int | None = None
+        self.transport = connect(self._deliver, will)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker can be reached at this moment."""
+        return self._up.is_set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing that arrived waits to be handled."""
+        return not self._items
+
+    def start(self) -> None:
+        """Connect in the background, and again whenever the link breaks."""
+        self._loop = asyncio.get_running_loop()
+        self.transport.start()
+
+    async def up(self) -> None:
+        """Wait until the link is up."""
+        await self._up.wait()
+
+    async def items(self) -> AsyncIterator[object]:
+        """Yield what the transport delivers, in order. One coroutine may iterate."""
+        while True:
+            for _ in range(_BATCH):
+                if not self._items:
+                    break
+                item = self._items.popleft()
+                if not self._settled(item):
+                    yield item
+            await self._more()
+
+    def publish(self, topic: str, payload: bytes, **options: Any) -> None:
+        """Publish without confirmation; `options` as for `Transport.publish`.
+
+        Raises NotConnected and TooLarge.
+        """
+        self.transport.publish(topic, payload, **options)
+
+    async def publish_confirmed(self, topic: str, payload: bytes, *, qos: int) -> None:
+        """Publish, and wait until the broker has the message.
+
+        Raises NotConnected if the link is down or breaks first, PublishRefused if the broker does
+        not take the message, and TooLarge.
+        """
+        token = object()
+        confirmation = asyncio.get_running_loop().create_future()
+        self._confirmations[token] = confirmation
+        try:
+            self.transport.publish(topic, payload, qos=qos, token=token)
+            await confirmation
+        finally:
+            self._confirmations.pop(token, None)
+
+    def acknowledge(self, receipt: Receipt) -> None:
+        """Tell the broker that a message is safe."""
+        self.transport.acknowledge(receipt)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self.transport.close()
+
+    def _deliver(self, item: object) -> None:
+        """Take an item from the transport's thread."""
+        self._items.append(item)
+        if self._loop is None or self._wake_asked:
+            return
+        self._wake_asked = True
+        try:
+            self._loop.call_soon_threadsafe(self._wake.set)
+        except RuntimeError:
+            return  # the loop is closed: nobody listens any more
+
+    async def _more(self) -> None:
+        """Wait for another item; let other coroutines run in any case."""
+        self._wake_asked = False
+        self._wake.clear()
+        if self._items:
+            await asyncio.sleep(0)
+        else:
+            await self._wake.wait()
+
+    def _settled(self, item: object) -> bool:
+        """Note what changes the link itself; True if nobody else has to see the item."""
+        match item:
+            case Published(token, refusal):
+                self._confirm(token, refusal)
+                return True
+            case Connected(max_packet_bytes):
+                self.max_packet_bytes = max_packet_bytes
+                self.connections += 1
+                self._up.set()
+            case Disconnected(reason):
+                self._up.clear()
+                self._lose(reason)
+            case _:
+                pass
+        return False
+
+    def _confirm(self, token: object, refusal: str) -> None:
+        confirmation = self._confirmations.pop(token, None)
+        if confirmation is None or confirmation.done():
+            return
+        if refusal:
+            confirmation.set_exception(PublishRefused(refusal))
+        else:
+            confirmation.set_result(None)
+
+    def _lose(self, reason: str) -> None:
+        waiting, self._confirmations = self._confirmations, {}
+        for confirmation in waiting.values():
+            if not confirmation.done():
+                confirmation.set_exception(NotConnected(reason))

@@ -1,0 +1,99 @@
+"""Blocking work beside the event loop, kept apart by how long it may take.
+
+Short work on tiles has a small pool of its own, so that no long computation delays a tile. Work on
+whole images runs in a few threads. Work that may hang, such as writing to a network disk, gets a
+thread for itself: if it never returns, nothing else waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+#: Pixel work releases the interpreter lock. More threads than cores only wait for each other.
+TILE_THREADS: Final = max(2, min(4, os.cpu_count() or 2))
+#: Computations on whole images at the same time; each takes several times its image's memory.
+IMAGE_THREADS: Final = 2
+
+T = TypeVar("T")
+
+_own_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+class Threads:
+    """The threads of one gateway. All methods belong to the event loop."""
+
+    def __init__(self) -> None:
+        self._tiles = ThreadPoolExecutor(TILE_THREADS, thread_name_prefix="tiles")
+        self._images = asyncio.Semaphore(IMAGE_THREADS)
+
+    def begin_tile(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Start short work on one tile: cut, encode, check or paste it."""
+        return asyncio.get_running_loop().run_in_executor(self._tiles, work)
+
+    async def tile(self, work: Callable[[], T]) -> T:
+        """Do short work on one tile."""
+        return await self.begin_tile(work)
+
+    async def image(self, work: Callable[[], T]) -> T:
+        """Do long work on a whole image. When it is cancelled, its result is dropped."""
+        async with self._images:
+            return await self.apart(work, "image")
+
+    async def apart(self, work: Callable[[], T], name: str) -> T:
+        """Do work that may hang in a thread of its own, called `name`."""
+        return await _in_own_thread(work, name)
+
+    def close(self) -> None:
+        """Drop work on tiles that has not begun, and wait for the rest of it.
+
+        Threads of `image` and `apart` are not waited for; see `abandoned`.
+        """
+        self._tiles.shutdown(wait=True, cancel_futures=True)
+
+
+def abandoned() -> list[str]:
+    """Return the names of threads whose work is no longer wanted but has not returned yet.
+
+    A program should leave by `os._exit` while there are any: Python cannot end them.
+    """
+    return [thread.name for thread in _own_threads if thread.is_alive()]
+
+
+async def _in_own_thread(work: Callable[[], T], name: str) -> T:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except Exception as problem:  # noqa: BLE001  # the awaiting coroutine raises it
+            _report(loop, _fail, future, problem)
+        else:
+            _report(loop, _finish, future, result)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    _own_threads.add(thread)
+    thread.start()
+    return await future
+
+
+def _report(loop: asyncio.AbstractEventLoop, settle: Callable[..., None], *values: Any) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
+        loop.call_soon_threadsafe(settle, *values)
+
+
+def _finish(future: asyncio.Future[T], result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[Any], problem: Exception) -> None:
+    if not future.done():
+        future.set_exception(problem)
