@@ -154,7 +154,7 @@ class Dispatcher:
         self._kept.setdefault(order.job, {})[order.tile] = order.device, arrived.fingerprint
         job.report.bytes_back += arrived.bytes
         if job.request.journal is not None and arrived.data is not None:
-            job.request.journal.keep(job.position, order.tile, order.device, arrived.data)
+            job.request.journal.keep_tile(job.position, order.tile, order.device, arrived.data)
         self._conductor.keep(job, order, arrived.given)
 
     def drop(self, order: act.DropResult) -> None:
@@ -176,7 +176,7 @@ class Dispatcher:
         if job is None:
             return
         if job.request.journal is not None:
-            job.request.journal.revoke(job.position, order.tile)
+            job.request.journal.revoke_tile(job.position, order.tile)
         self._conductor.revoke(job, order)
 
     def arbitrate(self, order: act.Arbitrate) -> None:

@@ -67,7 +67,7 @@ def _pixels(
 ) -> tuple[Image, tuple[str, ...]]:
     if request.image is not None:
         return request.image, ()
-    if request.journal is not None and (kept := request.journal.pixels()) is not None:
+    if request.journal is not None and (kept := request.journal.read_pixels()) is not None:
         return kept, ()
     file = _file(request, limits)
     try:

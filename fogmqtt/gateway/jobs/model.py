@@ -11,7 +11,7 @@ from fogmqtt.core.geometry import Auto, TilePlan
 from fogmqtt.gateway.execution.cost_model import StageTrial
 from fogmqtt.gateway.execution.stage_run import StageRun
 from fogmqtt.gateway.jobs.report import Report
-from fogmqtt.gateway.storage.job_journal import JobJournal
+from fogmqtt.gateway.storage.api import JobJournal
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.base import Facts, Operator
 from fogmqtt.operators.api.pipeline import Stage

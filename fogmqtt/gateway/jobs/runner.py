@@ -14,6 +14,7 @@ from fogmqtt.core.scheduling import actions as act
 from fogmqtt.core.scheduling.events import Event, JobCancelled, JobSubmitted
 from fogmqtt.errors import FogError, ImageError
 from fogmqtt.gateway.execution import stage_run
+from fogmqtt.gateway.execution.resume import resume_stage
 from fogmqtt.gateway.execution.whole_image import Helpers, WholeImage
 from fogmqtt.gateway.jobs import ingest
 from fogmqtt.gateway.jobs.finalize import finalize
@@ -21,7 +22,6 @@ from fogmqtt.gateway.jobs.model import Job, JobRequest, Outcome
 from fogmqtt.gateway.jobs.queue import JobQueue
 from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.gateway.loop import Loop, now
-from fogmqtt.gateway.storage import job_journal
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.base import Made
 from fogmqtt.operators.api.pipeline import whole
@@ -171,7 +171,7 @@ class JobRunner:
             job.run.split(split.tile, split.first, split.second)
             job.report.tiles += 1
             if job.request.journal is not None:
-                job.request.journal.split(job.position, split.tile, split.first, split.second)
+                job.request.journal.split_tile(job.position, split.tile, split.first, split.second)
 
     def revoke(self, job: Job, revoked: act.RevokeResult) -> None:
         """What was kept does not count any more; another result will be pasted over it."""
@@ -289,9 +289,7 @@ class JobRunner:
             )
             if job.request.journal is None:
                 return run
-            return job_journal.take_up(
-                run, job.request.journal, position, limits=limits, sample=sample
-            )
+            return resume_stage(run, job.request.journal, position, limits=limits, sample=sample)
 
         self._submit(job, work, lambda run: self._begun(job, run))
 
