@@ -99,6 +99,13 @@ def test_a_restart_continues_with_the_halves_of_split_tiles(gateway: Gateway, te
     assert made == expected if isinstance(made, dict) else np.array_equal(made, expected)
 
 
+def test_a_recorded_half_without_its_split_is_not_merged(gateway: Gateway) -> None:
+    """A journal of an older version may have one: the disk was full when the tile was split."""
+    run = begun(gateway.journal, "median")
+    gateway.journal.keep_tile(0, run.count, "eya", b"a half")
+    assert begun(gateway.restart(), "median").done == {}
+
+
 def test_splits_before_each_of_two_restarts_are_continued(gateway: Gateway) -> None:
     split(begun(gateway.journal, "median"), gateway.journal, 0)
     second = begun(gateway.restart(), "median")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fogmqtt.core.geometry import Grid, cut
 from fogmqtt.errors import ConfigError, FogError
 from fogmqtt.gateway.storage import pixel_cache
 from fogmqtt.gateway.storage.api import Bytes, JobHistory, SpoolEntry
@@ -134,6 +135,21 @@ def test_an_image_above_max_bytes_is_refused_until_there_is_room(folder: Path) -
     with pytest.raises(FogError, match="3 bytes"):
         later.accept_bytes(ENTRY, b"12345678").result()
     later.close()
+
+
+def test_max_bytes_counts_finished_tiles_until_their_job_ends(folder: Path) -> None:
+    store = opened(folder, max_bytes=100)
+    store.accept_bytes(ENTRY, bytes(10)).result()
+    journal = store.open_journal("j1", JobHistory())
+    journal.begin_stage(0, "kind", cut((60, 90), Grid(columns=3, rows=2), halo=2, align=1))
+    journal.keep_tile(0, 0, "eya", bytes(60))
+    second = SpoolEntry(job="j2", name="x", pipeline="gray")
+    with pytest.raises(FogError, match="holds 70 bytes and this image has 50"):
+        store.accept_bytes(second, bytes(50)).result()
+    store.finish(ENTRY, None).result()
+    with pytest.raises(FogError, match="holds 0 bytes and this image has 101"):
+        store.accept_bytes(second, bytes(101)).result()
+    store.close()
 
 
 def test_a_full_disk_refuses_an_image_and_leaves_no_file_of_it(folder: Path) -> None:

@@ -37,13 +37,25 @@ def db(folder: Path) -> Iterator[JournalDb]:
     made.close()
 
 
+class FailingCommits(DurableFiles):
+    """A disk on which transactions fail while there is an `error`."""
+
+    error: Exception | None = None
+
+    def commit(self, connection: sqlite3.Connection) -> None:
+        if self.error is not None:
+            raise self.error
+        super().commit(connection)
+
+
 class Opened:
     """The open journal of one job; a restart opens it again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.disk = FailingCommits()
         self.spool = Spool(folder)
-        self.db = open_db(folder)
+        self.db = open_db(folder, self.disk)
         self.writer = SpoolWriter(self.db.write)
         self.journal = self._open_journal()
 
@@ -55,6 +67,10 @@ class Opened:
         self.close()
         self.__init__(self.folder)  # type: ignore[misc]
         return self.journal
+
+    def fail_commits(self, error: Exception | None) -> None:
+        """From now on, after all entries so far are written."""
+        self.writer.submit(lambda: setattr(self.disk, "error", error)).result()
 
     def close(self) -> None:
         self.spool.close()
@@ -280,6 +296,55 @@ def test_a_full_disk_drops_tiles_and_is_logged_once(
     assert set(db.load("j1").stages[0].tiles) == {3}
     assert caplog.text.count("No space left on device") == 1
     db.close()
+
+
+FULL = sqlite3.OperationalError("database or disk is full")
+
+
+@pytest.mark.parametrize("error", [FULL, MemoryError()], ids=["full disk", "memory"])
+@pytest.mark.parametrize("later", [True, False], ids=["room again", "killed"])
+def test_a_refuted_result_never_counts_even_if_its_revocation_was_dropped(
+    opened: Opened, error: Exception, later: bool
+) -> None:
+    opened.journal.begin_stage(0, "kind", TILES)
+    opened.journal.keep_tile(0, 0, "liar", memoryview(b"wrong"))
+    opened.fail_commits(error)
+    opened.journal.revoke_tile(0, 0)
+    if later:
+        opened.fail_commits(None)
+        opened.journal.keep_tile(0, 1, "eya", memoryview(b"right"))
+    again = opened.restart()
+    assert list(again.continue_stage(0) if again.recorded_stage(0, "kind") else ()) == []
+
+
+def test_the_halves_of_a_split_that_was_dropped_are_not_continued(opened: Opened) -> None:
+    opened.journal.begin_stage(0, "kind", TILES)
+    opened.fail_commits(FULL)
+    opened.journal.split_tile(0, 0, len(TILES), len(TILES) + 1)
+    opened.fail_commits(None)
+    opened.journal.keep_tile(0, len(TILES), "eya", memoryview(b"half"))
+    assert opened.restart().recorded_stage(0, "kind") is None
+
+
+def test_tiles_of_a_stage_whose_begin_was_dropped_are_not_written(opened: Opened) -> None:
+    opened.fail_commits(FULL)
+    opened.journal.begin_stage(0, "kind", TILES)
+    opened.fail_commits(None)
+    opened.journal.keep_tile(0, 0, "eya", memoryview(b"result"))
+    again = opened.restart()
+    assert again.recorded_stage(0, "kind") is None
+    assert not list(opened.folder.glob("*.tiles"))
+    again.begin_stage(0, "kind", TILES)
+    again.keep_tile(0, 0, "eya", memoryview(b"result"))
+    assert finished(opened.restart()) == [StoredTile(0, "eya", b"result")]
+
+
+def test_a_transaction_that_could_not_be_rolled_back_does_not_block_the_next(
+    db: JournalDb,
+) -> None:
+    db._db.execute("BEGIN IMMEDIATE")  # as a MemoryError in ROLLBACK leaves it
+    db.accept(ENTRY)
+    assert db.unfinished() == {"j1": "in.png"}
 
 
 def test_plans_of_every_shape_are_read_unchanged(opened: Opened) -> None:

@@ -47,6 +47,9 @@ def resume_stage(
 def _merge(run: StageRun, stored: Iterator[StoredTile]) -> Iterator[tuple[int, str]]:
     """Merge finished tiles; yields the index and the device of each."""
     for one in stored:
+        if one.tile >= run.count:
+            log.warning("%s: tile %d is repeated: its split is not recorded", run.key, one.tile)
+            continue
         tile = run.tile(one.tile)
         try:
             run.merger.paste(tile, stage_run.decoded(run, tile, one.data))

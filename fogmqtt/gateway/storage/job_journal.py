@@ -80,10 +80,10 @@ class DiskJobJournal:
         self._writer.append(TileKept(self._job, self._tokens[position], tile, device, data))
 
     def split_tile(self, position: int, tile: int, first: int, second: int) -> None:
-        self._writer.append(TileSplit(self._tokens[position], tile, first, second))
+        self._writer.append(TileSplit(self._job, self._tokens[position], tile, first, second))
 
     def revoke_tile(self, position: int, tile: int) -> None:
-        self._writer.append(TileRevoked(self._tokens[position], tile))
+        self._writer.append(TileRevoked(self._job, self._tokens[position], tile))
 
     def _keep_pixels(self, image: Image) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from fogmqtt.gateway.storage.api import DeadLetter, JobHistory, SpoolEntry
 from fogmqtt.gateway.storage.dead_letters import DeadLetters, retry_id
 from fogmqtt.gateway.storage.durable_files import DurableFiles, free_path, is_full, move, write
 from fogmqtt.gateway.storage.job_journal import DiskJobJournal
-from fogmqtt.gateway.storage.journal_db import JournalDb, ResultFiled
+from fogmqtt.gateway.storage.journal_db import JournalDb, JournalEntry, ResultFiled, TileKept
 from fogmqtt.gateway.storage.spool import Spool
 from fogmqtt.gateway.storage.writer import SpoolWriter
 
@@ -57,7 +57,7 @@ class DiskJobStore:
             raise
         #: Ends that the journal database does not have yet; the writer thread changes it.
         self._pending_ends: dict[str, tuple[SpoolEntry, str | None]] = {}
-        self._writer = SpoolWriter(self._journal.write)
+        self._writer = SpoolWriter(self._write_entries)
 
     def unfinished_jobs(self) -> Future[list[tuple[SpoolEntry, JobHistory]]]:
         return self._writer.submit(self._unfinished_jobs)
@@ -113,6 +113,12 @@ class DiskJobStore:
         self._spool.close()
 
     # The rest runs on the writer thread.
+
+    def _write_entries(self, entries: Sequence[JournalEntry]) -> None:
+        self._journal.write(entries)
+        for entry in entries:
+            if isinstance(entry, TileKept):
+                self._spool.count(entry.job, entry.size)
 
     def _unfinished_jobs(self) -> list[tuple[SpoolEntry, JobHistory]]:
         unfinished = self._journal.unfinished()

@@ -70,10 +70,7 @@ class StageBegun:
     #: Identifies everything that determines a tile's result except its place and its pixels.
     kind: str
     plan: bytes
-
-    @property
-    def size(self) -> int:
-        return len(self.plan)
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +92,7 @@ class TileKept:
 class TileRevoked:
     """Entry: a tile's result no longer counts."""
 
+    job: str
     stage: str
     tile: int
     size: int = 0
@@ -104,6 +102,7 @@ class TileRevoked:
 class TileSplit:
     """Entry: two halves replace a tile."""
 
+    job: str
     stage: str
     tile: int
     first: int
@@ -119,8 +118,10 @@ class ResultFiled:
     size: int = 0
 
 
-#: What is written in batches. `size` is the memory in bytes that a waiting entry holds.
+#: What is written in batches. `size` is the memory in bytes that a waiting entry holds: only
+#: entries with a size may be dropped because the disk is too slow.
 JournalEntry = StageBegun | TileKept | TileRevoked | TileSplit | ResultFiled
+_StageEntry = StageBegun | TileKept | TileRevoked | TileSplit
 
 
 def new_token() -> str:
@@ -143,6 +144,8 @@ class JournalDb:
         self._keep_s = keep_s
         self._tile_files: dict[str, TileFile] = {}
         self._is_failing = False
+        #: Stages of which an entry other than a tile was dropped, and their jobs.
+        self._incomplete: dict[str, str] = {}
         try:
             self._db = self._open()
         except sqlite3.OperationalError as problem:
@@ -213,12 +216,11 @@ class JournalDb:
         """Delete a finished job's stages and tiles. The spool removes the tile files."""
         with self._transaction() as db:
             tokens = [row[0] for row in db.execute("SELECT token FROM stage WHERE job=?", (job,))]
-            for table in ("tile", "halved"):
-                query = f"DELETE FROM {table} WHERE stage=?"  # noqa: S608  # our own table names
-                db.executemany(query, ((token,) for token in tokens))
-            db.execute("DELETE FROM stage WHERE job=?", (job,))
+            for token in tokens:
+                _delete_stage(db, token)
         for token in tokens:
             self._close_tile_file(token)
+        self._incomplete = {token: of for token, of in self._incomplete.items() if of != job}
 
     def keep_only(self, jobs: Sequence[str]) -> None:
         """Delete everything of other jobs, except the ends of recently finished ones."""
@@ -233,15 +235,22 @@ class JournalDb:
             self._forget_old(db)
 
     def write(self, entries: Sequence[JournalEntry]) -> None:
-        """Write entries in one transaction; on a full disk they are dropped."""
+        """Write entries in one transaction, or drop them on a full disk or without memory.
+
+        A dropped tile is repeated after a restart. A stage of which another entry is dropped is
+        repeated completely: its recorded tiles could be refuted ones, or halves without a split.
+        """
         try:
             with self._transaction() as db:
+                for token in self._incomplete:
+                    _delete_stage(db, token)
                 for entry in entries:
-                    self._write(db, entry)
-        except (OSError, sqlite3.Error) as problem:
-            if not self._is_failing:
-                log.warning("%s: %s; a restart would repeat the tiles", self.path, problem)
-            self._is_failing = True
+                    if isinstance(entry, ResultFiled):
+                        db.execute("UPDATE job SET filed=1 WHERE id=?", (entry.job,))
+                    elif _token(entry) not in self._incomplete:
+                        self._write(db, entry)
+        except (OSError, sqlite3.Error, MemoryError) as problem:
+            self._drop(entries, problem)
             return
         self._is_failing = False
 
@@ -250,7 +259,25 @@ class JournalDb:
             self._close_tile_file(token)
         self._db.close()
 
-    def _write(self, db: sqlite3.Connection, entry: JournalEntry) -> None:
+    def _drop(self, entries: Sequence[JournalEntry], problem: Exception) -> None:
+        if not self._is_failing:
+            log.warning("%s: %r; a restart would repeat the tiles", self.path, problem)
+        self._is_failing = True
+        for entry in entries:
+            if not isinstance(entry, TileKept | ResultFiled):
+                self._give_up_stage(entry.job, _token(entry))
+
+    def _give_up_stage(self, job: str, token: str) -> None:
+        """Have the stage repeated after a restart, even if nothing can be written before that."""
+        self._incomplete[token] = job
+        self._close_tile_file(token)
+        try:
+            # A full disk allows it, and recorded tiles without this file do not count.
+            self._disk.remove(tile_file_path(self.folder, job, token))
+        except OSError as problem:
+            log.warning("%s: cannot remove tiles that must not be used: %s", job, problem)
+
+    def _write(self, db: sqlite3.Connection, entry: _StageEntry) -> None:
         match entry:
             case StageBegun(token, job, position, kind, plan):
                 db.execute(
@@ -266,14 +293,12 @@ class JournalDb:
                 start = self._tile_file(job, stage).append(data)
                 row = (stage, tile, device, start, entry.size, digest(stage, tile, data))
                 db.execute("INSERT OR REPLACE INTO tile VALUES (?,?,?,?,?,?)", row)
-            case TileSplit(stage, tile, first, second):
+            case TileSplit(_, stage, tile, first, second):
                 db.execute(
                     "INSERT OR REPLACE INTO halved VALUES (?,?,?,?)", (stage, tile, first, second)
                 )
-            case TileRevoked(stage, tile):
+            case TileRevoked(_, stage, tile):
                 db.execute("DELETE FROM tile WHERE stage=? AND tile=?", (stage, tile))
-            case ResultFiled(job):
-                db.execute("UPDATE job SET filed=1 WHERE id=?", (job,))
 
     def _forget_old(self, db: sqlite3.Connection) -> None:
         # A clock that jumps ahead deletes ends early, one that jumps back deletes them late.
@@ -303,6 +328,8 @@ class JournalDb:
     @contextmanager
     def _transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         # With NORMAL a power cut may lose the newest commits, but never an earlier one.
+        if self._db.in_transaction:  # the last one failed, and so did its ROLLBACK
+            self._db.execute("ROLLBACK")
         self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -375,6 +402,16 @@ def _add(db: sqlite3.Connection, entry: SpoolEntry) -> None:
         "VALUES (?,?,?,?,?,?)",
         (entry.job, entry.name, entry.pipeline, entry.reply, entry.origin, entry.accepted_at),
     )
+
+
+def _token(entry: _StageEntry) -> str:
+    return entry.token if isinstance(entry, StageBegun) else entry.stage
+
+
+def _delete_stage(db: sqlite3.Connection, token: str) -> None:
+    db.execute("DELETE FROM tile WHERE stage=?", (token,))
+    db.execute("DELETE FROM halved WHERE stage=?", (token,))
+    db.execute("DELETE FROM stage WHERE token=?", (token,))
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> int:

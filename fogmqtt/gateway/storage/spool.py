@@ -59,8 +59,8 @@ class Spool:
         self.folder = folder
         self.disk = disk or DurableFiles()
         self.max_bytes = max_bytes
-        #: Bytes in the folder, without the journal database.
-        self.used = 0
+        #: Bytes in the folder by job, without notes and the journal database.
+        self._sizes: dict[str, int] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = (folder / _LOCK).open("a+b", buffering=0)
@@ -74,6 +74,11 @@ class Spool:
             self._lock.close()
             raise ConfigError(_unusable(folder, problem)) from None
 
+    @property
+    def used(self) -> int:
+        """Bytes in the folder, without notes and the journal database."""
+        return sum(self._sizes.values())
+
     def image_path(self, job: str) -> Path:
         return self.folder / f"{job}.image"
 
@@ -85,7 +90,7 @@ class Spool:
         """Store decoded pixels. Raises OSError, and FogError above `max_bytes`."""
         self.check_room(image.nbytes)
         pixel_cache.write(self.disk, self.pixels_path(job), image)
-        self.used += image.nbytes
+        self.count(job, image.nbytes)
 
     def accept_bytes(self, entry: SpoolEntry, data: bytes) -> None:
         """Store an image that came by MQTT. Raises OSError, and FogError above `max_bytes`."""
@@ -97,7 +102,7 @@ class Spool:
         except Exception:
             self._undo(entry.job)
             raise
-        self.used += len(data)
+        self.count(entry.job, len(data))
 
     def accept_file(self, entry: SpoolEntry, path: Path) -> None:
         """Move a file into the spool. Raises OSError, and FogError above `max_bytes`."""
@@ -112,7 +117,11 @@ class Spool:
             if path.exists():
                 self._undo(entry.job)
             raise
-        self.used += size
+        self.count(entry.job, size)
+
+    def count(self, job: str, size: int) -> None:
+        """Count more bytes of a job against `max_bytes`."""
+        self._sizes[job] = self._sizes.get(job, 0) + size
 
     def remove(self, job: str) -> None:
         """Remove a finished job's files. Raises OSError."""
@@ -120,8 +129,8 @@ class Spool:
         tiles = self.folder.glob(f"{job}.*{TILES_SUFFIX}")
         for path in (self.image_path(job), self.pixels_path(job), *tiles):
             if path.exists():
-                self.used -= path.stat().st_size
                 self.disk.remove(path)
+        self._sizes.pop(job, None)
 
     def entries(self, known: Container[str] = ()) -> list[SpoolEntry]:
         """The entries that earlier runs of the gateway accepted and did not remove, oldest first.
@@ -135,8 +144,9 @@ class Spool:
         for path in self._files(TILES_SUFFIX, PIXELS_SUFFIX):
             if not self._note_path(path.name.split(".")[0]).exists():
                 path.unlink()
-        files = self._files(".image", TILES_SUFFIX, PIXELS_SUFFIX)
-        self.used = sum(path.stat().st_size for path in files)
+        self._sizes.clear()
+        for path in self._files(".image", TILES_SUFFIX, PIXELS_SUFFIX):
+            self.count(path.name.split(".")[0], path.stat().st_size)
         return sorted(found, key=lambda entry: (entry.accepted_at, entry.job))
 
     def check_room(self, size: int) -> None:
