@@ -34,10 +34,10 @@ from fogmqtt.gateway.execution import stage_run
 from fogmqtt.gateway.server import inbox, server
 from fogmqtt.gateway.server.server import Server
 from fogmqtt.gateway.storage import writer
-from fogmqtt.gateway.storage.dead_letters import DeadLetter, DeadLetters
-from fogmqtt.gateway.storage.durable_files import Bytes, DurableFiles
+from fogmqtt.gateway.storage.api import Bytes, DeadLetter, SpoolEntry
+from fogmqtt.gateway.storage.dead_letters import DeadLetters
+from fogmqtt.gateway.storage.durable_files import DurableFiles
 from fogmqtt.gateway.storage.journal_db import NAME
-from fogmqtt.gateway.storage.spool import Entry
 from fogmqtt.transport.base import Deliver, Receipt, Received, Will
 from fogmqtt.transport.memory import MemoryBroker, MemoryTransport
 from tests.processes import photo
@@ -64,7 +64,7 @@ class StoppingDisk(DurableFiles):
     made: int = 0
     #: What a power cut takes back, newest last: the folder that must be synced first, and how.
     unsafe: list[tuple[Path, Callable[[], object]]] = field(default_factory=list)
-    #: The ledger's log, and how much of it is safe.
+    #: The journal database's log file, and its synced bytes.
     log: Path | None = None
     safe_bytes: int = 0
 
@@ -185,13 +185,13 @@ class Case:
     def _ask_for_another_try(self) -> None:
         image = self.folder / "image"
         image.write_bytes(self.picture)
-        entry = Entry(job="j1", name="in.png", pipeline=f"gray | {PIPELINE}", reply="me")
+        entry = SpoolEntry(job="j1", name="in.png", pipeline=f"gray | {PIPELINE}", reply="me")
         letters = DeadLetters(self.folder / "spool")
         (self.folder / "spool").mkdir()
-        letters.keep(
+        letters.store(
             DeadLetter(entry=entry, reason="", failed_at=1.0, devices={}, failures=[]), image
         )
-        letters.retry("j1")
+        letters.request_retry("j1")
 
     def note(self, what: str, data: bytes = b"") -> None:
         """Write something down that no kill takes back."""

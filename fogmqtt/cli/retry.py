@@ -41,7 +41,7 @@ def _spool(config: GatewayConfig) -> Path:
 
 def _ask(dead: DeadLetters, job: str) -> None:
     try:
-        dead.retry(job)
+        dead.request_retry(job)
     except OSError as problem:
         raise UsageError(
             f"cannot move {job} in {dead.folder}: {problem.strerror}; be the gateway's user"

@@ -311,7 +311,7 @@ def test_two_gateways_do_not_share_a_spool(lone_fog: Fog) -> None:
     lone_fog.serve()
     other = lone_fog.start_serving(GATEWAY__ID="oscar")
     assert other.ended() == 2
-    assert "error: gateway.spool: another gateway works with" in other.said
+    assert "error: gateway.spool: another gateway uses" in other.said
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])

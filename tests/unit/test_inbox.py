@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fogmqtt.gateway.server.inbox import QUIET_S, QUIET_UNFINISHED_S, Inbox, free_path
+from fogmqtt.gateway.server.inbox import QUIET_S, QUIET_UNFINISHED_S, Inbox
+from fogmqtt.gateway.storage.durable_files import free_path
 
 PNG = cv2.imencode(".png", np.zeros((9, 9), np.uint8))[1].tobytes()
 JPEG = cv2.imencode(".jpg", np.zeros((9, 9), np.uint8))[1].tobytes()

@@ -1,4 +1,4 @@
-"""The archive: accepted images, their ends, and folders that cannot be used."""
+"""The job store on disk: accepted images, the ends of their jobs, and unusable folders."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fogmqtt.core.geometry import Grid, cut
 from fogmqtt.errors import ConfigError, FogError
 from fogmqtt.gateway.storage import pixel_cache
-from fogmqtt.gateway.storage.durable_files import Bytes, DurableFiles, is_full
-from fogmqtt.gateway.storage.job_store import JobStore
-from fogmqtt.gateway.storage.journal_db import Kept, PastJob
-from fogmqtt.gateway.storage.spool import Entry, Spool, stamp
+from fogmqtt.gateway.storage.api import Bytes, JobHistory, SpoolEntry
+from fogmqtt.gateway.storage.durable_files import DurableFiles, is_full
+from fogmqtt.gateway.storage.job_store import DiskJobStore
+from fogmqtt.gateway.storage.journal_db import TileKept
+from fogmqtt.gateway.storage.spool import Spool, stamp
 from fogmqtt.gateway.storage.writer import SpoolWriter
 
-ENTRY = Entry(job="j1", name="submit/edges/me", pipeline="gray", reply="me", origin="7/t/d")
+ENTRY = SpoolEntry(job="j1", name="submit/edges/me", pipeline="gray", reply="me", origin="7/t/d")
 
 
 @pytest.fixture
@@ -27,56 +29,60 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def archive(folder: Path) -> Iterator[JobStore]:
+def store(folder: Path) -> Iterator[DiskJobStore]:
     made = opened(folder)
     yield made
     made.close()
 
 
-def opened(folder: Path, disk: DurableFiles | None = None, max_bytes: int = 0) -> JobStore:
-    return JobStore(folder, "mariem", keep_s=100.0, max_bytes=max_bytes, disk=disk)
+def opened(folder: Path, disk: DurableFiles | None = None, max_bytes: int = 0) -> DiskJobStore:
+    return DiskJobStore(folder, "mariem", keep_s=100.0, max_bytes=max_bytes, disk=disk)
 
 
-def from_inbox(tmp_path: Path, name: str = "in.png") -> tuple[Entry, Path]:
+def from_inbox(tmp_path: Path, name: str = "in.png") -> tuple[SpoolEntry, Path]:
     path = tmp_path / "inbox" / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"image")
-    entry = Entry(
+    entry = SpoolEntry(
         job=f"j-{name}", name=name, pipeline="gray", inbox=str(path.parent), stamp=stamp(path)
     )
     return entry, path
 
 
-def test_what_is_accepted_is_unfinished_until_it_is_settled(archive: JobStore) -> None:
-    archive.accept_bytes(ENTRY, b"image").result()
-    assert archive.unfinished() == [(ENTRY, PastJob())]
-    assert archive.origins() == {"7/t/d"}
-    archive.settle(ENTRY, None).result()
-    assert archive.unfinished() == []
-    assert not list(archive.spool.folder.glob("j*"))
-    assert archive.origins() == {"7/t/d"}, "the broker may repeat it still"
+def test_an_accepted_job_is_unfinished_until_it_ends(store: DiskJobStore, folder: Path) -> None:
+    store.accept_bytes(ENTRY, b"image").result()
+    assert store.unfinished_jobs().result() == [(ENTRY, JobHistory())]
+    assert store.recent_origins().result() == {"7/t/d"}
+    store.finish(ENTRY, None).result()
+    assert store.unfinished_jobs().result() == []
+    assert not list(folder.glob("j*"))
+    assert store.recent_origins().result() == {"7/t/d"}, "the broker may still repeat the message"
 
 
-def test_the_oldest_comes_first(archive: JobStore) -> None:
+def test_the_oldest_comes_first(store: DiskJobStore) -> None:
     for number in (3, 1, 2):
-        entry = Entry(job=f"j{9 - number}", name="x", pipeline="gray", accepted_at=float(number))
-        archive.accept_bytes(entry, b"image").result()
-    assert [entry.accepted_at for entry, _ in archive.unfinished()] == [1.0, 2.0, 3.0]
+        entry = SpoolEntry(
+            job=f"j{9 - number}", name="x", pipeline="gray", accepted_at=float(number)
+        )
+        store.accept_bytes(entry, b"image").result()
+    assert [entry.accepted_at for entry, _ in store.unfinished_jobs().result()] == [1.0, 2.0, 3.0]
 
 
-def test_an_original_goes_back_with_the_reason_beside_it(archive: JobStore, tmp_path: Path) -> None:
+def test_an_original_returns_to_its_inbox_with_the_reason_beside_it(
+    store: DiskJobStore, tmp_path: Path
+) -> None:
     good, path = from_inbox(tmp_path, "good.png")
-    archive.accept_file(good, path).result()
+    store.accept_file(good, path).result()
     bad, path = from_inbox(tmp_path, "bad.png")
-    archive.accept_file(bad, path).result()
-    archive.settle(good, None).result()
-    archive.settle(bad, "no luck").result()
+    store.accept_file(bad, path).result()
+    store.finish(good, None).result()
+    store.finish(bad, "too dark").result()
     assert (tmp_path / "inbox" / "done" / "good.png").read_bytes() == b"image"
-    assert (tmp_path / "inbox" / "failed" / "bad.png.txt").read_text() == "no luck\n"
-    assert archive.unfinished() == []
+    assert (tmp_path / "inbox" / "failed" / "bad.png.txt").read_text() == "too dark\n"
+    assert store.unfinished_jobs().result() == []
 
 
-def test_an_end_that_could_not_be_finished_is_finished_by_the_next_life(
+def test_an_end_that_failed_halfway_is_completed_after_a_restart(
     folder: Path, tmp_path: Path
 ) -> None:
     class Stuck(DurableFiles):
@@ -85,53 +91,68 @@ def test_an_end_that_could_not_be_finished_is_finished_by_the_next_life(
                 raise OSError(5, "Input/output error")
             super().rename(source, target)
 
-    archive = opened(folder, Stuck())
+    store = opened(folder, Stuck())
     entry, path = from_inbox(tmp_path)
-    archive.accept_file(entry, path).result()
+    store.accept_file(entry, path).result()
     with pytest.raises(OSError, match="Input/output error"):
-        archive.settle(entry, "no luck").result()
-    archive.close()
+        store.finish(entry, "too dark").result()
+    store.close()
     again = opened(folder)
-    assert again.unfinished() == []
+    assert again.unfinished_jobs().result() == []
     assert (tmp_path / "inbox" / "failed" / "in.png").exists()
     again.close()
 
 
-def test_a_file_that_was_moved_from_another_disk_is_not_done_twice(
+def test_a_file_moved_from_another_file_system_is_not_processed_twice(
     folder: Path, tmp_path: Path
 ) -> None:
     entry, path = from_inbox(tmp_path)
-    archive = opened(folder)
-    archive.accept_bytes(entry, b"image").result()  # as far as a kill between copy and removal
-    assert [one for one, _ in archive.unfinished()] == [entry]
+    store = opened(folder)
+    store.accept_bytes(entry, b"image").result()  # the state after a kill between copy and removal
+    assert [one for one, _ in store.unfinished_jobs().result()] == [entry]
     assert not path.exists()
     _, path = from_inbox(tmp_path)
-    path.write_bytes(b"another image of that name")
-    archive.unfinished()
+    path.write_bytes(b"another image with this name")
+    store.unfinished_jobs().result()
     assert path.exists()
-    archive.close()
+    store.close()
 
 
-# Bounds.
+# Limits.
 
 
-def test_over_its_bound_an_image_is_refused_until_there_is_room(folder: Path) -> None:
-    archive = opened(folder, max_bytes=10)
-    archive.accept_bytes(ENTRY, b"12345678").result()
-    second = Entry(job="j2", name="x", pipeline="gray")
+def test_an_image_above_max_bytes_is_refused_until_there_is_room(folder: Path) -> None:
+    store = opened(folder, max_bytes=10)
+    store.accept_bytes(ENTRY, b"12345678").result()
+    second = SpoolEntry(job="j2", name="x", pipeline="gray")
     with pytest.raises(FogError, match=r"8 bytes and this image has 3: .*spool_max_bytes = 10"):
-        archive.accept_bytes(second, b"123").result()
-    archive.settle(ENTRY, None).result()
-    archive.accept_bytes(second, b"123").result()
-    archive.close()
+        store.accept_bytes(second, b"123").result()
+    store.finish(ENTRY, None).result()
+    store.accept_bytes(second, b"123").result()
+    store.close()
     later = opened(folder, max_bytes=10)
-    later.unfinished()
+    later.unfinished_jobs().result()
     with pytest.raises(FogError, match="3 bytes"):
         later.accept_bytes(ENTRY, b"12345678").result()
     later.close()
 
 
-def test_a_full_disk_refuses_leaves_nothing_and_recovers(folder: Path) -> None:
+def test_max_bytes_counts_finished_tiles_until_their_job_ends(folder: Path) -> None:
+    store = opened(folder, max_bytes=100)
+    store.accept_bytes(ENTRY, bytes(10)).result()
+    journal = store.open_journal("j1", JobHistory())
+    journal.begin_stage(0, "kind", cut((60, 90), Grid(columns=3, rows=2), halo=2, align=1))
+    journal.keep_tile(0, 0, "eya", bytes(60))
+    second = SpoolEntry(job="j2", name="x", pipeline="gray")
+    with pytest.raises(FogError, match="holds 70 bytes and this image has 50"):
+        store.accept_bytes(second, bytes(50)).result()
+    store.finish(ENTRY, None).result()
+    with pytest.raises(FogError, match="holds 0 bytes and this image has 101"):
+        store.accept_bytes(second, bytes(101)).result()
+    store.close()
+
+
+def test_a_full_disk_refuses_an_image_and_leaves_no_file_of_it(folder: Path) -> None:
     class Full(DurableFiles):
         full = True
 
@@ -142,63 +163,63 @@ def test_a_full_disk_refuses_leaves_nothing_and_recovers(folder: Path) -> None:
             super().create(path, data)
 
     disk = Full()
-    archive = opened(folder, disk)
+    store = opened(folder, disk)
     with pytest.raises(OSError, match="No space left") as caught:
-        archive.accept_bytes(ENTRY, b"image").result()
+        store.accept_bytes(ENTRY, b"image").result()
     assert is_full(caught.value)
     assert not [path for path in folder.iterdir() if "j1" in path.name]
     disk.full = False
-    archive.accept_bytes(ENTRY, b"image").result()
-    assert archive.unfinished() == [(ENTRY, PastJob())]
-    archive.close()
+    store.accept_bytes(ENTRY, b"image").result()
+    assert store.unfinished_jobs().result() == [(ENTRY, JobHistory())]
+    store.close()
 
 
-def test_a_file_that_does_not_fit_stays_in_the_inbox(folder: Path, tmp_path: Path) -> None:
+def test_a_file_refused_by_a_full_disk_stays_in_the_inbox(folder: Path, tmp_path: Path) -> None:
     class Full(DurableFiles):
         def create(self, path: Path, data: Bytes) -> None:
             raise OSError(28, "No space left on device")
 
-    archive = opened(folder, Full())
+    store = opened(folder, Full())
     entry, path = from_inbox(tmp_path)
     with pytest.raises(OSError, match="No space left"):
-        archive.accept_file(entry, path).result()
+        store.accept_file(entry, path).result()
     assert path.read_bytes() == b"image"
-    archive.close()
+    store.close()
 
 
-def test_lines_are_left_out_while_the_disk_does_not_keep_up(
+def test_journal_entries_are_dropped_while_the_disk_is_too_slow(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fogmqtt.gateway.storage.writer.MAX_WAITING_BYTES", 25)
     gate, written = threading.Event(), []
-    clerk = SpoolWriter(written.extend)
-    clerk.order(gate.wait)
+    writer = SpoolWriter(written.extend)
+    writer.submit(gate.wait)
     for index in range(4):
-        clerk.line(Kept("j1", "t", index, "eya", bytes(10)))
+        writer.append(TileKept("j1", "t", index, "eya", bytes(10)))
     gate.set()
-    clerk.order(lambda: None).result()
-    clerk.line(Kept("j1", "t", 9, "eya", bytes(10)))
-    clerk.close()
-    assert [line.tile for line in written] == [0, 1, 9]
-    assert caplog.text.count("does not keep up") == 1
+    writer.submit(lambda: None).result()
+    writer.append(TileKept("j1", "t", 9, "eya", bytes(10)))
+    writer.close()
+    assert [entry.tile for entry in written] == [0, 1, 9]
+    assert caplog.text.count("the spool's disk is too slow") == 1
 
 
 # Large images.
 
 
 @pytest.mark.parametrize("shape", [(30, 40), (30, 40, 3)])
-def test_decoded_pixels_come_back_as_they_were(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_stored_pixels_are_read_unchanged(tmp_path: Path, shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(3).integers(0, 65535, shape, np.uint16)
     pixel_cache.write(DurableFiles(), tmp_path / "j1.pixels", image)
     again = pixel_cache.read(tmp_path / "j1.pixels")
     assert again is not None
     assert np.array_equal(again, image)
-    again[0] = 0  # whoever draws on it changes no file
+    again[0] = 0  # a change of the array must not change the file
     assert np.array_equal(pixel_cache.read(tmp_path / "j1.pixels"), image)
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "header", "nothing there"])
-def test_damaged_pixels_are_not_believed(tmp_path: Path, harm: str) -> None:
+def test_damaged_pixels_are_not_read(tmp_path: Path, harm: str) -> None:
     path = tmp_path / "j1.pixels"
     pixel_cache.write(DurableFiles(), path, np.zeros((30, 40), np.uint8))
     data = bytearray(path.read_bytes())
@@ -218,37 +239,39 @@ def test_damaged_pixels_are_not_believed(tmp_path: Path, harm: str) -> None:
 # Folders.
 
 
-def test_a_spool_in_use_names_who_uses_it(folder: Path) -> None:
-    archive = opened(folder)
+def test_the_error_for_a_spool_in_use_names_its_gateway(folder: Path) -> None:
+    store = opened(folder)
     with pytest.raises(
-        ConfigError, match=rf"another gateway works with .*: mariem \(process {os.getpid()} on "
+        ConfigError, match=rf"another gateway uses .*: mariem \(process {os.getpid()} on "
     ):
         opened(folder)
-    archive.close()
+    store.close()
     opened(folder).close()
 
 
-def test_a_lock_without_a_name_is_a_lock(folder: Path) -> None:
+def test_a_lock_file_without_an_owner_still_locks(folder: Path) -> None:
     spool = Spool(folder)
     (folder / ".lock").write_bytes(b"\xff not json")
-    with pytest.raises(ConfigError, match="one that does not say who it is"):
+    with pytest.raises(ConfigError, match="the lock file does not name it"):
         Spool(folder)
     spool.close()
 
 
-def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_file_in_place_of_the_folder_names_it(tmp_path: Path) -> None:
     (tmp_path / "spool").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"gateway\.spool: .*spool is not a folder; name one"):
+    with pytest.raises(
+        ConfigError, match=r"gateway\.spool: .*spool is not a folder; name a folder"
+    ):
         opened(tmp_path / "spool")
 
 
-def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+def test_a_missing_folder_is_created(tmp_path: Path) -> None:
     opened(tmp_path / "a" / "b").close()
     assert (tmp_path / "a" / "b").is_dir()
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["used before", "new"])
-def test_a_folder_that_we_may_not_write_to_is_named_with_its_owner(
+def test_the_error_for_an_unwritable_folder_names_it_and_its_owner(
     folder: Path, known: bool, as_nobody: None
 ) -> None:
     del as_nobody
@@ -258,14 +281,14 @@ def test_a_folder_that_we_may_not_write_to_is_named_with_its_owner(
 
 @pytest.fixture
 def as_nobody(folder: Path) -> Iterator[None]:
-    """Without root's rights, in front of a spool that can only be read."""
+    """Run as a user who may only read the spool."""
     opened(folder).close()
     for path in folder.iterdir():
         path.chmod(0o444)
     folder.chmod(0o555)
     is_root = os.geteuid() == 0
     if is_root:
-        _open_the_way(folder.parent)
+        _let_others_traverse(folder.parent)
         os.seteuid(65534)
     yield
     if is_root:
@@ -273,7 +296,7 @@ def as_nobody(folder: Path) -> Iterator[None]:
     folder.chmod(0o755)
 
 
-def _open_the_way(folder: Path) -> None:
+def _let_others_traverse(folder: Path) -> None:
     for path in (folder, *folder.parents):
         if path.stat().st_uid == os.geteuid() and path.name.startswith(("pytest", "test")):
             path.chmod(path.stat().st_mode | 0o055)

@@ -449,7 +449,7 @@ class Dispatcher:
         job.report.credit(kept.device, run.tile(kept.tile).core)
         job.report.done += 1
         if job.request.journal is not None and checked.data is not None:
-            job.request.journal.keep(job.position, kept.tile, kept.device, checked.data)
+            job.request.journal.keep_tile(job.position, kept.tile, kept.device, checked.data)
         stage.put(KeptResult(kept.tile, kept.device, checked.result))
 
     def _drop(self, stage: ActiveStage, dropped: act.DropResult) -> None:
@@ -540,7 +540,7 @@ def _split(stage: ActiveStage, split: act.SplitTile) -> None:
     stage.run.split(split.tile, split.first, split.second)
     job.report.tiles += 1
     if job.request.journal is not None:
-        job.request.journal.split(job.position, split.tile, split.first, split.second)
+        job.request.journal.split_tile(job.position, split.tile, split.first, split.second)
 
 
 def _revoke(stage: ActiveStage, revoked: act.RevokeResult) -> None:
@@ -550,7 +550,7 @@ def _revoke(stage: ActiveStage, revoked: act.RevokeResult) -> None:
     job.report.uncredit(revoked.device, stage.run.tile(revoked.tile).core)
     job.report.done -= 1
     if job.request.journal is not None:
-        job.request.journal.revoke(job.position, revoked.tile)
+        job.request.journal.revoke_tile(job.position, revoked.tile)
 
 
 def _fingerprint(result: Given) -> int:

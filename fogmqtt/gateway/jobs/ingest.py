@@ -60,7 +60,7 @@ def _pixels(
     if request.image is not None:
         memory.take(request.image.nbytes)
         return request.image, ()
-    if request.journal is not None and (kept := request.journal.pixels()) is not None:
+    if request.journal is not None and (kept := request.journal.read_pixels()) is not None:
         memory.take(kept.nbytes)
         return kept, ()
     file = _file(request, limits)

@@ -11,7 +11,7 @@ from pathlib import Path
 from fogmqtt.core.geometry import Auto, TilePlan
 from fogmqtt.gateway.jobs.memory_budget import Reservation
 from fogmqtt.gateway.jobs.report import Report
-from fogmqtt.gateway.storage.job_journal import JobJournal
+from fogmqtt.gateway.storage.api import JobJournal
 from fogmqtt.images.source import ImageSource
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.base import Facts, Operator

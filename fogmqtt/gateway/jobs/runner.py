@@ -36,7 +36,7 @@ from fogmqtt.gateway.jobs.memory_budget import MemoryBudget
 from fogmqtt.gateway.jobs.model import Job, JobHandle, JobRequest, Outcome
 from fogmqtt.gateway.jobs.queue import JobQueue
 from fogmqtt.gateway.jobs.report import Report
-from fogmqtt.gateway.storage.job_journal import take_up
+from fogmqtt.gateway.execution.resume import resume_stage
 from fogmqtt.gateway.threads import Threads
 from fogmqtt.images.source import ArrayImage, ImageSource, as_array
 from fogmqtt.operators.api.base import Made
@@ -242,7 +242,7 @@ class JobRunner:
             )
             if journal is None:
                 return run
-            return take_up(run, journal, position, limits=limits, sample=sample)
+            return resume_stage(run, journal, position, limits=limits, sample=sample)
 
         return plan
 

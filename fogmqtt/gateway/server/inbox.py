@@ -6,7 +6,7 @@ import errno
 import fcntl
 import logging
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,6 @@ LOOK_S = 0.5
 QUIET_S = 1.0
 #: … and where its end is missing, so that a slow or interrupted copy gets its chance.
 QUIET_UNFINISHED_S = 15.0
-
-DONE, FAILED = "done", "failed"
 
 #: How a finished file ends, by how it begins.
 _ENDS: dict[bytes, bytes] = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
@@ -121,12 +119,3 @@ def _is_being_written(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def free_path(path: Path, taken: Container[str] = ()) -> Path:
-    """This path, or with a number before its suffix where something is there, or it is `taken`."""
-    candidate, number = path, 1
-    while candidate.exists() or str(candidate) in taken:
-        number += 1
-        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return candidate

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -17,12 +16,15 @@ from fogmqtt.gateway.devices.status_publisher import EVERY_S, status
 from fogmqtt.gateway.jobs.model import Outcome
 from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.gateway.loop import now
-from fogmqtt.gateway.server.inbox import free_path
-from fogmqtt.gateway.storage.dead_letters import DeadLetter, dead_letter
-from fogmqtt.gateway.storage.durable_files import DurableFiles, write
-from fogmqtt.gateway.storage.job_store import JobStore
-from fogmqtt.gateway.storage.journal_db import PastJob
-from fogmqtt.gateway.storage.spool import Entry
+from fogmqtt.gateway.storage.api import (
+    DeadLetter,
+    FailedAttempt,
+    JobHistory,
+    JobStore,
+    SpoolEntry,
+)
+from fogmqtt.gateway.storage.dead_letters import make_dead_letter
+from fogmqtt.gateway.storage.durable_files import DurableFiles, free_path, write
 from fogmqtt.images import files
 from fogmqtt.operators.api.measuring import as_json
 from fogmqtt.wire.messages import JobStatus
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 LONGEST_REPLY = 256
 
 
-def answerable(entry: Entry) -> bool:
+def answerable(entry: SpoolEntry) -> bool:
     """Whether there is somebody to tell how it goes."""
     return 0 < len(entry.reply) <= LONGEST_REPLY
 
@@ -48,19 +50,19 @@ class Outbox:
         #: Two pool threads must not find the same name free, …
         self._naming = threading.Lock()
         #: … nor take one that an unfinished job of an earlier life has chosen.
-        self._chosen = archive.reserved() if archive else set()
+        self._chosen = archive.reserved_paths().result() if archive else set()
 
-    def wants(self, entry: Entry) -> bool:
+    def wants(self, entry: SpoolEntry) -> bool:
         """Whether this result goes to a folder."""
         deliver = self._settings.deliver
         wanted = deliver in ("outbox", "both") or (deliver == "auto" and bool(entry.inbox))
         return wanted and bool(self._settings.outbox)
 
-    def suffix(self, past: PastJob) -> str:
+    def suffix(self, past: JobHistory) -> str:
         """Of the result's file: ".png"."""
         return Path(past.image_file).suffix if past.image_file else f".{self._settings.format}"
 
-    def put(self, entry: Entry, past: PastJob, image: bytes, facts: bytes | None) -> Path:
+    def put(self, entry: SpoolEntry, past: JobHistory, image: bytes, facts: bytes | None) -> Path:
         """Write the results, safely, and return the path of the facts or else of the image.
 
         Raises ImageError where the folder cannot be written. Any thread.
@@ -74,10 +76,12 @@ class Outbox:
         except OSError as problem:
             raise ImageError(f"cannot write {problem.filename}: {problem.strerror}") from None
         if self._archive:
-            self._archive.filed(entry)
+            self._archive.record_filed(entry)
         return facts_file or image_file
 
-    def _names(self, entry: Entry, past: PastJob, with_facts: bool) -> tuple[Path, Path | None]:
+    def _names(
+        self, entry: SpoolEntry, past: JobHistory, with_facts: bool
+    ) -> tuple[Path, Path | None]:
         if past.image_file:
             return Path(past.image_file), Path(past.facts_file) if past.facts_file else None
         folder = Path(self._settings.outbox)
@@ -94,13 +98,9 @@ class Outbox:
         self._chosen.add(str(chosen))
         return chosen
 
-    def _reserve(self, entry: Entry, image_file: Path, facts_file: Path | None) -> None:
-        if self._archive is None:
-            return
-        try:
-            self._archive.reserve(entry, image_file, facts_file)
-        except sqlite3.Error as problem:
-            log.warning("%s: %s; a restart now would write it twice", image_file, problem)
+    def _reserve(self, entry: SpoolEntry, image_file: Path, facts_file: Path | None) -> None:
+        if self._archive:
+            self._archive.reserve_paths(entry, image_file, facts_file).result()
 
     def _write(self, path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,16 +114,16 @@ class DeliveryDesk(Protocol):
     @property
     def outbox(self) -> Outbox: ...
 
-    def replies_to(self, entry: Entry) -> bool:
+    def replies_to(self, entry: SpoolEntry) -> bool:
         """Whether results are published."""
 
-    def say(self, entry: Entry, said: JobStatus) -> None:
+    def say(self, entry: SpoolEntry, said: JobStatus) -> None:
         """Tell whoever asked how it goes."""
 
     def record_failure(self, dead_letter: DeadLetter) -> None:
         """The job failed: this is to be kept of it when it is settled."""
 
-    def finish(self, entry: Entry, said: JobStatus, results: dict[str, bytes]) -> None:
+    def finish(self, entry: SpoolEntry, said: JobStatus, results: dict[str, bytes]) -> None:
         """Tell whoever asked how it ended, and what came out: payload by the topic's last word."""
 
 
@@ -132,8 +132,8 @@ class Delivery:
     """The client of a serving gateway's job: topics and folders."""
 
     desk: DeliveryDesk
-    entry: Entry
-    past: PastJob = field(default_factory=PastJob)
+    entry: SpoolEntry
+    past: JobHistory = field(default_factory=JobHistory)
     file: str | None = None
     results: dict[str, bytes] = field(default_factory=dict)
     said_at: float = float("-inf")
@@ -164,7 +164,16 @@ class Delivery:
         else:
             log.warning("%s: failed: %s", self.entry.name, outcome.error)
             if outcome.mendable:  # else it is no image, and no mending makes it one
-                self.desk.record_failure(dead_letter(self.entry, outcome.report, outcome.error))
+                self.desk.record_failure(_dead_letter(self.entry, outcome.report, outcome.error))
         said = status(outcome.report, "failed" if outcome.error else "done", outcome.error)
         results = {} if outcome.error else self.results
         self.desk.finish(self.entry, replace(said, file=self.file), results)
+
+
+def _dead_letter(entry: SpoolEntry, report: Report, reason: str) -> DeadLetter:
+    return make_dead_letter(
+        entry,
+        reason,
+        devices={device: share.tiles for device, share in report.devices.items()},
+        failures=[FailedAttempt(**asdict(failure)) for failure in report.failures],
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.gateway.app import Gateway
-from fogmqtt.gateway.storage.spool import Entry
+from fogmqtt.gateway.storage.api import SpoolEntry
 
 
 @dataclass(slots=True, eq=False)
@@ -25,7 +25,7 @@ class Reply:
 class FinalReply:
     """The end of a job: its results, then its status."""
 
-    entry: Entry
+    entry: SpoolEntry
     messages: list[Reply]
     #: Why it failed.
     error: str | None = None
@@ -43,7 +43,7 @@ class Replies:
         qos: int,
         *,
         over: Callable[[FinalReply], None],
-        failed: Callable[[Entry, str], Reply],
+        failed: Callable[[SpoolEntry, str], Reply],
     ) -> None:
         self._gateway = gateway
         self._qos = qos

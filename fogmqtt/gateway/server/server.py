@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 import xxhash
@@ -20,12 +21,11 @@ from fogmqtt.gateway.server.config_checks import check_outbox, check_pipelines
 from fogmqtt.gateway.server.inbox import LOOK_S, Inbox, InboxFile
 from fogmqtt.gateway.server.outbox import Delivery, Outbox, answerable
 from fogmqtt.gateway.server.replies import FinalReply, Replies, Reply
-from fogmqtt.gateway.server.retries import RetryWatcher
-from fogmqtt.gateway.storage.dead_letters import DeadLetter, announcement
+from fogmqtt.gateway.storage.api import DeadLetter, JobHistory, JobStore, SpoolEntry
+from fogmqtt.gateway.storage.dead_letters import announcement
 from fogmqtt.gateway.storage.durable_files import DurableFiles, is_full
-from fogmqtt.gateway.storage.job_store import JobStore
-from fogmqtt.gateway.storage.journal_db import PastJob
-from fogmqtt.gateway.storage.spool import Entry, stamp
+from fogmqtt.gateway.storage.job_store import DiskJobStore
+from fogmqtt.gateway.storage.spool import stamp
 from fogmqtt.operators.api import registry
 from fogmqtt.transport.base import Receipt, Received
 from fogmqtt.wire.messages import JobStatus, encode
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 INBOX_REPLY = "inbox"
 #: Seconds until the inbox is looked at again where a file could not be taken.
 PAUSE_S = 5.0
+#: Seconds between two readings of the retry requests.
+RETRY_S = 1.0
 #: Memory of results that wait for a link or for the broker; beyond it no job is begun.
 MAX_OWED_BYTES = 256_000_000
 #: So many accepted messages are known again if the broker repeats them.
@@ -68,10 +70,13 @@ class Server:
         )
         self._inbox: Inbox | None = None
         self._look_at = 0.0
+        #: When retry requests are read next, and whether any are being accepted.
+        self._retries_at = 0.0
+        self._retrying = 0
         #: What is to be kept of jobs that failed, until they are settled.
         self._letters: dict[str, DeadLetter] = {}
         #: Accepted and not ended, by job.
-        self._open: dict[str, Entry] = {}
+        self._open: dict[str, SpoolEntry] = {}
         #: On their way to the spool: files, and how many images in all.
         self._taking: set[Path] = set()
         self._spooling = 0
@@ -80,9 +85,7 @@ class Server:
         self.gateway.conductor.held = lambda: self._replies.owed_bytes > MAX_OWED_BYTES
         self.gateway.periodic_tasks.append(self._look)
         if self._archive:
-            room = lambda: self._waiting < config.limits.max_waiting  # noqa: E731
-            retries = RetryWatcher(self._archive, self.gateway, room, self._begin_again)
-            self.gateway.periodic_tasks.append(retries.look)
+            self.gateway.periodic_tasks.append(self._look_for_retries)
 
     def start(self) -> None:
         """Take up what an earlier life accepted, then open the doors."""
@@ -91,8 +94,9 @@ class Server:
             self._inbox = Inbox(folder, tuple(self.config.pipelines))
             log.info("watching %s", folder)
         if self._archive:
-            unfinished = self._archive.unfinished()
-            for origin in self._archive.origins() | {entry.origin for entry, _ in unfinished}:
+            unfinished = self._archive.unfinished_jobs().result()
+            origins = self._archive.recent_origins().result()
+            for origin in origins | {entry.origin for entry, _ in unfinished}:
                 self._remember(origin)
             for entry, past in unfinished:
                 self._take_up(entry, past)
@@ -115,7 +119,7 @@ class Server:
         folder = settings.spool or (settings.inbox and f"{settings.inbox}/.spool")
         if not folder:
             return None
-        return JobStore(
+        return DiskJobStore(
             Path(folder),
             settings.id,
             keep_s=settings.spool_keep_s,
@@ -126,7 +130,7 @@ class Server:
     # Where images come from.
 
     def _submitted(self, pipeline: str, reply: str, message: Received) -> None:
-        entry = Entry(
+        entry = SpoolEntry(
             job=new_job_id(),
             name=f"submit/{pipeline}/{reply}",
             pipeline=self.config.pipelines.get(pipeline, pipeline),
@@ -145,7 +149,7 @@ class Server:
             self._refuse(entry, message.receipt, problem)
             return
         if self._archive is None:
-            self._begin(entry, PastJob(), data=message.payload)
+            self._begin(entry, JobHistory(), data=message.payload)
             self._acknowledge(message.receipt)
             return
         self._spooling += 1
@@ -156,7 +160,7 @@ class Server:
             lambda problem: self._not_spooled(entry, message.receipt, problem),
         )
 
-    def _check(self, entry: Entry, pipeline: str, retained: bool) -> None:
+    def _check(self, entry: SpoolEntry, pipeline: str, retained: bool) -> None:
         if not is_id(entry.reply):
             raise UsageError(
                 f"{entry.reply[:80]!r} is no reply name; use 1 to 32 of a-z, 0-9, _ and -"
@@ -178,21 +182,21 @@ class Server:
     def _waiting(self) -> int:
         return self.gateway.conductor.waiting + self._spooling
 
-    def _accepted(self, entry: Entry, receipt: Receipt | None) -> None:
+    def _accepted(self, entry: SpoolEntry, receipt: Receipt | None) -> None:
         """It is on disk: from now on no message of the broker's is needed."""
         self._spooling -= 1
         self._there_is_room()
-        self._begin(entry, PastJob())
+        self._begin(entry, JobHistory())
         if receipt is not None:
             self.gateway.transport.acknowledge(receipt)
 
-    def _not_spooled(self, entry: Entry, receipt: Receipt | None, problem: Exception) -> None:
+    def _not_spooled(self, entry: SpoolEntry, receipt: Receipt | None, problem: Exception) -> None:
         # Not acknowledged, it would hold up everything else that the broker has for us.
         self._spooling -= 1
         self._origins.pop(entry.origin, None)
         self._refuse(entry, receipt, self._why(problem))
 
-    def _refuse(self, entry: Entry, receipt: Receipt | None, problem: Exception) -> None:
+    def _refuse(self, entry: SpoolEntry, receipt: Receipt | None, problem: Exception) -> None:
         self.gateway.complain("refused", f"{entry.name[:120]}: {problem}")
         self.say(entry, _failed(entry, str(problem)))
         self._acknowledge(receipt)
@@ -205,7 +209,7 @@ class Server:
             self.gateway.transport.acknowledge(receipt)
             return
         self.gateway.loop.watch(
-            self._archive.passed(),
+            self._archive.flush(),
             lambda _: self.gateway.transport.acknowledge(receipt),
             lambda problem: log.error("the spool's thread failed: %s", problem),
         )
@@ -251,7 +255,7 @@ class Server:
             return
         name = found.folder or self.config.pipeline
         try:
-            entry = Entry(
+            entry = SpoolEntry(
                 job=new_job_id(),
                 name=_readable(found.path.name),
                 pipeline=self.config.pipelines.get(name, name),
@@ -271,7 +275,7 @@ class Server:
             lambda problem: self._not_taken(found.path, problem),
         )
 
-    def _taken(self, entry: Entry, path: Path) -> None:
+    def _taken(self, entry: SpoolEntry, path: Path) -> None:
         self._taking.discard(path)
         self._accepted(entry, None)
 
@@ -281,7 +285,7 @@ class Server:
         self._look_at = now() + PAUSE_S
         self.gateway.complain("inbox", f"cannot take {path}: {self._why(problem)}")
 
-    def _take_up(self, entry: Entry, past: PastJob) -> None:
+    def _take_up(self, entry: SpoolEntry, past: JobHistory) -> None:
         if past.filed and not self.replies_to(entry):
             log.info("%s was done before, all but told", entry.name)
             self._open[entry.job] = entry
@@ -291,7 +295,7 @@ class Server:
         self._begin(entry, past, life=f".{secrets.token_hex(3)}")
 
     def _begin(
-        self, entry: Entry, past: PastJob, *, data: bytes | None = None, life: str = ""
+        self, entry: SpoolEntry, past: JobHistory, *, data: bytes | None = None, life: str = ""
     ) -> None:
         log.info("%s: accepted as %s", entry.name, entry.job)
         self._open[entry.job] = entry
@@ -301,28 +305,62 @@ class Server:
             # Notes of before carry the pipeline's name.
             pipeline=self.config.pipelines.get(entry.pipeline, entry.pipeline),
             client=Delivery(self, entry, past),
-            path=archive.spool.image(entry.job) if archive else None,
+            path=archive.image_path(entry.job) if archive else None,
             data=data,
             tiles=self._tiles,
             post=self.config.post,
             priority=entry.priority,
             job=entry.job,
-            journal=archive.journal(entry.job, past) if archive else None,
+            journal=archive.open_journal(entry.job, past) if archive else None,
             life=life,
         )
         self.say(entry, JobStatus(job=entry.job, state="accepted", pipeline=request.pipeline))
         self.gateway.submit(request)
 
-    def _begin_again(self, entry: Entry) -> None:
-        self._begin(entry, PastJob(), life=f".{secrets.token_hex(3)}")
+    def _look_for_retries(self, moment: float) -> float | None:
+        if self._archive is None:
+            return None
+        if moment < self._retries_at:
+            return self._retries_at
+        self._retries_at = moment + RETRY_S
+        self._archive.record_pending_ends()
+        if not self._retrying and self._waiting < self.config.limits.max_waiting:
+            self._retrying = 1
+            self.gateway.loop.watch(
+                self._archive.retry_requests(), self._retry, partial(self._not_retried, "a job")
+            )
+        return self._retries_at
+
+    def _retry(self, requests: list[DeadLetter]) -> None:
+        """Accept the images whose retry is requested, as many as may wait."""
+        self._retrying -= 1
+        if self._archive is None:
+            return
+        for letter in requests[: max(0, self.config.limits.max_waiting - self._waiting)]:
+            self._retrying += 1
+            self.gateway.loop.watch(
+                self._archive.accept_retry(letter),
+                self._retried,
+                partial(self._not_retried, letter.entry.job),
+            )
+
+    def _retried(self, entry: SpoolEntry | None) -> None:
+        self._retrying -= 1
+        if entry is not None:
+            self._begin(entry, JobHistory(), life=f".{secrets.token_hex(3)}")
+
+    def _not_retried(self, job: str, problem: Exception) -> None:
+        self._retrying -= 1
+        self._retries_at = now() + PAUSE_S
+        self.gateway.complain("retry", f"{job} cannot be retried yet: {problem}")
 
     # Where results go.
 
-    def replies_to(self, entry: Entry) -> bool:
+    def replies_to(self, entry: SpoolEntry) -> bool:
         """Whether this result is published."""
         return bool(entry.reply) and self.config.gateway.deliver != "outbox"
 
-    def say(self, entry: Entry, said: JobStatus) -> None:
+    def say(self, entry: SpoolEntry, said: JobStatus) -> None:
         """Tell whoever asked how it goes; lost without a link."""
         if answerable(entry):
             self._replies.say(self._status(entry, said))
@@ -332,7 +370,7 @@ class Server:
         if self._archive:
             self._letters[letter.entry.job] = letter
 
-    def finish(self, entry: Entry, said: JobStatus, results: dict[str, bytes]) -> None:
+    def finish(self, entry: SpoolEntry, said: JobStatus, results: dict[str, bytes]) -> None:
         """Tell whoever asked how it ended; the job is forgotten when the broker has all of it."""
         if not answerable(entry):
             self._settle(entry, said.error)
@@ -342,17 +380,17 @@ class Server:
         messages.append(self._status(entry, said))
         self._replies.owe(FinalReply(entry, messages, said.error))
 
-    def _status(self, entry: Entry, said: JobStatus) -> Reply:
+    def _status(self, entry: SpoolEntry, said: JobStatus) -> Reply:
         return Reply(self.gateway.topics.reply(entry.reply, "status"), encode(said, "base64"))
 
-    def _settle(self, entry: Entry, error: str | None) -> None:
+    def _settle(self, entry: SpoolEntry, error: str | None) -> None:
         """Give the original back to its inbox, with the reason where it failed; forget the job."""
         self._open.pop(entry.job, None)
         self.gateway.conductor.admit()
         letter = self._letters.pop(entry.job, None)
         if self._archive:
             self.gateway.loop.watch(
-                self._archive.settle(entry, error, letter),
+                self._archive.finish(entry, error, letter),
                 lambda kept: self._announce(letter, kept),
                 lambda problem: log.warning(
                     "%s: cannot put the original back: %s", entry.name, problem
@@ -367,7 +405,7 @@ class Server:
         self._replies.say(Reply(topic, announcement(letter, kept)))
 
 
-def _failed(entry: Entry, reason: str) -> JobStatus:
+def _failed(entry: SpoolEntry, reason: str) -> JobStatus:
     return JobStatus(job=entry.job, state="failed", error=reason)
 
 

@@ -1,0 +1,1 @@
+"""What a serving gateway keeps across restarts; `api` documents the interface."""

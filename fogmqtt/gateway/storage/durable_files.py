@@ -1,7 +1,7 @@
-"""Changes on disk that a power cut finds whole or not at all.
+"""Changes on disk that a power cut leaves complete or undone.
 
-Every change that spool and ledger make is one call of a Disk, so that a test can stop the world
-before, after and in the middle of each.
+Each change in the spool is one call of a DurableFiles method, so that a test can end the process
+before, after or in the middle of any of them. Everything here blocks.
 """
 
 from __future__ import annotations
@@ -10,37 +10,38 @@ import errno
 import os
 import shutil
 import sqlite3
+from collections.abc import Container
 from pathlib import Path
 
-#: What is not whole yet ends like this.
-PART = ".part"
+from fogmqtt.gateway.storage.api import Bytes
 
-Bytes = bytes | bytearray | memoryview
+#: The suffix of a file that is not complete yet.
+PART = ".part"
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DurableFiles:
-    """The real one. Everything raises OSError; `commit` raises sqlite3.Error."""
+    """Changes on the real disk. All methods raise OSError, `commit` raises sqlite3.Error."""
 
     def create(self, path: Path, data: Bytes) -> None:
-        """Write a file and wait until the disk has its bytes; its name is not safe yet."""
+        """Write a file and sync its bytes. Its name is durable once its folder is synced."""
         with path.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
 
     def copy(self, source: Path, target: Path) -> None:
-        """As `create`, from another file, whose times it keeps."""
+        """Copy a file with its times and sync its bytes."""
         shutil.copy2(source, target)
         self.sync(target)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Give a file another name at once; within one file system."""
+        """Rename a file atomically, within one file system."""
         source.replace(target)
 
     def link(self, source: Path, target: Path) -> None:
-        """Give a file a second name, or copy it where the file system knows no such thing."""
+        """Make a hard link, or a copy where the file system has no hard links."""
         target.unlink(missing_ok=True)
         try:
             target.hardlink_to(source)
@@ -50,16 +51,16 @@ class DurableFiles:
             self.copy(source, target)
 
     def remove(self, path: Path) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
         path.unlink(missing_ok=True)
 
     def clear(self, folder: Path) -> None:
-        """Remove a folder with what is in it, if it is there."""
+        """Remove a folder with its content, if it exists."""
         if folder.exists():
             shutil.rmtree(folder)
 
     def sync(self, path: Path) -> None:
-        """Wait until the disk has a file's bytes, or a folder's names."""
+        """Wait until a file's bytes or a folder's names are on the disk."""
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -67,21 +68,21 @@ class DurableFiles:
             os.close(descriptor)
 
     def write_at(self, descriptor: int, data: Bytes, offset: int) -> None:
-        """Write into an open file; nobody waits for the disk."""
+        """Write into an open file without a sync."""
         rest = memoryview(data).cast("B")
         while rest:
             count = os.pwrite(descriptor, rest, offset)
             rest, offset = rest[count:], offset + count
 
     def commit(self, connection: sqlite3.Connection) -> None:
-        """End a transaction."""
+        """Commit a transaction."""
         connection.execute("COMMIT")
 
 
 def write(disk: DurableFiles, path: Path, data: Bytes) -> None:
-    """Write a file at once: whoever looks finds the old one or all of the new one.
+    """Write a file atomically: readers see the old one or all of the new one.
 
-    Its name survives a power cut once its folder is synced. Raises OSError and leaves nothing.
+    Its name is durable once its folder is synced. Raises OSError and leaves no file then.
     """
     part = path.with_name(f".{path.name}{PART}")
     try:
@@ -93,10 +94,10 @@ def write(disk: DurableFiles, path: Path, data: Bytes) -> None:
 
 
 def move(disk: DurableFiles, source: Path, target: Path) -> None:
-    """Move a file to where nothing is, from another file system too, and see it safe there.
+    """Move a file durably to a free path, also between file systems.
 
-    A power cut leaves it in one of the two places, or, between file systems, in both.
-    Raises OSError; it is where it was then.
+    A power cut leaves it at one of the two paths or, between file systems, at both.
+    Raises OSError and leaves it at `source` then.
     """
     try:
         disk.rename(source, target)
@@ -124,7 +125,16 @@ def _move_far(disk: DurableFiles, source: Path, target: Path) -> None:
 
 
 def is_full(problem: BaseException) -> bool:
-    """Whether there was no room: what is told apart since it mends itself."""
+    """Whether an error means that the disk is full, which may end without a restart."""
     if isinstance(problem, sqlite3.OperationalError):
         return problem.sqlite_errorname == "SQLITE_FULL"
     return isinstance(problem, OSError) and problem.errno in _NO_ROOM
+
+
+def free_path(path: Path, taken: Container[str] = ()) -> Path:
+    """This path, or one with a number before its suffix if it exists or is in `taken`."""
+    candidate, number = path, 1
+    while candidate.exists() or str(candidate) in taken:
+        number += 1
+        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return candidate

@@ -1,38 +1,41 @@
-"""What a serving gateway has on disk: accepted images, how far each is, and what became of it."""
+"""The job store on disk: accepted images, their progress and their ends, in the spool folder."""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
 import time
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from fogmqtt.gateway.server.inbox import DONE, FAILED, free_path
-from fogmqtt.gateway.storage.dead_letters import DeadLetter, DeadLetters, again
-from fogmqtt.gateway.storage.durable_files import DurableFiles, is_full, move, write
-from fogmqtt.gateway.storage.job_journal import JobJournal
-from fogmqtt.gateway.storage.journal_db import Filed, JournalDb, PastJob
-from fogmqtt.gateway.storage.spool import Entry, Spool
+from fogmqtt.gateway.storage.api import DeadLetter, JobHistory, SpoolEntry
+from fogmqtt.gateway.storage.dead_letters import DeadLetters, retry_id
+from fogmqtt.gateway.storage.durable_files import DurableFiles, free_path, is_full, move, write
+from fogmqtt.gateway.storage.job_journal import DiskJobJournal
+from fogmqtt.gateway.storage.journal_db import JournalDb, JournalEntry, ResultFiled, TileKept
+from fogmqtt.gateway.storage.spool import Spool
 from fogmqtt.gateway.storage.writer import SpoolWriter
 
 log = logging.getLogger(__name__)
 
+#: The folders in an inbox to which originals return.
+DONE, FAILED = "done", "failed"
 
-class JobStore:
-    """Spool and ledger in one folder, written by one thread of their own.
+
+class DiskJobStore:
+    """The `JobStore` of a spool folder. The writer thread makes all changes and reads.
 
     Parameters
     ----------
-    folder : made where it is missing
-    gateway : our id, for whoever finds the folder in use
-    keep_s : seconds that the end of a job is remembered
-    max_bytes : of images and finished tiles in the folder; 0 means that only the disk bounds them
+    folder : created if missing
+    gateway : this gateway's id, for the error of another gateway that finds the folder in use
+    keep_s : seconds for which the end of a job is remembered
+    max_bytes : limit of the images and finished tiles in the folder; 0: no limit
 
-    Raises ConfigError where the folder cannot be used.
+    Opening blocks. Raises ConfigError where the folder cannot be used.
     """
 
     def __init__(
@@ -45,179 +48,176 @@ class JobStore:
         disk: DurableFiles | None = None,
     ) -> None:
         self._disk = disk or DurableFiles()
-        self.spool = Spool(folder, gateway, disk=self._disk, max_bytes=max_bytes)
-        #: Images whose jobs failed.
-        self.dead = DeadLetters(folder, self._disk, max_bytes)
+        self._spool = Spool(folder, gateway, disk=self._disk, max_bytes=max_bytes)
+        self._dead_letters = DeadLetters(folder, self._disk, max_bytes)
         try:
-            self._ledger = JournalDb(folder, self._disk, keep_s)
+            self._journal = JournalDb(folder, self._disk, keep_s)
         except BaseException:
-            self.spool.close()
+            self._spool.close()
             raise
-        #: Jobs that are over, which the ledger could not be told: changed by the clerk's thread.
-        self._unended: dict[str, tuple[Entry, str | None]] = {}
-        self._clerk = SpoolWriter(self._ledger.write)
+        #: Ends that the journal database does not have yet; the writer thread changes it.
+        self._pending_ends: dict[str, tuple[SpoolEntry, str | None]] = {}
+        self._writer = SpoolWriter(self._write_entries)
 
-    def unfinished(self) -> list[tuple[Entry, PastJob]]:
-        """What an earlier life accepted, and how far it came. To be asked first of all."""
-        return self._clerk.order(self._unfinished).result()
+    def unfinished_jobs(self) -> Future[list[tuple[SpoolEntry, JobHistory]]]:
+        return self._writer.submit(self._unfinished_jobs)
 
-    def origins(self) -> set[str]:
-        """What the broker called the messages that were accepted lately."""
-        return self._clerk.order(self._ledger.origins).result()
+    def recent_origins(self) -> Future[set[str]]:
+        return self._writer.submit(self._journal.origins)
 
-    def reserved(self) -> set[str]:
-        """The files in the outbox that belong to unfinished jobs."""
-        return self._clerk.order(self._ledger.reserved).result()
+    def reserved_paths(self) -> Future[set[str]]:
+        return self._writer.submit(self._journal.reserved_paths)
 
-    def accept_bytes(self, entry: Entry, data: bytes) -> Future[None]:
-        """Take an image that came by MQTT; done when no power cut can lose it.
+    def accept_bytes(self, entry: SpoolEntry, data: bytes) -> Future[None]:
+        return self._writer.submit(lambda: self._accept(entry, data))
 
-        Fails with OSError, or with FogError where the spool has its `max_bytes`.
-        """
-        return self._clerk.order(lambda: self._accept(entry, data))
+    def accept_file(self, entry: SpoolEntry, path: Path) -> Future[None]:
+        return self._writer.submit(lambda: self._accept(entry, path))
 
-    def accept_file(self, entry: Entry, path: Path) -> Future[None]:
-        """As `accept_bytes`; the file leaves its folder."""
-        return self._clerk.order(lambda: self._accept(entry, path))
+    def flush(self) -> Future[None]:
+        return self._writer.submit(lambda: None)
 
-    def passed(self) -> Future[None]:
-        """Done when all that was asked for before is."""
-        return self._clerk.order(lambda: None)
+    def image_path(self, job: str) -> Path:
+        return self._spool.image_path(job)
 
-    def journal(self, job: str, past: PastJob) -> JobJournal:
-        """Where a job's progress is written down."""
-        return JobJournal(self.spool, self._clerk, job, past)
+    def open_journal(self, job: str, history: JobHistory) -> DiskJobJournal:
+        return DiskJobJournal(self._spool, self._writer, job, history)
 
-    def reserve(self, entry: Entry, image_file: Path, facts_file: Path | None) -> None:
-        """Decide where a job's results go in the outbox, for all lives. Not the owner thread.
+    def reserve_paths(
+        self, entry: SpoolEntry, image_file: Path, facts_file: Path | None
+    ) -> Future[None]:
+        return self._writer.submit(lambda: self._reserve_paths(entry, image_file, facts_file))
 
-        Raises sqlite3.Error.
-        """
-        facts = None if facts_file is None else str(facts_file)
-        self._clerk.order(lambda: self._ledger.reserve(entry, str(image_file), facts)).result()
+    def record_filed(self, entry: SpoolEntry) -> None:
+        self._writer.append(ResultFiled(entry.job))
 
-    def filed(self, entry: Entry) -> None:
-        """The results are there."""
-        self._clerk.line(Filed(entry.job))
-
-    def settle(
-        self, entry: Entry, error: str | None, letter: DeadLetter | None = None
+    def finish(
+        self, entry: SpoolEntry, error: str | None, dead_letter: DeadLetter | None = None
     ) -> Future[Path | None]:
-        """A job is over: give the original back to its inbox, forget the rest. Fails with OSError.
+        return self._writer.submit(lambda: self._finish(entry, error, dead_letter))
 
-        `error` says why it failed; None if it did not. Gives where the `letter` is kept.
-        """
-        return self._clerk.order(lambda: self._settle(entry, error, letter))
+    def record_pending_ends(self) -> None:
+        if self._pending_ends:
+            self._writer.submit(self._record_ends)
 
-    def catch_up(self) -> None:
-        """Write down the ends that a full disk did not take, if it does now."""
-        if self._unended:
-            self._clerk.order(self._end_all)
+    def retry_requests(self) -> Future[list[DeadLetter]]:
+        return self._writer.submit(self._dead_letters.retry_requests)
 
-    def revive(self, letter: DeadLetter) -> Future[Entry | None]:
-        """Accept a dead letter's image again, under the job's next id; None if it was already.
-
-        Fails with OSError, or with FogError where the spool has its `max_bytes`.
-        """
-        return self._clerk.order(lambda: self._revive(letter))
+    def accept_retry(self, dead_letter: DeadLetter) -> Future[SpoolEntry | None]:
+        return self._writer.submit(lambda: self._accept_retry(dead_letter))
 
     def close(self) -> None:
-        """Finish what is being written, and let another gateway have the folder."""
-        self.catch_up()
-        self._clerk.close()
-        self._ledger.close()
-        self.spool.close()
+        self.record_pending_ends()
+        self._writer.close()
+        self._journal.close()
+        self._spool.close()
 
-    # On the clerk's thread.
+    # The rest runs on the writer thread.
 
-    def _unfinished(self) -> list[tuple[Entry, PastJob]]:
-        open_jobs = self._ledger.open_jobs()
-        entries = self.spool.entries(open_jobs)
-        for job in open_jobs.keys() - {entry.job for entry in entries}:
+    def _write_entries(self, entries: Sequence[JournalEntry]) -> None:
+        self._journal.write(entries)
+        for entry in entries:
+            if isinstance(entry, TileKept):
+                self._spool.count(entry.job, entry.size)
+
+    def _unfinished_jobs(self) -> list[tuple[SpoolEntry, JobHistory]]:
+        unfinished = self._journal.unfinished()
+        entries = self._spool.entries(unfinished)
+        for job in unfinished.keys() - {entry.job for entry in entries}:
             log.warning(
-                "%s (%s): the ledger has it and the spool has not: it ended while the disk was "
-                "full, or somebody took it out",
+                "%s (%s) is in the journal database but not in the spool: it ended while the "
+                "disk was full, or somebody removed it",
                 job,
-                open_jobs[job],
+                unfinished[job],
             )
-        self._ledger.sweep([entry.job for entry in entries])
-        self._sweep_dead({entry.job for entry in entries})
-        known = [(entry, self._ledger.load(entry.job)) for entry in entries]
-        for entry, past in known:
-            if past.ended:
-                self._settle(entry, past.error)
-        return [(entry, past) for entry, past in known if not past.ended]
+        self._journal.keep_only([entry.job for entry in entries])
+        self._remove_incomplete_letters({entry.job for entry in entries})
+        jobs = [(entry, self._journal.load(entry.job)) for entry in entries]
+        for entry, history in jobs:
+            if history.ended:
+                self._finish(entry, history.error)
+        return [(entry, history) for entry, history in jobs if not history.ended]
 
-    def _sweep_dead(self, accepted: Container[str]) -> None:
-        self.dead.sweep()
-        for letter in self.dead.asked():
-            if again(letter.entry.job) in accepted:  # killed before the letter was taken away
-                self.dead.taken(letter.entry.job)
+    def _remove_incomplete_letters(self, accepted: Container[str]) -> None:
+        self._dead_letters.remove_incomplete()
+        for one in self._dead_letters.retry_requests():
+            if retry_id(one.entry.job) in accepted:  # killed before the request was removed
+                self._dead_letters.remove_request(one.entry.job)
 
-    def _accept(self, entry: Entry, image: bytes | Path) -> None:
+    def _accept(self, entry: SpoolEntry, image: bytes | Path) -> None:
         if isinstance(image, Path):
-            self.spool.accept_file(entry, image)
+            self._spool.accept_file(entry, image)
         else:
-            self.spool.accept_bytes(entry, image)
+            self._spool.accept_bytes(entry, image)
         try:
-            self._ledger.accept(entry)
+            self._journal.accept(entry)
         except sqlite3.Error as problem:
-            log.warning("%s: %s; its progress is not written down", entry.name, problem)
+            log.warning("%s: its progress is not recorded: %s", entry.name, problem)
 
-    def _revive(self, letter: DeadLetter) -> Entry | None:
-        old = letter.entry
-        entry = replace(old, job=again(old.job), stamp=None, origin="", accepted_at=time.time())
-        is_new = not self.spool.image(entry.job).exists()
+    def _accept_retry(self, dead_letter: DeadLetter) -> SpoolEntry | None:
+        old = dead_letter.entry
+        entry = replace(old, job=retry_id(old.job), stamp=None, origin="", accepted_at=time.time())
+        is_new = not self._spool.image_path(entry.job).exists()
         if is_new:
-            self._accept(entry, self.dead.image(old.job).read_bytes())
-        self.dead.taken(old.job)
+            image = self._dead_letters.retry_image(old.job)
+            self._spool.check_room(image.stat().st_size)
+            self._accept(entry, image.read_bytes())
+        self._dead_letters.remove_request(old.job)
         return entry if is_new else None
 
-    def _bury(self, letter: DeadLetter) -> Path | None:
-        image = self.spool.image(letter.entry.job)
+    def _reserve_paths(self, entry: SpoolEntry, image_file: Path, facts_file: Path | None) -> None:
+        facts = None if facts_file is None else str(facts_file)
+        try:
+            self._journal.reserve_paths(entry, str(image_file), facts)
+        except sqlite3.Error as problem:
+            log.warning("%s: a restart now would write it twice: %s", image_file, problem)
+
+    def _finish(
+        self, entry: SpoolEntry, error: str | None, dead_letter: DeadLetter | None = None
+    ) -> Path | None:
+        # The dead letter before the end: a gateway that is killed in between repeats the job.
+        folder = self._store_letter(dead_letter) if dead_letter else None
+        if error is None:
+            self._dead_letters.remove(entry.job)
+        self._pending_ends[entry.job] = (entry, error)
+        problem = self._record_ends()
+        if entry.inbox and self._spool.image_path(entry.job).exists():
+            self._return_original(entry, error)
+        self._spool.remove(entry.job)
+        self._disk.sync(self._spool.folder)
+        # The removed files may have made room for the end.
+        if problem is not None and (problem := self._record_ends()) is not None:
+            why = "the disk is full" if is_full(problem) else str(problem)
+            log.warning("%s: its end is recorded later: %s", entry.name, why)
+        if problem is None:
+            self._journal.forget_stages(entry.job)
+        return folder
+
+    def _store_letter(self, dead_letter: DeadLetter) -> Path | None:
+        image = self._spool.image_path(dead_letter.entry.job)
         if not image.exists():
             return None
         try:
-            return self.dead.keep(letter, image)
+            return self._dead_letters.store(dead_letter, image)
         except OSError as problem:
-            log.warning("%s: no dead letter is kept: %s", letter.entry.name, problem)
+            log.warning("%s: no dead letter is stored: %s", dead_letter.entry.name, problem)
             return None
 
-    def _settle(
-        self, entry: Entry, error: str | None, letter: DeadLetter | None = None
-    ) -> Path | None:
-        # Before the end is written down: whoever is killed between does the job again.
-        buried = self._bury(letter) if letter else None
-        if error is None:
-            self.dead.forget(entry.job)
-        self._unended[entry.job] = (entry, error)
-        problem = self._end_all()
-        if entry.inbox and self.spool.image(entry.job).exists():
-            self._give_back(entry, error)
-        self.spool.forget(entry.job)
-        self._disk.sync(self.spool.folder)
-        if problem is not None and (problem := self._end_all()) is not None:
-            why = "the disk is full" if is_full(problem) else str(problem)
-            log.warning("%s: %s; its end is written down when that is over", entry.name, why)
-        if problem is None:
-            self._ledger.forget_tiles(entry.job)
-        return buried
-
-    def _end_all(self) -> sqlite3.Error | None:
-        """Write down the ends that are not: what a job leaves makes room for its own."""
-        for job, (entry, error) in tuple(self._unended.items()):
+    def _record_ends(self) -> sqlite3.Error | None:
+        """Write all pending ends; returns the error of the first that cannot be written."""
+        for job, (entry, error) in tuple(self._pending_ends.items()):
             try:
-                self._ledger.end(entry, error)
+                self._journal.end(entry, error)
             except sqlite3.Error as problem:
                 return problem
-            del self._unended[job]
+            del self._pending_ends[job]
         return None
 
-    def _give_back(self, entry: Entry, error: str | None) -> None:
+    def _return_original(self, entry: SpoolEntry, error: str | None) -> None:
         folder = Path(entry.inbox) / (FAILED if error else DONE)
         folder.mkdir(parents=True, exist_ok=True)
         path = free_path(folder / entry.name)
         if error:
-            # First: an image in failed/ has its reason beside it.
+            # The reason first, so that no image in failed/ is without one.
             write(self._disk, path.with_name(f"{path.name}.txt"), f"{error}\n".encode())
-        move(self._disk, self.spool.image(entry.job), path)
+        move(self._disk, self._spool.image_path(entry.job), path)

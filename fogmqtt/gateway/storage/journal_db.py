@@ -1,4 +1,9 @@
-"""What an earlier life of the gateway did of a job, as its ledger tells."""
+"""The journal database: the progress of each accepted job, in SQLite.
+
+It saves work and keeps no images: without it each job of the spool starts again. So only what
+must not happen twice is synced. Results of tiles are in files beside the database. They are
+written before their row, and are used only if their digest is the row's.
+"""
 
 from __future__ import annotations
 
@@ -8,57 +13,27 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fogmqtt.errors import ConfigError
-from fogmqtt.gateway.storage.durable_files import Bytes, DurableFiles
-from fogmqtt.gateway.storage.spool import Entry
+from fogmqtt.gateway.storage.api import (
+    Bytes,
+    JobHistory,
+    SpoolEntry,
+    StageHistory,
+    TileRecord,
+)
+from fogmqtt.gateway.storage.durable_files import DurableFiles
 from fogmqtt.gateway.storage.tile_file import TileFile, digest, tile_file_path
-
-
-@dataclass(frozen=True, slots=True)
-class PastTile:
-    """Where a finished tile lies on its tape."""
-
-    device: str
-    start: int
-    length: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class PastStage:
-    """What an earlier life did of a stage."""
-
-    token: str
-    kind: str
-    plan: bytes
-    tiles: dict[int, PastTile]
-    #: Tiles for which two halves stand: the three indices, in the order in which they were halved.
-    halved: tuple[tuple[int, int, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PastJob:
-    """What an earlier life did of a job."""
-
-    stages: dict[int, PastStage] = field(default_factory=dict)
-    #: Where its results go in the outbox, once that was decided; and whether they are there.
-    image_file: str | None = None
-    facts_file: str | None = None
-    filed: bool = False
-    #: It was over, all but forgotten.
-    ended: bool = False
-    error: str | None = None
-
 
 log = logging.getLogger(__name__)
 
+#: The file's and the tables' names belong to the format on disk, like VERSION.
 NAME = "ledger.sqlite3"
 VERSION = 2
-#: "fog!", so that no other program's database is taken for ours.
+#: "fog!", so that another program's database is recognised.
 _APPLICATION = 0x666F6721
 
 _SCHEMA = """
@@ -86,24 +61,21 @@ CREATE TABLE halved (
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """Line: a stage is cut into tiles. What was there of it before is void."""
+class StageBegun:
+    """Entry: a stage begins with these tiles. Its earlier entries are void."""
 
     token: str
     job: str
     position: int
-    #: Everything that decides what a tile's bytes are, beside its pixels.
+    #: Identifies everything that determines a tile's result except its place and its pixels.
     kind: str
     plan: bytes
-
-    @property
-    def size(self) -> int:
-        return len(self.plan)
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Line: a tile's result counts. `data` is as it travels."""
+class TileKept:
+    """Entry: a tile's result counts. `data` is the result's bytes as they came by MQTT."""
 
     job: str
     stage: str
@@ -117,18 +89,20 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Revoked:
-    """Line: it does not count any more."""
+class TileRevoked:
+    """Entry: a tile's result no longer counts."""
 
+    job: str
     stage: str
     tile: int
     size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Halved:
-    """Line: two halves stand for a tile."""
+class TileSplit:
+    """Entry: two halves replace a tile."""
 
+    job: str
     stage: str
     tile: int
     first: int
@@ -137,36 +111,41 @@ class Halved:
 
 
 @dataclass(frozen=True, slots=True)
-class Filed:
-    """Line: the result is in the outbox."""
+class ResultFiled:
+    """Entry: the job's result is in the outbox."""
 
     job: str
     size: int = 0
 
 
-Entered = Begun | Kept | Revoked | Halved | Filed
+#: What is written in batches. `size` is the memory in bytes that a waiting entry holds: only
+#: entries with a size may be dropped because the disk is too slow.
+JournalEntry = StageBegun | TileKept | TileRevoked | TileSplit | ResultFiled
+_StageEntry = StageBegun | TileKept | TileRevoked | TileSplit
 
 
 def new_token() -> str:
-    """A stage's name: no tape is ever written for two plans."""
+    """A stage's unique name, so that no tile file contains tiles of two plans."""
     return secrets.token_hex(6)
 
 
 class JournalDb:
-    """One thread at a time."""
+    """The open database. All methods block; call them from one thread at a time."""
 
     def __init__(self, folder: Path, disk: DurableFiles, keep_s: float) -> None:
-        """Open or make it; jobs that ended are remembered for `keep_s`.
+        """Open or create it. Finished jobs are remembered for `keep_s` seconds.
 
-        One that is damaged or older is kept aside, which the log says. Raises ConfigError for
-        one of a newer version, or that cannot be opened.
+        A damaged database or one of an older version is renamed, and the log says so. Raises
+        ConfigError for one of a newer version and for one that cannot be opened.
         """
         self.folder = folder
         self.path = folder / NAME
         self._disk = disk
         self._keep_s = keep_s
-        self._tapes: dict[str, TileFile] = {}
-        self._full = False
+        self._tile_files: dict[str, TileFile] = {}
+        self._is_failing = False
+        #: Stages of which an entry other than a tile was dropped, and their jobs.
+        self._incomplete: dict[str, str] = {}
         try:
             self._db = self._open()
         except sqlite3.OperationalError as problem:
@@ -175,46 +154,46 @@ class JournalDb:
             self._put_aside(problem)
             self._db = self._open()
 
-    def load(self, job: str) -> PastJob:
-        """What is known of a job."""
+    def load(self, job: str) -> JobHistory:
+        """What is recorded of a job."""
         row = self._db.execute(
             "SELECT image_file, facts_file, filed, ended_at IS NOT NULL, error FROM job WHERE id=?",
             (job,),
         ).fetchone()
         stages = {
-            position: PastStage(token, kind, plan, self._tiles(token), self._halved(token))
+            position: StageHistory(token, kind, plan, self._tiles(token), self._splits(token))
             for position, token, kind, plan in self._db.execute(
                 "SELECT position, token, kind, plan FROM stage WHERE job=?", (job,)
             )
         }
         if row is None:
-            return PastJob(stages)
+            return JobHistory(stages)
         image_file, facts_file, filed, ended, error = row
-        return PastJob(stages, image_file, facts_file, bool(filed), bool(ended), error)
+        return JobHistory(stages, image_file, facts_file, bool(filed), bool(ended), error)
 
-    def open_jobs(self) -> dict[str, str]:
-        """The jobs that did not end, each with its image's name."""
+    def unfinished(self) -> dict[str, str]:
+        """The unfinished jobs, each with its image's name."""
         return dict(self._db.execute("SELECT id, name FROM job WHERE ended_at IS NULL").fetchall())
 
-    def reserved(self) -> set[str]:
-        """The files in the outbox that unfinished jobs have chosen."""
+    def reserved_paths(self) -> set[str]:
+        """The paths in the outbox that unfinished jobs have reserved."""
         rows = self._db.execute("SELECT image_file, facts_file FROM job WHERE ended_at IS NULL")
         return {path for row in rows for path in row if path}
 
     def origins(self) -> set[str]:
-        """What the broker called the messages of the jobs that are remembered."""
+        """The origins of the remembered jobs' messages."""
         rows = self._db.execute("SELECT origin FROM job WHERE origin<>''")
         return {row[0] for row in rows}
 
-    def accept(self, entry: Entry) -> None:
-        """A job is there; the spool's note makes it safe. Raises sqlite3.Error."""
+    def accept(self, entry: SpoolEntry) -> None:
+        """Record a job without a sync: its note in the spool is durable. Raises sqlite3.Error."""
         with self._transaction() as db:
             _add(db, entry)
 
-    # What must be on the disk when it returns. Both raise sqlite3.Error.
+    # These two sync before they return. Both raise sqlite3.Error.
 
-    def reserve(self, entry: Entry, image_file: str, facts_file: str | None) -> None:
-        """This is where a job's results go, in every life."""
+    def reserve_paths(self, entry: SpoolEntry, image_file: str, facts_file: str | None) -> None:
+        """Record the result's paths in the outbox."""
         with self._transaction(durable=True) as db:
             _add(db, entry)
             db.execute(
@@ -222,8 +201,8 @@ class JournalDb:
                 (image_file, facts_file, entry.job),
             )
 
-    def end(self, entry: Entry, error: str | None) -> None:
-        """A job is over: whoever asked has been told."""
+    def end(self, entry: SpoolEntry, error: str | None) -> None:
+        """Record that a job is finished and its result or error is delivered."""
         with self._transaction(durable=True) as db:
             _add(db, entry)
             db.execute(
@@ -233,19 +212,18 @@ class JournalDb:
 
     # The rest.
 
-    def forget_tiles(self, job: str) -> None:
-        """Drop what is only of use while a job runs; its tapes are the spool's to remove."""
+    def forget_stages(self, job: str) -> None:
+        """Delete a finished job's stages and tiles. The spool removes the tile files."""
         with self._transaction() as db:
             tokens = [row[0] for row in db.execute("SELECT token FROM stage WHERE job=?", (job,))]
-            for table in ("tile", "halved"):
-                query = f"DELETE FROM {table} WHERE stage=?"  # noqa: S608  # names of our own
-                db.executemany(query, ((token,) for token in tokens))
-            db.execute("DELETE FROM stage WHERE job=?", (job,))
+            for token in tokens:
+                _delete_stage(db, token)
         for token in tokens:
-            self._close_tape(token)
+            self._close_tile_file(token)
+        self._incomplete = {token: of for token, of in self._incomplete.items() if of != job}
 
-    def sweep(self, jobs: Sequence[str]) -> None:
-        """Drop what belongs to none of these jobs, except how others ended lately."""
+    def keep_only(self, jobs: Sequence[str]) -> None:
+        """Delete everything of other jobs, except the ends of recently finished ones."""
         with self._transaction() as db:
             db.execute("CREATE TEMP TABLE IF NOT EXISTS here (id TEXT PRIMARY KEY)")
             db.execute("DELETE FROM here")
@@ -256,27 +234,52 @@ class JournalDb:
             db.execute("DELETE FROM job WHERE ended_at IS NULL AND id NOT IN (SELECT id FROM here)")
             self._forget_old(db)
 
-    def write(self, lines: Sequence[Entered]) -> None:
-        """Put lines down together. Without room they are left out, which costs only work."""
+    def write(self, entries: Sequence[JournalEntry]) -> None:
+        """Write entries in one transaction, or drop them on a full disk or without memory.
+
+        A dropped tile is repeated after a restart. A stage of which another entry is dropped is
+        repeated completely: its recorded tiles could be refuted ones, or halves without a split.
+        """
         try:
             with self._transaction() as db:
-                for line in lines:
-                    self._enter(db, line)
-        except (OSError, sqlite3.Error) as problem:
-            if not self._full:
-                log.warning("%s: %s; tiles done now would be done again", self.path, problem)
-            self._full = True
+                for token in self._incomplete:
+                    _delete_stage(db, token)
+                for entry in entries:
+                    if isinstance(entry, ResultFiled):
+                        db.execute("UPDATE job SET filed=1 WHERE id=?", (entry.job,))
+                    elif _token(entry) not in self._incomplete:
+                        self._write(db, entry)
+        except (OSError, sqlite3.Error, MemoryError) as problem:
+            self._drop(entries, problem)
             return
-        self._full = False
+        self._is_failing = False
 
     def close(self) -> None:
-        for token in tuple(self._tapes):
-            self._close_tape(token)
+        for token in tuple(self._tile_files):
+            self._close_tile_file(token)
         self._db.close()
 
-    def _enter(self, db: sqlite3.Connection, line: Entered) -> None:
-        match line:
-            case Begun(token, job, position, kind, plan):
+    def _drop(self, entries: Sequence[JournalEntry], problem: Exception) -> None:
+        if not self._is_failing:
+            log.warning("%s: %r; a restart would repeat the tiles", self.path, problem)
+        self._is_failing = True
+        for entry in entries:
+            if not isinstance(entry, TileKept | ResultFiled):
+                self._give_up_stage(entry.job, _token(entry))
+
+    def _give_up_stage(self, job: str, token: str) -> None:
+        """Have the stage repeated after a restart, even if nothing can be written before that."""
+        self._incomplete[token] = job
+        self._close_tile_file(token)
+        try:
+            # A full disk allows it, and recorded tiles without this file do not count.
+            self._disk.remove(tile_file_path(self.folder, job, token))
+        except OSError as problem:
+            log.warning("%s: cannot remove tiles that must not be used: %s", job, problem)
+
+    def _write(self, db: sqlite3.Connection, entry: _StageEntry) -> None:
+        match entry:
+            case StageBegun(token, job, position, kind, plan):
                 db.execute(
                     "DELETE FROM tile WHERE stage IN "
                     "(SELECT token FROM stage WHERE job=? AND position=?)",
@@ -286,46 +289,47 @@ class JournalDb:
                     "INSERT OR REPLACE INTO stage VALUES (?,?,?,?,?)",
                     (token, job, position, kind, plan),
                 )
-            case Kept(job, stage, tile, device, data):
-                start = self._tape(job, stage).append(data)
-                row = (stage, tile, device, start, line.size, digest(stage, tile, data))
+            case TileKept(job, stage, tile, device, data):
+                start = self._tile_file(job, stage).append(data)
+                row = (stage, tile, device, start, entry.size, digest(stage, tile, data))
                 db.execute("INSERT OR REPLACE INTO tile VALUES (?,?,?,?,?,?)", row)
-            case Halved(stage, tile, first, second):
+            case TileSplit(_, stage, tile, first, second):
                 db.execute(
                     "INSERT OR REPLACE INTO halved VALUES (?,?,?,?)", (stage, tile, first, second)
                 )
-            case Revoked(stage, tile):
+            case TileRevoked(_, stage, tile):
                 db.execute("DELETE FROM tile WHERE stage=? AND tile=?", (stage, tile))
-            case Filed(job):
-                db.execute("UPDATE job SET filed=1 WHERE id=?", (job,))
 
     def _forget_old(self, db: sqlite3.Connection) -> None:
-        # A clock that jumped ahead makes us forgetful; one that jumped back, patient.
+        # A clock that jumps ahead deletes ends early, one that jumps back deletes them late.
         db.execute("DELETE FROM job WHERE ended_at < ?", (time.time() - self._keep_s,))
 
-    def _tiles(self, token: str) -> dict[int, PastTile]:
+    def _tiles(self, token: str) -> dict[int, TileRecord]:
         rows = self._db.execute(
             "SELECT tile, device, start, length, digest FROM tile WHERE stage=?", (token,)
         )
-        return {row[0]: PastTile(*row[1:]) for row in rows}
+        return {row[0]: TileRecord(*row[1:]) for row in rows}
 
-    def _halved(self, token: str) -> tuple[tuple[int, int, int], ...]:
+    def _splits(self, token: str) -> tuple[tuple[int, int, int], ...]:
         query = "SELECT tile, first, second FROM halved WHERE stage=? ORDER BY first"
         return tuple(self._db.execute(query, (token,)).fetchall())
 
-    def _tape(self, job: str, stage: str) -> TileFile:
-        if stage not in self._tapes:
-            self._tapes[stage] = TileFile(tile_file_path(self.folder, job, stage), self._disk)
-        return self._tapes[stage]
+    def _tile_file(self, job: str, stage: str) -> TileFile:
+        if stage not in self._tile_files:
+            path = tile_file_path(self.folder, job, stage)
+            self._tile_files[stage] = TileFile(path, self._disk)
+        return self._tile_files[stage]
 
-    def _close_tape(self, stage: str) -> None:
-        tape = self._tapes.pop(stage, None)
-        if tape is not None:
-            tape.close()
+    def _close_tile_file(self, stage: str) -> None:
+        tile_file = self._tile_files.pop(stage, None)
+        if tile_file is not None:
+            tile_file.close()
 
     @contextmanager
     def _transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        # NORMAL loses the newest commits in a power cut and never the order of them.
+        # With NORMAL a power cut may lose the newest commits, but never an earlier one.
+        if self._db.in_transaction:  # the last one failed, and so did its ROLLBACK
+            self._db.execute("ROLLBACK")
         self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -339,7 +343,7 @@ class JournalDb:
     # Opening.
 
     def _open(self) -> sqlite3.Connection:
-        # Opened here, used on the clerk's thread.
+        # It is opened here and then used on the writer's thread.
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
             self._check(db)
@@ -349,7 +353,7 @@ class JournalDb:
         return db
 
     def _check(self, db: sqlite3.Connection) -> None:
-        """Raises DatabaseError for a damaged file, ConfigError for one of the future."""
+        """Raise DatabaseError for an unusable file, ConfigError for a newer version."""
         version, application = (_pragma(db, name) for name in ("user_version", "application_id"))
         (state,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
@@ -358,12 +362,12 @@ class JournalDb:
         if not is_new and application != _APPLICATION:
             raise sqlite3.DatabaseError("another program's database")
         if not is_new and version < VERSION:
-            raise sqlite3.DatabaseError(f"of version {version}, older than {VERSION}")
+            raise sqlite3.DatabaseError(f"version {version}, older than {VERSION}")
         if version > VERSION:
             raise ConfigError(
-                f"gateway.spool: {self.path} is of version {version}, from a newer fogmqtt; this "
-                f"one knows {VERSION}. Update it, or move the file away: the images beside it "
-                "are kept, and done again"
+                f"gateway.spool: {self.path} has version {version}, from a newer fogmqtt; this "
+                f"one knows {VERSION}. Update fogmqtt, or move the file away: the images beside "
+                "it are kept, and their jobs start again"
             )
         db.execute("PRAGMA journal_mode=WAL")
         if is_new:
@@ -375,7 +379,7 @@ class JournalDb:
     def _unusable(self, problem: sqlite3.Error) -> ConfigError:
         return ConfigError(
             f"gateway.spool: cannot open {self.path}: {problem}; make room or move it away: the "
-            "images beside it are kept, and done again"
+            "images beside it are kept, and their jobs start again"
         )
 
     def _put_aside(self, problem: sqlite3.Error) -> None:
@@ -385,19 +389,29 @@ class JournalDb:
             if path.exists():
                 path.replace(aside.with_name(aside.name + suffix))
         log.warning(
-            "%s cannot be used (%s): kept as %s; the spool's images are begun anew",
+            "%s cannot be used (%s): it is renamed to %s, and the spool's jobs start again",
             self.path,
             problem,
             aside.name,
         )
 
 
-def _add(db: sqlite3.Connection, entry: Entry) -> None:
+def _add(db: sqlite3.Connection, entry: SpoolEntry) -> None:
     db.execute(
         "INSERT OR IGNORE INTO job (id, name, pipeline, reply, origin, accepted_at) "
         "VALUES (?,?,?,?,?,?)",
         (entry.job, entry.name, entry.pipeline, entry.reply, entry.origin, entry.accepted_at),
     )
+
+
+def _token(entry: _StageEntry) -> str:
+    return entry.token if isinstance(entry, StageBegun) else entry.stage
+
+
+def _delete_stage(db: sqlite3.Connection, token: str) -> None:
+    db.execute("DELETE FROM tile WHERE stage=?", (token,))
+    db.execute("DELETE FROM halved WHERE stage=?", (token,))
+    db.execute("DELETE FROM stage WHERE token=?", (token,))
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> int:

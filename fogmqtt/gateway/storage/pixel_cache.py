@@ -1,4 +1,4 @@
-"""Decoded pixels of large images on disk: decoding again would take longer than a restart."""
+"""Decoded pixels of large images on disk: reading them is faster than decoding again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import xxhash
 from fogmqtt.gateway.storage.durable_files import PART, DurableFiles
 from fogmqtt.images.spec import Image, Spec
 
-#: How such a file's name ends.
-PIXELS = ".pixels"
-#: Smaller images are decoded again: that is soon done, and this would cost their jobs more.
+#: The suffix of such a file's name.
+PIXELS_SUFFIX = ".pixels"
+#: Smaller images are decoded again, which is fast; storing them would slow their jobs down more.
 WORTHWHILE_PIXELS = 40_000_000
-#: Pixels begin at a page, so that they can be mapped.
+#: The pixels' offset in the file: a page, so that they can be mapped.
 _START = 4096
 
 
@@ -27,14 +27,14 @@ class _Header(msgspec.Struct, frozen=True):
 
 
 def is_worthwhile(image: Image) -> bool:
-    """Whether an image is so large that its pixels are to be kept."""
+    """Whether an image is large enough to store its pixels."""
     return Spec.of(image).height * Spec.of(image).width >= WORTHWHILE_PIXELS
 
 
 def write(disk: DurableFiles, path: Path, image: Image) -> None:
-    """Keep pixels; nobody waits for the disk, and their digest tells if it has them.
+    """Store pixels without waiting for the disk; `read` checks their digest. Blocking.
 
-    Raises OSError and leaves nothing.
+    Raises OSError and leaves no file then.
     """
     part = path.with_name(f".{path.name}{PART}")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -44,7 +44,7 @@ def write(disk: DurableFiles, path: Path, image: Image) -> None:
         disk.write_at(descriptor, msgspec.json.encode(header).ljust(_START), 0)
         disk.write_at(descriptor, data, _START)
         disk.rename(part, path)
-    except OSError:
+    except (OSError, MemoryError):
         part.unlink(missing_ok=True)
         raise
     finally:
@@ -52,7 +52,7 @@ def write(disk: DurableFiles, path: Path, image: Image) -> None:
 
 
 def read(path: Path) -> Image | None:
-    """The pixels, mapped; what is written to them stays in memory. None: missing or damaged."""
+    """The stored pixels, mapped copy-on-write; None: missing or damaged. Blocking."""
     try:
         with path.open("rb") as file:
             header = msgspec.json.decode(file.read(_START), type=_Header)

@@ -1,4 +1,4 @@
-"""A stage's tape: the pixels of its finished tiles in one file, one after the other."""
+"""A stage's tile file: the results of its finished tiles, one after the other."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 
 import xxhash
 
-from fogmqtt.gateway.storage.durable_files import Bytes, DurableFiles
-from fogmqtt.gateway.storage.spool import TAPE
+from fogmqtt.gateway.storage.api import Bytes
+from fogmqtt.gateway.storage.durable_files import DurableFiles
+
+#: A tile file is named `<job>.<stage's token>.tiles`.
+TILES_SUFFIX = ".tiles"
 
 
 class TileFile:
-    """Finished tiles of one stage, one after the other."""
+    """An open tile file."""
 
     def __init__(self, path: Path, disk: DurableFiles) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -20,7 +23,10 @@ class TileFile:
         self._disk = disk
 
     def append(self, data: Bytes) -> int:
-        """Where it begins. Raises OSError; what was written of it is written over then."""
+        """Append a result; returns its offset.
+
+        Raises OSError; the next result overwrites what was written then.
+        """
         start = self._end
         self._disk.write_at(self._descriptor, data, start)
         self._end += memoryview(data).nbytes
@@ -31,12 +37,12 @@ class TileFile:
 
 
 def tile_file_path(folder: Path, job: str, stage: str) -> Path:
-    """The file of a stage's finished tiles."""
-    return folder / f"{job}.{stage}{TAPE}"
+    """The path of a stage's tile file; `stage` is the stage's token."""
+    return folder / f"{job}.{stage}{TILES_SUFFIX}"
 
 
 def digest(stage: str, tile: int, data: Bytes) -> str:
-    """Of a tile's bytes and where they belong."""
+    """The digest of a result's bytes, its stage and its tile's index."""
     state = xxhash.xxh3_64(f"{stage}/{tile}/".encode())
     state.update(data)
     return state.hexdigest()
