@@ -21,6 +21,7 @@ from pathlib import Path
 from client import job
 from compare import NO_DASK, compare, has_dask
 from emulated import CASES, Case, Emulated, fault, fleet, image, restore
+from fogmqtt.gateway.loop import now
 
 from fogmqtt.cli.connect import connector
 from fogmqtt.config import BrokerSettings, GatewayConfig
@@ -30,7 +31,6 @@ from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.scheduler import Scheduler
 from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.jobs.report import Report
-from fogmqtt.gateway.loop import now
 from fogmqtt.images.drawing import svg
 from fogmqtt.images.spec import Image
 from fogmqtt.process_tuning import tune

@@ -7,12 +7,12 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from emulated import Case, Emulated, fault, fleet, image, restore
+from fogmqtt.gateway.loop import now
 
 from fogmqtt.cli.common import link
 from fogmqtt.config import BrokerSettings
 from fogmqtt.core.geometry import Grid
 from fogmqtt.gateway.execution import stage_run
-from fogmqtt.gateway.loop import now
 from fogmqtt.images.spec import Spec
 from fogmqtt.operators.api import pipeline
 from fogmqtt.transport.base import Connected, Received

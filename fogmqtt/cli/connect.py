@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fogmqtt.cli.common import link
 from fogmqtt.config import BrokerSettings, GatewayConfig
-from fogmqtt.gateway.app import Connect
+from fogmqtt.gateway.broker_link import Connect
 from fogmqtt.transport.base import Deliver, Transport, Will
 from fogmqtt.transport.embedded import EmbeddedBroker, is_local, listening
 from fogmqtt.transport.paho import PahoTransport

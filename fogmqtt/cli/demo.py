@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from subprocess import Popen
 
 from rich.console import Console
 
-from fogmqtt.cli.common import stop_on_signals
+from fogmqtt.cli.async_program import run_async
 from fogmqtt.cli.connect import connector
 from fogmqtt.cli.outputs import Outputs
-from fogmqtt.cli.progress import display, who_did_what
-from fogmqtt.cli.run import CliClient
+from fogmqtt.cli.progress import Display, display, who_did_what
+from fogmqtt.cli.run import show_event
 from fogmqtt.config import BrokerSettings, GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import JobFailed
 from fogmqtt.gateway.app import Gateway
+from fogmqtt.gateway.background import Supervisor
 from fogmqtt.gateway.jobs.model import JobRequest, Outcome
 from fogmqtt.gateway.jobs.report import differ_line
-from fogmqtt.gateway.loop import now
 from fogmqtt.images import files
 from fogmqtt.images.mosaic import mosaic
 from fogmqtt.transport.embedded import EmbeddedBroker
@@ -59,60 +61,63 @@ def demo(config: GatewayConfig, image: Path | None, out: Path, console: Console)
             # It would do a photo alone before a device has its first tile.
             gateway=replace(config.gateway, local="never"),
         )
-        outcome = _job(
-            there,
-            DemoClient(Outputs(out / "edges.png", None, out / "edges.differ.png"), shown),
-            image or PHOTO,
-            processes,
-        )
+        outputs = DemoOutputs(Outputs(out / "edges.png", None, out / "edges.differ.png"))
+        outcome = run_async(_job(there, outputs, image or PHOTO, processes, shown))
     return _tell(outcome, out, console)
 
 
-class DemoClient(CliClient):
-    """Who watches the demo: a mosaic goes beside the result."""
+@dataclass(frozen=True, slots=True)
+class DemoOutputs:
+    """The files of the demo: a mosaic beside the result."""
 
-    def deliver(self, outcome: Outcome) -> None:
-        CliClient.deliver(self, outcome)
+    outputs: Outputs
+
+    def write(self, outcome: Outcome) -> None:
+        """Raises ImageError where a file cannot be written."""
+        self.outputs.write(outcome)
         if outcome.image is None or outcome.original is None or self.outputs.image is None:
             return
         picture = mosaic(outcome.original, outcome.image, outcome.report.mosaic)
         files.write(self.outputs.image.with_name("mosaic.png"), picture)
 
 
-def _job(
-    config: GatewayConfig, visitor: DemoClient, photo: Path, processes: Sequence[Popen[bytes]]
+async def _job(
+    config: GatewayConfig,
+    outputs: DemoOutputs,
+    photo: Path,
+    processes: Sequence[Popen[bytes]],
+    shown: Display,
 ) -> Outcome:
-    gateway = Gateway(config, config.gateway.id, connector(config.broker, config.gateway.id))
+    connect = connector(config.broker, config.gateway.id)
     request = JobRequest(
         name=photo.name,
         path=photo,
         pipeline=PIPELINE,
-        client=visitor,
         tiles=parse_tile_plan(config.tiles),
         verify=True,
+        deliver=outputs.write,
     )
-    deadline = now() + START_S
+    async with Supervisor() as supervisor, Gateway(config, config.gateway.id, connect) as gateway:
+        supervisor.start(_watch(processes), "device processes")
+        gateway.listen("terminal", partial(show_event, shown))
+        await _all_online(gateway)
+        return await gateway.submit(request).outcome()
 
-    def all_here() -> bool:
-        return len(gateway.roster.present()) == len(DEVICES)
 
-    def watch(moment: float) -> float | None:
+async def _all_online(gateway: Gateway) -> None:
+    """Wait until every device is online, or it has taken too long."""
+    with suppress(TimeoutError), gateway.events("demo") as events:
+        async with asyncio.timeout(START_S):
+            while len(gateway.online()) < len(DEVICES):
+                await anext(events)
+
+
+async def _watch(processes: Sequence[Popen[bytes]]) -> None:
+    """Raise JobFailed as soon as a device's process has ended by itself."""
+    while True:
         for process in processes:
             _check_alive(process)
-        return min(deadline, moment + 0.2) if not all_here() else None
-
-    gateway.periodic_tasks.append(watch)
-    try:
-        gateway.transport.start()
-        with stop_on_signals(gateway.stop):
-            gateway.run(lambda: all_here() or now() >= deadline)
-            gateway.submit(request)
-            gateway.run(lambda: gateway.conductor.idle)
-    finally:
-        gateway.close()
-    if visitor.outcome is None:
-        raise KeyboardInterrupt
-    return visitor.outcome
+        await asyncio.sleep(0.2)
 
 
 def _tell(outcome: Outcome, out: Path, console: Console) -> int:

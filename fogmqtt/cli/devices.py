@@ -10,48 +10,47 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fogmqtt.cli.discovery import look_around
+from fogmqtt.cli.discovery import find_devices
 from fogmqtt.config import GatewayConfig
-from fogmqtt.gateway.devices.registry import DeviceRegistry
+from fogmqtt.gateway.devices.registry import DeviceView
 from fogmqtt.log import one_line
-from fogmqtt.wire.messages import DeviceInfo
 
 
 def show_devices(config: GatewayConfig, console: Console, *, as_json: bool) -> int:
     """Print who is online. Raises NoBroker."""
-    roster = look_around(config)
+    devices = find_devices(config)
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(_listed(roster))).decode())
+        print(msgspec.json.format(msgspec.json.encode(_listed(devices))).decode())
     else:
-        console.print(_devices(roster))
-        console.print(Text("".join(_remarks(roster))), soft_wrap=True, end="")
+        console.print(_table(devices))
+        console.print(Text("".join(_remarks(devices))), soft_wrap=True, end="")
     return 0
 
 
-def _listed(roster: DeviceRegistry) -> dict[str, Any]:
-    online = roster.present()
+def _listed(devices: Sequence[DeviceView]) -> dict[str, Any]:
     return {
-        device: {
-            "online": device in online,
-            "differs": roster.standard.differs(info),
-            **msgspec.to_builtins(info),
+        device.id: {
+            "online": device.online,
+            "differs": device.differs,
+            **msgspec.to_builtins(device.info),
         }
-        for device, info in sorted(roster.infos.items())
+        for device in devices
     }
 
 
-def _remarks(roster: DeviceRegistry) -> Iterator[str]:
+def _remarks(devices: Sequence[DeviceView]) -> Iterator[str]:
     """What people should know of devices: how they round, and what is wrong with operators."""
-    for device, info in sorted(roster.infos.items()):
+    for device in devices:
+        info = device.info
         by_reason: dict[str, list[str]] = {}
-        for ability, why in roster.standard.differs(info).items():
+        for ability, why in device.differs.items():
             by_reason.setdefault(why, []).append(ability)
         for why, abilities in by_reason.items():
             what = ", ".join(_shortened(abilities, info.fingerprints))
-            yield f"{device} gets no tiles for {one_line(what)}: {one_line(why)}\n"
+            yield f"{device.id} gets no tiles for {one_line(what)}: {one_line(why)}\n"
         if info.max_tile_pixels:
-            yield f"{device} takes tiles of at most {info.max_tile_pixels:,} pixels\n"
-        yield from (f"{device}: {one_line(problem)}\n" for problem in info.problems)
+            yield f"{device.id} takes tiles of at most {info.max_tile_pixels:,} pixels\n"
+        yield from (f"{device.id}: {one_line(problem)}\n" for problem in info.problems)
 
 
 def _shortened(abilities: Sequence[str], known: Iterable[str]) -> Iterator[str]:
@@ -68,9 +67,8 @@ def _by_name(abilities: Iterable[str]) -> dict[str, list[str]]:
     return named
 
 
-def _devices(roster: DeviceRegistry) -> Table | str:
-    infos, online = dict(sorted(roster.infos.items())), roster.present()
-    if not infos:
+def _table(devices: Sequence[DeviceView]) -> Table | str:
+    if not devices:
         return "no device has ever announced itself here; start one: fog-device --id eya"
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in (
@@ -85,14 +83,15 @@ def _devices(roster: DeviceRegistry) -> Table | str:
         "°C",
     ):
         table.add_column(heading)
-    for device, info in infos.items():
+    for device in devices:
+        info = device.info
         table.add_row(
-            device,
-            "online" if device in online else "offline",
+            device.id,
+            "online" if device.online else "offline",
             Text(one_line(info.host)),
             str(info.workers),
             str(len(info.operators)),
-            _differing(roster, info),
+            _differing(device),
             str(info.done),
             f"{info.uptime_s:.0f} s",
             "" if info.temperature_c is None else f"{info.temperature_c:.0f}",
@@ -100,9 +99,9 @@ def _devices(roster: DeviceRegistry) -> Table | str:
     return table
 
 
-def _differing(roster: DeviceRegistry, info: DeviceInfo) -> str:
-    """How many operators a device does in another rounding."""
-    if info.examining:
+def _differing(device: DeviceView) -> str:
+    """How many operators a device rounds differently."""
+    if device.info.examining:
         return "?"
-    names = _by_name(roster.standard.differs(info))
+    names = _by_name(device.differs)
     return str(len(names)) if names else ""

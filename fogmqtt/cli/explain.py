@@ -7,16 +7,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from fogmqtt.cli.forecast import Forecast, Silent, forecast
+from fogmqtt.cli.forecast import Forecast, forecast
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import Tile, TilePlan
 from fogmqtt.errors import NoBroker, PlanError
-from fogmqtt.gateway.app import WORKERS_UNKNOWN
 from fogmqtt.gateway.execution.stage_run import MessageLimits, planned, result_pixel_bytes
 from fogmqtt.gateway.jobs.decode import Decoders
-from fogmqtt.gateway.jobs.ingest import prepare
+from fogmqtt.gateway.jobs.ingest import ingest
+from fogmqtt.gateway.jobs.memory_budget import MemoryBudget
 from fogmqtt.gateway.jobs.model import JobRequest
-from fogmqtt.images.spec import Image, Spec
+from fogmqtt.gateway.jobs.runner import WORKERS_UNKNOWN
+from fogmqtt.images.source import as_array
+from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.pipeline import Stage, written
 from fogmqtt.transport.embedded import is_local, listening
 
@@ -26,16 +28,14 @@ def explain(config: GatewayConfig, text: str, photo: Path, plan: TilePlan, conso
 
     Raises PipelineError, ImageError and OperatorError. Without a broker there is no prediction.
     """
-    request = JobRequest(name=photo.name, pipeline=text, client=Silent(), path=photo)
+    request = JobRequest(name=photo.name, pipeline=text, path=photo)
     with Decoders() as decoders:
-        prepared = prepare(request, config.limits, decoders)
-    console.print(
-        Text(f"{text.strip()}  on {photo.name}: {Spec.of(prepared.image)}"), soft_wrap=True
-    )
-    known = _known(config, text, prepared.image, plan)
+        job = ingest(request, config.limits, decoders, MemoryBudget().reservation())
+    console.print(Text(f"{text.strip()}  on {photo.name}: {job.image.spec}"), soft_wrap=True)
+    known = _known(config, text, as_array(job.image), plan)
     workers = known.workers if isinstance(known, Forecast) else WORKERS_UNKNOWN
     console.print()
-    for number, stage in enumerate(prepared.stages, 1):
+    for number, stage in enumerate(job.stages, 1):
         line = f"stage {number}  {_stage(config, stage, plan, workers)}"
         console.print(Text(line), soft_wrap=True)
     console.print()

@@ -6,17 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from fogmqtt.cli.common import stop_on_signals
+from fogmqtt.cli.async_program import run_async
 from fogmqtt.cli.connect import connector
 from fogmqtt.cli.run import run_id
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import Auto, TilePlan
 from fogmqtt.errors import JobFailed
-from fogmqtt.gateway.app import SETTLE_S, Gateway
+from fogmqtt.gateway.app import Gateway
+from fogmqtt.gateway.events import JobEnded, JobNoticed
 from fogmqtt.gateway.execution.cost_model import verdict
-from fogmqtt.gateway.jobs.model import JobRequest, Outcome
-from fogmqtt.gateway.jobs.report import Report
-from fogmqtt.gateway.loop import now
+from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.pipeline import parse, whole
 
@@ -51,61 +50,68 @@ def forecast(config: GatewayConfig, pipeline: str, image: Image, tiles: TilePlan
 
     Raises NoBroker, and JobFailed where the sample could not be done.
     """
+    return run_async(_forecast(config, pipeline, image, tiles))
+
+
+async def _forecast(
+    config: GatewayConfig, pipeline: str, image: Image, tiles: TilePlan
+) -> Forecast | str:
     gateway_id = run_id(config.gateway.id)
     config = replace(config, gateway=replace(config.gateway, local="never"))
-    gateway = Gateway(config, gateway_id, connector(config.broker, gateway_id))
-    gateway.give_up(without_broker_s=config.broker.connect_timeout_s, timeout_s=None)
-    try:
-        gateway.transport.start()
-        with stop_on_signals(gateway.stop):
-            _settle(gateway)
-            devices = gateway.roster.present()
-            if not devices:
-                return "no prediction: no device is online; start one: fog-device --id eya"
-            return _measured(gateway, pipeline, image, tiles)
-    finally:
-        gateway.close()
+    async with Gateway(
+        config,
+        gateway_id,
+        connector(config.broker, gateway_id),
+        broker_within_s=config.broker.connect_timeout_s,
+    ) as gateway:
+        await gateway.link.up()
+        await gateway.settled()
+        if not gateway.online():
+            return "no prediction: no device is online; start one: fog-device --id eya"
+        return await _measured(gateway, pipeline, image, tiles)
 
 
-def _settle(gateway: Gateway) -> None:
-    gateway.run(lambda: gateway.connected)
-    until = now() + SETTLE_S
-    gateway.periodic_tasks.append(lambda _: until)
-    gateway.run(lambda: now() >= until)
-
-
-def _measured(gateway: Gateway, pipeline: str, image: Image, tiles: TilePlan) -> Forecast:
+async def _measured(gateway: Gateway, pipeline: str, image: Image, tiles: TilePlan) -> Forecast:
     height, width = image.shape[:2]
     rows = min(height, max(1, SAMPLE_PIXELS // width))
     sample, quarter = image[:rows], image[: max(1, rows // 4)]
 
-    def job(part: Image) -> float:
+    async def job(part: Image) -> float:
         # A plan for the whole image need not fit a part of it.
-        return _job(gateway, pipeline, part, tiles if rows == height and part is sample else Auto())
+        plan = tiles if rows == height and part is sample else Auto()
+        return await _job(gateway, pipeline, part, plan)
 
-    job(quarter)  # whoever was idle loads OpenCV now
-    few_s, many_s = job(quarter), job(sample)
+    await job(quarter)  # devices that were idle load OpenCV now
+    few_s, many_s = await job(quarter), await job(sample)
     pixel_s = max(0.0, (many_s - few_s) / max(1, (rows - len(quarter)) * width))
+    online = [device for device in gateway.devices() if device.online]
     return Forecast(
-        gateway.roster.present(),
-        gateway.roster.workers(),
+        tuple(device.id for device in online),
+        sum(device.info.workers for device in online),
         many_s + pixel_s * (height - rows) * width,
         _alone(pipeline, sample) * height / rows,
         rows * width,
     )
 
 
-def _job(gateway: Gateway, pipeline: str, image: Image, tiles: TilePlan) -> float:
-    client = Silent()
-    gateway.submit(
-        JobRequest(name="the sample", pipeline=pipeline, client=client, image=image, tiles=tiles)
-    )
-    gateway.run(lambda: client.outcome is not None)
-    if client.outcome is None:
-        raise KeyboardInterrupt
-    if client.outcome.error:
-        raise JobFailed(client.outcome.error)
-    return client.outcome.report.seconds
+async def _job(gateway: Gateway, pipeline: str, image: Image, tiles: TilePlan) -> float:
+    """Seconds for one job. Raises JobFailed if it fails, or if no device can do it."""
+    with gateway.events("forecast") as events:
+        handle = gateway.submit(
+            JobRequest(name="the sample", pipeline=pipeline, image=image, tiles=tiles)
+        )
+        async for event in events:
+            match event:
+                case JobNoticed(report, text) if report.job == handle.id:
+                    handle.cancel(text)
+                case JobEnded(report) if report.job == handle.id:
+                    break
+                case _:
+                    pass
+    outcome = await handle.outcome()
+    if outcome.error:
+        raise JobFailed(outcome.error)
+    return outcome.report.seconds
 
 
 def _alone(pipeline: str, sample: Image) -> float:
@@ -119,22 +125,3 @@ def _timed(work: Callable[[], None]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-@dataclass(slots=True)
-class Silent:
-    """A client that only waits for the outcome; without a device it gives up."""
-
-    outcome: Outcome | None = None
-
-    def progress(self, report: Report) -> None:
-        del report
-
-    def notice(self, job: str, text: str) -> None:
-        raise JobFailed(f"{job}: {text}")
-
-    def deliver(self, outcome: Outcome) -> None:
-        del outcome
-
-    def ended(self, outcome: Outcome) -> None:
-        self.outcome = outcome

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
 from rich.console import Console
 
 from fogmqtt import __version__
-from fogmqtt.cli.common import guarded, offer_models, positive, set_up_logging, stop_on_signals
+from fogmqtt.cli.async_program import run_async, run_program
+from fogmqtt.cli.common import guarded, offer_models, positive, set_up_logging
 from fogmqtt.cli.connect import broker_at_hand, serving_connector
 from fogmqtt.cli.demo import demo
 from fogmqtt.cli.devices import show_devices
@@ -168,13 +169,9 @@ def _add_demo(commands: Subparsers) -> None:
 def _serve(config: GatewayConfig, options: argparse.Namespace) -> int:
     del options
     with broker_at_hand(config) as broker:
-        server = Server(config, serving_connector(config, own_broker=broker is not None))
-        try:
-            server.start()
-            with stop_on_signals(server.gateway.stop):
-                server.run()
-        finally:
-            server.close()
+        connect = serving_connector(config, own_broker=broker is not None)
+        with suppress(KeyboardInterrupt):  # how a server is meant to end
+            run_async(Server(config, connect).run())
     return 0
 
 
@@ -267,5 +264,10 @@ def _simulate(config: GatewayConfig, options: argparse.Namespace) -> int:
     return run_simulation(config, options, Console())
 
 
+def program() -> None:
+    """Run the command and end the process."""
+    run_program(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fogmqtt.cli.discovery import look_around
+from fogmqtt.cli.discovery import find_devices
 from fogmqtt.config import GatewayConfig
 from fogmqtt.errors import UsageError
-from fogmqtt.gateway.devices.registry import DeviceRegistry
+from fogmqtt.gateway.devices.registry import DeviceView
 from fogmqtt.log import one_line
 from fogmqtt.operators.api.pipeline import Stage, abilities
 from fogmqtt.simulate.fleet import UNLIMITED, DeviceSpec, FleetSpec, LinkSpec
@@ -32,15 +32,16 @@ def live_fleet(config: GatewayConfig, text: str, pixels: float) -> LiveFleet:
     Raises NoBroker; UsageError where no such device is there; PipelineError and OperatorError.
     """
     stages = tiled_stages(text, pixels)
-    roster = look_around(config)
     devices, remarks = [], []
-    for name in roster.present():
-        found = _device(name, roster, stages, exact=config.exact)
+    for view in find_devices(config):
+        if not view.online:
+            continue
+        found = _device(view, stages, exact=config.exact)
         if isinstance(found, DeviceSpec):
             devices.append(found)
-            remarks.append(f"{name}: {found.workers} worker(s) of {found.speed / 1e6:.3g} MP/s")
+            remarks.append(f"{view.id}: {found.workers} worker(s) of {found.speed / 1e6:.3g} MP/s")
         else:
-            remarks.append(f"{name} is left out: {one_line(found)}")
+            remarks.append(f"{view.id} is left out: {one_line(found)}")
     if not devices:
         raise UsageError("\n".join(["no device to model is online", *remarks, _ADVICE]))
     link = LinkSpec()
@@ -54,20 +55,17 @@ def live_fleet(config: GatewayConfig, text: str, pixels: float) -> LiveFleet:
 _ADVICE = "start one: fog-device --id eya; or describe a fleet: --fleet FILE"
 
 
-def _device(
-    name: str, roster: DeviceRegistry, stages: Sequence[Stage], *, exact: bool
-) -> DeviceSpec | str:
+def _device(view: DeviceView, stages: Sequence[Stage], *, exact: bool) -> DeviceSpec | str:
     """The model of a device, or why there is none."""
-    info = roster.infos[name]
-    lacks = sorted(_needs(stages, exact=exact) - roster.operators(name))
-    if lacks:
-        reasons = roster.standard.judge(info).lacks
-        return f"{lacks[0]} {reasons.get(lacks[0], 'is not installed')}"
+    info = view.info
+    missing = sorted(_needs(stages, exact=exact) - view.abilities)
+    if missing:
+        return f"{missing[0]} {view.lacks.get(missing[0], 'is not installed')}"
     unknown = sorted(set(_names(stages)) - info.rates.keys())
     if unknown:
         return f"it does not announce how fast it is at {', '.join(unknown)}"
     most = info.max_tile_pixels or UNLIMITED
-    return DeviceSpec(name, _speed(info, stages), workers=info.workers, max_tile_pixels=most)
+    return DeviceSpec(view.id, _speed(info, stages), workers=info.workers, max_tile_pixels=most)
 
 
 def _needs(stages: Sequence[Stage], *, exact: bool) -> frozenset[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from fogmqtt.cli.common import stop_on_signals
+from fogmqtt.cli.async_program import run_async
 from fogmqtt.cli.connect import broker_at_hand, connector
 from fogmqtt.cli.outputs import Outputs, outputs
 from fogmqtt.cli.progress import Display, display
@@ -17,8 +18,8 @@ from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import TilePlan
 from fogmqtt.errors import UsageError
 from fogmqtt.gateway.app import Gateway
+from fogmqtt.gateway.events import GatewayEvent, JobNoticed, JobProgressed
 from fogmqtt.gateway.jobs.model import JobRequest, Outcome
-from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.operators.api.pipeline import parse, parse_post
 
 
@@ -38,28 +39,6 @@ class RunOptions:
     report: Path | None = None
 
 
-@dataclass(slots=True)
-class CliClient:
-    """Whoever typed the command: shows progress, writes the files, keeps the outcome."""
-
-    outputs: Outputs
-    shown: Display
-    outcome: Outcome | None = None
-
-    def progress(self, report: Report) -> None:
-        self.shown.update(report)
-
-    def notice(self, job: str, text: str) -> None:
-        del job
-        self.shown.say(text)
-
-    def deliver(self, outcome: Outcome) -> None:
-        self.outputs.write(outcome)
-
-    def ended(self, outcome: Outcome) -> None:
-        self.outcome = outcome
-
-
 def run(config: GatewayConfig, options: RunOptions, console: Console) -> list[Outcome]:
     """Do the jobs; one outcome per image, in their order, with `error` where one failed.
 
@@ -76,7 +55,7 @@ def run(config: GatewayConfig, options: RunOptions, console: Console) -> list[Ou
     with broker_at_hand(config):
         shown = display(console)
         try:
-            outcomes = do_jobs(config, run_id(config.gateway.id), options, found, shown)
+            outcomes = run_async(do_jobs(config, run_id(config.gateway.id), options, found, shown))
         finally:
             shown.close()
     if options.report:
@@ -91,7 +70,7 @@ def _pointed(outcome: Outcome, files: Outputs) -> Outcome:
     return replace(outcome, error=f"{outcome.error}; see {files.differ}")
 
 
-def do_jobs(
+async def do_jobs(
     config: GatewayConfig,
     gateway_id: str,
     options: RunOptions,
@@ -99,35 +78,40 @@ def do_jobs(
     shown: Display,
 ) -> list[Outcome]:
     """Run a gateway until the last job ended."""
-    gateway = Gateway(config, gateway_id, connector(config.broker, gateway_id))
-    customers = [CliClient(one, shown) for one in found]
-    try:
-        for path, customer in zip(options.images, customers, strict=True):
-            gateway.submit(_request(path, customer, options))
-        gateway.give_up(
-            without_broker_s=config.broker.connect_timeout_s, timeout_s=options.timeout_s
-        )
-        gateway.transport.start()
-        with stop_on_signals(gateway.stop):
-            gateway.run(lambda: gateway.conductor.idle)
-    finally:
-        gateway.close()
-    ended = [customer.outcome for customer in customers if customer.outcome]
-    if len(ended) < len(customers):
-        raise KeyboardInterrupt
-    return ended
+    async with Gateway(
+        config,
+        gateway_id,
+        connector(config.broker, gateway_id),
+        broker_within_s=config.broker.connect_timeout_s,
+    ) as gateway:
+        gateway.listen("terminal", partial(show_event, shown))
+        requests = [_request(*pair, options) for pair in zip(options.images, found, strict=True)]
+        handles = [gateway.submit(request) for request in requests]
+        return [await handle.outcome() for handle in handles]
 
 
-def _request(path: Path, customer: CliClient, options: RunOptions) -> JobRequest:
+def show_event(shown: Display, event: GatewayEvent) -> None:
+    """Show what happens to jobs."""
+    match event:
+        case JobProgressed(report):
+            shown.update(report)
+        case JobNoticed(_, text):
+            shown.say(text)
+        case _:
+            pass
+
+
+def _request(path: Path, outputs: Outputs, options: RunOptions) -> JobRequest:
     return JobRequest(
         name=path.name,
         pipeline=options.pipeline,
-        client=customer,
         path=path,
         tiles=options.tiles,
         post=options.post,
         verify=options.verify,
         priority=options.priority,
+        timeout_s=options.timeout_s,
+        deliver=outputs.write,
     )
 
 

@@ -32,7 +32,12 @@ from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.compatibility import Compatibility
 from fogmqtt.gateway.devices.registry import DeviceRegistry, DeviceView
 from fogmqtt.gateway.devices.settling import Settling
-from fogmqtt.gateway.devices.status_publisher import State, StatusPublisher, gateway_will, job_status
+from fogmqtt.gateway.devices.status_publisher import (
+    State,
+    StatusPublisher,
+    gateway_will,
+    job_status,
+)
 from fogmqtt.gateway.events import (
     QUEUE_LENGTH,
     BrokerChanged,
@@ -55,6 +60,8 @@ from fogmqtt.wire.topics import Topics, is_id
 
 log = logging.getLogger(__name__)
 
+#: Seconds that listeners get for the last events when the gateway stops.
+_LISTENERS_S: Final = 1.0
 #: Seconds between two looks for silent devices, at most.
 _PRESENCE_S: Final = 1.0
 
@@ -279,7 +286,7 @@ class Gateway:
         await self._local.close()
         await self._dispatcher.close()
         self._bus.close()
-        await self._background.close()
+        await self._background.finish(_LISTENERS_S)
         self.status.leave()
         # These wait for threads and processes; nothing else runs in the loop by now.
         self._link.close()
@@ -418,7 +425,11 @@ class Gateway:
         """Raise DuplicateId if another gateway under our id was there before us."""
         if not payload:
             return  # somebody cleared the topic
-        info, duplicates, uptime_s = self.status.read(payload), self._duplicates, self.status.uptime_s
+        info, duplicates, uptime_s = (
+            self.status.read(payload),
+            self._duplicates,
+            self.status.uptime_s,
+        )
         if info.boot == self.status.boot:
             duplicates.announced()  # heard back: what comes after this was published after us
         if duplicates.must_leave(info.boot, info.uptime_s, uptime_s):

@@ -10,7 +10,8 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,12 @@ class BackgroundTasks:
         task.add_done_callback(self._ended)
         return task
 
+    async def finish(self, within_s: float) -> None:
+        """Wait until the tasks have ended, and cancel those that take longer."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=within_s)
+        await self.close()
+
     async def close(self) -> None:
         """Cancel the tasks, and wait until they have ended."""
         tasks = list(self._tasks)
@@ -42,13 +49,30 @@ class BackgroundTasks:
 
 
 class Supervisor:
-    """Runs coroutines beside the task that made it, and cancels that task if one of them fails."""
+    """Runs coroutines beside the task that made it, and cancels that task if one of them fails.
+
+    As a context manager it ends them with the block, and raises what failed.
+    """
 
     def __init__(self) -> None:
         self._owner = asyncio.current_task()
         self._tasks: list[asyncio.Task[Any]] = []
         self._failure: BaseException | None = None
         self._closing = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        failure = await self.take_over()
+        await self.close()
+        if failure is not None:
+            raise failure
 
     def start(self, coroutine: Coroutine[Any, Any, Any], name: str) -> None:
         """Run a coroutine until it ends, or until `close`."""

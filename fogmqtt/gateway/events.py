@@ -137,9 +137,7 @@ class Subscription:
             self._dropped = True
             self._events.clear()
             self.close()
-            log.warning(
-                "listener %s is dropped: it is %d events behind", self.name, self._limit
-            )
+            log.warning("listener %s is dropped: it is %d events behind", self.name, self._limit)
             return
         self._events.append(event)
         self._wake.set()

@@ -69,9 +69,13 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The broker has the message that was published with this token (QoS 0: the socket has)."""
+    """The broker has the message that was published with this token (QoS 0: the socket has).
+
+    `refusal` says why the broker did not take it; empty if it did. MQTT 5 brokers tell.
+    """
 
     token: object
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -334,7 +334,8 @@ class Connection:
                 self._untold.add(mid)
             self._changed.notify_all()
         if token is not None:
-            self._setup.deliver(Published(token))
+            refusal = f"the broker refused it: {code}; see its access list" if code.is_failure else ""
+            self._setup.deliver(Published(token, refusal))
 
     def _on_message(
         self, client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage

@@ -1,4 +1,4 @@
-"""The devices, as their retained topics describe them: events for the scheduler, views for people."""
+"""The devices as their retained topics describe them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fogmqtt.conformance.report import ConformanceReport
 from fogmqtt.core.presence import KNOWN_DEVICES, Introduction, Presence
 from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, DeviceLost, Event
 from fogmqtt.errors import WireError
-from fogmqtt.gateway.devices.compatibility import Compatibility
 from fogmqtt.gateway.clock import now
+from fogmqtt.gateway.devices.compatibility import Compatibility
 from fogmqtt.gateway.events import DeviceCame, DeviceLeft, EventBus
 from fogmqtt.log import RateLimitedLog, one_line
 from fogmqtt.operators.api.pipeline import Stage

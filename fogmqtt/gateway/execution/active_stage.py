@@ -1,5 +1,4 @@
-"""A tiled stage while the scheduler has its tiles: results come in, the job's coroutine takes them.
-"""
+"""A tiled stage while the scheduler has its tiles."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -454,9 +454,7 @@ class Dispatcher:
 
     def _drop(self, stage: ActiveStage, dropped: act.DropResult) -> None:
         """Forget a result. If it differs from the one that counts, one of the two is wrong."""
-        checked = self._undecided.pop(
-            (dropped.job, dropped.tile, dropped.attempt, dropped.device)
-        )
+        checked = self._undecided.pop((dropped.job, dropped.tile, dropped.attempt, dropped.device))
         log.debug("%s: %s/%d dropped: %s", dropped.device, stage.key, dropped.tile, dropped.reason)
         if stage.run.is_check_tile(dropped.tile):
             return  # the scheduler compares these itself

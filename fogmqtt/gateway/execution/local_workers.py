@@ -85,9 +85,7 @@ class LocalWorkers:
     def _give(self, task: TileTask, received_at: float, lease_s: float) -> _Ticket:
         """Hand a tile to a free process, which is free again when the ticket is settled."""
         if self._pool is None:
-            self._pool = Pool(
-                self.size, _settle, memory_mb=worker_memory_mb(self.size), nice=NICE
-            )
+            self._pool = Pool(self.size, _settle, memory_mb=worker_memory_mb(self.size), nice=NICE)
         ticket: _Ticket = asyncio.get_running_loop().create_future()
         ticket.add_done_callback(lambda _: self._free.release())
         self._pool.give(ticket, task, received_at=received_at, until=received_at + lease_s)

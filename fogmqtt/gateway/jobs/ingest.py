@@ -28,15 +28,6 @@ class IngestedJob:
     notes: tuple[str, ...]
 
 
-def prepare(self, request: JobRequest) -> Future[IngestedJob]:
-        """As the function `prepare`, soon."""
-        return self._threads.submit(prepare, request, self._limits, self._decoders)
-
-    def _close(self) -> None:
-        self._decoders.close()
-        self._threads.shutdown(wait=True, cancel_futures=True)
-
-
 def ingest(
     request: JobRequest, limits: LimitSettings, decoders: Decoders, memory: Reservation
 ) -> IngestedJob:

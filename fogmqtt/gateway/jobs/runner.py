@@ -25,9 +25,10 @@ from fogmqtt.gateway.devices.settling import Settling
 from fogmqtt.gateway.events import EventBus, JobAccepted, JobEnded, JobNoticed, JobProgressed
 from fogmqtt.gateway.execution import stage_run
 from fogmqtt.gateway.execution.cost_model import StageTrial
-from fogmqtt.gateway.execution.race import race
 from fogmqtt.gateway.execution.dispatcher import Dispatcher
-from fogmqtt.gateway.execution.stage_run import MessageLimits, StageRun
+from fogmqtt.gateway.execution.race import race
+from fogmqtt.gateway.execution.resume import resume_stage
+from fogmqtt.gateway.execution.stage_run import StageRun
 from fogmqtt.gateway.execution.whole_image import WholeImage
 from fogmqtt.gateway.jobs.decode import Decoders
 from fogmqtt.gateway.jobs.finalize import finalize
@@ -36,7 +37,6 @@ from fogmqtt.gateway.jobs.memory_budget import MemoryBudget
 from fogmqtt.gateway.jobs.model import Job, JobHandle, JobRequest, Outcome
 from fogmqtt.gateway.jobs.queue import JobQueue
 from fogmqtt.gateway.jobs.report import Report
-from fogmqtt.gateway.execution.resume import resume_stage
 from fogmqtt.gateway.threads import Threads
 from fogmqtt.images.source import ArrayImage, ImageSource, as_array
 from fogmqtt.operators.api.base import Made
@@ -116,8 +116,8 @@ class JobRunner:
         """Make a job's result, or raise what prevents it."""
         entering = await self.ingest(job)
         made: Made = as_array(entering)
-        for job.position, stage in enumerate(job.stages):
-            job.entering = entering
+        for position, stage in enumerate(job.stages):
+            job.position, job.entering = position, entering
             made = await self.run_stage(job, stage, entering)
             if not isinstance(made, dict):
                 entering = ArrayImage(made)

@@ -1,128 +1,70 @@
-"""What is owed to whoever asked: each message until the broker has it. Owner thread only."""
+"""Replies to whoever submitted an image: each is published until the broker has it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 
-from fogmqtt.errors import NotConnected, TooLarge
-from fogmqtt.gateway.app import Gateway
-from fogmqtt.gateway.storage.api import SpoolEntry
+from fogmqtt.errors import NotConnected, PublishRefused, TooLarge
+from fogmqtt.gateway.broker_link import BrokerLink
+
+log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Reply:
-    """A topic and what is said there."""
+    """A topic and what is published there."""
 
     topic: str
     payload: bytes
-    #: On its way on the present link; with the broker.
-    sent: bool = False
-    taken: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class FinalReply:
-    """The end of a job: its results, then its status."""
-
-    entry: SpoolEntry
-    messages: list[Reply]
-    #: Why it failed.
-    error: str | None = None
 
 
 class Replies:
-    """Says farewell in order, again after every loss of the link; `over` hears of the last word.
+    """Publishes replies. It belongs to the event loop."""
 
-    `failed` makes the status of a job whose result is more than the broker takes.
-    """
-
-    def __init__(
-        self,
-        gateway: Gateway,
-        qos: int,
-        *,
-        over: Callable[[FinalReply], None],
-        failed: Callable[[SpoolEntry, str], Reply],
-    ) -> None:
-        self._gateway = gateway
+    def __init__(self, link: BrokerLink, qos: int) -> None:
+        self._link = link
+        # At QoS 0 nobody would know whether the broker has a result.
+        self._final_qos = max(1, qos)
         self._qos = qos
-        self._over = over
-        self._failed = failed
-        self._owed: list[FinalReply] = []
-        self._link = 0
-        gateway.on_published = self._published
-        gateway.periodic_tasks.append(self._tick)
+        self._owed: dict[int, int] = {}
 
     @property
     def owed_bytes(self) -> int:
-        """Memory of what the broker does not have yet."""
-        return sum(len(message.payload) for message in self._messages())
+        """Memory of final replies that the broker does not have yet."""
+        return sum(self._owed.values())
 
-    def say(self, message: Reply) -> None:
-        """Publish something that is lost without a link."""
+    def publish(self, reply: Reply) -> None:
+        """Publish something that may be lost: the final reply follows in any case."""
         try:
-            self._gateway.transport.publish(message.topic, message.payload, qos=self._qos)
+            self._link.publish(reply.topic, reply.payload, qos=self._qos)
         except NotConnected:
-            return  # the end is told in any case
+            return  # the final reply waits for the link
 
-    def owe(self, farewell: FinalReply) -> None:
-        """Say it now, or once there is a link."""
-        self._owed.append(farewell)
-        self._send_all()
+    async def deliver(self, replies: list[Reply]) -> None:
+        """Publish the results of a job and then its status, again after every loss of the link.
 
-    def _tick(self, _moment: float) -> float | None:
-        self._send_all()
-        return None
-
-    def _send_all(self) -> None:
-        if not self._gateway.connected:
-            return
-        if self._link != self._gateway.links:
-            self._link = self._gateway.links
-            for message in self._messages():
-                message.sent = message.taken
+        Returns when the broker has all of them. Raises TooLarge if one is over the broker's limit,
+        and PublishRefused if the broker does not take it.
+        """
+        key = id(replies)
+        self._owed[key] = sum(len(reply.payload) for reply in replies)
         try:
-            for farewell in self._owed:
-                self._send(farewell)
-        except NotConnected:
-            return  # the next Connected comes
-        self._settle()
+            for reply in replies:
+                await self._confirm(reply)
+                self._owed[key] -= len(reply.payload)
+        finally:
+            del self._owed[key]
 
-    def _send(self, farewell: FinalReply) -> None:
-        try:
-            for message in farewell.messages:
-                if not message.sent:
-                    self._publish(message)
-        except TooLarge as problem:
-            self._say_less(farewell, str(problem))
-
-    def _publish(self, message: Reply) -> None:
-        self._gateway.transport.publish(
-            message.topic, message.payload, qos=self._qos, token=message
-        )
-        message.sent = True
-
-    def _say_less(self, farewell: FinalReply, reason: str) -> None:
-        """Nobody can have this result: say so instead."""
-        self._gateway.complain("reply", reason)
-        if farewell.error is not None:
-            farewell.messages = []  # not even that fits
+    async def _confirm(self, reply: Reply) -> None:
+        while True:
+            await self._link.up()
+            try:
+                await self._link.publish_confirmed(reply.topic, reply.payload, qos=self._final_qos)
+            except NotConnected:
+                continue  # the next connection, if the broker did not have it before
+            except (PublishRefused, TooLarge) as problem:
+                raise type(problem)(
+                    f"the reply on {reply.topic} was not taken: {problem}"
+                ) from None
             return
-        farewell.error = reason
-        farewell.messages = [self._failed(farewell.entry, reason)]
-        self._send(farewell)
-
-    def _published(self, token: object) -> None:
-        if isinstance(token, Reply):
-            token.taken = True
-            self._settle()
-
-    def _settle(self) -> None:
-        for farewell in tuple(self._owed):
-            if all(message.taken for message in farewell.messages):
-                self._owed.remove(farewell)
-                self._over(farewell)
-
-    def _messages(self) -> list[Reply]:
-        return [message for farewell in self._owed for message in farewell.messages]

@@ -1,32 +1,53 @@
-"""A serving gateway: where images come from, and where results go."""
+"""A serving gateway: where images come from, and where results go.
+
+    submit topic, inbox folder, retry requests -> accept (spool) -> job -> outbox, replies -> finish
+
+Each accepted image is one coroutine, `_serve`, from acceptance to the end that its store records.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import xxhash
+from msgspec.structs import replace
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
-from fogmqtt.errors import FogError, PipelineError, UsageError
-from fogmqtt.gateway.app import Connect, Gateway
-from fogmqtt.gateway.jobs.model import JobRequest, new_job_id
-from fogmqtt.gateway.loop import now
+from fogmqtt.errors import FogError, ListenerDropped, PipelineError, TransportError, UsageError
+from fogmqtt.gateway.app import Gateway, Submission
+from fogmqtt.gateway.background import BackgroundTasks, Supervisor
+from fogmqtt.gateway.broker_link import Connect
+from fogmqtt.gateway.clock import now
+from fogmqtt.gateway.devices.status_publisher import EVERY_S, job_status
+from fogmqtt.gateway.events import JobNoticed, JobProgressed, Subscription
+from fogmqtt.gateway.jobs.model import JobRequest, Outcome, new_job_id
 from fogmqtt.gateway.server.config_checks import check_outbox, check_pipelines
-from fogmqtt.gateway.server.inbox import LOOK_S, Inbox, InboxFile
-from fogmqtt.gateway.server.outbox import Delivery, Outbox, answerable
-from fogmqtt.gateway.server.replies import FinalReply, Replies, Reply
-from fogmqtt.gateway.storage.api import DeadLetter, JobHistory, JobStore, SpoolEntry
-from fogmqtt.gateway.storage.dead_letters import announcement
+from fogmqtt.gateway.server.inbox import Inbox, InboxFile
+from fogmqtt.gateway.server.outbox import Outbox
+from fogmqtt.gateway.server.replies import Replies, Reply
+from fogmqtt.gateway.storage.api import (
+    DeadLetter,
+    FailedAttempt,
+    JobHistory,
+    JobStore,
+    SpoolEntry,
+)
+from fogmqtt.gateway.storage.dead_letters import announcement, make_dead_letter
 from fogmqtt.gateway.storage.durable_files import DurableFiles, is_full
 from fogmqtt.gateway.storage.job_store import DiskJobStore
-from fogmqtt.gateway.storage.spool import stamp
+from fogmqtt.images import files
 from fogmqtt.operators.api import registry
+from fogmqtt.operators.api.measuring import as_json
 from fogmqtt.transport.base import Receipt, Received
 from fogmqtt.wire.messages import JobStatus, encode
 from fogmqtt.wire.topics import is_id
@@ -34,88 +55,93 @@ from fogmqtt.wire.topics import is_id
 log = logging.getLogger(__name__)
 
 #: The reply name of images that came through the inbox folder.
-INBOX_REPLY = "inbox"
-#: Seconds until the inbox is looked at again where a file could not be taken.
-PAUSE_S = 5.0
+INBOX_REPLY: Final = "inbox"
+#: Seconds until a file that could not be taken is tried again.
+PAUSE_S: Final = 5.0
 #: Seconds between two readings of the retry requests.
-RETRY_S = 1.0
-#: Memory of results that wait for a link or for the broker; beyond it no job is begun.
-MAX_OWED_BYTES = 256_000_000
-#: So many accepted messages are known again if the broker repeats them.
-_ORIGINS = 4096
+RETRY_S: Final = 1.0
+#: Memory of results that wait for the broker; beyond it no job begins.
+MAX_OWED_BYTES: Final = 256_000_000
+#: Accepted messages that are recognised if the broker repeats them.
+_ORIGINS: Final = 4096
+#: Whoever asks under a longer name, in characters, gets no reply: it may not fit into a topic.
+_LONGEST_REPLY: Final = 256
+
+
+@dataclass(slots=True)
+class _Accepted:
+    """An accepted image whose job has not ended."""
+
+    entry: SpoolEntry
+    history: JobHistory
+    #: The result's path in the outbox, and what is published of it by the topic's last level.
+    file: str | None = None
+    results: dict[str, bytes] = field(default_factory=dict)
+    progress_at: float = float("-inf")
 
 
 class Server:
     """Serves the submit topic and the inbox folder with one gateway.
 
-    `disk` is for tests that stop the world between two changes. Raises ConfigError.
+    `durable_files` is for tests that stop the world between two changes. Raises ConfigError.
     """
 
     def __init__(
-        self, config: GatewayConfig, connect: Connect, disk: DurableFiles | None = None
+        self, config: GatewayConfig, connect: Connect, durable_files: DurableFiles | None = None
     ) -> None:
         check_outbox(config)
         check_pipelines(config)
         self.config = config
         self._tiles = parse_tile_plan(config.tiles)
-        self._disk = disk or DurableFiles()
-        self._archive = self._open_archive()
-        self.gateway = Gateway(config, config.gateway.id, connect, self._submitted)
-        self.outbox = Outbox(config.gateway, self._archive, self._disk)
-        self._replies = Replies(
-            self.gateway,
-            config.wire.qos,
-            over=lambda farewell: self._settle(farewell.entry, farewell.error),
-            failed=lambda entry, reason: self._status(entry, _failed(entry, reason)),
-        )
-        self._inbox: Inbox | None = None
-        self._look_at = 0.0
-        #: When retry requests are read next, and whether any are being accepted.
-        self._retries_at = 0.0
-        self._retrying = 0
-        #: What is to be kept of jobs that failed, until they are settled.
-        self._letters: dict[str, DeadLetter] = {}
-        #: Accepted and not ended, by job.
-        self._open: dict[str, SpoolEntry] = {}
-        #: On their way to the spool: files, and how many images in all.
-        self._taking: set[Path] = set()
+        self._files = durable_files or DurableFiles()
+        self._store = self._open_store()
+        self.gateway = Gateway(config, config.gateway.id, connect, serves=True)
+        reserved = self._store.reserved_paths().result() if self._store else set()
+        self._outbox = Outbox(config.gateway, self._store, self._files, reserved)
+        self._replies = Replies(self.gateway.link, config.wire.qos)
+        self._background = BackgroundTasks()
+        self._accepted: dict[str, _Accepted] = {}
+        #: Images on their way to the spool.
         self._spooling = 0
         #: What the broker called the newest accepted messages.
         self._origins: OrderedDict[str, None] = OrderedDict()
-        self.gateway.conductor.held = lambda: self._replies.owed_bytes > MAX_OWED_BYTES
-        self.gateway.periodic_tasks.append(self._look)
-        if self._archive:
-            self.gateway.periodic_tasks.append(self._look_for_retries)
+        #: Set when an image has ended, so that there may be room for another.
+        self._room = asyncio.Event()
 
-    def start(self) -> None:
-        """Take up what an earlier life accepted, then open the doors."""
-        if self.config.gateway.inbox:
-            folder = Path(self.config.gateway.inbox)
-            self._inbox = Inbox(folder, tuple(self.config.pipelines))
-            log.info("watching %s", folder)
-        if self._archive:
-            unfinished = self._archive.unfinished_jobs().result()
-            origins = self._archive.recent_origins().result()
-            for origin in origins | {entry.origin for entry, _ in unfinished}:
-                self._remember(origin)
-            for entry, past in unfinished:
-                self._take_up(entry, past)
-        self.gateway.transport.start()
+    async def run(self) -> None:
+        """Serve until cancelled. What the spool has then is continued at the next start."""
+        unfinished = await self._unfinished()
+        inbox = await self._open_inbox()
+        try:
+            async with self.gateway:
+                await self._serve_all(unfinished, inbox)
+        finally:
+            if inbox is not None:
+                await inbox.close()
+            if self._store is not None:
+                self._store.close()
 
-    def run(self) -> None:
-        self.gateway.run(lambda: False)
+    async def _serve_all(
+        self, unfinished: list[tuple[SpoolEntry, JobHistory]], inbox: Inbox | None
+    ) -> None:
+        try:
+            async with Supervisor() as supervisor:
+                supervisor.start(self._report_progress(self.gateway.events("replies")), "replies")
+                for entry, history in unfinished:
+                    self._continue(entry, history)
+                supervisor.start(self._take_submissions(), "submissions")
+                if inbox is not None:
+                    supervisor.start(self._take_files(inbox), "inbox")
+                if self._store is not None:
+                    supervisor.start(self._take_retries(self._store), "retries")
+                await asyncio.get_running_loop().create_future()  # until cancelled
+        finally:
+            await self._background.close()
+            self._give_up()
 
-    def close(self) -> None:
-        """Stop; what the spool has is for the next life, what nobody has is told to have failed."""
-        for entry in self._open.values() if self._archive is None else ():
-            self.say(entry, _failed(entry, "the gateway is stopping; submit it again"))
-        self.gateway.close()
-        if self._archive:
-            self._archive.close()
-
-    def _open_archive(self) -> JobStore | None:
+    def _open_store(self) -> JobStore | None:
         settings = self.config.gateway
-        # What is taken out of the inbox must be somewhere.
+        # What is taken out of the inbox must be kept somewhere.
         folder = settings.spool or (settings.inbox and f"{settings.inbox}/.spool")
         if not folder:
             return None
@@ -124,18 +150,55 @@ class Server:
             settings.id,
             keep_s=settings.spool_keep_s,
             max_bytes=settings.spool_max_bytes,
-            disk=self._disk,
+            disk=self._files,
         )
 
-    # Where images come from.
+    async def _open_inbox(self) -> Inbox | None:
+        settings = self.config.gateway
+        if not settings.inbox:
+            return None
+        folder = Path(settings.inbox)
+        excluded = [Path(one) for one in (settings.outbox, settings.spool) if one]
+        inbox = Inbox(folder, tuple(self.config.pipelines), excluded=excluded)
+        await inbox.start()
+        log.info("watching %s", folder)
+        return inbox
 
-    def _submitted(self, pipeline: str, reply: str, message: Received) -> None:
+    # What an earlier run accepted.
+
+    async def _unfinished(self) -> list[tuple[SpoolEntry, JobHistory]]:
+        if self._store is None:
+            return []
+        unfinished = await asyncio.wrap_future(self._store.unfinished_jobs())
+        origins = await asyncio.wrap_future(self._store.recent_origins())
+        for origin in origins | {entry.origin for entry, _ in unfinished}:
+            self._remember(origin)
+        return unfinished
+
+    def _continue(self, entry: SpoolEntry, history: JobHistory) -> None:
+        """Go on with an image of an earlier run."""
+        if history.filed and not self._publishes(entry):
+            log.info("%s was done before; its end was not recorded", entry.name)
+            self._background.start(self._record_end(entry, None, None), f"end of {entry.name}")
+            return
+        log.info("%s was accepted before and is not delivered: doing it now", entry.name)
+        self._begin(entry, history, run_suffix=_new_suffix())
+
+    # The submit topic.
+
+    async def _take_submissions(self) -> None:
+        async for submission in self.gateway.submissions():
+            self._take_submission(submission)
+
+    def _take_submission(self, submission: Submission) -> None:
+        """Accept an image, or refuse it; its message is acknowledged in its turn."""
+        pipeline, message = submission.pipeline, submission.message
         entry = SpoolEntry(
             job=new_job_id(),
-            name=f"submit/{pipeline}/{reply}",
+            name=f"submit/{pipeline}/{submission.reply}",
             pipeline=self.config.pipelines.get(pipeline, pipeline),
             priority=self.config.priorities.get(pipeline, 0),
-            reply=reply,
+            reply=submission.reply,
             origin=_origin(message),
             accepted_at=time.time(),
         )
@@ -148,19 +211,18 @@ class Server:
         except FogError as problem:
             self._refuse(entry, message.receipt, problem)
             return
-        if self._archive is None:
+        if self._store is None:
             self._begin(entry, JobHistory(), data=message.payload)
             self._acknowledge(message.receipt)
             return
-        self._spooling += 1
         self._remember(entry.origin)
-        self.gateway.loop.watch(
-            self._archive.accept_bytes(entry, message.payload),
-            lambda _: self._accepted(entry, message.receipt),
-            lambda problem: self._not_spooled(entry, message.receipt, problem),
-        )
+        self._spooling += 1
+        accepting = asyncio.wrap_future(self._store.accept_bytes(entry, message.payload))
+        work = self._accept(entry, message.receipt, accepting)
+        self._background.start(work, f"acceptance of {entry.name}")
 
     def _check(self, entry: SpoolEntry, pipeline: str, retained: bool) -> None:
+        """Raise FogError if an image cannot be taken."""
         if not is_id(entry.reply):
             raise UsageError(
                 f"{entry.reply[:80]!r} is no reply name; use 1 to 32 of a-z, 0-9, _ and -"
@@ -180,233 +242,305 @@ class Server:
 
     @property
     def _waiting(self) -> int:
-        return self.gateway.conductor.waiting + self._spooling
+        return self.gateway.waiting + self._spooling
 
-    def _accepted(self, entry: SpoolEntry, receipt: Receipt | None) -> None:
-        """It is on disk: from now on no message of the broker's is needed."""
-        self._spooling -= 1
-        self._there_is_room()
+    async def _accept(
+        self, entry: SpoolEntry, receipt: Receipt | None, accepting: Awaitable[None]
+    ) -> None:
+        """Begin a job when its image is safe in the spool."""
+        try:
+            await accepting
+        except (FogError, OSError) as problem:
+            # Not acknowledged, it would hold up everything else that the broker has for us.
+            self._origins.pop(entry.origin, None)
+            self._refuse(entry, receipt, self._refusal(problem))
+            return
+        finally:
+            self._spooling -= 1
+        self._note_room_on_disk()
         self._begin(entry, JobHistory())
         if receipt is not None:
-            self.gateway.transport.acknowledge(receipt)
-
-    def _not_spooled(self, entry: SpoolEntry, receipt: Receipt | None, problem: Exception) -> None:
-        # Not acknowledged, it would hold up everything else that the broker has for us.
-        self._spooling -= 1
-        self._origins.pop(entry.origin, None)
-        self._refuse(entry, receipt, self._why(problem))
+            self.gateway.link.acknowledge(receipt)
 
     def _refuse(self, entry: SpoolEntry, receipt: Receipt | None, problem: Exception) -> None:
-        self.gateway.complain("refused", f"{entry.name[:120]}: {problem}")
-        self.say(entry, _failed(entry, str(problem)))
+        self.gateway.warn("refused", f"{entry.name[:120]}: {problem}")
+        self._publish_status(entry, _failed(entry, str(problem)))
         self._acknowledge(receipt)
 
     def _acknowledge(self, receipt: Receipt | None) -> None:
-        """In its turn: the broker wants to hear of messages in the order in which it sent them."""
+        """Acknowledge in turn: the broker expects the order in which it sent the messages."""
         if receipt is None:
             return
-        if self._archive is None:
-            self.gateway.transport.acknowledge(receipt)
+        if self._store is None:
+            self.gateway.link.acknowledge(receipt)
             return
-        self.gateway.loop.watch(
-            self._archive.flush(),
-            lambda _: self.gateway.transport.acknowledge(receipt),
-            lambda problem: log.error("the spool's thread failed: %s", problem),
-        )
+        flushed = asyncio.wrap_future(self._store.flush())
+
+        async def acknowledge() -> None:
+            await flushed
+            self.gateway.link.acknowledge(receipt)
+
+        self._background.start(acknowledge(), "acknowledgement")
 
     def _remember(self, origin: str) -> None:
         self._origins[origin] = None
         if len(self._origins) > _ORIGINS:
             self._origins.popitem(last=False)
 
-    def _why(self, problem: Exception) -> Exception:
-        """What is said of an image that the spool did not take."""
+    def _refusal(self, problem: Exception) -> Exception:
+        """What is published about an image that the spool did not take."""
         if not is_full(problem):
             return problem
         reason = "the gateway's disk is full; submit it again when there is room"
-        if not self.gateway.voice.paused:
+        if not self.gateway.status.paused:
             log.warning("the disk of the spool is full: no image is taken until there is room")
-            self._pause(reason)
+            self.gateway.status.pause(reason)
         return FogError(reason)
 
-    def _there_is_room(self) -> None:
-        if self.gateway.voice.paused:
+    def _note_room_on_disk(self) -> None:
+        if self.gateway.status.paused:
             log.info("the disk of the spool has room again")
-            self._pause("")
+            self.gateway.status.pause("")
 
-    def _pause(self, reason: str) -> None:
-        self.gateway.voice.paused = reason
-        self.gateway.introduce()
+    # The inbox folder.
 
-    def _look(self, moment: float) -> float | None:
-        if self._inbox is None:
-            return None
-        if moment < self._look_at:
-            return self._look_at
-        self._look_at = moment + LOOK_S
-        room = self.config.limits.max_waiting - self._waiting
-        found = [one for one in self._inbox.look(moment) if one.path not in self._taking]
-        for one in found[: max(0, room)]:
-            self._take(one)
-        return self._look_at
+    async def _take_files(self, inbox: Inbox) -> None:
+        async for file in inbox.files():
+            await self._take_file(inbox, file)
+            await self._wait_for_room()
 
-    def _take(self, found: InboxFile) -> None:
-        if self._archive is None:
-            return
-        name = found.folder or self.config.pipeline
-        try:
-            entry = SpoolEntry(
-                job=new_job_id(),
-                name=_readable(found.path.name),
-                pipeline=self.config.pipelines.get(name, name),
-                priority=self.config.priorities.get(name, 0),
-                reply=INBOX_REPLY if self.config.gateway.deliver in ("reply", "both") else "",
-                inbox=str(found.path.parent),
-                stamp=stamp(found.path),
-                accepted_at=time.time(),
-            )
-        except OSError:
-            return  # it went away between two looks
-        self._spooling += 1
-        self._taking.add(found.path)
-        self.gateway.loop.watch(
-            self._archive.accept_file(entry, found.path),
-            lambda _: self._taken(entry, found.path),
-            lambda problem: self._not_taken(found.path, problem),
+    async def _take_file(self, inbox: Inbox, file: InboxFile) -> None:
+        """Move a file into the spool, and begin its job."""
+        assert self._store is not None  # noqa: S101  # an inbox always has a spool
+        name = file.pipeline or self.config.pipeline
+        entry = SpoolEntry(
+            job=new_job_id(),
+            name=_as_text(file.path.name),
+            pipeline=self.config.pipelines.get(name, name),
+            priority=self.config.priorities.get(name, 0),
+            reply=INBOX_REPLY if self.config.gateway.deliver in ("reply", "both") else "",
+            inbox=str(file.path.parent),
+            stamp=file.stamp,
+            accepted_at=time.time(),
         )
-
-    def _taken(self, entry: SpoolEntry, path: Path) -> None:
-        self._taking.discard(path)
-        self._accepted(entry, None)
-
-    def _not_taken(self, path: Path, problem: Exception) -> None:
-        self._spooling -= 1
-        self._taking.discard(path)
-        self._look_at = now() + PAUSE_S
-        self.gateway.complain("inbox", f"cannot take {path}: {self._why(problem)}")
-
-    def _take_up(self, entry: SpoolEntry, past: JobHistory) -> None:
-        if past.filed and not self.replies_to(entry):
-            log.info("%s was done before, all but told", entry.name)
-            self._open[entry.job] = entry
-            self._settle(entry, None)
+        self._spooling += 1
+        try:
+            await asyncio.wrap_future(self._store.accept_file(entry, file.path))
+        except (FogError, OSError) as problem:
+            inbox.retry(file, PAUSE_S)
+            self.gateway.warn("inbox", f"cannot take {file.path}: {self._refusal(problem)}")
             return
-        log.info("%s was accepted before and is not delivered: doing it now", entry.name)
-        self._begin(entry, past, life=f".{secrets.token_hex(3)}")
+        finally:
+            self._spooling -= 1
+        self._note_room_on_disk()
+        self._begin(entry, JobHistory())
+
+    async def _wait_for_room(self) -> None:
+        while self._waiting >= self.config.limits.max_waiting:
+            self._room.clear()
+            await self._room.wait()
+
+    # Retry requests.
+
+    async def _take_retries(self, store: JobStore) -> None:
+        """Do failed jobs again that somebody wants retried; write ends that a full disk refused."""
+        while True:
+            store.record_pending_ends()
+            pause_s = RETRY_S
+            for letter in await asyncio.wrap_future(store.retry_requests()):
+                if self._waiting >= self.config.limits.max_waiting:
+                    break
+                if not await self._take_retry(store, letter):
+                    pause_s = PAUSE_S
+            await asyncio.sleep(pause_s)
+
+    async def _take_retry(self, store: JobStore, letter: DeadLetter) -> bool:
+        try:
+            entry = await asyncio.wrap_future(store.accept_retry(letter))
+        except (FogError, OSError) as problem:
+            self.gateway.warn("retry", f"{letter.entry.job} cannot be retried yet: {problem}")
+            return False
+        if entry is not None:
+            self._begin(entry, JobHistory(), run_suffix=_new_suffix())
+        return True
+
+    # From acceptance to the end.
 
     def _begin(
-        self, entry: SpoolEntry, past: JobHistory, *, data: bytes | None = None, life: str = ""
+        self,
+        entry: SpoolEntry,
+        history: JobHistory,
+        *,
+        data: bytes | None = None,
+        run_suffix: str = "",
     ) -> None:
         log.info("%s: accepted as %s", entry.name, entry.job)
-        self._open[entry.job] = entry
-        archive = self._archive
+        accepted = self._accepted[entry.job] = _Accepted(entry, history)
+        store = self._store
         request = JobRequest(
             name=entry.name,
-            # Notes of before carry the pipeline's name.
+            # Notes of an early version carry the pipeline's name.
             pipeline=self.config.pipelines.get(entry.pipeline, entry.pipeline),
-            client=Delivery(self, entry, past),
-            path=archive.image_path(entry.job) if archive else None,
+            path=store.image_path(entry.job) if store else None,
             data=data,
             tiles=self._tiles,
             post=self.config.post,
             priority=entry.priority,
+            deliver=partial(self._deliver, accepted),
             job=entry.job,
-            journal=archive.open_journal(entry.job, past) if archive else None,
-            life=life,
+            journal=store.open_journal(entry.job, history) if store else None,
+            run_suffix=run_suffix,
         )
-        self.say(entry, JobStatus(job=entry.job, state="accepted", pipeline=request.pipeline))
-        self.gateway.submit(request)
+        accepted_status = JobStatus(job=entry.job, state="accepted", pipeline=request.pipeline)
+        self._publish_status(entry, accepted_status)
+        self._background.start(self._serve(accepted, request), f"job {entry.job}")
 
-    def _look_for_retries(self, moment: float) -> float | None:
-        if self._archive is None:
-            return None
-        if moment < self._retries_at:
-            return self._retries_at
-        self._retries_at = moment + RETRY_S
-        self._archive.record_pending_ends()
-        if not self._retrying and self._waiting < self.config.limits.max_waiting:
-            self._retrying = 1
-            self.gateway.loop.watch(
-                self._archive.retry_requests(), self._retry, partial(self._not_retried, "a job")
-            )
-        return self._retries_at
+    async def _serve(self, accepted: _Accepted, request: JobRequest) -> None:
+        """Do one image's job, answer, and record its end."""
+        entry = accepted.entry
+        outcome = await self.gateway.submit(request).outcome()
+        self._log_end(entry, outcome)
+        letter = None
+        if outcome.error and outcome.retryable:
+            letter = _dead_letter(entry, outcome, outcome.error)
+        error = outcome.error
+        try:
+            await self._reply(accepted, outcome)
+        except TransportError as problem:
+            error = str(problem)
+            self.gateway.warn("reply", error)
+            letter = letter or _dead_letter(entry, outcome, error)
+            self._publish_status(entry, _failed(entry, error))
+        await self._record_end(entry, error, letter)
 
-    def _retry(self, requests: list[DeadLetter]) -> None:
-        """Accept the images whose retry is requested, as many as may wait."""
-        self._retrying -= 1
-        if self._archive is None:
+    def _deliver(self, accepted: _Accepted, outcome: Outcome) -> None:
+        """Encode and store a result; runs in a thread. Raises ImageError."""
+        if outcome.image is None or outcome.error:
             return
-        for letter in requests[: max(0, self.config.limits.max_waiting - self._waiting)]:
-            self._retrying += 1
-            self.gateway.loop.watch(
-                self._archive.accept_retry(letter),
-                self._retried,
-                partial(self._not_retried, letter.entry.job),
-            )
+        entry, outbox = accepted.entry, self._outbox
+        image = files.encode_file(outcome.image, outbox.suffix(accepted.history))
+        facts = None if outcome.facts is None else as_json(outcome.facts)
+        if outbox.wants(entry):
+            accepted.file = str(outbox.put(entry, accepted.history, image, facts))
+        if self._publishes(entry):
+            accepted.results = {"facts": facts, "image": image} if facts else {"image": image}
 
-    def _retried(self, entry: SpoolEntry | None) -> None:
-        self._retrying -= 1
-        if entry is not None:
-            self._begin(entry, JobHistory(), life=f".{secrets.token_hex(3)}")
+    async def _reply(self, accepted: _Accepted, outcome: Outcome) -> None:
+        """Publish the result and then the status, until the broker has both.
 
-    def _not_retried(self, job: str, problem: Exception) -> None:
-        self._retrying -= 1
-        self._retries_at = now() + PAUSE_S
-        self.gateway.complain("retry", f"{job} cannot be retried yet: {problem}")
+        Raises TransportError if the broker does not take them.
+        """
+        entry = accepted.entry
+        if not _is_answerable(entry):
+            return
+        status = job_status(outcome.report, "failed" if outcome.error else "done", outcome.error)
+        results = {} if outcome.error else accepted.results
+        replies = [
+            Reply(self.gateway.topics.reply(entry.reply, leaf), data)
+            for leaf, data in results.items()
+        ]
+        replies.append(self._status_reply(entry, replace(status, file=accepted.file)))
+        delivering = asyncio.ensure_future(self._replies.deliver(replies))
+        await asyncio.sleep(0)  # so that its bytes are counted
+        self._hold_jobs()
+        try:
+            await delivering
+        finally:
+            delivering.cancel()
+            self._hold_jobs()
 
-    # Where results go.
+    async def _record_end(
+        self, entry: SpoolEntry, error: str | None, letter: DeadLetter | None
+    ) -> None:
+        """Return the original to its inbox, with the reason if it failed, and forget the job."""
+        self._accepted.pop(entry.job, None)
+        self._room.set()
+        if self._store is None:
+            return
+        try:
+            folder = await asyncio.wrap_future(self._store.finish(entry, error, letter))
+        except OSError as problem:
+            log.warning("%s: cannot put the original back: %s", entry.name, problem)
+            return
+        if letter is not None and folder is not None:
+            log.warning("%s: kept in %s; fog-gateway retry %s", entry.name, folder, folder.name)
+            topic = self.gateway.topics.gateway(self.gateway.id, "dead")
+            self._replies.publish(Reply(topic, announcement(letter, folder)))
 
-    def replies_to(self, entry: SpoolEntry) -> bool:
+    def _hold_jobs(self) -> None:
+        """Let no job begin while too many results wait for the broker."""
+        self.gateway.hold_jobs(self._replies.owed_bytes > MAX_OWED_BYTES)
+
+    def _give_up(self) -> None:
+        """Tell whoever waits for an image that nobody has any more; the spool keeps the others."""
+        if self._store is not None:
+            return
+        for accepted in self._accepted.values():
+            reason = "the gateway is stopping; submit it again"
+            self._publish_status(accepted.entry, _failed(accepted.entry, reason))
+
+    # What is published while a job runs.
+
+    async def _report_progress(self, events: Subscription) -> None:
+        """Publish progress and notices to whoever submitted an image."""
+        with events:
+            try:
+                async for event in events:
+                    if isinstance(event, JobProgressed | JobNoticed):
+                        self._report(event)
+            except ListenerDropped:
+                return  # results and their status do not depend on it; the log names it
+
+    def _report(self, event: JobProgressed | JobNoticed) -> None:
+        accepted = self._accepted.get(event.report.job)
+        if accepted is None:
+            return
+        entry = accepted.entry
+        if isinstance(event, JobNoticed):
+            log.info("%s: %s", entry.name, event.text)
+            status = JobStatus(job=entry.job, state="waiting", error=event.text)
+            self._publish_status(entry, status)
+        elif now() - accepted.progress_at >= EVERY_S:
+            accepted.progress_at = now()
+            self._publish_status(entry, job_status(event.report, "running"))
+
+    def _publishes(self, entry: SpoolEntry) -> bool:
         """Whether this result is published."""
         return bool(entry.reply) and self.config.gateway.deliver != "outbox"
 
-    def say(self, entry: SpoolEntry, said: JobStatus) -> None:
-        """Tell whoever asked how it goes; lost without a link."""
-        if answerable(entry):
-            self._replies.say(self._status(entry, said))
+    def _publish_status(self, entry: SpoolEntry, status: JobStatus) -> None:
+        """Tell whoever submitted an image how it goes; lost while the link is down."""
+        if _is_answerable(entry):
+            self._replies.publish(self._status_reply(entry, status))
 
-    def record_failure(self, letter: DeadLetter) -> None:
-        """The job failed: this is to be kept of it when it is settled."""
-        if self._archive:
-            self._letters[letter.entry.job] = letter
+    def _status_reply(self, entry: SpoolEntry, status: JobStatus) -> Reply:
+        topic = self.gateway.topics.reply(entry.reply, "status")
+        return Reply(topic, encode(status, "base64"))
 
-    def finish(self, entry: SpoolEntry, said: JobStatus, results: dict[str, bytes]) -> None:
-        """Tell whoever asked how it ended; the job is forgotten when the broker has all of it."""
-        if not answerable(entry):
-            self._settle(entry, said.error)
-            return
-        topic = self.gateway.topics.reply
-        messages = [Reply(topic(entry.reply, leaf), data) for leaf, data in results.items()]
-        messages.append(self._status(entry, said))
-        self._replies.owe(FinalReply(entry, messages, said.error))
+    def _log_end(self, entry: SpoolEntry, outcome: Outcome) -> None:
+        if outcome.error is None:
+            log.info("%s: done in %.2f s", entry.name, outcome.report.seconds)
+        else:
+            log.warning("%s: failed: %s", entry.name, outcome.error)
 
-    def _status(self, entry: SpoolEntry, said: JobStatus) -> Reply:
-        return Reply(self.gateway.topics.reply(entry.reply, "status"), encode(said, "base64"))
 
-    def _settle(self, entry: SpoolEntry, error: str | None) -> None:
-        """Give the original back to its inbox, with the reason where it failed; forget the job."""
-        self._open.pop(entry.job, None)
-        self.gateway.conductor.admit()
-        letter = self._letters.pop(entry.job, None)
-        if self._archive:
-            self.gateway.loop.watch(
-                self._archive.finish(entry, error, letter),
-                lambda kept: self._announce(letter, kept),
-                lambda problem: log.warning(
-                    "%s: cannot put the original back: %s", entry.name, problem
-                ),
-            )
-
-    def _announce(self, letter: DeadLetter | None, kept: Path | None) -> None:
-        if letter is None or kept is None:
-            return
-        log.warning("%s: kept in %s; fog-gateway retry %s", letter.entry.name, kept, kept.name)
-        topic = self.gateway.topics.gateway(self.gateway.id, "dead")
-        self._replies.say(Reply(topic, announcement(letter, kept)))
+def _is_answerable(entry: SpoolEntry) -> bool:
+    """Whether there is somebody to tell how it goes."""
+    return 0 < len(entry.reply) <= _LONGEST_REPLY
 
 
 def _failed(entry: SpoolEntry, reason: str) -> JobStatus:
     return JobStatus(job=entry.job, state="failed", error=reason)
+
+
+def _dead_letter(entry: SpoolEntry, outcome: Outcome, reason: str) -> DeadLetter:
+    report = outcome.report
+    return make_dead_letter(
+        entry,
+        reason,
+        devices={device: share.tiles for device, share in report.devices.items()},
+        failures=[FailedAttempt(**asdict(failure)) for failure in report.failures],
+    )
 
 
 def _origin(message: Received) -> str:
@@ -416,6 +550,10 @@ def _origin(message: Received) -> str:
     return f"{message.receipt.mid}/{message.topic}/{digest}"
 
 
-def _readable(name: str) -> str:
+def _new_suffix() -> str:
+    return f".{secrets.token_hex(3)}"
+
+
+def _as_text(name: str) -> str:
     """A file's name as text: a file system may hold bytes that are none."""
     return name.encode("utf-8", "backslashreplace").decode()

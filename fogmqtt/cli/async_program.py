@@ -1,0 +1,52 @@
+"""How a command runs a coroutine, and how it ends. Only commands of the gateway import it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, TypeVar
+
+from fogmqtt.cli.common import stop_on_signals
+from fogmqtt.gateway.threads import abandoned
+
+T = TypeVar("T")
+
+
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end. SIGINT and SIGTERM cancel it; a second one ends the process.
+
+    Raises KeyboardInterrupt if a signal ended it.
+    """
+
+    async def with_signals() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine runs in a task
+        stop = task.cancel
+
+        def cancel() -> None:
+            loop.call_soon_threadsafe(stop)
+
+        with stop_on_signals(cancel):
+            return await main
+
+    try:
+        return asyncio.run(with_signals())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def run_program(main: Callable[[], int]) -> NoReturn:
+    """Run a command and end the process with its exit code.
+
+    Work in threads that nobody wants any more is left behind: Python cannot end it.
+    """
+    code = main()
+    if abandoned():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
