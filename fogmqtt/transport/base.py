@@ -1,7 +1,8 @@
 """The seam to the broker: what happens arrives in an inbox, what we say goes through a few calls.
 
 Nothing is ever called back. An implementation puts `Connected`, `Disconnected`, `Refused`,
-`Received` and `Published` into the queue that it was given and does nothing else on its own thread.
+`Unavailable`, `Received` and `Published` into the queue that it was given and does nothing else on
+its own thread.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Deliver = Callable[[object], None]
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker took us, and every filter that we subscribed to is in force.
+    """The broker took us, and every filter that we subscribed to is in force, optional ones aside.
 
     `max_packet_bytes` is the broker's limit for one packet where it told us (MQTT 5).
     """
@@ -79,6 +80,14 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class Unavailable:
+    """The broker does not grant an optional subscription; it is not asked for it again."""
+
+    topic_filter: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Will:
     """What the broker says for us when we vanish; retained, QoS 1."""
 
@@ -92,8 +101,13 @@ class Transport(Protocol):
     def start(self) -> None:
         """Connect in the background, and again whenever the link breaks."""
 
-    def subscribe(self, topic_filter: str, *, qos: int = 1, hold: bool = False) -> None:
+    def subscribe(
+        self, topic_filter: str, *, qos: int = 1, hold: bool = False, optional: bool = False
+    ) -> None:
         """Subscribe now and after every reconnect.
+
+        An `optional` subscription never keeps us from being connected: Unavailable tells once
+        that the broker does not grant it.
 
         With `hold` the broker is told of a QoS 1 message only by `acknowledge`. Until then it
         counts against what the broker has on its way to us (Mosquitto: 20 messages).

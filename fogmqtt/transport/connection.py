@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import socket
-import ssl
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import count
 from typing import Any, Final
 
@@ -20,16 +19,16 @@ from paho.mqtt.reasoncodes import ReasonCode
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.transport.base import (
     Connected,
-    Deliver,
     Disconnected,
     Published,
     Receipt,
     Received,
     Refused,
-    Will,
 )
 from fogmqtt.transport.link import Link, unshared
+from fogmqtt.transport.optional import OptionalFilters
 from fogmqtt.transport.refusals import filter_refused, hung_up, rejected
+from fogmqtt.transport.setup import Filter, OutgoingMessage, Setup
 
 log = logging.getLogger(__name__)
 
@@ -43,43 +42,10 @@ CONNECT_TIMEOUT_S: Final = 5.0
 #: Silence after which a SUBACK counts as dropped, the first time: what a broker has retained for
 #: one filter may fill its queue for us, and then it drops even those.
 _SUBACK_S: Final = 2.0
+#: How long to wait for something to do while Connected is not said.
+_SHORT_TURN_S: Final = 0.1
 _TAKEN_OVER: Final = 0x8E
 _numbers = count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class OutgoingMessage:
-    """What is to be published."""
-
-    topic: str
-    payload: bytes
-    qos: int
-    retain: bool
-    properties: Properties | None
-    token: object = None
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What every connection of one transport has in common."""
-
-    link: Link
-    deliver: Deliver
-    will: Will | None
-    tls: ssl.SSLContext | None
-
-    @property
-    def keeps_session(self) -> bool:
-        """Whether the broker holds for us what we did not acknowledge."""
-        return self.link.protocol == 5 and self.link.session_s > 0
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """A subscription; `hold` as in Transport.subscribe."""
-
-    qos: int
-    hold: bool = False
 
 
 class Connection:
@@ -87,12 +53,17 @@ class Connection:
 
     `dial` and `turn` belong to the network thread, `subscribe`, `publish`, `acknowledge`, `flush`
     and `say_goodbye` to anybody. paho's callbacks come on the network thread, inside `turn`.
+    `give_up` is told, on that thread, of an optional filter that is not granted, and why.
     """
 
-    def __init__(self, setup: Setup, filters: dict[str, Filter]) -> None:
+    def __init__(
+        self, setup: Setup, filters: dict[str, Filter], give_up: Callable[[str, str], None]
+    ) -> None:
         self.number = next(_numbers)
         self._setup = setup
         self._filters = filters
+        self._give_up = give_up
+        self._optional = OptionalFilters(name for name, one in filters.items() if one.optional)
         self._changed = threading.Condition()
         self._asked: dict[int, str] = {}
         self._heard_at = time.monotonic()
@@ -135,11 +106,12 @@ class Connection:
 
     def turn(self) -> bool:
         """Wait up to a second for something to do, and do it; False when the link is gone."""
-        code = self._client.loop(1.0)
+        code = self._client.loop(1.0 if self.ready else _SHORT_TURN_S)
         if code is not MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._reason = self._reason or mqtt.error_string(code)
             return False
         self._ask_again()
+        self._proceed()
         return self.refusal is None
 
     def _ask_again(self) -> None:
@@ -154,17 +126,22 @@ class Connection:
             for topic_filter in unanswered.values():
                 self._ask(topic_filter, self._filters[topic_filter].qos)
 
-    def end(self) -> Disconnected | Refused:
-        """Close the socket; what became of the connection."""
+    def end(self) -> Disconnected | Refused | None:
+        """Close the socket; what became of the connection, None where only something optional."""
         with self._changed:
             was_ready, self.ready = self.ready, False
+            blamed = self._optional.blamed(time.monotonic())
             self._changed.notify_all()
         if (sock := self._client.socket()) is not None:
             sock.close()
+        if self.refusal is not None and not was_ready:
+            return self.refusal
+        if blamed is not None and not self._taken_over:
+            self._give_up(blamed, f"it closed the connection on {blamed}: {self._reason}")
         if was_ready:
             return Disconnected(self._reason or "the connection broke", self._taken_over)
-        if self.refusal is not None:
-            return self.refusal
+        if blamed is not None and not self._taken_over:
+            return None
         if self._acknowledged:
             return Refused(f"{self._setup.link.address} hung up: {self._reason}")
         return hung_up(self._setup.link)
@@ -174,7 +151,9 @@ class Connection:
     def subscribe(self, topic_filter: str, wanted: Filter) -> None:
         with self._changed:
             self._filters[topic_filter] = wanted
-            if self._acknowledged:
+            if wanted.optional:
+                self._optional.add(topic_filter)
+            elif self._acknowledged:
                 self._ask(topic_filter, wanted.qos)
 
     def publish(self, message: OutgoingMessage) -> None:
@@ -291,32 +270,52 @@ class Connection:
         with self._changed:
             self._acknowledged = True
             for topic_filter, wanted in self._filters.items():
-                self._ask(topic_filter, wanted.qos)
-        self._be_ready()
+                if not wanted.optional:
+                    self._ask(topic_filter, wanted.qos)
+        self._proceed()
 
     def _on_subscribe(
         self, _client: object, _data: object, mid: int, codes: list[ReasonCode], *_: object
     ) -> None:
         self._heard_at = time.monotonic()
-        with self._changed:
-            topic_filter = self._asked.pop(mid, "?")
         refused = next((code for code in codes if code.is_failure), None)
-        if refused is not None and topic_filter.startswith("$SYS/"):
-            log.info("the broker keeps %s to itself: %s", topic_filter, refused)
+        with self._changed:
+            optional = self._optional.answered(mid, None if refused else self._heard_at)
+            topic_filter = self._asked.pop(mid, "?")
+        if refused is not None and optional is not None:
+            self._give_up(optional, f"it refused {optional}: {refused}")
         elif refused is not None:
             self.refusal = filter_refused(self._setup.link, topic_filter, str(refused))
             self._reason = self.refusal.reason
             log.error("%s", self.refusal.reason)
             return
-        self._be_ready()
+        self._proceed()
 
-    def _be_ready(self) -> None:
+    def _proceed(self) -> None:
         """Say Connected once every filter is in force; then what came before."""
+        moment = time.monotonic()
         with self._changed:
-            if self.ready or self._asked:
+            if self._asked or not self._acknowledged:
                 return
+            self._ask_optional(moment)
+            overdue = self._optional.overdue(moment)
             # Before it is told: whoever hears it may publish at once.
-            self.ready = True
+            begins = not self.ready and not self._optional.holds_up(moment)
+            self.ready = self.ready or begins
+        if overdue is not None:
+            self._give_up(overdue, f"it does not answer the subscription to {overdue}")
+        if begins:
+            self._begin()
+
+    def _ask_optional(self, moment: float) -> None:
+        topic_filter = self._optional.next()
+        if topic_filter is None:
+            return
+        _, mid = self._client.subscribe(topic_filter, self._filters[topic_filter].qos)
+        if mid is not None:
+            self._optional.asked(mid, moment)
+
+    def _begin(self) -> None:
         self._setup.deliver(Connected(self._limit))
         for message in self._early:
             self._setup.deliver(message)
@@ -334,7 +333,9 @@ class Connection:
                 self._untold.add(mid)
             self._changed.notify_all()
         if token is not None:
-            refusal = f"the broker refused it: {code}; see its access list" if code.is_failure else ""
+            refusal = (
+                f"the broker refused it: {code}; see its access list" if code.is_failure else ""
+            )
             self._setup.deliver(Published(token, refusal))
 
     def _on_message(

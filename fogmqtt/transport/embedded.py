@@ -43,13 +43,15 @@ max_packet_size 268435455
 log_dest stderr
 """
 
+# It keeps the newest messages of each filter, ten segments, read or not: with segments of 256 MB
+# every job's tiles stayed in its memory, up to 2.7 GB a filter. A message may exceed a segment.
 _IOTCORE = """\
 id = 0
 [router]
 id = 0
 max_connections = 1000
 max_outgoing_packet_count = 1000
-max_segment_size = 268435456
+max_segment_size = 16777216
 max_segment_count = 10
 [{section}]
 name = "{section}"
@@ -94,6 +96,11 @@ class EmbeddedBroker:
         broker = cls(url, program, _spawn(write(address, folder, protocol), folder), folder)
         broker._wait()
         return broker
+
+    @property
+    def counters(self) -> bool:
+        """Whether it has `$SYS` counters; iotcore closes the connection of whoever subscribes."""
+        return self.program == "mosquitto"
 
     @property
     def pid(self) -> int:

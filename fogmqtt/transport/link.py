@@ -76,7 +76,8 @@ class Link:
 
     `ca`, `cert` and `key` are PEM files; `keepalive_s` must exceed twice the slowest transfer
     of the largest message. For `session_s` after a loss an MQTT 5 broker holds what we did not
-    acknowledge. Raises ConfigError where parts contradict each other, or a file is
+    acknowledge. `counters`: False where the broker is known to close the connection of whoever
+    subscribes to `$SYS`. Raises ConfigError where parts contradict each other, or a file is
     missing.
     """
 
@@ -90,6 +91,7 @@ class Link:
     key: str | None = None
     keepalive_s: int = 60
     session_s: int = 0
+    counters: bool = True
 
     def __post_init__(self) -> None:
         address = parse_url(self.url)

@@ -225,7 +225,10 @@ class MemoryTransport:
     def start(self) -> None:
         self._broker.attach(self)
 
-    def subscribe(self, topic_filter: str, *, qos: int = 1, hold: bool = False) -> None:
+    def subscribe(
+        self, topic_filter: str, *, qos: int = 1, hold: bool = False, optional: bool = False
+    ) -> None:
+        del optional  # every filter is granted here
         self._filters[topic_filter] = qos
         if hold:
             self._held.append(topic_filter)

@@ -15,17 +15,11 @@ from typing import Final
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from fogmqtt.transport.base import Deliver, Disconnected, Receipt, Refused, Will
-from fogmqtt.transport.connection import (
-    CONNECT_TIMEOUT_S,
-    Connection,
-    Filter,
-    OutgoingMessage,
-    Setup,
-    no_link,
-)
+from fogmqtt.transport.base import Deliver, Disconnected, Receipt, Refused, Unavailable, Will
+from fogmqtt.transport.connection import CONNECT_TIMEOUT_S, Connection, no_link
 from fogmqtt.transport.link import Link
 from fogmqtt.transport.refusals import unreachable
+from fogmqtt.transport.setup import Filter, OutgoingMessage, Setup
 from fogmqtt.transport.tls import tls_context
 
 log = logging.getLogger(__name__)
@@ -56,9 +50,14 @@ class PahoTransport:
     def start(self) -> None:
         self._thread.start()
 
-    def subscribe(self, topic_filter: str, *, qos: int = 1, hold: bool = False) -> None:
+    def subscribe(
+        self, topic_filter: str, *, qos: int = 1, hold: bool = False, optional: bool = False
+    ) -> None:
+        if optional and topic_filter.startswith("$SYS/") and not self._setup.link.counters:
+            self._setup.deliver(Unavailable(topic_filter, "it has no counters"))
+            return
         # Of QoS 2 the broker is told before anybody can have a message on disk.
-        wanted = Filter(min(qos, 1) if hold else qos, hold)
+        wanted = Filter(min(qos, 1) if hold else qos, hold, optional)
         with self._lock:
             self._filters[topic_filter] = wanted
             connection = self._connection
@@ -120,23 +119,25 @@ class PahoTransport:
             outcome = self._live_once()
             if self._closing.is_set():
                 return
+            if outcome is None:
+                continue
             self._tell(outcome)
             if isinstance(outcome, Disconnected):
                 pause = _FIRST_PAUSE_S
             self._closing.wait(pause)
             pause = min(_LONGEST_PAUSE_S, 2 * pause)
 
-    def _live_once(self) -> Disconnected | Refused:
-        """One connection, from dialling to its end."""
+    def _live_once(self) -> Disconnected | Refused | None:
+        """One connection, from dialling to its end; None where to dial again at once."""
         with self._lock:
-            connection = Connection(self._setup, dict(self._filters))
+            connection = Connection(self._setup, dict(self._filters), self._give_up)
             self._connection = connection
         try:
             return self._serve(connection)
         finally:
             self._connection = None
 
-    def _serve(self, connection: Connection) -> Disconnected | Refused:
+    def _serve(self, connection: Connection) -> Disconnected | Refused | None:
         try:
             connection.dial()
         except OSError as problem:
@@ -148,6 +149,13 @@ class PahoTransport:
             # A client whose callback raised is deaf while it looks connected: begin anew.
             log.exception("the link to %s failed; connecting again", self._setup.link.address)
         return connection.end()
+
+    def _give_up(self, topic_filter: str, reason: str) -> None:
+        """Never ask for this optional filter again."""
+        with self._lock:
+            self._filters.pop(topic_filter, None)
+        if not self._closing.is_set():
+            self._setup.deliver(Unavailable(topic_filter, reason))
 
     def _tell(self, outcome: Disconnected | Refused) -> None:
         log.debug("%s", outcome.reason)  # the owner says it as it sees fit

@@ -21,6 +21,10 @@ class DropCounter:
     def __init__(self) -> None:
         self._last: int | None = None
 
+    def unknown(self, reason: str) -> None:
+        """The broker does not tell the counter."""
+        log.info("messages that the broker drops stay unknown: %s", reason)
+
     def heard(self, payload: bytes, reports: Iterable[Report]) -> None:
         """The counter's newest value; what it rose by is told, and noted in these reports."""
         if not (payload.isdigit() and len(payload) <= 20):
