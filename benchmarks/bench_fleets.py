@@ -18,19 +18,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client import job
+from client import gateway_at, job
 from compare import NO_DASK, compare, has_dask
 from emulated import CASES, Case, Emulated, fault, fleet, image, restore
-from fogmqtt.gateway.loop import now
 
-from fogmqtt.cli.connect import connector
-from fogmqtt.config import BrokerSettings, GatewayConfig
+from fogmqtt.config import GatewayConfig
 from fogmqtt.core.scheduling.actions import Action
 from fogmqtt.core.scheduling.events import Event
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.scheduler import Scheduler
-from fogmqtt.gateway.app import Gateway
+from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.jobs.report import Report
+from fogmqtt.gateway.thread_door import ThreadDoor
 from fogmqtt.images.drawing import svg
 from fogmqtt.images.spec import Image
 from fogmqtt.process_tuning import tune
@@ -67,7 +66,7 @@ class Round:
 class Rig:
     """A gateway whose devices are all online."""
 
-    gateway: Gateway
+    gateway: ThreadDoor
     there: Emulated
     observer: Observer
 
@@ -82,29 +81,14 @@ class Rig:
 
 @contextmanager
 def rig(there: Emulated) -> Iterator[Rig]:
-    config = replace(GatewayConfig(), broker=BrokerSettings(url=there.url, embedded="never"))
-    config = replace(config, gateway=replace(config.gateway, local="never"))
-    gateway = Gateway(config, "bench", connector(config.broker, "bench"))
     observer = Observer()
-    gateway.scheduler = Watched(config.scheduler, observer)
-    try:
-        gateway.transport.start()
-        gateway.periodic_tasks.append(lambda moment: moment + 0.05)
-        gateway.run(lambda: all_here(gateway, there))
-        gateway.periodic_tasks.pop()
+
+    def watched(config: GatewayConfig) -> Scheduler:
+        policy = replace(config.scheduler, starve_s=config.gateway.local_after)
+        return Watched(policy, observer)
+
+    with gateway_at(there.url, len(there.devices), scheduler=watched) as gateway:
         yield Rig(gateway, there, observer)
-    finally:
-        gateway.close()
-
-
-def all_here(gateway: Gateway, there: Emulated) -> bool:
-    """Every device is present, and has been examined, and so have we."""
-    infos = gateway.roster.infos.values()
-    return (
-        len(gateway.roster.present()) == len(there.devices)
-        and gateway.roster.standard.known
-        and not any(info.examining for info in infos)
-    )
 
 
 def run(case: Case, rounds: int) -> tuple[list[Round], list[Round]]:

@@ -22,12 +22,9 @@ from pathlib import Path
 
 import numpy as np
 from bare import HEAD, Bare, Load
-from client import job
+from client import gateway_at, job
 
-from fogmqtt.cli.connect import connector
 from fogmqtt.cli.demo import PHOTO, device_process, free_port
-from fogmqtt.config import BrokerSettings, GatewayConfig
-from fogmqtt.gateway.app import Gateway
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
 from fogmqtt.process_tuning import tune
@@ -43,22 +40,9 @@ def photo() -> Image:
     return cv2.resize(gray, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 
 
-def open_gateway(url: str) -> Gateway:
-    broker = BrokerSettings(url=url, embedded="never")
-    config = replace(GatewayConfig(), broker=broker)
-    config = replace(config, gateway=replace(config.gateway, local="never"))
-    gateway = Gateway(config, "bench", connector(broker, "bench"))
-    gateway.transport.start()
-    gateway.periodic_tasks.append(lambda moment: moment + 0.05)
-    gateway.run(lambda: len(gateway.roster.present()) == len(DEVICES))
-    gateway.periodic_tasks.pop()
-    return gateway
-
-
 def compare(url: str, bare: Bare, image: Image, pipeline: str, rounds: int) -> list[str]:
     """A row: tiles, milliseconds of fog, bare and bare with the work, and the two ratios."""
-    gateway = open_gateway(url)
-    try:
+    with gateway_at(url, len(DEVICES)) as gateway:
         report = job(gateway, image, pipeline)
         back = max(HEAD.size, report.bytes_back // report.tiles)
         load = Load(image.tobytes(), WIDTH, report.tiles, back)
@@ -67,8 +51,6 @@ def compare(url: str, bare: Bare, image: Image, pipeline: str, rounds: int) -> l
             fog.append(job(gateway, image, pipeline).seconds)
             plain.append(bare.seconds(load))
             working.append(bare.seconds(replace(load, work=pipeline)))
-    finally:
-        gateway.close()
     times = (f"{1e3 * statistics.median(each):.0f}" for each in (fog, plain, working))
     return [str(report.tiles), *times, ratio(fog, plain), ratio(fog, working)]
 
@@ -86,12 +68,11 @@ def peak_memory(url: str, pipeline: str) -> float:
 
 def memory_child(url: str, pipeline: str) -> None:
     tune()
-    gateway = open_gateway(url)
     image = np.random.default_rng(1).integers(0, 255, (HEIGHT, WIDTH), np.uint8)
-    job(gateway, image, pipeline)
-    status = Path("/proc/self/status").read_text()
+    with gateway_at(url, len(DEVICES)) as gateway:
+        job(gateway, image, pipeline)
+        status = Path("/proc/self/status").read_text()
     peak_mb = int(status.split("VmHWM:")[1].split()[0]) / 1024
-    gateway.close()
     print(json.dumps({"extra_mb": peak_mb - 2 * image.nbytes / 2**20}))
 
 

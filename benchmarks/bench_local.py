@@ -16,15 +16,13 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from client import job
+from client import gateway_at, job
 
-from fogmqtt.cli.connect import connector
 from fogmqtt.cli.demo import device_process, free_port
-from fogmqtt.config import BrokerSettings, GatewayConfig
-from fogmqtt.gateway.app import Gateway
+from fogmqtt.gateway.thread_door import ThreadDoor
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.pipeline import parse, whole
@@ -68,7 +66,7 @@ def image(pixels: int) -> Image:
 
 
 @contextmanager
-def gateway_with(case: Case) -> Iterator[Gateway]:
+def gateway_with(case: Case) -> Iterator[ThreadDoor]:
     """A gateway that knows all devices of the case."""
     with ExitStack() as stack:
         broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{free_port()}")
@@ -76,18 +74,8 @@ def gateway_with(case: Case) -> Iterator[Gateway]:
         for number, speed in enumerate(case.speeds):
             device = device_process(f"d{number}", broker.url, "--emulate-speed", str(speed))
             stack.enter_context(device)
-        config = replace(GatewayConfig(), broker=BrokerSettings(url=broker.url, embedded="never"))
-        config = replace(config, gateway=replace(config.gateway, local_after=0.0))
-        gateway = Gateway(config, "bench", connector(config.broker, "bench"))
-        stack.callback(gateway.close)
-        gateway.transport.start()
-        gateway.periodic_tasks.append(lambda moment: moment + 0.05)
-        count = len(case.speeds)
-        gateway.run(lambda: len(gateway.scheduler.ready_devices()) == count)
-        settled = time.monotonic() + 1.5  # examined and compared
-        gateway.run(lambda: time.monotonic() > settled)
-        gateway.periodic_tasks.pop()
-        yield gateway
+        door = gateway_at(broker.url, len(case.speeds), local="auto", local_after_s=0.0)
+        yield stack.enter_context(door)
 
 
 def alone(case: Case, pixels: Image) -> float:

@@ -1,34 +1,59 @@
-"""Jobs of a benchmark: submitted to a gateway, and run to their end."""
+"""Gateways and jobs of the benchmarks, through the gateway's door for other threads."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
-from fogmqtt.gateway.app import Gateway
-from fogmqtt.gateway.jobs.model import JobRequest, Outcome
+from fogmqtt.cli.connect import connector
+from fogmqtt.config import BrokerSettings, GatewayConfig
+from fogmqtt.config.schema import When
+from fogmqtt.core.scheduling.scheduler import Scheduler
+from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.gateway.jobs.report import Report
+from fogmqtt.gateway.thread_door import GatewayThread, ThreadDoor
 from fogmqtt.images.spec import Image
 
-
-@dataclass
-class Client:
-    """Keeps the outcome."""
-
-    outcome: Outcome | None = None
-
-    def progress(self, report: Report) -> None: ...
-    def notice(self, job: str, text: str) -> None: ...
-    def deliver(self, outcome: Outcome) -> None: ...
-
-    def ended(self, outcome: Outcome) -> None:
-        self.outcome = outcome
+#: Seconds in which all devices of a benchmark are online and have checked their operators.
+_READY_S = 120.0
 
 
-def job(gateway: Gateway, image: Image, pipeline: str) -> Report:
+@contextmanager
+def gateway_at(
+    url: str,
+    devices: int,
+    *,
+    local: When = "never",
+    local_after_s: float | None = None,
+    scheduler: Callable[[GatewayConfig], Scheduler] | None = None,
+) -> Iterator[ThreadDoor]:
+    """A gateway that knows so many devices, all of which have checked their operators."""
+    config = replace(GatewayConfig(), broker=BrokerSettings(url=url, embedded="never"))
+    config = replace(config, gateway=replace(config.gateway, local=local))
+    if local_after_s is not None:
+        config = replace(config, gateway=replace(config.gateway, local_after=local_after_s))
+    made = None if scheduler is None else scheduler(config)
+    with GatewayThread(config, "bench", connector(config.broker, "bench"), scheduler=made) as door:
+        _wait_for(door, devices)
+        yield door
+
+
+def job(gateway: ThreadDoor, image: Image, pipeline: str) -> Report:
     """One job, to its end. Raises AssertionError if it fails."""
-    client = Client()
-    gateway.submit(JobRequest("bench", pipeline, client, image=image))
-    gateway.run(lambda: gateway.conductor.idle)
-    assert client.outcome is not None
-    assert client.outcome.error is None, client.outcome.error
-    return client.outcome.report
+    outcome = gateway.run(JobRequest("bench", pipeline, image=image))
+    assert outcome.error is None, outcome.error
+    return outcome.report
+
+
+def _wait_for(door: ThreadDoor, devices: int) -> None:
+    door.wait_until_settled()
+    until = time.monotonic() + _READY_S
+    while True:
+        online = [device for device in door.devices() if device.online]
+        checked = not any(device.info.examining for device in online)
+        if len(online) == devices and checked:
+            return
+        assert time.monotonic() < until, f"{len(online)} of {devices} devices are ready"
+        time.sleep(0.02)

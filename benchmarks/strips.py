@@ -7,12 +7,13 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from emulated import Case, Emulated, fault, fleet, image, restore
-from fogmqtt.gateway.loop import now
 
 from fogmqtt.cli.common import link
 from fogmqtt.config import BrokerSettings
 from fogmqtt.core.geometry import Grid
+from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.execution import stage_run
+from fogmqtt.images.source import ArrayImage
 from fogmqtt.images.spec import Spec
 from fogmqtt.operators.api import pipeline
 from fogmqtt.transport.base import Connected, Received
@@ -62,7 +63,13 @@ class Strips:
         (stage,) = pipeline.stages(pipeline.parse("invert"), Spec.of(pixels))
         grid = Grid(1, len(there.devices))
         self.run = stage_run.begin(
-            "strips", stage, pixels, pixels, plan=grid, limits=LIMITS, workers=1
+            "strips",
+            stage,
+            ArrayImage(pixels),
+            ArrayImage(pixels),
+            plan=grid,
+            limits=LIMITS,
+            workers=1,
         )
 
     def faulty_job(self, case: Case) -> float:

@@ -10,6 +10,7 @@ Run: python -m tests.crashes FOLDER inbox|reply [--every N] [--when power] [--tw
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import shutil
@@ -19,19 +20,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.config import GatewaySettings as Settings
-from fogmqtt.gateway import app
+from fogmqtt.core.geometry import Tile
+from fogmqtt.gateway.devices import settling
 from fogmqtt.gateway.execution import stage_run
-from fogmqtt.gateway.server import inbox, server
+from fogmqtt.gateway.execution.stage_run import StageRun
+from fogmqtt.gateway.server import server as server_module
 from fogmqtt.gateway.server.server import Server
 from fogmqtt.gateway.storage import writer
 from fogmqtt.gateway.storage.api import Bytes, DeadLetter, SpoolEntry
@@ -40,6 +44,7 @@ from fogmqtt.gateway.storage.durable_files import DurableFiles
 from fogmqtt.gateway.storage.journal_db import NAME
 from fogmqtt.transport.base import Deliver, Receipt, Received, Will
 from fogmqtt.transport.memory import MemoryBroker, MemoryTransport
+from fogmqtt.wire.messages import TileTask
 from tests.processes import photo
 
 #: The first stage's result is needed whole by the second.
@@ -230,27 +235,35 @@ class Case:
 
 
 def live(case: Case, number: int, disk: StoppingDisk) -> None:
-    """One life of a gateway: it ends when everything is done, or at its disk's hands."""
+    """One run of a gateway: it ends when everything is done, or when its disk ends it."""
     signal.alarm(PATIENCE_S)
     _hurry(case)
+    asyncio.run(_live(case, number, disk))
+
+
+async def _live(case: Case, number: int, disk: StoppingDisk) -> None:
     broker = MemoryBroker()
-    customer = MemoryTransport(broker, "customer", lambda event: _hear(case, event))
-    customer.subscribe("fog/v1/replies/#")
-    customer.start()
+    client = MemoryTransport(broker, "client", lambda event: _hear(case, event))
+    client.subscribe("fog/v1/replies/#")
+    client.start()
+    delivers: list[Deliver] = []
 
     def connect(deliver: Deliver, will: Will) -> MemoryTransport:
+        delivers.append(deliver)
         return _Noting(case, broker, deliver, will)
 
-    serving = Server(case.config, connect, disk)
-    serving.start()
+    server = Server(case.config, connect, disk)
+    serving = asyncio.get_running_loop().create_task(server.run())
+    up = asyncio.get_running_loop().create_task(server.gateway.link.up())
+    await asyncio.wait([serving, up], return_when=asyncio.FIRST_COMPLETED)
     if case.kind in ("reply", "dead") and not case.heard("ack"):
         receipt = Receipt(0, 1, again=number > 1)
-        serving.gateway.loop.deliver(
-            Received("fog/v1/submit/edges/me", case.picture, False, receipt)
-        )
-    serving.gateway.periodic_tasks.append(lambda moment: _look(case, serving, moment))
-    serving.run()
-    serving.close()
+        delivers[0](Received("fog/v1/submit/edges/me", case.picture, False, receipt))
+    while not serving.done() and not _is_over(case, server):
+        await asyncio.sleep(0.005)
+    serving.cancel()
+    with suppress(asyncio.CancelledError):
+        await serving
 
 
 class _Noting(MemoryTransport):
@@ -265,16 +278,16 @@ class _Noting(MemoryTransport):
 
 
 def _hurry(case: Case) -> None:
-    app.SETTLE_S = inbox.QUIET_S = 0.0
-    server.LOOK_S = 0.005
+    settling.SETTLE_S = 0.0
+    server_module.RETRY_S = 0.005
     writer.GATHER_S = 0.002
-    done = stage_run.do_tile
+    cut = stage_run.task
 
-    def noted(run: stage_run.StageRun, tile: stage_run.Tile) -> object:
+    def noted(run: StageRun, tile: Tile, **options: Any) -> TileTask:
         case.note("tile", f"{run.key.split('.')[1]}-{tile.index}".encode())
-        return done(run, tile)
+        return cut(run, tile, **options)
 
-    stage_run.do_tile = noted  # type: ignore[assignment]
+    stage_run.task = noted
 
 
 def _hear(case: Case, event: object) -> None:
@@ -284,12 +297,10 @@ def _hear(case: Case, event: object) -> None:
         case.note(state, event.payload)
 
 
-def _look(case: Case, serving: Server, moment: float) -> float:
+def _is_over(case: Case, server: Server) -> bool:
     submits = case.kind in ("reply", "dead")
     taken = case.heard("ack") if submits else not _files(case.folder / "inbox")
-    if taken and not case.notes() and serving.gateway.conductor.idle:
-        serving.gateway.stop()
-    return moment + 0.005
+    return bool(taken) and not case.notes() and not server.gateway.jobs()
 
 
 def _files(folder: Path) -> list[str]:

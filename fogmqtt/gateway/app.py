@@ -91,6 +91,7 @@ class Gateway:
     connect : makes the transport from where it delivers and our last will
     serves : whether images are taken from the submit topic, and our presence is retained
     broker_within_s : seconds in which a broker must answer; None to wait for ever
+    scheduler : one that somebody watches; None for one of our own
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Gateway:
         *,
         serves: bool = False,
         broker_within_s: float | None = None,
+        scheduler: Scheduler | None = None,
     ) -> None:
         self.config = config
         self.id = gateway_id
@@ -118,10 +120,11 @@ class Gateway:
         self._drops = DropCounter()
 
         self._link = BrokerLink(connect, gateway_will(gateway_id, self.topics))
-        self._scheduler = Scheduler(replace(config.scheduler, starve_s=config.gateway.local_after))
+        policy = replace(config.scheduler, starve_s=config.gateway.local_after)
+        scheduler = scheduler or Scheduler(policy)
         self._workers = LocalWorkers(self._threads)
         self._dispatcher = Dispatcher(
-            self._scheduler,
+            scheduler,
             self._link,
             self._threads,
             self._workers,
@@ -140,7 +143,7 @@ class Gateway:
         )
         self._compatibility = Compatibility(exact=config.exact)
         self._registry = DeviceRegistry(
-            self._dispatcher.feed, self._dispatcher.warm, self._compatibility, self._bus
+            self._dispatcher.feed, self._compatibility, self._dispatcher.warm, self._bus
         )
         self._settling = Settling(self._link, self._compatibility, config.gateway.local_after)
         whole_image = WholeImage(

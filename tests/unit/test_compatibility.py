@@ -41,22 +41,22 @@ def info(**changes: object) -> DeviceInfo:
 
 
 @pytest.fixture
-def standard() -> Compatibility:
+def compatibility() -> Compatibility:
     made = Compatibility(exact=True)
     made.examined(HERE)
     return made
 
 
-def test_a_device_may_do_what_it_rounds_alike(standard: Compatibility) -> None:
-    offer = standard.judge(info(fingerprints={**HERE.fingerprints, "gray/float32": "x"}))
+def test_a_device_may_do_what_it_rounds_alike(compatibility: Compatibility) -> None:
+    offer = compatibility.judge(info(fingerprints={**HERE.fingerprints, "gray/float32": "x"}))
     assert offer.abilities == {"gray/uint8", "canny/uint8", "soften/uint8"}
     assert offer.lacks == {"gray/float32": "rounds differently"}
 
 
-def test_the_reason_names_the_versions_that_differ(standard: Compatibility) -> None:
+def test_the_reason_names_the_versions_that_differ(compatibility: Compatibility) -> None:
     prints = {**HERE.fingerprints, "gray/float32": "x", "soften/uint8": "y"}
     older = HERE.versions | {"opencv": "4.10.0", "softener": "1"}
-    assert standard.differs(info(fingerprints=prints, versions=older)) == {
+    assert compatibility.differs(info(fingerprints=prints, versions=older)) == {
         "gray/float32": "rounds differently (OpenCV 4.10.0 there, 5.0.0 here)",
         "soften/uint8": "rounds differently (softener 1 there, 2 here)",
     }
@@ -86,52 +86,54 @@ def test_a_difference_is_looked_for_where_it_is_likeliest(there: dict[str, str],
     ],
 )
 def test_what_is_missing_is_said_too(
-    standard: Compatibility, changes: dict[str, object], why: str
+    compatibility: Compatibility, changes: dict[str, object], why: str
 ) -> None:
-    offer = standard.judge(info(**changes))
+    offer = compatibility.judge(info(**changes))
     assert offer.abilities == frozenset()
     assert offer.lacks["canny/uint8"] == why
-    assert standard.differs(info(**changes)) == {}
+    assert compatibility.differs(info(**changes)) == {}
 
 
-def test_what_the_gateway_could_not_examine_is_given_to_nobody(standard: Compatibility) -> None:
-    offer = standard.judge(info(fingerprints={"hsv/uint8": "z"}))
+def test_what_the_gateway_could_not_check_is_given_to_nobody(
+    compatibility: Compatibility,
+) -> None:
+    offer = compatibility.judge(info(fingerprints={"hsv/uint8": "z"}))
     assert offer.abilities == frozenset()
     assert offer.lacks["hsv/uint8"] == "this gateway could not examine it"
 
 
 def test_without_exact_a_device_is_taken_at_its_word() -> None:
-    standard = Compatibility(exact=False)
-    assert standard.known
-    offer = standard.judge(info(fingerprints={}, operators=["gray"]))
+    compatibility = Compatibility(exact=False)
+    assert compatibility.known
+    offer = compatibility.judge(info(fingerprints={}, operators=["gray"]))
     assert offer.abilities == {"gray"}
-    assert standard.differs(info()) == {}
+    assert compatibility.differs(info()) == {}
 
 
 def test_until_the_gateway_is_examined_nobody_may_do_anything_and_then_all_are_judged() -> None:
     fed: list[Event] = []
-    roster = DeviceRegistry(fed.append, Compatibility(exact=True))
-    roster.received("eya", "info", encode(info()), False, 0.0)
-    assert not roster.standard.known
-    assert roster.operators("eya") == frozenset()
-    roster.examined(HERE)
-    assert roster.standard.known
+    registry = DeviceRegistry(fed.append, Compatibility(exact=True))
+    registry.received("eya", "info", encode(info()), False, 0.0)
+    assert not registry.compatibility.known
+    assert registry.operators("eya") == frozenset()
+    registry.examined(HERE)
+    assert registry.compatibility.known
     assert fed[-1] == DeviceJoined("eya", "b1", 2, frozenset(HERE.fingerprints), {})
 
 
 def test_a_device_that_is_away_does_not_come_back_by_being_judged() -> None:
     fed: list[Event] = []
-    roster = DeviceRegistry(fed.append, Compatibility(exact=True))
-    roster.received("eya", "info", encode(info()), True, 0.0)
-    roster.examined(HERE)
+    registry = DeviceRegistry(fed.append, Compatibility(exact=True))
+    registry.received("eya", "info", encode(info()), True, 0.0)
+    registry.examined(HERE)
     assert fed == []
 
 
-def test_a_device_joins_again_when_its_examination_is_in(standard: Compatibility) -> None:
+def test_a_device_joins_again_when_its_examination_is_in(compatibility: Compatibility) -> None:
     fed: list[Event] = []
-    roster = DeviceRegistry(fed.append, standard)
-    roster.received("eya", "info", encode(info(fingerprints={}, examining=True)), False, 0.0)
-    roster.received("eya", "info", encode(info()), False, 1.0)
+    registry = DeviceRegistry(fed.append, compatibility)
+    registry.received("eya", "info", encode(info(fingerprints={}, examining=True)), False, 0.0)
+    registry.received("eya", "info", encode(info()), False, 1.0)
     joined = [event.operators for event in fed if isinstance(event, DeviceJoined)]
     assert joined == [frozenset(), frozenset(HERE.fingerprints)]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import pytest
 
 from fogmqtt.core.geometry import Rect
+from fogmqtt.gateway.devices.registry import AbleDevice
 from fogmqtt.gateway.execution.cost_model import (
     BOTH_S,
     WHOLE_S,
     CostModel,
-    HelperDevice,
     StageTrial,
     verdict,
 )
@@ -19,7 +19,7 @@ from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.wire.topics import LOCAL
 
 MP = 1_000_000
-FAST = {"eya": HelperDevice("b1", workers=4096), "manar": HelperDevice("b2", workers=4096)}
+FAST = {"eya": AbleDevice("b1", workers=4096), "manar": AbleDevice("b2", workers=4096)}
 
 
 @dataclass
@@ -40,8 +40,8 @@ def learned(alone_s: float, **speeds: float) -> CostModel:
     return prospects
 
 
-def helpers(*names: str, boot: str = "b") -> dict[str, HelperDevice]:
-    return {name: HelperDevice(boot, workers=1) for name in names}
+def helpers(*names: str, boot: str = "b") -> dict[str, AbleDevice]:
+    return {name: AbleDevice(boot, workers=1) for name in names}
 
 
 def test_while_nobody_knows_what_it_takes_alone_a_stage_is_cut() -> None:
@@ -65,7 +65,7 @@ def test_what_is_too_long_to_be_done_twice_is_cut_for_unmeasured_devices() -> No
 
 
 def test_devices_that_announce_that_they_are_slow_are_not_tried() -> None:
-    slow = {"eya": HelperDevice("b", workers=1, relative=0.01)}
+    slow = {"eya": AbleDevice("b", workers=1, relative_speed=0.01)}
     assert learned(1.0).look("canny", MP, slow).choice() == "alone"
 
 

@@ -28,7 +28,7 @@ def test_a_device_is_configured_with_it() -> None:
 @pytest.mark.parametrize(("announced", "told"), [(0, math.inf), (65536, 65536)])
 def test_the_scheduler_hears_of_it(announced: int, told: float) -> None:
     fed: list[Event] = []
-    roster = DeviceRegistry(fed.append, Compatibility(exact=False))
+    registry = DeviceRegistry(fed.append, Compatibility(exact=False))
     info = DeviceInfo(
         boot="b",
         sequence=1,
@@ -37,8 +37,8 @@ def test_the_scheduler_hears_of_it(announced: int, told: float) -> None:
         operators=["gray"],
         max_tile_pixels=announced,
     )
-    roster.received("zero", "info", encode(info), False, 0.0)
-    roster.received("zero", "status", b"online", False, 0.0)
+    registry.received("zero", "info", encode(info), False, 0.0)
+    registry.received("zero", "status", b"online", False, 0.0)
     (joined,) = fed
     assert isinstance(joined, DeviceJoined)
     assert joined.max_tile_pixels == told

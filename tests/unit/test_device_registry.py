@@ -23,84 +23,84 @@ def fed() -> list[Event]:
 
 
 @pytest.fixture
-def roster(fed: list[Event]) -> DeviceRegistry:
+def registry(fed: list[Event]) -> DeviceRegistry:
     """One that takes devices at their word."""
     return DeviceRegistry(fed.append, Compatibility(exact=False))
 
 
-def join(roster: DeviceRegistry, device: str = "eya", **fields: object) -> None:
-    roster.received(device, "info", info(**fields), False, 0.0)
-    roster.received(device, "status", b"online", False, 0.0)
+def join(registry: DeviceRegistry, device: str = "eya", **fields: object) -> None:
+    registry.received(device, "info", info(**fields), False, 0.0)
+    registry.received(device, "status", b"online", False, 0.0)
 
 
 def test_a_device_that_introduced_itself_joins_once(
-    roster: DeviceRegistry, fed: list[Event]
+    registry: DeviceRegistry, fed: list[Event]
 ) -> None:
-    join(roster)
-    join(roster)
+    join(registry)
+    join(registry)
     assert fed == [DeviceJoined("eya", "b1", 2, frozenset({"gray"}))]
-    assert roster.present() == ("eya",)
-    assert roster.workers() == 2
-    assert roster.operators("eya") == {"gray"}
+    assert registry.present() == ("eya",)
+    assert registry.workers() == 2
+    assert registry.operators("eya") == {"gray"}
 
 
-def test_who_joins_is_welcome(fed: list[Event]) -> None:
-    welcome: list[str] = []
-    roster = DeviceRegistry(fed.append, Compatibility(exact=False), welcome.append)
-    roster.received("manar", "info", info(), True, 0.0)
-    join(roster)
-    assert welcome == ["eya"]
+def test_a_device_that_joins_is_told_to_warm_up(fed: list[Event]) -> None:
+    warmed: list[str] = []
+    registry = DeviceRegistry(fed.append, Compatibility(exact=False), warmed.append)
+    registry.received("manar", "info", info(), True, 0.0)
+    join(registry)
+    assert warmed == ["eya"]
 
 
-def test_an_unknown_device_can_do_nothing(roster: DeviceRegistry) -> None:
-    assert roster.operators("nobody") == frozenset()
+def test_an_unknown_device_can_do_nothing(registry: DeviceRegistry) -> None:
+    assert registry.operators("nobody") == frozenset()
 
 
-def test_a_retained_info_alone_is_no_device(roster: DeviceRegistry, fed: list[Event]) -> None:
-    roster.received("eya", "info", info(), True, 0.0)
+def test_a_retained_info_alone_is_no_device(registry: DeviceRegistry, fed: list[Event]) -> None:
+    registry.received("eya", "info", info(), True, 0.0)
     assert fed == []
-    assert "eya" in roster.infos
+    assert "eya" in registry.infos
 
 
-def test_offline_loses_it(roster: DeviceRegistry, fed: list[Event]) -> None:
-    join(roster)
-    roster.received("eya", "status", b"offline", False, 1.0)
+def test_offline_loses_it(registry: DeviceRegistry, fed: list[Event]) -> None:
+    join(registry)
+    registry.received("eya", "status", b"offline", False, 1.0)
     assert isinstance(fed[-1], DeviceLost)
-    assert roster.present() == ()
+    assert registry.present() == ()
 
 
-def test_a_draining_device_is_told_as_such(roster: DeviceRegistry, fed: list[Event]) -> None:
-    join(roster)
-    roster.received("eya", "info", info(draining=True), False, 1.0)
+def test_a_draining_device_is_told_as_such(registry: DeviceRegistry, fed: list[Event]) -> None:
+    join(registry)
+    registry.received("eya", "info", info(draining=True), False, 1.0)
     assert fed[-1] == DeviceDraining("eya")
 
 
-def test_silence_loses_it_and_a_word_saves_it(roster: DeviceRegistry, fed: list[Event]) -> None:
-    join(roster)
-    roster.heard("eya", 10.0)
-    assert roster.tick(SILENCE_S) == 10.0 + SILENCE_S
-    assert roster.present() == ("eya",)
-    assert roster.tick(10.0 + SILENCE_S) is None
+def test_silence_loses_it_and_a_word_saves_it(registry: DeviceRegistry, fed: list[Event]) -> None:
+    join(registry)
+    registry.heard("eya", 10.0)
+    assert registry.tick(SILENCE_S) == 10.0 + SILENCE_S
+    assert registry.present() == ("eya",)
+    assert registry.tick(10.0 + SILENCE_S) is None
     assert isinstance(fed[-1], DeviceLost)
 
 
 def test_when_the_broker_is_lost_nobody_is_known_and_nobody_blamed(
-    roster: DeviceRegistry, fed: list[Event]
+    registry: DeviceRegistry, fed: list[Event]
 ) -> None:
-    join(roster)
+    join(registry)
     fed.clear()
-    roster.broker_lost()
+    registry.broker_lost()
     assert fed == []
-    assert roster.present() == ()
+    assert registry.present() == ()
 
 
-def test_a_cleared_topic_says_nothing(roster: DeviceRegistry, fed: list[Event]) -> None:
-    join(roster)
+def test_a_cleared_topic_says_nothing(registry: DeviceRegistry, fed: list[Event]) -> None:
+    join(registry)
     fed.clear()
-    roster.received("eya", "status", b"", False, 1.0)
-    roster.received("eya", "info", b"", False, 1.0)
+    registry.received("eya", "status", b"", False, 1.0)
+    registry.received("eya", "info", b"", False, 1.0)
     assert fed == []
-    assert roster.present() == ("eya",)
+    assert registry.present() == ("eya",)
 
 
 @pytest.mark.parametrize(
@@ -108,83 +108,83 @@ def test_a_cleared_topic_says_nothing(roster: DeviceRegistry, fed: list[Event]) 
     [("status", b"perhaps"), ("status", b"\xff" * 9999), ("info", b"{}"), ("info", b"\x00")],
 )
 def test_strange_words_are_refused(
-    roster: DeviceRegistry, fed: list[Event], leaf: str, payload: bytes
+    registry: DeviceRegistry, fed: list[Event], leaf: str, payload: bytes
 ) -> None:
     with pytest.raises(WireError):
-        roster.received("eya", leaf, payload, False, 0.0)
+        registry.received("eya", leaf, payload, False, 0.0)
     assert fed == []
 
 
 def test_no_device_takes_the_name_of_the_gateways_own_cores(
-    roster: DeviceRegistry, fed: list[Event]
+    registry: DeviceRegistry, fed: list[Event]
 ) -> None:
     with pytest.raises(WireError, match="'local'"):
-        join(roster, "local")
+        join(registry, "local")
     assert fed == []
 
 
-def test_made_up_devices_do_not_fill_the_memory(roster: DeviceRegistry) -> None:
-    join(roster)
+def test_made_up_devices_do_not_fill_the_memory(registry: DeviceRegistry) -> None:
+    join(registry)
     for number in range(20_000):
-        roster.received(f"ghost{number}", "info", info(), True, 0.0)
-        roster.received(f"other{number}", "status", b"offline", True, 0.0)
-    assert len(roster.infos) <= 2 * KNOWN_DEVICES
-    assert "eya" in roster.infos
-    assert roster.present() == ("eya",)
-    roster.received("manar", "info", info(), False, 1.0)
-    assert roster.present() == ("eya", "manar"), "whoever lives is still taken in"
+        registry.received(f"ghost{number}", "info", info(), True, 0.0)
+        registry.received(f"other{number}", "status", b"offline", True, 0.0)
+    assert len(registry.infos) <= 2 * KNOWN_DEVICES
+    assert "eya" in registry.infos
+    assert registry.present() == ("eya",)
+    registry.received("manar", "info", info(), False, 1.0)
+    assert registry.present() == ("eya", "manar"), "whoever lives is still taken in"
 
 
 def test_no_more_devices_than_the_limit_are_present_and_the_rest_is_refused_in_words(
-    roster: DeviceRegistry, fed: list[Event]
+    registry: DeviceRegistry, fed: list[Event]
 ) -> None:
     for number in range(KNOWN_DEVICES):
-        join(roster, f"ghost{number}")
+        join(registry, f"ghost{number}")
     with pytest.raises(WireError, match="4096 devices are here: no room for eya"):
-        join(roster)
-    join(roster, "ghost0", boot="b2")
-    assert len(roster.present()) == len(roster.infos) == KNOWN_DEVICES
+        join(registry)
+    join(registry, "ghost0", boot="b2")
+    assert len(registry.present()) == len(registry.infos) == KNOWN_DEVICES
     assert len(fed) == KNOWN_DEVICES + 1
-    roster.tick(SILENCE_S)
-    join(roster)
-    assert roster.present() == ("eya",), "ghosts are silent, and their room is free"
+    registry.tick(SILENCE_S)
+    join(registry)
+    assert registry.present() == ("eya",), "ghosts are silent, and their room is free"
 
 
 def test_comings_and_goings_are_logged_at_a_bounded_rate(
-    roster: DeviceRegistry, caplog: pytest.LogCaptureFixture
+    registry: DeviceRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO"):
         for number in range(1000):
-            join(roster, f"ghost{number}")
-        roster.tick(SILENCE_S)
-        roster.tick(2 * SILENCE_S)
-        roster.received("ghost1", "info", info(), False, 2 * SILENCE_S)
+            join(registry, f"ghost{number}")
+        registry.tick(SILENCE_S)
+        registry.tick(2 * SILENCE_S)
+        registry.received("ghost1", "info", info(), False, 2 * SILENCE_S)
     assert len(caplog.messages) == NEWS_A_SECOND + 1 + NEWS_A_SECOND + 1 + 1
     assert caplog.messages[NEWS_A_SECOND] == "and 950 more that came or went"
     assert caplog.messages[-1] == "ghost1 is here, 2 worker(s)"
 
 
-def test_an_info_of_no_sane_size_is_refused(roster: DeviceRegistry, fed: list[Event]) -> None:
+def test_an_info_of_no_sane_size_is_refused(registry: DeviceRegistry, fed: list[Event]) -> None:
     with pytest.raises(WireError, match=r"eya has an info of 7\d+ bytes, over 65536"):
-        join(roster, host="x" * 70_000)
+        join(registry, host="x" * 70_000)
     assert fed == []
 
 
 def test_large_infos_of_many_devices_are_bounded_and_strangers_make_room(
-    roster: DeviceRegistry,
+    registry: DeviceRegistry,
 ) -> None:
     large = info(host="x" * 60_000)
     for number in range(2000):
-        roster.received(f"ghost{number}", "info", large, True, 0.0)
-    assert len(roster.infos) * 60_000 <= MAX_INFOS_BYTES
-    join(roster)
-    assert "eya" in roster.infos
+        registry.received(f"ghost{number}", "info", large, True, 0.0)
+    assert len(registry.infos) * 60_000 <= MAX_INFOS_BYTES
+    join(registry)
+    assert "eya" in registry.infos
 
 
-def test_where_all_who_say_much_are_present_one_more_is_refused(roster: DeviceRegistry) -> None:
+def test_where_all_who_say_much_are_present_one_more_is_refused(registry: DeviceRegistry) -> None:
     several = MAX_INFOS_BYTES // len(info(host="x" * 60_000))
     for number in range(several):
-        join(roster, f"ghost{number}", host="x" * 60_000)
+        join(registry, f"ghost{number}", host="x" * 60_000)
     with pytest.raises(WireError, match="no room for the info of eya"):
-        join(roster, host="x" * 60_000)
-    assert len(roster.infos) == several
+        join(registry, host="x" * 60_000)
+    assert len(registry.infos) == several

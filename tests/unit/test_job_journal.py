@@ -14,6 +14,7 @@ from fogmqtt.gateway.execution.resume import resume_stage
 from fogmqtt.gateway.execution.stage_run import MessageLimits, StageRun
 from fogmqtt.gateway.storage.api import JobHistory, JobJournal, SpoolEntry
 from fogmqtt.gateway.storage.job_store import DiskJobStore
+from fogmqtt.images.source import ArrayImage
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline, results
 
@@ -54,7 +55,9 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 
 def begun(journal: JobJournal, text: str) -> StageRun:
     (stage,) = pipeline.stages(pipeline.parse(text), Spec.of(IMAGE))
-    run = stage_run.begin("j1.0", stage, IMAGE, IMAGE, plan=Auto(), limits=LIMITS, workers=2)
+    run = stage_run.begin(
+        "j1.0", stage, ArrayImage(IMAGE), ArrayImage(IMAGE), plan=Auto(), limits=LIMITS, workers=2
+    )
     return resume_stage(run, journal, 0, limits=LIMITS, sample=0.0)
 
 

@@ -1,105 +1,167 @@
-"""The backlog: which of the jobs that wait is begun next, and how many at once."""
+"""The queue of jobs: which of those that wait begins next, and how many at once."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import asyncio
+from collections.abc import Awaitable, Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fogmqtt.gateway.jobs.model import JobRequest, Outcome
 from fogmqtt.gateway.jobs.queue import JobQueue
-from fogmqtt.gateway.jobs.report import Report
 
 
-class Nobody:
-    """A client that does not care."""
+class Jobs:
+    """Jobs that wait for their turn, and end when the test says so."""
 
-    def progress(self, report: Report) -> None: ...
+    def __init__(self, places: int) -> None:
+        self.queue = JobQueue(places)
+        self.begun: list[str] = []
+        self._ends: dict[str, asyncio.Event] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def notice(self, job: str, text: str) -> None: ...
+    async def add(self, name: str, priority: int = 0) -> None:
+        self._ends[name] = asyncio.Event()
+        self._tasks[name] = asyncio.get_running_loop().create_task(self._run(name, priority))
+        await settle()
 
-    def deliver(self, outcome: Outcome) -> None: ...
+    async def end(self, name: str) -> None:
+        self._ends[name].set()
+        await settle()
 
-    def ended(self, outcome: Outcome) -> None: ...
+    async def cancel(self, name: str) -> None:
+        self._tasks[name].cancel()
+        await settle()
 
-
-def request(name: str, priority: int = 0) -> JobRequest:
-    return JobRequest(name, "gray", Nobody(), path=Path(name), priority=priority)
-
-
-def filled(slots: int, *requests: JobRequest) -> JobQueue:
-    backlog = JobQueue(slots)
-    for one in requests:
-        backlog.add(one)
-    return backlog
-
-
-def taken(backlog: JobQueue) -> list[JobRequest]:
-    """Everything that may be begun now."""
-    return list(iter(backlog.take, None))
-
-
-def test_of_one_priority_who_came_first_is_begun_first_and_as_many_as_there_are_slots() -> None:
-    scans = [request(f"scan{number}") for number in range(5)]
-    backlog = filled(2, *scans)
-    assert taken(backlog) == scans[:2]
-    assert backlog.waiting == 3
-    backlog.ended(scans[1])
-    assert taken(backlog) == [scans[2]]
+    async def _run(self, name: str, priority: int) -> None:
+        async with self.queue.turn(priority):
+            self.begun.append(name)
+            await self._ends[name].wait()
 
 
-def test_nobody_waits_for_a_slot_that_another_priority_holds() -> None:
-    backlog = filled(2, *(request(f"scan{number}", -1) for number in range(3)))
-    assert len(taken(backlog)) == 2
-    frames = [request(f"frame{number}", 2) for number in range(3)]
-    for frame in frames:
-        backlog.add(frame)
-    assert taken(backlog) == frames[:2]
-    backlog.ended(frames[0])
-    assert taken(backlog) == [frames[2]]
-    assert backlog.waiting == 1
+async def settle() -> None:
+    """Let every coroutine go as far as it can."""
+    for _ in range(8):
+        await asyncio.sleep(0)
 
 
-def test_the_highest_priority_with_a_free_slot_goes_first() -> None:
-    low, middle, high = (request(str(priority), priority) for priority in (-1, 0, 2))
-    assert taken(filled(1, middle, low, high)) == [high, middle, low]
+def in_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    async def run() -> None:
+        await test()
+
+    def wrapped() -> None:
+        asyncio.run(run())
+
+    wrapped.__name__ = test.__name__  # type: ignore[attr-defined]
+    return wrapped
 
 
-def test_what_is_forgotten_is_not_begun_but_what_is_begun_keeps_its_slot() -> None:
-    first, second = request("first"), request("second")
-    backlog = filled(1, first, second)
-    assert backlog.take() is first
-    backlog.clear()
-    backlog.add(second)
-    assert backlog.take() is None
-    backlog.ended(first)
-    assert backlog.take() is second
-    assert backlog.waiting == 0
+@in_a_loop
+async def test_of_one_priority_the_oldest_begin_as_many_as_there_are_places() -> None:
+    jobs = Jobs(2)
+    for number in range(5):
+        await jobs.add(f"scan{number}")
+    assert jobs.begun == ["scan0", "scan1"]
+    assert jobs.queue.waiting == 3
+    await jobs.end("scan1")
+    assert jobs.begun == ["scan0", "scan1", "scan2"]
 
 
-steps = st.lists(st.tuples(st.sampled_from("aate"), st.integers(-1, 1)), max_size=60)
+@in_a_loop
+async def test_no_job_waits_for_a_place_of_another_priority() -> None:
+    jobs = Jobs(2)
+    for number in range(3):
+        await jobs.add(f"scan{number}", -1)
+    for number in range(3):
+        await jobs.add(f"frame{number}", 2)
+    assert jobs.begun == ["scan0", "scan1", "frame0", "frame1"]
+    await jobs.end("frame0")
+    assert jobs.begun[4:] == ["frame2"]
+    assert jobs.queue.waiting == 1
 
 
-@settings(deadline=None)
+@in_a_loop
+async def test_after_a_hold_the_highest_priority_begins_first() -> None:
+    jobs = Jobs(1)
+    jobs.queue.hold(True)
+    for name, priority in (("middle", 0), ("low", -1), ("high", 2)):
+        await jobs.add(name, priority)
+    assert jobs.begun == []
+    jobs.queue.hold(False)
+    await settle()
+    assert jobs.begun == ["high", "middle", "low"]
+
+
+@in_a_loop
+async def test_a_job_that_is_cancelled_while_it_waits_leaves_the_queue() -> None:
+    jobs = Jobs(1)
+    for name in ("first", "second", "third"):
+        await jobs.add(name)
+    await jobs.cancel("second")
+    assert jobs.queue.waiting == 1
+    await jobs.end("first")
+    assert jobs.begun == ["first", "third"]
+
+
+@in_a_loop
+async def test_a_job_that_is_cancelled_at_work_gives_its_place_to_the_next() -> None:
+    jobs = Jobs(1)
+    await jobs.add("first")
+    await jobs.add("second")
+    await jobs.cancel("first")
+    assert jobs.begun == ["first", "second"]
+
+
+@in_a_loop
+async def test_a_job_that_is_cancelled_in_the_moment_of_its_turn_gives_the_place_back() -> None:
+    queue, first, begun = JobQueue(1), asyncio.Event(), list[str]()
+    tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def hold() -> None:
+        async with queue.turn(0):
+            await first.wait()
+        tasks["second"].cancel()  # it has its turn now, and has not run yet
+
+    async def run(name: str) -> None:
+        async with queue.turn(0):
+            begun.append(name)
+
+    loop = asyncio.get_running_loop()
+    holding = loop.create_task(hold())
+    for name in ("second", "third"):
+        await settle()
+        tasks[name] = loop.create_task(run(name))
+    await settle()
+    first.set()
+    await holding
+    await tasks["third"]
+    assert begun == ["third"]
+
+
+steps = st.lists(st.tuples(st.sampled_from("aaec"), st.integers(-1, 1)), max_size=40)
+
+
+@settings(deadline=None, max_examples=60)
 @given(steps, st.integers(1, 3))
-def test_each_is_begun_once_in_its_order_and_never_too_many(
-    steps: list[tuple[str, int]], slots: int
+def test_each_begins_once_in_its_order_and_never_too_many(
+    steps: list[tuple[str, int]], places: int
 ) -> None:
-    backlog = JobQueue(slots)
-    waiting: dict[int, list[JobRequest]] = {-1: [], 0: [], 1: []}
-    begun: dict[int, list[JobRequest]] = {-1: [], 0: [], 1: []}
-    for what, priority in steps:
-        if what == "a":
-            waiting[priority].append(request("one", priority))
-            backlog.add(waiting[priority][-1])
-        elif what == "e" and begun[priority]:
-            backlog.ended(begun[priority].pop())
-        elif what == "t" and (one := backlog.take()) is not None:
-            assert one is waiting[one.priority].pop(0)
-            begun[one.priority].append(one)
-        assert backlog.waiting == sum(map(len, waiting.values()))
-        assert all(len(some) <= slots for some in begun.values())
-    for one in taken(backlog):
-        begun[one.priority].append(waiting[one.priority].pop(0))
-    assert all(len(begun[one]) == slots or not waiting[one] for one in begun), "a slot is idle"
+    async def play() -> None:
+        jobs = Jobs(places)
+        waiting: dict[int, list[str]] = {-1: [], 0: [], 1: []}
+        running: dict[int, list[str]] = {-1: [], 0: [], 1: []}
+        for number, (what, priority) in enumerate(steps):
+            if what == "a":
+                waiting[priority].append(f"job{number}")
+                await jobs.add(f"job{number}", priority)
+            elif what == "e" and running[priority]:
+                await jobs.end(running[priority].pop())
+            elif what == "c" and waiting[priority]:
+                await jobs.cancel(waiting[priority].pop())
+            while waiting[priority] and len(running[priority]) < places:
+                running[priority].append(waiting[priority].pop(0))
+            assert sorted(jobs.begun) == sorted(set(jobs.begun))
+            assert {one for some in running.values() for one in some} <= set(jobs.begun)
+            assert jobs.queue.waiting == sum(map(len, waiting.values()))
+
+    asyncio.run(play())

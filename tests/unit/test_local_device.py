@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
 from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, Event
@@ -36,28 +37,49 @@ def test_they_join_with_every_operator_and_leave_by_draining() -> None:
     assert not cores.working
 
 
-def test_a_second_time_they_come_as_another_life() -> None:
+def test_a_second_time_they_join_under_another_boot_id() -> None:
     desk = Desk()
     cores = desk.cores()
-    cores.join()
-    cores.leave()
-    cores.tick()
-    cores.join()
+    for wanted in (True, False, True):
+        cores.update(wanted=wanted)
     assert desk.boots() == ["boot.1", "boot.2"]
 
 
-def test_they_do_not_come_back_while_a_tile_of_the_last_life_is_in_hand() -> None:
+def test_they_do_not_come_back_while_a_tile_of_the_last_time_is_here() -> None:
     desk = Desk(busy=True)
     cores = desk.cores()
-    cores.join()
-    cores.leave()
-    cores.tick()
-    cores.join()
+    for wanted in (True, False, True):
+        cores.update(wanted=wanted)
     assert desk.boots() == ["boot.1"]
     desk.busy = False
-    cores.tick()
+    cores.update(wanted=True)
     assert desk.boots() == ["boot.1", "boot.2"]
     assert cores.working
+
+
+def test_they_join_when_their_workers_have_started() -> None:
+    desk, started = Desk(), []
+
+    async def run() -> None:
+        ready = asyncio.Event()
+
+        async def warm() -> None:
+            started.append("workers")
+            await ready.wait()
+
+        cores = LocalDevice("boot", desk.fed.append, lambda: False, warm)
+        cores.update(wanted=True)
+        cores.update(wanted=True)
+        await asyncio.sleep(0)
+        assert desk.boots() == []
+        ready.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await cores.close()
+
+    asyncio.run(run())
+    assert started == ["workers"]
+    assert desk.boots() == ["boot.1"]
 
 
 def test_after_a_lost_broker_they_are_the_same_life() -> None:

@@ -12,6 +12,7 @@ from fogmqtt.errors import PlanError, WireError
 from fogmqtt.gateway.execution import stage_run as work
 from fogmqtt.gateway.execution.stage_run import MessageLimits, StageRun
 from fogmqtt.images import codec
+from fogmqtt.images.source import ArrayImage
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.pipeline import parse, stages, whole
 from fogmqtt.wire.messages import Result, check_digest, encode, signed
@@ -24,7 +25,8 @@ def begun(
 ) -> StageRun:
     (stage,) = stages(parse(pipeline), Spec.of(image))
     limits = MessageLimits(limit, "binary")
-    return work.begin("j.0", stage, image, image, plan=plan, limits=limits, workers=workers)
+    source = ArrayImage(image)
+    return work.begin("j.0", stage, source, source, plan=plan, limits=limits, workers=workers)
 
 
 def answer(run: StageRun, index: int) -> Result:

@@ -10,6 +10,7 @@ from fogmqtt.errors import PlanError
 from fogmqtt.gateway.execution import stage_run
 from fogmqtt.gateway.execution.stage_run import MessageLimits, StageRun
 from fogmqtt.images import codec
+from fogmqtt.images.source import ArrayImage
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline
 from fogmqtt.wire.messages import Decoder, Encoding, TileTask, encode
@@ -22,7 +23,9 @@ DECODER = Decoder(TileTask)
 def begun(text: str, limit: int, encoding: Encoding, plan: TilePlan) -> StageRun:
     (stage,) = pipeline.stages(pipeline.parse(text), Spec.of(PHOTO))
     limits = MessageLimits(limit, encoding)
-    return stage_run.begin("j1.0", stage, PHOTO, PHOTO, plan=plan, limits=limits, workers=2)
+    return stage_run.begin(
+        "j1.0", stage, ArrayImage(PHOTO), ArrayImage(PHOTO), plan=plan, limits=limits, workers=2
+    )
 
 
 def messages(run: StageRun, encoding: Encoding) -> list[bytes]:

@@ -67,13 +67,13 @@ class DeviceRegistry:
     def __init__(
         self,
         feed: Callable[[Event], None],
-        warm: Callable[[str], None],
         compatibility: Compatibility,
-        events: EventBus,
+        warm: Callable[[str], None] | None = None,
+        events: EventBus | None = None,
     ) -> None:
         self._feed = feed
         self._warm = warm
-        self._bus = events
+        self._bus = events or EventBus()
         self.compatibility = compatibility
         self._presence = Presence()
         self._decoder = Decoder(DeviceInfo)
@@ -207,7 +207,8 @@ class DeviceRegistry:
             match event:
                 case DeviceJoined(device, workers=workers):
                     self._news.tell(logging.INFO, f"{device} is here, {workers} worker(s)", now)
-                    self._warm(device)
+                    if self._warm is not None:
+                        self._warm(device)
                     self._bus.emit(DeviceCame(device))
                 case DeviceLost(device, reason):
                     self._news.tell(logging.WARNING, f"{device} is lost: {reason}", now)

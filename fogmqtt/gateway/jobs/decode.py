@@ -12,6 +12,7 @@ import mmap
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -67,7 +68,7 @@ class _Late(Exception):
 class Decoders:
     """As many processes as threads read at once; the first starts with the first file.
 
-    A process ends with the thread that started it, and with `close`. `program` is the module
+    Processes end with `close`, and with this process. `program` is the module
     whose `main` it runs. For any thread.
     """
 
@@ -76,6 +77,8 @@ class Decoders:
         self._code = f"from {program} import main; main()"
         self._said: msgspec.msgpack.Decoder[Said] = msgspec.msgpack.Decoder(Said)
         self._lock = threading.Lock()
+        # A process ends with the thread that started it, and callers' threads come and go.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoders")
         self._closed = False
         #: The last to finish is the first to be given a file: it is warm.
         self._idle: list[Process] = []
@@ -124,6 +127,7 @@ class Decoders:
                 process.kill()
         for process in idle:
             process.end()
+        self._starter.shutdown()
 
     def _read(self, order: _Order) -> Loaded:
         process = self._take(order.name)
@@ -184,8 +188,8 @@ class Decoders:
                     return process
                 process.end()  # somebody ended it while it had nothing to say
         try:
-            process = Process(self._code)
-        except OSError as problem:
+            process = self._starter.submit(Process, self._code).result()
+        except (OSError, RuntimeError) as problem:  # RuntimeError: `close` was called
             raise ImageError(f"{name}: no process to decode it in: {problem}") from None
         with self._lock:
             self._busy.add(process)

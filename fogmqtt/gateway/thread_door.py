@@ -1,0 +1,149 @@
+"""The door to a gateway for callers outside its event loop: scripts, benchmarks, other servers.
+
+with GatewayThread(config, "mariem", connect) as gateway:
+    outcome = gateway.run(JobRequest("photo", "gray | canny", path=Path("photo.png")))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from functools import partial
+from types import TracebackType
+from typing import Any, TypeVar
+
+from fogmqtt.config import GatewayConfig
+from fogmqtt.core.scheduling.scheduler import Scheduler
+from fogmqtt.gateway.app import Gateway
+from fogmqtt.gateway.broker_link import Connect
+from fogmqtt.gateway.devices.registry import DeviceView
+from fogmqtt.gateway.events import GatewayEvent
+from fogmqtt.gateway.jobs.model import JobRequest, Outcome
+
+T = TypeVar("T")
+
+
+class ThreadDoor:
+    """The methods of a running gateway, for any other thread.
+
+    They must not be called in the gateway's own event loop, which they would wait for.
+    """
+
+    def __init__(self, gateway: Gateway, loop: asyncio.AbstractEventLoop) -> None:
+        self._gateway = gateway
+        self._loop = loop
+
+    def submit(self, request: JobRequest) -> Future[Outcome]:
+        """Take a job. The future has its outcome; its `cancel` does not end the job."""
+
+        async def outcome() -> Outcome:
+            return await self._gateway.submit(request).outcome()
+
+        return asyncio.run_coroutine_threadsafe(outcome(), self._loop)
+
+    def run(self, request: JobRequest) -> Outcome:
+        """Do a job, and return how it ended."""
+        return self.submit(request).result()
+
+    def cancel(self, job: str, reason: str = "the job was cancelled") -> bool:
+        """End a job without a result. False if there is no such job, or it has ended."""
+        return self._call(lambda: self._gateway.cancel(job, reason))
+
+    def jobs(self) -> tuple[str, ...]:
+        """The ids of the jobs that have not ended."""
+        return self._call(lambda: tuple(handle.id for handle in self._gateway.jobs()))
+
+    def devices(self) -> tuple[DeviceView, ...]:
+        """The devices that have introduced themselves, by name."""
+        return self._call(self._gateway.devices)
+
+    def online(self) -> tuple[str, ...]:
+        """The ids of the devices that are online."""
+        return self._call(self._gateway.online)
+
+    def wait_until_settled(self) -> None:
+        """Wait until the devices that are online are known, as far as there is a broker."""
+        self._wait(self._gateway.settled())
+
+    def listen(self, name: str, handle: Callable[[GatewayEvent], object]) -> None:
+        """As `Gateway.listen`: have `handle` called for each event, in a thread."""
+        self._call(lambda: self._gateway.listen(name, handle))
+
+    def _call(self, ask: Callable[[], T]) -> T:
+        async def answer() -> T:
+            return ask()
+
+        return self._wait(answer())
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+class GatewayThread:
+    """Runs a gateway in an event loop of its own thread, while the `with` block lasts.
+
+    Entering raises what prevents the start. If the gateway fails later, jobs end with errors, and
+    leaving the block raises what happened.
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        gateway_id: str,
+        connect: Connect,
+        *,
+        broker_within_s: float | None = None,
+        scheduler: Scheduler | None = None,
+    ) -> None:
+        self._make = partial(
+            Gateway,
+            config,
+            gateway_id,
+            connect,
+            broker_within_s=broker_within_s,
+            scheduler=scheduler,
+        )
+        self._started: Future[ThreadDoor] = Future()
+        self._stop: Callable[[], object] = _nothing_to_stop
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
+
+    def __enter__(self) -> ThreadDoor:
+        self._thread.start()
+        return self._started.result()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+        self._thread.join()
+        if self._failure is not None and problem is None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception as problem:  # noqa: BLE001  # raised where the gateway was started
+            self._failure = problem
+            if not self._started.done():
+                self._started.set_exception(problem)
+
+    async def _serve(self) -> None:
+        loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+
+        def stop() -> None:
+            loop.call_soon_threadsafe(stopped.set)
+
+        async with self._make() as gateway:
+            self._stop = stop
+            self._started.set_result(ThreadDoor(gateway, loop))
+            await stopped.wait()
+
+
+def _nothing_to_stop() -> None:
+    """The gateway has not started."""
