@@ -31,7 +31,8 @@ from fogmqtt.config import GatewayConfig
 from fogmqtt.config import GatewaySettings as Settings
 from fogmqtt.gateway import app
 from fogmqtt.gateway.execution import stage_run
-from fogmqtt.gateway.server import inbox, server
+from fogmqtt.gateway.server import server
+from fogmqtt.gateway.server.inbox import InboxTiming
 from fogmqtt.gateway.server.server import Server
 from fogmqtt.gateway.storage import writer
 from fogmqtt.gateway.storage.dead_letters import DeadLetter, DeadLetters
@@ -265,7 +266,8 @@ class _Noting(MemoryTransport):
 
 
 def _hurry(case: Case) -> None:
-    app.SETTLE_S = inbox.QUIET_S = 0.0
+    app.SETTLE_S = 0.0
+    server.INBOX_TIMING = InboxTiming(quiet_s=0.0, rescan_s=0.0)
     server.LOOK_S = 0.005
     writer.GATHER_S = 0.002
     done = stage_run.do_tile

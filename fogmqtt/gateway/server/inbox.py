@@ -1,132 +1,196 @@
-"""The inbox folder: finished files are taken, half-written ones are left until they are whole."""
+"""The inbox folder for the event loop: complete files, one at a time, when the consumer asks.
+
+All file system calls run in a thread of their own, so that a network mount that hangs stops the
+inbox and nothing else. Nothing runs between two requests of the consumer: while it takes no file,
+no file is opened and no folder is listed; the kernel keeps the events, and where it loses some,
+the folders are listed again.
+"""
 
 from __future__ import annotations
 
-import errno
-import fcntl
+import asyncio
 import logging
 import os
-from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Container
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fogmqtt.errors import ConfigError
+from fogmqtt.gateway.server.inbox_folder import InboxFile, InboxFolder, InboxTiming
+from fogmqtt.gateway.server.inbox_tree import DONE, FAILED
+from fogmqtt.gateway.server.io_thread import IoThread
+
+__all__ = ["DONE", "FAILED", "Inbox", "InboxFile", "InboxTiming", "free_path"]
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks.
-LOOK_S = 0.5
-#: Seconds that a file must keep its size and time before it is taken …
-QUIET_S = 1.0
-#: … and where its end is missing, so that a slow or interrupted copy gets its chance.
-QUIET_UNFINISHED_S = 15.0
+#: Seconds that events are collected: a file that is created, written and closed needs one call.
+_COLLECT_S = 0.02
+#: Seconds until a file system that does not answer is named in the log.
+_HUNG_S = 10.0
+#: Seconds that starting and closing wait for the file system.
+_PATIENCE_S = 5.0
 
-DONE, FAILED = "done", "failed"
-
-#: How a finished file ends, by how it begins.
-_ENDS: dict[bytes, bytes] = {b"\x89PNG": b"IEND", b"\xff\xd8\xff": b"\xff\xd9"}
-#: What programs call a file that they have not finished.
-_UNFINISHED = frozenset({".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp"})
-
-
-@dataclass(frozen=True, slots=True)
-class InboxFile:
-    """A file that is ready; `folder` is the subfolder it lay in, empty for the inbox itself."""
-
-    path: Path
-    folder: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    stamp: tuple[int, int]
-    since: float
+#: Longest name of a file that is written, in bytes. Most file systems take 255; the others are
+#: for `.<name>.txt.part`, which is written beside it.
+LONGEST_NAME = 240
 
 
 class Inbox:
-    """Watches a folder, and the subfolders named after pipelines.
+    """Watches a folder and its subfolders.
 
-    Raises ConfigError where the folder cannot be made.
+    Parameters
+    ----------
+    folder : the inbox; `start` makes it
+    pipelines : names of subfolders that select a pipeline
+    excluded : folders that are never looked into, if they lie in the inbox: outbox and spool
     """
 
-    def __init__(self, folder: Path, pipelines: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        pipelines: Collection[str],
+        *,
+        excluded: Collection[Path] = (),
+        timing: InboxTiming | None = None,
+    ) -> None:
         self.folder = folder
-        self._pipelines = pipelines
-        self._seen: dict[Path, _Seen] = {}
+        self._thread = IoThread("inbox")
+        #: Its methods run in the thread only.
+        self._files = InboxFolder(folder, pipelines, excluded=excluded, timing=timing)
+        #: Calls that the thread makes before it looks for the next file.
+        self._notes: deque[Callable[[], None]] = deque()
+        self._wake = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._reader: int | None = None
+
+    async def start(self) -> None:
+        """Make the folder and watch it from now on. Raises ConfigError where it cannot be made."""
+        starting = self._thread.call(self._files.start)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            await asyncio.wait_for(asyncio.shield(starting), _PATIENCE_S)
+        except TimeoutError:
+            log.warning("inbox %s: the file system does not answer", self.folder)
         except OSError as problem:
             raise ConfigError(
-                f"gateway.inbox: cannot use {folder}: {problem.strerror}; name a folder, "
+                f"gateway.inbox: cannot use {self.folder}: {problem.strerror}; name a folder, "
                 'or set it to "" for none'
             ) from None
 
-    def look(self, now: float) -> list[InboxFile]:
-        """The files that are ready to be taken."""
-        here = dict(self._files())
-        self._seen = {path: seen for path, seen in self._seen.items() if path in here}
-        return [InboxFile(path, folder) for path, folder in here.items() if self._ready(path, now)]
+    async def files(self) -> AsyncIterator[InboxFile]:
+        """Every complete file once, and again when it was replaced; ends after `close`.
 
-    def _files(self) -> Iterator[tuple[Path, str]]:
-        for name in ("", *self._pipelines):
-            folder = self.folder / name
-            try:
-                entries = sorted(folder.iterdir()) if folder.is_dir() else []
-            except OSError as problem:
-                log.warning("inbox %s: %s", folder, problem.strerror)
-                continue
-            for path in entries:
-                if path.is_file() and not _is_unfinished(path):
-                    yield path, name
+        For one consumer. It moves the file away, or calls `retry`; a file that it finds gone was
+        replaced meanwhile, or somebody removed it. It asks for the next file only when it has
+        room: what was returned is in its hands.
+        """
+        while not self._closed.is_set():
+            found = await self._next()
+            if isinstance(found, InboxFile):
+                self._notes.append(partial(self._files.handed, found))
+                yield found
+            elif found is not None:
+                await self._rest(found)
 
-    def _ready(self, path: Path, now: float) -> bool:
+    def retry(self, file: InboxFile, delay_s: float) -> None:
+        """Return this file again after `delay_s`, if it is still there: it could not be taken."""
+        self._notes.append(partial(self._files.retry, file, delay_s))
+        self._wake.set()
+
+    async def close(self) -> None:
+        """End `files`, also where the file system hangs."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._wake.set()
+        self._stop_reading()
+        closing = self._thread.call(self._files.close)
+        self._thread.close()
+        await asyncio.wait({closing}, timeout=_PATIENCE_S)
+
+    async def _next(self) -> InboxFile | float | None:
+        """The next file, or the seconds until there may be one; None if the inbox is closed.
+
+        If the caller is cancelled, the next call returns the same file.
+        """
+        polling = self._thread.call(self._poll)
+        closing = asyncio.ensure_future(self._closed.wait())
+        either: set[asyncio.Future[Any]] = {polling, closing}
         try:
-            status = path.stat()
-            stamp = (status.st_size, status.st_mtime_ns)
-            seen = self._seen.get(path)
-            if seen is None or seen.stamp != stamp:
-                self._seen[path] = _Seen(stamp, now)
-                return False
-            quiet = QUIET_S if _has_its_end(path) else QUIET_UNFINISHED_S
-            return now - seen.since >= quiet and not _is_being_written(path)
-        except OSError:
-            return False  # it went away between two looks
+            await asyncio.wait(either, timeout=_HUNG_S, return_when=asyncio.FIRST_COMPLETED)
+            if not polling.done() and not closing.done():
+                log.warning("inbox %s: the file system does not answer", self.folder)
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            closing.cancel()
+        return None if self._closed.is_set() else await polling
 
+    def _poll(self) -> InboxFile | float:
+        while self._notes:
+            self._notes.popleft()()
+        return self._files.poll()
 
-def _is_unfinished(path: Path) -> bool:
-    return path.name.startswith(".") or path.suffix.lower() in _UNFINISHED
+    async def _rest(self, delay_s: float) -> None:
+        """Wait until the kernel, `retry` or `close` reports something, at most `delay_s`."""
+        self._start_reading()
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._wake.wait()
+                await asyncio.sleep(_COLLECT_S)
+        except TimeoutError:
+            pass
+        finally:
+            self._stop_reading()
+            self._wake.clear()
 
+    def _start_reading(self) -> None:
+        descriptor = self._files.fileno
+        if descriptor is not None and not self._closed.is_set():
+            self._reader = descriptor
+            asyncio.get_running_loop().add_reader(descriptor, self._readable)
 
-def _has_its_end(path: Path) -> bool:
-    with path.open("rb") as file:
-        begin = file.read(8)
-        ending = next((end for start, end in _ENDS.items() if begin.startswith(start)), None)
-        if ending is None:
-            return bool(begin)
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 32))
-        return ending in file.read()
+    def _readable(self) -> None:
+        self._stop_reading()  # the thread reads it; until then it stays readable
+        self._wake.set()
 
-
-def _is_being_written(path: Path) -> bool:
-    """Whether some process has it open for writing: Linux grants no read lease then."""
-    if not hasattr(fcntl, "F_SETLEASE"):
-        return False
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError as problem:
-        # Another error means that this file system grants leases to nobody.
-        return problem.errno == errno.EAGAIN
-    finally:
-        os.close(descriptor)
-    return False
+    def _stop_reading(self) -> None:
+        if self._reader is not None:
+            asyncio.get_running_loop().remove_reader(self._reader)
+            self._reader = None
 
 
 def free_path(path: Path, taken: Container[str] = ()) -> Path:
-    """This path, or with a number before its suffix where something is there, or it is `taken`."""
-    candidate, number = path, 1
-    while candidate.exists() or str(candidate) in taken:
-        number += 1
-        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return candidate
+    """This path, or with a number before its suffix where something is there, or it is `taken`.
+
+    A name that is too long is shortened. Nothing is reserved: callers that may run at the same
+    time need a lock, and `taken` for names that are chosen and not written.
+    """
+    path = _numbered(path, 1)
+    if not _is_used(path, taken):
+        return path
+    # A camera may send 100 000 files of one name: their numbers are not tried one by one.
+    low, high = 1, 2
+    while _is_used(_numbered(path, high), taken):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _is_used(_numbered(path, middle), taken):
+            low = middle
+        else:
+            high = middle
+    return _numbered(path, high)
+
+
+def _is_used(path: Path, taken: Container[str]) -> bool:
+    # A link that leads nowhere is something, too.
+    return str(path) in taken or path.exists() or path.is_symlink()
+
+
+def _numbered(path: Path, number: int) -> Path:
+    end = f"-{number}{path.suffix}" if number > 1 else path.suffix
+    stem = path.stem
+    while stem and len(os.fsencode(stem + end)) > LONGEST_NAME:
+        stem = stem[:-1]
+    return path.with_name(stem + end) if stem else path

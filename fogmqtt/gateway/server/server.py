@@ -12,12 +12,12 @@ import xxhash
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
-from fogmqtt.errors import FogError, PipelineError, UsageError
+from fogmqtt.errors import ConfigError, FogError, PipelineError, UsageError
 from fogmqtt.gateway.app import Connect, Gateway
 from fogmqtt.gateway.jobs.model import JobRequest, new_job_id
 from fogmqtt.gateway.loop import now
 from fogmqtt.gateway.server.config_checks import check_outbox, check_pipelines
-from fogmqtt.gateway.server.inbox import LOOK_S, Inbox, InboxFile
+from fogmqtt.gateway.server.inbox_folder import InboxFile, InboxFolder, InboxTiming
 from fogmqtt.gateway.server.outbox import Delivery, Outbox, answerable
 from fogmqtt.gateway.server.replies import FinalReply, Replies, Reply
 from fogmqtt.gateway.server.retries import RetryWatcher
@@ -25,7 +25,7 @@ from fogmqtt.gateway.storage.dead_letters import DeadLetter, announcement
 from fogmqtt.gateway.storage.durable_files import DurableFiles, is_full
 from fogmqtt.gateway.storage.job_store import JobStore
 from fogmqtt.gateway.storage.journal_db import PastJob
-from fogmqtt.gateway.storage.spool import Entry, stamp
+from fogmqtt.gateway.storage.spool import Entry
 from fogmqtt.operators.api import registry
 from fogmqtt.transport.base import Receipt, Received
 from fogmqtt.wire.messages import JobStatus, encode
@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 INBOX_REPLY = "inbox"
 #: Seconds until the inbox is looked at again where a file could not be taken.
 PAUSE_S = 5.0
+#: Seconds between two looks into the inbox.
+LOOK_S = 0.5
+INBOX_TIMING = InboxTiming()
 #: Memory of results that wait for a link or for the broker; beyond it no job is begun.
 MAX_OWED_BYTES = 256_000_000
 #: So many accepted messages are known again if the broker repeats them.
@@ -66,14 +69,13 @@ class Server:
             over=lambda farewell: self._settle(farewell.entry, farewell.error),
             failed=lambda entry, reason: self._status(entry, _failed(entry, reason)),
         )
-        self._inbox: Inbox | None = None
+        self._inbox: InboxFolder | None = None
         self._look_at = 0.0
         #: What is to be kept of jobs that failed, until they are settled.
         self._letters: dict[str, DeadLetter] = {}
         #: Accepted and not ended, by job.
         self._open: dict[str, Entry] = {}
-        #: On their way to the spool: files, and how many images in all.
-        self._taking: set[Path] = set()
+        #: How many images are on their way to the spool.
         self._spooling = 0
         #: What the broker called the newest accepted messages.
         self._origins: OrderedDict[str, None] = OrderedDict()
@@ -88,7 +90,14 @@ class Server:
         """Take up what an earlier life accepted, then open the doors."""
         if self.config.gateway.inbox:
             folder = Path(self.config.gateway.inbox)
-            self._inbox = Inbox(folder, tuple(self.config.pipelines))
+            self._inbox = InboxFolder(folder, self.config.pipelines, timing=INBOX_TIMING)
+            try:
+                self._inbox.start()
+            except OSError as problem:
+                raise ConfigError(
+                    f"gateway.inbox: cannot use {folder}: {problem.strerror}; name a folder, "
+                    'or set it to "" for none'
+                ) from None
             log.info("watching %s", folder)
         if self._archive:
             unfinished = self._archive.unfinished()
@@ -106,6 +115,8 @@ class Server:
         for entry in self._open.values() if self._archive is None else ():
             self.say(entry, _failed(entry, "the gateway is stopping; submit it again"))
         self.gateway.close()
+        if self._inbox:
+            self._inbox.close()
         if self._archive:
             self._archive.close()
 
@@ -241,45 +252,41 @@ class Server:
             return self._look_at
         self._look_at = moment + LOOK_S
         room = self.config.limits.max_waiting - self._waiting
-        found = [one for one in self._inbox.look(moment) if one.path not in self._taking]
-        for one in found[: max(0, room)]:
-            self._take(one)
+        for _ in range(room):
+            found = self._inbox.poll()
+            if not isinstance(found, InboxFile):
+                break
+            self._inbox.handed(found)
+            self._take(found)
         return self._look_at
 
     def _take(self, found: InboxFile) -> None:
         if self._archive is None:
             return
-        name = found.folder or self.config.pipeline
-        try:
-            entry = Entry(
-                job=new_job_id(),
-                name=_readable(found.path.name),
-                pipeline=self.config.pipelines.get(name, name),
-                priority=self.config.priorities.get(name, 0),
-                reply=INBOX_REPLY if self.config.gateway.deliver in ("reply", "both") else "",
-                inbox=str(found.path.parent),
-                stamp=stamp(found.path),
-                accepted_at=time.time(),
-            )
-        except OSError:
-            return  # it went away between two looks
+        name = found.pipeline or self.config.pipeline
+        entry = Entry(
+            job=new_job_id(),
+            name=_readable(found.path.name),
+            pipeline=self.config.pipelines.get(name, name),
+            priority=self.config.priorities.get(name, 0),
+            reply=INBOX_REPLY if self.config.gateway.deliver in ("reply", "both") else "",
+            inbox=str(found.path.parent),
+            stamp=found.stamp,
+            accepted_at=time.time(),
+        )
         self._spooling += 1
-        self._taking.add(found.path)
         self.gateway.loop.watch(
             self._archive.accept_file(entry, found.path),
-            lambda _: self._taken(entry, found.path),
-            lambda problem: self._not_taken(found.path, problem),
+            lambda _: self._accepted(entry, None),
+            lambda problem: self._not_taken(found, problem),
         )
 
-    def _taken(self, entry: Entry, path: Path) -> None:
-        self._taking.discard(path)
-        self._accepted(entry, None)
-
-    def _not_taken(self, path: Path, problem: Exception) -> None:
+    def _not_taken(self, found: InboxFile, problem: Exception) -> None:
         self._spooling -= 1
-        self._taking.discard(path)
         self._look_at = now() + PAUSE_S
-        self.gateway.complain("inbox", f"cannot take {path}: {self._why(problem)}")
+        if self._inbox is not None:
+            self._inbox.retry(found, PAUSE_S)
+        self.gateway.complain("inbox", f"cannot take {found.path}: {self._why(problem)}")
 
     def _take_up(self, entry: Entry, past: PastJob) -> None:
         if past.filed and not self.replies_to(entry):
