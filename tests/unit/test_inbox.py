@@ -605,6 +605,29 @@ def test_a_subfolder_that_cannot_be_listed_stops_no_other(
     ]
 
 
+def test_an_error_of_the_whole_inbox_ends_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(folder, "a.png")
+    monkeypatch.setattr(inbox_module, "_RECOVER_S", 0.01)
+    read = folder_events.FolderEvents.read
+    errors = iter([OSError(errno.EIO, "Input/output error")])
+
+    def fail_once(events: folder_events.FolderEvents) -> Any:
+        for error in errors:
+            raise error
+        return read(events)
+
+    monkeypatch.setattr(folder_events.FolderEvents, "read", fail_once)
+
+    async def test() -> None:
+        async with watched(folder) as consumer:
+            assert await consumer.take() == "a.png"
+
+    run(test)
+    assert "Input/output error; trying again" in caplog.text
+
+
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOSPC, None])
 def test_without_events_files_are_found_by_listing(
     folder: Path,
@@ -762,7 +785,7 @@ OPENER = """
 import sys
 print("ready", flush=True)
 sys.stdin.readline()
-for _ in range(20_000):
+for _ in range(100_000):
     for path in sys.argv[1:]:
         open(path, "ab").close()
 """
