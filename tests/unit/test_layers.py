@@ -70,6 +70,7 @@ PLACES = {
     "yaml": ("config/text.py",),
     "PIL": ("images/",),
     "rich": ("cli/",),
+    "inotify_simple": ("gateway/server/folder_events.py",),
     "iotcore": ("transport/embedded.py",),
     "msgspec": (
         "config/",

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 _COLLECT_S = 0.02
 #: Seconds until a file system that does not answer is named in the log.
 _HUNG_S = 10.0
+#: Seconds between two tries where the whole inbox fails.
+_RECOVER_S = 10.0
 #: Seconds that starting and closing wait for the file system.
 _PATIENCE_S = 5.0
 
@@ -130,7 +132,11 @@ class Inbox:
     def _poll(self) -> InboxFile | float:
         while self._notes:
             self._notes.popleft()()
-        return self._files.poll()
+        try:
+            return self._files.poll()
+        except OSError as problem:
+            log.warning("inbox %s: %s; trying again", self.folder, problem)
+            return _RECOVER_S
 
     async def _rest(self, delay_s: float) -> None:
         """Wait until the kernel, `retry` or `close` reports something, at most `delay_s`."""

@@ -202,8 +202,7 @@ class InboxFolder:
         began = time.monotonic()
         handed: dict[str, _Identity] = {}
         self._notice_all(self._keep_handed(self._tree.files(), handed))
-        if self._tree.is_complete:
-            self._handed = handed
+        self._handed = handed
         took = time.monotonic() - began
         rescan_s = self._timing.rescan_s
         pause = min(max(rescan_s, took / _RESCAN_SHARE), max(rescan_s, _LONGEST_RESCAN_S))

@@ -75,8 +75,6 @@ class InboxTree:
         path_log: PathLog,
     ) -> None:
         self.root = str(folder)
-        #: Whether the newest `files` could list every folder.
-        self.is_complete = False
         self._pipelines = frozenset(pipelines)
         self._excluded = tuple(excluded)
         #: The excluded folders, named as the walk finds them.
@@ -103,10 +101,9 @@ class InboxTree:
         """Every file that is not skipped; all folders are watched before they are listed."""
         self._open_events()
         self._excluded_paths = frozenset(self._inside(self._excluded))
-        self.is_complete = True
         watches: set[int] = set()
         yield from self._walk(self.root, watches)
-        if self._events is not None and self.is_complete:
+        if self._events is not None:
             self._events.keep_only(watches)
 
     def files_below(self, folder: str) -> Iterator[str]:
@@ -167,7 +164,6 @@ class InboxTree:
             )
 
     def _not_listed(self, folder: str, problem: OSError) -> None:
-        self.is_complete = False
         # A subfolder may go away; the inbox itself may not.
         if folder == self.root or not isinstance(problem, FileNotFoundError):
             self._path_log.note(folder, f"cannot be listed: {problem.strerror}")
@@ -190,9 +186,9 @@ class InboxTree:
 
     def _inside(self, paths: Collection[Path]) -> Iterator[str]:
         """Those of the paths that lie in the inbox, named as the walk finds them."""
-        root = Path(self.root).resolve()
+        root = Path(os.path.realpath(self.root))
         for path in paths:
-            real = path.resolve()
+            real = Path(os.path.realpath(path))  # unlike resolve, it takes a circle of links
             if real != root and real.is_relative_to(root):
                 yield f"{self.root}/{real.relative_to(root)}"
 

@@ -1,0 +1,71 @@
+"""The end of an image file: what the format's own marks and lengths say."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from fogmqtt.images.endings import Ending, ending
+
+PIXELS = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
+
+
+def encoded(suffix: str) -> bytes:
+    return cv2.imencode(suffix, PIXELS)[1].tobytes()
+
+
+def with_thumbnail() -> bytes:
+    """A JPEG with a thumbnail, which has an end mark of its own, in its EXIF data."""
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, "jpeg", exif=b"Exif\0\0" + encoded(".jpg"))
+    return file.getvalue()
+
+
+def told(data: bytes) -> Ending:
+    return ending(io.BytesIO(data))
+
+
+WHOLE = {suffix: encoded(suffix) for suffix in (".png", ".jpg", ".bmp", ".webp")} | {
+    "thumbnail": with_thumbnail()
+}
+
+
+@pytest.mark.parametrize("data", WHOLE.values(), ids=WHOLE)
+def test_a_complete_file_is_whole_and_no_beginning_of_it_is(data: bytes) -> None:
+    assert told(data) is Ending.WHOLE
+    for length in range(26, len(data) - 12, 97):
+        assert told(data[:length]) is Ending.MISSING, length
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
+def test_what_follows_the_end_changes_nothing(suffix: str) -> None:
+    assert told(encoded(suffix) + bytes(3_000_000)) is Ending.WHOLE
+
+
+def test_an_end_mark_on_the_border_of_two_blocks_is_found() -> None:
+    data = encoded(".jpg")
+    scan = data.index(b"\xff\xda")
+    padded = data[:-2].ljust(scan + (1 << 20) - 1, b"\0") + data[-2:] + bytes(100)
+    assert told(padded) is Ending.WHOLE
+
+
+def test_a_tiff_tells_only_that_its_directory_is_not_there_yet() -> None:
+    for mark in (b"II*\0", b"II+\0"):
+        assert told(mark + bytes(60)) is Ending.MISSING
+    # libtiff writes the directory last.
+    data = encoded(".tiff")
+    assert told(data) is Ending.UNKNOWN
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, "tiff", big_tiff=True)
+    assert told(file.getvalue()) is Ending.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"words", b"BM" + bytes(60), b"\x89PNG\r\n\x1a\n" + bytes(60)]
+)
+def test_other_bytes_tell_nothing(data: bytes) -> None:
+    assert told(data) is Ending.UNKNOWN
