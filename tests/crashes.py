@@ -1,8 +1,8 @@
-"""A gateway that is killed at every change of its disk in turn, and started again.
+"""A gateway that is killed at each change on its disk in turn, and restarted.
 
-A life is a forked process with a gateway and a broker in memory, working on its own cores. Its
-disk ends the process, as `kill -9` would, before, after or in the middle of a given change. What
-the customer hears is written down outside; the next life must keep every promise.
+A run is a forked process with a gateway and a broker in memory; the gateway computes the tiles.
+Its disk ends the process like `kill -9`, before, after or in the middle of a given change. What
+the client receives is recorded outside the spool; the next run must keep every promise.
 
 Run: python -m tests.crashes FOLDER inbox|reply [--every N] [--when power] [--twice]
 """
@@ -49,25 +49,25 @@ from tests.processes import photo
 
 #: The first stage's result is needed whole by the second.
 PIPELINE = "canny low=50 high=150 | dilate ksize=3"
-#: Reaches beyond every picture of ours.
-HOPELESS = "gray | crop left=5000 width=8 height=8"
+#: The crop is outside of the image, so that the job fails.
+FAILING = "gray | crop left=5000 width=8 height=8"
 WHEN = ("before", "torn", "power", "after")
 KILLED = 77
-PATIENCE_S = 30
+RUN_LIMIT_S = 30
 
 
 @dataclass
 class StoppingDisk(DurableFiles):
     """Ends the process at the `at`th change; 0: never.
 
-    `before` it or `after` it; `torn`: with half of it made; `power`: after it, and all that the
-    disk was not waited for is lost: names, rows, tiles.
+    `before` it or `after` it; `torn`: with half of it made; `power`: after it, and everything
+    that was not synced is lost: names, rows, tiles.
     """
 
     at: int = 0
     when: str = "before"
     made: int = 0
-    #: What a power cut takes back, newest last: the folder that must be synced first, and how.
+    #: How a power cut undoes each change, newest last, until its folder is synced.
     unsafe: list[tuple[Path, Callable[[], object]]] = field(default_factory=list)
     #: The journal database's log file, and its synced bytes.
     log: Path | None = None
@@ -103,7 +103,7 @@ class StoppingDisk(DurableFiles):
     def clear(self, folder: Path) -> None:
         inside = {path: path.read_bytes() for path in folder.glob("*")}
 
-        def back() -> None:
+        def restore() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             for path, data in inside.items():
                 path.write_bytes(data)
@@ -111,7 +111,7 @@ class StoppingDisk(DurableFiles):
         with self._change(lambda: [path.unlink() for path in [*inside][:1]]):
             super().clear(folder)
             if inside:
-                self.unsafe.append((folder.parent, back))
+                self.unsafe.append((folder.parent, restore))
 
     def sync(self, path: Path) -> None:
         with self._change():
@@ -122,8 +122,8 @@ class StoppingDisk(DurableFiles):
         half = memoryview(data).cast("B")[: memoryview(data).nbytes // 2]
         with self._change(lambda: os.pwrite(descriptor, half, offset)):
             super().write_at(descriptor, data, offset)
-            lost = lambda: os.pwrite(descriptor, bytes(len(half)), offset)  # noqa: E731
-            self.unsafe.append((Path("tapes"), lost))
+            undo = lambda: os.pwrite(descriptor, bytes(len(half)), offset)  # noqa: E731
+            self.unsafe.append((Path("tile files"), undo))
 
     def commit(self, connection: sqlite3.Connection) -> None:
         is_safe = connection.execute("PRAGMA synchronous").fetchone() == (2,)
@@ -158,7 +158,7 @@ class StoppingDisk(DurableFiles):
 
 @dataclass
 class Case:
-    """A folder, an image, and where it goes in."""
+    """A folder, an image, and the way by which it is submitted."""
 
     folder: Path
     kind: str
@@ -176,40 +176,40 @@ class Case:
             outbox=f"{at}/outbox" if self.kind == "inbox" else "",
             spool=f"{at}/spool",
         )
-        pipelines = {"edges": HOPELESS if self.kind == "dead" else f"gray | {PIPELINE}"}
+        pipelines = {"edges": FAILING if self.kind == "dead" else f"gray | {PIPELINE}"}
         return GatewayConfig(gateway=settings, pipelines=pipelines, tiles="grid 2x2", exact=False)
 
-    def begin(self) -> None:
-        for name in ("inbox", "heard"):
+    def prepare(self) -> None:
+        for name in ("inbox", "recorded"):
             (self.folder / name).mkdir()
         if self.kind == "inbox":
             (self.folder / "inbox" / "in.png").write_bytes(self.picture)
         if self.kind == "retry":
-            self._ask_for_another_try()
+            self._request_retry()
 
-    def _ask_for_another_try(self) -> None:
+    def _request_retry(self) -> None:
         image = self.folder / "image"
         image.write_bytes(self.picture)
         entry = SpoolEntry(job="j1", name="in.png", pipeline=f"gray | {PIPELINE}", reply="me")
-        letters = DeadLetters(self.folder / "spool")
+        dead_letters = DeadLetters(self.folder / "spool")
         (self.folder / "spool").mkdir()
-        letters.store(
+        dead_letters.store(
             DeadLetter(entry=entry, reason="", failed_at=1.0, devices={}, failures=[]), image
         )
-        letters.request_retry("j1")
+        dead_letters.request_retry("j1")
 
-    def note(self, what: str, data: bytes = b"") -> None:
-        """Write something down that no kill takes back."""
-        path = self.folder / "heard" / f"{time.monotonic_ns()}-{what}"
+    def record(self, what: str, data: bytes = b"") -> None:
+        """Record an event so that no kill undoes it."""
+        path = self.folder / "recorded" / f"{time.monotonic_ns()}-{what}"
         path.with_suffix(".part").write_bytes(data)
         path.with_suffix(".part").rename(path)
 
-    def heard(self, what: str) -> list[bytes]:
-        return [path.read_bytes() for path in sorted((self.folder / "heard").glob(f"*-{what}"))]
+    def recorded(self, what: str) -> list[bytes]:
+        return [path.read_bytes() for path in sorted((self.folder / "recorded").glob(f"*-{what}"))]
 
-    def notes(self) -> list[Path]:
+    def jobs(self) -> list[Path]:
         spool = self.folder / "spool"
-        # In this order: a letter is taken away after its job is accepted.
+        # In this order, because a retry request is removed after its job is accepted.
         return [*sorted(spool.glob("retry/j*")), *sorted(spool.glob("j*"))]
 
     def expected(self) -> np.ndarray:
@@ -218,88 +218,88 @@ class Case:
         return cv2.dilate(cv2.Canny(gray, 50, 150), np.ones((3, 3), np.uint8))
 
     def tiles(self) -> set[str]:
-        """What the ledger says is finished; of a copy, so that ours changes nothing."""
+        """The finished tiles in a copy of the journal database, so that reading changes nothing."""
         with tempfile.TemporaryDirectory() as copy:
             for path in (self.folder / "spool").glob(f"{NAME}*"):
                 shutil.copy(path, copy)
             if not (Path(copy) / NAME).exists():
                 return set()
-            ledger = sqlite3.connect(Path(copy) / NAME)
+            database = sqlite3.connect(Path(copy) / NAME)
             try:
-                rows = ledger.execute("SELECT position, tile FROM tile JOIN stage ON token=stage")
+                rows = database.execute("SELECT position, tile FROM tile JOIN stage ON token=stage")
                 return {f"{position}-{tile}" for position, tile in rows}
             except sqlite3.OperationalError:
-                return set()  # killed before it had its tables
+                return set()  # killed before the tables were created
             finally:
-                ledger.close()
+                database.close()
 
 
-def live(case: Case, number: int, disk: StoppingDisk) -> None:
+def run_gateway(case: Case, number: int, disk: StoppingDisk) -> None:
     """One run of a gateway: it ends when everything is done, or when its disk ends it."""
-    signal.alarm(PATIENCE_S)
-    _hurry(case)
-    asyncio.run(_live(case, number, disk))
+    signal.alarm(RUN_LIMIT_S)
+    _shorten_delays(case)
+    asyncio.run(_run_gateway(case, number, disk))
 
 
-async def _live(case: Case, number: int, disk: StoppingDisk) -> None:
+async def _run_gateway(case: Case, number: int, disk: StoppingDisk) -> None:
     broker = MemoryBroker()
-    client = MemoryTransport(broker, "client", lambda event: _hear(case, event))
+    client = MemoryTransport(broker, "client", lambda event: _record_reply(case, event))
     client.subscribe("fog/v1/replies/#")
     client.start()
     delivers: list[Deliver] = []
 
     def connect(deliver: Deliver, will: Will) -> MemoryTransport:
         delivers.append(deliver)
-        return _Noting(case, broker, deliver, will)
+        return _RecordingTransport(case, broker, deliver, will)
 
     server = Server(case.config, connect, disk)
     serving = asyncio.get_running_loop().create_task(server.run())
     up = asyncio.get_running_loop().create_task(server.gateway.link.up())
     await asyncio.wait([serving, up], return_when=asyncio.FIRST_COMPLETED)
-    if case.kind in ("reply", "dead") and not case.heard("ack"):
+    if case.kind in ("reply", "dead") and not case.recorded("ack"):
         receipt = Receipt(0, 1, again=number > 1)
         delivers[0](Received("fog/v1/submit/edges/me", case.picture, False, receipt))
-    while not serving.done() and not _is_over(case, server):
+    while not serving.done() and not _is_done(case, server):
         await asyncio.sleep(0.005)
     serving.cancel()
     with suppress(asyncio.CancelledError):
         await serving
 
 
-class _Noting(MemoryTransport):
-    """Notes what is acknowledged: the broker would send anything else again."""
+class _RecordingTransport(MemoryTransport):
+    """Records acknowledgements: a broker sends every other message again."""
 
     def __init__(self, case: Case, broker: MemoryBroker, deliver: Deliver, will: Will) -> None:
         super().__init__(broker, "mariem", deliver, will=will)
         self.case = case
 
     def acknowledge(self, receipt: Receipt) -> None:
-        self.case.note("ack")
+        self.case.record("ack")
 
 
-def _hurry(case: Case) -> None:
+def _shorten_delays(case: Case) -> None:
     settling.SETTLE_S = 0.0
     server_module.RETRY_S = 0.005
     writer.GATHER_S = 0.002
     cut = stage_run.task
 
-    def noted(run: StageRun, tile: Tile, **options: Any) -> TileTask:
-        case.note("tile", f"{run.key.split('.')[1]}-{tile.index}".encode())
+    def recording(run: StageRun, tile: Tile, **options: Any) -> TileTask:
+        case.record("tile", f"{run.key.split('.')[1]}-{tile.index}".encode())
         return cut(run, tile, **options)
 
-    stage_run.task = noted
+    stage_run.task = recording
 
 
-def _hear(case: Case, event: object) -> None:
+def _record_reply(case: Case, event: object) -> None:
     if isinstance(event, Received):
         leaf = event.topic.split("/")[-1]
         state = json.loads(event.payload)["state"] if leaf == "status" else leaf
-        case.note(state, event.payload)
+        case.record(state, event.payload)
 
 
-def _is_over(case: Case, server: Server) -> bool:
+def _is_done(case: Case, server: Server) -> bool:
     submits = case.kind in ("reply", "dead")
-    taken = case.heard("ack") if submits else not _files(case.folder / "inbox")
+    taken = case.recorded("ack") if submits else not _files(case.folder / "inbox")
     return bool(taken) and not case.notes() and not server.gateway.jobs()
 
 
@@ -308,40 +308,40 @@ def _files(folder: Path) -> list[str]:
 
 
 def forked(case: Case, number: int, disk: StoppingDisk) -> tuple[int, int]:
-    """A life's exit code, and how many changes its disk saw where it came to its end."""
+    """A run's exit code, and the number of changes on its disk if it was not killed."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            live(case, number, disk)
+            run_gateway(case, number, disk)
             os.write(writing, str(disk.made).encode())
             code = 0
         finally:
             os._exit(code)
     os.close(writing)
-    with os.fdopen(reading, "rb") as said:
-        made = int(said.read() or b"0")
+    with os.fdopen(reading, "rb") as pipe:
+        made = int(pipe.read() or b"0")
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status), made
 
 
 def check(case: Case, finished: set[str], before: int) -> None:
-    """The promises, after the last life; `finished` and `before` are from the kill."""
-    assert not case.notes(), f"left in the spool: {case.notes()}"
-    parts = [path for path in case.folder.rglob("*.part") if path.parent.name != "heard"]
+    """Check the promises after the last run; `finished` and `before` are from the kill."""
+    assert not case.jobs(), f"left in the spool: {case.jobs()}"
+    parts = [path for path in case.folder.rglob("*.part") if path.parent.name != "recorded"]
     assert not parts, f"left behind: {parts}"
-    ledger = sqlite3.connect(case.folder / "spool" / NAME)
-    ended = ledger.execute("SELECT ended_at IS NOT NULL, error FROM job").fetchall()
-    rests = ledger.execute("SELECT (SELECT count(*) FROM tile), (SELECT count(*) FROM stage)")
-    assert rests.fetchone() == (0, 0)
-    ledger.close()
+    database = sqlite3.connect(case.folder / "spool" / NAME)
+    ended = database.execute("SELECT ended_at IS NOT NULL, error FROM job").fetchall()
+    counts = database.execute("SELECT (SELECT count(*) FROM tile), (SELECT count(*) FROM stage)")
+    assert counts.fetchone() == (0, 0)
+    database.close()
     errors = {error for done, error in ended if done}
     assert all(done for done, _ in ended), ended
     assert len(ended) <= 1, ended
     assert all((error is None) == (case.kind != "dead") for error in errors), errors
-    again = finished & {data.decode() for data in case.heard("tile")[before:]}
-    assert not again, f"done again: {again}"
+    again = finished & {data.decode() for data in case.recorded("tile")[before:]}
+    assert not again, f"repeated: {again}"
     checks = {"inbox": _check_inbox, "dead": _check_dead}
     checks.get(case.kind, _check_reply)(case)
 
@@ -357,35 +357,35 @@ def _check_inbox(case: Case) -> None:
 
 
 def _check_reply(case: Case) -> None:
-    images, done = case.heard("image"), case.heard("done")
+    images, done = case.recorded("image"), case.recorded("done")
     assert len(images) in (1, 2), f"{len(images)} images"
     assert len({json.loads(one)["job"] for one in done}) == 1, done
-    assert not case.heard("failed")
+    assert not case.recorded("failed")
     for one in images:
         result = cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(result, case.expected())
 
 
 def _check_dead(case: Case) -> None:
-    """One letter, whole, and whoever asked was told why."""
-    failed = case.heard("failed")
+    """One complete dead letter, and the client received the reason."""
+    failed = case.recorded("failed")
     assert len({json.loads(one)["job"] for one in failed}) == 1, failed
-    assert not case.heard("done")
-    (letter,) = DeadLetters(case.folder / "spool").all()
-    folder = case.folder / "spool" / "dead" / letter.entry.job
+    assert not case.recorded("done")
+    (dead_letter,) = DeadLetters(case.folder / "spool").all()
+    folder = case.folder / "spool" / "dead" / dead_letter.entry.job
     assert (folder / "image").read_bytes() == case.picture
-    assert "crop" in letter.reason
+    assert "crop" in dead_letter.reason
     assert [path.name for path in (case.folder / "spool" / "dead").iterdir()] == [folder.name]
 
 
 def kills(
     folder: Path, kind: str, step: int = 1, ways: Sequence[str] = WHEN, *, twice: bool = False
 ) -> Iterator[str]:
-    """Kill a life at every `step`th change, in turn in these ways; a line for each survived."""
+    """Kill a run at every `step`th change, in turn in these ways; yields a line for each."""
     for at in count(1, step):
         when = ways[at // step % len(ways)]
         case = Case(Path(tempfile.mkdtemp(dir=folder)), kind)
-        case.begin()
+        case.prepare()
         code, made = forked(case, 1, StoppingDisk(at, when))
         if code == 0:
             check(case, set(), 0)
@@ -394,11 +394,11 @@ def kills(
         assert code == KILLED, f"{kind} {at} {when}: {code}"
         if twice:
             forked(case, 2, StoppingDisk(1 + at * 7 % 23, WHEN[at % len(WHEN)]))
-        # A power cut takes pixels that the ledger knows of; their digests tell.
+        # A power cut may lose results that the database has rows for; their digests differ then.
         finished = set() if when == "power" else case.tiles()
-        before = len(case.heard("tile"))
+        before = len(case.recorded("tile"))
         code, _ = forked(case, 3, StoppingDisk())
-        assert code == 0, f"{kind} {at} {when}: the next life ended with {code}"
+        assert code == 0, f"{kind} {at} {when}: the next run ended with {code}"
         try:
             check(case, finished, before)
         except AssertionError as problem:
@@ -413,7 +413,7 @@ def main() -> None:
     parser.add_argument("kind", choices=("inbox", "reply", "dead", "retry"))
     parser.add_argument("--every", type=int, default=1, help="kill at every Nth change")
     parser.add_argument("--when", choices=WHEN, action="append", help="default: all, in turn")
-    parser.add_argument("--twice", action="store_true", help="kill the next life, too")
+    parser.add_argument("--twice", action="store_true", help="kill the next run, too")
     options = parser.parse_args()
     for line in kills(
         options.folder, options.kind, options.every, options.when or WHEN, twice=options.twice

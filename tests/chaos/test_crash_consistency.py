@@ -1,6 +1,6 @@
-"""Killed at any change of its disk, a gateway's next life keeps every promise: see tests.crashes.
+"""A gateway that is killed at any change on its disk keeps every promise after a restart.
 
-One of four ways at each change here; all ways at each by `python -m tests.crashes`.
+Each change is tested with one of four kinds of kill; `python -m tests.crashes` tests all kinds.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ pytestmark = pytest.mark.chaos
     ("kind", "changes", "tiles"),
     [("inbox", 20, 8), ("reply", 20, 8), ("dead", 15, 0), ("retry", 20, 8)],
 )
-def test_a_kill_at_any_change_costs_no_job_no_tile_and_doubles_no_result(
+def test_a_kill_at_any_change_loses_no_job_and_no_tile_and_repeats_no_result(
     kind: str, changes: int, tiles: int, tmp_path: Path
 ) -> None:
-    # In a process of its own: it forks, which threads of other tests would not survive.
+    # In its own process: it forks, which is not safe beside the threads of other tests.
     ran = subprocess.run(
         [sys.executable, "-m", "tests.crashes", str(tmp_path), kind],
         cwd=ROOT,
@@ -33,12 +33,12 @@ def test_a_kill_at_any_change_costs_no_job_no_tile_and_doubles_no_result(
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
-    survived = [line for line in ran.stdout.splitlines() if "killed" in line]
-    assert len(survived) > changes, ran.stdout
-    assert any(f"{tiles} tiles were finished" in line for line in survived)
+    kills = [line for line in ran.stdout.splitlines() if "killed" in line]
+    assert len(kills) > changes, ran.stdout
+    assert any(f"{tiles} tiles were finished" in line for line in kills)
 
 
-def test_a_kill_of_the_next_life_too_changes_nothing(tmp_path: Path) -> None:
+def test_a_second_kill_after_the_restart_changes_nothing(tmp_path: Path) -> None:
     command = ["-m", "tests.crashes", str(tmp_path), "inbox", "--twice", "--every", "4"]
     ran = subprocess.run(
         [sys.executable, *command],

@@ -1,4 +1,4 @@
-"""A serving gateway that was killed goes on where it was; a disk without room is waited for."""
+"""A killed gateway continues its jobs after a restart; a full disk only pauses the intake."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def submit(client: Probe, image: Path, pipeline: str = "edges", reply: str = "me
 
 
 def status(client: Probe, state: str, *, done: int = 0) -> dict[str, object]:
-    """Wait until this is said, and so many tiles are done."""
+    """Wait for a status with this state and at least `done` finished tiles."""
     while True:
         said: dict[str, object] = json.loads(client.message(f"{REPLIES}/status", within=60).payload)
         if said["state"] == state and int(str(said.get("done", 0))) >= done:
@@ -59,7 +59,7 @@ def decoded(data: bytes) -> Image:
 
 
 def sent(client: Probe) -> list[TileTask]:
-    """The tiles that went to devices, as far as nobody took them."""
+    """The tiles that were sent to devices, among the messages not yet taken."""
     messages = [one for one in client.inbox.all() if isinstance(one, Received)]
     return [TASKS.decode(one.payload) for one in messages if one.topic.endswith("/tiles")]
 
@@ -71,7 +71,7 @@ def test_finished_tiles_are_not_sent_again(fog: Fog) -> None:
     with fog.probe(f"{REPLIES}/#", client_id="me") as me:
         submit(me, image)
         done = int(str(status(me, "running", done=12)["done"]))
-        time.sleep(0.1)  # lines of the ledger are gathered for 30 ms
+        time.sleep(0.1)  # journal entries are gathered for 30 ms
         first.kill()
         with fog.probe(TILES, client_id="watch") as watch:
             second = fog.serve(GATEWAY__DELIVER="reply")
@@ -86,7 +86,7 @@ def test_finished_tiles_are_not_sent_again(fog: Fog) -> None:
 
 
 def test_a_finished_stage_is_merged_from_its_tiles(fog: Fog) -> None:
-    """Canny's whole result is what the second stage needs."""
+    """The second stage needs the complete result of Canny."""
     image = fog.save("in.png", photo(600, 800))
     config = fog.folder / "fog.yaml"
     config.write_text("pipelines: {two: gray | canny | dilate ksize=3}\n")
@@ -104,11 +104,11 @@ def test_a_finished_stage_is_merged_from_its_tiles(fog: Fog) -> None:
             stages = [task.job.split(".")[1] for task in sent(watch)]
     expected = cv2.dilate(edges_of(image, 50, 150), np.ones((3, 3), np.uint8))
     assert same(decoded(answer.payload), expected)
-    assert set(stages) == {"1"}, "the first stage was done again"
+    assert set(stages) == {"1"}, "the first stage was repeated"
     assert len(stages) <= 48 - 10 + 5
 
 
-def test_killed_again_and_again_it_comes_to_an_end(fog: Fog) -> None:
+def test_a_job_succeeds_although_its_gateway_is_killed_three_times(fog: Fog) -> None:
     image = fog.save("in.png", photo(600, 800))
     fog.fleet("eya", speed=SPEED)
     with fog.probe(f"{REPLIES}/#", client_id="me") as me:
@@ -121,8 +121,8 @@ def test_killed_again_and_again_it_comes_to_an_end(fog: Fog) -> None:
         assert same(decoded(me.message(f"{REPLIES}/image", within=60).payload), edges_of(image))
 
 
-def test_a_submission_that_was_on_its_way_comes_again(fog: Fog) -> None:
-    """The broker keeps it for a gateway that vanished, since nobody acknowledged it."""
+def test_a_submission_that_was_not_acknowledged_is_sent_again(fog: Fog) -> None:
+    """The broker keeps it because the killed gateway did not acknowledge it."""
     image = fog.save("in.png", photo(200, 300))
     first = fog.serve(GATEWAY__LOCAL="always")
     with fog.probe(f"{REPLIES}/#", client_id="me") as me:
@@ -133,10 +133,10 @@ def test_a_submission_that_was_on_its_way_comes_again(fog: Fog) -> None:
         assert same(decoded(me.message(f"{REPLIES}/image", within=60).payload), edges_of(image))
 
 
-# What cannot be gone on with.
+# Jobs that cannot be continued.
 
 
-def test_a_job_whose_operator_or_image_is_gone_fails_and_the_others_go_on(fog: Fog) -> None:
+def test_a_job_whose_operator_or_image_is_missing_fails_and_the_others_do_not(fog: Fog) -> None:
     image = fog.save("in.png", photo(200, 300))
     first = fog.serve(GATEWAY__LOCAL="never")
     names = ("no-operator", "no-image", "fine")
@@ -155,7 +155,7 @@ def test_a_job_whose_operator_or_image_is_gone_fails_and_the_others_go_on(fog: F
     assert "vanished" in str(ends["no-operator"]["error"])
     assert "its image is gone from the spool" in str(ends["no-image"]["error"])
     until(lambda: not list((fog.folder / "spool").glob("j*")), "an empty spool")
-    # Once the operator is back, the image can be tried again.
+    # Once the operator is installed again, the job can be retried.
     (note,) = (fog.folder / "spool").glob("dead/*/note.json")
     assert "vanished" in json.loads(note.read_bytes())["reason"]
     assert (note.parent / "image").read_bytes() == image.read_bytes()
@@ -178,7 +178,7 @@ def _end(client: Probe) -> tuple[str, dict[str, object]]:
             return message.topic.split("/")[3], said
 
 
-def test_without_its_ledger_a_gateway_does_the_images_from_their_beginning(fog: Fog) -> None:
+def test_without_its_journal_database_a_gateway_starts_the_jobs_again(fog: Fog) -> None:
     image = fog.save("in.png", photo(200, 300))
     first = fog.serve(GATEWAY__LOCAL="never")
     with fog.probe(f"{REPLIES}/#", client_id="me") as me:
@@ -192,11 +192,11 @@ def test_without_its_ledger_a_gateway_does_the_images_from_their_beginning(fog: 
         assert same(decoded(me.message(f"{REPLIES}/image", within=60).payload), edges_of(image))
 
 
-# A disk without room.
+# A full disk.
 
 
 class Tmpfs:
-    """A file system of its own, of 2 MB."""
+    """A separate file system of 2 MB."""
 
     def __init__(self, folder: Path) -> None:
         self.ballast = folder / "ballast"
@@ -215,7 +215,7 @@ class Tmpfs:
 
 
 class Limit:
-    """No file of the gateway's may grow."""
+    """A limit on the size of the gateway's files."""
 
     def fill(self, pid: int) -> None:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
@@ -241,8 +241,8 @@ def limit(folder: Path) -> Iterator[Limit]:
     yield Limit()
 
 
-def _ways() -> list[Callable[[Path], object]]:
-    """Only root may mount."""
+def _kinds() -> list[Callable[[Path], object]]:
+    """The kinds of full disks that this user can make: only root may mount."""
     return [limit, tmpfs] if os.geteuid() == 0 and _may_mount() else [limit]
 
 
@@ -253,20 +253,20 @@ def _may_mount() -> bool:
 
 
 def _paused(client: Probe, reason: str) -> None:
-    """Wait until the gateway says so of itself."""
+    """Wait until the gateway's info has this reason for a pause."""
     while json.loads(client.message(INFO, within=60).payload).get("paused", "") != reason:
         pass
 
 
-@pytest.mark.parametrize("way", _ways())
-def test_a_full_disk_pauses_intake_in_words_and_recovers_by_itself(
-    fog: Fog, way: Callable[[Path], object]
+@pytest.mark.parametrize("kind", _kinds())
+def test_a_full_disk_pauses_the_intake_with_a_reason_until_there_is_room(
+    fog: Fog, kind: Callable[[Path], object]
 ) -> None:
     image = fog.save("in.png", photo(200, 300))
     spool = fog.folder / "spool"
     spool.mkdir()
     topics = (f"{REPLIES}/#", INFO)
-    with way(spool) as disk, fog.probe(*topics, client_id="me") as me:  # type: ignore[attr-defined]
+    with kind(spool) as disk, fog.probe(*topics, client_id="me") as me:  # type: ignore[attr-defined]
         gateway = fog.serve(GATEWAY__LOCAL="always")
         pid = gateway.process.pid
         disk.fill(pid)
@@ -281,6 +281,9 @@ def test_a_full_disk_pauses_intake_in_words_and_recovers_by_itself(
         submit(me, image)
         _paused(me, "")
         assert same(decoded(me.message(f"{REPLIES}/image", within=60).payload), edges_of(image))
-        until(lambda: (fog.folder / "inbox" / "done" / "waits.png").exists(), "the inbox's turn")
+        until(
+            lambda: (fog.folder / "inbox" / "done" / "waits.png").exists(),
+            "the image from the inbox",
+        )
         assert "has room again" in gateway.said
         gateway.stop()

@@ -1,4 +1,4 @@
-"""A job that failed is kept, announced, and done when its fault is mended and somebody asks."""
+"""A failed job is stored and announced, and a retry succeeds once the fault is fixed."""
 
 from __future__ import annotations
 
@@ -37,40 +37,40 @@ def poison() -> Image:
 
 
 def break_operator(fog: Fog) -> Path:
-    """Have the operator raise until a file is there; returns that file."""
-    mended = fog.folder / "mended"
+    """Make the operator raise until a file exists; returns that file."""
+    fixed = fog.folder / "fixed"
     raises = 'raise ValueError("boom \\ud800")'
     module = fog.folder / "plugged" / "misbehaving_operators.py"
-    check = f"if os.path.exists({str(mended)!r}): return 255 - image\n        {raises}"
+    check = f"if os.path.exists({str(fixed)!r}): return 255 - image\n        {raises}"
     module.write_text(module.read_text().replace(raises, check))
-    return mended
+    return fixed
 
 
 def poisoned(fog: Fog) -> tuple[Path, Path, Program]:
-    """What mends the operator, an image that it fails on, and a gateway with two devices."""
-    mended = break_operator(fog)
+    """The file that fixes the operator, an image on which it fails, a gateway with two devices."""
+    fixed = break_operator(fog)
     image = fog.save("in.png", poison())
     fog.fleet("eya", "oumayma")
     gateway = fog.serve_with(fog.folder / "fog.yaml")
     gateway.says("mariem is online")
-    return mended, image, gateway
+    return fixed, image, gateway
 
 
-def test_a_poisoned_job_is_announced_kept_and_done_when_the_fault_is_mended(fog: Fog) -> None:
-    mended, image, _ = poisoned(fog)
+def test_a_failing_job_is_announced_and_stored_and_its_retry_succeeds(fog: Fog) -> None:
+    fixed, image, _ = poisoned(fog)
     with fog.probe(DEAD, f"{REPLIES}/#", client_id="me") as me:
         me.publish("fog/v1/submit/bad/me", image.read_bytes())
-        told = json.loads(me.message(DEAD, within=60).payload)
-        assert "boom" in told["reason"]
-        folder = Path(told["folder"])
+        announced = json.loads(me.message(DEAD, within=60).payload)
+        assert "boom" in announced["reason"]
+        folder = Path(announced["folder"])
         assert (folder / "image").read_bytes() == image.read_bytes()
         note = json.loads((folder / "note.json").read_bytes())
         assert note["entry"]["pipeline"] == "misbehave how=raises"
         assert "in raises" in note["failures"][0]["traceback"]
         listed = fog.command("retry")
-        assert told["job"] in listed.stdout
-        mended.touch()
-        assert fog.command("retry", told["job"]).returncode == 0
+        assert announced["job"] in listed.stdout
+        fixed.touch()
+        assert fog.command("retry", announced["job"]).returncode == 0
         answer = me.message(f"{REPLIES}/image", within=60)
     got = cv2.imdecode(np.frombuffer(answer.payload, np.uint8), cv2.IMREAD_UNCHANGED)
     assert got is not None
@@ -78,19 +78,19 @@ def test_a_poisoned_job_is_announced_kept_and_done_when_the_fault_is_mended(fog:
     until(lambda: not list((fog.folder / "spool").glob("*/j*")), "no dead letter")
 
 
-def test_a_retry_without_a_gateway_waits_for_its_next_start(fog: Fog) -> None:
-    mended, image, gateway = poisoned(fog)
+def test_a_retry_without_a_gateway_is_done_at_its_next_start(fog: Fog) -> None:
+    fixed, image, gateway = poisoned(fog)
     with fog.probe(DEAD, f"{REPLIES}/#", client_id="me") as me:
         me.publish("fog/v1/submit/bad/me", image.read_bytes())
         me.message(DEAD, within=60)
         gateway.stop()
-        mended.touch()
+        fixed.touch()
         assert fog.command("retry", "--all").returncode == 0
         fog.serve_with(fog.folder / "fog.yaml")
         me.message(f"{REPLIES}/image", within=60)
 
 
-def test_a_retry_of_nothing_names_what_is_missing(fog: Fog) -> None:
+def test_a_retry_of_an_unknown_job_names_what_is_missing(fog: Fog) -> None:
     missing = fog.command("retry", "j1")
     assert missing.returncode == 2
     assert "there is no folder" in missing.stderr

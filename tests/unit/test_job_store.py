@@ -103,6 +103,23 @@ def test_an_end_that_failed_halfway_is_completed_after_a_restart(
     again.close()
 
 
+def test_an_end_that_fails_again_after_a_restart_does_not_stop_the_other_jobs(
+    folder: Path, tmp_path: Path
+) -> None:
+    store = opened(folder)
+    entry, path = from_inbox(tmp_path)
+    store.accept_file(entry, path).result()
+    store.accept_bytes(ENTRY, b"image").result()
+    (tmp_path / "inbox" / "failed").write_bytes(b"a file in the place of the folder")
+    with pytest.raises(OSError, match="File exists"):
+        store.finish(entry, "too dark").result()
+    store.close()
+    again = opened(folder)
+    assert again.unfinished_jobs().result() == [(ENTRY, JobHistory())]
+    assert again.image_path(entry.job).read_bytes() == b"image"
+    again.close()
+
+
 def test_a_file_moved_from_another_file_system_is_not_processed_twice(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -135,8 +135,15 @@ class DiskJobStore:
         jobs = [(entry, self._journal.load(entry.job)) for entry in entries]
         for entry, history in jobs:
             if history.ended:
-                self._finish(entry, history.error)
+                self._complete_end(entry, history.error)
         return [(entry, history) for entry, history in jobs if not history.ended]
+
+    def _complete_end(self, entry: SpoolEntry, error: str | None) -> None:
+        """Finish a job whose end an earlier run recorded; a failure must not stop the start."""
+        try:
+            self._finish(entry, error)
+        except OSError as problem:
+            log.warning("%s is returned at the next start: %s", entry.name, problem)
 
     def _remove_incomplete_letters(self, accepted: Container[str]) -> None:
         self._dead_letters.remove_incomplete()
@@ -190,8 +197,14 @@ class DiskJobStore:
             why = "the disk is full" if is_full(problem) else str(problem)
             log.warning("%s: its end is recorded later: %s", entry.name, why)
         if problem is None:
-            self._journal.forget_stages(entry.job)
+            self._forget_stages(entry)
         return folder
+
+    def _forget_stages(self, entry: SpoolEntry) -> None:
+        try:
+            self._journal.forget_stages(entry.job)
+        except sqlite3.Error as problem:
+            log.info("%s: its stages are deleted at the next start: %s", entry.name, problem)
 
     def _store_letter(self, dead_letter: DeadLetter) -> Path | None:
         image = self._spool.image_path(dead_letter.entry.job)
