@@ -74,13 +74,13 @@ def gantt(chart: Chart) -> Drawing:
         Label(chart.left, 24, chart.title, 15, _INK),
         *_legend(chart),
         *_axis(chart),
-        *_lanes(chart),
+        *_idle_workers(chart),
         *_limits(chart),
     ]
     return Drawing(_WIDTH, round(chart.bottom) + _BOTTOM, shapes)
 
 
-def _lanes(chart: Chart) -> Iterator[Shape]:
+def _idle_workers(chart: Chart) -> Iterator[Shape]:
     tops = {name: _TOP + index * chart.lane for index, (name, _) in enumerate(chart.lanes)}
     workers = dict(chart.lanes)
     for name, top in tops.items():

@@ -26,18 +26,20 @@ class Capacity:
     """What one device could do: when it was up, how fast it was then, and what its link takes."""
 
     device: DeviceSpec
-    pace: SpeedProfile
-    lives: Sequence[tuple[float, float]]
+    speed_profile: SpeedProfile
+    uptimes: Sequence[tuple[float, float]]
     #: The most bytes that a pixel costs in one direction.
     pixel_bytes: float
 
     def until(self, at_s: float, since_s: float = 0.0) -> float:
         """The pixels that it could have handled in that time."""
-        spans = ((max(begin, since_s), min(end, at_s)) for begin, end in self.lives)
+        spans = ((max(begin, since_s), min(end, at_s)) for begin, end in self.uptimes)
         return sum(self._within(begin, end) for begin, end in spans if begin < end)
 
     def _within(self, begin: float, end: float) -> float:
-        computed = self.device.workers * (self.pace.done(end) - self.pace.done(begin))
+        computed = self.device.workers * (
+            self.speed_profile.done(end) - self.speed_profile.done(begin)
+        )
         carried = self.device.link.rate_mbps * 1e6 / 8 * (end - begin) / self.pixel_bytes
         return min(computed, carried)
 

@@ -38,15 +38,15 @@ class Observer:
         A tile begins where the device's own figure puts it, and ends where its result was here:
         the way back belongs to it.
         """
-        story = _Story(since_s, workers)
+        replay = _Replay(since_s, workers)
         for event, actions, now in self.notes:
-            story.hear(event, now)
+            replay.on_event(event, now)
             for action in actions:
-                story.perform(action, now)
-        return story.ended(self.notes[-1][2] if self.notes else since_s)
+                replay.perform(action, now)
+        return replay.ended(self.notes[-1][2] if self.notes else since_s)
 
 
-class _Story:
+class _Replay:
     """Notes, read in their order."""
 
     def __init__(self, since_s: float, workers: dict[str, int]) -> None:
@@ -59,8 +59,8 @@ class _Story:
         #: When each of a device's workers ended its last tile.
         self._free = {name: [-since_s] * count for name, count in workers.items()}
 
-    def hear(self, event: Event, now: float) -> None:
-        self._outstanding.heard(event)
+    def on_event(self, event: Event, now: float) -> None:
+        self._outstanding.on_event(event)
         match event:
             case JobSubmitted(job, tiles=tiles):
                 self._pixels.update(((job, index), size) for index, size in enumerate(tiles))

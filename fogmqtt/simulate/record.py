@@ -96,7 +96,7 @@ class Outstanding:
         self._holders: dict[TileKey, set[str]] = {}
         self._held: dict[str, set[TileKey]] = {}
 
-    def heard(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Take note of what an event ends."""
         match event:
             case DeviceLost(device) | DeviceJoined(device):

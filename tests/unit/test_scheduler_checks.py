@@ -78,7 +78,7 @@ def test_a_twin_is_given_up_at_once_where_there_is_no_second_device():
     order = only(bench.submit(1, check_tiles=(0,)))
     assert kinds(bench.answer(order, at=1, digest=RIGHT)) == [KeepResult, FinishJob]
     assert bench.scheduler.progress("job").checked == 0
-    assert bench.scheduler.story("job") == ("+1.00 s no second device for tile 0",)
+    assert bench.scheduler.event_log("job") == ("+1.00 s no second device for tile 0",)
 
 
 def test_a_twin_waits_for_a_second_device_while_there_is_other_work():
@@ -178,7 +178,7 @@ def test_the_gateway_is_asked_who_is_right_and_the_job_waits_for_its_answer():
     assert quarantine == Quarantine("manar", 3600, "a wrong result: tile 0 of job")
     assert finish == FinishJob("job", 100)
     assert bench.scheduler.progress("job").checked == 1
-    assert any("eya and manar differ" in line for line in bench.scheduler.story("job"))
+    assert any("eya and manar differ" in line for line in bench.scheduler.event_log("job"))
 
 
 def test_a_job_that_only_waits_for_the_gateway_is_not_starved():
@@ -310,13 +310,13 @@ def test_an_answer_that_nobody_asked_for_is_noted():
     disputed(bench)
     bench.feed(JobCancelled("job"))
     assert bench.arbitrate(0, RIGHT) == []
-    assert "is not disputed" in bench.scheduler.fleet_story()[-1]
+    assert "is not disputed" in bench.scheduler.fleet_event_log()[-1]
 
 
 def test_a_device_that_never_joined_may_be_disproved():
     bench = Bench()
     assert bench.feed(DeviceRefuted("job", "nobody", "its pixels differ")) == []
-    assert "nobody was disproved" in bench.scheduler.fleet_story()[-1]
+    assert "nobody was disproved" in bench.scheduler.fleet_event_log()[-1]
 
 
 def test_a_second_opinion_is_worth_nothing_without_the_first():

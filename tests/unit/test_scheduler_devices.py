@@ -107,7 +107,7 @@ def quarantined(bench: Bench) -> None:
     assert bench.scheduler.quarantined() == {"eya"}
     assert bench.join("eya", boot="1") == []
     assert bench.scheduler.ready_devices() == frozenset()
-    assert any("eya is quarantined for 10 s" in line for line in bench.scheduler.story("job"))
+    assert any("eya is quarantined for 10 s" in line for line in bench.scheduler.event_log("job"))
 
 
 def test_a_success_ends_the_run():
@@ -240,7 +240,7 @@ def test_a_job_without_any_device_is_reported_once():
     assert bench.tick(at=5.9) == []
     assert starved(bench, at=6) == (5, "no device is online")
     assert bench.tick(at=600) == []
-    assert bench.scheduler.story("job") == ("+5.00 s starved: no device is online",)
+    assert bench.scheduler.event_log("job") == ("+5.00 s starved: no device is online",)
 
 
 def test_a_job_is_reported_again_after_a_device_came_and_went():
@@ -312,7 +312,7 @@ def test_the_report_may_come_at_once():
 def test_devices_that_never_joined_are_noted(act):
     bench = Bench()
     getattr(bench, act)("nobody")
-    assert "nobody" in bench.scheduler.fleet_story()[0]
+    assert "nobody" in bench.scheduler.fleet_event_log()[0]
 
 
 def test_ids_from_the_network_do_not_fill_the_memory():
@@ -343,6 +343,6 @@ def test_a_device_that_was_forgotten_may_still_answer():
 def test_a_contradiction_is_found():
     bench = Bench()
     bench.submit()
-    bench.scheduler._books.jobs["job"].remaining = 7
+    bench.scheduler._table.jobs["job"].remaining = 7
     with pytest.raises(AssertionError, match="7 remain, 1 are undone"):
         bench.scheduler.check()

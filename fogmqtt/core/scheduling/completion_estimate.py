@@ -28,7 +28,7 @@ _EXACT = 1 / 512
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Estimate:
     """A moment, and how many changes of the fleet there were before."""
 
     at: float
@@ -36,7 +36,7 @@ class _Seen:
     changes: int
 
 
-class _Offer(NamedTuple):
+class _WorkerSlot(NamedTuple):
     """From when on a worker could do so many pixels every so many seconds."""
 
     free_s: float
@@ -50,7 +50,7 @@ class CompletionEstimates:
     def __init__(self, policy: Policy, fleet: Fleet) -> None:
         self._policy = policy
         self._fleet = fleet
-        self._ends: dict[str, _Seen] = {}
+        self._estimates: dict[str, _Estimate] = {}
 
     def ends_at(self, job: ActiveJob, others: Iterable[ActiveJob], now: float) -> float:
         """In the fleet's own time; infinity while nobody able was ever measured.
@@ -58,36 +58,36 @@ class CompletionEstimates:
         Jobs share the fleet, so of the others' work is counted what their shares let them do
         until this one is done.
         """
-        alone = self._alone(job, now)
-        if alone == math.inf:
-            return alone
-        more = ((one, self._alone(one, now)) for one in others if one is not job)
-        return alone + sum(
-            min(end - now, (alone - now) * one.weight / job.weight)
+        unshared_end = self._unshared_end(job, now)
+        if unshared_end == math.inf:
+            return unshared_end
+        more = ((one, self._unshared_end(one, now)) for one in others if one is not job)
+        return unshared_end + sum(
+            min(end - now, (unshared_end - now) * one.weight / job.weight)
             for one, end in more
             if now < end < math.inf
         )
 
     def forget(self, job: ActiveJob) -> None:
-        self._ends.pop(job.id, None)
+        self._estimates.pop(job.id, None)
 
-    def _alone(self, job: ActiveJob, now: float) -> float:
-        seen = self._ends.get(job.id)
-        if seen is None or now >= seen.at or self._is_old(seen, now):
-            at = max(self._fluid(job, now), now + self._whole_s(job))
-            seen = self._ends[job.id] = _Seen(at, now, self._fleet.changes)
+    def _unshared_end(self, job: ActiveJob, now: float) -> float:
+        seen = self._estimates.get(job.id)
+        if seen is None or now >= seen.at or self._is_stale(seen, now):
+            at = max(self._divisible_end(job, now), now + self._whole_tiles_s(job))
+            seen = self._estimates[job.id] = _Estimate(at, now, self._fleet.changes)
         return seen.at
 
-    def _is_old(self, seen: _Seen, now: float) -> bool:
+    def _is_stale(self, seen: _Estimate, now: float) -> bool:
         if (self._fleet.changes - seen.changes) * _PART <= len(self._fleet.devices):
             return False
         return seen.at == math.inf or (now - seen.when) * _STEP >= seen.at - seen.when
 
-    def _fluid(self, job: ActiveJob, now: float) -> float:
+    def _divisible_end(self, job: ActiveJob, now: float) -> float:
         """Were all that is left of the job, in hands or not, a liquid."""
-        speed, left = 0.0, float(job.left)
+        speed, left = 0.0, float(job.pixels_left)
         for device in self._fleet.able(job):
-            rate = self._fleet.speeds.rate_now(device, job.kind)
+            rate = self._fleet.service_times.rate_now(device, job.kind)
             if rate > 0:
                 speed += device.workers / rate
                 left -= self._progress(device, job, now)
@@ -98,51 +98,51 @@ class CompletionEstimates:
         done = 0.0
         for place, lease in enumerate(device.in_service()):
             if lease.tile.job is job:
-                service_s = self._fleet.speeds.service_s(device, lease.tile)
+                service_s = self._fleet.service_times.service_s(device, lease.tile)
                 taken_s = now - device.begun_at(lease, place)
                 part = max(taken_s, 0.0) / service_s if service_s > 0 else 0.0
                 done += min(part, 1.0) * lease.tile.pixels
         return done
 
-    def _whole_s(self, job: ActiveJob) -> float:
+    def _whole_tiles_s(self, job: ActiveJob) -> float:
         """From now until the devices can have done all tiles that wait in `ready`."""
-        if not job.ready:
+        if not job.waiting:
             return 0.0
-        offers = list(self._offers(job))
-        if not offers:
+        slots = list(self._slots(job))
+        if not slots:
             return math.inf
-        few_s, enough_s = 0.0, min(one.free_s + one.step_s for one in offers)
-        while _done(offers, enough_s) < job.ready.pixels:
+        few_s, enough_s = 0.0, min(one.free_s + one.step_s for one in slots)
+        while _pixels_done(slots, enough_s) < job.waiting.pixels:
             few_s, enough_s = enough_s, 2 * enough_s
         while enough_s - few_s > _EXACT * enough_s:
             middle_s = (few_s + enough_s) / 2
-            if _done(offers, middle_s) < job.ready.pixels:
+            if _pixels_done(slots, middle_s) < job.waiting.pixels:
                 few_s = middle_s
             else:
                 enough_s = middle_s
-        largest = job.ready.largest.least
-        return max(enough_s, min(one.free_s + one.step_s / one.pixels * largest for one in offers))
+        largest = job.waiting.largest.least
+        return max(enough_s, min(one.free_s + one.step_s / one.pixels * largest for one in slots))
 
-    def _offers(self, job: ActiveJob) -> Iterator[_Offer]:
-        speeds = self._fleet.speeds
+    def _slots(self, job: ActiveJob) -> Iterator[_WorkerSlot]:
+        service_times = self._fleet.service_times
         for device in self._fleet.able(job):
-            rate = speeds.rate_now(device, job.kind)
+            rate = service_times.rate_now(device, job.kind)
             if rate > 0:
                 pixels = reachable(job, min(self._policy.least_s / rate, device.max_tile_pixels))
-                for free_s in speeds.free_s(device):
-                    yield _Offer(free_s, rate * pixels, pixels)
+                for free_s in service_times.free_s(device):
+                    yield _WorkerSlot(free_s, rate * pixels, pixels)
 
 
-def _done(offers: Iterable[_Offer], by_s: float) -> float:
+def _pixels_done(slots: Iterable[_WorkerSlot], by_s: float) -> float:
     """Pixels of whole tiles that all could have done by then."""
     return sum(
-        (by_s - free_s) // step_s * pixels for free_s, step_s, pixels in offers if by_s > free_s
+        (by_s - free_s) // step_s * pixels for free_s, step_s, pixels in slots if by_s > free_s
     )
 
 
 def reachable(job: ActiveJob, most: float) -> int:
     """The pixels of the tile that a device would get that may have at most so many."""
-    tile = job.ready.pick(most)
+    tile = job.waiting.pick(most)
     if tile.pixels <= most:
         return tile.pixels
     return next((pixels for pixels in tile.halves if pixels <= most), tile.least)

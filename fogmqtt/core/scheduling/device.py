@@ -21,7 +21,7 @@ class ServiceTime:
     seconds: float
     pixels: float
     #: The last tile took much longer than those before: a straggler, or the first of many.
-    odd: bool = False
+    outlier: bool = False
 
     @property
     def rate(self) -> float:
@@ -55,7 +55,7 @@ class DeviceState:
     #: What it holds, oldest first.
     leases: dict[TileState, Lease] = field(default_factory=dict)
     #: It holds a tile that others died of, and gets nothing beside it.
-    alone: bool = False
+    exclusive: bool = False
     #: The start in which it claimed impossible timings.
     distrusted: str | None = None
     #: Mishaps in a row, and quarantines in a row, without a result in between.
@@ -64,12 +64,12 @@ class DeviceState:
     #: Tiles handed back in a row, without one accepted in between.
     returns: int = 0
     #: Silences in a row: a tile was not even accepted.
-    misses: int = 0
-    missed_at: float = -math.inf
+    silences: int = 0
+    silent_since: float = -math.inf
     #: What it needed to accept a tile: the longest of late, for tiles sent to it while idle too.
-    accepts_s: float = math.inf
+    accept_time_s: float = math.inf
     #: What a tile needs to reach it and its word to come back, where nothing else was on the way.
-    way_s: float = math.inf
+    round_trip_s: float = math.inf
     #: What a tile took it of late, of whatever kind; 0 before its first result.
     tile_s: float = 0.0
     #: Starts of its workers that were believed, in this life of its own: one for each.
@@ -77,11 +77,11 @@ class DeviceState:
     #: When it last said anything about a tile.
     heard_at: float = -math.inf
     #: When its last results came, as many as it has workers.
-    answers: deque[float] = field(default_factory=deque)
+    result_times: deque[float] = field(default_factory=deque)
     #: What it held when we lost the broker, oldest first.
-    void: list[TileState] = field(default_factory=list)
+    held_before_outage: list[TileState] = field(default_factory=list)
     #: How fast it is, by kind.
-    paces: dict[str, ServiceTime] = field(default_factory=dict)
+    service_times: dict[str, ServiceTime] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:
@@ -90,25 +90,25 @@ class DeviceState:
 
     def suits(self, job: ActiveJob) -> bool:
         """It has the operators, room for the smallest parts of all tiles, and is believed."""
-        fits = job.part <= self.max_tile_pixels
+        fits = job.required_pixels <= self.max_tile_pixels
         return fits and job.operators <= self.operators and self.id not in job.refuted
 
     def freed_at(self, lease: Lease) -> float:
         """From when on a worker can have had this tile in its hands."""
         if lease.begun_at is not None:
             return lease.begun_at
-        if len(self.answers) < self.workers:
+        if len(self.result_times) < self.workers:
             return lease.granted_at
-        return max(lease.granted_at, self.answers[-self.workers])
+        return max(lease.granted_at, self.result_times[-self.workers])
 
     def begun_at(self, lease: Lease, place: int) -> float:
         """When a worker should have begun with what it holds in this place, from 0."""
         if lease.begun_at is not None:
             return lease.begun_at
-        spare = self.workers - len(self.answers)
+        spare = self.workers - len(self.result_times)
         if place < spare:
             return lease.granted_at
-        return max(lease.granted_at, self.answers[place - spare])
+        return max(lease.granted_at, self.result_times[place - spare])
 
     def begin(self) -> None:
         """Take note of what came into a worker's hands, after any change of what it holds."""
@@ -118,7 +118,7 @@ class DeviceState:
 
     def free_from(self) -> list[float]:
         """From when on each worker was free for what it has now, or is for what comes."""
-        return [-math.inf] * (self.workers - len(self.answers)) + list(self.answers)
+        return [-math.inf] * (self.workers - len(self.result_times)) + list(self.result_times)
 
     def in_service(self) -> list[Lease]:
         """What its workers should have in their hands now."""

@@ -16,15 +16,15 @@ class EventLog:
     def __init__(self, began: float) -> None:
         self._began = began
         self._lines: deque[str] = deque(maxlen=_LINES)
-        self._told = 0
+        self._count = 0
 
-    def tell(self, now: float, text: str) -> None:
-        self._told += 1
+    def add(self, now: float, text: str) -> None:
+        self._count += 1
         self._lines.append(f"+{now - self._began:.2f} s {short(text)}")
 
     def lines(self) -> tuple[str, ...]:
         """The oldest first; says how many older ones are gone."""
-        gone = self._told - len(self._lines)
+        gone = self._count - len(self._lines)
         head = (f"({gone} earlier lines are gone)",) if gone else ()
         return (*head, *self._lines)
 

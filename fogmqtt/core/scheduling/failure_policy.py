@@ -41,8 +41,8 @@ def on_losses(tile: TileState, fleet: Fleet, policy: Policy) -> str | None:
     """
     if tile.losses < policy.max_losses:
         return None
-    others = (one for one in fleet.present(tile.job) if one.id not in tile.died_of_it)
-    few = len(tile.died_of_it) < 2 <= policy.max_losses and tile.losses < 2 * policy.max_losses
+    others = (one for one in fleet.present(tile.job) if one.id not in tile.lost_on)
+    few = len(tile.lost_on) < 2 <= policy.max_losses and tile.losses < 2 * policy.max_losses
     if few and any(others):
         return None
     died = "1 device" if tile.losses == 1 else f"{tile.losses} devices"
@@ -65,8 +65,8 @@ def on_starvation(job: ActiveJob, fleet: Fleet) -> str:
     if not able:
         lacks = (_lack(one, job.operators) for one in online)
         return f"no device has every operator: {_some(lacks, len(online), '; ')}"
-    if all(job.part > one.max_tile_pixels for one in able):
-        return f"no device has room for its smallest tiles: {_no_room(job.part, able)}"
+    if all(job.required_pixels > one.max_tile_pixels for one in able):
+        return f"no device has room for its smallest tiles: {_no_room(job.required_pixels, able)}"
     states: dict[str, list[str]] = {
         "quarantined": [],
         "draining": [],
@@ -74,7 +74,7 @@ def on_starvation(job: ActiveJob, fleet: Fleet) -> str:
         "too small": [],
     }
     for one in able:
-        if job.part > one.max_tile_pixels:
+        if job.required_pixels > one.max_tile_pixels:
             states["too small"].append(one.id)
             continue
         word = "quarantined" if one.quarantined else "draining" if one.draining else "disproved"
@@ -96,9 +96,9 @@ def _no_room(pixels: int, able: Sequence[DeviceState]) -> str:
     return f"{pixels:,} pixels with halo, and {_some(rooms, len(able), ', ')}; cut smaller tiles"
 
 
-def with_story(sentence: str, story: tuple[str, ...]) -> str:
+def with_event_log(failure: str, event_log: tuple[str, ...]) -> str:
     """The sentence, and what led to it line by line."""
-    return "\n  ".join([sentence, *story[-_QUOTED:]])
+    return "\n  ".join([failure, *event_log[-_QUOTED:]])
 
 
 def _some(words: Iterable[str], count: int, separator: str) -> str:

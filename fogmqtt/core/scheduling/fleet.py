@@ -11,12 +11,13 @@ from fogmqtt.core.scheduling.events import DeviceJoined
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.service_times import ServiceTimes
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, TileState
-from fogmqtt.core.scheduling.windows import window
 
 #: More devices than this, and one that is offline is forgotten: ids come from the network.
 _KNOWN_DEVICES = 4096
 #: What nobody wants any more is ended after a second at most, and a new worker takes its time.
 RESTART_S = 1.3
+#: Round trips and tiles vary: the window covers this multiple of the usual round trip.
+_WINDOW_MARGIN = 2.0
 
 
 class Fleet:
@@ -28,16 +29,16 @@ class Fleet:
         self.devices: dict[str, DeviceState] = {}
         #: Those with room, those of them with an idle worker, and those that hold tiles;
         #: `refresh` keeps all three.
-        self.roomy: dict[str, DeviceState] = {}
+        self.with_room: dict[str, DeviceState] = {}
         self.idle: dict[str, DeviceState] = {}
         self.busy: dict[str, DeviceState] = {}
         #: Those with room that were not asked since they changed.
-        self.hungry: dict[str, DeviceState] = {}
+        self.candidates: dict[str, DeviceState] = {}
         #: Who is ready, or for what, may have changed since somebody set this to False.
-        self.shifted = False
+        self.readiness_changed = False
         #: Counts whatever changes what the fleet can do.
         self.changes = 0
-        self.speeds = ServiceTimes(policy)
+        self.service_times = ServiceTimes(policy)
 
     def get(self, device: str) -> DeviceState | None:
         return self.devices.get(device)
@@ -50,7 +51,7 @@ class Fleet:
         elif device.boot != event.boot:
             device.boot = event.boot
             device.draining = False
-            device.misses = device.starts = 0
+            device.silences = device.starts = 0
         device.online = True
         # No window is larger, so more workers cannot be used; a lie must not cost us memory.
         device.workers = max(1, min(event.workers, self._policy.max_window))
@@ -58,8 +59,8 @@ class Fleet:
         device.lacks = event.lacks
         room = event.max_tile_pixels
         device.max_tile_pixels = room if room >= 1 else math.inf  # so nonsense means no limit
-        device.answers = deque(device.answers, maxlen=device.workers)
-        self._shift(device)
+        device.result_times = deque(device.result_times, maxlen=device.workers)
+        self._change_readiness(device)
         return device
 
     def _add(self, event: DeviceJoined) -> DeviceState:
@@ -79,16 +80,16 @@ class Fleet:
 
     def lose(self, device: DeviceState) -> None:
         device.online = False
-        self._shift(device)
+        self._change_readiness(device)
 
     def drain(self, device: DeviceState) -> None:
         device.draining = True
-        self._shift(device)
+        self._change_readiness(device)
 
     def quarantine(self, device: DeviceState) -> None:
         device.quarantines += not device.quarantined
         device.quarantined = True
-        self._shift(device)
+        self._change_readiness(device)
 
     def pause(self, device: DeviceState) -> None:
         device.returns += not device.paused
@@ -99,35 +100,35 @@ class Fleet:
         """Its quarantine or pause is over."""
         device.probation = device.probation or device.quarantined
         device.quarantined = device.paused = False
-        self._shift(device)
+        self._change_readiness(device)
 
-    def miss(self, device: DeviceState) -> None:
+    def record_silence(self, device: DeviceState) -> None:
         """It was silent: it did not even accept a tile."""
-        device.misses += 1
+        device.silences += 1
         self.refresh(device)
 
-    def accepts(self, device: DeviceState, lease: Lease, after_s: float) -> None:
+    def record_accept(self, device: DeviceState, lease: Lease, after_s: float) -> None:
         """It accepted a tile so long after that was sent."""
-        if device.accepts_s == math.inf:
-            device.accepts_s = after_s
-        device.accepts_s = max(after_s, self._policy.blend(device.accepts_s, after_s))
+        if device.accept_time_s == math.inf:
+            device.accept_time_s = after_s
+        device.accept_time_s = max(after_s, self._policy.blend(device.accept_time_s, after_s))
         if lease.first:
-            known_s = None if device.way_s == math.inf else device.way_s
-            device.way_s = self._policy.blend(known_s, after_s)
+            known_s = None if device.round_trip_s == math.inf else device.round_trip_s
+            device.round_trip_s = self._policy.blend(known_s, after_s)
             self.refresh(device)
 
-    def patience_s(self, device: DeviceState) -> float:
+    def accept_timeout_s(self, device: DeviceState) -> float:
         """How long it may take to accept a tile, as far as its silences and words so far tell."""
         policy = self._policy
-        if device.misses:
-            return policy.accept_after(device.misses)
-        return min(policy.min_lease_s + policy.lease_factor * device.accepts_s, policy.accept_s)
+        if device.silences:
+            return policy.accept_after(device.silences)
+        return min(policy.min_lease_s + policy.lease_factor * device.accept_time_s, policy.accept_s)
 
-    def hear(self, device: DeviceState, now: float) -> None:
+    def record_message(self, device: DeviceState, now: float) -> None:
         """It spoke of a tile, so it is not silent."""
         device.heard_at = now
-        if device.misses:
-            device.misses = 0
+        if device.silences:
+            device.silences = 0
             self.refresh(device)
 
     def window(self, device: DeviceState) -> int:
@@ -135,12 +136,13 @@ class Fleet:
         if not device.ready or device.paused:
             return 0
         # One that was silent gets one tile until it accepts: the others would wait in vain.
-        if device.probation or device.misses or device.alone:
+        if device.probation or device.silences or device.exclusive:
             return 1
-        return window(device, self._policy)
+        ahead = max(self._policy.ahead, _tiles_in_transit(device))
+        return min(device.workers + ahead, self._policy.max_window)
 
-    def _shift(self, device: DeviceState) -> None:
-        self.shifted = True
+    def _change_readiness(self, device: DeviceState) -> None:
+        self.readiness_changed = True
         self.refresh(device)
 
     def refresh(self, device: DeviceState) -> None:
@@ -149,8 +151,8 @@ class Fleet:
         held = len(device.leases)
         has_room = held < self.window(device)
         self.changes += 1
-        _keep(self.roomy, device, has_room)
-        _keep(self.hungry, device, has_room)
+        _keep(self.with_room, device, has_room)
+        _keep(self.candidates, device, has_room)
         _keep(self.idle, device, has_room and held < device.workers)
         _keep(self.busy, device, held > 0)
 
@@ -169,13 +171,13 @@ class Fleet:
         device = self.devices[lease.device]
         lease.first = all(one.accepted for one in device.leases.values())
         device.leases[lease.tile] = lease
-        device.alone = lease.alone
+        device.exclusive = lease.exclusive
         self.refresh(device)
 
     def give_back(self, lease: Lease) -> None:
         device = self.devices[lease.device]
         del device.leases[lease.tile]
-        device.alone = False
+        device.exclusive = False
         self.refresh(device)
 
     # -- how fast ---------------------------------------------------------------------------
@@ -193,10 +195,10 @@ class Fleet:
             start_s = 0.0  # or it could seem as fast as it likes
         # Results that queued up on the way seem to have taken no time at all.
         service_s = max(now - device.freed_at(lease) - start_s, compute_s)
-        device.answers.append(now)
+        device.result_times.append(now)
         self.changes += 1
-        self.speeds.learn(device, lease.tile, service_s)
-        device.tile_s = device.paces[lease.tile.job.kind].seconds
+        self.service_times.learn(device, lease.tile, service_s)
+        device.tile_s = device.service_times[lease.tile.job.kind].seconds
         device.strikes = device.quarantines = device.returns = 0
         device.probation = False
         self.refresh(device)
@@ -210,17 +212,17 @@ class Fleet:
         device = self.devices[lease.device]
         if not lease.accepted or lease not in device.in_service():
             return
-        left_s = 0.0 if hangs else min(self.speeds.left_s(device, lease), RESTART_S)
+        left_s = 0.0 if hangs else min(self.service_times.left_s(device, lease), RESTART_S)
         # Whatever comes next is in a worker's hands from then on, not from the last answer on.
-        device.answers.append(now + left_s)
+        device.result_times.append(now + left_s)
         taken_s = now - device.freed_at(lease)
-        self.changes += self.speeds.learn_at_least(device, lease.tile, taken_s)
+        self.changes += self.service_times.learn_at_least(device, lease.tile, taken_s)
 
     def occupy(self, device: DeviceState, tiles: Sequence[TileState], now: float) -> None:
         """It still works on these, which are not its own any more."""
-        ahead_s = sum(self.speeds.service_s(device, tile) for tile in tiles)
+        ahead_s = sum(self.service_times.service_s(device, tile) for tile in tiles)
         if ahead_s > 0:
-            device.answers.append(now + ahead_s / device.workers)
+            device.result_times.append(now + ahead_s / device.workers)
 
 
 def _keep(devices: dict[str, DeviceState], device: DeviceState, keep: bool) -> None:
@@ -228,3 +230,14 @@ def _keep(devices: dict[str, DeviceState], device: DeviceState, keep: bool) -> N
         devices[device.id] = device
     else:
         devices.pop(device.id, None)
+
+
+def _tiles_in_transit(device: DeviceState) -> int:
+    """Tiles that must wait at the device or be on their way, so that no worker waits for one.
+
+    This is the bandwidth-delay product in tiles: the round trip over the time between two tiles.
+    """
+    if device.round_trip_s == math.inf or device.tile_s == 0:
+        return 0
+    tiles = _WINDOW_MARGIN * device.round_trip_s * device.workers / device.tile_s
+    return math.ceil(tiles) if tiles < math.inf else 0

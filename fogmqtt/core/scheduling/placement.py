@@ -22,14 +22,14 @@ from fogmqtt.core.scheduling.state import ActiveJob, TileState
 #: All with room are asked again after changes of so large a part of the fleet.
 _PART = 8
 #: Who was passed over is asked again so many times until the horizon.
-_LOOKS = 4
+_ATTEMPTS = 4
 #: …but not sooner than after so many seconds.
-_REST_S = 0.01
+_MIN_PAUSE_S = 0.01
 #: What small tiles took tells so much of larger ones: a tile has at most so many times the pixels
 #: of those that were measured.
-_RAMP = 8
+_MAX_GROWTH = 8
 #: Nobody is sooner by less than this, seconds: times are sums of floats.
-_MOMENT_S = 1e-6
+_TOLERANCE_S = 1e-6
 #: (seconds until it would be done, tiles per worker, order of joining): the least is the best.
 _Rank = tuple[float, float, int]
 #: Makes the lease and takes the tile out of its queue.
@@ -46,32 +46,32 @@ class Placement:
         self._fleet = fleet
         self._grant = grant
         self._split = split
-        self._horizons = CompletionEstimates(policy, fleet)
+        self._estimates = CompletionEstimates(policy, fleet)
         #: Jobs with tiles that wait for a device, and what they got of the fleet's time.
         self._jobs: dict[str, ActiveJob] = {}
         self._shares: FairQueue[str] = FairQueue()
         #: How many changes of the fleet there were when all with room were asked.
-        self._asked_after = 0
+        self._reconsidered_at = 0
         #: When they are asked again whatever happens, since somebody was passed over.
-        self._ask_at = math.inf
+        self._reconsider_at = math.inf
 
     def add(self, job: ActiveJob) -> None:
         """Some tile of the job waits for a device."""
         self._jobs[job.id] = job
         self._shares.join(job.id)
-        self._ask_all()
+        self._reconsider_all()
 
     def remove(self, job: ActiveJob) -> None:
-        self._rest(job)
-        self._horizons.forget(job)
+        self._dequeue_job(job)
+        self._estimates.forget(job)
 
-    def waiting(self, job: ActiveJob) -> bool:
+    def is_queued(self, job: ActiveJob) -> bool:
         """Whether the job gets its share; for checks."""
         return job.id in self._jobs and job.id in self._shares
 
     def left_s(self, job: ActiveJob, now: float) -> float:
         """Seconds until the job should be done."""
-        return self._horizons.ends_at(job, self._jobs.values(), now) - now
+        return self._estimates.ends_at(job, self._jobs.values(), now) - now
 
     def place(self, now: float) -> float | None:
         """Grant every waiting tile that suits some device with room.
@@ -79,15 +79,15 @@ class Placement:
         A device that none suited is asked again when it changed, a tile came, or much happened,
         and at the time that is returned.
         """
-        much = (self._fleet.changes - self._asked_after) * _PART > len(self._fleet.devices)
-        if much or now >= self._ask_at:
-            self._ask_at = math.inf
-            self._ask_all()
+        much = (self._fleet.changes - self._reconsidered_at) * _PART > len(self._fleet.devices)
+        if much or now >= self._reconsider_at:
+            self._reconsider_at = math.inf
+            self._reconsider_all()
         self._place(now)
-        return None if self._ask_at == math.inf else self._ask_at
+        return None if self._reconsider_at == math.inf else self._reconsider_at
 
     def _place(self, now: float) -> None:
-        if not self._fleet.hungry:
+        if not self._fleet.candidates:
             return
         reserved = self._place_suspects()
         rankings: dict[str, Ranking] = {}
@@ -96,7 +96,7 @@ class Placement:
             for place, (name, job) in enumerate(self._jobs.items())
         ]
         heapq.heapify(turns)
-        while self._fleet.hungry and turns:
+        while self._fleet.candidates and turns:
             _, place, job = turns[0]
             if job.id not in rankings:
                 rankings[job.id] = Ranking(self._fleet, job, reserved, self.left_s(job, now))
@@ -105,12 +105,12 @@ class Placement:
                 continue
             # Grants only make devices worse, so nobody will suit it in this round.
             heapq.heappop(turns)
-            if not job.waits:
-                self._rest(job)
-        self._ask_at = self._next_look(rankings.values(), now)
-        self._fleet.hungry.clear()
+            if not job.has_waiting_tiles:
+                self._dequeue_job(job)
+        self._reconsider_at = self._next_attempt(rankings.values(), now)
+        self._fleet.candidates.clear()
 
-    def _rest(self, job: ActiveJob) -> None:
+    def _dequeue_job(self, job: ActiveJob) -> None:
         """It wants no share for now."""
         self._jobs.pop(job.id, None)
         self._shares.leave(job.id)
@@ -119,50 +119,50 @@ class Placement:
         """Grant one tile of a job, if some device suits."""
         job = ranking.job
         return (
-            self._place_first(job.choosy, reserved, ranking.left_s)
+            self._place_first(job.with_exclusions, reserved, ranking.left_s)
             or self._place_ready(job, ranking)
             # A second opinion delays no tile that waits for its first.
-            or (not job.ready and self._place_first(job.check_tiles, reserved, math.inf))
+            or (not job.waiting and self._place_first(job.check_tiles, reserved, math.inf))
         )
 
-    def _give(self, tile: TileState, device: DeviceState) -> None:
+    def _charge_and_grant(self, tile: TileState, device: DeviceState) -> None:
         """Grant a tile at the cost of its job's share."""
         job = tile.job
-        cost_s = max(self._fleet.speeds.service_s(device, tile), self._policy.least_s)
+        cost_s = max(self._fleet.service_times.service_s(device, tile), self._policy.least_s)
         self._shares.charge(job.id, cost_s, job.weight)
         self._grant(tile, device)
 
-    def _next_look(self, rankings: Iterable[Ranking], now: float) -> float:
+    def _next_attempt(self, rankings: Iterable[Ranking], now: float) -> float:
         """Well before the next horizon at which a job has tiles for which somebody has room."""
-        if not self._fleet.roomy:
+        if not self._fleet.with_room:
             return math.inf
-        waiting = (one.left_s for one in rankings if one.job.ready or one.job.choosy)
-        return now + max(min(waiting, default=math.inf) / _LOOKS, _REST_S)
+        is_queued = (one.left_s for one in rankings if one.job.waiting or one.job.with_exclusions)
+        return now + max(min(is_queued, default=math.inf) / _ATTEMPTS, _MIN_PAUSE_S)
 
-    def _ask_all(self) -> None:
-        self._asked_after = self._fleet.changes
-        self._fleet.hungry.update(self._fleet.roomy)
+    def _reconsider_all(self) -> None:
+        self._reconsidered_at = self._fleet.changes
+        self._fleet.candidates.update(self._fleet.with_room)
 
     def _place_ready(self, job: ActiveJob, ranking: Ranking) -> bool:
         """Grant one tile to the first device that one suits."""
-        while job.ready and (device := ranking.best()) is not None:
+        while job.waiting and (device := ranking.best()) is not None:
             if self._place_suiting(job, device, ranking.left_s):
                 return True
-            ranking.pass_over()
+            ranking.skip()
         return False
 
     def _place_suiting(self, job: ActiveJob, device: DeviceState, left_s: float) -> bool:
         """Grant the device a tile of its size, if it would be done in time."""
         fleet, policy = self._fleet, self._policy
-        rate = fleet.speeds.rate_now(device, job.kind)
-        if not fleet.speeds.measured(device, job.kind):
+        rate = fleet.service_times.rate_now(device, job.kind)
+        if not fleet.service_times.measured(device, job.kind):
             self._grant_up_to(policy.probe_pixels, job, device)
         elif rate == 0 or left_s == math.inf:
             self._grant_up_to(math.inf, job, device)
         else:
-            time_s = left_s - fleet.speeds.queue_s(device)
+            time_s = left_s - fleet.service_times.queue_s(device)
             most = max(time_s * policy.share, policy.least_s) / rate
-            most = min(most, _RAMP * device.paces[job.kind].pixels)
+            most = min(most, _MAX_GROWTH * device.service_times[job.kind].pixels)
             pixels = reachable(job, min(most, device.max_tile_pixels))
             if rate * pixels > time_s + policy.slack * left_s:
                 return False
@@ -172,10 +172,10 @@ class Placement:
     def _grant_up_to(self, pixels: float, job: ActiveJob, device: DeviceState) -> None:
         """Grant a waiting tile of at most so many pixels, split off a larger one if need be."""
         pixels = min(pixels, device.max_tile_pixels)
-        tile = job.ready.pick(pixels)
+        tile = job.waiting.pick(pixels)
         while tile.pixels > pixels and tile.halves:
             tile = self._split(tile)
-        self._give(tile, device)
+        self._charge_and_grant(tile, device)
 
     def _place_first(
         self, queue: Iterable[TileState], reserved: DeviceState | None, left_s: float
@@ -187,31 +187,31 @@ class Placement:
                 return True
             device = self._best(tile, reserved)
             if device is not None and not self._is_better_elsewhere(tile, device, left_s):
-                self._give(tile, device)
+                self._charge_and_grant(tile, device)
                 return True
         return False
 
     def _is_better_elsewhere(self, tile: TileState, device: DeviceState, left_s: float) -> bool:
         """It would end after the job should, and somebody without room would be done before."""
-        speeds, job = self._fleet.speeds, tile.job
-        mine_s = speeds.finish_s(device, job, tile.pixels)
+        service_times, job = self._fleet.service_times, tile.job
+        mine_s = service_times.finish_s(device, job, tile.pixels)
         if mine_s <= left_s * (1 + self._policy.slack):
             return False
         return any(
-            speeds.finish_s(one, job, tile.pixels) < mine_s - _MOMENT_S
+            service_times.finish_s(one, job, tile.pixels) < mine_s - _TOLERANCE_S
             for one in self._fleet.able(job)
-            if not one.paused and not self._barred(tile, one)
+            if not one.paused and not self._is_barred(tile, one)
         )
 
     def _best(self, tile: TileState, reserved: DeviceState | None) -> DeviceState | None:
         able = [
             device
-            for device in self._fleet.hungry.values()
-            if device is not reserved and not self._barred(tile, device)
+            for device in self._fleet.candidates.values()
+            if device is not reserved and not self._is_barred(tile, device)
         ]
         return best(self._fleet, able, tile)
 
-    def _barred(self, tile: TileState, device: DeviceState) -> bool:
+    def _is_barred(self, tile: TileState, device: DeviceState) -> bool:
         """It cannot do the work, or it failed at this tile and others are there to try."""
         if not may_have(tile, device):
             return True
@@ -219,7 +219,7 @@ class Placement:
             return False
         return any(other.id not in tile.excluded for other in self._others(tile))
 
-    def _fitting(self, tile: TileState) -> TileState:
+    def _split_to_fit(self, tile: TileState) -> TileState:
         """The tile, or the first of its parts for which somebody has room."""
         while self._is_too_large(tile):
             tile = self._split(tile)
@@ -243,23 +243,23 @@ class Placement:
         reserved = None
         for job in list(self._jobs.values()):
             for tile in list(job.suspects):
-                part = self._fitting(tile)
-                device = self._loneliest(part)
+                part = self._split_to_fit(tile)
+                device = self._least_busy(part)
                 if device is not None and not device.leases:
                     self._grant(part, device)
                 elif reserved is None:
                     reserved = device
         return reserved
 
-    def _loneliest(self, tile: TileState) -> DeviceState | None:
+    def _least_busy(self, tile: TileState) -> DeviceState | None:
         """The device that is idle first, as far as one can tell from what it holds."""
         able = [
             device
             for device in self._fleet.able(tile.job)
-            if not device.paused and not self._barred(tile, device)
+            if not device.paused and not self._is_barred(tile, device)
         ]
         # Where it has not killed yet it may be proved innocent.
-        rank = lambda one: (one.id in tile.died_of_it, len(one.leases), one.serial)  # noqa: E731
+        rank = lambda one: (one.id in tile.lost_on, len(one.leases), one.serial)  # noqa: E731
         return min(able, key=rank, default=None)
 
 
@@ -278,7 +278,7 @@ class Ranking:
         self.left_s = left_s
         self._heap = [
             (_queue(fleet, device), device)
-            for device in fleet.hungry.values()
+            for device in fleet.candidates.values()
             if device is not reserved and device.suits(job)
         ]
         heapq.heapify(self._heap)
@@ -288,7 +288,7 @@ class Ranking:
         heap, fleet = self._heap, self._fleet
         while heap:
             was, device = heap[0]
-            if device.id not in fleet.hungry:
+            if device.id not in fleet.candidates:
                 heapq.heappop(heap)
                 continue
             now = _queue(fleet, device)
@@ -297,7 +297,7 @@ class Ranking:
             heapq.heapreplace(heap, (now, device))
         return None
 
-    def pass_over(self) -> None:
+    def skip(self) -> None:
         """Leave out the device that `best` gave."""
         heapq.heappop(self._heap)
 
@@ -309,13 +309,13 @@ def may_have(tile: TileState, device: DeviceState) -> bool:
 
 
 def _queue(fleet: Fleet, device: DeviceState) -> _Rank:
-    return fleet.speeds.queue_s(device), len(device.leases) / device.workers, device.serial
+    return fleet.service_times.queue_s(device), len(device.leases) / device.workers, device.serial
 
 
 def rank(fleet: Fleet, device: DeviceState, tile: TileState) -> _Rank:
     """How good a device is for a tile; an idle one goes first where the time is the same."""
     return (
-        fleet.speeds.finish_s(device, tile.job, tile.pixels),
+        fleet.service_times.finish_s(device, tile.job, tile.pixels),
         len(device.leases) / device.workers,
         device.serial,
     )

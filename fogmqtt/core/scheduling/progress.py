@@ -48,4 +48,4 @@ class Ended:
     """What is kept of a job after its end."""
 
     progress: Progress
-    story: tuple[str, ...]
+    event_log: tuple[str, ...]

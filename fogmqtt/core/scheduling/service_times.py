@@ -19,7 +19,7 @@ from fogmqtt.core.scheduling.state import ActiveJob, Lease, TileState
 
 #: So many times what it should have taken, and a tile is odd. One alone is a straggler, and counts
 #: as no worse than that; from the second on it is the device.
-_ODD = 2.0
+_OUTLIER = 2.0
 #: More kinds of work than this per device, and the one learned first is forgotten.
 _KNOWN_KINDS = 256
 #: What is late needs so many times longer than it is late by: most of what is late is very late.
@@ -38,15 +38,15 @@ class ServiceTimes:
         self._typical: dict[str, ServiceTime] = {}
 
     def measured(self, device: DeviceState, kind: str) -> bool:
-        return kind in device.paces
+        return kind in device.service_times
 
     def rate(self, device: DeviceState, kind: str) -> float:
         """Seconds per pixel and worker; 0 if nobody ever did such work.
 
         An unmeasured device counts as typical, so that it is tried as soon as any other.
         """
-        pace = device.paces.get(kind) or self._typical.get(kind)
-        return pace.rate if pace is not None else 0.0
+        service_time = device.service_times.get(kind) or self._typical.get(kind)
+        return service_time.rate if service_time is not None else 0.0
 
     def rate_now(self, device: DeviceState, kind: str) -> float:
         """The same, where what is in its hands tells that the device has slowed down, too."""
@@ -62,7 +62,9 @@ class ServiceTimes:
 
     def queue_s(self, device: DeviceState) -> float:
         """From now until a worker would have time for another tile."""
-        if len(device.leases) < device.workers and not any(at > self.now for at in device.answers):
+        if len(device.leases) < device.workers and not any(
+            at > self.now for at in device.result_times
+        ):
             return 0.0
         return min(self.free_s(device))
 
@@ -73,7 +75,7 @@ class ServiceTimes:
             if lease is before:
                 break
             if place < device.workers:
-                free[place] = self._in_hands_s(device, lease, place)
+                free[place] = self._in_service_s(device, lease, place)
             else:
                 free[free.index(min(free))] += self.service_s(device, tile)
         return free
@@ -82,24 +84,24 @@ class ServiceTimes:
         """From now until a held tile should be done, with what is queued before it."""
         place = list(device.leases.values()).index(lease)
         if place < device.workers:
-            return self._in_hands_s(device, lease, place)
+            return self._in_service_s(device, lease, place)
         own_s = self.service_s(device, lease.tile) * self.slowness(device)
         return min(self.free_s(device, lease)) + own_s
 
-    def _in_hands_s(self, device: DeviceState, lease: Lease, place: int) -> float:
+    def _in_service_s(self, device: DeviceState, lease: Lease, place: int) -> float:
         expected_s = self.service_s(device, lease.tile)
         if expected_s == 0:
             return 0.0
-        late_s = self._taken_s(device, lease, place) - expected_s
+        late_s = self._elapsed_s(device, lease, place) - expected_s
         overrun_s = _OVERRUN * late_s if self._is_slow(late_s, expected_s) else 0.0
         feared_s = (lease.slowdown_factor - 1) * expected_s
         return max(-late_s, overrun_s, feared_s - late_s)
 
-    def _taken_s(self, device: DeviceState, lease: Lease, place: int) -> float:
+    def _elapsed_s(self, device: DeviceState, lease: Lease, place: int) -> float:
         """How long a worker has had it. What is still on its way tells of the way."""
         return self.now - max(device.begun_at(lease, place), lease.accepted_at)
 
-    def late_from(self, device: DeviceState) -> float:
+    def late_at(self, device: DeviceState) -> float:
         """When the first of what it has in its hands becomes late, or became."""
         hands = list(device.leases.items())[: device.workers]
         ends = (
@@ -114,7 +116,7 @@ class ServiceTimes:
         for place, lease in enumerate(device.in_service()):
             slowness = max(slowness, lease.slowdown_factor)
             expected_s = self.service_s(device, lease.tile)
-            late_s = self._taken_s(device, lease, place) - expected_s
+            late_s = self._elapsed_s(device, lease, place) - expected_s
             if expected_s > 0 and self._is_slow(late_s, expected_s):
                 slowness = max(slowness, 1 + (1 + _OVERRUN) * late_s / expected_s)
         return slowness
@@ -123,7 +125,7 @@ class ServiceTimes:
         """Whether what a worker should have in its hands takes so long that this is odd."""
         place = list(device.leases.values()).index(lease)
         expected_s = self.service_s(device, lease.tile)
-        return self._taken_s(device, lease, place) > _ODD * expected_s > 0
+        return self._elapsed_s(device, lease, place) > _OUTLIER * expected_s > 0
 
     def _is_slow(self, late_s: float, expected_s: float) -> bool:
         """Whether it is late by more than jitter."""
@@ -146,49 +148,51 @@ class ServiceTimes:
 
     def learn(self, device: DeviceState, tile: TileState, service_s: float) -> None:
         """A worker of the device took so long for the tile."""
-        kind, known = tile.job.kind, device.paces.get(tile.job.kind)
-        for paces in (device.paces, self._typical):
-            _note(paces, kind, self._blended(paces.get(kind), tile, service_s))
-        pace = device.paces[kind]
+        kind, known = tile.job.kind, device.service_times.get(tile.job.kind)
+        for service_times in (device.service_times, self._typical):
+            _store(service_times, kind, self._updated(service_times.get(kind), tile, service_s))
+        service_time = device.service_times[kind]
         slowdown_factor = 1.0
         expected_s = 0.0 if known is None else known.rate * tile.pixels
         if (
             known
-            and pace.odd
-            and not known.odd
+            and service_time.outlier
+            and not known.outlier
             and self._is_slow(service_s - expected_s, expected_s)
         ):
             # If it slowed down in the midst of the tile, half of that was done before.
-            slowdown_factor = max(1.0, (2 * service_s - expected_s) / (pace.rate * tile.pixels))
+            slowdown_factor = max(
+                1.0, (2 * service_s - expected_s) / (service_time.rate * tile.pixels)
+            )
         for lease in device.leases.values():
             if lease.tile.job.kind == kind:
                 lease.slowdown_factor = slowdown_factor
 
-    def _blended(self, known: ServiceTime | None, tile: TileState, service_s: float) -> ServiceTime:
+    def _updated(self, known: ServiceTime | None, tile: TileState, service_s: float) -> ServiceTime:
         if known is None:
             return ServiceTime(service_s, tile.pixels)
         expected_s = known.rate * tile.pixels
-        if service_s < expected_s / _ODD:
+        if service_s < expected_s / _OUTLIER:
             return ServiceTime(service_s, tile.pixels)  # nobody is as fast as that by chance
         pixels = self._policy.blend(known.pixels, tile.pixels)
-        most_s = _ODD * expected_s
+        most_s = _OUTLIER * expected_s
         if not service_s > most_s > 0:
             return ServiceTime(self._policy.blend(known.seconds, service_s), pixels)
-        if known.odd:
-            return ServiceTime(service_s, tile.pixels, odd=True)
-        return ServiceTime(self._policy.blend(known.seconds, most_s), pixels, odd=True)
+        if known.outlier:
+            return ServiceTime(service_s, tile.pixels, outlier=True)
+        return ServiceTime(self._policy.blend(known.seconds, most_s), pixels, outlier=True)
 
     def learn_at_least(self, device: DeviceState, tile: TileState, service_s: float) -> bool:
         """It takes the device longer than that; returns whether that is news."""
-        kind, pace = tile.job.kind, ServiceTime(service_s, tile.pixels)
-        known = device.paces.get(kind)
-        if known is not None and pace.rate <= known.rate:
+        kind, service_time = tile.job.kind, ServiceTime(service_s, tile.pixels)
+        known = device.service_times.get(kind)
+        if known is not None and service_time.rate <= known.rate:
             return False
-        _note(device.paces, kind, pace)
+        _store(device.service_times, kind, service_time)
         return True
 
 
-def _note(paces: dict[str, ServiceTime], kind: str, pace: ServiceTime) -> None:
-    paces[kind] = pace
-    if len(paces) > _KNOWN_KINDS:
-        del paces[next(iter(paces))]
+def _store(service_times: dict[str, ServiceTime], kind: str, service_time: ServiceTime) -> None:
+    service_times[kind] = service_time
+    if len(service_times) > _KNOWN_KINDS:
+        del service_times[next(iter(service_times))]

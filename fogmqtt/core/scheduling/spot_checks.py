@@ -20,7 +20,7 @@ from __future__ import annotations
 from fogmqtt.core.scheduling import failure_policy
 from fogmqtt.core.scheduling.actions import Arbitrate, RevokeResult
 from fogmqtt.core.scheduling.events import TileArbitrated
-from fogmqtt.core.scheduling.leases import Leases
+from fogmqtt.core.scheduling.leases import LeaseTable
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheck, SpotCheckState, TileState
 
 
@@ -33,113 +33,117 @@ def is_wanted(lease: Lease) -> bool:
     return first.device != lease.device
 
 
-def compare(books: Leases, lease: Lease) -> None:
+def compare(table: LeaseTable, lease: Lease) -> None:
     """A wanted second opinion is there: it agrees, or the gateway must tell who is right."""
     check, job = lease.tile.check, lease.tile.job
     if check is None or check.tile.kept is None:
         return
     first = check.tile.kept
-    books.release(lease)
-    books.withdraw(check.check_tile)
+    table.release(lease)
+    table.withdraw(check.check_tile)
     check.check_tile.kept = lease
     if lease.digest == first.digest:
         job.decide(check, SpotCheckState.AGREED)
-        books.settle(job)
+        table.finish_if_done(job)
         return
     job.decide(check, SpotCheckState.DISPUTED)
-    books.tell(first, f"and {lease.device} differ")
-    books.act(Arbitrate(job.id, check.tile.index))
+    table.log(first, f"and {lease.device} differ")
+    table.emit(Arbitrate(job.id, check.tile.index))
 
 
 def is_refuted(lease: Lease) -> bool:
     """Whether the gateway itself had another result for this tile."""
     check = lease.tile.check
-    return check is not None and check.truth is not None and check.truth != lease.digest
+    return (
+        check is not None
+        and check.correct_digest is not None
+        and check.correct_digest != lease.digest
+    )
 
 
-def arbitrate(books: Leases, check: SpotCheck, event: TileArbitrated) -> None:
+def arbitrate(table: LeaseTable, check: SpotCheck, event: TileArbitrated) -> None:
     """The gateway has told, or could not."""
     job = check.tile.job
-    check.truth = event.digest
+    check.correct_digest = event.digest
     if event.digest is None:
         job.decide(check, SpotCheckState.GIVEN_UP)
-        job.story.tell(books.now, f"nobody could tell who is right about {check.tile}")
+        job.event_log.add(table.now, f"nobody could tell who is right about {check.tile}")
     else:
         job.decide(check, SpotCheckState.AGREED)
         kept = [half.kept for half in (check.tile, check.check_tile) if half.kept is not None]
         for lease in kept:
             if is_refuted(lease):
-                refute(books, lease.device, f"{check.tile} of {job.id}", job)
-    books.settle(job)
+                refute(table, lease.device, f"{check.tile} of {job.id}", job)
+    table.finish_if_done(job)
 
 
-def refute(books: Leases, name: str, what: str, caught_in: ActiveJob | None) -> None:
+def refute(table: LeaseTable, name: str, what: str, found_in: ActiveJob | None) -> None:
     """Believe nothing more of this device, nor what it said in the job where it was caught."""
     why = f"a wrong result: {what}"
-    for job in books.jobs.values():
+    for job in table.jobs.values():
         job.refuted |= {name}
-    if caught_in is not None:
-        _take_out(books, caught_in, name)
-    device = books.fleet.get(name)
+    if found_in is not None:
+        _revoke_results_of(table, found_in, name)
+    device = table.fleet.get(name)
     if device is None:
         return
-    books.quarantine(device, books.policy.refuted_s, why)
+    table.quarantine(device, table.policy.refuted_s, why)
     for lease in list(device.leases.values()):
         if lease.live:  # its job may have ended over an earlier one
-            books.revoke(lease)
-            books.again(lease.tile)
+            table.revoke(lease)
+            table.requeue(lease.tile)
 
 
-def _take_out(books: Leases, job: ActiveJob, name: str) -> None:
+def _revoke_results_of(table: LeaseTable, job: ActiveJob, name: str) -> None:
     """Let everything that this device did for a job be done again."""
     mine = [tile for tile in job.tiles if tile.kept is not None and tile.kept.device == name]
     for tile in mine:
         if not tile.is_check_tile:
-            _redo(books, tile)
+            _revoke_result(table, tile)
     for check_tile in mine:
         if check_tile.is_check_tile and check_tile.check is not None:
-            _reopen(books, check_tile.check)
+            _reopen(table, check_tile.check)
     for tile in mine:
         if not tile.done:
-            books.again(tile)
+            table.requeue(tile)
 
 
-def _redo(books: Leases, tile: TileState) -> None:
+def _revoke_result(table: LeaseTable, tile: TileState) -> None:
     lease, job = tile.kept, tile.job
     if lease is None:
         return
     job.uncredit(lease)
-    books.fleet.shifted = True  # whether somebody can do it is a question again
-    books.act(RevokeResult(job.id, tile.index, lease.attempt, lease.device))
-    books.tell(lease, "is not believed")
+    table.fleet.readiness_changed = True  # whether somebody can do it is a question again
+    table.emit(RevokeResult(job.id, tile.index, lease.attempt, lease.device))
+    table.log(lease, "is not believed")
     if tile.check is not None:
-        _reopen(books, tile.check)
+        _reopen(table, tile.check)
 
 
-def _reopen(books: Leases, check: SpotCheck) -> None:
+def _reopen(table: LeaseTable, check: SpotCheck) -> None:
     """One half counts no more: unless the truth is known or about to be, ask anew."""
-    known = check.truth is not None or check.state is SpotCheckState.DISPUTED
+    known = check.correct_digest is not None or check.state is SpotCheckState.DISPUTED
     if known or check.state is SpotCheckState.GIVEN_UP:
         return
     check.check_tile.kept = None
     check.tile.job.decide(check, SpotCheckState.OPEN)
-    books.withdraw(check.check_tile)
-    books.again(check.check_tile)
+    table.withdraw(check.check_tile)
+    table.requeue(check.check_tile)
 
 
-def give_up(books: Leases) -> None:
+def drop_hopeless_checks(table: LeaseTable) -> None:
     """Ask nobody any more where that would hold up a job, or is hopeless."""
-    for job in list(books.doubtful.values()):
+    for job in list(table.jobs_with_checks.values()):
         for check_tile in list(job.check_tiles):
-            if check_tile.check is not None and _is_hopeless(books, check_tile.check):
+            if check_tile.check is not None and _is_hopeless(table, check_tile.check):
                 job.dequeue(check_tile)
                 job.decide(check_tile.check, SpotCheckState.GIVEN_UP)
-                job.story.tell(books.now, f"no second device for {check_tile.check.tile}")
-        books.settle(job)
+                job.event_log.add(table.now, f"no second device for {check_tile.check.tile}")
+        table.finish_if_done(job)
 
 
-def _is_hopeless(books: Leases, check: SpotCheck) -> bool:
-    check_tile, policy = check.check_tile, books.policy
+def _is_hopeless(table: LeaseTable, check: SpotCheck) -> bool:
+    check_tile, policy = check.check_tile, table.policy
     if len(check_tile.excluded) >= policy.max_failures:
         return True
     if failure_policy.is_suspect(check_tile, policy) or failure_policy.is_suspect(
@@ -148,4 +152,4 @@ def _is_hopeless(books: Leases, check: SpotCheck) -> bool:
         return True
     if check_tile.job.remaining > 0:
         return False
-    return all(one.id in check_tile.excluded_devices for one in books.fleet.able(check_tile.job))
+    return all(one.id in check_tile.excluded_devices for one in table.fleet.able(check_tile.job))

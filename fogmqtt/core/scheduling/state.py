@@ -42,7 +42,7 @@ class SpotCheck:
     check_tile: TileState
     state: SpotCheckState = SpotCheckState.OPEN
     #: The digest of the right result, once the gateway has told.
-    truth: int | None = None
+    correct_digest: int | None = None
 
     @property
     def undecided(self) -> bool:
@@ -58,9 +58,9 @@ class Lease:
     device: str
     granted_at: float
     #: How long the device may take to accept it.
-    patience_s: float
+    accept_timeout_s: float
     #: The device holds nothing else while it holds this.
-    alone: bool = False
+    exclusive: bool = False
     accepted: bool = False
     accepted_at: float = -math.inf
     #: How many times longer than learned it is feared to take, since the device's last one did.
@@ -103,7 +103,7 @@ class TileState:
     split: bool = False
     done: bool = False
     #: It was done before the job was submitted.
-    given: bool = False
+    done_before: bool = False
     #: Whose result counts; of a given one, nobody's here.
     kept: Lease | None = None
     #: Shared by a tile and its twin.
@@ -116,7 +116,7 @@ class TileState:
     losses: int = 0
     expiries: int = 0
     failed_on: frozenset[str] = frozenset()
-    died_of_it: frozenset[str] = frozenset()
+    lost_on: frozenset[str] = frozenset()
     #: Devices that failed it or let it expire: others are asked first.
     excluded: frozenset[str] = frozenset()
     mishaps: tuple[str, ...] = ()
@@ -139,7 +139,7 @@ class TileState:
         return self.check is not None and self.check.check_tile is self
 
     @property
-    def asleep(self) -> bool:
+    def is_dormant(self) -> bool:
         """A twin whose tile has no result yet."""
         return self.check is not None and self.check.check_tile is self and not self.check.tile.done
 
@@ -173,7 +173,7 @@ class TileState:
 
     def blame_loss(self, device: str, reason: str) -> None:
         self.losses += 1
-        self.died_of_it |= {device}
+        self.lost_on |= {device}
         self._remember(device, reason)
 
     def blame_expiry(self, device: str, after_s: float) -> None:
@@ -196,7 +196,7 @@ class ActiveJob:
     kind: str
     operators: frozenset[str]
     submitted_at: float
-    story: EventLog
+    event_log: EventLog
     #: Of its share of the fleet's time.
     weight: float = 1.0
     #: The image's tiles, then their twins, then the halves of those that were split.
@@ -205,23 +205,23 @@ class ActiveJob:
     #: of those.
     total: int = 0
     remaining: int = 0
-    left: int = 0
+    pixels_left: int = 0
     #: What a device must have room for to be of use: the largest of the smallest parts, pixels.
-    part: int = 0
+    required_pixels: int = 0
     #: How many checks are undecided, and how many found a tile right.
     undecided: int = 0
     checked: int = 0
     #: Devices whose results count no more.
     refuted: frozenset[str] = frozenset()
     #: Waiting for any able device.
-    ready: WaitingTiles = field(default_factory=WaitingTiles)
+    waiting: WaitingTiles[TileState] = field(default_factory=WaitingTiles)
     #: Waiting, and some device is shunned.
-    choosy: OrderedDict[TileState, None] = field(default_factory=OrderedDict)
+    with_exclusions: OrderedDict[TileState, None] = field(default_factory=OrderedDict)
     #: Waiting for a device that holds nothing else: devices died of these.
     suspects: OrderedDict[TileState, None] = field(default_factory=OrderedDict)
     #: Twins, waiting for a device that may have them.
     check_tiles: OrderedDict[TileState, None] = field(default_factory=OrderedDict)
-    shares: dict[str, DeviceProgress] = field(default_factory=dict)
+    contributions: dict[str, DeviceProgress] = field(default_factory=dict)
     #: Tiles that were sent at least once.
     started: int = 0
     leased: int = 0
@@ -242,32 +242,32 @@ class ActiveJob:
             raise ValueError(f"job {event.job!r} has no tiles; cut the image first")
         if min(event.tiles) < 1:
             raise ValueError(f"job {event.job!r} has a tile without pixels: {min(event.tiles)}")
-        story, share = EventLog(now), weight(event.priority)
-        job = cls(event.job, event.kind, event.operators, now, story, share)
+        event_log, contribution = EventLog(now), weight(event.priority)
+        job = cls(event.job, event.kind, event.operators, now, event_log, contribution)
         parts = event.halves or ((),) * len(event.tiles)
         for index, (pixels, halves) in enumerate(zip(event.tiles, parts, strict=True)):
             job.tiles.append(TileState(job, index, pixels, halves))
         job.total = len(job.tiles)
-        job._give(event.done)
+        job._mark_done_before(event.done)
         for tile in job.tiles:
             if not tile.done:
-                job.ready.add(tile)
-        job.remaining = len(job.ready)
-        job.left = sum(tile.pixels for tile in job.ready)
+                job.waiting.add(tile)
+        job.remaining = len(job.waiting)
+        job.pixels_left = sum(tile.pixels for tile in job.waiting)
         job._add_twins(event.check_tiles)
-        job.part = max((tile.least for tile in job.ready), default=0)
+        job.required_pixels = max((tile.least for tile in job.waiting), default=0)
         return job
 
-    def _give(self, done: frozenset[int]) -> None:
+    def _mark_done_before(self, done: frozenset[int]) -> None:
         if strange := done - set(range(self.total)):
             raise ValueError(f"job {self.id!r} has {self.total} tiles, and {strange} are done")
         for index in done:
-            self.tiles[index].done = self.tiles[index].given = True
+            self.tiles[index].done = self.tiles[index].done_before = True
 
     def _add_twins(self, check_tiles: tuple[int, ...]) -> None:
         if not check_tiles:
             return
-        possible = {tile.index for tile in self.tiles if not tile.given}
+        possible = {tile.index for tile in self.tiles if not tile.done_before}
         if set(check_tiles) - possible or len(set(check_tiles)) < len(check_tiles):
             raise ValueError(f"job {self.id!r} has {self.total} tiles and the twins {check_tiles}")
         for tile in [self.tiles[index] for index in check_tiles]:
@@ -278,46 +278,46 @@ class ActiveJob:
         self.undecided = len(check_tiles)
 
     @property
-    def waits(self) -> bool:
+    def has_waiting_tiles(self) -> bool:
         """Some tile could be sent at once."""
-        return bool(self.ready or self.choosy or self.suspects or self.check_tiles)
+        return bool(self.waiting or self.with_exclusions or self.suspects or self.check_tiles)
 
     def tile(self, index: int) -> TileState | None:
         return self.tiles[index] if 0 <= index < len(self.tiles) else None
 
-    def enqueue(self, tile: TileState, *, alone: bool, later: bool = False) -> None:
+    def enqueue(self, tile: TileState, *, exclusive: bool, later: bool = False) -> None:
         """Let a tile wait for a device, ahead of those that were never sent or later than they."""
         if tile.is_check_tile:
             self.check_tiles[tile] = None
             return
-        if not alone and not tile.excluded:
-            self.ready.add(tile, first=not later)
+        if not exclusive and not tile.excluded:
+            self.waiting.add(tile, first=not later)
             return
-        queue = self.suspects if alone else self.choosy
+        queue = self.suspects if exclusive else self.with_exclusions
         queue[tile] = None
 
     def dequeue(self, tile: TileState) -> bool:
         """Whether it waited in one of the queues; now it does not."""
-        if tile in self.ready:
-            self.ready.remove(tile)
+        if tile in self.waiting:
+            self.waiting.remove(tile)
             return True
-        for queue in (self.choosy, self.suspects, self.check_tiles):
+        for queue in (self.with_exclusions, self.suspects, self.check_tiles):
             if tile in queue:
                 del queue[tile]
                 return True
         return False
 
-    def split(self, tile: TileState, *, alone: bool) -> tuple[TileState, TileState]:
+    def split(self, tile: TileState, *, exclusive: bool) -> tuple[TileState, TileState]:
         """Let two halves wait instead of a tile that waits; its mishaps are theirs."""
         self.dequeue(tile)
         first, second = tile.halve(len(self.tiles)), tile.halve(len(self.tiles) + 1)
         tile.done = tile.split = True
         self.tiles += first, second
-        self.enqueue(second, alone=alone)
-        self.enqueue(first, alone=alone)
+        self.enqueue(second, exclusive=exclusive)
+        self.enqueue(first, exclusive=exclusive)
         self.total += 1
         self.remaining += 1
-        self.left += first.pixels + second.pixels - tile.pixels
+        self.pixels_left += first.pixels + second.pixels - tile.pixels
         return first, second
 
     def grant(self, lease: Lease) -> None:
@@ -333,28 +333,30 @@ class ActiveJob:
 
     def credit(self, lease: Lease) -> None:
         """The lease's result is the one that counts."""
-        share = self.shares.get(lease.device, DeviceProgress())
-        self.shares[lease.device] = DeviceProgress(
-            share.tiles + 1, share.pixels + lease.tile.pixels
+        contribution = self.contributions.get(lease.device, DeviceProgress())
+        self.contributions[lease.device] = DeviceProgress(
+            contribution.tiles + 1, contribution.pixels + lease.tile.pixels
         )
         lease.tile.done = True
         lease.tile.kept = lease
         self.remaining -= 1
-        self.left -= lease.tile.pixels
+        self.pixels_left -= lease.tile.pixels
 
     def uncredit(self, lease: Lease) -> None:
         """It counts no more, and its tile is to be done again."""
-        share = self.shares.pop(lease.device)
-        if share.tiles > 1:
-            left = DeviceProgress(share.tiles - 1, share.pixels - lease.tile.pixels)
-            self.shares[lease.device] = left
+        contribution = self.contributions.pop(lease.device)
+        if contribution.tiles > 1:
+            pixels_left = DeviceProgress(
+                contribution.tiles - 1, contribution.pixels - lease.tile.pixels
+            )
+            self.contributions[lease.device] = pixels_left
         lease.tile.done = False
         lease.tile.kept = None
         # What merged its result knows it whole.
         lease.tile.halves = ()
-        self.part = max(self.part, lease.tile.pixels)
+        self.required_pixels = max(self.required_pixels, lease.tile.pixels)
         self.remaining += 1
-        self.left += lease.tile.pixels
+        self.pixels_left += lease.tile.pixels
 
     def decide(self, check: SpotCheck, state: SpotCheckState) -> None:
         """The check is now in this state; its twin needs a device in the open one only."""
@@ -375,7 +377,7 @@ class ActiveJob:
             state=state,
             done=self.total - self.remaining,
             total=self.total,
-            devices=dict(self.shares),
+            devices=dict(self.contributions),
             retries=self.leased - self.started - self.hedges,
             hedges=self.hedges,
             duplicates=self.duplicates,

@@ -26,13 +26,13 @@ class Timers(Generic[S]):
         self._count = 0
         self._limit = _SMALL
 
-    def set(self, sleeper: S, at: float) -> None:
+    def set(self, timer: S, at: float) -> None:
         """Let it ring at `at`, instead of whenever it was to ring before."""
-        if sleeper.wake_at == at:
+        if timer.wake_at == at:
             return
-        sleeper.wake_at = at
+        timer.wake_at = at
         self._count += 1
-        heapq.heappush(self._heap, (at, self._count, sleeper))
+        heapq.heappush(self._heap, (at, self._count, timer))
         if len(self._heap) > self._limit:
             self._sweep()
 
@@ -41,9 +41,9 @@ class Timers(Generic[S]):
         at = self.next()
         if at is None or at > now:
             return None
-        sleeper = heapq.heappop(self._heap)[2]
-        sleeper.wake_at = None
-        return sleeper
+        timer = heapq.heappop(self._heap)[2]
+        timer.wake_at = None
+        return timer
 
     def next(self) -> float | None:
         """When the first one rings."""
@@ -52,9 +52,9 @@ class Timers(Generic[S]):
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def sleepers(self) -> list[S]:
+    def pending(self) -> list[S]:
         """Everyone who will ring; for checks."""
-        return [sleeper for at, _, sleeper in self._heap if sleeper.wake_at == at]
+        return [timer for at, _, timer in self._heap if timer.wake_at == at]
 
     def _sweep(self) -> None:
         # At most every other entry was stale when the limit was set: amortised O(1).
