@@ -138,7 +138,7 @@ LOST = (
         "Scheduler._rejected",
         "self._table.requeue(lease.tile)",
         """
-            if lease.tile.is_twin:
+            if lease.tile.is_check_tile:
                 self._table.requeue(lease.tile)
         """,
     ),
@@ -423,10 +423,10 @@ BLAME = (
     ),
 )
 
-SECOND_OPINIONS = (
+SPOT_CHECKS = (
     Bug(
         "check_tile-at-home",
-        "the second opinion comes from the device that gave the first",
+        "the check result comes from the device that gave the first",
         STATE,
         "TileState.excluded_devices",
         "{first.device} if first else frozenset()",
@@ -434,7 +434,7 @@ SECOND_OPINIONS = (
     ),
     Bug(
         "check_tile-asleep-for-ever",
-        "nobody is asked for a second opinion when the first is there",
+        "no second device gets the tile when the first has done it",
         LEASES,
         "LeaseTable.keep",
         "self.queue_tile(tile.check.check_tile)",
@@ -469,7 +469,7 @@ SECOND_OPINIONS = (
     ),
     Bug(
         "finished-and-undecided",
-        "a job ends before its second opinions are there",
+        "a job ends before its checks are decided",
         LEASES,
         "LeaseTable.finish_if_done",
         "job.undecided == 0",
@@ -485,14 +485,14 @@ SECOND_OPINIONS = (
     ),
     Bug(
         "the-first-is-right",
-        "the gateway's own result judges the second opinion only",
+        "the gateway's own result judges the check result only",
         CHECKS,
         "arbitrate",
         "(check.tile, check.check_tile)",
         "(check.check_tile,)",
     ),
     Bug(
-        "truth-forgotten",
+        "right-digest-forgotten",
         "what the gateway found wrong may come again from another device",
         CHECKS,
         "is_refuted",
@@ -501,7 +501,7 @@ SECOND_OPINIONS = (
     ),
     Bug(
         "waits-for-a-second-device",
-        "a job with second opinions waits for a second device where there is none",
+        "a job with checks waits for a second device where there is none",
         CHECKS,
         "_is_hopeless",
         "all(one.id in check_tile.excluded_devices for one in table.fleet.able(check_tile.job))",
@@ -719,4 +719,4 @@ COUNTS = (
     ),
 )
 
-BUGS = (*RESULTS, *LOST, *DEVICES, *BLAME, *SECOND_OPINIONS, *ENDS, *TIME, *COUNTS)
+BUGS = (*RESULTS, *LOST, *DEVICES, *BLAME, *SPOT_CHECKS, *ENDS, *TIME, *COUNTS)

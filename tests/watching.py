@@ -57,7 +57,7 @@ class Order:
 
 @dataclass
 class Seen:
-    """A job from its submission on; tiles at `twins` are second opinions."""
+    """A job from its submission on; tiles at `check_tiles` are check tiles."""
 
     check_tiles: range
     state: JobState | None = JobState.RUNNING
@@ -187,9 +187,9 @@ class Watch:
 
     @staticmethod
     def _is_refuted(event: Event, actions: Sequence[Action]) -> bool:
-        """The gateway knows better: then the lease ends like the others of a disproved device."""
+        """The gateway knows better: then the lease ends like the others of a refuted device."""
         reasons = {one.reason for one in actions if isinstance(one, DropResult)}
-        return isinstance(event, ResultArrived) and "disproved" in reasons
+        return isinstance(event, ResultArrived) and "refuted" in reasons
 
     @staticmethod
     def _learn(device: Conduct) -> None:
@@ -304,7 +304,7 @@ class Watch:
         elif self._order(event) is None:
             assert reasons == ["never leased"]
         else:
-            assert kept or reasons[0] in {"duplicate", "disproved", "second opinion", "not wanted"}
+            assert kept or reasons[0] in {"duplicate", "refuted", "check result", "not wanted"}
             seen.duplicates += reasons == ["duplicate"]
 
     def _check_crash(self, name: str) -> None:

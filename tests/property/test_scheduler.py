@@ -78,8 +78,8 @@ REASONS = {
     "unknown job",
     "never leased",
     "the job failed",
-    "disproved",
-    "second opinion",
+    "refuted",
+    "check result",
     "not wanted",
 }
 
@@ -111,7 +111,7 @@ class Work:
     #: What a device must have room for: the largest of the smallest parts.
     part: int = 0
     kept: dict[int, Said] = field(default_factory=dict)
-    #: Second opinions, disputes and what the gateway found, by the original tile.
+    #: Check results, disputes and what the gateway found, by the original tile.
     opinions: dict[int, Said] = field(default_factory=dict)
     disputed: set[int] = field(default_factory=set)
     decided: dict[int, int | None] = field(default_factory=dict)
@@ -382,7 +382,7 @@ class Fog(RuleBasedStateMachine):
     def arbitrate(self, data: st.DataObject, can_tell: bool) -> None:
         disputes = [(job, tile) for job, work in self.jobs.items() for tile in work.disputed]
         job, tile = data.draw(st.sampled_from(sorted(disputes)))
-        self.tell_the_truth(job, tile, can_tell)
+        self.arbitrate_rightly(job, tile, can_tell)
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -484,7 +484,7 @@ class Fog(RuleBasedStateMachine):
         what = (order.job, order.tile, order.attempt, order.device)
         self.feed(ResultArrived(*what, seconds, digest))
 
-    def tell_the_truth(self, job: str, tile: int, can_tell: bool = True) -> None:
+    def arbitrate_rightly(self, job: str, tile: int, can_tell: bool = True) -> None:
         work = self.jobs[job]
         work.disputed.remove(tile)
         truth = work.decided[tile] = right(tile) if can_tell else None
@@ -568,7 +568,7 @@ class Fog(RuleBasedStateMachine):
             case DropResult():
                 assert action.reason in REASONS
                 assert isinstance(event, ResultArrived)
-                if action.reason == "second opinion":
+                if action.reason == "check result":
                     self.follow_opinion(event)
             case RevokeResult(job, tile, attempt, device):
                 work = self.jobs[job]
@@ -762,7 +762,7 @@ class Fog(RuleBasedStateMachine):
     def settle_disputes(self) -> None:
         for job, work in list(self.jobs.items()):
             for tile in sorted(work.disputed):
-                self.tell_the_truth(job, tile)
+                self.arbitrate_rightly(job, tile)
 
     def work_honestly(self, name: str) -> None:
         self.settle_disputes()

@@ -1,4 +1,4 @@
-"""A lost broker: every lease is void, and yet devices work on with what they have."""
+"""The gateway lost the broker: all leases end, but devices continue with what they hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from fogmqtt.core.scheduling.state import Lease, TileState
 
 
 def release_all_leases(table: LeaseTable) -> None:
-    """No device is there, nobody is to blame; what they hold comes last if it is not theirs."""
+    """End all leases without blame. Accepted tiles wait last, since their devices still work on
+    them.
+    """
     held_before_outage: list[Lease] = []
     for device in table.fleet.devices.values():
         device.held_before_outage += [
@@ -25,7 +27,7 @@ def release_all_leases(table: LeaseTable) -> None:
 
 
 def restore_leases(table: LeaseTable, device: DeviceState) -> None:
-    """It is back and still has what it held before: that stays its own, where it still can."""
+    """Lease to a device that is back what it held before, where that is still possible."""
     tiles, device.held_before_outage = device.held_before_outage, []
     lost = [tile for tile in tiles if not _regrant(table, tile, device)]
     table.fleet.occupy(device, [tile for tile in lost if not tile.done], table.now)

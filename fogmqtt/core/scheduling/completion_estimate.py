@@ -1,10 +1,10 @@
-"""When a job would be done if what is left of it were dealt out perfectly.
+"""When a job would be done if the rest of it were distributed perfectly.
 
-Tiles are whole: the horizon is the first moment by which the devices can have done as many as
-wait, each in its own size. So a tile that would end after it is not needed there, since another
-device has time for it, and some device always has. Every look at the whole fleet costs
-O(devices), so what was seen stands until a part of the fleet has changed. It is a moment, not a
-duration, so it stays right while all goes as it should.
+Tiles are whole: the estimate is the first moment by which the devices can have done all waiting
+tiles, each device in tiles of its own size. So a tile that would end later is not needed on that
+device, because some other device has time for it. An estimate costs O(devices), so it is reused
+until a part of the fleet has changed. It is a moment, not a duration, so it stays right while
+everything goes as expected.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from fogmqtt.core.scheduling.fleet import Fleet
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.state import ActiveJob
 
-#: Another look at the fleet is due after changes of so large a part of it…
+#: An estimate is renewed after changes of this part of the fleet…
 _PART = 32
-#: …and not before so large a part of the time to the horizon is over.
+#: …and not before this part of the time to the estimate is over.
 _STEP = 50
-#: The horizon of whole tiles is known to so large a part of the time to it.
+#: The relative precision of the estimate for whole tiles.
 _EXACT = 1 / 512
 
 
 @dataclass(frozen=True, slots=True)
 class _Estimate:
-    """A moment, and how many changes of the fleet there were before."""
+    """The end of a job, when it was estimated, and after how many changes of the fleet."""
 
     at: float
     when: float
@@ -37,7 +37,7 @@ class _Estimate:
 
 
 class _WorkerSlot(NamedTuple):
-    """From when on a worker could do so many pixels every so many seconds."""
+    """A worker that is free after `free_s` and then does `pixels` in each `step_s`."""
 
     free_s: float
     step_s: float
@@ -45,7 +45,7 @@ class _WorkerSlot(NamedTuple):
 
 
 class CompletionEstimates:
-    """The horizons of all jobs; `forget` one that is over."""
+    """The estimates of all jobs. Call `forget` when a job is over."""
 
     def __init__(self, policy: Policy, fleet: Fleet) -> None:
         self._policy = policy
@@ -53,10 +53,10 @@ class CompletionEstimates:
         self._estimates: dict[str, _Estimate] = {}
 
     def ends_at(self, job: ActiveJob, others: Iterable[ActiveJob], now: float) -> float:
-        """In the fleet's own time; infinity while nobody able was ever measured.
+        """When the job ends, by the clock of `now`; infinity while no able device was measured.
 
-        Jobs share the fleet, so of the others' work is counted what their shares let them do
-        until this one is done.
+        Jobs share the fleet, so the other jobs' work counts as far as their shares allow it until
+        this one is done.
         """
         unshared_end = self._unshared_end(job, now)
         if unshared_end == math.inf:
@@ -84,7 +84,7 @@ class CompletionEstimates:
         return seen.at == math.inf or (now - seen.when) * _STEP >= seen.at - seen.when
 
     def _divisible_end(self, job: ActiveJob, now: float) -> float:
-        """Were all that is left of the job, in hands or not, a liquid."""
+        """When all that is left would be done if it could be divided at will."""
         speed, left = 0.0, float(job.pixels_left)
         for device in self._fleet.able(job):
             rate = self._fleet.service_times.rate_now(device, job.kind)
@@ -94,7 +94,7 @@ class CompletionEstimates:
         return now + max(left, 0.0) / speed if speed > 0 else math.inf
 
     def _progress(self, device: DeviceState, job: ActiveJob, now: float) -> float:
-        """Pixels of the job that should be done in the hands of the device's workers."""
+        """Pixels of the job that the device's workers have probably done of their tiles."""
         done = 0.0
         for place, lease in enumerate(device.in_service()):
             if lease.tile.job is job:
@@ -105,7 +105,7 @@ class CompletionEstimates:
         return done
 
     def _whole_tiles_s(self, job: ActiveJob) -> float:
-        """From now until the devices can have done all tiles that wait in `ready`."""
+        """From now until the devices can have done all waiting tiles."""
         if not job.waiting:
             return 0.0
         slots = list(self._slots(job))
@@ -134,14 +134,14 @@ class CompletionEstimates:
 
 
 def _pixels_done(slots: Iterable[_WorkerSlot], by_s: float) -> float:
-    """Pixels of whole tiles that all could have done by then."""
+    """Pixels of the whole tiles that the workers could have done by then."""
     return sum(
         (by_s - free_s) // step_s * pixels for free_s, step_s, pixels in slots if by_s > free_s
     )
 
 
 def reachable(job: ActiveJob, most: float) -> int:
-    """The pixels of the tile that a device would get that may have at most so many."""
+    """The pixels of the tile that a device with this limit would get."""
     tile = job.waiting.pick(most)
     if tile.pixels <= most:
         return tile.pixels

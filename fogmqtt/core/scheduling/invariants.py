@@ -10,7 +10,7 @@ from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheck, SpotCheck
 
 
 def check(table: LeaseTable) -> None:
-    """Raises AssertionError, naming the tile or device, at the first contradiction."""
+    """Raise AssertionError at the first contradiction, naming the tile or device."""
     pending = set(table.timers.pending())
     for job in table.jobs.values():
         _check_job(table, job, pending)
@@ -45,7 +45,7 @@ def _check_job(table: LeaseTable, job: ActiveJob, pending: set[AnyTimer]) -> Non
 
 def _check_hope(table: LeaseTable, job: ActiveJob, pending: set[AnyTimer]) -> None:
     with_room = [one for one in table.fleet.able(job) if one.id in table.fleet.with_room]
-    # Who has something may have been kept for a suspect of a job that is over.
+    # A device that holds a tile may have been reserved for a suspect of a job that has ended.
     if job.waiting and any(not one.leases for one in with_room) and not _any_suspects(table):
         _must(
             table.placement_timer in pending,
@@ -54,14 +54,17 @@ def _check_hope(table: LeaseTable, job: ActiveJob, pending: set[AnyTimer]) -> No
 
 
 def _any_suspects(table: LeaseTable) -> bool:
-    """Whether some device may be kept free for a tile that others died of."""
+    """Whether some device may be reserved for a tile that other devices died of."""
     return any(job.suspects for job in table.jobs.values())
 
 
 def _check_checks(table: LeaseTable, job: ActiveJob) -> None:
     check_tiles = [tile for tile in job.tiles if tile.is_check_tile]
     checks = [tile.check for tile in check_tiles if tile.check is not None]
-    _must([check.check_tile for check in checks] == check_tiles, f"{job.id}: twins without checks")
+    _must(
+        [check.check_tile for check in checks] == check_tiles,
+        f"{job.id}: check tiles without checks",
+    )
     for check in checks:
         _check_check(table, check)
     undecided = sum(check.undecided for check in checks)
@@ -80,7 +83,9 @@ def _check_check(table: LeaseTable, check: SpotCheck) -> None:
     )
     _must(not (is_open and second), f"{name} has an opinion and nobody compared it")
     if check.correct_digest is not None:
-        _must(check.state is SpotCheckState.AGREED, f"{name}: the truth is known and not used")
+        _must(
+            check.state is SpotCheckState.AGREED, f"{name}: the right digest is known and not used"
+        )
         _must(
             first is None or first.digest == check.correct_digest,
             f"{check.tile} is known to be wrong",
@@ -106,8 +111,13 @@ def _check_tile(table: LeaseTable, tile: TileState, pending: set[AnyTimer]) -> N
     waits = not tile.done and not tile.leases and not tile.is_dormant
     _must(backs_off == (tile.wake_at is not None), f"{name}: its back-off has no timer")
     _must(queued + backs_off == waits, f"{name}: {queued} queues, back-off {backs_off}")
-    _must(not (tile in tile.job.waiting and tile.excluded), f"{name} shuns, and waits for anybody")
-    _must((tile in tile.job.check_tiles) <= tile.is_check_tile, f"{name} waits with the twins")
+    _must(
+        not (tile in tile.job.waiting and tile.excluded),
+        f"{name} excludes devices and waits for any",
+    )
+    _must(
+        (tile in tile.job.check_tiles) <= tile.is_check_tile, f"{name} waits with the check tiles"
+    )
     has_result = tile.done_before or tile.split or tile.kept is not None
     _must(tile.is_check_tile or tile.done == has_result, f"{name}: done is {tile.done}")
     _must(not (tile.done_before and tile.grants), f"{name} was done before, and given to somebody")
@@ -126,7 +136,7 @@ def _check_lease(table: LeaseTable, lease: Lease, pending: set[AnyTimer]) -> Non
     excluded_devices = lease.tile.job.refuted
     if lease.tile.check is not None and lease.tile.is_check_tile:
         first = lease.tile.check.tile.kept
-        _must(first is not None, f"{name} is a second opinion without a first")
+        _must(first is not None, f"{name} checks a tile without a result")
         excluded_devices |= {first.device} if first else frozenset()
     _must(lease.device not in excluded_devices, f"{name}: {lease.device} must not have it")
     _must(lease.tile.grants[lease.attempt - 1] is lease, f"{name} is not its attempt")

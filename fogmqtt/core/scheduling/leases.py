@@ -1,7 +1,7 @@
-"""What follows from an event: leases granted and taken back, blame, quarantine, a job's end.
+"""The consequences of an event: leases granted and revoked, blame, quarantine, the end of a job.
 
-Books hold the running jobs, the fleet and the timers together, so that a tile and its device
-never disagree about a lease. What is to be done about it is collected in `actions`.
+A LeaseTable owns the running jobs, the fleet and the timers, so that a tile and its device never
+disagree about a lease. It collects the resulting commands in `actions`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from fogmqtt.core.scheduling.relief import Relief
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheckState, TileState
 from fogmqtt.core.scheduling.timers import Timers
 
-#: Ended jobs whose progress and story are kept until somebody asks.
+#: Ended jobs whose progress and event log are kept until somebody asks.
 _ENDED_JOBS = 256
-#: A tile's word of acceptance may be so much later than that of one sent after it.
+#: Tolerance for `accepted` messages that arrive out of order, in seconds.
 OVERTAKEN_S = 1.0
 
 
 class PlacementTimer:
-    """Wakes the scheduler to place what nobody had time for, and to look for stragglers."""
+    """Wakes the scheduler to place waiting tiles and to check for stragglers."""
 
     wake_at: float | None = None
 
@@ -47,14 +47,14 @@ AnyTimer = Lease | TileState | DeviceState | ActiveJob | PlacementTimer
 
 
 class LeaseTable:
-    """Everything the scheduler knows at `now`."""
+    """The state of the scheduler at `now`."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.now = -math.inf
         self.actions: list[Action] = []
         self.jobs: dict[str, ActiveJob] = {}
-        #: Those of them that asked for second opinions.
+        #: The running jobs that asked for spot checks.
         self.jobs_with_checks: dict[str, ActiveJob] = {}
         self.ended: OrderedDict[str, Ended] = OrderedDict()
         self.fleet = Fleet(policy)
@@ -63,30 +63,30 @@ class LeaseTable:
         self._hedging = Hedging(policy, self.fleet, self.grant, self.revoke)
         self.timers: Timers[AnyTimer] = Timers()
         self.placement_timer = PlacementTimer()
-        #: Jobs that may have to be reported as starved at the end of this event.
+        #: Jobs to be reported as starved at the end of this event.
         self._starving: list[ActiveJob] = []
 
     def emit(self, action: Action) -> None:
         self.actions.append(action)
 
     def log(self, lease: Lease, what: str) -> None:
-        """A line for the job's story."""
+        """Add a line to the job's event log."""
         tile = lease.tile
         tile.job.event_log.add(self.now, f"{lease.device} {what} ({tile}, attempt {lease.attempt})")
 
     def add_job(self, job: ActiveJob) -> None:
-        """Take a job on."""
+        """Add a job."""
         self.jobs[job.id] = job
         if job.undecided:
             self.jobs_with_checks[job.id] = job
         self.placement.add(job)
-        # Who can do it is looked at with the next change of the fleet, and that is now.
+        # The next check for starving jobs includes this one.
         self.fleet.readiness_changed = True
 
     # -- leases -------------------------------------------------------------------------------
 
     def grant(self, tile: TileState, device: DeviceState) -> None:
-        """Lease a tile that waits, or that one other device has."""
+        """Lease a waiting tile, or a tile that one other device holds."""
         accept_timeout_s = self.fleet.accept_timeout_s(device)
         exclusive = failure_policy.is_suspect(tile, self.policy)
         lease = Lease(tile, len(tile.grants) + 1, device.id, self.now, accept_timeout_s, exclusive)
@@ -99,13 +99,13 @@ class LeaseTable:
         self.emit(SendTile(tile.job.id, tile.index, lease.attempt, device.id, lease_s))
 
     def split(self, tile: TileState) -> TileState:
-        """Put two halves in the place of a tile that waits; gives the first of them."""
+        """Replace a waiting tile by its two halves. Returns the first."""
         first, second = tile.job.split(tile, exclusive=failure_policy.is_suspect(tile, self.policy))
         self.emit(SplitTile(tile.job.id, tile.index, first.index, second.index))
         return first
 
     def accept(self, lease: Lease) -> None:
-        """The device has the tile in its hands: from now on it is given time to work."""
+        """The device holds the tile: start its working time."""
         lease.accepted, lease.accepted_at = True, self.now
         device = self.fleet.devices[lease.device]
         self.fleet.record_accept(device, lease, self.now - lease.granted_at)
@@ -113,12 +113,12 @@ class LeaseTable:
         self.timers.set(lease, begins_at + self.lease_s(lease))
         for other in device.leases.values():
             if not other.accepted and other.granted_at < lease.granted_at:
-                # Links keep order: what was sent before this and is not there is lost.
+                # Links keep order: an earlier tile that has not arrived is lost.
                 other.overtaken_at = min(other.overtaken_at, self.now)
                 self.timers.set(other, self._accept_by(other))
 
     def shorten_lease(self, lease: Lease, within_s: float) -> None:
-        """Give it no more time than this."""
+        """Let the lease end within so many seconds."""
         if lease.wake_at is not None:
             self.timers.set(lease, min(lease.wake_at, self.now + within_s))
 
@@ -129,7 +129,7 @@ class LeaseTable:
         return self.policy.first_lease_s * self.fleet.service_times.rounds(device, lease)
 
     def release(self, lease: Lease) -> None:
-        """Take a lease back, if it is live. Late results of it are welcome."""
+        """End a lease if it is live. Its late result is still accepted."""
         if not lease.live:
             return
         lease.wake_at = None
@@ -137,20 +137,20 @@ class LeaseTable:
         self.fleet.give_back(lease)
 
     def revoke(self, lease: Lease, *, expired: bool = False) -> None:
-        """Take a live lease back from a device that may be at work on it."""
+        """End a live lease and tell the device, which may be working on it."""
         self.fleet.learn_at_least(lease, self.now, hangs=expired)
         self.release(lease)
         tile = lease.tile
         self.emit(CancelTile(tile.job.id, tile.index, lease.attempt, lease.device, expired))
 
     def take_back(self, lease: Lease, why: str) -> None:
-        """Let whoever has time for it first have what the device does not get on with."""
+        """Revoke a lease and let its tile wait for any device again."""
         self.log(lease, why)
         self.revoke(lease)
         self.requeue(lease.tile)
 
     def keep(self, lease: Lease) -> None:
-        """This lease's result is the tile's first."""
+        """Accept this lease's result as the tile's result."""
         tile, job = lease.tile, lease.tile.job
         if not lease.live:
             self.log(lease, "answered late, and first")
@@ -164,14 +164,14 @@ class LeaseTable:
         self.finish_if_done(job)
 
     def withdraw(self, tile: TileState) -> None:
-        """Nobody is to work on this tile, for now."""
+        """End all leases of a tile and take it out of its queue."""
         for lease in list(tile.leases):
             self.revoke(lease)
         tile.job.dequeue(tile)
         tile.wake_at = None
 
     def finish_if_done(self, job: ActiveJob) -> None:
-        """End the job if everything is done, second opinions too."""
+        """End the job if every tile is done and every check is decided."""
         if job.remaining > 0:
             return
         job.starved_since = job.wake_at = None
@@ -182,7 +182,7 @@ class LeaseTable:
     # -- what is overdue ------------------------------------------------------------------------
 
     def fire(self, timer: AnyTimer) -> None:
-        """Its time has come."""
+        """Handle a timer that is due."""
         match timer:
             case Lease():
                 self._overdue(timer)
@@ -210,7 +210,7 @@ class LeaseTable:
         self.retry_or_fail(tile, failure or failure_policy.on_losses(tile, self.fleet, self.policy))
 
     def _is_only_able_device(self, lease: Lease) -> bool:
-        """Whether nobody else could do the tile: then slow is better than nobody."""
+        """Whether no other device could do the tile. A slow device is better than none then."""
         return all(one.id == lease.device for one in self.fleet.able(lease.tile.job))
 
     def _unaccepted(self, lease: Lease) -> None:
@@ -226,7 +226,8 @@ class LeaseTable:
         self.requeue(tile)
 
     def _accept_by(self, lease: Lease) -> float:
-        # A device that speaks is there: on a slow link its later tiles are still on their way.
+        # A device that sends messages is alive: on a slow link its later tiles are still in
+        # transit.
         spoke_at = max(lease.granted_at, self.fleet.devices[lease.device].heard_at)
         latest = lease.granted_at + max(lease.accept_timeout_s, self.policy.accept_max_s)
         return min(spoke_at + lease.accept_timeout_s, latest, lease.overtaken_at + OVERTAKEN_S)
@@ -245,9 +246,9 @@ class LeaseTable:
     def retry_or_fail(
         self, tile: TileState, failure: str | None, pause_s: float = 0.0, *, later: bool = False
     ) -> None:
-        """End the job with this sentence; without one, or while a copy is out, try again.
+        """Fail the job with this reason. Without one, or while a copy is out, try again.
 
-        A second opinion costs no job its life: it is asked for elsewhere, at once.
+        A check tile never fails its job: another device gets it at once.
         """
         job = tile.job
         if tile.is_check_tile:
@@ -261,11 +262,10 @@ class LeaseTable:
         self.emit(FailJob(job.id, reason))
 
     def requeue(self, tile: TileState, *, later: bool = False) -> None:
-        """Its lease ended, which says nothing of the tile; what is known of it still holds.
+        """Let a tile wait again after its lease ended through no fault of the tile.
 
-        It comes before tiles that were never sent, or `later` than they.
-
-        A tile that too many devices died of while a copy was out had that copy as a last chance.
+        It waits ahead of tiles that were never sent, or behind them if `later`. A tile that too
+        many devices died of fails its job here, unless a copy is still out.
         """
         if tile.job.id in self.jobs:
             self.retry_or_fail(
@@ -273,7 +273,7 @@ class LeaseTable:
             )
 
     def queue_tile(self, tile: TileState, pause_s: float = 0.0, *, later: bool = False) -> None:
-        """Let a tile wait for a device, unless one has it or it waits out a back-off."""
+        """Let a tile wait for a device, unless it is leased or waits out a back-off."""
         if tile.leases or tile.wake_at is not None or tile.is_dormant:
             return
         tile.job.dequeue(tile)
@@ -289,14 +289,14 @@ class LeaseTable:
     # -- devices --------------------------------------------------------------------------------
 
     def strike_failed(self, tile: TileState, done: Lease) -> None:
-        """Hold failures against the devices: another one has done the tile."""
+        """Blame the devices that failed a tile which another device has done."""
         for lease in tile.grants:
             if lease.failed and lease.device != done.device:
                 lease.failed, lease.struck = False, True
                 self.strike(lease.device, f"failed {tile}, which {done.device} did")
 
     def strike(self, name: str, reason: str) -> None:
-        """Hold a mishap against a device; a run of them puts it into quarantine."""
+        """Count a mishap against a device. A run of mishaps puts it into quarantine."""
         device = self.fleet.get(name)
         if device is None or device.quarantined:
             return
@@ -308,7 +308,7 @@ class LeaseTable:
         self.quarantine(device, seconds, why)
 
     def quarantine(self, device: DeviceState, seconds: float, why: str) -> None:
-        """Give a device nothing for so long from now on, or until a longer quarantine ends."""
+        """Give a device no tiles for so long, or until a longer quarantine ends."""
         if device.quarantined and device.wake_at is not None:
             seconds = max(seconds, device.wake_at - self.now)
         self.fleet.quarantine(device)
@@ -318,7 +318,7 @@ class LeaseTable:
             job.event_log.add(self.now, f"{device.id} is quarantined for {seconds:g} s: {why}")
 
     def pause(self, name: str) -> None:
-        """Give a device that hands tiles back a moment of peace."""
+        """Give no tiles for a moment to a device that rejects them."""
         device = self.fleet.get(name)
         if device is None or device.quarantined:
             return
@@ -326,9 +326,9 @@ class LeaseTable:
         self.timers.set(device, self.now + self.policy.pause_after(device.returns))
 
     def release_all(self, device: DeviceState, reason: str) -> None:
-        """Everything that a device holds goes to others: it died."""
+        """Release everything that a lost device holds, and blame what its workers had begun."""
         leases = list(device.leases.values())
-        # What was not begun cannot have killed it.
+        # A tile that was not begun cannot have killed its device.
         for lease in device.in_service():
             lease.blamed = True
             lease.tile.blame_loss(lease.device, reason)
@@ -344,7 +344,7 @@ class LeaseTable:
     # -- after every event ------------------------------------------------------------------------
 
     def place(self) -> None:
-        """Hand out tiles and copies, and see which jobs have nobody left."""
+        """Place tiles and copies, and check which jobs have no able device."""
         relieved = self._relief.relieve(self.now)
         wakeups = relieved, self.placement.place(self.now), self._hedging.hedge(self.now)
         self.placement_timer.wake_at = None
@@ -378,7 +378,7 @@ class LeaseTable:
     # -- ends -----------------------------------------------------------------------------------
 
     def remove_job(self, job: ActiveJob, state: JobState | None = None) -> None:
-        """Take a job off the books; with a `state`, keep how it went."""
+        """Remove a job. With a `state`, keep its final progress."""
         for lease in list(job.live_leases()):
             self.revoke(lease)
         for tile in job.tiles:

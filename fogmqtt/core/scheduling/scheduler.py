@@ -1,11 +1,16 @@
-"""Which device works on which tile, and what happens when it does not.
+"""Decides which device works on which tile, and how to react when it does not.
 
-Rule 1. Facts come in through `handle` and nowhere else; commands go out as its result.
+Rule 1. Facts come in through `handle` only; commands go out as its return value.
+
 Rule 2. Nothing in core does I/O, reads a clock, draws a random number or sees a pixel.
-Rule 3. Results are idempotent: the first valid one counts, whichever attempt; late is not wrong.
-Rule 4. A mishap is held against the tile, the device or both, once; losing the broker against
-nobody.
-Rule 5. Who gave a wrong result is believed no more: see `core.checks` for second opinions.
+
+Rule 3. Results are idempotent: the first valid result of a tile counts, whichever attempt it
+belongs to and however late it comes.
+
+Rule 4. A mishap counts once against the tile, the device or both. The loss of the broker counts
+against nobody.
+
+Rule 5. The scheduler ignores the results of a device that gave a wrong one: see `spot_checks`.
 """
 
 from __future__ import annotations
@@ -46,10 +51,10 @@ _TileEvent = TileAccepted | ResultArrived | TileFailed | TileRejected
 
 
 class Scheduler:
-    """A state machine: events in, actions out. Not for use by several threads.
+    """A state machine: events in, actions out. Not thread-safe.
 
-    `now` is in seconds of any clock that does not go back. No order of events raises, except
-    JobSubmitted with a job that cannot be.
+    `now` is in seconds of any clock that does not go back. No sequence of events raises, except
+    JobSubmitted with an invalid job.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -59,17 +64,16 @@ class Scheduler:
     # -- what the gateway asks ----------------------------------------------------------------
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        """Take note of a fact. Returns what is to be done, in this order.
+        """Apply an event. Returns what must be done, in this order.
 
-        Raises ValueError for a JobSubmitted without tiles, with a tile without pixels, with
-        twins or done tiles that cannot be, or with the id of a job that is known; nothing has
-        changed then.
+        Raises ValueError for a JobSubmitted without tiles, with a tile without pixels, with invalid
+        check tiles or done tiles, or with the id of a known job. The state is unchanged then.
         """
         table = self._table
         table.now = max(now, table.now)
         table.fleet.service_times.now = table.now
         table.actions = []
-        # What arrived is honoured before what is overdue: late is not wrong.
+        # Arrivals are handled before time-outs: a late result is still a valid result.
         self._apply(event)
         while (timer := table.timers.due(table.now)) is not None:
             table.fire(timer)
@@ -79,40 +83,40 @@ class Scheduler:
         return table.actions
 
     def next_wakeup(self) -> float | None:
-        """When `handle` must be called again, with Tick if nothing else happened by then."""
+        """When `handle` must be called again, with Tick if nothing else happens before."""
         return self._table.timers.next()
 
     def ready_devices(self) -> frozenset[str]:
-        """Those that may be given tiles, on probation or not."""
+        """Devices that may be given tiles, on probation or not."""
         return frozenset(one.id for one in self._table.fleet.devices.values() if one.ready)
 
     def quarantined(self) -> frozenset[str]:
-        """Those that get no tiles because of what they did, online or not."""
+        """Devices that get no tiles because of their mishaps, online or not."""
         return frozenset(one.id for one in self._table.fleet.devices.values() if one.quarantined)
 
     def progress(self, job: str) -> Progress:
-        """How far a job is, until `forget`; of ended jobs the last 256 are kept.
+        """The progress of a job, until `forget`. The last 256 ended jobs are kept.
 
-        Raises KeyError for a job that is not known, was cancelled or forgotten.
+        Raises KeyError for a job that is unknown, cancelled or forgotten.
         """
         running = self._table.jobs.get(job)
         return running.progress() if running else self._table.ended[job].progress
 
     def event_log(self, job: str) -> tuple[str, ...]:
-        """What went wrong with a job, oldest first, bounded. Raises KeyError as `progress`."""
+        """What went wrong with a job, oldest first, bounded. Raises KeyError as `progress` does."""
         running = self._table.jobs.get(job)
         return running.event_log.lines() if running else self._table.ended[job].event_log
 
     def fleet_event_log(self) -> tuple[str, ...]:
-        """What was told that fits no running job or known device, oldest first, bounded."""
+        """Messages about unknown jobs and devices, oldest first, bounded."""
         return self._fleet_log.lines()
 
     def forget(self, job: str) -> None:
-        """Drop what is kept of an ended job; its late results are of an unknown job then."""
+        """Forget an ended job. Its late results belong to an unknown job from now on."""
         self._table.ended.pop(job, None)
 
     def check(self) -> None:
-        """Raises AssertionError where the state contradicts itself. For tests."""
+        """Raise AssertionError where the state contradicts itself. For tests."""
         invariants.check(self._table)
 
     # -- events -------------------------------------------------------------------------------
@@ -207,7 +211,7 @@ class Scheduler:
             return
         self._record_message(lease)
         if lease.device in lease.tile.job.refuted:
-            self._drop(event, "disproved")
+            self._drop(event, "refuted")
             return
         if not lease.answered:
             self._measure(lease, event)
@@ -219,15 +223,15 @@ class Scheduler:
         if lease.tile.is_check_tile:
             self._check_result(event, lease)
         elif spot_checks.is_refuted(lease):
-            self._drop(event, "disproved")
+            self._drop(event, "refuted")
             spot_checks.refute(self._table, lease.device, str(lease.tile), lease.tile.job)
         else:
             self._table.keep(lease)
 
     def _check_result(self, event: ResultArrived, lease: Lease) -> None:
         if spot_checks.is_wanted(lease):
-            # Nobody merges it: the digest is all that matters.
-            self._drop(event, "second opinion")
+            # Only the digest matters: nobody merges this result.
+            self._drop(event, "check result")
             spot_checks.compare(self._table, lease)
             return
         self._drop(event, "not wanted")
@@ -243,7 +247,7 @@ class Scheduler:
 
     def _refuted(self, event: DeviceRefuted) -> None:
         if self._table.fleet.get(event.device) is None:
-            self._log_fleet(f"{event.device} was disproved and had never joined: {event.reason}")
+            self._log_fleet(f"{event.device} was refuted and had never joined: {event.reason}")
         job = self._table.jobs.get(event.job)
         spot_checks.refute(self._table, event.device, event.reason, job)
 
@@ -285,7 +289,7 @@ class Scheduler:
     # -- helpers ------------------------------------------------------------------------------
 
     def _lease(self, event: _TileEvent) -> Lease | None:
-        """What the event speaks of, if that device was ever granted that attempt."""
+        """The lease that the event belongs to, if that device was ever granted that attempt."""
         job = self._table.jobs.get(event.job)
         tile = job.tile(event.tile) if job else None
         return tile.lease(event.attempt, event.device) if tile else None
@@ -332,7 +336,7 @@ class Scheduler:
             self._table.emit(DistrustTimings(device.id, claim))
 
     def _unknown_reason(self, event: ResultArrived) -> str:
-        """Why a result is dropped that belongs to no lease of a running job."""
+        """Why a result that belongs to no lease of a running job is dropped."""
         ended = self._table.ended.get(event.job)
         if ended is None:
             return "never leased" if event.job in self._table.jobs else "unknown job"

@@ -1,18 +1,17 @@
-"""Second opinions: a tile is done once more by another device, and both must agree.
+"""Spot checks: a second device does a tile once more, and both results must agree.
 
-A twin sleeps until its tile has a result. Then it waits for a device other than the one whose
-result that is, after the ordinary tiles of its job. Who could not answer it (failed, expired,
-handed it back) is not asked again. It never holds a job up: it is given up
- - when so many devices could not answer it as may fail a tile, or when devices died of it or of
-   its tile: then it may kill the next one too;
- - when all ordinary tiles are done and no device that is ready may have it.
+A check tile is dormant until its tile has a result. Then it waits for a device other than the one
+that gave the result, behind the ordinary tiles of its job. A device that could not answer it
+(failed, expired, rejected) does not get it again. A check never delays the end of a job: the
+scheduler gives it up when | |- as many devices could not answer it as may fail a tile, or devices
+died of it or of its tile; |- all ordinary tiles are done and no ready device may have it.
 
-Of a twin's result only the digest counts: the pixels are dropped, as "second opinion" or, where
-it came too late to matter, as "not wanted". Where the digest differs, the gateway does the tile
-itself (`Arbitrate`) and its digest is the truth for as long as the job runs. Who gave another
-result is disproved: quarantined by name, and no result of it counts any more in any running job
-(dropped as "disproved"). In the job where it was caught, those that had counted are revoked, and
-their tiles and twins done again.
+Only the digest of a check tile's result matters. The pixels are dropped as "check result" or, if
+they come too late, as "not wanted". If the digests differ, the gateway recomputes the tile
+(`Arbitrate`), and its digest is right for as long as the job runs. A device that gave another
+result is refuted: it is quarantined, and its results are dropped as "refuted" in all running jobs.
+In the job where it was found out, its kept results are revoked, and their tiles and check tiles
+done again.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheck, SpotCheck
 
 
 def is_wanted(lease: Lease) -> bool:
-    """Whether a result for this lease of a twin, late or not, would be a second opinion."""
+    """Whether a result for this lease of a check tile, late or not, would decide the check."""
     check_tile = lease.tile
     check, first = check_tile.check, check_tile.check.tile.kept if check_tile.check else None
     if check is None or first is None or check.state is not SpotCheckState.OPEN:
@@ -34,7 +33,7 @@ def is_wanted(lease: Lease) -> bool:
 
 
 def compare(table: LeaseTable, lease: Lease) -> None:
-    """A wanted second opinion is there: it agrees, or the gateway must tell who is right."""
+    """Compare a check result with the kept one. If they differ, the gateway must arbitrate."""
     check, job = lease.tile.check, lease.tile.job
     if check is None or check.tile.kept is None:
         return
@@ -52,7 +51,7 @@ def compare(table: LeaseTable, lease: Lease) -> None:
 
 
 def is_refuted(lease: Lease) -> bool:
-    """Whether the gateway itself had another result for this tile."""
+    """Whether the gateway itself got another result for this tile."""
     check = lease.tile.check
     return (
         check is not None
@@ -62,7 +61,7 @@ def is_refuted(lease: Lease) -> bool:
 
 
 def arbitrate(table: LeaseTable, check: SpotCheck, event: TileArbitrated) -> None:
-    """The gateway has told, or could not."""
+    """Apply the gateway's own result, or its failure."""
     job = check.tile.job
     check.correct_digest = event.digest
     if event.digest is None:
@@ -78,7 +77,7 @@ def arbitrate(table: LeaseTable, check: SpotCheck, event: TileArbitrated) -> Non
 
 
 def refute(table: LeaseTable, name: str, what: str, found_in: ActiveJob | None) -> None:
-    """Believe nothing more of this device, nor what it said in the job where it was caught."""
+    """Distrust a device, and revoke its results in the job where it was found out."""
     why = f"a wrong result: {what}"
     for job in table.jobs.values():
         job.refuted |= {name}
@@ -121,7 +120,7 @@ def _revoke_result(table: LeaseTable, tile: TileState) -> None:
 
 
 def _reopen(table: LeaseTable, check: SpotCheck) -> None:
-    """One half counts no more: unless the truth is known or about to be, ask anew."""
+    """Ask a second device anew, unless the right result is known or about to be."""
     known = check.correct_digest is not None or check.state is SpotCheckState.DISPUTED
     if known or check.state is SpotCheckState.GIVEN_UP:
         return
@@ -132,7 +131,7 @@ def _reopen(table: LeaseTable, check: SpotCheck) -> None:
 
 
 def drop_hopeless_checks(table: LeaseTable) -> None:
-    """Ask nobody any more where that would hold up a job, or is hopeless."""
+    """Give up checks that are hopeless or would delay the end of their job."""
     for job in list(table.jobs_with_checks.values()):
         for check_tile in list(job.check_tiles):
             if check_tile.check is not None and _is_hopeless(table, check_tile.check):

@@ -1,7 +1,6 @@
 """Tiles of one job that wait for any able device, by size.
 
-A device gets the largest tile that suits it; between tiles of about the same size the order of
-arrival decides.
+A device gets the largest tile that suits it. Tiles of similar size keep their order of arrival.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ class WaitingTiles(Generic[T]):
     """A queue with one bucket per power of two of pixels."""
 
     def __init__(self) -> None:
-        # Ordered for their heads: a dict's is slow to find again after many removals.
+        # OrderedDict, because a plain dict finds its first key slowly after many removals.
         self._buckets: dict[int, OrderedDict[T, None]] = {}
         self._count = 0
-        #: Of all tiles that wait here.
+        #: The pixels of all tiles here.
         self.pixels = 0
 
     def __len__(self) -> int:
@@ -36,13 +35,13 @@ class WaitingTiles(Generic[T]):
         return tile in self._buckets.get(_bucket(tile), ())
 
     def __iter__(self) -> Iterator[T]:
-        """The largest first."""
+        """Tiles by size, the largest first."""
         for bucket in sorted(self._buckets, reverse=True):
             yield from self._buckets[bucket]
 
     @property
     def largest(self) -> T:
-        """Raises ValueError where no tile waits."""
+        """A tile of the largest size. Raises ValueError if no tile waits."""
         return next(iter(self._buckets[max(self._buckets)]))
 
     def add(self, tile: T, *, first: bool = False) -> None:
@@ -64,9 +63,9 @@ class WaitingTiles(Generic[T]):
             del self._buckets[key]
 
     def pick(self, pixels: float) -> T:
-        """The next of the largest that has at most so many pixels; else of the smallest.
+        """The next of the largest tiles of at most this many pixels, else of the smallest.
 
-        Raises IndexError where no tile waits.
+        Raises IndexError if no tile waits.
         """
         if not self._buckets:
             raise IndexError("no tile waits")
