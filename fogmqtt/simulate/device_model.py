@@ -1,7 +1,7 @@
-"""A modelled device: takes tiles over a link, queues them, works, answers, crashes, comes back.
+"""A modelled device: it receives tiles over a link, queues them, works, answers, crashes, returns.
 
-Its queue is the real agent's worklist, so it repeats, refuses and forgets as a real one does. A
-worker that has a cancelled tile, or one whose lease has run out, is ended and started anew.
+Its queue is the real agent's, so it repeats, rejects and forgets tiles as a real device does. A
+worker is restarted if its tile is cancelled or its lease has run out.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from fogmqtt.simulate.record import Fate, Record, Span
 from fogmqtt.simulate.speed_profile import SpeedProfile
 from fogmqtt.simulate.work import ENVELOPE_BYTES, TileWork
 
-#: Tiles that an agent holds beyond those that its workers do.
+#: Tiles that an agent holds beyond those of its workers.
 _AHEAD = 14
-#: A cancelled tile may run for so long, and a new worker takes so long to start, seconds.
+#: The seconds that a cancelled tile may still run, and the seconds that a new worker needs to
+#: start.
 _CANCELLED_S, _START_S = 1.0, 0.3
-#: Until a device is back after the broker is: the mean.
+#: The mean time to reconnect after an outage of the broker.
 _RECONNECT_S = 0.5
 
 
@@ -52,7 +53,7 @@ class Order:
 
 
 class DeviceModel:
-    """One device; `hear` takes what it says to the gateway, `operators` is what it can do."""
+    """One device. `deliver` receives its messages; `operators` are its abilities."""
 
     def __init__(
         self,
@@ -68,10 +69,10 @@ class DeviceModel:
         self.device = device
         self._operators = operators
         self._latency_s = device.link.latency_ms / 1e3
-        #: Of its own, so that what befalls a device does not depend on who else is there.
+        #: Each device has its own generator, so that its faults do not depend on other devices.
         self._chance = random.Random(f"{seed}/{device.id}")  # noqa: S311
         self.speed_profile = SpeedProfile(device, self._chance)
-        #: From when to when it was up; the last interval may have no end yet.
+        #: The intervals in which it was up; the last one may have no end yet.
         self.uptimes: list[tuple[float, float]] = []
         self._event_queue = event_queue
         self._record = record
@@ -80,7 +81,7 @@ class DeviceModel:
         self._down = LinkModel(device.link, self._chance)
         self._up = LinkModel(device.link, self._chance)
         self._boot = 0
-        #: Counts connections: what was on its way over an older one is lost.
+        #: Counts connections: messages in transit over an older one are lost.
         self._connection = 0
         self._connected = False
         self._died_at = -math.inf
@@ -97,16 +98,16 @@ class DeviceModel:
         self._queue: DeviceQueue[Order] = DeviceQueue(self.device.workers + _AHEAD, 2**62)
         self._idle_workers = list(range(self.device.workers))
         self._running: dict[Key, Span] = {}
-        #: Running tiles that nobody wants, and until when each held one's lease lasts.
+        #: Running tiles that are cancelled, and the end of each held tile's lease.
         self._cancelled: set[Key] = set()
         self._lease_ends: dict[Key, float] = {}
-        #: What could not be said without a link, and its bytes.
-        self._kept: list[tuple[Event, float]] = []
+        #: Messages that could not be sent without a connection, with their bytes.
+        self._unsent: list[tuple[Event, float]] = []
 
     # -- what the gateway does ----------------------------------------------------------------
 
     def send(self, order: Order) -> None:
-        """Publish a tile to it."""
+        """Publish a tile to the device."""
         self._carry_down(order.work.out_bytes, self._receive_tile, order)
 
     def cancel(self, action: CancelTile) -> None:
@@ -203,7 +204,7 @@ class DeviceModel:
         self._publish(result, order.work.back_bytes)
 
     def _stop(self, key: Key, span: Span) -> None:
-        """End a worker that has what nobody wants, or had it for longer than its lease."""
+        """End a worker whose tile is cancelled or whose lease has run out."""
         now = self._event_queue.now
         if self._running.get(key) is not span:
             return
@@ -234,7 +235,7 @@ class DeviceModel:
     def _publish(self, event: Event, nbytes: float) -> None:
         if not self._connected:
             if isinstance(event, ResultArrived):
-                self._kept.append((event, nbytes))
+                self._unsent.append((event, nbytes))
             return
         arrivals = self._up.carry(self._event_queue.now, nbytes)
         self._count(arrivals)
@@ -250,7 +251,7 @@ class DeviceModel:
     # -- life and death -------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """The broker is there again: say who we are, and what was kept."""
+        """The broker is back: publish the description and the unsent results."""
         if not self.up or self._connected:
             return
         self._connected = True
@@ -261,20 +262,20 @@ class DeviceModel:
             self._operators,
             max_tile_pixels=self.device.max_tile_pixels,
         )
-        # Retained, and repeated with every check-in: it does not get lost for good.
+        # The description is retained and repeated, so it cannot be lost for good.
         now = self._event_queue.now
         self._event_queue.at(now + self._latency_s, self._arrive, self._connection, now, joined)
-        kept, self._kept = self._kept, []
-        for event, nbytes in kept:
+        unsent, self._unsent = self._unsent, []
+        for event, nbytes in unsent:
             self._publish(event, nbytes)
 
     def disconnect(self) -> None:
-        """The broker is gone, with everything that was on its way."""
+        """The broker is gone, and all messages in transit with it."""
         self._drop_connection()
         self._died_at = -math.inf
 
     def reconnect(self) -> None:
-        """The broker is back; a device notices a little later."""
+        """The broker is back; the device notices a little later."""
         pause_s = self._chance.expovariate(1 / _RECONNECT_S)
         self._event_queue.at(self._event_queue.now + pause_s, self._connect_if, self._boot)
 
@@ -295,8 +296,8 @@ class DeviceModel:
             self.connect()
         if faults.crash_every_s < math.inf:
             crash_s = self._chance.expovariate(1 / faults.crash_every_s)
-            rest_s = self._chance.expovariate(1 / faults.rejoin_after_s)
-            self._event_queue.at(now + crash_s, self._crash, self._boot, rest_s)
+            down_s = self._chance.expovariate(1 / faults.rejoin_after_s)
+            self._event_queue.at(now + crash_s, self._crash, self._boot, down_s)
 
     def _crash(self, boot: int | None, for_s: float) -> None:
         if not self.up or boot not in (None, self._boot):
@@ -310,11 +311,11 @@ class DeviceModel:
         self._reset()
         self._drop_connection()
         self._died_at = now
-        told_s = max(self.device.faults.will_after_s, self._latency_s)
-        self._event_queue.at(now + told_s, self._will, self._boot)
+        published_s = max(self.device.faults.will_after_s, self._latency_s)
+        self._event_queue.at(now + published_s, self._will, self._boot)
         self._event_queue.at(now + for_s, self._start)
 
     def _will(self, boot: int) -> None:
-        """The broker tells its last will, unless it is back: then that said it all."""
+        """The broker publishes the last will, unless the device is back already."""
         if boot == self._boot and not self.up and self._broker_is_up():
             self._deliver(DeviceLost(self.device.id, "last will"))

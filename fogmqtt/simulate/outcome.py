@@ -16,7 +16,7 @@ from fogmqtt.simulate.work import JobWork
 
 @dataclass(frozen=True, slots=True)
 class JobFigures:
-    """One job: when it came and ended, in seconds; `error` is empty unless it failed."""
+    """One job: its arrival and end in seconds; `error` is empty unless it failed."""
 
     id: str
     at_s: float
@@ -32,8 +32,8 @@ class JobFigures:
 class DeviceFigures:
     """One device. Tiles and pixels are those whose results were kept.
 
-    `busy_s` are worker seconds on them, `wasted_s` on others' copies, lost answers and what a
-    crash cut off; `utilisation` is both of the worker seconds while it was up.
+    `busy_s` are the worker seconds of kept results, `wasted_s` those of redundant copies, lost
+    answers and crashes. `utilisation` is their sum over the worker seconds while it was up.
     """
 
     id: str
@@ -48,16 +48,16 @@ class DeviceFigures:
 
 @dataclass(frozen=True, slots=True)
 class SimulationResult:
-    """What came of a run. `ratio` is the makespan over the bound: 1 cannot be beaten."""
+    """The result of a run. `ratio` is the makespan over the bound; it is at least 1."""
 
     seed: int
     makespan_s: float
     bound_s: float
     jobs: tuple[JobFigures, ...]
     devices: tuple[DeviceFigures, ...]
-    #: Worker seconds that led to no kept result, of all worker seconds.
+    #: The part of all worker seconds that led to no kept result.
     wasted: float
-    #: Events that the scheduler handled.
+    #: The number of events that the scheduler handled.
     events: int
     counts: dict[str, int]
     record: Record
@@ -68,7 +68,7 @@ class SimulationResult:
 
     @property
     def done(self) -> bool:
-        """Every job has its result."""
+        """Whether every job has its result."""
         return all(not job.error and job.ended_s < math.inf for job in self.jobs)
 
     @property
@@ -85,7 +85,7 @@ class SimulationResult:
 
     @property
     def verdict(self) -> str:
-        """The line that says it all."""
+        """A one-line summary."""
         undone = [job for job in self.jobs if job.error or job.ended_s == math.inf]
         if undone:
             why = undone[0].error or f"not done after {self.makespan_s:.2f} s"
@@ -111,7 +111,7 @@ def simulate(
 
 
 def outcome_of(simulation: Simulation) -> SimulationResult:
-    """The figures of a world that has run."""
+    """The figures of a simulation that has run."""
     now = simulation.event_queue.now
     began = min(run.work.at_s for run in simulation.jobs)
     spent = [span.seconds for span in simulation.record.spans]
@@ -132,13 +132,13 @@ def outcome_of(simulation: Simulation) -> SimulationResult:
 def _bound_s(simulation: Simulation, began: float) -> float:
     stages = [stage for run in simulation.jobs for stage in run.work.stages]
     tiles = [tile for stage in stages for tile in stage.tiles]
-    # The cheapest tile's bytes: a bound must not be too high.
+    # The bytes of the cheapest tile, so that the bound is not too high.
     pixel_bytes = min(max(tile.out_bytes, tile.back_bytes) / tile.core for tile in tiles)
     capacities = [
         Capacity(device_model.device, device_model.speed_profile, device_model.uptimes, pixel_bytes)
         for device_model in simulation.device_models.values()
     ]
-    # What comes from a moment on cannot have been begun before: the latest of all such ends.
+    # Jobs that arrive from a moment on cannot have begun before: take the latest of all ends.
     ends = []
     for run in simulation.jobs:
         later = [one.work for one in simulation.jobs if one.work.at_s >= run.work.at_s]

@@ -27,7 +27,7 @@ from fogmqtt.simulate.fleet import DeviceSpec, FleetSpec, Outage
 from fogmqtt.simulate.record import Outstanding, Record
 from fogmqtt.simulate.work import JobWork, StageWork, TileWork
 
-#: Called after every event with what the scheduler made of it.
+#: Called after every event with the scheduler's actions.
 Watch = Callable[[Event, list[Action], float], None]
 #: A day: a job that takes longer in virtual time will not end.
 LONGEST_S = 86_400.0
@@ -35,12 +35,12 @@ LONGEST_S = 86_400.0
 
 @dataclass(slots=True)
 class JobRun:
-    """A job on its way through its stages."""
+    """A job and the stage that it has reached."""
 
     work: JobWork
     stage: int = -1
     ended_s: float = math.inf
-    #: Why it failed; empty while it did not.
+    #: Why it failed; empty if it did not.
     error: str = ""
     retries: int = 0
     hedges: int = 0
@@ -48,14 +48,14 @@ class JobRun:
 
     @property
     def key(self) -> str:
-        """What the scheduler calls the stage at work."""
+        """The scheduler's id for the current stage."""
         return f"{self.work.id}.{self.stage}" if len(self.work.stages) > 1 else self.work.id
 
 
 class Simulation:
     """A fleet, jobs and the scheduler. The same seed gives the same run, event by event.
 
-    `watch` sees every event with the scheduler's actions. Make it, `run` it once.
+    `watch` sees every event with the scheduler's actions. `run` it once.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class Simulation:
         self._watch = watch
         self._broker_is_up = True
         self._outstanding = Outstanding()
-        #: The stages at work, by what the scheduler calls them.
+        #: The current stages, by the scheduler's id.
         self._running: dict[str, tuple[JobRun, StageWork]] = {}
         self._unfinished = len(jobs)
-        #: Their tiles, halves too, by index.
+        #: The tiles of each stage by index, halves included.
         self._tiles: dict[str, dict[int, TileWork]] = {}
         everything = frozenset(
             name for job in jobs for stage in job.stages for name in stage.operators
@@ -107,7 +107,7 @@ class Simulation:
         )
 
     def run(self, until_s: float = LONGEST_S) -> None:
-        """Until every job has ended, nothing more can happen, or the time is up."""
+        """Run until every job has ended, nothing more can happen, or the time is up."""
         event_queue = self.event_queue
         while self._unfinished:
             wakeup = self.scheduler.next_wakeup()
@@ -181,7 +181,7 @@ class Simulation:
         if error:
             self._end(job, error)
         else:
-            # Not at once: the scheduler is still in the middle of an event.
+            # Not at once: the scheduler is still handling an event.
             self.event_queue.at(self.event_queue.now, self._next_stage, job)
 
     def _end(self, job: JobRun, error: str) -> None:
