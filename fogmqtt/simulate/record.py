@@ -90,7 +90,7 @@ class Record:
 
 
 class Outstanding:
-    """Which devices hold which tile as far as the gateway knows. So a hedge differs from a retry."""
+    """The devices that hold each tile as far as the gateway knows: tells a hedge from a retry."""
 
     def __init__(self) -> None:
         self._holders: dict[TileKey, set[str]] = {}

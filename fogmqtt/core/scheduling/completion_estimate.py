@@ -50,7 +50,7 @@ class CompletionEstimates:
     def __init__(self, policy: Policy, fleet: Fleet) -> None:
         self._policy = policy
         self._fleet = fleet
-        self._estimates: dict[str, _Estimate] = {}
+        self._estimates: dict[ActiveJob, _Estimate] = {}
 
     def ends_at(self, job: ActiveJob, others: Iterable[ActiveJob], now: float) -> float:
         """When the job ends, by the clock of `now`; infinity while no able device was measured.
@@ -69,13 +69,13 @@ class CompletionEstimates:
         )
 
     def forget(self, job: ActiveJob) -> None:
-        self._estimates.pop(job.id, None)
+        self._estimates.pop(job, None)
 
     def _unshared_end(self, job: ActiveJob, now: float) -> float:
-        seen = self._estimates.get(job.id)
+        seen = self._estimates.get(job)
         if seen is None or now >= seen.at or self._is_stale(seen, now):
             at = max(self._divisible_end(job, now), now + self._whole_tiles_s(job))
-            seen = self._estimates[job.id] = _Estimate(at, now, self._fleet.changes)
+            seen = self._estimates[job] = _Estimate(at, now, self._fleet.changes)
         return seen.at
 
     def _is_stale(self, seen: _Estimate, now: float) -> bool:

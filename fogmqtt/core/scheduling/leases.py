@@ -66,6 +66,10 @@ class LeaseTable:
         #: Jobs to be reported as starved at the end of this event.
         self._starving: list[ActiveJob] = []
 
+    def advance(self, now: float) -> None:
+        """Set the clock, which does not go back."""
+        self.now = self.fleet.service_times.now = max(now, self.now)
+
     def emit(self, action: Action) -> None:
         self.actions.append(action)
 

@@ -73,6 +73,18 @@ class Placement:
         """Seconds until the job's estimated end."""
         return self._estimates.ends_at(job, self._jobs.values(), now) - now
 
+    def estimate_s(self, job: ActiveJob, now: float) -> float | None:
+        """Seconds that a job would take if it were submitted now; None where nothing is known.
+
+        The first tile's way to a device counts, since the rates of large tiles hide it.
+        """
+        left_s = self.left_s(job, now)
+        self._estimates.forget(job)
+        if left_s == math.inf:
+            return None
+        trips = (one.round_trip_s for one in self._fleet.able(job))
+        return left_s + min((trip_s for trip_s in trips if trip_s < math.inf), default=0.0)
+
     def place(self, now: float) -> float | None:
         """Grant every waiting tile that suits a device with room.
 

@@ -70,8 +70,7 @@ class Scheduler:
         check tiles or done tiles, or with the id of a known job. The state is unchanged then.
         """
         table = self._table
-        table.now = max(now, table.now)
-        table.fleet.service_times.now = table.now
+        table.advance(now)
         table.actions = []
         # Arrivals are handled before time-outs: a late result is still a valid result.
         self._apply(event)
@@ -93,6 +92,28 @@ class Scheduler:
     def quarantined(self) -> frozenset[str]:
         """Devices that get no tiles because of their mishaps, online or not."""
         return frozenset(one.id for one in self._table.fleet.devices.values() if one.quarantined)
+
+    def estimate_s(self, job: JobSubmitted, now: float) -> float | None:
+        """The expected seconds until this job would be done if it were submitted at `now`.
+
+        It counts the devices that could do the job now, and their present work. None where no such
+        device is there, or where none was measured with this kind of work. Nothing changes; the
+        job's id does not matter. Costs O(tiles + devices). Raises ValueError as `handle` does.
+        """
+        table = self._table
+        table.advance(now)
+        return table.placement.estimate_s(ActiveJob.submitted(job, table.now), table.now)
+
+    def learn_whole(self, kind: str, pixels: int, seconds: float) -> None:
+        """Learn how long the gateway took for an image as a whole, or for a sample of one."""
+        self._table.fleet.service_times.learn_whole(kind, pixels, seconds)
+
+    def whole_s(self, kind: str, pixels: int) -> float | None:
+        """The expected seconds for an image as a whole on the gateway; None where unknown.
+
+        With `estimate_s` it compares the gateway with the fleet.
+        """
+        return self._table.fleet.service_times.whole_s(kind, pixels)
 
     def progress(self, job: str) -> Progress:
         """The progress of a job, until `forget`. The last 256 ended jobs are kept.

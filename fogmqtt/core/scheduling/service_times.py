@@ -36,6 +36,8 @@ class ServiceTimes:
         self.now = -math.inf
         #: By kind, over all devices: the estimate for an unmeasured device.
         self._typical: dict[str, ServiceTime] = {}
+        #: By kind, for an image that the gateway does as a whole.
+        self._whole: dict[str, ServiceTime] = {}
 
     def measured(self, device: DeviceState, kind: str) -> bool:
         return kind in device.service_times
@@ -148,11 +150,22 @@ class ServiceTimes:
         """How many tiles one of its workers must finish to be done with this one."""
         return 1 + list(device.leases).index(lease.tile) // device.workers
 
+    def learn_whole(self, kind: str, pixels: int, seconds: float) -> None:
+        """The gateway took so long for an image, or a part of one, without cutting it."""
+        _store(self._whole, kind, self._updated(self._whole.get(kind), pixels, seconds))
+
+    def whole_s(self, kind: str, pixels: int) -> float | None:
+        """What the gateway would take for an image as a whole; None where nothing is known."""
+        known = self._whole.get(kind)
+        return None if known is None else known.rate * pixels
+
     def learn(self, device: DeviceState, tile: TileState, service_s: float) -> None:
         """A worker of the device took so long for the tile."""
         kind, known = tile.job.kind, device.service_times.get(tile.job.kind)
         for service_times in (device.service_times, self._typical):
-            _store(service_times, kind, self._updated(service_times.get(kind), tile, service_s))
+            _store(
+                service_times, kind, self._updated(service_times.get(kind), tile.pixels, service_s)
+            )
         service_time = device.service_times[kind]
         slowdown_factor = 1.0
         expected_s = 0.0 if known is None else known.rate * tile.pixels
@@ -170,19 +183,19 @@ class ServiceTimes:
             if lease.tile.job.kind == kind:
                 lease.slowdown_factor = slowdown_factor
 
-    def _updated(self, known: ServiceTime | None, tile: TileState, service_s: float) -> ServiceTime:
+    def _updated(self, known: ServiceTime | None, pixels: int, service_s: float) -> ServiceTime:
         if known is None:
-            return ServiceTime(service_s, tile.pixels)
-        expected_s = known.rate * tile.pixels
+            return ServiceTime(service_s, pixels)
+        expected_s = known.rate * pixels
         if service_s < expected_s / _OUTLIER:
-            return ServiceTime(service_s, tile.pixels)  # nobody is as fast as that by chance
-        pixels = self._policy.blend(known.pixels, tile.pixels)
+            return ServiceTime(service_s, pixels)  # nobody is as fast as that by chance
+        mean_pixels = self._policy.blend(known.pixels, pixels)
         most_s = _OUTLIER * expected_s
         if not service_s > most_s > 0:
-            return ServiceTime(self._policy.blend(known.seconds, service_s), pixels)
+            return ServiceTime(self._policy.blend(known.seconds, service_s), mean_pixels)
         if known.outlier:
-            return ServiceTime(service_s, tile.pixels, outlier=True)
-        return ServiceTime(self._policy.blend(known.seconds, most_s), pixels, outlier=True)
+            return ServiceTime(service_s, pixels, outlier=True)
+        return ServiceTime(self._policy.blend(known.seconds, most_s), mean_pixels, outlier=True)
 
     def learn_at_least(self, device: DeviceState, tile: TileState, service_s: float) -> bool:
         """The device takes longer than this. Returns whether that changes its service time."""
