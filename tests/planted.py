@@ -378,8 +378,24 @@ BLAME = (
         "table.release(lease)",
         """
             table.release(lease)
-            lease.tile.blame_loss(lease.device, "gone")
+            lease.tile.blame_loss(lease, "gone")
         """,
+    ),
+    Bug(
+        "flapping-link-kills-tiles",
+        "a device that comes back with the same boot id counts as having died",
+        LEASES,
+        "LeaseTable.count_survival",
+        "lease.survived = True",
+        "",
+    ),
+    Bug(
+        "deaths-forgiven",
+        "a device that restarts with tiles in hand again and again is never quarantined",
+        LEASES,
+        "LeaseTable.count_death",
+        'self.strike(device.id, f"was lost with tiles in hand: {device.lost_with_tiles}")',
+        "pass",
     ),
     Bug(
         "poison-goes-on",

@@ -96,6 +96,14 @@ class Said:
 
 
 @dataclass
+class Loss:
+    """A device was lost with a tile in a worker."""
+
+    device: str
+    survived: bool = False
+
+
+@dataclass
 class Work:
     """What the model knows of a job."""
 
@@ -119,13 +127,16 @@ class Work:
     refused: set[str] = field(default_factory=set)
     caught: set[str] = field(default_factory=set)
     attempts: dict[int, int] = field(default_factory=dict)
-    deaths: Counter[int] = field(default_factory=Counter)
-    died_of_it: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    #: Who was lost with the tile in a worker, without those that came back with the same boot.
+    lost_on: defaultdict[int, list[Loss]] = field(default_factory=lambda: defaultdict(list))
     starved_since: float | None = None
     reported: bool = False
 
     def is_check_tile(self, tile: int) -> bool:
         return self.tiles <= tile < self.tiles + len(self.check_tiles)
+
+    def deaths(self, tile: int) -> int:
+        return sum(not loss.survived for loss in self.lost_on[tile])
 
     @property
     def done(self) -> int:
@@ -174,6 +185,7 @@ class Board:
     draining: bool = False
     held: dict[Key, None] = field(default_factory=dict)
     accepted: set[Key] = field(default_factory=set)
+    losses: list[Loss] = field(default_factory=list)
 
 
 def is_lie(action: Quarantine) -> bool:
@@ -286,6 +298,10 @@ class Fog(RuleBasedStateMachine):
             board.boot += 1
             board.draining = False
             self.die(board)
+        elif not board.online:
+            for loss in board.losses:
+                loss.survived = True
+        board.losses.clear()
         board.joined = board.online = True
         board.workers, board.operators, board.room = workers, operators, room
         self.feed(DeviceJoined(name, f"boot{board.boot}", workers, operators, {}, room))
@@ -501,8 +517,9 @@ class Fog(RuleBasedStateMachine):
     def die(self, board: Board) -> None:
         accepted = [key for key in board.held if key in board.accepted]
         for job, tile in accepted[: board.workers]:
-            self.jobs[job].deaths[tile] += 1
-            self.jobs[job].died_of_it[tile].add(board.name)
+            loss = Loss(board.name)
+            board.losses.append(loss)
+            self.jobs[job].lost_on[tile].append(loss)
         board.held.clear()
         board.accepted.clear()
 
@@ -590,7 +607,8 @@ class Fog(RuleBasedStateMachine):
             case FailJob(job, reason):
                 assert reason.startswith("tile ")
                 if "that died" in reason:
-                    assert max(self.jobs[job].deaths.values()) >= self.policy.max_losses
+                    work = self.jobs[job]
+                    assert max(map(work.deaths, work.lost_on)) >= self.policy.max_losses
                 self.end(job)
             case ReportStarved(job):
                 assert not self.able(self.jobs[job])
@@ -620,8 +638,7 @@ class Fog(RuleBasedStateMachine):
         for half in (action.first, action.second):
             work.halvings[half] = work.halvings[action.tile] - 1
             work.pixels[half] = halved(work.pixels[action.tile], 1)[0]
-            work.deaths[half] = work.deaths[action.tile]
-            work.died_of_it[half] = set(work.died_of_it[action.tile])
+            work.lost_on[half] = list(work.lost_on[action.tile])
 
     def follow_send(self, order: SendTile) -> None:
         work, board, key = self.jobs[order.job], self.boards[order.device], (order.job, order.tile)
@@ -639,7 +656,7 @@ class Fog(RuleBasedStateMachine):
             assert work.kept[original].device != order.device
             assert original not in work.opinions
             assert original not in work.decided
-            assert work.deaths[original] == work.deaths[order.tile] == 0
+            assert work.deaths(original) == work.deaths(order.tile) == 0
         assert order.attempt == work.attempts.get(order.tile, 0) + 1
         assert order.lease_s > 0
         work.attempts[order.tile] = order.attempt
@@ -648,8 +665,10 @@ class Fog(RuleBasedStateMachine):
         board.accepted.discard(key)
         # One device alone proves little.
         most = self.policy.max_losses
-        assert work.deaths[order.tile] < most * (2 if most > 1 else 1)
-        assert work.deaths[order.tile] < most or len(work.died_of_it[order.tile]) == 1
+        deaths = work.deaths(order.tile)
+        died = {loss.device for loss in work.lost_on[order.tile] if not loss.survived}
+        assert deaths < most * (2 if most > 1 else 1)
+        assert deaths < most or len(died) == 1
         assert len(board.held) <= self.policy.max_window
         assert sum(key in one.held for one in self.boards.values()) <= 2
         self.sent.append(order)

@@ -273,6 +273,7 @@ def test_a_longer_quarantine_is_not_cut_short():
     bench.submit()
     bench.join("eya")
     bench.lose("eya")
+    bench.join("eya", boot="2")
     (quarantine,) = bench.feed(DeviceRefuted("job", "eya", "its pixels differ"), at=1)
     assert quarantine.seconds == 9
 

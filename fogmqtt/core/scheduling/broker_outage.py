@@ -1,4 +1,4 @@
-"""The gateway lost the broker: all leases end, but devices continue with what they hold."""
+"""Links that broke: leases end, but the devices continue with what they hold."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ def release_all_leases(table: LeaseTable) -> None:
     """End all leases without blame. Accepted tiles wait last, since their devices still work on
     them.
     """
-    held_before_outage: list[Lease] = []
+    leases: list[Lease] = []
     for device in table.fleet.devices.values():
-        device.held_before_outage += [
-            tile for tile, lease in device.leases.items() if lease.accepted
-        ]
+        device.held_before_loss += [one for one in device.leases.values() if one.accepted]
         table.fleet.lose(device)
         device.silences = 0
-        held_before_outage += device.leases.values()
-    for lease in held_before_outage:
+        leases += device.leases.values()
+    for lease in leases:
         table.release(lease)
-    for lease in held_before_outage:
+    for lease in leases:
         table.requeue(lease.tile, later=True)
 
 
 def restore_leases(table: LeaseTable, device: DeviceState) -> None:
     """Lease to a device that is back what it held before, where that is still possible."""
-    tiles, device.held_before_outage = device.held_before_outage, []
+    tiles = [lease.tile for lease in device.held_before_loss]
+    device.held_before_loss = []
     lost = [tile for tile in tiles if not _regrant(table, tile, device)]
     table.fleet.occupy(device, [tile for tile in lost if not tile.done], table.now)
 

@@ -78,8 +78,10 @@ class DeviceState:
     heard_at: float = -math.inf
     #: When its last results came, as many as it has workers.
     result_times: deque[float] = field(default_factory=deque)
-    #: The tiles that it held when the gateway lost the broker, oldest first.
-    held_before_outage: list[TileState] = field(default_factory=list)
+    #: What it had accepted when it was lost, or when the gateway lost the broker, oldest first.
+    held_before_loss: list[Lease] = field(default_factory=list)
+    #: Why it was lost with tiles; empty if it was not. It died if it comes back with another boot.
+    lost_with_tiles: str = ""
     #: Its service time by kind of work.
     service_times: dict[str, ServiceTime] = field(default_factory=dict)
 

@@ -335,15 +335,34 @@ class LeaseTable:
         # A tile that was not begun cannot have killed its device.
         for lease in device.in_service():
             lease.blamed = True
-            lease.tile.blame_loss(lease.device, reason)
+            lease.tile.blame_loss(lease, reason)
         for lease in leases:
             self.release(lease)
             lease.struck = True
             self.log(lease, f"was lost: {reason}")
         if leases:
-            self.strike(device.id, f"was lost with tiles in hand: {reason}")
+            device.lost_with_tiles = reason
         for lease in leases:
             self.requeue(lease.tile)
+
+    def count_death(self, device: DeviceState) -> None:
+        """The device came back with another boot id: what it held is gone."""
+        self.release_all(device, "it restarted")
+        device.held_before_loss = []
+        if device.lost_with_tiles:
+            self.strike(device.id, f"was lost with tiles in hand: {device.lost_with_tiles}")
+        device.lost_with_tiles = ""
+
+    def count_survival(self, device: DeviceState) -> None:
+        """The device came back with the same boot id: only its link was down."""
+        device.lost_with_tiles = ""
+        for lease in device.held_before_loss:
+            lease.survived = True
+        for job in self.jobs.values():
+            for tile in list(job.suspects):
+                if not failure_policy.is_suspect(tile, self.policy):
+                    job.dequeue(tile)
+                    self._enqueue(tile)
 
     # -- after every event ------------------------------------------------------------------------
 

@@ -192,8 +192,9 @@ class Scheduler:
         table = self._table
         known = table.fleet.get(event.device)
         if known is not None and known.boot != event.boot:
-            table.release_all(known, "it restarted")
-            known.held_before_outage = []
+            table.count_death(known)
+        elif known is not None and not known.online:
+            table.count_survival(known)
         broker_outage.restore_leases(table, table.fleet.join(event))
 
     def _lost(self, name: str, reason: str) -> None:
@@ -201,6 +202,7 @@ class Scheduler:
         if device is None:
             self._log_fleet(f"{name} was lost and had never joined: {reason}")
             return
+        device.held_before_loss += [one for one in device.leases.values() if one.accepted]
         self._table.fleet.lose(device)
         self._table.release_all(device, reason)
 

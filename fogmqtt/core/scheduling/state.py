@@ -74,6 +74,8 @@ class Lease:
     struck: bool = False
     #: The tile failed here. Whether the tile or the device is at fault is not known yet.
     failed: bool = False
+    #: Its device was lost and came back with the same boot id.
+    survived: bool = False
     #: When a worker could begin with the tile; None while it waits for one.
     begun_at: float | None = None
     #: When the device accepted a tile that was sent later.
@@ -114,15 +116,25 @@ class TileState:
     #: The live leases: at most two, on different devices.
     leases: list[Lease] = field(default_factory=list)
     failures: int = 0
-    losses: int = 0
+    #: The leases under which a device died. One that came back with the same boot id survived.
+    deaths: tuple[Lease, ...] = ()
     expiries: int = 0
     failed_on: frozenset[str] = frozenset()
-    lost_on: frozenset[str] = frozenset()
     #: Devices that failed it or let it expire. Other devices are preferred.
     excluded: frozenset[str] = frozenset()
     mishaps: tuple[str, ...] = ()
     #: The end of its back-off.
     wake_at: float | None = None
+
+    @property
+    def losses(self) -> int:
+        """How often a device died while it worked on the tile."""
+        return sum(not lease.survived for lease in self.deaths)
+
+    @property
+    def lost_on(self) -> frozenset[str]:
+        """The devices that died while they worked on the tile."""
+        return frozenset(lease.device for lease in self.deaths if not lease.survived)
 
     @property
     def least(self) -> int:
@@ -172,10 +184,9 @@ class TileState:
         self.excluded |= {device}
         self._remember(device, reason)
 
-    def blame_loss(self, device: str, reason: str) -> None:
-        self.losses += 1
-        self.lost_on |= {device}
-        self._remember(device, reason)
+    def blame_loss(self, lease: Lease, reason: str) -> None:
+        self.deaths += (lease,)
+        self._remember(lease.device, reason)
 
     def blame_expiry(self, device: str, after_s: float) -> None:
         self.expiries += 1
