@@ -148,7 +148,7 @@ class Referee:
     """Sees every event and every action, and raises AssertionError at the first foul."""
 
     def __init__(self, schedule: Schedule) -> None:
-        self.world = Simulation(
+        self.simulation = Simulation(
             schedule.fleet,
             schedule.jobs,
             schedule.seed,
@@ -164,15 +164,15 @@ class Referee:
 
     def run(self) -> SimulationResult:
         """Play to the end. Raises AssertionError."""
-        self.world.run()
-        self.world.scheduler.check()
+        self.simulation.run()
+        self.simulation.scheduler.check()
         assert self._ended == dict.fromkeys(self._tiles, 1), f"jobs ended: {self._ended}"
-        return outcome_of(self.world)
+        return outcome_of(self.simulation)
 
     def _saw(self, event: Event, actions: list[Action], now: float) -> None:
         self._events += 1
         if self._events % _CHECK_EVERY == 0 or not isinstance(event, _USUAL):
-            self.world.scheduler.check()
+            self.simulation.scheduler.check()
         for action in actions:
             match action:
                 case SendTile(job, tile, attempt, device):
@@ -282,7 +282,7 @@ def _one(seed: int, picture: Path | None) -> int:
     try:
         print(referee.run().verdict)
     finally:
-        outcome = outcome_of(referee.world)
+        outcome = outcome_of(referee.simulation)
         for figures in outcome.devices:
             print(figures)
         if picture is not None:

@@ -11,18 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-BOOKS = "fogmqtt.core.scheduling.leases"
+LEASES = "fogmqtt.core.scheduling.leases"
 CHECKS = "fogmqtt.core.scheduling.spot_checks"
 DEVICE = "fogmqtt.core.scheduling.device"
 FLEET = "fogmqtt.core.scheduling.fleet"
 HEDGING = "fogmqtt.core.scheduling.hedging"
-LEDGER = "fogmqtt.core.scheduling.state"
+STATE = "fogmqtt.core.scheduling.state"
 OUTAGE = "fogmqtt.core.scheduling.broker_outage"
 PLACEMENT = "fogmqtt.core.scheduling.placement"
 SCHEDULER = "fogmqtt.core.scheduling.scheduler"
 TIMERS = "fogmqtt.core.scheduling.timers"
-VERDICT = "fogmqtt.core.scheduling.failure_policy"
-WINDOWS = "fogmqtt.core.scheduling.windows"
+FAILURES = "fogmqtt.core.scheduling.failure_policy"
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ RESULTS = (
     Bug(
         "late-is-wrong",
         "a result of a lease that has ended is dropped as if there had been none",
-        LEDGER,
+        STATE,
         "TileState.lease",
         "lease.device == device",
         "lease.device == device and lease.live",
@@ -67,7 +66,7 @@ RESULTS = (
     Bug(
         "anybody-is-believed",
         "a result counts although another device was given that attempt",
-        LEDGER,
+        STATE,
         "TileState.lease",
         "lease if lease.device == device else None",
         "lease",
@@ -75,7 +74,7 @@ RESULTS = (
     Bug(
         "attempts-unchecked",
         "whatever attempt a result names, it counts for the newest",
-        LEDGER,
+        STATE,
         "TileState.lease",
         "self.grants[attempt - 1]",
         "self.grants[-1]",
@@ -83,8 +82,8 @@ RESULTS = (
     Bug(
         "copies-work-on",
         "the loser of a hedge keeps its lease when the winner's result is kept",
-        BOOKS,
-        "Leases.withdraw",
+        LEASES,
+        "LeaseTable.withdraw",
         """
             for lease in list(tile.leases):
                 self.revoke(lease)
@@ -94,8 +93,8 @@ RESULTS = (
     Bug(
         "ended-jobs-forgotten",
         "nobody knows any more how an ended job went",
-        BOOKS,
-        "Leases.close",
+        LEASES,
+        "LeaseTable.remove_job",
         "state is None",
         "state is not JobState.FAILED",
     ),
@@ -106,12 +105,12 @@ RESULTS = (
         "Scheduler.handle",
         """
             self._apply(event)
-            while (sleeper := books.timers.due(books.now)) is not None:
-                books.ring(sleeper)
+            while (timer := table.timers.due(table.now)) is not None:
+                table.fire(timer)
         """,
         """
-            while (sleeper := books.timers.due(books.now)) is not None:
-                books.ring(sleeper)
+            while (timer := table.timers.due(table.now)) is not None:
+                table.fire(timer)
             self._apply(event)
         """,
     ),
@@ -121,50 +120,50 @@ LOST = (
     Bug(
         "lost-with-its-device",
         "the first tile of a device that dies waits for nobody",
-        BOOKS,
-        "Leases.take_all",
+        LEASES,
+        "LeaseTable.release_all",
         """
             for lease in leases:
-                self.again(lease.tile)
+                self.requeue(lease.tile)
         """,
         """
             for lease in leases[1:]:
-                self.again(lease.tile)
+                self.requeue(lease.tile)
         """,
     ),
     Bug(
         "lost-when-returned",
         "a tile that was handed back waits for nobody",
         SCHEDULER,
-        "Scheduler._returned",
-        "self._books.again(lease.tile)",
+        "Scheduler._rejected",
+        "self._table.requeue(lease.tile)",
         """
-            if lease.tile.is_twin:
-                self._books.again(lease.tile)
+            if lease.tile.is_check_tile:
+                self._table.requeue(lease.tile)
         """,
     ),
     Bug(
         "lost-after-its-back-off",
         "a tile that failed is forgotten when its back-off ends",
-        BOOKS,
-        "Leases.ring",
-        "self._enqueue(sleeper)",
+        LEASES,
+        "LeaseTable.fire",
+        "self._enqueue(timer)",
         "",
     ),
     Bug(
         "lost-when-unaccepted",
         "a tile that its device never accepted waits for nobody",
-        BOOKS,
-        "Leases._unaccepted",
-        "self.again(tile)",
+        LEASES,
+        "LeaseTable._unaccepted",
+        "self.requeue(tile)",
         "",
     ),
     Bug(
         "lost-with-the-broker",
         "tiles taken back when the broker was lost wait for nobody",
         OUTAGE,
-        "take_all_back",
-        "books.again(lease.tile, later=True)",
+        "release_all_leases",
+        "table.requeue(lease.tile, later=True)",
         "",
     ),
     Bug(
@@ -172,21 +171,21 @@ LOST = (
         "what a refuted device held waits for nobody",
         CHECKS,
         "refute",
-        "books.again(lease.tile)",
+        "table.requeue(lease.tile)",
         "",
     ),
     Bug(
         "second-half-forgotten",
         "of a tile that is split only the first half waits for a device",
-        LEDGER,
+        STATE,
         "ActiveJob.split",
-        "self.enqueue(second, alone=alone)",
+        "self.enqueue(second, exclusive=exclusive)",
         "",
     ),
     Bug(
         "split-and-given",
         "a tile that was split stands beside its halves",
-        LEDGER,
+        STATE,
         "ActiveJob.split",
         "tile.done = tile.split = True",
         "tile.split = True",
@@ -194,8 +193,8 @@ LOST = (
     Bug(
         "back-off-outlives-its-tile",
         "a tile that was done by a late result rings when its back-off ends",
-        BOOKS,
-        "Leases.withdraw",
+        LEASES,
+        "LeaseTable.withdraw",
         "tile.wake_at = None",
         "",
     ),
@@ -221,10 +220,10 @@ DEVICES = (
     Bug(
         "window-unbounded",
         "a device with many workers gets more tiles than any device may hold",
-        WINDOWS,
-        "window",
-        "policy.max_window",
-        "2 * policy.max_window",
+        FLEET,
+        "Fleet.window",
+        "self._policy.max_window",
+        "2 * self._policy.max_window",
     ),
     Bug(
         "drained-device-gets-tiles",
@@ -255,8 +254,8 @@ DEVICES = (
         "a device is sent tiles that do not fit into its memory",
         DEVICE,
         "DeviceState.suits",
-        "job.part <= self.max_tile_pixels",
-        "job.part > 0",
+        "job.required_pixels <= self.max_tile_pixels",
+        "job.required_pixels > 0",
     ),
     Bug(
         "draining-for-ever",
@@ -295,7 +294,7 @@ DEVICES = (
         "a device that has a tile which others died of gets more",
         FLEET,
         "Fleet.window",
-        "device.alone",
+        "device.exclusive",
         "False",
     ),
     Bug(
@@ -304,7 +303,7 @@ DEVICES = (
         OUTAGE,
         "_regrant",
         """
-            if len(device.leases) >= books.fleet.window(device):
+            if len(device.leases) >= table.fleet.window(device):
                 return False
         """,
         "",
@@ -314,7 +313,7 @@ DEVICES = (
         "who comes back after the broker was lost gets its tile even if that is done or held",
         OUTAGE,
         "_regrant",
-        "tile in tile.job.ready",
+        "tile in tile.job.waiting",
         "True",
     ),
 )
@@ -323,16 +322,16 @@ BLAME = (
     Bug(
         "quarantine-without-end",
         "a device in quarantine never gets out",
-        BOOKS,
-        "Leases.ring",
-        "self.fleet.resume(sleeper)",
+        LEASES,
+        "LeaseTable.fire",
+        "self.fleet.resume(timer)",
         "",
     ),
     Bug(
         "quarantine-never",
         "no run of mishaps puts a device into quarantine",
-        BOOKS,
-        "Leases.strike",
+        LEASES,
+        "LeaseTable.strike",
         "device.strikes < self.policy.quarantine_after and not device.probation",
         "device.strikes < 99",
     ),
@@ -364,28 +363,44 @@ BLAME = (
         "broker-loss-blamed",
         "devices pay for a broker that was lost",
         OUTAGE,
-        "take_all_back",
-        "books.release(lease)",
+        "release_all_leases",
+        "table.release(lease)",
         """
-            books.release(lease)
-            books.strike(lease.device, "gone")
+            table.release(lease)
+            table.strike(lease.device, "gone")
         """,
     ),
     Bug(
         "broker-loss-kills-tiles",
         "a lost broker counts as a death with the tile in hand",
         OUTAGE,
-        "take_all_back",
-        "books.release(lease)",
+        "release_all_leases",
+        "table.release(lease)",
         """
-            books.release(lease)
-            lease.tile.blame_loss(lease.device, "gone")
+            table.release(lease)
+            lease.tile.blame_loss(lease, "gone")
         """,
+    ),
+    Bug(
+        "flapping-link-kills-tiles",
+        "a device that comes back with the same boot id counts as having died",
+        LEASES,
+        "LeaseTable.count_survival",
+        "lease.survived = True",
+        "",
+    ),
+    Bug(
+        "deaths-forgiven",
+        "a device that restarts with tiles in hand again and again is never quarantined",
+        LEASES,
+        "LeaseTable.count_death",
+        'self.strike(device.id, f"was lost with tiles in hand: {device.lost_with_tiles}")',
+        "pass",
     ),
     Bug(
         "poison-goes-on",
         "a tile that devices die of is sent to the next one for ever",
-        VERDICT,
+        FAILURES,
         "on_losses",
         "tile.losses < policy.max_losses",
         "tile.losses < 99",
@@ -393,7 +408,7 @@ BLAME = (
     Bug(
         "failures-unlimited",
         "a tile that fails everywhere never fails its job",
-        VERDICT,
+        FAILURES,
         "on_failures",
         "tile.failures < policy.max_failures",
         "tile.failures < 99",
@@ -401,7 +416,7 @@ BLAME = (
     Bug(
         "failures-too-soon",
         "a tile's first failure fails its job",
-        VERDICT,
+        FAILURES,
         "on_failures",
         "tile.failures < policy.max_failures",
         "tile.failures < policy.max_failures - 1",
@@ -409,7 +424,7 @@ BLAME = (
     Bug(
         "expiries-unlimited",
         "a tile that hangs everywhere never fails its job",
-        VERDICT,
+        FAILURES,
         "on_expiries",
         "tile.expiries < policy.max_expiries",
         "tile.expiries < 99",
@@ -424,21 +439,21 @@ BLAME = (
     ),
 )
 
-SECOND_OPINIONS = (
+SPOT_CHECKS = (
     Bug(
         "check_tile-at-home",
-        "the second opinion comes from the device that gave the first",
-        LEDGER,
+        "the check result comes from the device that gave the first",
+        STATE,
         "TileState.excluded_devices",
         "{first.device} if first else frozenset()",
         "frozenset()",
     ),
     Bug(
         "check_tile-asleep-for-ever",
-        "nobody is asked for a second opinion when the first is there",
-        BOOKS,
-        "Leases.keep",
-        "self.wait(tile.check.check_tile)",
+        "no second device gets the tile when the first has done it",
+        LEASES,
+        "LeaseTable.keep",
+        "self.queue_tile(tile.check.check_tile)",
         "",
     ),
     Bug(
@@ -463,16 +478,16 @@ SECOND_OPINIONS = (
         CHECKS,
         "refute",
         """
-            if caught_in is not None:
-                _take_out(books, caught_in, name)
+            if found_in is not None:
+                _revoke_results_of(table, found_in, name)
         """,
         "",
     ),
     Bug(
         "finished-and-undecided",
-        "a job ends before its second opinions are there",
-        BOOKS,
-        "Leases.settle",
+        "a job ends before its checks are decided",
+        LEASES,
+        "LeaseTable.finish_if_done",
         "job.undecided == 0",
         "job.undecided >= 0",
     ),
@@ -486,26 +501,26 @@ SECOND_OPINIONS = (
     ),
     Bug(
         "the-first-is-right",
-        "the gateway's own result judges the second opinion only",
+        "the gateway's own result judges the check result only",
         CHECKS,
         "arbitrate",
         "(check.tile, check.check_tile)",
         "(check.check_tile,)",
     ),
     Bug(
-        "truth-forgotten",
+        "right-digest-forgotten",
         "what the gateway found wrong may come again from another device",
         CHECKS,
         "is_refuted",
-        "check.truth != lease.digest",
-        "check.truth != lease.digest and lease.tile.is_check_tile",
+        "check.correct_digest != lease.digest",
+        "check.correct_digest != lease.digest and lease.tile.is_check_tile",
     ),
     Bug(
         "waits-for-a-second-device",
-        "a job with second opinions waits for a second device where there is none",
+        "a job with checks waits for a second device where there is none",
         CHECKS,
         "_is_hopeless",
-        "all(one.id in check_tile.excluded_devices for one in books.fleet.able(check_tile.job))",
+        "all(one.id in check_tile.excluded_devices for one in table.fleet.able(check_tile.job))",
         "False",
     ),
 )
@@ -516,41 +531,41 @@ ENDS = (
         "a job all of whose tiles an earlier life did never ends",
         SCHEDULER,
         "Scheduler._submitted",
-        "books.settle(job)",
+        "table.finish_if_done(job)",
         "",
     ),
     Bug(
         "given-and-waited-for",
         "tiles that an earlier life did are waited for",
-        LEDGER,
+        STATE,
         "ActiveJob.submitted",
-        "len(job.ready)",
+        "len(job.waiting)",
         "job.total",
     ),
     Bug(
         "given-and-done-again",
         "tiles that an earlier life did are sent out",
-        LEDGER,
+        STATE,
         "ActiveJob.submitted",
         """
             if not tile.done:
-                job.ready.add(tile)
+                job.waiting.add(tile)
         """,
-        "job.ready.add(tile)",
+        "job.waiting.add(tile)",
     ),
     Bug(
         "cancelled-and-held",
         "devices keep the tiles of a job that was cancelled",
-        BOOKS,
-        "Leases.close",
+        LEASES,
+        "LeaseTable.remove_job",
         "list(job.live_leases())",
         "list(job.live_leases()) if state else ()",
     ),
     Bug(
         "cancelled-and-rung",
         "the back-offs of a job's tiles outlive it",
-        BOOKS,
-        "Leases.close",
+        LEASES,
+        "LeaseTable.remove_job",
         """
             for tile in job.tiles:
                 tile.wake_at = None
@@ -560,27 +575,27 @@ ENDS = (
     Bug(
         "starved-in-silence",
         "nobody hears of a job that no device can do",
-        BOOKS,
-        "Leases.ring",
-        "self._hungry.append(sleeper)",
+        LEASES,
+        "LeaseTable.fire",
+        "self._starving.append(timer)",
         "",
     ),
     Bug(
         "starved-again-and-again",
         "one wait for a device is reported twice",
-        BOOKS,
-        "Leases._report",
-        "self.act(ReportStarved(job.id, self.now - since, reason))",
+        LEASES,
+        "LeaseTable._report",
+        "self.emit(ReportStarved(job.id, self.now - since, reason))",
         """
             self.timers.set(job, self.now + 1)
-            self.act(ReportStarved(job.id, self.now - since, reason))
+            self.emit(ReportStarved(job.id, self.now - since, reason))
         """,
     ),
     Bug(
         "starved-though-somebody-came",
         "a job counts as starved although a device came in time",
-        BOOKS,
-        "Leases._look_after",
+        LEASES,
+        "LeaseTable._update_starvation",
         "job.starved_since = job.wake_at = None",
         "job.starved_since = job.starved_since",
     ),
@@ -598,16 +613,16 @@ TIME = (
     Bug(
         "lease-without-end",
         "what is never accepted stays with its device",
-        BOOKS,
-        "Leases.grant",
-        "self.timers.set(lease, self.now + patience_s)",
+        LEASES,
+        "LeaseTable.grant",
+        "self.timers.set(lease, self.now + accept_timeout_s)",
         "",
     ),
     Bug(
         "no-time-to-work",
         "a tile that was accepted gets no time beyond what accepting it may take",
-        BOOKS,
-        "Leases.accept",
+        LEASES,
+        "LeaseTable.accept",
         "self.timers.set(lease, begins_at + self.lease_s(lease))",
         "",
     ),
@@ -615,23 +630,23 @@ TIME = (
         "no-rest",
         "a device that hands tiles back gets the next one at once",
         SCHEDULER,
-        "Scheduler._returned",
-        "self._books.pause(lease.device)",
+        "Scheduler._rejected",
+        "self._table.pause(lease.device)",
         "",
     ),
     Bug(
         "quarantine-cut-short",
         "a quarantine ends before the time that was told",
-        BOOKS,
-        "Leases.quarantine",
+        LEASES,
+        "LeaseTable.quarantine",
         "self.now + seconds",
         "self.now + seconds / 2",
     ),
     Bug(
         "starved-too-soon",
         "a job is reported as starved before it has waited that long",
-        BOOKS,
-        "Leases._look_after",
+        LEASES,
+        "LeaseTable._update_starvation",
         "self.policy.starve_s",
         "self.policy.starve_s / 2",
     ),
@@ -646,10 +661,10 @@ TIME = (
     Bug(
         "look-forgotten",
         "nobody looks again at tiles that were left for others",
-        BOOKS,
-        "Leases.place",
-        "self.timers.set(self.look, min(due))",
-        "self.look.wake_at = None",
+        LEASES,
+        "LeaseTable.place",
+        "self.timers.set(self.placement_timer, min(due))",
+        "self.placement_timer.wake_at = None",
     ),
     Bug(
         "moved-timers-ring-twice",
@@ -665,7 +680,7 @@ COUNTS = (
     Bug(
         "remaining-drifts-when-split",
         "a split tile makes its job end a tile too early",
-        LEDGER,
+        STATE,
         "ActiveJob.split",
         "self.remaining += 1",
         "",
@@ -673,7 +688,7 @@ COUNTS = (
     Bug(
         "remaining-drifts-when-revoked",
         "a result that is not believed any more is not missed",
-        LEDGER,
+        STATE,
         "ActiveJob.uncredit",
         "self.remaining += 1",
         "",
@@ -681,15 +696,15 @@ COUNTS = (
     Bug(
         "left-drifts",
         "what was done still counts as work ahead",
-        LEDGER,
+        STATE,
         "ActiveJob.credit",
-        "self.left -= lease.tile.pixels",
+        "self.pixels_left -= lease.tile.pixels",
         "",
     ),
     Bug(
         "retries-drift",
         "a copy counts as a retry",
-        LEDGER,
+        STATE,
         "ActiveJob.grant",
         "self.hedges += bool(tile.leases)",
         "",
@@ -697,7 +712,7 @@ COUNTS = (
     Bug(
         "hedges-drift",
         "a retry counts as a copy",
-        LEDGER,
+        STATE,
         "ActiveJob.grant",
         "bool(tile.leases)",
         "bool(tile.grants)",
@@ -713,11 +728,11 @@ COUNTS = (
     Bug(
         "checked-drifts",
         "a check counts once more when its tile was done again",
-        LEDGER,
+        STATE,
         "ActiveJob.decide",
         "self.checked -= check.state is SpotCheckState.AGREED",
         "",
     ),
 )
 
-BUGS = (*RESULTS, *LOST, *DEVICES, *BLAME, *SECOND_OPINIONS, *ENDS, *TIME, *COUNTS)
+BUGS = (*RESULTS, *LOST, *DEVICES, *BLAME, *SPOT_CHECKS, *ENDS, *TIME, *COUNTS)

@@ -117,7 +117,7 @@ class Bench:
 
 
 def sizes(pixels: tuple[int, ...], actions: list[Action]) -> dict[int, int]:
-    """Pixels of each tile of a job without twins, after these splits."""
+    """Pixels of each tile of a job without check tiles, after these splits."""
     found = dict(enumerate(pixels))
     for split in actions:
         if isinstance(split, SplitTile):

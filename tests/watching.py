@@ -57,7 +57,7 @@ class Order:
 
 @dataclass
 class Seen:
-    """A job from its submission on; tiles at `twins` are second opinions."""
+    """A job from its submission on; tiles at `check_tiles` are check tiles."""
 
     check_tiles: range
     state: JobState | None = JobState.RUNNING
@@ -86,6 +86,8 @@ class Conduct:
     mishaps: int = 0
     failures: int = 0
     crashes: int = 0
+    #: It was lost with tiles, and has not come back.
+    lost_with_tiles: bool = False
     #: It gave a result, or was found to be slower than it was thought to be.
     measured: bool = False
     quarantined_until: float = 0.0
@@ -141,9 +143,13 @@ class Watch:
             case DeviceJoined(device, boot):
                 known = self._devices[device]
                 restarted, known.boot, known.joined = known.boot != boot, boot, True
-                return self._crash(device) if restarted else []
+                if restarted:
+                    self._take_leases(device)
+                crashed = restarted and known.lost_with_tiles
+                known.lost_with_tiles = False
+                return self._crash(device) if crashed else []
             case DeviceLost(device):
-                return self._crash(device)
+                self._take_leases(device)
             case DeviceRefuted(_, device):
                 self._refuse(device)
             case BrokerLost():
@@ -187,23 +193,28 @@ class Watch:
 
     @staticmethod
     def _is_refuted(event: Event, actions: Sequence[Action]) -> bool:
-        """The gateway knows better: then the lease ends like the others of a disproved device."""
+        """The gateway knows better: then the lease ends like the others of a refuted device."""
         reasons = {one.reason for one in actions if isinstance(one, DropResult)}
-        return isinstance(event, ResultArrived) and "disproved" in reasons
+        return isinstance(event, ResultArrived) and "refuted" in reasons
 
     @staticmethod
     def _learn(device: Conduct) -> None:
         device.mishaps = device.crashes = 0
         device.paid_s, device.probation, device.measured = 0.0, False, True
 
-    def _crash(self, name: str) -> list[str]:
-        device, held = self._devices[name], 0
+    def _take_leases(self, name: str) -> None:
+        device = self._devices[name]
         for seen in self._jobs.values():
-            held += sum(lost.pop(name, None) is not None for lost in seen.live.values())
+            for holders in seen.live.values():
+                device.lost_with_tiles |= holders.pop(name, None) is not None
+
+    def _crash(self, name: str) -> list[str]:
+        """It died with tiles. Returns its name if it was not in quarantine."""
+        device = self._devices[name]
         was_free = not device.quarantined_until
-        device.mishaps += held > 0
-        device.crashes += held > 0 and was_free
-        return [name] if held and was_free else []
+        device.mishaps += 1
+        device.crashes += was_free
+        return [name] if was_free else []
 
     def _refuse(self, name: str) -> None:
         for seen in self._jobs.values():
@@ -304,7 +315,7 @@ class Watch:
         elif self._order(event) is None:
             assert reasons == ["never leased"]
         else:
-            assert kept or reasons[0] in {"duplicate", "disproved", "second opinion", "not wanted"}
+            assert kept or reasons[0] in {"duplicate", "refuted", "check result", "not wanted"}
             seen.duplicates += reasons == ["duplicate"]
 
     def _check_crash(self, name: str) -> None:

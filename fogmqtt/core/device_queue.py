@@ -1,11 +1,11 @@
-"""The device's side of the bargain: which tiles it holds, and which it works on next.
+"""Per-device queue of tiles with fair sharing between gateways.
 
-A device may be sent the same tile twice (the broker repeats messages) or anew (its lease ran
-out): it works once and answers for the newest attempt. Memory is bounded by the capacity.
+A device may receive a tile twice (the broker repeats messages) or again (its lease ran out). It
+works on the tile once and answers for the newest attempt. The capacity bounds the memory.
 
-Gateways share the device's time: each tile costs its gateway as much as it has bytes, over its
-weight, and whose tiles did cost least is next. Tiles of one gateway are worked on in the order in
-which they came: its scheduler counts on that.
+Gateways share the device's time. Each tile costs its gateway as much as it has bytes, divided by
+its weight, and the gateway with the lowest cost is next. Tiles of one gateway keep their order of
+arrival, because its scheduler relies on that.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from fogmqtt.core.fair_queue import FairQueue, weight
 
 T = TypeVar("T")
 
-#: How many tiles that are over are remembered, to know a repeated message.
+#: Finished tiles that are remembered, to recognise a repeated message.
 _REMEMBERED = 1024
 
 
 class Key(NamedTuple):
-    """Which tile: attempts of one tile share it."""
+    """Identifies a tile; all attempts of one tile share it."""
 
     gateway: str
     job: str
@@ -35,7 +35,7 @@ class QueueEntry(Enum):
     """What became of a tile that was offered."""
 
     TAKEN = auto()
-    #: It is queued or running already; the answer will be for its newest attempt.
+    #: The tile is queued or running already; the answer will be for its newest attempt.
     HELD = auto()
     #: This attempt was answered or cancelled before.
     OVER = auto()
@@ -54,24 +54,24 @@ class _Entry(Generic[T]):
 
 
 class DeviceQueue(Generic[T]):
-    """Queued and running tiles; `T` is whatever the caller keeps of each.
+    """Queued and running tiles; `T` is whatever the caller stores with each.
 
-    `capacity` counts tiles, `capacity_bytes` what they hold in memory; a single tile over the
-    latter is still taken when there is no other.
+    `capacity` counts tiles, `capacity_bytes` their memory. A single larger tile is still accepted
+    when there is no other.
     """
 
     def __init__(self, capacity: int, capacity_bytes: int = 64 * 1024 * 1024) -> None:
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._entries: dict[Key, _Entry[T]] = {}
-        #: Queued keys by gateway; who waits longest for a turn comes first.
+        #: Queued keys by gateway; the gateway that waits longest for a turn comes first.
         self._queues: OrderedDict[str, deque[Key]] = OrderedDict()
-        #: Held tiles by gateway: who holds any has a share.
+        #: The number of held tiles by gateway. A gateway with held tiles has a share.
         self._holders: Counter[str] = Counter()
         self._shares: FairQueue[str] = FairQueue()
-        #: What the gateway whose turn it was had got: who had nothing queued is not owed as much.
+        #: The cost of the gateway that had the last turn. A gateway that joins later starts there.
         self._served = 0.0
-        self._over: OrderedDict[Key, int] = OrderedDict()
+        self._ended: OrderedDict[Key, int] = OrderedDict()
         self._nbytes = 0
         self._running = 0
         self._draining = False
@@ -91,14 +91,14 @@ class DeviceQueue(Generic[T]):
     def offer(
         self, key: Key, attempt: int, item: T, nbytes: int = 0, priority: int = 0
     ) -> QueueEntry:
-        """Queue the tile unless it is held, over, or there is no room.
+        """Queue the tile unless it is held, finished, or there is no room.
 
         Each step of `priority` doubles its gateway's share of the time for such tiles.
         """
         entry = self._entries.get(key)
         if entry is not None:
             return self._again(entry, _Entry(attempt, item, nbytes, priority))
-        if attempt <= self._over.get(key, 0):
+        if attempt <= self._ended.get(key, 0):
             return QueueEntry.OVER
         if self._draining:
             return QueueEntry.DRAINING
@@ -111,7 +111,7 @@ class DeviceQueue(Generic[T]):
         return QueueEntry.TAKEN
 
     def take(self) -> T | None:
-        """The next tile of the gateway that got least; it is running from now on."""
+        """Start the next tile, which belongs to the gateway with the lowest cost."""
         if not self._queues:
             return None
         gateway = min(self._queues, key=self._shares.served)
@@ -126,13 +126,13 @@ class DeviceQueue(Generic[T]):
         return entry.item
 
     def finish(self, key: Key) -> T | None:
-        """A running tile's work is over: the item to answer for, None if nobody wants it."""
+        """Finish a running tile. Returns the item to answer for, None if nobody wants it."""
         entry = self._forget(key)
         self._running -= 1
         return entry.item if entry.wanted else None
 
     def give_up(self, key: Key) -> None:
-        """A running tile's work ended before its time: queued anew if it is wanted by now."""
+        """Stop a running tile before its end, and queue it again if it is wanted by now."""
         entry = self._entries[key]
         if not entry.wanted:
             self.finish(key)
@@ -142,9 +142,9 @@ class DeviceQueue(Generic[T]):
         self._queue(key)
 
     def cancel(self, key: Key, attempt: int, *, expired: bool = False) -> bool:
-        """Drop the tile if no newer attempt of it is held; a running one loses its answer.
+        """Drop the tile unless a newer attempt of it is held; a running one loses its answer.
 
-        One whose lease has `expired` keeps it: late is not wrong.
+        If only its lease has `expired`, a running tile keeps its answer: a late result counts.
         """
         entry = self._entries.get(key)
         if entry is None or attempt < entry.attempt or not entry.wanted:
@@ -157,14 +157,14 @@ class DeviceQueue(Generic[T]):
         return True
 
     def drain(self) -> list[T]:
-        """Take nothing more; returns everything queued, to be handed back."""
+        """Accept nothing more. Returns all queued items, to be rejected."""
         self._draining = True
         keys = [key for queue in self._queues.values() for key in queue]
         self._queues.clear()
         return [self._forget(key).item for key in keys]
 
     def abandon(self) -> list[T]:
-        """What still runs and is wanted, to be handed back: nobody will wait for it."""
+        """Returns what still runs and is wanted, to be rejected: nobody will wait for it."""
         running = [entry for entry in self._entries.values() if entry.running and entry.wanted]
         for entry in running:
             entry.wanted = False
@@ -183,7 +183,7 @@ class DeviceQueue(Generic[T]):
         assert self._running == len(self._entries) - len(queued)  # noqa: S101
         assert self._nbytes == sum(entry.nbytes for entry in self._entries.values())  # noqa: S101
         assert len(self._entries) <= self._capacity  # noqa: S101
-        assert len(self._over) <= _REMEMBERED  # noqa: S101
+        assert len(self._ended) <= _REMEMBERED  # noqa: S101
 
     def _again(self, entry: _Entry[T], newer: _Entry[T]) -> QueueEntry:
         if newer.attempt < entry.attempt or (newer.attempt == entry.attempt and entry.wanted):
@@ -222,8 +222,8 @@ class DeviceQueue(Generic[T]):
         if not self._holders[key.gateway]:
             del self._holders[key.gateway]
             self._shares.leave(key.gateway)
-        self._over[key] = entry.attempt
-        self._over.move_to_end(key)
-        if len(self._over) > _REMEMBERED:
-            self._over.popitem(last=False)
+        self._ended[key] = entry.attempt
+        self._ended.move_to_end(key)
+        if len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
         return entry

@@ -1,8 +1,8 @@
-"""Fair shares: whoever was served least for its weight is next.
+"""Fair shares: the key that was served least for its weight is next.
 
-Start-time fair queueing (Goyal, Vin and Cheng, 1996): every key has a virtual time that grows by
-what it got, divided by its weight. Who comes, or comes again, starts at the virtual time of now:
-neither behind the others nor with a claim to what it did not ask for.
+Start-time fair queueing (Goyal, Vin and Cheng, 1996): every key has a virtual time, which grows by
+the cost of what it got, divided by its weight. A key that joins starts at the current virtual time:
+neither behind the others nor with a claim to the past.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ K = TypeVar("K", bound=Hashable)
 
 
 def weight(priority: int) -> float:
-    """How many times the share of priority 0 this one has."""
+    """The share relative to that of priority 0."""
     return _STEP**priority
 
 
 class FairQueue(Generic[K]):
-    """Virtual times of those who want to be served."""
+    """The virtual times of all keys that want to be served."""
 
     def __init__(self) -> None:
         self._served: dict[K, float] = {}
@@ -32,17 +32,17 @@ class FairQueue(Generic[K]):
         return key in self._served
 
     def join(self, key: K) -> None:
-        """It wants to be served from now on; nothing changes for one who did already."""
+        """Let a key take part from now on. Nothing changes for one that takes part already."""
         self._served.setdefault(key, self._now)
 
     def leave(self, key: K) -> None:
         self._served.pop(key, None)
 
     def served(self, key: K) -> float:
-        """Its virtual time. Raises KeyError for one that did not join."""
+        """The virtual time of a key. Raises KeyError for one that did not join."""
         return self._served[key]
 
     def charge(self, key: K, cost: float, weight: float) -> None:
-        """It was served. Raises KeyError for one that did not join."""
+        """Charge a key for what it got. Raises KeyError for one that did not join."""
         self._now = max(self._now, self._served[key])
         self._served[key] += cost / weight

@@ -1,9 +1,9 @@
 """Rectangles and tiles: how an image is cut, in exact integers.
 
-A tile has a *core*, the pixels that it answers for, and an *outer*, the pixels that it is given:
-the core and a *halo* around it, clipped at the image's border and never padded, so that an
-operator meets the true border exactly where the whole image has it. Cores partition the image.
-A side of the core that is not the image's border is a *seam*.
+A tile has a *core*, the pixels of its result, and an *outer*, the pixels of its input: the core and
+a *halo* around it, clipped at the image's border and never padded. So an operator meets the image's
+border exactly where it is. Cores partition the image. A side of the core that is not on the image's
+border is a *seam*.
 
 All figures are pixels in (row, column) order.
 """
@@ -41,7 +41,7 @@ class Rect:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """What cuts this rectangle out of an array."""
+        """The slices that cut this rectangle out of an array."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
     def within(self, outer: Rect) -> Rect:
@@ -59,7 +59,7 @@ class Rect:
     def grown(self, halo: int, size: tuple[int, int], align: int = 1) -> Rect:
         """Grown by `halo` on each side, out to multiples of `align`, clipped to an image of `size`.
 
-        With `align` over 1 it is also at least `align` wide and high where the image is:
+        With `align` over 1 it is also at least `align` wide and high where the image is, because
         float operators round differently in narrower rows.
         """
         top, bottom = _grown(self.top, self.bottom, halo, size[0], align)
@@ -119,7 +119,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """So many rows and columns of tiles as equal as they can be."""
+    """This number of rows and columns of tiles, as equal as possible."""
 
     rows: int
     columns: int

@@ -1,9 +1,8 @@
 """The automatic tile plan: tiles that fit into a message and keep a fleet busy.
 
-A tile travels twice: its outer pixels to the device, its core back. Both must fit under the
-message limit. Within that, a plan wants a few tiles per worker, so that a fast device can take
-more than its share, and as few halo pixels as it can have, since every one of them is sent and
-worked on twice.
+A tile travels twice: its outer pixels to the device, its core back. Both must fit into a message.
+Within that limit, a plan has a few tiles per worker, so that a fast device can take more than its
+share, and as few halo pixels as possible, since every one of them is sent and processed twice.
 """
 
 from __future__ import annotations
@@ -14,23 +13,23 @@ from dataclasses import dataclass
 from fogmqtt.core.geometry import Auto, Grid, Rect, Size, Tile, TilePlan
 from fogmqtt.errors import PlanError
 
-#: Room in a message for everything that is not pixels, bytes.
+#: Room in a message for everything but pixels, in bytes.
 HEADER_BYTES = 1024
 #: Messages over this size move fewer bytes per second, whatever the limit allows.
 BEST_MESSAGE_BYTES = 1_000_000
-#: With fewer tiles, the slowest device would hold the last one while the others idle.
+#: With fewer tiles the slowest device would hold the last one while the others idle.
 TILES_PER_WORKER = 3
-#: Under this core, the messages around a tile cost more than the work in it, pixels.
+#: Below this number of core pixels, the messages around a tile cost more than its work.
 WORTHWHILE_PIXELS = 65_536
 #: A small image is cut below that, down to here, if every worker then has a tile.
 SMALLEST_PIXELS = 16_384
-#: Tiles that are nearly all halo would send the image more often than this: nobody means that.
+#: Tiles that are nearly all halo would send the image more often than this, which is no use.
 MOST_TIMES_SENT = 20
 
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """What a stage makes of a pixel: bytes on the way, and what it needs around a core."""
+    """What a stage sends per pixel, and what it needs around a core."""
 
     sent: float
     result: float
@@ -39,7 +38,7 @@ class _Load:
 
     @property
     def reach(self) -> int:
-        """How far an outer goes beyond a core that begins and ends at multiples of `align`."""
+        """How far an outer reaches beyond a core that begins and ends at multiples of `align`."""
         return _up(self.halo, self.align)
 
     def outer(self, step: int, extent: int) -> int:
@@ -61,8 +60,8 @@ class _Load:
                 return step
         return 0
 
-    def moved(self, plan: Size, size: tuple[int, int]) -> int:
-        """About how many outer pixels the plan has."""
+    def sent_pixels(self, plan: Size, size: tuple[int, int]) -> int:
+        """The approximate number of outer pixels of the plan."""
         sides = zip(_counts(plan, size), size, strict=True)
         down, across = (
             min(count * side, side + (count - 1) * 2 * self.reach) for count, side in sides
@@ -82,26 +81,26 @@ def auto_plan(
 ) -> Size:
     """The plan for an image of `size` (height, width) and a fleet of `workers`.
 
-    No message is over `limit_bytes`, header included; with base64 pass 3/4 of the limit. Without
-    a halo the tiles are full-width strips, whose rows lie in one piece of memory, otherwise the
-    grid with the fewest outer pixels. The same question has the same answer everywhere.
+    No message exceeds `limit_bytes`, header included; with base64 pass 3/4 of the limit. Without a
+    halo the tiles are full-width strips, whose rows are contiguous in memory, otherwise the grid
+    with the fewest outer pixels. The plan is deterministic.
 
-    Raises PlanError where not even the smallest tile fits, and where the halo leaves so little
-    of each tile that the image would be sent over MOST_TIMES_SENT times.
+    Raises PlanError where not even the smallest tile fits, and where the halo leaves so little of
+    each tile that the image would be sent over MOST_TIMES_SENT times.
     """
     load = _Load(sent_pixel_bytes, result_pixel_bytes, halo, align)
-    wish = _wish(size, workers)
-    plan = _best(size, load, min(limit_bytes, BEST_MESSAGE_BYTES), wish)
+    wanted = _wanted_tiles(size, workers)
+    plan = _best(size, load, min(limit_bytes, BEST_MESSAGE_BYTES), wanted)
     while plan is None or _wasteful(plan, size, load):
-        # Fewer, larger tiles: what a wide halo needs, or at least what it can have.
-        wish //= 2
-        larger = _best(size, load, limit_bytes, wish)
+        # Try fewer, larger tiles, which leave room for a wide halo.
+        wanted //= 2
+        larger = _best(size, load, limit_bytes, wanted)
         if larger is None:
             raise PlanError(_nothing_fits(load, limit_bytes))
         plan = larger
-        if wish <= 1:
+        if wanted <= 1:
             break
-    times = load.moved(plan, size) / (size[0] * size[1])
+    times = load.sent_pixels(plan, size) / (size[0] * size[1])
     if times > MOST_TIMES_SENT:
         raise PlanError(_mostly_halo(load, limit_bytes, round(times)))
     return plan
@@ -126,7 +125,7 @@ def check_plan(
     if max(sent, result) <= room:
         return
     load = _Load(sent_pixel_bytes, result_pixel_bytes, halo, align)
-    largest = _best(tiles[0].size, load, limit_bytes, wish=1)
+    largest = _best(tiles[0].size, load, limit_bytes, wanted=1)
     if largest is None:
         raise PlanError(_nothing_fits(load, limit_bytes))
     way = "back" if result > sent else "out"
@@ -148,24 +147,26 @@ def written_plan(plan: TilePlan) -> str:
             return f"grid {plan.columns}x{plan.rows}"
 
 
-def _wish(size: tuple[int, int], workers: int) -> int:
-    """How many tiles the fleet would like."""
+def _wanted_tiles(size: tuple[int, int], workers: int) -> int:
+    """The number of tiles that suits the fleet."""
     pixels = size[0] * size[1]
     worthwhile = pixels // WORTHWHILE_PIXELS
     one_each = min(workers, pixels // SMALLEST_PIXELS)
     return max(1, min(TILES_PER_WORKER * workers, max(worthwhile, one_each)))
 
 
-def _best(size: tuple[int, int], load: _Load, limit_bytes: int, wish: int) -> Size | None:
+def _best(size: tuple[int, int], load: _Load, limit_bytes: int, wanted: int) -> Size | None:
     def badness(plan: Size) -> tuple[bool, int, int]:
         rows, columns = _counts(plan, size)
-        return rows * columns < wish, load.moved(plan, size), columns
+        return rows * columns < wanted, load.sent_pixels(plan, size), columns
 
-    return min(_candidates(size, load, limit_bytes - HEADER_BYTES, wish), key=badness, default=None)
+    return min(
+        _candidates(size, load, limit_bytes - HEADER_BYTES, wanted), key=badness, default=None
+    )
 
 
-def _candidates(size: tuple[int, int], load: _Load, room: int, wish: int) -> Iterator[Size]:
-    """For each width worth trying, the tallest tile that fits and leaves enough of them."""
+def _candidates(size: tuple[int, int], load: _Load, room: int, wanted: int) -> Iterator[Size]:
+    """For each width worth trying, the tallest tile that fits and leaves enough tiles."""
     height, width = size
     for across in _steps(width, load.align):
         outer = int(room / (load.outer(across, width) * load.sent))
@@ -173,7 +174,7 @@ def _candidates(size: tuple[int, int], load: _Load, room: int, wish: int) -> Ite
         fits = load.longest(height, outer, core)
         if fits < 1:
             continue
-        rows = max(-(-height // fits), -(-wish // -(-width // across)))
+        rows = max(-(-height // fits), -(-wanted // -(-width // across)))
         even = min(fits, _up(-(-height // rows), load.align))
         if load.outer(even, height) <= outer:
             yield Size(even, across)
@@ -196,25 +197,25 @@ def _counts(plan: Size, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _wasteful(plan: Size, size: tuple[int, int], load: _Load) -> bool:
-    return load.moved(plan, size) > 1.5 * size[0] * size[1]
+    return load.sent_pixels(plan, size) > 1.5 * size[0] * size[1]
 
 
 def _nothing_fits(load: _Load, limit_bytes: int) -> str:
     return (
         f"tiles: no tile fits into a message of {limit_bytes} bytes with a halo of {load.halo} "
-        f"pixels at {load.sent:g} bytes each; {_ways_out(load, limit_bytes)}"
+        f"pixels at {load.sent:g} bytes each; {_suggestions(load, limit_bytes)}"
     )
 
 
 def _mostly_halo(load: _Load, limit_bytes: int, times: int) -> str:
     return (
         f"tiles: with a halo of {load.halo} pixels at {load.sent:g} bytes each, messages of "
-        f"{limit_bytes} bytes would send the image {times} times; {_ways_out(load, limit_bytes)}"
+        f"{limit_bytes} bytes would send the image {times} times; {_suggestions(load, limit_bytes)}"
     )
 
 
-def _ways_out(load: _Load, limit_bytes: int) -> str:
-    """Cores as large as their halo make do: the image is sent nine times."""
+def _suggestions(load: _Load, limit_bytes: int) -> str:
+    """Cores as large as their halo are acceptable: the image is sent nine times."""
     enough = (
         int((3 * max(load.reach, load.align)) ** 2 * max(load.sent, load.result)) + HEADER_BYTES
     )
@@ -233,12 +234,12 @@ def _down(value: int, align: int) -> int:
     return value // align * align
 
 
-#: No tile is halved to less, pixels: the messages around it would cost more than its work.
+#: A part with fewer pixels than this is not worth its messages.
 LEAST_PIXELS = 16_384
-#: A core is at least so many times as wide and high as what it needs around itself.
+#: A core is at least this many times as wide and high as its halo.
 _CORE_TO_HALO = 8
-#: Rows lie in one piece of memory, so a core is cut across until it is so much wider than high.
-_FLATTEST = 4
+#: Rows are contiguous in memory, so a core is cut across until it is this much wider than high.
+_MAX_FLATNESS = 4
 
 
 def halve(
@@ -253,7 +254,7 @@ def halve(
     if least_pixels is None:
         reach = -(-halo // align) * align
         least_pixels = max(LEAST_PIXELS, (_CORE_TO_HALO * reach) ** 2)
-    flat = core.width > _FLATTEST * core.height and halo > 0
+    flat = core.width > _MAX_FLATNESS * core.height and halo > 0
     cores = (_beside if flat else _above)(core, align) or (_above if flat else _beside)(core, align)
     if cores is None or min(one.pixels for one in cores) < least_pixels:
         return None

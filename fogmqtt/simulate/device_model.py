@@ -1,7 +1,7 @@
-"""A modelled device: takes tiles over a link, queues them, works, answers, crashes, comes back.
+"""A modelled device: it receives tiles over a link, queues them, works, answers, crashes, returns.
 
-Its queue is the real agent's worklist, so it repeats, refuses and forgets as a real one does. A
-worker that has a cancelled tile, or one whose lease has run out, is ended and started anew.
+Its queue is the real agent's, so it repeats, rejects and forgets tiles as a real device does. A
+worker is restarted if its tile is cancelled or its lease has run out.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from fogmqtt.simulate.record import Fate, Record, Span
 from fogmqtt.simulate.speed_profile import SpeedProfile
 from fogmqtt.simulate.work import ENVELOPE_BYTES, TileWork
 
-#: Tiles that an agent holds beyond those that its workers do.
+#: Tiles that an agent holds beyond those of its workers.
 _AHEAD = 14
-#: A cancelled tile may run for so long, and a new worker takes so long to start, seconds.
+#: The seconds that a cancelled tile may still run, and the seconds that a new worker needs to
+#: start.
 _CANCELLED_S, _START_S = 1.0, 0.3
-#: Until a device is back after the broker is: the mean.
+#: The mean time to reconnect after an outage of the broker.
 _RECONNECT_S = 0.5
 
 
@@ -52,7 +53,7 @@ class Order:
 
 
 class DeviceModel:
-    """One device; `hear` takes what it says to the gateway, `operators` is what it can do."""
+    """One device. `deliver` receives its messages; `operators` are its abilities."""
 
     def __init__(
         self,
@@ -60,66 +61,66 @@ class DeviceModel:
         operators: frozenset[str],
         *,
         seed: int,
-        agenda: EventQueue,
+        event_queue: EventQueue,
         record: Record,
-        hear: Callable[[Event], None],
+        deliver: Callable[[Event], None],
         broker_is_up: Callable[[], bool],
     ) -> None:
         self.device = device
         self._operators = operators
         self._latency_s = device.link.latency_ms / 1e3
-        #: Of its own, so that what befalls a device does not depend on who else is there.
+        #: Each device has its own generator, so that its faults do not depend on other devices.
         self._chance = random.Random(f"{seed}/{device.id}")  # noqa: S311
-        self.pace = SpeedProfile(device, self._chance)
-        #: From when to when it was up; the last interval may have no end yet.
-        self.lives: list[tuple[float, float]] = []
-        self._agenda = agenda
+        self.speed_profile = SpeedProfile(device, self._chance)
+        #: The intervals in which it was up; the last one may have no end yet.
+        self.uptimes: list[tuple[float, float]] = []
+        self._event_queue = event_queue
         self._record = record
-        self._hear = hear
+        self._deliver = deliver
         self._broker_is_up = broker_is_up
         self._down = LinkModel(device.link, self._chance)
         self._up = LinkModel(device.link, self._chance)
         self._boot = 0
-        #: Counts connections: what was on its way over an older one is lost.
-        self._link = 0
-        self._linked = False
+        #: Counts connections: messages in transit over an older one are lost.
+        self._connection = 0
+        self._connected = False
         self._died_at = -math.inf
-        self._begin_life()
-        agenda.at(device.joins_at_s, self._rise)
+        self._reset()
+        event_queue.at(device.joins_at_s, self._start)
         for crash in device.faults.crashes:
-            agenda.at(crash.at_s, self._crash, None, crash.for_s)
+            event_queue.at(crash.at_s, self._crash, None, crash.for_s)
 
     @property
     def up(self) -> bool:
-        return bool(self.lives) and self.lives[-1][1] == math.inf
+        return bool(self.uptimes) and self.uptimes[-1][1] == math.inf
 
-    def _begin_life(self) -> None:
-        self._worklist: DeviceQueue[Order] = DeviceQueue(self.device.workers + _AHEAD, 2**62)
-        self._lanes = list(range(self.device.workers))
+    def _reset(self) -> None:
+        self._queue: DeviceQueue[Order] = DeviceQueue(self.device.workers + _AHEAD, 2**62)
+        self._idle_workers = list(range(self.device.workers))
         self._running: dict[Key, Span] = {}
-        #: Running tiles that nobody wants, and until when each held one's lease lasts.
+        #: Running tiles that are cancelled, and the end of each held tile's lease.
         self._cancelled: set[Key] = set()
-        self._until: dict[Key, float] = {}
-        #: What could not be said without a link, and its bytes.
-        self._kept: list[tuple[Event, float]] = []
+        self._lease_ends: dict[Key, float] = {}
+        #: Messages that could not be sent without a connection, with their bytes.
+        self._unsent: list[tuple[Event, float]] = []
 
     # -- what the gateway does ----------------------------------------------------------------
 
     def send(self, order: Order) -> None:
-        """Publish a tile to it."""
-        self._carry_down(order.work.out_bytes, self._take, order)
+        """Publish a tile to the device."""
+        self._carry_down(order.work.out_bytes, self._receive_tile, order)
 
     def cancel(self, action: CancelTile) -> None:
-        self._carry_down(ENVELOPE_BYTES, self._drop, action)
+        self._carry_down(ENVELOPE_BYTES, self._receive_cancel, action)
 
     def _carry_down(self, nbytes: float, call: Callable[..., None], item: object) -> None:
-        if not self._linked:
+        if not self._connected:
             self._record.counts["sent to nobody"] += 1
             return
-        arrivals = self._down.carry(self._agenda.now, nbytes)
+        arrivals = self._down.carry(self._event_queue.now, nbytes)
         self._count(arrivals)
         for at in arrivals:
-            self._agenda.at(at, call, self._link, item)
+            self._event_queue.at(at, call, self._connection, item)
 
     def _count(self, arrivals: Sequence[float]) -> None:
         copies = len(arrivals)
@@ -128,50 +129,50 @@ class DeviceModel:
 
     # -- what it does ---------------------------------------------------------------------------
 
-    def _take(self, link: int, order: Order) -> None:
-        if link != self._link:
+    def _receive_tile(self, link: int, order: Order) -> None:
+        if link != self._connection:
             self._record.counts["messages lost"] += 1
             return
         send = order.send
         lease = (send.job, send.tile, send.attempt, send.device)
         if order.work.pixels > self.device.max_tile_pixels:
             text = f"{order.work.pixels} pixels where {self.device.max_tile_pixels} fit"
-            self._say(TileFailed(*lease, text), ENVELOPE_BYTES)
+            self._publish(TileFailed(*lease, text), ENVELOPE_BYTES)
             return
-        match self._worklist.offer(order.key, send.attempt, order):
+        match self._queue.offer(order.key, send.attempt, order):
             case QueueEntry.TAKEN | QueueEntry.HELD:
-                self._until[order.key] = self._agenda.now + send.lease_s
+                self._lease_ends[order.key] = self._event_queue.now + send.lease_s
                 self._cancelled.discard(order.key)
-                self._say(TileAccepted(*lease), ENVELOPE_BYTES)
+                self._publish(TileAccepted(*lease), ENVELOPE_BYTES)
                 self._assign()
             case QueueEntry.FULL | QueueEntry.DRAINING:
-                self._say(TileRejected(*lease), ENVELOPE_BYTES)
+                self._publish(TileRejected(*lease), ENVELOPE_BYTES)
             case QueueEntry.OVER:
                 pass
 
-    def _drop(self, link: int, action: CancelTile) -> None:
+    def _receive_cancel(self, link: int, action: CancelTile) -> None:
         key = Key("gateway", action.job, action.tile)
-        if link != self._link:
+        if link != self._connection:
             return
-        dropped = self._worklist.cancel(key, action.attempt, expired=action.expired)
+        dropped = self._queue.cancel(key, action.attempt, expired=action.expired)
         span = self._running.get(key)
         if dropped and span is not None:
             self._cancelled.add(key)
-            self._agenda.at(span.begin_s + _CANCELLED_S, self._stop, key, span)
+            self._event_queue.at(span.begin_s + _CANCELLED_S, self._stop, key, span)
 
     def _assign(self) -> None:
-        while self._lanes:
-            order = self._worklist.take()
+        while self._idle_workers:
+            order = self._queue.take()
             if order is None:
                 return
             self._work(order)
 
     def _work(self, order: Order) -> None:
-        now, faults, send = self._agenda.now, self.device.faults, order.send
+        now, faults, send = self._event_queue.now, self.device.faults, order.send
         pixels: float = order.work.pixels
         if faults.stragglers and self._chance.random() < faults.stragglers:
             pixels *= faults.straggler_factor
-        worker = heapq.heappop(self._lanes)
+        worker = heapq.heappop(self._idle_workers)
         span = Span(
             send.device,
             worker,
@@ -184,76 +185,76 @@ class DeviceModel:
         )
         self._running[order.key] = span
         self._record.spans.append(span)
-        end_s = self.pace.finish(now + self.device.overhead_ms / 1e3, pixels)
-        self._agenda.at(end_s, self._finish, order.key, span)
-        if end_s > self._until[order.key]:
-            self._agenda.at(self._until[order.key], self._stop, order.key, span)
+        end_s = self.speed_profile.finish(now + self.device.overhead_ms / 1e3, pixels)
+        self._event_queue.at(end_s, self._finish, order.key, span)
+        if end_s > self._lease_ends[order.key]:
+            self._event_queue.at(self._lease_ends[order.key], self._stop, order.key, span)
 
     def _finish(self, key: Key, span: Span) -> None:
         if self._running.get(key) is not span:
             return  # the device crashed, or the worker was ended
         self._end(key, span)
-        order = self._worklist.finish(key)
+        order = self._queue.finish(key)
         self._free(self._boot, span.worker)
         if order is None:
             return
         send = order.send
         span.attempt = send.attempt
         result = ResultArrived(send.job, send.tile, send.attempt, send.device, span.seconds)
-        self._say(result, order.work.back_bytes)
+        self._publish(result, order.work.back_bytes)
 
     def _stop(self, key: Key, span: Span) -> None:
-        """End a worker that has what nobody wants, or had it for longer than its lease."""
-        now = self._agenda.now
+        """End a worker whose tile is cancelled or whose lease has run out."""
+        now = self._event_queue.now
         if self._running.get(key) is not span:
             return
-        cancelled, until = key in self._cancelled, self._until[key]
+        cancelled, until = key in self._cancelled, self._lease_ends[key]
         if not cancelled and until > now:  # it was leased anew
-            self._agenda.at(until, self._stop, key, span)
+            self._event_queue.at(until, self._stop, key, span)
             return
         self._end(key, span)
         span.fate = Fate.WASTED
-        self._agenda.at(now + _START_S, self._free, self._boot, span.worker)
+        self._event_queue.at(now + _START_S, self._free, self._boot, span.worker)
         if cancelled:
-            self._worklist.give_up(key)
-        elif (order := self._worklist.finish(key)) is not None:
+            self._queue.give_up(key)
+        elif (order := self._queue.finish(key)) is not None:
             send = order.send
             lease = (send.job, send.tile, send.attempt, send.device)
-            self._say(TileFailed(*lease, "did not return within its lease"), ENVELOPE_BYTES)
+            self._publish(TileFailed(*lease, "did not return within its lease"), ENVELOPE_BYTES)
 
     def _end(self, key: Key, span: Span) -> None:
         del self._running[key]
         self._cancelled.discard(key)
-        span.end_s = self._agenda.now
+        span.end_s = self._event_queue.now
 
     def _free(self, boot: int, worker: int) -> None:
         if boot == self._boot:
-            heapq.heappush(self._lanes, worker)
+            heapq.heappush(self._idle_workers, worker)
             self._assign()
 
-    def _say(self, event: Event, nbytes: float) -> None:
-        if not self._linked:
+    def _publish(self, event: Event, nbytes: float) -> None:
+        if not self._connected:
             if isinstance(event, ResultArrived):
-                self._kept.append((event, nbytes))
+                self._unsent.append((event, nbytes))
             return
-        arrivals = self._up.carry(self._agenda.now, nbytes)
+        arrivals = self._up.carry(self._event_queue.now, nbytes)
         self._count(arrivals)
         for at in arrivals:
-            self._agenda.at(at, self._arrive, self._link, self._up.sent_until(), event)
+            self._event_queue.at(at, self._arrive, self._connection, self._up.sent_until(), event)
 
     def _arrive(self, link: int, sent_s: float, event: Event) -> None:
-        if link != self._link and sent_s > self._died_at:
+        if link != self._connection and sent_s > self._died_at:
             self._record.counts["messages lost"] += 1
             return
-        self._hear(event)
+        self._deliver(event)
 
     # -- life and death -------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """The broker is there again: say who we are, and what was kept."""
-        if not self.up or self._linked:
+        """The broker is back: publish the description and the unsent results."""
+        if not self.up or self._connected:
             return
-        self._linked = True
+        self._connected = True
         joined = DeviceJoined(
             self.device.id,
             f"boot{self._boot}",
@@ -261,60 +262,60 @@ class DeviceModel:
             self._operators,
             max_tile_pixels=self.device.max_tile_pixels,
         )
-        # Retained, and repeated with every check-in: it does not get lost for good.
-        now = self._agenda.now
-        self._agenda.at(now + self._latency_s, self._arrive, self._link, now, joined)
-        kept, self._kept = self._kept, []
-        for event, nbytes in kept:
-            self._say(event, nbytes)
+        # The description is retained and repeated, so it cannot be lost for good.
+        now = self._event_queue.now
+        self._event_queue.at(now + self._latency_s, self._arrive, self._connection, now, joined)
+        unsent, self._unsent = self._unsent, []
+        for event, nbytes in unsent:
+            self._publish(event, nbytes)
 
     def disconnect(self) -> None:
-        """The broker is gone, with everything that was on its way."""
-        self._unlink()
+        """The broker is gone, and all messages in transit with it."""
+        self._drop_connection()
         self._died_at = -math.inf
 
     def reconnect(self) -> None:
-        """The broker is back; a device notices a little later."""
+        """The broker is back; the device notices a little later."""
         pause_s = self._chance.expovariate(1 / _RECONNECT_S)
-        self._agenda.at(self._agenda.now + pause_s, self._connect_if, self._boot)
+        self._event_queue.at(self._event_queue.now + pause_s, self._connect_if, self._boot)
 
     def _connect_if(self, boot: int) -> None:
         if boot == self._boot and self._broker_is_up():
             self.connect()
 
-    def _unlink(self) -> None:
-        self._linked = False
-        self._link += 1
-        self._down.reset(self._agenda.now)
-        self._up.reset(self._agenda.now)
+    def _drop_connection(self) -> None:
+        self._connected = False
+        self._connection += 1
+        self._down.reset(self._event_queue.now)
+        self._up.reset(self._event_queue.now)
 
-    def _rise(self) -> None:
-        now, faults = self._agenda.now, self.device.faults
-        self.lives.append((now, math.inf))
+    def _start(self) -> None:
+        now, faults = self._event_queue.now, self.device.faults
+        self.uptimes.append((now, math.inf))
         if self._broker_is_up():
             self.connect()
         if faults.crash_every_s < math.inf:
             crash_s = self._chance.expovariate(1 / faults.crash_every_s)
-            rest_s = self._chance.expovariate(1 / faults.rejoin_after_s)
-            self._agenda.at(now + crash_s, self._crash, self._boot, rest_s)
+            down_s = self._chance.expovariate(1 / faults.rejoin_after_s)
+            self._event_queue.at(now + crash_s, self._crash, self._boot, down_s)
 
     def _crash(self, boot: int | None, for_s: float) -> None:
         if not self.up or boot not in (None, self._boot):
             return
-        now, name = self._agenda.now, self.device.id
-        self.lives[-1] = (self.lives[-1][0], now)
+        now, name = self._event_queue.now, self.device.id
+        self.uptimes[-1] = (self.uptimes[-1][0], now)
         self._record.mark(name, now, "crash", for_s)
         for span in self._running.values():
             span.end_s, span.fate = now, Fate.CUT
         self._boot += 1
-        self._begin_life()
-        self._unlink()
+        self._reset()
+        self._drop_connection()
         self._died_at = now
-        told_s = max(self.device.faults.will_after_s, self._latency_s)
-        self._agenda.at(now + told_s, self._will, self._boot)
-        self._agenda.at(now + for_s, self._rise)
+        published_s = max(self.device.faults.will_after_s, self._latency_s)
+        self._event_queue.at(now + published_s, self._will, self._boot)
+        self._event_queue.at(now + for_s, self._start)
 
     def _will(self, boot: int) -> None:
-        """The broker tells its last will, unless it is back: then that said it all."""
+        """The broker publishes the last will, unless the device is back already."""
         if boot == self._boot and not self.up and self._broker_is_up():
-            self._hear(DeviceLost(self.device.id, "last will"))
+            self._deliver(DeviceLost(self.device.id, "last will"))

@@ -1,4 +1,4 @@
-"""What happens when, in virtual time."""
+"""Calls in the order of virtual time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class EventQueue:
-    """One heap of calls; equal times come in the order in which they were entered."""
+    """A heap of calls; calls at equal times keep their order of entry."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -17,17 +17,17 @@ class EventQueue:
         self._count = 0
 
     def at(self, at_s: float, call: Callable[..., None], *args: Any) -> None:
-        """Let `call(*args)` happen at `at_s`, or now if that is over; never at infinity."""
+        """Schedule `call(*args)` at `at_s`, or now if that has passed; never at infinity."""
         if at_s == math.inf:
             return
         self._count += 1
         heapq.heappush(self._heap, (max(at_s, self.now), self._count, call, args))
 
     def next(self) -> float:
-        """When the next call is due; infinity where there is none."""
+        """When the next call is due; infinity if there is none."""
         return self._heap[0][0] if self._heap else math.inf
 
     def step(self) -> None:
-        """Go to the next call, and make it."""
+        """Advance to the next call, and make it."""
         self.now, _, call, args = heapq.heappop(self._heap)
         call(*args)

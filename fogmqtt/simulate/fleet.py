@@ -1,4 +1,4 @@
-"""A fleet to be simulated: what its file may say, and the devices that follow from it."""
+"""A fleet to be simulated: the format of its file, and the devices that follow from it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNLIMITED = 2**40
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Seconds: when it begins, and how long it takes; without an end for ever."""
+    """An interval in seconds; without `for_s` it never ends."""
 
     at_s: From0
     for_s: Over0 = math.inf
@@ -45,10 +45,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class LinkSpec:
-    """Between a device and the gateway; the same both ways, which do not hinder each other.
+    """The link between a device and the gateway; both directions are alike and independent.
 
-    `jitter_ms` is the mean of what is added to the latency. `loss`, `duplicates` and
-    `reordering` are the chances that a message never arrives, arrives twice, is overtaken.
+    `jitter_ms` is the mean of a random addition to the latency. `loss`, `duplicates` and
+    `reordering` are the probabilities that a message never arrives, arrives twice, is overtaken.
     """
 
     rate_mbps: Over0 = 1000.0
@@ -61,11 +61,11 @@ class LinkSpec:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What goes wrong on a device itself.
+    """The faults of the device itself.
 
-    It crashes at every one of `crashes`, and at random every `crash_every_s` on the mean; then
-    it is back after `rejoin_after_s` on the mean. Its last will is told after `will_after_s`. A
-    tile takes `straggler_factor` times as long with the chance `stragglers`.
+    It crashes at every one of `crashes`, and at random every `crash_every_s` on average; then it is
+    back after `rejoin_after_s` on average. Its last will is published after `will_after_s`. A tile
+    takes `straggler_factor` times as long with the probability `stragglers`.
     """
 
     crashes: tuple[Outage, ...] = ()
@@ -80,10 +80,10 @@ class Faults:
 class DeviceSpec:
     """One modelled device, or `count` of them.
 
-    `speed` is the pixels that one worker handles in a second, halo included, for each stage of
-    the pipeline; a file may give a range `[low, high]`, from which each device draws its own.
-    `drift` changes it at given times, `wander` slowly at random: it is the standard deviation
-    of the logarithm of the speed after a second. `overhead_ms` is what a tile costs beside its
+    `speed` is the number of pixels that one worker handles in a second, halo included, for each
+    stage of the pipeline; a file may give a range `[low, high]`, from which each device draws its
+    own. `drift` changes it at given times, `wander` slowly at random: it is the standard deviation
+    of the logarithm of the speed after a second. `overhead_ms` is the time of a tile beside its
     pixels. Without `operators` the device knows all.
     """
 
@@ -110,12 +110,12 @@ class FleetSpec:
 
     devices: tuple[DeviceSpec, ...]
     outages: tuple[Outage, ...] = ()
-    #: For messages to people.
+    #: The name of the fleet in messages.
     origin: str = "fleet"
 
 
 def load_fleet(path: Path, seed: int = 0) -> FleetSpec:
-    """The fleet that a YAML file describes; `seed` decides what it leaves to chance.
+    """The fleet that a YAML file describes; `seed` decides what the file leaves to chance.
 
     Raises ConfigError, which names the file, the key and what is expected.
     """
@@ -137,7 +137,7 @@ def load_fleet(path: Path, seed: int = 0) -> FleetSpec:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """So many devices more: `like` is a speed in pixels per second, or the id of one there is."""
+    """Devices to add: `like` is a speed in pixels per second, or the id of a known device."""
 
     count: int
     like: str
@@ -147,7 +147,7 @@ class Addition:
 
 
 def extended(fleet: FleetSpec, additions: Sequence[Addition]) -> FleetSpec:
-    """The fleet with more devices. Raises ConfigError for what is neither a speed nor a device."""
+    """The fleet with more devices. Raises ConfigError if `like` is neither a speed nor a device."""
     known = {device.id: device for device in fleet.devices}
     added: list[DeviceSpec] = []
     for addition in additions:
@@ -177,7 +177,7 @@ class _Outages:
 
 
 def _check_defaults(section: YamlSection) -> None:
-    """Complain of a default where it stands, not at each device."""
+    """Report an invalid default once, where it is written."""
     for name in ("id", "count", "speed"):
         if name in section.values:
             raise ConfigError(f"{section.at(name)}: each device has its own; leave it out here")
@@ -199,7 +199,7 @@ def _filled(entry: Any, defaults: dict[str, Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """What `speed` may be besides a number."""
+    """The allowed values of `speed` beside a number."""
 
     speed: tuple[Over0, ...]
 
@@ -221,7 +221,7 @@ def _devices(section: YamlSection, chance: random.Random) -> list[DeviceSpec]:
 
 
 def _speeds(section: YamlSection) -> tuple[Any, Any]:
-    """The ends of a range; for a single speed, whatever it is, that twice."""
+    """The ends of a range; a single speed is both ends."""
     speed = section.values.get("speed")
     if not isinstance(speed, list):
         return speed, speed

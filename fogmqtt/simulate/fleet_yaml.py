@@ -1,4 +1,4 @@
-"""Plain values of a YAML file to frozen dataclasses, strictly, with errors that name the key."""
+"""Reads plain YAML values into frozen dataclasses, strictly, with errors that name the key."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fogmqtt.errors import ConfigError
 
 T = TypeVar("T")
 
-#: What people write and YAML 1.1 takes for text: it wants 5.0e+6.
+#: YAML 1.1 reads 5e6 as text: it wants 5.0e+6.
 _FIGURE = re.compile(r"[0-9][0-9_]*(\.[0-9]*)?[eE][+-]?[0-9]+")
 
 
 class YamlSection:
-    """A mapping of a file, and where it stands there. Raises ConfigError if it is none."""
+    """A mapping of a file, and its position there. Raises ConfigError if it is none."""
 
     def __init__(self, file: str, section: object, key: str = "") -> None:
         self.file = file
@@ -30,7 +30,7 @@ class YamlSection:
         self.values: dict[str, Any] = {str(name): value for name, value in section.items()}
 
     def at(self, name: str = "") -> str:
-        """How an error names a key of this section."""
+        """The name of a key of this section in error messages."""
         key = ".".join(part for part in (self.key, name) if part)
         return f"{self.file}: {key}" if key else self.file
 
@@ -39,7 +39,7 @@ class YamlSection:
         return default if value is None else value
 
     def only(self, *names: str) -> None:
-        """Raise ConfigError for a key that is none of these."""
+        """Raise ConfigError for any other key."""
         for name in self.values:
             if name not in names:
                 raise ConfigError(f"{self.at(name)}: unknown key; {nearest(name, names)}")
@@ -49,7 +49,7 @@ class YamlSection:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """What was meant, or else what there is."""
+    """The most similar name, or else all names."""
     names = sorted(known)
     for near in difflib.get_close_matches(name, names, 1):
         return f"did you mean {near}?"
@@ -57,7 +57,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def read(section: YamlSection, schema: type[T]) -> T:
-    """A value of the dataclass `schema`, whose type hints say what each key may be.
+    """A value of the dataclass `schema`, whose type hints define what each key may be.
 
     Raises ConfigError for an unknown key, a missing one and a value that is not allowed.
     """

@@ -1,6 +1,6 @@
-"""Who did what when, as a picture: a lane per device, and in it a row per worker.
+"""A run as a Gantt chart: a lane per device, with a row per worker.
 
-It takes spans and marks wherever they come from, a simulation or a real run.
+The spans and marks come from a simulation or from a real run.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from fogmqtt.simulate.record import EventMark, Fate, Span
 
 _WIDTH = 1200
 _TOP, _BOTTOM, _RIGHT = 74, 40, 24
-#: Pixels of a letter, to leave room for the longest name.
+#: The width of a letter in pixels, to leave room for the longest name.
 _LETTER = 7
-#: Lanes are as high as fits into this, within these limits.
+#: The height of all lanes, and the limits of one.
 _LANES, _HIGHEST, _LOWEST = 900, 28.0, 1.5
-#: A lane needs so much to carry its name.
+#: A lower lane carries no name.
 _NAMED = 9.0
-#: So wide is the word for a crash.
+#: The width of the word for a crash.
 _CRASH = 34.0
-#: What is narrower than this joins its neighbour.
+#: A narrower span is merged with its neighbour.
 _NARROW = 0.8
 
-#: Two shades each, so that one tile is told from the next (hues of Okabe and Ito, 2008).
+#: Two shades each, so that adjacent tiles differ (hues of Okabe and Ito, 2008).
 _JOBS = (("#0072b2", "#3b98ce"), ("#009e73", "#3cbf99"), ("#cc79a7", "#dd9dc0"))
 _HEDGE = ("#d98200", "#f0a330")
 _WASTED, _WASTED_LINES = "#ece7df", "#b9ab93"
@@ -51,7 +51,7 @@ class Chart:
 
     @property
     def lane(self) -> float:
-        """A lane's height with the gap to the next."""
+        """A lane's height, including the gap to the next."""
         return max(_LOWEST, min(_LANES / len(self.lanes), _HIGHEST))
 
     @property
@@ -69,18 +69,18 @@ class Chart:
 
 
 def gantt(chart: Chart) -> Drawing:
-    """The picture of a run; tool tips name every tile that is wide enough."""
+    """The chart of a run; tool tips name every tile that is wide enough."""
     shapes: list[Shape] = [
         Label(chart.left, 24, chart.title, 15, _INK),
         *_legend(chart),
         *_axis(chart),
-        *_lanes(chart),
+        *_idle_workers(chart),
         *_limits(chart),
     ]
     return Drawing(_WIDTH, round(chart.bottom) + _BOTTOM, shapes)
 
 
-def _lanes(chart: Chart) -> Iterator[Shape]:
+def _idle_workers(chart: Chart) -> Iterator[Shape]:
     tops = {name: _TOP + index * chart.lane for index, (name, _) in enumerate(chart.lanes)}
     workers = dict(chart.lanes)
     for name, top in tops.items():
@@ -113,7 +113,7 @@ def _row(
 
 
 def _joined(chart: Chart, spans: Iterable[Span]) -> Iterator[Span]:
-    """Spans as wide as can be seen: what is narrower joins the next of its kind."""
+    """Spans wide enough to be seen: a narrower one is merged with the next of its kind."""
     held: Span | None = None
     for span in sorted(spans, key=lambda one: one.begin_s):
         if held is None:
@@ -146,7 +146,7 @@ def _colours(span: Span, job: int, number: int) -> tuple[str, str]:
         case Fate.CUT:
             return _CUT, _CUT_LINES
         case Fate.RUNNING:
-            # Nobody waited for its end.
+            # The run ended before the tile did.
             return _WASTED, _WASTED_LINES
         case Fate.KEPT:
             shades = _HEDGE if span.hedge else _JOBS[job % len(_JOBS)]
@@ -162,7 +162,7 @@ def _tip(span: Span) -> str:
 
 
 def _absence(chart: Chart, mark: EventMark, tops: dict[str, float]) -> Iterator[Box]:
-    """The time for which a device was away, in quarantine, or without a broker."""
+    """The interval in which a device was away or in quarantine, or the broker was lost."""
     if mark.what not in ("crash", "quarantine", "broker lost"):
         return
     fill = _QUARANTINE if mark.what == "quarantine" else _DOWN

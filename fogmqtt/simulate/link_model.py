@@ -1,4 +1,4 @@
-"""One direction of a modelled link: when what is sent arrives, if it does, and how often."""
+"""One direction of a modelled link: when a message arrives, if it does, and how often."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from fogmqtt.simulate.fleet import LinkSpec
 
-#: A message that is overtaken arrives so many latencies later, at the least this many seconds.
+#: An overtaken message arrives this many latencies later, at least this many seconds.
 _LATE = 10.0
 _LATE_S = 0.05
 
 
 class LinkModel:
-    """Messages one after the other at a rate, then each on its way for a while."""
+    """Messages leave one after the other at a rate; then each is in transit for a while."""
 
     def __init__(self, link: LinkSpec, chance: random.Random) -> None:
         self._bytes_per_s = link.rate_mbps * 1e6 / 8
@@ -28,7 +28,7 @@ class LinkModel:
         self._newest_at = 0.0
 
     def carry(self, now: float, nbytes: float) -> Sequence[float]:
-        """When a message that is sent now arrives: once, not at all, or twice."""
+        """When a message that is sent now arrives: once, never, or twice."""
         self._free_at = max(now, self._free_at) + nbytes / self._bytes_per_s
         at = self._free_at + self._latency_s
         if self._perfect:
@@ -40,7 +40,7 @@ class LinkModel:
         return self._free_at
 
     def reset(self, now: float) -> None:
-        """What waited to be sent is gone."""
+        """Drop the messages that wait to be sent."""
         self._free_at = now
 
     def _disturbed(self, at: float) -> Sequence[float]:
@@ -52,7 +52,7 @@ class LinkModel:
         if draw() < self._reordering:
             at += max(_LATE_S, _LATE * self._latency_s) * draw()
         else:
-            # TCP keeps the order, whatever the single packets do.
+            # TCP keeps the order of messages.
             self._newest_at = at = max(at, self._newest_at)
         if draw() < self._duplicates:
             return at, at + max(_LATE_S, _LATE * self._latency_s) * draw()

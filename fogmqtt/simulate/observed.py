@@ -1,4 +1,4 @@
-"""What a real gateway's scheduler heard and said, as a record that can be drawn."""
+"""Records a real gateway's scheduler, so that its run can be drawn."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _Lease = tuple[str, int, int, str]
 
 @dataclass(slots=True)
 class Observer:
-    """Notes what it is shown, and makes sense of it later: watching costs next to nothing.
+    """Stores what it is shown and interprets it later, so that observing costs next to nothing.
 
-    It is a `Watch`, see `simulate.world`; times are seconds of any one clock.
+    It is a `Watch`, see `simulate.simulation`; times are seconds of any one clock.
     """
 
     notes: list[tuple[Event, list[Action], float]] = field(default_factory=list)
@@ -33,21 +33,21 @@ class Observer:
         self.notes.append((event, actions, now))
 
     def record(self, since_s: float, workers: dict[str, int]) -> Record:
-        """Who did what when; times count from `since_s`. `workers` are those of each device.
+        """The record of the run; times count from `since_s`. `workers` are those of each device.
 
-        A tile begins where the device's own figure puts it, and ends where its result was here:
-        the way back belongs to it.
+        A tile begins according to the device's own figure and ends when its result arrived, so the
+        transfer of the result belongs to it.
         """
-        story = _Story(since_s, workers)
+        replay = _Replay(since_s, workers)
         for event, actions, now in self.notes:
-            story.hear(event, now)
+            replay.on_event(event, now)
             for action in actions:
-                story.perform(action, now)
-        return story.ended(self.notes[-1][2] if self.notes else since_s)
+                replay.perform(action, now)
+        return replay.ended(self.notes[-1][2] if self.notes else since_s)
 
 
-class _Story:
-    """Notes, read in their order."""
+class _Replay:
+    """Replays the stored events and actions in their order."""
 
     def __init__(self, since_s: float, workers: dict[str, int]) -> None:
         self._since_s = since_s
@@ -59,8 +59,8 @@ class _Story:
         #: When each of a device's workers ended its last tile.
         self._free = {name: [-since_s] * count for name, count in workers.items()}
 
-    def hear(self, event: Event, now: float) -> None:
-        self._outstanding.heard(event)
+    def on_event(self, event: Event, now: float) -> None:
+        self._outstanding.on_event(event)
         match event:
             case JobSubmitted(job, tiles=tiles):
                 self._pixels.update(((job, index), size) for index, size in enumerate(tiles))
@@ -106,11 +106,11 @@ class _Story:
         self._held[lease[3]].pop(lease, None)
 
     def _first(self, device: str) -> list[_Lease]:
-        """What is in the hands of its workers."""
+        """The tiles that its workers are expected to work on."""
         return list(self._held[device])[: len(self._free[device])]
 
     def _work(self, lease: _Lease, now: float, took_s: float | None, fate: Fate) -> None:
-        """A worker's time; without the device's own figure, since it could begin."""
+        """A worker's time. Without the device's own figure it begins when the worker was free."""
         end_s = now - self._since_s
         free = self._free[lease[3]]
         sent_s, hedge = self._held[lease[3]].pop(lease, (end_s - (took_s or 0.0), False))

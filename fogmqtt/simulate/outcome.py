@@ -16,7 +16,7 @@ from fogmqtt.simulate.work import JobWork
 
 @dataclass(frozen=True, slots=True)
 class JobFigures:
-    """One job: when it came and ended, in seconds; `error` is empty unless it failed."""
+    """One job: its arrival and end in seconds; `error` is empty unless it failed."""
 
     id: str
     at_s: float
@@ -32,8 +32,8 @@ class JobFigures:
 class DeviceFigures:
     """One device. Tiles and pixels are those whose results were kept.
 
-    `busy_s` are worker seconds on them, `wasted_s` on others' copies, lost answers and what a
-    crash cut off; `utilisation` is both of the worker seconds while it was up.
+    `busy_s` are the worker seconds of kept results, `wasted_s` those of redundant copies, lost
+    answers and crashes. `utilisation` is their sum over the worker seconds while it was up.
     """
 
     id: str
@@ -48,16 +48,16 @@ class DeviceFigures:
 
 @dataclass(frozen=True, slots=True)
 class SimulationResult:
-    """What came of a run. `ratio` is the makespan over the bound: 1 cannot be beaten."""
+    """The result of a run. `ratio` is the makespan over the bound; it is at least 1."""
 
     seed: int
     makespan_s: float
     bound_s: float
     jobs: tuple[JobFigures, ...]
     devices: tuple[DeviceFigures, ...]
-    #: Worker seconds that led to no kept result, of all worker seconds.
+    #: The part of all worker seconds that led to no kept result.
     wasted: float
-    #: Events that the scheduler handled.
+    #: The number of events that the scheduler handled.
     events: int
     counts: dict[str, int]
     record: Record
@@ -68,7 +68,7 @@ class SimulationResult:
 
     @property
     def done(self) -> bool:
-        """Every job has its result."""
+        """Whether every job has its result."""
         return all(not job.error and job.ended_s < math.inf for job in self.jobs)
 
     @property
@@ -85,7 +85,7 @@ class SimulationResult:
 
     @property
     def verdict(self) -> str:
-        """The line that says it all."""
+        """A one-line summary."""
         undone = [job for job in self.jobs if job.error or job.ended_s == math.inf]
         if undone:
             why = undone[0].error or f"not done after {self.makespan_s:.2f} s"
@@ -105,46 +105,46 @@ def simulate(
     until_s: float = LONGEST_S,
 ) -> SimulationResult:
     """Run jobs on a fleet in virtual time. Deterministic by `seed`."""
-    world = Simulation(fleet, jobs, seed, policy=policy, watch=watch)
-    world.run(until_s)
-    return outcome_of(world)
+    simulation = Simulation(fleet, jobs, seed, policy=policy, watch=watch)
+    simulation.run(until_s)
+    return outcome_of(simulation)
 
 
-def outcome_of(world: Simulation) -> SimulationResult:
-    """The figures of a world that has run."""
-    now = world.agenda.now
-    began = min(run.work.at_s for run in world.jobs)
-    spent = [span.seconds for span in world.record.spans]
-    wasted = [span.seconds for span in world.record.spans if span.fate is not Fate.KEPT]
+def outcome_of(simulation: Simulation) -> SimulationResult:
+    """The figures of a simulation that has run."""
+    now = simulation.event_queue.now
+    began = min(run.work.at_s for run in simulation.jobs)
+    spent = [span.seconds for span in simulation.record.spans]
+    wasted = [span.seconds for span in simulation.record.spans if span.fate is not Fate.KEPT]
     return SimulationResult(
-        seed=world.seed,
+        seed=simulation.seed,
         makespan_s=now - began,
-        bound_s=_bound_s(world, began),
-        jobs=tuple(_job(run) for run in world.jobs),
-        devices=_devices(world),
+        bound_s=_bound_s(simulation, began),
+        jobs=tuple(_job(run) for run in simulation.jobs),
+        devices=_devices(simulation),
         wasted=sum(wasted) / sum(spent) if spent else 0.0,
-        events=world.events,
-        counts=dict(sorted(world.record.counts.items())),
-        record=world.record,
+        events=simulation.events,
+        counts=dict(sorted(simulation.record.counts.items())),
+        record=simulation.record,
     )
 
 
-def _bound_s(world: Simulation, began: float) -> float:
-    stages = [stage for run in world.jobs for stage in run.work.stages]
+def _bound_s(simulation: Simulation, began: float) -> float:
+    stages = [stage for run in simulation.jobs for stage in run.work.stages]
     tiles = [tile for stage in stages for tile in stage.tiles]
-    # The cheapest tile's bytes: a bound must not be too high.
+    # The bytes of the cheapest tile, so that the bound is not too high.
     pixel_bytes = min(max(tile.out_bytes, tile.back_bytes) / tile.core for tile in tiles)
     capacities = [
-        Capacity(machine.device, machine.pace, machine.lives, pixel_bytes)
-        for machine in world.machines.values()
+        Capacity(device_model.device, device_model.speed_profile, device_model.uptimes, pixel_bytes)
+        for device_model in simulation.device_models.values()
     ]
-    # What comes from a moment on cannot have been begun before: the latest of all such ends.
+    # Jobs that arrive from a moment on cannot have begun before: take the latest of all ends.
     ends = []
-    for run in world.jobs:
-        later = [one.work for one in world.jobs if one.work.at_s >= run.work.at_s]
+    for run in simulation.jobs:
+        later = [one.work for one in simulation.jobs if one.work.at_s >= run.work.at_s]
         pixels = sum(stage.core for job in later for stage in job.stages)
         at_s = run.work.at_s
-        ends.append(at_s + bound_s(capacities, pixels, world.agenda.now, at_s))
+        ends.append(at_s + bound_s(capacities, pixels, simulation.event_queue.now, at_s))
     return max(ends) - began
 
 
@@ -161,27 +161,27 @@ def _job(run: JobRun) -> JobFigures:
     )
 
 
-def _devices(world: Simulation) -> tuple[DeviceFigures, ...]:
-    spans: dict[str, list[Span]] = {name: [] for name in world.machines}
-    for span in world.record.spans:
+def _devices(simulation: Simulation) -> tuple[DeviceFigures, ...]:
+    spans: dict[str, list[Span]] = {name: [] for name in simulation.device_models}
+    for span in simulation.record.spans:
         spans[span.device].append(span)
-    return tuple(_device(world, name, spans[name]) for name in world.machines)
+    return tuple(_device(simulation, name, spans[name]) for name in simulation.device_models)
 
 
-def _device(world: Simulation, name: str, spans: Sequence[Span]) -> DeviceFigures:
-    machine, now = world.machines[name], world.agenda.now
+def _device(simulation: Simulation, name: str, spans: Sequence[Span]) -> DeviceFigures:
+    device_model, now = simulation.device_models[name], simulation.event_queue.now
     kept = [span for span in spans if span.fate is Fate.KEPT]
     busy_s = sum(span.seconds for span in kept)
     spent_s = sum(span.seconds for span in spans)
-    up_s = sum(max(0.0, min(end, now) - begin) for begin, end in machine.lives)
-    marks = [mark for mark in world.record.marks if mark.device == name]
+    up_s = sum(max(0.0, min(end, now) - begin) for begin, end in device_model.uptimes)
+    marks = [mark for mark in simulation.record.marks if mark.device == name]
     return DeviceFigures(
         id=name,
         tiles=len(kept),
         pixels=sum(span.pixels for span in kept),
         busy_s=busy_s,
         wasted_s=spent_s - busy_s,
-        utilisation=spent_s / (up_s * machine.device.workers) if up_s else 0.0,
+        utilisation=spent_s / (up_s * device_model.device.workers) if up_s else 0.0,
         crashes=sum(mark.what == "crash" for mark in marks),
         quarantined_s=sum(
             min(mark.for_s, now - mark.at_s) for mark in marks if mark.what == "quarantine"

@@ -1,4 +1,4 @@
-"""What happened in a simulation: who worked when on what, what went wrong, what came of it."""
+"""What happened in a simulation: who worked on what and when, faults, and kept results."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Fate(Enum):
     """What became of a worker's time."""
 
     KEPT = "kept"
-    #: Another copy was faster, or the answer was lost on its way.
+    #: Another copy was faster, or the answer was lost.
     WASTED = "wasted"
-    #: The device crashed over it.
+    #: The device crashed.
     CUT = "cut"
     RUNNING = "running"
 
@@ -55,7 +55,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class EventMark:
-    """Something that happened to a device at one moment; an empty device: to the broker."""
+    """An event of a device, or of the broker if `device` is empty."""
 
     device: str
     at_s: float
@@ -65,11 +65,11 @@ class EventMark:
 
 @dataclass(slots=True)
 class Record:
-    """Everything that was noted, in order of time."""
+    """Everything that happened, in order of time."""
 
     spans: list[Span] = field(default_factory=list)
     marks: list[EventMark] = field(default_factory=list)
-    #: Messages and the like, by what became of them.
+    #: The number of messages and results by what became of them.
     counts: Counter[str] = field(default_factory=Counter)
     _kept: set[tuple[str, int, int, str]] = field(default_factory=set)
 
@@ -80,7 +80,7 @@ class Record:
         self._kept.add((kept.job, kept.tile, kept.attempt, kept.device))
 
     def settle(self, now: float) -> None:
-        """Decide the fate of every span; what still runs ends now."""
+        """Set the fate of every span; a running one ends now."""
         for span in self.spans:
             if span.end_s > now:
                 span.end_s = now
@@ -90,14 +90,14 @@ class Record:
 
 
 class Outstanding:
-    """Who has which tile as far as the gateway knows: tells a hedge from a retry."""
+    """The devices that hold each tile as far as the gateway knows: tells a hedge from a retry."""
 
     def __init__(self) -> None:
         self._holders: dict[TileKey, set[str]] = {}
         self._held: dict[str, set[TileKey]] = {}
 
-    def heard(self, event: Event) -> None:
-        """Take note of what an event ends."""
+    def on_event(self, event: Event) -> None:
+        """Remove what an event ends."""
         match event:
             case DeviceLost(device) | DeviceJoined(device):
                 for key in self._held.pop(device, set()):
@@ -111,7 +111,7 @@ class Outstanding:
                 pass
 
     def done(self, action: Action) -> None:
-        """Take note of what an action ends."""
+        """Remove what an action ends."""
         match action:
             case CancelTile(job, tile, _, device) | KeepResult(job, tile, _, device):
                 self._end((job, tile), device)
@@ -119,7 +119,7 @@ class Outstanding:
                 pass
 
     def begin(self, order: SendTile) -> bool:
-        """A tile goes out. Returns whether another device has it."""
+        """A tile is sent. Returns whether another device has it."""
         key = (order.job, order.tile)
         holders = self._holders.setdefault(key, set())
         hedged = bool(holders)

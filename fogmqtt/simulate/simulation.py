@@ -27,7 +27,7 @@ from fogmqtt.simulate.fleet import DeviceSpec, FleetSpec, Outage
 from fogmqtt.simulate.record import Outstanding, Record
 from fogmqtt.simulate.work import JobWork, StageWork, TileWork
 
-#: Called after every event with what the scheduler made of it.
+#: Called after every event with the scheduler's actions.
 Watch = Callable[[Event, list[Action], float], None]
 #: A day: a job that takes longer in virtual time will not end.
 LONGEST_S = 86_400.0
@@ -35,12 +35,12 @@ LONGEST_S = 86_400.0
 
 @dataclass(slots=True)
 class JobRun:
-    """A job on its way through its stages."""
+    """A job and the stage that it has reached."""
 
     work: JobWork
     stage: int = -1
     ended_s: float = math.inf
-    #: Why it failed; empty while it did not.
+    #: Why it failed; empty if it did not.
     error: str = ""
     retries: int = 0
     hedges: int = 0
@@ -48,14 +48,14 @@ class JobRun:
 
     @property
     def key(self) -> str:
-        """What the scheduler calls the stage at work."""
+        """The scheduler's id for the current stage."""
         return f"{self.work.id}.{self.stage}" if len(self.work.stages) > 1 else self.work.id
 
 
 class Simulation:
     """A fleet, jobs and the scheduler. The same seed gives the same run, event by event.
 
-    `watch` sees every event with the scheduler's actions. Make it, `run` it once.
+    `watch` sees every event with the scheduler's actions. `run` it once.
     """
 
     def __init__(
@@ -70,65 +70,67 @@ class Simulation:
         self.fleet = fleet
         self.seed = seed
         self.scheduler = Scheduler(policy or Policy())
-        self.agenda = EventQueue()
+        self.event_queue = EventQueue()
         self.record = Record()
         self.jobs = [JobRun(work) for work in jobs]
         self.events = 0
         self._watch = watch
         self._broker_is_up = True
         self._outstanding = Outstanding()
-        #: The stages at work, by what the scheduler calls them.
+        #: The current stages, by the scheduler's id.
         self._running: dict[str, tuple[JobRun, StageWork]] = {}
         self._unfinished = len(jobs)
-        #: Their tiles, halves too, by index.
+        #: The tiles of each stage by index, halves included.
         self._tiles: dict[str, dict[int, TileWork]] = {}
         everything = frozenset(
             name for job in jobs for stage in job.stages for name in stage.operators
         )
-        self.machines = {
-            device.id: self._machine(device, everything, seed) for device in fleet.devices
+        self.device_models = {
+            device.id: self._device_model(device, everything, seed) for device in fleet.devices
         }
         for outage in fleet.outages:
-            self.agenda.at(outage.at_s, self._lose_broker, outage)
+            self.event_queue.at(outage.at_s, self._lose_broker, outage)
         for job in self.jobs:
-            self.agenda.at(job.work.at_s, self._next_stage, job)
+            self.event_queue.at(job.work.at_s, self._next_stage, job)
 
-    def _machine(self, device: DeviceSpec, everything: frozenset[str], seed: int) -> DeviceModel:
+    def _device_model(
+        self, device: DeviceSpec, everything: frozenset[str], seed: int
+    ) -> DeviceModel:
         return DeviceModel(
             device,
             frozenset(device.operators) or everything,
             seed=seed,
-            agenda=self.agenda,
+            event_queue=self.event_queue,
             record=self.record,
-            hear=self._hear,
+            deliver=self._deliver,
             broker_is_up=lambda: self._broker_is_up,
         )
 
     def run(self, until_s: float = LONGEST_S) -> None:
-        """Until every job has ended, nothing more can happen, or the time is up."""
-        agenda = self.agenda
+        """Run until every job has ended, nothing more can happen, or the time is up."""
+        event_queue = self.event_queue
         while self._unfinished:
             wakeup = self.scheduler.next_wakeup()
-            due = agenda.next()
+            due = event_queue.next()
             if min(due, math.inf if wakeup is None else wakeup) > until_s:
                 break
             if wakeup is not None and wakeup <= due:
-                agenda.now = max(wakeup, agenda.now)
-                self._hear(Tick())
+                event_queue.now = max(wakeup, event_queue.now)
+                self._deliver(Tick())
             else:
-                agenda.step()
-        self.record.settle(agenda.now)
+                event_queue.step()
+        self.record.settle(event_queue.now)
 
-    def _hear(self, event: Event) -> None:
+    def _deliver(self, event: Event) -> None:
         self.events += 1
-        self._outstanding.heard(event)
+        self._outstanding.on_event(event)
         if isinstance(event, DeviceLost):
-            self.record.mark(event.device, self.agenda.now, "lost")
-        actions = self.scheduler.handle(event, self.agenda.now)
+            self.record.mark(event.device, self.event_queue.now, "lost")
+        actions = self.scheduler.handle(event, self.event_queue.now)
         for action in actions:
             self._perform(action)
         if self._watch is not None:
-            self._watch(event, actions, self.agenda.now)
+            self._watch(event, actions, self.event_queue.now)
 
     def _perform(self, action: Action) -> None:
         self._outstanding.done(action)
@@ -136,12 +138,12 @@ class Simulation:
             case SendTile():
                 hedge = self._outstanding.begin(action)
                 order = Order(action, self._tiles[action.job][action.tile], hedge)
-                self.machines[action.device].send(order)
+                self.device_models[action.device].send(order)
             case SplitTile(job, tile, first, second):
                 tiles = self._tiles[job]
                 tiles[first], tiles[second] = tiles[tile].halves()
             case CancelTile():
-                self.machines[action.device].cancel(action)
+                self.device_models[action.device].cancel(action)
             case KeepResult():
                 self.record.keep(action)
             case DropResult():
@@ -151,7 +153,7 @@ class Simulation:
             case FailJob(job, reason):
                 self._end_stage(job, reason)
             case Quarantine(device, seconds):
-                self.record.mark(device, self.agenda.now, "quarantine", seconds)
+                self.record.mark(device, self.event_queue.now, "quarantine", seconds)
             case ReportStarved():
                 self.record.counts["starved"] += 1
 
@@ -168,7 +170,7 @@ class Simulation:
         self._tiles[job.key] = dict(enumerate(stage.tiles))
         parts, priority = tuple(tile.parts for tile in stage.tiles), job.work.priority
         event = JobSubmitted(job.key, stage.kind, pixels, stage.operators)
-        self._hear(replace(event, halves=parts, priority=priority))
+        self._deliver(replace(event, halves=parts, priority=priority))
 
     def _end_stage(self, key: str, error: str) -> None:
         job, _ = self._running[key]
@@ -179,11 +181,11 @@ class Simulation:
         if error:
             self._end(job, error)
         else:
-            # Not at once: the scheduler is still in the middle of an event.
-            self.agenda.at(self.agenda.now, self._next_stage, job)
+            # Not at once: the scheduler is still handling an event.
+            self.event_queue.at(self.event_queue.now, self._next_stage, job)
 
     def _end(self, job: JobRun, error: str) -> None:
-        job.ended_s = self.agenda.now
+        job.ended_s = self.event_queue.now
         job.error = error
         self._unfinished -= 1
 
@@ -191,13 +193,13 @@ class Simulation:
 
     def _lose_broker(self, outage: Outage) -> None:
         self._broker_is_up = False
-        self.record.mark("", self.agenda.now, "broker lost", outage.for_s)
-        for machine in self.machines.values():
-            machine.disconnect()
-        self._hear(BrokerLost())
-        self.agenda.at(self.agenda.now + outage.for_s, self._find_broker)
+        self.record.mark("", self.event_queue.now, "broker lost", outage.for_s)
+        for device_model in self.device_models.values():
+            device_model.disconnect()
+        self._deliver(BrokerLost())
+        self.event_queue.at(self.event_queue.now + outage.for_s, self._find_broker)
 
     def _find_broker(self) -> None:
         self._broker_is_up = True
-        for machine in self.machines.values():
-            machine.reconnect()
+        for device_model in self.device_models.values():
+            device_model.reconnect()

@@ -1,4 +1,4 @@
-"""How fast a modelled device is at each moment: pieces of constant speed."""
+"""The speed of a modelled device over time, in pieces of constant speed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from bisect import bisect_right
 
 from fogmqtt.simulate.fleet import DeviceSpec
 
-#: A wandering speed takes a step so often, seconds…
+#: A wandering speed changes at this interval in seconds…
 _STEP_S = 0.5
-#: …and stays within this factor of where it began.
+#: …and stays within this factor of its initial value.
 _WIDEST = 4.0
 
 
 class SpeedProfile:
     """Pixels per second of one worker of a device, from time 0 on.
 
-    The work done until t is piecewise linear, so that both directions are a binary search: how
-    much is done by a time, and when so much is done.
+    The work done until t is piecewise linear, so both questions are a binary search: how much is
+    done by a time, and when a given amount is done.
     """
 
     def __init__(self, device: DeviceSpec, chance: random.Random) -> None:
@@ -36,7 +36,7 @@ class SpeedProfile:
         self._grow_steps(0.0)
 
     def finish(self, begin_s: float, pixels: float) -> float:
-        """When a worker that begins at `begin_s` has handled so many pixels."""
+        """When a worker that begins at `begin_s` has handled this many pixels."""
         target = self.done(begin_s) + pixels
         while target > self._done[-1] and self._grow():
             pass

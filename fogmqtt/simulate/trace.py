@@ -1,4 +1,4 @@
-"""A run as a trace that chrome://tracing and ui.perfetto.dev open: Chrome's JSON format."""
+"""A run in Chrome's JSON trace format, for chrome://tracing and ui.perfetto.dev."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job is in a simulation: its stages, cut into tiles by the real plan."""
+"""The jobs of a simulation: their stages, cut into tiles by the real plan."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from fogmqtt.operators.api import pipeline
 from fogmqtt.operators.api.pipeline import Stage, written
 from fogmqtt.simulate.fleet import DeviceSpec, FleetSpec
 
-#: What a message carries beside pixels, bytes.
+#: The bytes of a message beside its pixels.
 ENVELOPE_BYTES = 300
-#: What travels back for a pixel where results are bit planes: a quarter, run-length deflated.
+#: The bytes per pixel of a result of bit planes: a quarter, run-length deflated.
 _PLANES_PIXEL_BYTES = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class TileWork:
-    """Pixels that are handled, halo and all, pixels that are answered for, and message bytes."""
+    """The pixels of a tile's input and of its result, and the bytes of both messages."""
 
     pixels: int
     core: int
@@ -44,7 +44,7 @@ class TileWork:
 
 @dataclass(frozen=True, slots=True)
 class StageWork:
-    """One round trip of tiles."""
+    """The tiles of one stage."""
 
     kind: str
     operators: frozenset[str]
@@ -57,7 +57,7 @@ class StageWork:
 
 @dataclass(frozen=True, slots=True)
 class JobWork:
-    """A job that comes at `at_s`; its stages follow each other."""
+    """A job that arrives at `at_s`; its stages follow each other."""
 
     id: str
     stages: tuple[StageWork, ...]
@@ -87,7 +87,7 @@ def even_job(
 
 
 def halved(pixels: int, times: int) -> tuple[int, ...]:
-    """The parts of a tile without a halo."""
+    """The pixels of the parts of a tile without a halo."""
     return tuple(-(-pixels // 2**time) for time in range(1, times + 1))
 
 
@@ -96,15 +96,15 @@ def planned_job(
 ) -> JobWork:
     """A pipeline on a nearly square colour image of `pixels`, cut as the gateway would.
 
-    Stages that run on the gateway take no time here. Raises ConfigError where no device can do
-    the pipeline, and PipelineError, OperatorError and PlanError as a real job does.
+    Stages that run on the gateway take no time here. Raises ConfigError where no device can do the
+    pipeline, and PipelineError, OperatorError and PlanError as a real job does.
     """
     stages = tiled_stages(text, pixels)
     return JobWork(name, tuple(_stage(stage, plan, fleet, limit_bytes) for stage in stages))
 
 
 def tiled_stages(text: str, pixels: float) -> tuple[Stage, ...]:
-    """What devices do of a pipeline on a nearly square colour image of `pixels`.
+    """The stages of a pipeline that devices do, on a nearly square colour image of `pixels`.
 
     Raises PipelineError and OperatorError.
     """

@@ -78,8 +78,8 @@ REASONS = {
     "unknown job",
     "never leased",
     "the job failed",
-    "disproved",
-    "second opinion",
+    "refuted",
+    "check result",
     "not wanted",
 }
 
@@ -93,6 +93,14 @@ class Said:
     device: str
     attempt: int
     digest: int | None
+
+
+@dataclass
+class Loss:
+    """A device was lost with a tile in a worker."""
+
+    device: str
+    survived: bool = False
 
 
 @dataclass
@@ -111,7 +119,7 @@ class Work:
     #: What a device must have room for: the largest of the smallest parts.
     part: int = 0
     kept: dict[int, Said] = field(default_factory=dict)
-    #: Second opinions, disputes and what the gateway found, by the original tile.
+    #: Check results, disputes and what the gateway found, by the original tile.
     opinions: dict[int, Said] = field(default_factory=dict)
     disputed: set[int] = field(default_factory=set)
     decided: dict[int, int | None] = field(default_factory=dict)
@@ -119,13 +127,16 @@ class Work:
     refused: set[str] = field(default_factory=set)
     caught: set[str] = field(default_factory=set)
     attempts: dict[int, int] = field(default_factory=dict)
-    deaths: Counter[int] = field(default_factory=Counter)
-    died_of_it: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    #: Who was lost with the tile in a worker, without those that came back with the same boot.
+    lost_on: defaultdict[int, list[Loss]] = field(default_factory=lambda: defaultdict(list))
     starved_since: float | None = None
     reported: bool = False
 
     def is_check_tile(self, tile: int) -> bool:
         return self.tiles <= tile < self.tiles + len(self.check_tiles)
+
+    def deaths(self, tile: int) -> int:
+        return sum(not loss.survived for loss in self.lost_on[tile])
 
     @property
     def done(self) -> int:
@@ -174,6 +185,7 @@ class Board:
     draining: bool = False
     held: dict[Key, None] = field(default_factory=dict)
     accepted: set[Key] = field(default_factory=set)
+    losses: list[Loss] = field(default_factory=list)
 
 
 def is_lie(action: Quarantine) -> bool:
@@ -286,6 +298,10 @@ class Fog(RuleBasedStateMachine):
             board.boot += 1
             board.draining = False
             self.die(board)
+        elif not board.online:
+            for loss in board.losses:
+                loss.survived = True
+        board.losses.clear()
         board.joined = board.online = True
         board.workers, board.operators, board.room = workers, operators, room
         self.feed(DeviceJoined(name, f"boot{board.boot}", workers, operators, {}, room))
@@ -382,7 +398,7 @@ class Fog(RuleBasedStateMachine):
     def arbitrate(self, data: st.DataObject, can_tell: bool) -> None:
         disputes = [(job, tile) for job, work in self.jobs.items() for tile in work.disputed]
         job, tile = data.draw(st.sampled_from(sorted(disputes)))
-        self.tell_the_truth(job, tile, can_tell)
+        self.arbitrate_rightly(job, tile, can_tell)
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -484,7 +500,7 @@ class Fog(RuleBasedStateMachine):
         what = (order.job, order.tile, order.attempt, order.device)
         self.feed(ResultArrived(*what, seconds, digest))
 
-    def tell_the_truth(self, job: str, tile: int, can_tell: bool = True) -> None:
+    def arbitrate_rightly(self, job: str, tile: int, can_tell: bool = True) -> None:
         work = self.jobs[job]
         work.disputed.remove(tile)
         truth = work.decided[tile] = right(tile) if can_tell else None
@@ -501,8 +517,9 @@ class Fog(RuleBasedStateMachine):
     def die(self, board: Board) -> None:
         accepted = [key for key in board.held if key in board.accepted]
         for job, tile in accepted[: board.workers]:
-            self.jobs[job].deaths[tile] += 1
-            self.jobs[job].died_of_it[tile].add(board.name)
+            loss = Loss(board.name)
+            board.losses.append(loss)
+            self.jobs[job].lost_on[tile].append(loss)
         board.held.clear()
         board.accepted.clear()
 
@@ -568,7 +585,7 @@ class Fog(RuleBasedStateMachine):
             case DropResult():
                 assert action.reason in REASONS
                 assert isinstance(event, ResultArrived)
-                if action.reason == "second opinion":
+                if action.reason == "check result":
                     self.follow_opinion(event)
             case RevokeResult(job, tile, attempt, device):
                 work = self.jobs[job]
@@ -590,7 +607,8 @@ class Fog(RuleBasedStateMachine):
             case FailJob(job, reason):
                 assert reason.startswith("tile ")
                 if "that died" in reason:
-                    assert max(self.jobs[job].deaths.values()) >= self.policy.max_losses
+                    work = self.jobs[job]
+                    assert max(map(work.deaths, work.lost_on)) >= self.policy.max_losses
                 self.end(job)
             case ReportStarved(job):
                 assert not self.able(self.jobs[job])
@@ -620,8 +638,7 @@ class Fog(RuleBasedStateMachine):
         for half in (action.first, action.second):
             work.halvings[half] = work.halvings[action.tile] - 1
             work.pixels[half] = halved(work.pixels[action.tile], 1)[0]
-            work.deaths[half] = work.deaths[action.tile]
-            work.died_of_it[half] = set(work.died_of_it[action.tile])
+            work.lost_on[half] = list(work.lost_on[action.tile])
 
     def follow_send(self, order: SendTile) -> None:
         work, board, key = self.jobs[order.job], self.boards[order.device], (order.job, order.tile)
@@ -639,7 +656,7 @@ class Fog(RuleBasedStateMachine):
             assert work.kept[original].device != order.device
             assert original not in work.opinions
             assert original not in work.decided
-            assert work.deaths[original] == work.deaths[order.tile] == 0
+            assert work.deaths(original) == work.deaths(order.tile) == 0
         assert order.attempt == work.attempts.get(order.tile, 0) + 1
         assert order.lease_s > 0
         work.attempts[order.tile] = order.attempt
@@ -648,8 +665,10 @@ class Fog(RuleBasedStateMachine):
         board.accepted.discard(key)
         # One device alone proves little.
         most = self.policy.max_losses
-        assert work.deaths[order.tile] < most * (2 if most > 1 else 1)
-        assert work.deaths[order.tile] < most or len(work.died_of_it[order.tile]) == 1
+        deaths = work.deaths(order.tile)
+        died = {loss.device for loss in work.lost_on[order.tile] if not loss.survived}
+        assert deaths < most * (2 if most > 1 else 1)
+        assert deaths < most or len(died) == 1
         assert len(board.held) <= self.policy.max_window
         assert sum(key in one.held for one in self.boards.values()) <= 2
         self.sent.append(order)
@@ -762,7 +781,7 @@ class Fog(RuleBasedStateMachine):
     def settle_disputes(self) -> None:
         for job, work in list(self.jobs.items()):
             for tile in sorted(work.disputed):
-                self.tell_the_truth(job, tile)
+                self.arbitrate_rightly(job, tile)
 
     def work_honestly(self, name: str) -> None:
         self.settle_disputes()

@@ -139,7 +139,7 @@ def test_a_late_result_is_kept_if_nobody_was_faster():
         KeepResult("job", 0, 1, "eya"),
         FinishJob("job", 31),
     ]
-    assert any("answered late, and first" in line for line in bench.scheduler.story("job"))
+    assert any("answered late, and first" in line for line in bench.scheduler.event_log("job"))
 
 
 def test_a_late_result_is_kept_while_the_tile_waits_out_its_back_off():
@@ -273,13 +273,13 @@ def test_cancelling_a_job_takes_its_tiles_back_and_forgets_it():
     with pytest.raises(KeyError):
         bench.scheduler.progress("job")
     with pytest.raises(KeyError):
-        bench.scheduler.story("job")
+        bench.scheduler.event_log("job")
 
 
 def test_cancelling_an_unknown_job_is_noted():
     bench = Bench()
     bench.feed(JobCancelled("nothing"), at=1)
-    assert bench.scheduler.fleet_story() == (
+    assert bench.scheduler.fleet_event_log() == (
         "+1.00 s job nothing was cancelled and is not running",
     )
 
@@ -344,6 +344,6 @@ def test_what_devices_say_of_unknown_tiles_is_noted():
     bench.hand_back(order)
     bench.feed(TileFailed("job", 7, 1, "eya", "no"))
     bench.feed(Tick())
-    said = " ".join(bench.scheduler.fleet_story())
+    said = " ".join(bench.scheduler.fleet_event_log())
     for what in ("accepted", "returned", "failed"):
         assert f"eya {what} tile 7 of job (attempt 1), which it does not hold" in said

@@ -1,4 +1,4 @@
-"""Second opinions: a sample of tiles is done twice, and a device that lies is found out."""
+"""Spot checks: a sample of tiles is done twice, and a device that lies is found out."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def kinds(actions: list[Action]) -> list[type[Action]]:
 
 
 def asked(bench: Bench) -> tuple[SendTile, SendTile]:
-    """A job of one tile: done by eya, its twin is sent to manar. Both orders."""
+    """A job of one tile: done by eya, its check tile is sent to manar. Both orders."""
     bench.join("eya")
     first = only(bench.submit(1, check_tiles=(0,)))
     bench.join("manar")
     return first, only(bench.answer(first, at=1, digest=RIGHT))
 
 
-def test_a_twin_is_done_by_another_device_once_its_tile_is_done():
+def test_a_check_tile_is_done_by_another_device_once_its_tile_is_done():
     bench = Bench()
     _, second = asked(bench)
     assert (second.device, second.tile, second.attempt) == ("manar", 1, 1)
     assert bench.answer(second, at=2, digest=RIGHT) == [
-        DropResult("job", 1, 1, "manar", "second opinion"),
+        DropResult("job", 1, 1, "manar", "check result"),
         FinishJob("job", 2),
     ]
 
 
-def test_twins_count_as_checked_and_as_nothing_else():
+def test_check_tiles_count_as_checked_and_as_nothing_else():
     bench = Bench()
     _, second = asked(bench)
     running = bench.scheduler.progress("job")
@@ -59,7 +59,7 @@ def test_twins_count_as_checked_and_as_nothing_else():
     assert ended.devices == {"eya": DeviceProgress(1, 1000)}
 
 
-def test_twins_come_after_the_ordinary_tiles_of_their_job():
+def test_check_tiles_come_after_the_ordinary_tiles_of_their_job():
     bench = Bench(ahead=0)
     bench.join("eya")
     bench.join("manar")
@@ -72,16 +72,16 @@ def test_twins_come_after_the_ordinary_tiles_of_their_job():
     assert set(tiles[4:]) == {4, 5}
 
 
-def test_a_twin_is_given_up_at_once_where_there_is_no_second_device():
+def test_a_check_tile_is_given_up_at_once_where_there_is_no_second_device():
     bench = Bench()
     bench.join("eya")
     order = only(bench.submit(1, check_tiles=(0,)))
     assert kinds(bench.answer(order, at=1, digest=RIGHT)) == [KeepResult, FinishJob]
     assert bench.scheduler.progress("job").checked == 0
-    assert bench.scheduler.story("job") == ("+1.00 s no second device for tile 0",)
+    assert bench.scheduler.event_log("job") == ("+1.00 s no second device for tile 0",)
 
 
-def test_a_twin_waits_for_a_second_device_while_there_is_other_work():
+def test_a_check_tile_waits_for_a_second_device_while_there_is_other_work():
     bench = Bench()
     bench.join("eya")
     first, last = sent(bench.submit(2, check_tiles=(0,)))
@@ -101,14 +101,14 @@ def test_a_second_device_that_leaves_is_not_waited_for(leave):
     assert kinds(bench.answer(order, at=1, digest=RIGHT)) == [KeepResult, FinishJob]
 
 
-def test_a_twin_that_fails_costs_no_job_and_is_not_tried_twice_on_one_device():
+def test_a_check_tile_that_fails_costs_no_job_and_is_not_tried_twice_on_one_device():
     bench = Bench(max_failures=1)
     _, second = asked(bench)
     bench.join("oumayma")
     assert bench.fail(second, at=2) == [FinishJob("job", 2)]  # one failure is the limit here
 
 
-def test_a_twin_goes_to_each_device_once():
+def test_a_check_tile_goes_to_each_device_once():
     bench = Bench()
     _, second = asked(bench)
     bench.join("oumayma")
@@ -117,7 +117,7 @@ def test_a_twin_goes_to_each_device_once():
     assert bench.hand_back(third, at=3) == [FinishJob("job", 3)]
 
 
-def test_a_twin_that_is_never_accepted_holds_the_job_up_no_longer_than_a_tile_would():
+def test_a_check_tile_that_is_never_accepted_holds_the_job_up_no_longer_than_a_tile_would():
     bench = Bench()
     asked(bench)
     assert kinds(bench.tick(at=6)) == [CancelTile, FinishJob]
@@ -133,7 +133,7 @@ def test_what_devices_died_of_is_not_sent_out_for_a_second_opinion():
     assert kinds(bench.answer(again, digest=RIGHT)) == [KeepResult, FinishJob]
 
 
-def test_a_twin_that_a_device_died_of_is_given_up():
+def test_a_check_tile_that_a_device_died_of_is_given_up():
     bench = Bench(alone_after_losses=1)
     _, second = asked(bench)
     bench.join("oumayma")
@@ -141,7 +141,7 @@ def test_a_twin_that_a_device_died_of_is_given_up():
     assert bench.lose("manar", at=2) == [FinishJob("job", 2)]
 
 
-def test_a_straggling_twin_gets_a_copy_but_not_from_the_first_device():
+def test_a_straggling_check_tile_gets_a_copy_but_not_from_the_first_device():
     bench = Bench()
     _, second = asked(bench)
     bench.accept(second)
@@ -152,8 +152,8 @@ def test_a_straggling_twin_gets_a_copy_but_not_from_the_first_device():
 
 
 @pytest.mark.parametrize("check_tiles", [(2,), (-1,), (0, 0)])
-def test_twins_that_cannot_be_are_refused(check_tiles):
-    with pytest.raises(ValueError, match="'job' has 2 tiles and the twins"):
+def test_check_tiles_that_cannot_be_are_refused(check_tiles):
+    with pytest.raises(ValueError, match="'job' has 2 tiles and the check tiles"):
         Bench().submit(2, check_tiles=check_tiles)
 
 
@@ -178,7 +178,7 @@ def test_the_gateway_is_asked_who_is_right_and_the_job_waits_for_its_answer():
     assert quarantine == Quarantine("manar", 3600, "a wrong result: tile 0 of job")
     assert finish == FinishJob("job", 100)
     assert bench.scheduler.progress("job").checked == 1
-    assert any("eya and manar differ" in line for line in bench.scheduler.story("job"))
+    assert any("eya and manar differ" in line for line in bench.scheduler.event_log("job"))
 
 
 def test_a_job_that_only_waits_for_the_gateway_is_not_starved():
@@ -224,7 +224,7 @@ def test_nothing_a_liar_says_counts_any_more():
     bench.answer(kept, at=1)
     bench.feed(DeviceRefuted("job", "liar", "its pixels differ"))
     for order in (kept, running):
-        dropped = DropResult("job", order.tile, 1, "liar", "disproved")
+        dropped = DropResult("job", order.tile, 1, "liar", "refuted")
         assert bench.answer(order, at=2) == [dropped]
     assert bench.fail(running, at=3) == []
     assert bench.scheduler.progress("job").done == 0
@@ -265,7 +265,7 @@ def test_a_job_left_with_a_liar_only_says_so():
     bench.submit()
     bench.feed(DeviceRefuted("job", "liar", "its pixels differ"))
     bench.tick(at=1)
-    assert bench.tick(at=5)[0].reason == "every able device is disproved (liar)"
+    assert bench.tick(at=5)[0].reason == "every able device is refuted (liar)"
 
 
 def test_a_longer_quarantine_is_not_cut_short():
@@ -273,6 +273,7 @@ def test_a_longer_quarantine_is_not_cut_short():
     bench.submit()
     bench.join("eya")
     bench.lose("eya")
+    bench.join("eya", boot="2")
     (quarantine,) = bench.feed(DeviceRefuted("job", "eya", "its pixels differ"), at=1)
     assert quarantine.seconds == 9
 
@@ -287,7 +288,7 @@ def test_two_liars_are_found_at_once():
     assert kinds(bench.answer(again, digest=3)) == [KeepResult, FinishJob]
 
 
-def test_where_the_truth_is_known_the_next_liar_is_found_without_asking():
+def test_where_the_right_digest_is_known_the_next_liar_is_found_without_asking():
     bench = Bench()
     disputed(bench)
     bench.arbitrate(0, 3)
@@ -310,13 +311,13 @@ def test_an_answer_that_nobody_asked_for_is_noted():
     disputed(bench)
     bench.feed(JobCancelled("job"))
     assert bench.arbitrate(0, RIGHT) == []
-    assert "is not disputed" in bench.scheduler.fleet_story()[-1]
+    assert "is not disputed" in bench.scheduler.fleet_event_log()[-1]
 
 
-def test_a_device_that_never_joined_may_be_disproved():
+def test_a_device_that_never_joined_may_be_refuted():
     bench = Bench()
     assert bench.feed(DeviceRefuted("job", "nobody", "its pixels differ")) == []
-    assert "nobody was disproved" in bench.scheduler.fleet_story()[-1]
+    assert "nobody was refuted" in bench.scheduler.fleet_event_log()[-1]
 
 
 def test_a_second_opinion_is_worth_nothing_without_the_first():
@@ -345,7 +346,7 @@ def test_an_agreement_with_a_liar_is_sought_again():
     assert other.device == "eya"
 
 
-def test_the_second_device_may_be_disproved_before_the_gateway_has_told():
+def test_the_second_device_may_be_refuted_before_the_gateway_has_told():
     bench = Bench()
     disputed(bench)
     bench.join("oumayma")
@@ -355,20 +356,20 @@ def test_the_second_device_may_be_disproved_before_the_gateway_has_told():
     assert bench.scheduler.progress("job").checked == 1
 
 
-def test_the_first_device_may_be_disproved_before_the_gateway_has_told():
+def test_the_first_device_may_be_refuted_before_the_gateway_has_told():
     bench = Bench()
     disputed(bench)
     again = only(bench.feed(DeviceRefuted("job", "eya", "its pixels differ"), at=3))
     assert (again.tile, again.device) == (0, "manar")
     assert kinds(bench.answer(again, at=4, digest=RIGHT)) == [KeepResult]
-    # Its second opinion was wrong, so nothing of it is believed.
+    # Its check result was wrong, so nothing of it is believed.
     assert kinds(bench.arbitrate(0, RIGHT)) == [RevokeResult, Quarantine]
     last = only(bench.join("oumayma"))
     assert bench.answer(last, at=5, digest=RIGHT)[-1] == FinishJob("job", 5)
     assert bench.scheduler.progress("job").checked == 1
 
 
-def test_a_copy_of_a_twin_is_called_back_when_the_opinion_is_there():
+def test_a_copy_of_a_check_tile_is_called_back_when_the_check_result_is_there():
     bench = Bench()
     _, second = asked(bench)
     bench.accept(second)

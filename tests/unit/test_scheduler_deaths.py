@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fogmqtt.core.scheduling.actions import FailJob, FinishJob, SendTile
+from fogmqtt.core.scheduling.events import DeviceJoined
 from tests.scheduling import Bench, devices, only, sent
 
 
@@ -83,3 +84,60 @@ def test_a_tile_that_kills_its_device_costs_no_other_job():
         ended |= {one.job: one for one in actions if isinstance(one, FailJob | FinishJob)}
     assert isinstance(ended["poison"], FailJob)
     assert isinstance(ended["innocent"], FinishJob)
+
+
+def drop_the_link(bench: Bench, device: str, at: float) -> list[SendTile]:
+    """The device is lost, and a second later it is back with the same boot id."""
+    gone = sent(bench.lose(device, at=at, reason="last will"))
+    return gone + sent(bench.join(device, at=at + 1))
+
+
+def test_a_flapping_link_under_a_long_tile_is_no_death():
+    bench = Bench(max_losses=2)
+    bench.join("eya")
+    order = only(bench.submit())
+    for drop in range(6):
+        bench.accept(order)
+        order = only(drop_the_link(bench, "eya", at=10 * drop + 5))
+    assert bench.scheduler.quarantined() == frozenset()
+    assert FinishJob("job", 57) in bench.answer(order, at=57)
+
+
+def test_a_device_whose_link_dropped_keeps_its_tile():
+    bench = Bench()
+    bench.join("eya")
+    orders = sent(bench.submit(2))
+    for order in orders:
+        bench.accept(order)
+    again = drop_the_link(bench, "eya", at=5)
+    assert [one.tile for one in again] == [0, 1]
+
+
+def test_a_suspect_that_killed_nobody_is_an_ordinary_tile_again():
+    bench = Bench(max_losses=9, alone_after_losses=1)
+    bench.join("eya")
+    bench.accept(only(bench.submit(1, job="first")))
+    bench.submit(5, job="second")
+    again = drop_the_link(bench, "eya", at=5)
+    assert {one.job for one in again} == {"first", "second"}
+
+
+def test_halves_of_a_tile_that_killed_nobody_are_ordinary_tiles_again():
+    bench = Bench(max_losses=9, alone_after_losses=1, quarantine_after=99, probe_pixels=10_000)
+    bench.join("eya")
+    bench.accept(only(bench.submit((2000,), halvings=(1,))))
+    bench.lose("eya", at=1)
+    bench.feed(DeviceJoined("small", "1", 1, max_tile_pixels=1000))
+    assert len(bench.scheduler._table.jobs["job"].suspects) == 1
+    bench.join("eya", at=2)
+    assert not bench.scheduler._table.jobs["job"].suspects
+
+
+def test_a_device_that_restarted_did_die():
+    bench = Bench(max_losses=9, quarantine_after=2)
+    bench.submit()
+    for boot in "123":
+        for order in sent(bench.join("eya", boot=boot)):
+            bench.accept(order)
+        bench.lose("eya")
+    assert bench.scheduler.quarantined() == {"eya"}

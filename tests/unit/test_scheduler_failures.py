@@ -57,7 +57,7 @@ def test_a_tile_that_fails_everywhere_fails_its_job_and_the_reason_tells_the_sto
         "  +2.00 s manar failed: MemoryError (tile 0, attempt 2)",
     ]
     assert bench.scheduler.progress("job").state is JobState.FAILED
-    assert len(bench.scheduler.story("job")) == 2
+    assert len(bench.scheduler.event_log("job")) == 2
     assert len(actions) == 2
 
 
@@ -120,7 +120,7 @@ def test_a_worker_killed_at_its_deadline_tells_why_and_is_held_to_account_once()
     bench.tick(at=30)  # the lease ends
     assert bench.fail(first, at=30.1, reason="killed after 30 s") == []
     assert bench.scheduler.quarantined() == frozenset()
-    assert any("eya failed: killed after 30 s" in line for line in bench.scheduler.story("job"))
+    assert any("eya failed: killed after 30 s" in line for line in bench.scheduler.event_log("job"))
 
 
 def test_a_device_whose_tile_ended_its_job_may_still_tell_why():
@@ -130,7 +130,7 @@ def test_a_device_whose_tile_ended_its_job_may_still_tell_why():
     bench.accept(order)
     assert isinstance(bench.tick(at=30)[-1], FailJob)
     bench.fail(order, at=31, reason="killed after 30 s")
-    assert bench.scheduler.fleet_story()[-1].endswith("does not hold: killed after 30 s")
+    assert bench.scheduler.fleet_event_log()[-1].endswith("does not hold: killed after 30 s")
 
 
 def test_a_failure_that_comes_after_a_loss_is_not_held_against_the_tile_twice():
@@ -151,7 +151,7 @@ def test_a_failure_that_comes_after_the_lease_ended_counts_once():
     bench.tick(at=5)  # not accepted, and sent again
     assert bench.fail(first, at=6) == []
     assert bench.fail(first, at=7) == []
-    assert any("failed tile 0 of job" in line for line in bench.scheduler.fleet_story())
+    assert any("failed tile 0 of job" in line for line in bench.scheduler.fleet_event_log())
 
 
 def test_a_late_failure_of_a_tile_that_is_done_counts_against_the_device_only():

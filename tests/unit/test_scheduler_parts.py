@@ -47,10 +47,10 @@ def test_a_limit_below_the_first_wait_does_not_shorten_it():
 
 
 def test_a_story_is_bounded_and_says_what_is_gone():
-    story = EventLog(began=10)
+    event_log = EventLog(began=10)
     for second in range(100):
-        story.tell(10 + second, f"line {second}")
-    lines = story.lines()
+        event_log.add(10 + second, f"line {second}")
+    lines = event_log.lines()
     assert len(lines) == 61
     assert lines[0] == "(40 earlier lines are gone)"
     assert lines[-1] == "+99.00 s line 99"
@@ -61,13 +61,13 @@ def test_what_a_device_writes_is_cut_to_one_short_line():
     assert len(short("x" * 10_000)) == 240
 
 
-class Sleeper:
+class AnyTimer:
     wake_at: float | None = None
 
 
 def test_timers_ring_in_order_and_once():
-    timers = Timers[Sleeper]()
-    late, early = Sleeper(), Sleeper()
+    timers = Timers[AnyTimer]()
+    late, early = AnyTimer(), AnyTimer()
     timers.set(late, 2)
     timers.set(early, 1)
     assert timers.next() == 1
@@ -76,20 +76,20 @@ def test_timers_ring_in_order_and_once():
 
 
 def test_a_timer_that_was_set_anew_rings_at_the_new_time_only():
-    timers = Timers[Sleeper]()
-    sleeper = Sleeper()
+    timers = Timers[AnyTimer]()
+    sleeper = AnyTimer()
     timers.set(sleeper, 1)
     timers.set(sleeper, 3)
     timers.set(sleeper, 3)
     assert timers.next() == 3
-    assert timers.sleepers() == [sleeper]
+    assert timers.pending() == [sleeper]
 
 
 def test_stale_timers_do_not_pile_up():
-    timers = Timers[Sleeper]()
-    sleeper, keeper = Sleeper(), Sleeper()
+    timers = Timers[AnyTimer]()
+    sleeper, keeper = AnyTimer(), AnyTimer()
     timers.set(keeper, 0)
     for moment in range(100_000):
         timers.set(sleeper, moment + 1)
     assert len(timers._heap) < 3000
-    assert timers.sleepers() == [keeper, sleeper]
+    assert timers.pending() == [keeper, sleeper]

@@ -197,7 +197,7 @@ def test_an_impossible_computing_time_is_told_and_not_believed(lie):
     first, second, *_ = sent(bench.submit(5))
     claim = f"claims {lie} s of work within 1.00 s"
     assert DistrustTimings("eya", claim) in bench.answer(first, at=1, compute_s=lie)
-    assert bench.scheduler.story("job") == (f"+1.00 s eya {claim} (tile 0, attempt 1)",)
+    assert bench.scheduler.event_log("job") == (f"+1.00 s eya {claim} (tile 0, attempt 1)",)
     # Each start of a device is named once.
     actions = bench.answer(second, at=2, compute_s=1e6)
     assert not [one for one in actions if isinstance(one, DistrustTimings)]

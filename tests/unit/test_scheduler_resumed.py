@@ -40,7 +40,7 @@ def test_a_result_for_a_done_tile_is_nobodys():
     assert dropped == DropResult("job", 0, 1, "eya", "never leased")
 
 
-def test_who_is_disproved_loses_nothing_that_was_done_before():
+def test_who_is_refuted_loses_nothing_that_was_done_before():
     bench = Bench()
     bench.join("eya")
     bench.submit(2, done=frozenset({0}))
@@ -54,6 +54,6 @@ def test_done_tiles_that_are_none_are_refused(done):
         Bench().submit(2, done=frozenset(done))
 
 
-def test_a_done_tile_has_no_twin():
-    with pytest.raises(ValueError, match="'job' has 2 tiles and the twins"):
+def test_a_done_tile_has_no_check_tile():
+    with pytest.raises(ValueError, match="'job' has 2 tiles and the check tiles"):
         Bench().submit(2, check_tiles=(0,), done=frozenset({0}))

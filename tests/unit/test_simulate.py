@@ -62,27 +62,27 @@ def test_another_seed_gives_another_run():
 def test_what_befalls_a_device_does_not_depend_on_the_others():
     """So that a fleet with two devices more can be compared with the one without."""
     device = DeviceSpec("a", 1e6, wander=0.2)
-    pace, same = (SpeedProfile(device, random.Random("5/a")) for _ in range(2))
-    assert [pace.done(t) for t in (9, 3, 6)] == [same.done(t) for t in (9, 3, 6)]
+    speed_profile, same = (SpeedProfile(device, random.Random("5/a")) for _ in range(2))
+    assert [speed_profile.done(t) for t in (9, 3, 6)] == [same.done(t) for t in (9, 3, 6)]
 
 
 # -- speed and links ---------------------------------------------------------------------------
 
 
 def test_a_step_in_speed_counts_from_its_moment_on():
-    pace = SpeedProfile(
+    speed_profile = SpeedProfile(
         DeviceSpec("a", 100.0, drift=(Step(2, 0.5), Step(4, 2.0))), random.Random(0)
     )
-    assert [pace.done(t) for t in (1, 2, 3, 4, 5)] == [100, 200, 250, 300, 500]
-    assert pace.finish(1.0, 200) == pytest.approx(4.0)
-    assert pace.finish(3.0, 150) == pytest.approx(4.5)
+    assert [speed_profile.done(t) for t in (1, 2, 3, 4, 5)] == [100, 200, 250, 300, 500]
+    assert speed_profile.finish(1.0, 200) == pytest.approx(4.0)
+    assert speed_profile.finish(3.0, 150) == pytest.approx(4.5)
 
 
 def test_a_wandering_speed_is_inverted_exactly():
-    pace = SpeedProfile(DeviceSpec("a", 100.0, wander=0.3), random.Random(1))
+    speed_profile = SpeedProfile(DeviceSpec("a", 100.0, wander=0.3), random.Random(1))
     for begin in (0.0, 0.3, 7.7):
-        end = pace.finish(begin, 512)
-        assert pace.done(end) - pace.done(begin) == pytest.approx(512)
+        end = speed_profile.finish(begin, 512)
+        assert speed_profile.done(end) - speed_profile.done(begin) == pytest.approx(512)
 
 
 def test_messages_leave_a_link_one_after_the_other():

@@ -1,4 +1,4 @@
-"""What the scheduler tells the world to do: commands."""
+"""Actions: what the gateway must do for the scheduler."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SendTile:
-    """Cut, encode and publish; the message may expire after `lease_s` seconds."""
+    """Cut, encode and publish a tile. The message may expire after `lease_s` seconds."""
 
     job: str
     tile: int
@@ -18,19 +18,19 @@ class SendTile:
 
 @dataclass(frozen=True, slots=True)
 class CancelTile:
-    """No longer wanted from this device; best effort."""
+    """Tell the device to drop a tile; best effort."""
 
     job: str
     tile: int
     attempt: int
     device: str
-    #: Only its lease ran out: what is at work on it already may finish, and late is not wrong.
+    #: The lease ran out. The device may finish a tile that it has begun: a late result counts.
     expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SplitTile:
-    """Cut a tile that nobody has into two halves; it is done with, they take its place."""
+    """Replace a waiting tile by its two halves."""
 
     job: str
     tile: int
@@ -40,7 +40,7 @@ class SplitTile:
 
 @dataclass(frozen=True, slots=True)
 class KeepResult:
-    """Merge the result that waits at the door: it is the one that counts for this tile."""
+    """Merge this result: it is the one that counts for its tile."""
 
     job: str
     tile: int
@@ -50,7 +50,7 @@ class KeepResult:
 
 @dataclass(frozen=True, slots=True)
 class DropResult:
-    """Forget the result that waits at the door."""
+    """Discard this result."""
 
     job: str
     tile: int
@@ -61,7 +61,7 @@ class DropResult:
 
 @dataclass(frozen=True, slots=True)
 class RevokeResult:
-    """What was kept does not count any more: the device is disproved. Another result will come."""
+    """Undo the merge of a result: its device is refuted. Another result follows."""
 
     job: str
     tile: int
@@ -71,9 +71,9 @@ class RevokeResult:
 
 @dataclass(frozen=True, slots=True)
 class Arbitrate:
-    """Two devices differ in this tile: do it here, and answer with `TileArbitrated`.
+    """Two devices differ in this tile: recompute it and answer with `TileArbitrated`.
 
-    The job does not end before the answer, whatever else happens.
+    The job does not end before the answer.
     """
 
     job: str
@@ -90,7 +90,7 @@ class FinishJob:
 
 @dataclass(frozen=True, slots=True)
 class FailJob:
-    """The job ends without a result; `reason` is the story for the user."""
+    """The job ends without a result; `reason` is for the user."""
 
     job: str
     reason: str
@@ -98,7 +98,7 @@ class FailJob:
 
 @dataclass(frozen=True, slots=True)
 class ReportStarved:
-    """No device that could do this job has been there for `waited_s` seconds. Said once a wait."""
+    """No able device has been there for `waited_s` seconds. Reported once per wait."""
 
     job: str
     waited_s: float
@@ -116,7 +116,7 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class DistrustTimings:
-    """What the device says of its own work cannot be; ours is used. Said once per start."""
+    """The device reports impossible timings, which are ignored. Reported once per start."""
 
     device: str
     claim: str

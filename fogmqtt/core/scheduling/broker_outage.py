@@ -1,39 +1,42 @@
-"""A lost broker: every lease is void, and yet devices work on with what they have."""
+"""Links that broke: leases end, but the devices continue with what they hold."""
 
 from __future__ import annotations
 
 from fogmqtt.core.scheduling.device import DeviceState
-from fogmqtt.core.scheduling.leases import Leases
+from fogmqtt.core.scheduling.leases import LeaseTable
 from fogmqtt.core.scheduling.placement import may_have
 from fogmqtt.core.scheduling.state import Lease, TileState
 
 
-def take_all_back(books: Leases) -> None:
-    """No device is there, nobody is to blame; what they hold comes last if it is not theirs."""
-    void: list[Lease] = []
-    for device in books.fleet.devices.values():
-        device.void += [tile for tile, lease in device.leases.items() if lease.accepted]
-        books.fleet.lose(device)
-        device.misses = 0
-        void += device.leases.values()
-    for lease in void:
-        books.release(lease)
-    for lease in void:
-        books.again(lease.tile, later=True)
+def release_all_leases(table: LeaseTable) -> None:
+    """End all leases without blame. Accepted tiles wait last, since their devices still work on
+    them.
+    """
+    leases: list[Lease] = []
+    for device in table.fleet.devices.values():
+        device.held_before_loss += [one for one in device.leases.values() if one.accepted]
+        table.fleet.lose(device)
+        device.silences = 0
+        leases += device.leases.values()
+    for lease in leases:
+        table.release(lease)
+    for lease in leases:
+        table.requeue(lease.tile, later=True)
 
 
-def give_again(books: Leases, device: DeviceState) -> None:
-    """It is back and still has what it held before: that stays its own, where it still can."""
-    tiles, device.void = device.void, []
-    lost = [tile for tile in tiles if not _regrant(books, tile, device)]
-    books.fleet.occupy(device, [tile for tile in lost if not tile.done], books.now)
+def restore_leases(table: LeaseTable, device: DeviceState) -> None:
+    """Lease to a device that is back what it held before, where that is still possible."""
+    tiles = [lease.tile for lease in device.held_before_loss]
+    device.held_before_loss = []
+    lost = [tile for tile in tiles if not _regrant(table, tile, device)]
+    table.fleet.occupy(device, [tile for tile in lost if not tile.done], table.now)
 
 
-def _regrant(books: Leases, tile: TileState, device: DeviceState) -> bool:
-    is_free = tile.job.id in books.jobs and tile in tile.job.ready
+def _regrant(table: LeaseTable, tile: TileState, device: DeviceState) -> bool:
+    is_free = tile.job.id in table.jobs and tile in tile.job.waiting
     if not is_free or not may_have(tile, device):
         return False
-    if len(device.leases) >= books.fleet.window(device):
+    if len(device.leases) >= table.fleet.window(device):
         return False
-    books.grant(tile, device)
+    table.grant(tile, device)
     return True

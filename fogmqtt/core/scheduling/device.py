@@ -1,4 +1,4 @@
-"""A device as the scheduler knows it: what it may hold, what it holds, how fast it proved to be."""
+"""A device as the scheduler knows it: its limits, the tiles that it holds, and its speed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fogmqtt.core.scheduling.state import ActiveJob, Lease, TileState
 
 @dataclass(frozen=True, slots=True)
 class ServiceTime:
-    """What a tile took of late, and how large it was: means with the same weights.
+    """The mean time and the mean size of recent tiles, with the same weights.
 
-    So a large tile tells more than a small one, most of whose time may be the way.
+    A large tile weighs more than a small one, whose time is mostly latency.
     """
 
     seconds: float
     pixels: float
-    #: The last tile took much longer than those before: a straggler, or the first of many.
-    odd: bool = False
+    #: The last tile took much longer than expected: a straggler, or the first of many.
+    outlier: bool = False
 
     @property
     def rate(self) -> float:
@@ -31,95 +31,99 @@ class ServiceTime:
 
 @dataclass(slots=True, eq=False)
 class DeviceState:
-    """One device, for as long as we remember it: rates and quarantine survive a restart."""
+    """One device, for as long as it is known. Rates and quarantine survive a restart."""
 
     id: str
-    #: Breaks ties: the order of joining.
+    #: The order of joining. It breaks ties.
     serial: int
     boot: str
     workers: int
     operators: frozenset[str]
-    #: Why it does not offer what it does not, by operator.
+    #: Why it does not offer an operator, by operator.
     lacks: Mapping[str, str] = field(default_factory=dict)
-    #: No larger tile fits into its memory.
+    #: Larger tiles do not fit into its memory.
     max_tile_pixels: float = math.inf
     online: bool = True
     draining: bool = False
     quarantined: bool = False
     #: After a quarantine: one tile at a time until one succeeds.
     probation: bool = False
-    #: Handed a tile back a moment ago.
+    #: It rejected a tile a moment ago.
     paused: bool = False
     #: The end of the quarantine or pause.
     wake_at: float | None = None
-    #: What it holds, oldest first.
+    #: The tiles that it holds, oldest first.
     leases: dict[TileState, Lease] = field(default_factory=dict)
-    #: It holds a tile that others died of, and gets nothing beside it.
-    alone: bool = False
-    #: The start in which it claimed impossible timings.
+    #: It holds a tile that other devices died of, and gets no other beside it.
+    exclusive: bool = False
+    #: The boot id under which it claimed impossible timings.
     distrusted: str | None = None
     #: Mishaps in a row, and quarantines in a row, without a result in between.
     strikes: int = 0
     quarantines: int = 0
-    #: Tiles handed back in a row, without one accepted in between.
+    #: Rejected tiles in a row, without an accepted one in between.
     returns: int = 0
-    #: Silences in a row: a tile was not even accepted.
-    misses: int = 0
-    missed_at: float = -math.inf
-    #: What it needed to accept a tile: the longest of late, for tiles sent to it while idle too.
-    accepts_s: float = math.inf
-    #: What a tile needs to reach it and its word to come back, where nothing else was on the way.
-    way_s: float = math.inf
-    #: What a tile took it of late, of whatever kind; 0 before its first result.
+    #: Silences in a row. A silence is a tile that was not accepted in time.
+    silences: int = 0
+    silent_since: float = -math.inf
+    #: The longest recent time to accept a tile.
+    accept_time_s: float = math.inf
+    #: The time to send a tile and receive its `accepted`, when nothing else was in transit.
+    round_trip_s: float = math.inf
+    #: The mean time of its recent tiles of any kind; 0 before its first result.
     tile_s: float = 0.0
-    #: Starts of its workers that were believed, in this life of its own: one for each.
+    #: Worker starts since its boot that were subtracted from a service time: one per worker.
     starts: int = 0
-    #: When it last said anything about a tile.
+    #: When it last sent a message about a tile.
     heard_at: float = -math.inf
     #: When its last results came, as many as it has workers.
-    answers: deque[float] = field(default_factory=deque)
-    #: What it held when we lost the broker, oldest first.
-    void: list[TileState] = field(default_factory=list)
-    #: How fast it is, by kind.
-    paces: dict[str, ServiceTime] = field(default_factory=dict)
+    result_times: deque[float] = field(default_factory=deque)
+    #: What it had accepted when it was lost, or when the gateway lost the broker, oldest first.
+    held_before_loss: list[Lease] = field(default_factory=list)
+    #: Why it was lost with tiles; empty if it was not. It died if it comes back with another boot.
+    lost_with_tiles: str = ""
+    #: Its service time by kind of work.
+    service_times: dict[str, ServiceTime] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:
-        """It may be given tiles, if its window allows."""
+        """Whether it may be given tiles, if its window allows."""
         return self.online and not self.draining and not self.quarantined
 
     def suits(self, job: ActiveJob) -> bool:
-        """It has the operators, room for the smallest parts of all tiles, and is believed."""
-        fits = job.part <= self.max_tile_pixels
+        """Whether it has the operators and room for the smallest parts of all tiles, and is
+        trusted.
+        """
+        fits = job.required_pixels <= self.max_tile_pixels
         return fits and job.operators <= self.operators and self.id not in job.refuted
 
     def freed_at(self, lease: Lease) -> float:
-        """From when on a worker can have had this tile in its hands."""
+        """When a worker could begin with this tile."""
         if lease.begun_at is not None:
             return lease.begun_at
-        if len(self.answers) < self.workers:
+        if len(self.result_times) < self.workers:
             return lease.granted_at
-        return max(lease.granted_at, self.answers[-self.workers])
+        return max(lease.granted_at, self.result_times[-self.workers])
 
     def begun_at(self, lease: Lease, place: int) -> float:
-        """When a worker should have begun with what it holds in this place, from 0."""
+        """When a worker could begin with the tile at this position, from 0."""
         if lease.begun_at is not None:
             return lease.begun_at
-        spare = self.workers - len(self.answers)
+        spare = self.workers - len(self.result_times)
         if place < spare:
             return lease.granted_at
-        return max(lease.granted_at, self.answers[place - spare])
+        return max(lease.granted_at, self.result_times[place - spare])
 
     def begin(self) -> None:
-        """Take note of what came into a worker's hands, after any change of what it holds."""
+        """Record which tiles a worker has begun. Call this after any change of what it holds."""
         for place, lease in enumerate(islice(self.leases.values(), self.workers)):
-            # Not later: then the answers of other workers would be taken for this one's.
+            # Later on, results of other workers would be mistaken for this one's.
             lease.begun_at = self.begun_at(lease, place)
 
     def free_from(self) -> list[float]:
-        """From when on each worker was free for what it has now, or is for what comes."""
-        return [-math.inf] * (self.workers - len(self.answers)) + list(self.answers)
+        """When each worker was or will be free for its current tile."""
+        return [-math.inf] * (self.workers - len(self.result_times)) + list(self.result_times)
 
     def in_service(self) -> list[Lease]:
-        """What its workers should have in their hands now."""
+        """The tiles that its workers are expected to work on now."""
         return [lease for lease in self.leases.values() if lease.accepted][: self.workers]

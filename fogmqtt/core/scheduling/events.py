@@ -1,7 +1,6 @@
-"""What the world tells the scheduler: facts, in the past tense.
+"""Events: what happened outside, for the scheduler to handle.
 
-`attempt` numbers the leases of one tile from 1. All times are seconds of a monotonic clock and
-travel beside the event, never in it.
+`attempt` numbers the leases of one tile from 1. All times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -13,17 +12,21 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class JobSubmitted:
-    """Tiles to do, all with the same operators.
+    """A job's tiles, all with the same operators.
 
-    `tiles[i]` is the number of pixels that a device handles for tile i (halo included).
-    `kind` names the work: service times are learned per device and kind.
-    `twins` asks for second opinions: tile `len(tiles) + i` is tile `twins[i]` once more, to be
-    done by another device (see `core.checks`). No tile may have two.
-    `done` tiles need no work: an earlier life of the gateway has their results. They have no
-    twins. A job all of whose tiles are done finishes at once.
-    `halves[i]` are the pixels that a part of tile i has, halo included, after one halving, two, …
-    (the largest, where they differ); empty where it cannot be halved, or none can.
-    Each step of `priority` doubles the share of the fleet's time that the job has beside others.
+    `tiles[i]` is the number of pixels that a device handles for tile i, halo included. `kind` names
+    the work: service times are learned per device and kind.
+
+    `check_tiles` asks for spot checks: tile `len(tiles) + i` is tile `check_tiles[i]` once more,
+    for another device. A tile has at most one check tile.
+
+    `done` tiles need no work: their results are in the gateway's journal. They have no check tiles.
+    A job whose tiles are all done finishes at once.
+
+    `halves[i]` are the pixels of a part of tile i, halo included, after one halving, two, … (the
+    largest, where they differ). An empty tuple means that the tile cannot be halved.
+
+    Each step of `priority` doubles the job's share of the fleet's time.
     """
 
     job: str
@@ -43,11 +46,11 @@ class JobCancelled:
 
 @dataclass(frozen=True, slots=True)
 class DeviceJoined:
-    """A device is online, or announced itself anew.
+    """A device came online, or sent its description again.
 
-    Another `boot` than before means that it restarted and holds nothing of what it was sent.
-    `lacks` says of operators that it does not offer why not, as a user should read it.
-    No tile of more than `max_tile_pixels`, halo included, fits into its memory.
+    A new `boot` means that it restarted and holds none of its former tiles. `lacks` says why it
+    does not offer an operator. Tiles of more than `max_tile_pixels`, halo included, do not fit into
+    its memory.
     """
 
     device: str
@@ -60,7 +63,7 @@ class DeviceJoined:
 
 @dataclass(frozen=True, slots=True)
 class DeviceLost:
-    """Its last will, its goodbye, or its silence."""
+    """The device is gone: its last will, its goodbye, or its silence."""
 
     device: str
     reason: str
@@ -68,19 +71,19 @@ class DeviceLost:
 
 @dataclass(frozen=True, slots=True)
 class DeviceDraining:
-    """It finishes what it holds and takes nothing more."""
+    """The device finishes what it holds and takes nothing more."""
 
     device: str
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerLost:
-    """We lost the broker ourselves: this says nothing about any device."""
+    """The gateway lost the broker. This says nothing about any device."""
 
 
 @dataclass(frozen=True, slots=True)
 class TileAccepted:
-    """The device has the tile in its hands. (A broker's PUBACK is no such promise.)"""
+    """The device has the tile. (A PUBACK of the broker does not say that.)"""
 
     job: str
     tile: int
@@ -90,12 +93,11 @@ class TileAccepted:
 
 @dataclass(frozen=True, slots=True)
 class ResultArrived:
-    """A whole, valid result; its pixels wait at the door for KeepResult or DropResult.
+    """A complete, valid result. The gateway keeps it until KeepResult or DropResult.
 
-    `compute_s` is what the device says the work itself took, and `start_s` what it took to start
-    the process that does such work, which happens once; None where it did not say.
-    `digest` stands for the pixels: two results of one tile are the same if theirs are. Only jobs
-    with twins need it.
+    `compute_s` is the time of the work itself, and `start_s` the time to start its worker process,
+    as the device reports them; None if it does not. `digest` identifies the pixels: two results of
+    a tile are the same if their digests are. Only jobs with check tiles need it.
     """
 
     job: str
@@ -109,7 +111,7 @@ class ResultArrived:
 
 @dataclass(frozen=True, slots=True)
 class TileFailed:
-    """The operator raised, or the answer was garbage."""
+    """The operator raised, or the result was invalid."""
 
     job: str
     tile: int
@@ -120,7 +122,7 @@ class TileFailed:
 
 @dataclass(frozen=True, slots=True)
 class TileRejected:
-    """The device hands a tile back undone: it is full, draining or stopping. Nobody's fault."""
+    """The device rejects a tile: it is full, draining or stopping. Nobody is to blame."""
 
     job: str
     tile: int
@@ -130,9 +132,9 @@ class TileRejected:
 
 @dataclass(frozen=True, slots=True)
 class TileArbitrated:
-    """The gateway has done a tile itself: the answer to `Arbitrate`.
+    """The gateway has recomputed a tile: the answer to `Arbitrate`.
 
-    `digest` is that of the right result; None where the gateway could not tell.
+    `digest` is that of the right result; None if the gateway failed, too.
     """
 
     job: str
@@ -142,7 +144,7 @@ class TileArbitrated:
 
 @dataclass(frozen=True, slots=True)
 class DeviceRefuted:
-    """Somebody knows that the device gave a wrong result for this job, running or not."""
+    """The device gave a wrong result for this job, which may have ended."""
 
     job: str
     device: str
@@ -151,7 +153,7 @@ class DeviceRefuted:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Only time passed."""
+    """Nothing happened but the passing of time."""
 
 
 Event = (

@@ -1,4 +1,4 @@
-"""When a tile's mishaps end its job, and what the user is told: pure sentences."""
+"""When a tile's mishaps fail its job, and what the user is told. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from fogmqtt.core.scheduling.fleet import Fleet
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.state import ActiveJob, TileState
 
-#: A sentence names at most so many devices.
+#: A message names at most this many devices.
 _NAMED = 6
-#: A failed job quotes so many lines of its story, the newest.
+#: A failed job quotes this many lines of its event log, the newest.
 _QUOTED = 12
 
 
 def is_suspect(tile: TileState, policy: Policy) -> bool:
-    """So many devices died of it that it must not take another tile with it."""
+    """Whether so many devices died of the tile that it must not endanger another tile."""
     return tile.losses >= max(1, min(policy.alone_after_losses, policy.max_losses - 1))
 
 
 def on_failures(tile: TileState, fleet: Fleet, policy: Policy) -> str | None:
-    """Why the job fails, or None while the tile deserves another attempt.
+    """Why the job fails, or None while the tile may be tried again.
 
-    One device alone is no judge where another could try, unless that takes for ever.
+    The failures of a single device do not count while another could try, up to a limit.
     """
     if tile.failures < policy.max_failures:
         return None
@@ -35,14 +35,14 @@ def on_failures(tile: TileState, fleet: Fleet, policy: Policy) -> str | None:
 
 
 def on_losses(tile: TileState, fleet: Fleet, policy: Policy) -> str | None:
-    """Why the job fails, or None while the deaths may be a coincidence.
+    """Why the job fails, or None while the losses may be a coincidence.
 
-    One device that dies again and again proves little where another could try.
+    The losses of a single device do not count while another could try, up to a limit.
     """
     if tile.losses < policy.max_losses:
         return None
-    others = (one for one in fleet.present(tile.job) if one.id not in tile.died_of_it)
-    few = len(tile.died_of_it) < 2 <= policy.max_losses and tile.losses < 2 * policy.max_losses
+    others = (one for one in fleet.present(tile.job) if one.id not in tile.lost_on)
+    few = len(tile.lost_on) < 2 <= policy.max_losses and tile.losses < 2 * policy.max_losses
     if few and any(others):
         return None
     died = "1 device" if tile.losses == 1 else f"{tile.losses} devices"
@@ -65,19 +65,19 @@ def on_starvation(job: ActiveJob, fleet: Fleet) -> str:
     if not able:
         lacks = (_lack(one, job.operators) for one in online)
         return f"no device has every operator: {_some(lacks, len(online), '; ')}"
-    if all(job.part > one.max_tile_pixels for one in able):
-        return f"no device has room for its smallest tiles: {_no_room(job.part, able)}"
+    if all(job.required_pixels > one.max_tile_pixels for one in able):
+        return f"no device has room for its smallest tiles: {_no_room(job.required_pixels, able)}"
     states: dict[str, list[str]] = {
         "quarantined": [],
         "draining": [],
-        "disproved": [],
+        "refuted": [],
         "too small": [],
     }
     for one in able:
-        if job.part > one.max_tile_pixels:
+        if job.required_pixels > one.max_tile_pixels:
             states["too small"].append(one.id)
             continue
-        word = "quarantined" if one.quarantined else "draining" if one.draining else "disproved"
+        word = "quarantined" if one.quarantined else "draining" if one.draining else "refuted"
         states[word].append(one.id)
     parts = (f"{word} ({_some(ids, len(ids), ', ')})" for word, ids in states.items() if ids)
     return f"every able device is {' or '.join(parts)}"
@@ -96,9 +96,9 @@ def _no_room(pixels: int, able: Sequence[DeviceState]) -> str:
     return f"{pixels:,} pixels with halo, and {_some(rooms, len(able), ', ')}; cut smaller tiles"
 
 
-def with_story(sentence: str, story: tuple[str, ...]) -> str:
-    """The sentence, and what led to it line by line."""
-    return "\n  ".join([sentence, *story[-_QUOTED:]])
+def with_event_log(failure: str, event_log: tuple[str, ...]) -> str:
+    """The reason of the failure, followed by the newest lines of the event log."""
+    return "\n  ".join([failure, *event_log[-_QUOTED:]])
 
 
 def _some(words: Iterable[str], count: int, separator: str) -> str:

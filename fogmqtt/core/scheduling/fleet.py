@@ -1,4 +1,4 @@
-"""Devices: who is there, what each may hold, and who has room for more."""
+"""Devices: which are there, how many tiles each may hold, and which have room for more."""
 
 from __future__ import annotations
 
@@ -11,55 +11,56 @@ from fogmqtt.core.scheduling.events import DeviceJoined
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.service_times import ServiceTimes
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, TileState
-from fogmqtt.core.scheduling.windows import window
 
-#: More devices than this, and one that is offline is forgotten: ids come from the network.
+#: Above this number an offline device is forgotten: ids come from the network.
 _KNOWN_DEVICES = 4096
-#: What nobody wants any more is ended after a second at most, and a new worker takes its time.
+#: A cancelled tile ends within a second, and a new worker needs some time to start.
 RESTART_S = 1.3
+#: Round trips and tiles vary: the window covers this multiple of the usual round trip.
+_WINDOW_MARGIN = 2.0
 
 
 class Fleet:
-    """All devices by id, in order of joining, and who has room for another tile."""
+    """All devices by id in order of joining, and which of them have room for another tile."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._serial = 0
         self.devices: dict[str, DeviceState] = {}
-        #: Those with room, those of them with an idle worker, and those that hold tiles;
-        #: `refresh` keeps all three.
-        self.roomy: dict[str, DeviceState] = {}
+        #: Devices with room, devices with room and an idle worker, and devices that hold tiles.
+        #: `refresh` maintains all three.
+        self.with_room: dict[str, DeviceState] = {}
         self.idle: dict[str, DeviceState] = {}
         self.busy: dict[str, DeviceState] = {}
-        #: Those with room that were not asked since they changed.
-        self.hungry: dict[str, DeviceState] = {}
-        #: Who is ready, or for what, may have changed since somebody set this to False.
-        self.shifted = False
-        #: Counts whatever changes what the fleet can do.
+        #: Devices with room that changed since placement last considered them.
+        self.candidates: dict[str, DeviceState] = {}
+        #: Whether the readiness or abilities of a device changed since this was reset.
+        self.readiness_changed = False
+        #: Counts every change of what the fleet can do.
         self.changes = 0
-        self.speeds = ServiceTimes(policy)
+        self.service_times = ServiceTimes(policy)
 
     def get(self, device: str) -> DeviceState | None:
         return self.devices.get(device)
 
     def join(self, event: DeviceJoined) -> DeviceState:
-        """Take a device in, or take note of what it says now."""
+        """Add a device, or update what is known of it."""
         device = self.devices.get(event.device)
         if device is None:
             device = self._add(event)
         elif device.boot != event.boot:
             device.boot = event.boot
             device.draining = False
-            device.misses = device.starts = 0
+            device.silences = device.starts = 0
         device.online = True
-        # No window is larger, so more workers cannot be used; a lie must not cost us memory.
+        # No window is larger, so more workers cannot be used; a false number must not cost memory.
         device.workers = max(1, min(event.workers, self._policy.max_window))
         device.operators = event.operators
         device.lacks = event.lacks
         room = event.max_tile_pixels
         device.max_tile_pixels = room if room >= 1 else math.inf  # so nonsense means no limit
-        device.answers = deque(device.answers, maxlen=device.workers)
-        self._shift(device)
+        device.result_times = deque(device.result_times, maxlen=device.workers)
+        self._change_readiness(device)
         return device
 
     def _add(self, event: DeviceJoined) -> DeviceState:
@@ -79,16 +80,16 @@ class Fleet:
 
     def lose(self, device: DeviceState) -> None:
         device.online = False
-        self._shift(device)
+        self._change_readiness(device)
 
     def drain(self, device: DeviceState) -> None:
         device.draining = True
-        self._shift(device)
+        self._change_readiness(device)
 
     def quarantine(self, device: DeviceState) -> None:
         device.quarantines += not device.quarantined
         device.quarantined = True
-        self._shift(device)
+        self._change_readiness(device)
 
     def pause(self, device: DeviceState) -> None:
         device.returns += not device.paused
@@ -96,70 +97,73 @@ class Fleet:
         self.refresh(device)
 
     def resume(self, device: DeviceState) -> None:
-        """Its quarantine or pause is over."""
+        """End the quarantine or pause of a device."""
         device.probation = device.probation or device.quarantined
         device.quarantined = device.paused = False
-        self._shift(device)
+        self._change_readiness(device)
 
-    def miss(self, device: DeviceState) -> None:
-        """It was silent: it did not even accept a tile."""
-        device.misses += 1
+    def record_silence(self, device: DeviceState) -> None:
+        """The device did not accept a tile in time."""
+        device.silences += 1
         self.refresh(device)
 
-    def accepts(self, device: DeviceState, lease: Lease, after_s: float) -> None:
-        """It accepted a tile so long after that was sent."""
-        if device.accepts_s == math.inf:
-            device.accepts_s = after_s
-        device.accepts_s = max(after_s, self._policy.blend(device.accepts_s, after_s))
+    def record_accept(self, device: DeviceState, lease: Lease, after_s: float) -> None:
+        """The device accepted a tile this long after the tile was sent."""
+        if device.accept_time_s == math.inf:
+            device.accept_time_s = after_s
+        device.accept_time_s = max(after_s, self._policy.blend(device.accept_time_s, after_s))
         if lease.first:
-            known_s = None if device.way_s == math.inf else device.way_s
-            device.way_s = self._policy.blend(known_s, after_s)
+            known_s = None if device.round_trip_s == math.inf else device.round_trip_s
+            device.round_trip_s = self._policy.blend(known_s, after_s)
             self.refresh(device)
 
-    def patience_s(self, device: DeviceState) -> float:
-        """How long it may take to accept a tile, as far as its silences and words so far tell."""
+    def accept_timeout_s(self, device: DeviceState) -> float:
+        """How long the device may take to accept a tile, judged by its earlier accepts and
+        silences.
+        """
         policy = self._policy
-        if device.misses:
-            return policy.accept_after(device.misses)
-        return min(policy.min_lease_s + policy.lease_factor * device.accepts_s, policy.accept_s)
+        if device.silences:
+            return policy.accept_after(device.silences)
+        return min(policy.min_lease_s + policy.lease_factor * device.accept_time_s, policy.accept_s)
 
-    def hear(self, device: DeviceState, now: float) -> None:
-        """It spoke of a tile, so it is not silent."""
+    def record_message(self, device: DeviceState, now: float) -> None:
+        """The device sent a message about a tile, so it is not silent."""
         device.heard_at = now
-        if device.misses:
-            device.misses = 0
+        if device.silences:
+            device.silences = 0
             self.refresh(device)
 
     def window(self, device: DeviceState) -> int:
-        """How many tiles it may hold now."""
+        """How many tiles the device may hold now."""
         if not device.ready or device.paused:
             return 0
-        # One that was silent gets one tile until it accepts: the others would wait in vain.
-        if device.probation or device.misses or device.alone:
+        # A silent device gets one tile until it accepts: further tiles would only wait there.
+        if device.probation or device.silences or device.exclusive:
             return 1
-        return window(device, self._policy)
+        ahead = max(self._policy.ahead, _tiles_in_transit(device))
+        return min(device.workers + ahead, self._policy.max_window)
 
-    def _shift(self, device: DeviceState) -> None:
-        self.shifted = True
+    def _change_readiness(self, device: DeviceState) -> None:
+        self.readiness_changed = True
         self.refresh(device)
 
     def refresh(self, device: DeviceState) -> None:
-        """To be called after every change of what a device holds or may hold."""
+        """Update the derived sets. Call this after each change of what a device holds or may."""
         device.begin()
         held = len(device.leases)
         has_room = held < self.window(device)
         self.changes += 1
-        _keep(self.roomy, device, has_room)
-        _keep(self.hungry, device, has_room)
+        _keep(self.with_room, device, has_room)
+        _keep(self.candidates, device, has_room)
         _keep(self.idle, device, has_room and held < device.workers)
         _keep(self.busy, device, held > 0)
 
     def able(self, job: ActiveJob) -> Iterator[DeviceState]:
-        """Those that may be given tiles of this job, with room or without."""
+        """Devices that may be given tiles of this job, with room or without."""
         return (device for device in self._suited(job) if device.ready)
 
     def present(self, job: ActiveJob) -> Iterator[DeviceState]:
-        """Those, and those that will be again when their quarantine ends."""
+        """Devices that may be given tiles of this job now or after their quarantine."""
         return (device for device in self._suited(job) if device.online and not device.draining)
 
     def _suited(self, job: ActiveJob) -> Iterator[DeviceState]:
@@ -169,13 +173,13 @@ class Fleet:
         device = self.devices[lease.device]
         lease.first = all(one.accepted for one in device.leases.values())
         device.leases[lease.tile] = lease
-        device.alone = lease.alone
+        device.exclusive = lease.exclusive
         self.refresh(device)
 
     def give_back(self, lease: Lease) -> None:
         device = self.devices[lease.device]
         del device.leases[lease.tile]
-        device.alone = False
+        device.exclusive = False
         self.refresh(device)
 
     # -- how fast ---------------------------------------------------------------------------
@@ -183,44 +187,44 @@ class Fleet:
     def learn(
         self, device: DeviceState, lease: Lease, now: float, compute_s: float, start_s: float
     ) -> None:
-        """Take a result into account, late or not: the device works, and so fast.
+        """Learn the service time from a result, late or not.
 
-        It says that it worked for `compute_s`, and spent `start_s` on starting a worker.
+        The device reports `compute_s` seconds of work and `start_s` seconds to start a worker.
         """
         if start_s and device.starts < device.workers:
             device.starts += 1
         else:
             start_s = 0.0  # or it could seem as fast as it likes
-        # Results that queued up on the way seem to have taken no time at all.
+        # Results that queued up in transit would otherwise seem to take no time at all.
         service_s = max(now - device.freed_at(lease) - start_s, compute_s)
-        device.answers.append(now)
+        device.result_times.append(now)
         self.changes += 1
-        self.speeds.learn(device, lease.tile, service_s)
-        device.tile_s = device.paces[lease.tile.job.kind].seconds
+        self.service_times.learn(device, lease.tile, service_s)
+        device.tile_s = device.service_times[lease.tile.job.kind].seconds
         device.strikes = device.quarantines = device.returns = 0
         device.probation = False
         self.refresh(device)
 
     def learn_at_least(self, lease: Lease, now: float, *, hangs: bool) -> None:
-        """Measure work that was taken away undone: it takes longer than that.
+        """Learn a lower bound from a tile that was revoked before its result came.
 
-        So a device too slow for its lease gets a longer one, until it can finish. Unless it
-        `hangs`, what it has in its hands keeps it busy for as long as it should.
+        A device that is too slow for its lease gets a longer one, until it can finish. Unless the
+        worker `hangs`, it stays busy with the tile until its expected end or restart.
         """
         device = self.devices[lease.device]
         if not lease.accepted or lease not in device.in_service():
             return
-        left_s = 0.0 if hangs else min(self.speeds.left_s(device, lease), RESTART_S)
-        # Whatever comes next is in a worker's hands from then on, not from the last answer on.
-        device.answers.append(now + left_s)
+        left_s = 0.0 if hangs else min(self.service_times.left_s(device, lease), RESTART_S)
+        # The next tile begins from then on, not from the previous result on.
+        device.result_times.append(now + left_s)
         taken_s = now - device.freed_at(lease)
-        self.changes += self.speeds.learn_at_least(device, lease.tile, taken_s)
+        self.changes += self.service_times.learn_at_least(device, lease.tile, taken_s)
 
     def occupy(self, device: DeviceState, tiles: Sequence[TileState], now: float) -> None:
-        """It still works on these, which are not its own any more."""
-        ahead_s = sum(self.speeds.service_s(device, tile) for tile in tiles)
+        """Account for tiles that the device still works on although it no longer holds them."""
+        ahead_s = sum(self.service_times.service_s(device, tile) for tile in tiles)
         if ahead_s > 0:
-            device.answers.append(now + ahead_s / device.workers)
+            device.result_times.append(now + ahead_s / device.workers)
 
 
 def _keep(devices: dict[str, DeviceState], device: DeviceState, keep: bool) -> None:
@@ -228,3 +232,14 @@ def _keep(devices: dict[str, DeviceState], device: DeviceState, keep: bool) -> N
         devices[device.id] = device
     else:
         devices.pop(device.id, None)
+
+
+def _tiles_in_transit(device: DeviceState) -> int:
+    """Tiles that must be queued or in transit so that no worker ever waits for one.
+
+    This is the bandwidth-delay product in tiles: the round trip over the time between two tiles.
+    """
+    if device.round_trip_s == math.inf or device.tile_s == 0:
+        return 0
+    tiles = _WINDOW_MARGIN * device.round_trip_s * device.workers / device.tile_s
+    return math.ceil(tiles) if tiles < math.inf else 0

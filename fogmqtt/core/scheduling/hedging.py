@@ -31,7 +31,7 @@ class Hedging:
     ) -> None:
         self._policy = policy
         self._fleet = fleet
-        self._speeds = fleet.speeds
+        self._service_times = fleet.service_times
         self._grant = grant
         self._revoke = revoke
         self._again_at = -math.inf
@@ -43,8 +43,11 @@ class Hedging:
         # Every look costs O(devices). One later by a part of what counts as jitter is as good.
         if now < self._again_at:
             return self._again_at
-        looks = [self._hedge(device, now) for device in list(self._fleet.busy.values())]
-        due = min((look for look in looks if look is not None), default=None)
+        wakeups = [self._hedge(device, now) for device in list(self._fleet.busy.values())]
+        due = min(
+            (placement_timer for placement_timer in wakeups if placement_timer is not None),
+            default=None,
+        )
         rest_until = now + self._policy.hedge_min_s / 4
         self._again_at = rest_until if due is None else min(rest_until, due)
         return due
@@ -60,11 +63,11 @@ class Hedging:
                 self._copy(lease)
             elif len(lease.tile.leases) == 1:
                 break
-        looks = [
+        wakeups = [
             min(self._late_at(device, lease), self._pays_at(device, lease, now))
             for lease in self._open(device)
         ]
-        return min((at for at in looks if now < at < math.inf), default=None)
+        return min((at for at in wakeups if now < at < math.inf), default=None)
 
     def _open(self, device: DeviceState) -> list[Lease]:
         """What may get a copy, or another one."""
@@ -79,7 +82,7 @@ class Hedging:
     def _late_at(self, device: DeviceState, lease: Lease) -> float:
         if len(lease.tile.leases) > 1:
             return math.inf
-        expected_s = self._speeds.remaining_s(device, lease)
+        expected_s = self._service_times.remaining_s(device, lease)
         if expected_s == 0:
             expected_s = self._policy.first_lease_s / self._policy.lease_factor
         late_s = max(self._policy.hedge_min_s, self._policy.hedge_factor * expected_s)
@@ -88,17 +91,17 @@ class Hedging:
     def _pays_at(self, device: DeviceState, lease: Lease, now: float) -> float:
         """When a copy may be there well before the original; now, if one sent now should."""
         helper = self._helper(lease)
-        if helper is None or not self._speeds.measured(device, lease.tile.job.kind):
+        if helper is None or not self._service_times.measured(device, lease.tile.job.kind):
             return math.inf
-        copy_s = self._speeds.finish_s(helper, lease.tile.job, lease.tile.pixels)
+        copy_s = self._service_times.finish_s(helper, lease.tile.job, lease.tile.pixels)
         enough_s = self._policy.hedge_gain * copy_s + self._policy.hedge_gain_s
         left_s = min(self._left_s(one) for one in lease.tile.leases)
         if left_s > enough_s:
             return now
-        return max(self._speeds.late_from(device), now + (enough_s - left_s) / _GROWTH)
+        return max(self._service_times.late_at(device), now + (enough_s - left_s) / _GROWTH)
 
     def _left_s(self, lease: Lease) -> float:
-        return self._speeds.left_s(self._fleet.devices[lease.device], lease)
+        return self._service_times.left_s(self._fleet.devices[lease.device], lease)
 
     def _copy(self, lease: Lease) -> None:
         tile, helper = lease.tile, self._helper(lease)
@@ -118,13 +121,15 @@ class Hedging:
         first = best(self._fleet, (one for one in able if one.id not in tile.excluded), tile)
         if first is None:
             return other
-        much_s = _MUCH * self._speeds.finish_s(other, tile.job, tile.pixels)
-        return other if self._speeds.finish_s(first, tile.job, tile.pixels) > much_s else first
+        much_s = _MUCH * self._service_times.finish_s(other, tile.job, tile.pixels)
+        return (
+            other if self._service_times.finish_s(first, tile.job, tile.pixels) > much_s else first
+        )
 
     def _able(self, lease: Lease) -> Iterator[DeviceState]:
-        tile, alone = lease.tile, is_suspect(lease.tile, self._policy)
+        tile, exclusive = lease.tile, is_suspect(lease.tile, self._policy)
         for device in self._fleet.idle.values():
-            if tile in device.leases or (alone and device.leases):
+            if tile in device.leases or (exclusive and device.leases):
                 continue
             # Somebody who had it makes room for whoever is new to it, or they would take turns.
             if len(tile.leases) > 1 and any(one.device == device.id for one in tile.grants):

@@ -5,70 +5,76 @@ from __future__ import annotations
 from collections import Counter
 
 from fogmqtt.core.scheduling.device import DeviceState
-from fogmqtt.core.scheduling.leases import Leases, Sleeper
+from fogmqtt.core.scheduling.leases import AnyTimer, LeaseTable
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheck, SpotCheckState, TileState
 
 
-def check(books: Leases) -> None:
-    """Raises AssertionError, naming the tile or device, at the first contradiction."""
-    sleepers = set(books.timers.sleepers())
-    for job in books.jobs.values():
-        _check_job(books, job, sleepers)
-    for device in books.fleet.devices.values():
-        _check_device(books, device, sleepers)
-    for name in books.ended:
-        _must(name not in books.jobs, f"job {name} runs and has ended")
+def check(table: LeaseTable) -> None:
+    """Raise AssertionError at the first contradiction, naming the tile or device."""
+    pending = set(table.timers.pending())
+    for job in table.jobs.values():
+        _check_job(table, job, pending)
+    for device in table.fleet.devices.values():
+        _check_device(table, device, pending)
+    for name in table.ended:
+        _must(name not in table.jobs, f"job {name} runs and has ended")
 
 
-def _check_job(books: Leases, job: ActiveJob, sleepers: set[Sleeper]) -> None:
+def _check_job(table: LeaseTable, job: ActiveJob, pending: set[AnyTimer]) -> None:
     for tile in job.tiles:
-        _check_tile(books, tile, sleepers)
+        _check_tile(table, tile, pending)
     tiles = [tile for tile in job.tiles if not tile.is_check_tile and not tile.split]
     _must(job.total == len(tiles), f"{job.id}: {job.total} tiles, in fact {len(tiles)}")
     left = sum(tile.pixels for tile in tiles if not tile.done)
-    _must(job.left == left, f"{job.id}: {job.left} pixels left, in fact {left}")
+    _must(job.pixels_left == left, f"{job.id}: {job.pixels_left} pixels left, in fact {left}")
     undone = sum(not tile.done for tile in tiles)
     _must(job.remaining == undone, f"{job.id}: {job.remaining} remain, {undone} are undone")
-    _check_checks(books, job)
+    _check_checks(table, job)
     _must(undone + job.undecided > 0, f"{job.id} is done and runs")
     kept = Counter(tile.kept.device for tile in tiles if tile.kept is not None)
-    credited = {device: share.tiles for device, share in job.shares.items()}
+    credited = {device: share.tiles for device, share in job.contributions.items()}
     _must(dict(kept) == credited, f"{job.id}: {dict(kept)} kept results, {credited} credited")
-    if job.waits:
-        _must(books.placement.waiting(job), f"{job.id} waits and never has its turn")
-    pixels = sum(tile.pixels for tile in job.ready)
-    _must(job.ready.pixels == pixels, f"{job.id}: {job.ready.pixels} wait, in fact {pixels}")
-    _check_hope(books, job, sleepers)
-    starved = undone > 0 and not any(True for _ in books.fleet.able(job))
+    if job.has_waiting_tiles:
+        _must(table.placement.is_queued(job), f"{job.id} waits and never has its turn")
+    pixels = sum(tile.pixels for tile in job.waiting)
+    _must(job.waiting.pixels == pixels, f"{job.id}: {job.waiting.pixels} wait, in fact {pixels}")
+    _check_hope(table, job, pending)
+    starved = undone > 0 and not any(True for _ in table.fleet.able(job))
     _must(starved == (job.starved_since is not None), f"{job.id}: starved is {starved}")
 
 
-def _check_hope(books: Leases, job: ActiveJob, sleepers: set[Sleeper]) -> None:
-    roomy = [one for one in books.fleet.able(job) if one.id in books.fleet.roomy]
-    # Who has something may have been kept for a suspect of a job that is over.
-    if job.ready and any(not one.leases for one in roomy) and not _any_suspects(books):
-        _must(books.look in sleepers, f"{job.id} waits, there is room, and nobody looks again")
+def _check_hope(table: LeaseTable, job: ActiveJob, pending: set[AnyTimer]) -> None:
+    with_room = [one for one in table.fleet.able(job) if one.id in table.fleet.with_room]
+    # A device that holds a tile may have been reserved for a suspect of a job that has ended.
+    if job.waiting and any(not one.leases for one in with_room) and not _any_suspects(table):
+        _must(
+            table.placement_timer in pending,
+            f"{job.id} waits, there is room, and nobody looks again",
+        )
 
 
-def _any_suspects(books: Leases) -> bool:
-    """Whether some device may be kept free for a tile that others died of."""
-    return any(job.suspects for job in books.jobs.values())
+def _any_suspects(table: LeaseTable) -> bool:
+    """Whether some device may be reserved for a tile that other devices died of."""
+    return any(job.suspects for job in table.jobs.values())
 
 
-def _check_checks(books: Leases, job: ActiveJob) -> None:
+def _check_checks(table: LeaseTable, job: ActiveJob) -> None:
     check_tiles = [tile for tile in job.tiles if tile.is_check_tile]
     checks = [tile.check for tile in check_tiles if tile.check is not None]
-    _must([check.check_tile for check in checks] == check_tiles, f"{job.id}: twins without checks")
+    _must(
+        [check.check_tile for check in checks] == check_tiles,
+        f"{job.id}: check tiles without checks",
+    )
     for check in checks:
-        _check_check(books, check)
+        _check_check(table, check)
     undecided = sum(check.undecided for check in checks)
     _must(job.undecided == undecided, f"{job.id}: {job.undecided} or {undecided} undecided")
     agreed = sum(check.state is SpotCheckState.AGREED for check in checks)
     _must(job.checked == agreed, f"{job.id}: {job.checked} checked, {agreed} agreed")
-    _must(not undecided or job.id in books.doubtful, f"{job.id}: its doubts are forgotten")
+    _must(not undecided or job.id in table.jobs_with_checks, f"{job.id}: its doubts are forgotten")
 
 
-def _check_check(books: Leases, check: SpotCheck) -> None:
+def _check_check(table: LeaseTable, check: SpotCheck) -> None:
     name, first, second = str(check.check_tile), check.tile.kept, check.check_tile.kept
     is_open = check.state is SpotCheckState.OPEN
     _must(
@@ -76,9 +82,14 @@ def _check_check(books: Leases, check: SpotCheck) -> None:
         f"{name} is {check.state} and done is {check.check_tile.done}",
     )
     _must(not (is_open and second), f"{name} has an opinion and nobody compared it")
-    if check.truth is not None:
-        _must(check.state is SpotCheckState.AGREED, f"{name}: the truth is known and not used")
-        _must(first is None or first.digest == check.truth, f"{check.tile} is known to be wrong")
+    if check.correct_digest is not None:
+        _must(
+            check.state is SpotCheckState.AGREED, f"{name}: the right digest is known and not used"
+        )
+        _must(
+            first is None or first.digest == check.correct_digest,
+            f"{check.tile} is known to be wrong",
+        )
     elif check.state is SpotCheckState.AGREED:
         _must(first is not None and second is not None, f"{name} agrees with nothing")
         both = {(one.device, one.digest) for one in (first, second) if one is not None}
@@ -87,66 +98,71 @@ def _check_check(books: Leases, check: SpotCheck) -> None:
     if check.check_tile in check.check_tile.job.check_tiles and check.tile.job.remaining == 0:
         others = (
             one.id not in check.check_tile.excluded_devices
-            for one in books.fleet.able(check.check_tile.job)
+            for one in table.fleet.able(check.check_tile.job)
         )
         _must(any(others), f"{name} holds its job up for nobody")
 
 
-def _check_tile(books: Leases, tile: TileState, sleepers: set[Sleeper]) -> None:
+def _check_tile(table: LeaseTable, tile: TileState, pending: set[AnyTimer]) -> None:
     name = f"{tile.job.id}/{tile.index}"
-    queues = (tile.job.ready, tile.job.choosy, tile.job.suspects, tile.job.check_tiles)
+    queues = (tile.job.waiting, tile.job.with_exclusions, tile.job.suspects, tile.job.check_tiles)
     queued = sum(tile in queue for queue in queues)
-    backs_off = tile in sleepers
-    waits = not tile.done and not tile.leases and not tile.asleep
+    backs_off = tile in pending
+    waits = not tile.done and not tile.leases and not tile.is_dormant
     _must(backs_off == (tile.wake_at is not None), f"{name}: its back-off has no timer")
     _must(queued + backs_off == waits, f"{name}: {queued} queues, back-off {backs_off}")
-    _must(not (tile in tile.job.ready and tile.excluded), f"{name} shuns, and waits for anybody")
-    _must((tile in tile.job.check_tiles) <= tile.is_check_tile, f"{name} waits with the twins")
-    has_result = tile.given or tile.split or tile.kept is not None
+    _must(
+        not (tile in tile.job.waiting and tile.excluded),
+        f"{name} excludes devices and waits for any",
+    )
+    _must(
+        (tile in tile.job.check_tiles) <= tile.is_check_tile, f"{name} waits with the check tiles"
+    )
+    has_result = tile.done_before or tile.split or tile.kept is not None
     _must(tile.is_check_tile or tile.done == has_result, f"{name}: done is {tile.done}")
-    _must(not (tile.given and tile.grants), f"{name} was done before, and given to somebody")
+    _must(not (tile.done_before and tile.grants), f"{name} was done before, and given to somebody")
     _must(not (tile.split and tile.kept), f"{name} was split and has a result")
     _must(not (tile.done and tile.leases), f"{name} is done and leased")
     devices = [lease.device for lease in tile.leases]
     _must(len(devices) <= 2, f"{name} has {len(devices)} leases")
     _must(len(set(devices)) == len(devices), f"{name} is leased twice to {devices[0:1]}")
     for lease in tile.leases:
-        _check_lease(books, lease, sleepers)
+        _check_lease(table, lease, pending)
 
 
-def _check_lease(books: Leases, lease: Lease, sleepers: set[Sleeper]) -> None:
+def _check_lease(table: LeaseTable, lease: Lease, pending: set[AnyTimer]) -> None:
     name = f"{lease.tile.job.id}/{lease.tile.index}#{lease.attempt}"
-    _must(lease in sleepers, f"{name} never expires")
+    _must(lease in pending, f"{name} never expires")
     excluded_devices = lease.tile.job.refuted
     if lease.tile.check is not None and lease.tile.is_check_tile:
         first = lease.tile.check.tile.kept
-        _must(first is not None, f"{name} is a second opinion without a first")
+        _must(first is not None, f"{name} checks a tile without a result")
         excluded_devices |= {first.device} if first else frozenset()
     _must(lease.device not in excluded_devices, f"{name}: {lease.device} must not have it")
     _must(lease.tile.grants[lease.attempt - 1] is lease, f"{name} is not its attempt")
-    held = books.fleet.devices[lease.device].leases.get(lease.tile)
+    held = table.fleet.devices[lease.device].leases.get(lease.tile)
     _must(held is lease, f"{name}: {lease.device} does not know of it")
-    _must(lease.wake_at is not None and lease.wake_at > books.now, f"{name} is overdue")
+    _must(lease.wake_at is not None and lease.wake_at > table.now, f"{name} is overdue")
 
 
-def _check_device(books: Leases, device: DeviceState, sleepers: set[Sleeper]) -> None:
-    fleet, name = books.fleet, device.id
+def _check_device(table: LeaseTable, device: DeviceState, pending: set[AnyTimer]) -> None:
+    fleet, name = table.fleet, device.id
     for tile, lease in device.leases.items():
         _must(lease in tile.leases, f"{name} holds {tile} and the tile does not know")
-        _must(tile.job.id in books.jobs, f"{name} holds {tile} of a job that has ended")
+        _must(tile.job.id in table.jobs, f"{name} holds {tile} of a job that has ended")
     held = len(device.leases)
     _must(device.online or not held, f"{name} is lost and holds {held} tiles")
-    _must(held <= books.policy.max_window, f"{name} holds {held} tiles")
-    suspects = sum(lease.alone for lease in device.leases.values())
+    _must(held <= table.policy.max_window, f"{name} holds {held} tiles")
+    suspects = sum(lease.exclusive for lease in device.leases.values())
     _must(not suspects or held == 1, f"{name} holds {held} tiles beside a suspect")
-    _must(device.alone == (suspects > 0), f"{name}: alone is {device.alone}")
+    _must(device.exclusive == (suspects > 0), f"{name}: alone is {device.exclusive}")
     has_room = held < fleet.window(device)
-    _must(has_room == (name in fleet.roomy), f"{name}: room is {has_room}")
+    _must(has_room == (name in fleet.with_room), f"{name}: room is {has_room}")
     is_idle = has_room and held < device.workers
     _must(is_idle == (name in fleet.idle), f"{name}: idle is {is_idle}")
     _must((held > 0) == (name in fleet.busy), f"{name}: busy is {held > 0}")
     waits = device.quarantined or device.paused
-    _must(waits == (device in sleepers), f"{name}: waits is {waits}, without a timer")
+    _must(waits == (device in pending), f"{name}: waits is {waits}, without a timer")
 
 
 def _must(holds: bool, what: str) -> None:

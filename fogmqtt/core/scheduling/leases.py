@@ -1,7 +1,7 @@
-"""What follows from an event: leases granted and taken back, blame, quarantine, a job's end.
+"""The consequences of an event: leases granted and revoked, blame, quarantine, the end of a job.
 
-Books hold the running jobs, the fleet and the timers together, so that a tile and its device
-never disagree about a lease. What is to be done about it is collected in `actions`.
+A LeaseTable owns the running jobs, the fleet and the timers, so that a tile and its device never
+disagree about a lease. It collects the resulting commands in `actions`.
 """
 
 from __future__ import annotations
@@ -31,105 +31,109 @@ from fogmqtt.core.scheduling.relief import Relief
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheckState, TileState
 from fogmqtt.core.scheduling.timers import Timers
 
-#: Ended jobs whose progress and story are kept until somebody asks.
+#: Ended jobs whose progress and event log are kept until somebody asks.
 _ENDED_JOBS = 256
-#: A tile's word of acceptance may be so much later than that of one sent after it.
+#: Tolerance for `accepted` messages that arrive out of order, in seconds.
 OVERTAKEN_S = 1.0
 
 
 class PlacementTimer:
-    """Wakes the scheduler to place what nobody had time for, and to look for stragglers."""
+    """Wakes the scheduler to place waiting tiles and to check for stragglers."""
 
     wake_at: float | None = None
 
 
-Sleeper = Lease | TileState | DeviceState | ActiveJob | PlacementTimer
+AnyTimer = Lease | TileState | DeviceState | ActiveJob | PlacementTimer
 
 
-class Leases:
-    """Everything the scheduler knows at `now`."""
+class LeaseTable:
+    """The state of the scheduler at `now`."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.now = -math.inf
         self.actions: list[Action] = []
         self.jobs: dict[str, ActiveJob] = {}
-        #: Those of them that asked for second opinions.
-        self.doubtful: dict[str, ActiveJob] = {}
+        #: The running jobs that asked for spot checks.
+        self.jobs_with_checks: dict[str, ActiveJob] = {}
         self.ended: OrderedDict[str, Ended] = OrderedDict()
         self.fleet = Fleet(policy)
         self.placement = Placement(policy, self.fleet, self.grant, self.split)
         self._relief = Relief(policy, self.fleet, self._left, self.grant, self.take_back)
         self._hedging = Hedging(policy, self.fleet, self.grant, self.revoke)
-        self.timers: Timers[Sleeper] = Timers()
-        self.look = PlacementTimer()
-        #: Jobs that may have to be reported as starved at the end of this event.
-        self._hungry: list[ActiveJob] = []
+        self.timers: Timers[AnyTimer] = Timers()
+        self.placement_timer = PlacementTimer()
+        #: Jobs to be reported as starved at the end of this event.
+        self._starving: list[ActiveJob] = []
 
-    def act(self, action: Action) -> None:
+    def advance(self, now: float) -> None:
+        """Set the clock, which does not go back."""
+        self.now = self.fleet.service_times.now = max(now, self.now)
+
+    def emit(self, action: Action) -> None:
         self.actions.append(action)
 
-    def tell(self, lease: Lease, what: str) -> None:
-        """A line for the job's story."""
+    def log(self, lease: Lease, what: str) -> None:
+        """Add a line to the job's event log."""
         tile = lease.tile
-        tile.job.story.tell(self.now, f"{lease.device} {what} ({tile}, attempt {lease.attempt})")
+        tile.job.event_log.add(self.now, f"{lease.device} {what} ({tile}, attempt {lease.attempt})")
 
-    def open(self, job: ActiveJob) -> None:
-        """Take a job on."""
+    def add_job(self, job: ActiveJob) -> None:
+        """Add a job."""
         self.jobs[job.id] = job
         if job.undecided:
-            self.doubtful[job.id] = job
+            self.jobs_with_checks[job.id] = job
         self.placement.add(job)
-        # Who can do it is looked at with the next change of the fleet, and that is now.
-        self.fleet.shifted = True
+        # The next check for starving jobs includes this one.
+        self.fleet.readiness_changed = True
 
     # -- leases -------------------------------------------------------------------------------
 
     def grant(self, tile: TileState, device: DeviceState) -> None:
-        """Lease a tile that waits, or that one other device has."""
-        patience_s = self.fleet.patience_s(device)
-        alone = failure_policy.is_suspect(tile, self.policy)
-        lease = Lease(tile, len(tile.grants) + 1, device.id, self.now, patience_s, alone)
+        """Lease a waiting tile, or a tile that one other device holds."""
+        accept_timeout_s = self.fleet.accept_timeout_s(device)
+        exclusive = failure_policy.is_suspect(tile, self.policy)
+        lease = Lease(tile, len(tile.grants) + 1, device.id, self.now, accept_timeout_s, exclusive)
         tile.job.grant(lease)
         self.fleet.take(lease)
-        self.timers.set(lease, self.now + patience_s)
+        self.timers.set(lease, self.now + accept_timeout_s)
         if len(tile.leases) > 1:
-            self.tell(lease, f"gets a copy, since {tile.leases[0].device} is slow")
-        lease_s = patience_s + self.lease_s(lease)
-        self.act(SendTile(tile.job.id, tile.index, lease.attempt, device.id, lease_s))
+            self.log(lease, f"gets a copy, since {tile.leases[0].device} is slow")
+        lease_s = accept_timeout_s + self.lease_s(lease)
+        self.emit(SendTile(tile.job.id, tile.index, lease.attempt, device.id, lease_s))
 
     def split(self, tile: TileState) -> TileState:
-        """Put two halves in the place of a tile that waits; gives the first of them."""
-        first, second = tile.job.split(tile, alone=failure_policy.is_suspect(tile, self.policy))
-        self.act(SplitTile(tile.job.id, tile.index, first.index, second.index))
+        """Replace a waiting tile by its two halves. Returns the first."""
+        first, second = tile.job.split(tile, exclusive=failure_policy.is_suspect(tile, self.policy))
+        self.emit(SplitTile(tile.job.id, tile.index, first.index, second.index))
         return first
 
     def accept(self, lease: Lease) -> None:
-        """The device has the tile in its hands: from now on it is given time to work."""
+        """The device holds the tile: start its working time."""
         lease.accepted, lease.accepted_at = True, self.now
         device = self.fleet.devices[lease.device]
-        self.fleet.accepts(device, lease, self.now - lease.granted_at)
+        self.fleet.record_accept(device, lease, self.now - lease.granted_at)
         begins_at = max(self.now, device.freed_at(lease))
         self.timers.set(lease, begins_at + self.lease_s(lease))
         for other in device.leases.values():
             if not other.accepted and other.granted_at < lease.granted_at:
-                # Links keep order: what was sent before this and is not there is lost.
+                # Links keep order: an earlier tile that has not arrived is lost.
                 other.overtaken_at = min(other.overtaken_at, self.now)
                 self.timers.set(other, self._accept_by(other))
 
-    def hurry(self, lease: Lease, within_s: float) -> None:
-        """Give it no more time than this."""
+    def shorten_lease(self, lease: Lease, within_s: float) -> None:
+        """Let the lease end within so many seconds."""
         if lease.wake_at is not None:
             self.timers.set(lease, min(lease.wake_at, self.now + within_s))
 
     def lease_s(self, lease: Lease) -> float:
         device = self.fleet.devices[lease.device]
-        if self.fleet.speeds.measured(device, lease.tile.job.kind):
-            return self.policy.lease(self.fleet.speeds.remaining_s(device, lease))
-        return self.policy.first_lease_s * self.fleet.speeds.rounds(device, lease)
+        if self.fleet.service_times.measured(device, lease.tile.job.kind):
+            return self.policy.lease(self.fleet.service_times.remaining_s(device, lease))
+        return self.policy.first_lease_s * self.fleet.service_times.rounds(device, lease)
 
     def release(self, lease: Lease) -> None:
-        """Take a lease back, if it is live. Late results of it are welcome."""
+        """End a lease if it is live. Its late result is still accepted."""
         if not lease.live:
             return
         lease.wake_at = None
@@ -137,61 +141,61 @@ class Leases:
         self.fleet.give_back(lease)
 
     def revoke(self, lease: Lease, *, expired: bool = False) -> None:
-        """Take a live lease back from a device that may be at work on it."""
+        """End a live lease and tell the device, which may be working on it."""
         self.fleet.learn_at_least(lease, self.now, hangs=expired)
         self.release(lease)
         tile = lease.tile
-        self.act(CancelTile(tile.job.id, tile.index, lease.attempt, lease.device, expired))
+        self.emit(CancelTile(tile.job.id, tile.index, lease.attempt, lease.device, expired))
 
     def take_back(self, lease: Lease, why: str) -> None:
-        """Let whoever has time for it first have what the device does not get on with."""
-        self.tell(lease, why)
+        """Revoke a lease and let its tile wait for any device again."""
+        self.log(lease, why)
         self.revoke(lease)
-        self.again(lease.tile)
+        self.requeue(lease.tile)
 
     def keep(self, lease: Lease) -> None:
-        """This lease's result is the tile's first."""
+        """Accept this lease's result as the tile's result."""
         tile, job = lease.tile, lease.tile.job
         if not lease.live:
-            self.tell(lease, "answered late, and first")
+            self.log(lease, "answered late, and first")
         self.release(lease)
         self.withdraw(tile)
         job.credit(lease)
-        self.act(KeepResult(job.id, tile.index, lease.attempt, lease.device))
+        self.emit(KeepResult(job.id, tile.index, lease.attempt, lease.device))
         self.strike_failed(tile, lease)
         if tile.check is not None and tile.check.state is SpotCheckState.OPEN:
-            self.wait(tile.check.check_tile)
-        self.settle(job)
+            self.queue_tile(tile.check.check_tile)
+        self.finish_if_done(job)
 
     def withdraw(self, tile: TileState) -> None:
-        """Nobody is to work on this tile, for now."""
+        """End all leases of a tile and take it out of its queue."""
         for lease in list(tile.leases):
             self.revoke(lease)
         tile.job.dequeue(tile)
         tile.wake_at = None
 
-    def settle(self, job: ActiveJob) -> None:
-        """End the job if everything is done, second opinions too."""
+    def finish_if_done(self, job: ActiveJob) -> None:
+        """End the job if every tile is done and every check is decided."""
         if job.remaining > 0:
             return
         job.starved_since = job.wake_at = None
         if job.undecided == 0:
-            self.close(job, JobState.FINISHED)
-            self.act(FinishJob(job.id, self.now - job.submitted_at))
+            self.remove_job(job, JobState.FINISHED)
+            self.emit(FinishJob(job.id, self.now - job.submitted_at))
 
     # -- what is overdue ------------------------------------------------------------------------
 
-    def ring(self, sleeper: Sleeper) -> None:
-        """Its time has come."""
-        match sleeper:
+    def fire(self, timer: AnyTimer) -> None:
+        """Handle a timer that is due."""
+        match timer:
             case Lease():
-                self._overdue(sleeper)
+                self._overdue(timer)
             case TileState():
-                self._enqueue(sleeper)
+                self._enqueue(timer)
             case DeviceState():
-                self.fleet.resume(sleeper)
+                self.fleet.resume(timer)
             case ActiveJob():
-                self._hungry.append(sleeper)
+                self._starving.append(timer)
             case PlacementTimer():
                 pass  # stragglers are looked for after every event
 
@@ -202,15 +206,15 @@ class Leases:
         tile, waited_s = lease.tile, self.now - lease.granted_at
         lease.blamed = lease.struck = True
         tile.blame_expiry(lease.device, waited_s)
-        self.tell(lease, f"did not answer within {waited_s:.1f} s")
+        self.log(lease, f"did not answer within {waited_s:.1f} s")
         self.revoke(lease, expired=True)
-        if not self._is_alone(lease):
+        if not self._is_only_able_device(lease):
             self.strike(lease.device, f"did not answer for {tile}")
-        sentence = failure_policy.on_expiries(tile, self.policy)
-        self.judge(tile, sentence or failure_policy.on_losses(tile, self.fleet, self.policy))
+        failure = failure_policy.on_expiries(tile, self.policy)
+        self.retry_or_fail(tile, failure or failure_policy.on_losses(tile, self.fleet, self.policy))
 
-    def _is_alone(self, lease: Lease) -> bool:
-        """Whether nobody else could do the tile: then slow is better than nobody."""
+    def _is_only_able_device(self, lease: Lease) -> bool:
+        """Whether no other device could do the tile. A slow device is better than none then."""
         return all(one.id == lease.device for one in self.fleet.able(lease.tile.job))
 
     def _unaccepted(self, lease: Lease) -> None:
@@ -220,59 +224,61 @@ class Leases:
             return
         tile, waited_s = lease.tile, self.now - lease.granted_at
         tile.excluded |= {lease.device}
-        self.tell(lease, f"did not accept within {waited_s:.1f} s")
+        self.log(lease, f"did not accept within {waited_s:.1f} s")
         self.revoke(lease)
-        self._miss(lease)
-        self.again(tile)
+        self._record_silence(lease)
+        self.requeue(tile)
 
     def _accept_by(self, lease: Lease) -> float:
-        # A device that speaks is there: on a slow link its later tiles are still on their way.
+        # A device that sends messages is alive: on a slow link its later tiles are still in
+        # transit.
         spoke_at = max(lease.granted_at, self.fleet.devices[lease.device].heard_at)
-        latest = lease.granted_at + max(lease.patience_s, self.policy.accept_max_s)
-        return min(spoke_at + lease.patience_s, latest, lease.overtaken_at + OVERTAKEN_S)
+        latest = lease.granted_at + max(lease.accept_timeout_s, self.policy.accept_max_s)
+        return min(spoke_at + lease.accept_timeout_s, latest, lease.overtaken_at + OVERTAKEN_S)
 
-    def _miss(self, lease: Lease) -> None:
+    def _record_silence(self, lease: Lease) -> None:
         device = self.fleet.devices[lease.device]
-        if lease.granted_at < device.missed_at:
+        if lease.granted_at < device.silent_since:
             return  # sent before a silence was noticed: it belongs to that silence
         lease.struck = True
-        device.missed_at = self.now
-        self.fleet.miss(device)
+        device.silent_since = self.now
+        self.fleet.record_silence(device)
         self.strike(device.id, f"did not accept {lease.tile}")
 
     # -- tiles that wait ------------------------------------------------------------------------
 
-    def judge(
-        self, tile: TileState, sentence: str | None, pause_s: float = 0.0, *, later: bool = False
+    def retry_or_fail(
+        self, tile: TileState, failure: str | None, pause_s: float = 0.0, *, later: bool = False
     ) -> None:
-        """End the job with this sentence; without one, or while a copy is out, try again.
+        """Fail the job with this reason. Without one, or while a copy is out, try again.
 
-        A second opinion costs no job its life: it is asked for elsewhere, at once.
+        A check tile never fails its job: another device gets it at once.
         """
         job = tile.job
         if tile.is_check_tile:
-            self.wait(tile)
+            self.queue_tile(tile)
             return
-        if sentence is None or tile.leases:
-            self.wait(tile, pause_s, later=later)
+        if failure is None or tile.leases:
+            self.queue_tile(tile, pause_s, later=later)
             return
-        reason = failure_policy.with_story(sentence, job.story.lines())
-        self.close(job, JobState.FAILED)
-        self.act(FailJob(job.id, reason))
+        reason = failure_policy.with_event_log(failure, job.event_log.lines())
+        self.remove_job(job, JobState.FAILED)
+        self.emit(FailJob(job.id, reason))
 
-    def again(self, tile: TileState, *, later: bool = False) -> None:
-        """Its lease ended, which says nothing of the tile; what is known of it still holds.
+    def requeue(self, tile: TileState, *, later: bool = False) -> None:
+        """Let a tile wait again after its lease ended through no fault of the tile.
 
-        It comes before tiles that were never sent, or `later` than they.
-
-        A tile that too many devices died of while a copy was out had that copy as a last chance.
+        It waits ahead of tiles that were never sent, or behind them if `later`. A tile that too
+        many devices died of fails its job here, unless a copy is still out.
         """
         if tile.job.id in self.jobs:
-            self.judge(tile, failure_policy.on_losses(tile, self.fleet, self.policy), later=later)
+            self.retry_or_fail(
+                tile, failure_policy.on_losses(tile, self.fleet, self.policy), later=later
+            )
 
-    def wait(self, tile: TileState, pause_s: float = 0.0, *, later: bool = False) -> None:
-        """Let a tile wait for a device, unless one has it or it waits out a back-off."""
-        if tile.leases or tile.wake_at is not None or tile.asleep:
+    def queue_tile(self, tile: TileState, pause_s: float = 0.0, *, later: bool = False) -> None:
+        """Let a tile wait for a device, unless it is leased or waits out a back-off."""
+        if tile.leases or tile.wake_at is not None or tile.is_dormant:
             return
         tile.job.dequeue(tile)
         if pause_s > 0:
@@ -281,20 +287,20 @@ class Leases:
             self._enqueue(tile, later=later)
 
     def _enqueue(self, tile: TileState, *, later: bool = False) -> None:
-        tile.job.enqueue(tile, alone=failure_policy.is_suspect(tile, self.policy), later=later)
+        tile.job.enqueue(tile, exclusive=failure_policy.is_suspect(tile, self.policy), later=later)
         self.placement.add(tile.job)
 
     # -- devices --------------------------------------------------------------------------------
 
     def strike_failed(self, tile: TileState, done: Lease) -> None:
-        """Hold failures against the devices: another one has done the tile."""
+        """Blame the devices that failed a tile which another device has done."""
         for lease in tile.grants:
             if lease.failed and lease.device != done.device:
                 lease.failed, lease.struck = False, True
                 self.strike(lease.device, f"failed {tile}, which {done.device} did")
 
     def strike(self, name: str, reason: str) -> None:
-        """Hold a mishap against a device; a run of them puts it into quarantine."""
+        """Count a mishap against a device. A run of mishaps puts it into quarantine."""
         device = self.fleet.get(name)
         if device is None or device.quarantined:
             return
@@ -306,59 +312,78 @@ class Leases:
         self.quarantine(device, seconds, why)
 
     def quarantine(self, device: DeviceState, seconds: float, why: str) -> None:
-        """Give a device nothing for so long from now on, or until a longer quarantine ends."""
+        """Give a device no tiles for so long, or until a longer quarantine ends."""
         if device.quarantined and device.wake_at is not None:
             seconds = max(seconds, device.wake_at - self.now)
         self.fleet.quarantine(device)
         self.timers.set(device, self.now + seconds)
-        self.act(Quarantine(device.id, seconds, why))
+        self.emit(Quarantine(device.id, seconds, why))
         for job in self.jobs.values():
-            job.story.tell(self.now, f"{device.id} is quarantined for {seconds:g} s: {why}")
+            job.event_log.add(self.now, f"{device.id} is quarantined for {seconds:g} s: {why}")
 
     def pause(self, name: str) -> None:
-        """Give a device that hands tiles back a moment of peace."""
+        """Give no tiles for a moment to a device that rejects them."""
         device = self.fleet.get(name)
         if device is None or device.quarantined:
             return
         self.fleet.pause(device)
         self.timers.set(device, self.now + self.policy.pause_after(device.returns))
 
-    def take_all(self, device: DeviceState, reason: str) -> None:
-        """Everything that a device holds goes to others: it died."""
+    def release_all(self, device: DeviceState, reason: str) -> None:
+        """Release everything that a lost device holds, and blame what its workers had begun."""
         leases = list(device.leases.values())
-        # What was not begun cannot have killed it.
+        # A tile that was not begun cannot have killed its device.
         for lease in device.in_service():
             lease.blamed = True
-            lease.tile.blame_loss(lease.device, reason)
+            lease.tile.blame_loss(lease, reason)
         for lease in leases:
             self.release(lease)
             lease.struck = True
-            self.tell(lease, f"was lost: {reason}")
+            self.log(lease, f"was lost: {reason}")
         if leases:
-            self.strike(device.id, f"was lost with tiles in hand: {reason}")
+            device.lost_with_tiles = reason
         for lease in leases:
-            self.again(lease.tile)
+            self.requeue(lease.tile)
+
+    def count_death(self, device: DeviceState) -> None:
+        """The device came back with another boot id: what it held is gone."""
+        self.release_all(device, "it restarted")
+        device.held_before_loss = []
+        if device.lost_with_tiles:
+            self.strike(device.id, f"was lost with tiles in hand: {device.lost_with_tiles}")
+        device.lost_with_tiles = ""
+
+    def count_survival(self, device: DeviceState) -> None:
+        """The device came back with the same boot id: only its link was down."""
+        device.lost_with_tiles = ""
+        for lease in device.held_before_loss:
+            lease.survived = True
+        for job in self.jobs.values():
+            for tile in list(job.suspects):
+                if not failure_policy.is_suspect(tile, self.policy):
+                    job.dequeue(tile)
+                    self._enqueue(tile)
 
     # -- after every event ------------------------------------------------------------------------
 
     def place(self) -> None:
-        """Hand out tiles and copies, and see which jobs have nobody left."""
+        """Place tiles and copies, and check which jobs have no able device."""
         relieved = self._relief.relieve(self.now)
-        looks = relieved, self.placement.place(self.now), self._hedging.hedge(self.now)
-        self.look.wake_at = None
-        if due := [at for at in looks if at is not None]:
-            self.timers.set(self.look, min(due))
-        if self.fleet.shifted:
-            self.fleet.shifted = False
+        wakeups = relieved, self.placement.place(self.now), self._hedging.hedge(self.now)
+        self.placement_timer.wake_at = None
+        if due := [at for at in wakeups if at is not None]:
+            self.timers.set(self.placement_timer, min(due))
+        if self.fleet.readiness_changed:
+            self.fleet.readiness_changed = False
             for job in self.jobs.values():
-                self._look_after(job)
-        while self._hungry:
-            self._report(self._hungry.pop(0))
+                self._update_starvation(job)
+        while self._starving:
+            self._report(self._starving.pop(0))
 
     def _left(self, job: ActiveJob) -> float:
         return self.placement.left_s(job, self.now)
 
-    def _look_after(self, job: ActiveJob) -> None:
+    def _update_starvation(self, job: ActiveJob) -> None:
         if job.remaining == 0 or any(True for _ in self.fleet.able(job)):
             job.starved_since = job.wake_at = None
         elif job.starved_since is None:
@@ -370,13 +395,13 @@ class Leases:
         if since is None or job.id not in self.jobs:
             return  # somebody came, or the job ended, at the last moment
         reason = failure_policy.on_starvation(job, self.fleet)
-        job.story.tell(self.now, f"starved: {reason}")
-        self.act(ReportStarved(job.id, self.now - since, reason))
+        job.event_log.add(self.now, f"starved: {reason}")
+        self.emit(ReportStarved(job.id, self.now - since, reason))
 
     # -- ends -----------------------------------------------------------------------------------
 
-    def close(self, job: ActiveJob, state: JobState | None = None) -> None:
-        """Take a job off the books; with a `state`, keep how it went."""
+    def remove_job(self, job: ActiveJob, state: JobState | None = None) -> None:
+        """Remove a job. With a `state`, keep its final progress."""
         for lease in list(job.live_leases()):
             self.revoke(lease)
         for tile in job.tiles:
@@ -384,9 +409,9 @@ class Leases:
         job.wake_at = None
         self.placement.remove(job)
         del self.jobs[job.id]
-        self.doubtful.pop(job.id, None)
+        self.jobs_with_checks.pop(job.id, None)
         if state is None:
             return
-        self.ended[job.id] = Ended(job.progress(state), job.story.lines())
+        self.ended[job.id] = Ended(job.progress(state), job.event_log.lines())
         if len(self.ended) > _ENDED_JOBS:
             self.ended.popitem(last=False)

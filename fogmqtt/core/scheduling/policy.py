@@ -94,9 +94,9 @@ class Policy:
         for field in fields(self):
             _check(field.name, getattr(self, field.name))
 
-    def accept_after(self, misses: int) -> float:
+    def accept_after(self, silences: int) -> float:
         """How long a device may take to accept, after so many silences in a row."""
-        return _doubled(self.accept_s, misses, self.accept_max_s)
+        return _doubled(self.accept_s, silences, self.accept_max_s)
 
     def lease(self, expected_s: float) -> float:
         """How long a device may take for work that should take `expected_s`."""

@@ -1,4 +1,4 @@
-"""How far a job is: what is told of a running one, and kept of one that ended."""
+"""The progress of a job: of a running one, and the last one of an ended job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import Enum
 
 
 class JobState(Enum):
-    """How far a job is."""
+    """The state of a job."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -27,9 +27,9 @@ class DeviceProgress:
 class Progress:
     """A job at one moment.
 
-    `devices` has those whose results were kept. `retries` counts leases after a tile's first,
-    `hedges` those given beside a live one, `duplicates` results that came second. `checked`
-    tiles were found right by a second device or by the gateway; no other figure has twins in it.
+    `devices` are those whose results were kept. `retries` counts leases after a tile's first,
+    `hedges` those granted beside a live one, `duplicates` results that came second. `checked` tiles
+    were found right by a second device or by the gateway. No other figure includes check tiles.
     """
 
     job: str
@@ -45,7 +45,7 @@ class Progress:
 
 @dataclass(slots=True)
 class Ended:
-    """What is kept of a job after its end."""
+    """What is kept of an ended job."""
 
     progress: Progress
-    story: tuple[str, ...]
+    event_log: tuple[str, ...]

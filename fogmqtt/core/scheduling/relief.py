@@ -50,17 +50,17 @@ class Relief:
         """
         if now >= self._again_at:
             self._again_at = now + self._policy.hedge_min_s / 4
-            slowness = self._fleet.speeds.slowness
+            slowness = self._fleet.service_times.slowness
             self._slow = [one for one in self._fleet.busy.values() if slowness(one) > 1]
         self._slow = [device for device in self._slow if self._relieve(device)]
-        return self._next_look(now)
+        return self._next_attempt(now)
 
-    def _next_look(self, now: float) -> float | None:
+    def _next_attempt(self, now: float) -> float | None:
         """When the next device will have slowed down by more than jitter."""
         busy = self._fleet.busy
         if len(busy) < 2 or len(busy) > _MANY:
             return None
-        late_at = min(map(self._fleet.speeds.late_from, busy.values()))
+        late_at = min(map(self._fleet.service_times.late_at, busy.values()))
         return max(late_at, now) + self._policy.hedge_min_s
 
     def _relieve(self, device: DeviceState) -> bool:
@@ -68,18 +68,18 @@ class Relief:
         leases = list(device.leases.values())
         if len(leases) > device.workers:
             self._relieve_of(device, leases[-1])
-        hands = [lease for lease in leases[: device.workers] if self._may_move(lease)]
-        odd = [lease for lease in hands if self._is_odd(device, lease)]
-        for lease in odd:
+        in_service = [lease for lease in leases[: device.workers] if self._may_move(lease)]
+        outlier = [lease for lease in in_service if self._is_stuck(device, lease)]
+        for lease in outlier:
             self._take_back(lease, "got stuck")
-        late = [one for one in hands if one.live and self._late_s(device, one) > 0]
+        late = [one for one in in_service if one.live and self._late_s(device, one) > 0]
         waits = [self._copy(device, lease) for lease in late]
         return any(waits)
 
     def _relieve_of(self, device: DeviceState, lease: Lease) -> None:
         """Take back its youngest, one at a time: it shifts when the job should end."""
-        again = sum(one.device == device.id for one in lease.tile.grants) > 1
-        if again or not self._may_move(lease):
+        requeue = sum(one.device == device.id for one in lease.tile.grants) > 1
+        if requeue or not self._may_move(lease):
             return
         if self._late_s(device, lease) > self._elsewhere_s(lease):
             self._take_back(lease, "slowed down and had not begun")
@@ -87,20 +87,27 @@ class Relief:
     def _late_s(self, device: DeviceState, lease: Lease) -> float:
         """How long after the end of its job it would be done."""
         left_s = self._left(lease.tile.job) * (1 + self._policy.slack)
-        return self._fleet.speeds.left_s(device, lease) - left_s - self._policy.hedge_gain_s
+        return self._fleet.service_times.left_s(device, lease) - left_s - self._policy.hedge_gain_s
 
-    def _is_odd(self, device: DeviceState, lease: Lease) -> bool:
+    def _is_stuck(self, device: DeviceState, lease: Lease) -> bool:
         """It alone keeps a worker from what the device can do, and to begin anew is quicker."""
-        speeds, pace = self._fleet.speeds, device.paces.get(lease.tile.job.kind)
-        if pace is None or pace.odd or not speeds.straggles(device, lease):
+        service_times, service_time = (
+            self._fleet.service_times,
+            device.service_times.get(lease.tile.job.kind),
+        )
+        if (
+            service_time is None
+            or service_time.outlier
+            or not service_times.straggles(device, lease)
+        ):
             return False
         if sum(one.device == device.id for one in lease.tile.grants) > 1:
             return False
         others = [one for one in self._fleet.able(lease.tile.job) if one is not device]
         if not others or any(one.id in self._fleet.idle for one in others):
             return False  # slow is better than nobody, and a copy better than a new beginning
-        anew_s = RESTART_S + speeds.service_s(device, lease.tile)
-        return speeds.left_s(device, lease) > self._policy.hedge_gain * anew_s
+        restart_s = RESTART_S + service_times.service_s(device, lease.tile)
+        return service_times.left_s(device, lease) > self._policy.hedge_gain * restart_s
 
     def _may_move(self, lease: Lease) -> bool:
         tile = lease.tile
@@ -114,10 +121,10 @@ class Relief:
 
     def _elsewhere_s(self, lease: Lease) -> float:
         """What its work would take the quickest other device."""
-        tile, speeds = lease.tile, self._fleet.speeds
+        tile, service_times = lease.tile, self._fleet.service_times
         return min(
             (
-                speeds.rate_now(one, tile.job.kind) * tile.pixels
+                service_times.rate_now(one, tile.job.kind) * tile.pixels
                 for one in self._fleet.able(tile.job)
                 if one.id != lease.device and one.id not in tile.excluded
             ),
@@ -126,7 +133,7 @@ class Relief:
 
     def _copy(self, device: DeviceState, lease: Lease) -> bool:
         """Whether there is nobody for it yet who will be: whoever would be first has no room."""
-        tile, speeds, policy = lease.tile, self._fleet.speeds, self._policy
+        tile, service_times, policy = lease.tile, self._fleet.service_times, self._policy
         unfit = tile.failed_on | tile.excluded | {device.id}
         able = [
             one
@@ -134,14 +141,14 @@ class Relief:
             if one.id not in unfit and may_have(tile, one) and not one.paused
         ]
         first = best(self._fleet, able, tile)
-        if first is None or not speeds.measured(first, tile.job.kind):
+        if first is None or not service_times.measured(first, tile.job.kind):
             return False
-        copy_s = speeds.finish_s(first, tile.job, tile.pixels)
-        if speeds.left_s(device, lease) <= policy.hedge_gain * copy_s + policy.hedge_gain_s:
+        copy_s = service_times.finish_s(first, tile.job, tile.pixels)
+        if service_times.left_s(device, lease) <= policy.hedge_gain * copy_s + policy.hedge_gain_s:
             return False
-        helper = best(self._fleet, (one for one in able if one.id in self._fleet.roomy), tile)
+        helper = best(self._fleet, (one for one in able if one.id in self._fleet.with_room), tile)
         about_s = copy_s + policy.hedge_gain_s
-        if helper is None or speeds.finish_s(helper, tile.job, tile.pixels) > about_s:
+        if helper is None or service_times.finish_s(helper, tile.job, tile.pixels) > about_s:
             return True
         self._grant(tile, helper)
         return False

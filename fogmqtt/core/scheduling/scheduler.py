@@ -1,11 +1,16 @@
-"""Which device works on which tile, and what happens when it does not.
+"""Decides which device works on which tile, and how to react when it does not.
 
-Rule 1. Facts come in through `handle` and nowhere else; commands go out as its result.
+Rule 1. Facts come in through `handle` only; commands go out as its return value.
+
 Rule 2. Nothing in core does I/O, reads a clock, draws a random number or sees a pixel.
-Rule 3. Results are idempotent: the first valid one counts, whichever attempt; late is not wrong.
-Rule 4. A mishap is held against the tile, the device or both, once; losing the broker against
-nobody.
-Rule 5. Who gave a wrong result is believed no more: see `core.checks` for second opinions.
+
+Rule 3. Results are idempotent: the first valid result of a tile counts, whichever attempt it
+belongs to and however late it comes.
+
+Rule 4. A mishap counts once against the tile, the device or both. The loss of the broker counts
+against nobody.
+
+Rule 5. The scheduler ignores the results of a device that gave a wrong one: see `spot_checks`.
 """
 
 from __future__ import annotations
@@ -16,10 +21,10 @@ from fogmqtt.core.scheduling import (
     broker_outage,
     failure_policy,
     invariants,
-    result_timings,
     spot_checks,
 )
-from fogmqtt.core.scheduling.actions import Action, DropResult
+from fogmqtt.core.scheduling.actions import Action, DistrustTimings, DropResult
+from fogmqtt.core.scheduling.device import DeviceState
 from fogmqtt.core.scheduling.event_log import EventLog
 from fogmqtt.core.scheduling.events import (
     BrokerLost,
@@ -37,7 +42,7 @@ from fogmqtt.core.scheduling.events import (
     TileFailed,
     TileRejected,
 )
-from fogmqtt.core.scheduling.leases import Leases
+from fogmqtt.core.scheduling.leases import OVERTAKEN_S, LeaseTable
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.progress import JobState, Progress
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheckState
@@ -46,74 +51,94 @@ _TileEvent = TileAccepted | ResultArrived | TileFailed | TileRejected
 
 
 class Scheduler:
-    """A state machine: events in, actions out. Not for use by several threads.
+    """A state machine: events in, actions out. Not thread-safe.
 
-    `now` is in seconds of any clock that does not go back. No order of events raises, except
-    JobSubmitted with a job that cannot be.
+    `now` is in seconds of any clock that does not go back. No sequence of events raises, except
+    JobSubmitted with an invalid job.
     """
 
     def __init__(self, policy: Policy) -> None:
-        self._books = Leases(policy)
-        self._story = EventLog(0.0)
+        self._table = LeaseTable(policy)
+        self._fleet_log = EventLog(0.0)
 
     # -- what the gateway asks ----------------------------------------------------------------
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        """Take note of a fact. Returns what is to be done, in this order.
+        """Apply an event. Returns what must be done, in this order.
 
-        Raises ValueError for a JobSubmitted without tiles, with a tile without pixels, with
-        twins or done tiles that cannot be, or with the id of a job that is known; nothing has
-        changed then.
+        Raises ValueError for a JobSubmitted without tiles, with a tile without pixels, with invalid
+        check tiles or done tiles, or with the id of a known job. The state is unchanged then.
         """
-        books = self._books
-        books.now = max(now, books.now)
-        books.fleet.speeds.now = books.now
-        books.actions = []
-        # What arrived is honoured before what is overdue: late is not wrong.
+        table = self._table
+        table.advance(now)
+        table.actions = []
+        # Arrivals are handled before time-outs: a late result is still a valid result.
         self._apply(event)
-        while (sleeper := books.timers.due(books.now)) is not None:
-            books.ring(sleeper)
-        if books.doubtful:
-            spot_checks.give_up(books)
-        books.place()
-        return books.actions
+        while (timer := table.timers.due(table.now)) is not None:
+            table.fire(timer)
+        if table.jobs_with_checks:
+            spot_checks.drop_hopeless_checks(table)
+        table.place()
+        return table.actions
 
     def next_wakeup(self) -> float | None:
-        """When `handle` must be called again, with Tick if nothing else happened by then."""
-        return self._books.timers.next()
+        """When `handle` must be called again, with Tick if nothing else happens before."""
+        return self._table.timers.next()
 
     def ready_devices(self) -> frozenset[str]:
-        """Those that may be given tiles, on probation or not."""
-        return frozenset(one.id for one in self._books.fleet.devices.values() if one.ready)
+        """Devices that may be given tiles, on probation or not."""
+        return frozenset(one.id for one in self._table.fleet.devices.values() if one.ready)
 
     def quarantined(self) -> frozenset[str]:
-        """Those that get no tiles because of what they did, online or not."""
-        return frozenset(one.id for one in self._books.fleet.devices.values() if one.quarantined)
+        """Devices that get no tiles because of their mishaps, online or not."""
+        return frozenset(one.id for one in self._table.fleet.devices.values() if one.quarantined)
+
+    def estimate_s(self, job: JobSubmitted, now: float) -> float | None:
+        """The expected seconds until this job would be done if it were submitted at `now`.
+
+        It counts the devices that could do the job now, and their present work. None where no such
+        device is there, or where none was measured with this kind of work. Nothing changes; the
+        job's id does not matter. Costs O(tiles + devices). Raises ValueError as `handle` does.
+        """
+        table = self._table
+        table.advance(now)
+        return table.placement.estimate_s(ActiveJob.submitted(job, table.now), table.now)
+
+    def learn_whole(self, kind: str, pixels: int, seconds: float) -> None:
+        """Learn how long the gateway took for an image as a whole, or for a sample of one."""
+        self._table.fleet.service_times.learn_whole(kind, pixels, seconds)
+
+    def whole_s(self, kind: str, pixels: int) -> float | None:
+        """The expected seconds for an image as a whole on the gateway; None where unknown.
+
+        With `estimate_s` it compares the gateway with the fleet.
+        """
+        return self._table.fleet.service_times.whole_s(kind, pixels)
 
     def progress(self, job: str) -> Progress:
-        """How far a job is, until `forget`; of ended jobs the last 256 are kept.
+        """The progress of a job, until `forget`. The last 256 ended jobs are kept.
 
-        Raises KeyError for a job that is not known, was cancelled or forgotten.
+        Raises KeyError for a job that is unknown, cancelled or forgotten.
         """
-        running = self._books.jobs.get(job)
-        return running.progress() if running else self._books.ended[job].progress
+        running = self._table.jobs.get(job)
+        return running.progress() if running else self._table.ended[job].progress
 
-    def story(self, job: str) -> tuple[str, ...]:
-        """What went wrong with a job, oldest first, bounded. Raises KeyError as `progress`."""
-        running = self._books.jobs.get(job)
-        return running.story.lines() if running else self._books.ended[job].story
+    def event_log(self, job: str) -> tuple[str, ...]:
+        """What went wrong with a job, oldest first, bounded. Raises KeyError as `progress` does."""
+        running = self._table.jobs.get(job)
+        return running.event_log.lines() if running else self._table.ended[job].event_log
 
-    def fleet_story(self) -> tuple[str, ...]:
-        """What was told that fits no running job or known device, oldest first, bounded."""
-        return self._story.lines()
+    def fleet_event_log(self) -> tuple[str, ...]:
+        """Messages about unknown jobs and devices, oldest first, bounded."""
+        return self._fleet_log.lines()
 
     def forget(self, job: str) -> None:
-        """Drop what is kept of an ended job; its late results are of an unknown job then."""
-        self._books.ended.pop(job, None)
+        """Forget an ended job. Its late results belong to an unknown job from now on."""
+        self._table.ended.pop(job, None)
 
     def check(self) -> None:
-        """Raises AssertionError where the state contradicts itself. For tests."""
-        invariants.check(self._books)
+        """Raise AssertionError where the state contradicts itself. For tests."""
+        invariants.check(self._table)
 
     # -- events -------------------------------------------------------------------------------
 
@@ -126,7 +151,7 @@ class Scheduler:
             case TileFailed():
                 self._failed(event)
             case TileRejected():
-                self._returned(event)
+                self._rejected(event)
             case JobSubmitted():
                 self._submitted(event)
             case JobCancelled(job):
@@ -142,72 +167,74 @@ class Scheduler:
             case TileArbitrated():
                 self._arbitrated(event)
             case DeviceRefuted():
-                self._disproved(event)
+                self._refuted(event)
             case Tick():
                 pass
             case _:
                 assert_never(event)
 
     def _submitted(self, event: JobSubmitted) -> None:
-        books = self._books
-        if event.job in books.jobs or event.job in books.ended:
+        table = self._table
+        if event.job in table.jobs or event.job in table.ended:
             raise ValueError(f"job {event.job!r} is known already; each needs an id of its own")
-        job = ActiveJob.submitted(event, books.now)
-        books.open(job)
-        books.settle(job)
+        job = ActiveJob.submitted(event, table.now)
+        table.add_job(job)
+        table.finish_if_done(job)
 
     def _cancelled(self, name: str) -> None:
-        job = self._books.jobs.get(name)
+        job = self._table.jobs.get(name)
         if job is None:
-            self._note(f"job {name} was cancelled and is not running")
+            self._log_fleet(f"job {name} was cancelled and is not running")
             return
-        self._books.close(job)
+        self._table.remove_job(job)
 
     def _joined(self, event: DeviceJoined) -> None:
-        books = self._books
-        known = books.fleet.get(event.device)
+        table = self._table
+        known = table.fleet.get(event.device)
         if known is not None and known.boot != event.boot:
-            books.take_all(known, "it restarted")
-            known.void = []
-        broker_outage.give_again(books, books.fleet.join(event))
+            table.count_death(known)
+        elif known is not None and not known.online:
+            table.count_survival(known)
+        broker_outage.restore_leases(table, table.fleet.join(event))
 
     def _lost(self, name: str, reason: str) -> None:
-        device = self._books.fleet.get(name)
+        device = self._table.fleet.get(name)
         if device is None:
-            self._note(f"{name} was lost and had never joined: {reason}")
+            self._log_fleet(f"{name} was lost and had never joined: {reason}")
             return
-        self._books.fleet.lose(device)
-        self._books.take_all(device, reason)
+        device.held_before_loss += [one for one in device.leases.values() if one.accepted]
+        self._table.fleet.lose(device)
+        self._table.release_all(device, reason)
 
     def _draining(self, name: str) -> None:
-        device = self._books.fleet.get(name)
+        device = self._table.fleet.get(name)
         if device is None:
-            self._note(f"{name} is draining and had never joined")
+            self._log_fleet(f"{name} is draining and had never joined")
             return
-        self._books.fleet.drain(device)
+        self._table.fleet.drain(device)
 
     def _broker_lost(self) -> None:
-        broker_outage.take_all_back(self._books)
-        for job in self._books.jobs.values():
-            job.story.tell(self._books.now, "we lost the broker and took every lease back")
+        broker_outage.release_all_leases(self._table)
+        for job in self._table.jobs.values():
+            job.event_log.add(self._table.now, "we lost the broker and took every lease back")
 
     def _accepted(self, event: TileAccepted) -> None:
         lease = self._lease(event)
         if lease is None:
-            self._stray(event, "accepted")
+            self._log_unknown(event, "accepted")
             return
-        self._hear(lease)
+        self._record_message(lease)
         if lease.live and not lease.accepted:
-            self._books.accept(lease)
+            self._table.accept(lease)
 
     def _result(self, event: ResultArrived) -> None:
         lease = self._lease(event)
         if lease is None:
-            self._drop(event, self._why_unknown(event))
+            self._drop(event, self._unknown_reason(event))
             return
-        self._hear(lease)
+        self._record_message(lease)
         if lease.device in lease.tile.job.refuted:
-            self._drop(event, "disproved")
+            self._drop(event, "refuted")
             return
         if not lease.answered:
             self._measure(lease, event)
@@ -217,103 +244,146 @@ class Scheduler:
             return
         lease.digest = event.digest
         if lease.tile.is_check_tile:
-            self._second_opinion(event, lease)
+            self._check_result(event, lease)
         elif spot_checks.is_refuted(lease):
-            self._drop(event, "disproved")
-            spot_checks.refute(self._books, lease.device, str(lease.tile), lease.tile.job)
+            self._drop(event, "refuted")
+            spot_checks.refute(self._table, lease.device, str(lease.tile), lease.tile.job)
         else:
-            self._books.keep(lease)
+            self._table.keep(lease)
 
-    def _second_opinion(self, event: ResultArrived, lease: Lease) -> None:
+    def _check_result(self, event: ResultArrived, lease: Lease) -> None:
         if spot_checks.is_wanted(lease):
-            # Nobody merges it: the digest is all that matters.
-            self._drop(event, "second opinion")
-            spot_checks.compare(self._books, lease)
+            # Only the digest matters: nobody merges this result.
+            self._drop(event, "check result")
+            spot_checks.compare(self._table, lease)
             return
         self._drop(event, "not wanted")
 
     def _arbitrated(self, event: TileArbitrated) -> None:
-        job = self._books.jobs.get(event.job)
+        job = self._table.jobs.get(event.job)
         tile = job.tile(event.tile) if job else None
         check = tile.check if tile else None
         if check is None or check.state is not SpotCheckState.DISPUTED:
-            self._note(f"tile {event.tile} of {event.job} was arbitrated and is not disputed")
+            self._log_fleet(f"tile {event.tile} of {event.job} was arbitrated and is not disputed")
             return
-        spot_checks.arbitrate(self._books, check, event)
+        spot_checks.arbitrate(self._table, check, event)
 
-    def _disproved(self, event: DeviceRefuted) -> None:
-        if self._books.fleet.get(event.device) is None:
-            self._note(f"{event.device} was disproved and had never joined: {event.reason}")
-        job = self._books.jobs.get(event.job)
-        spot_checks.refute(self._books, event.device, event.reason, job)
+    def _refuted(self, event: DeviceRefuted) -> None:
+        if self._table.fleet.get(event.device) is None:
+            self._log_fleet(f"{event.device} was refuted and had never joined: {event.reason}")
+        job = self._table.jobs.get(event.job)
+        spot_checks.refute(self._table, event.device, event.reason, job)
 
     def _failed(self, event: TileFailed) -> None:
         lease = self._lease(event)
         if lease is None or lease.answered:
-            self._stray(event, "failed", f": {event.reason}")
+            self._log_unknown(event, "failed", f": {event.reason}")
             return
-        books, tile = self._books, lease.tile
+        table, tile = self._table, lease.tile
         lease.answered = True
-        self._hear(lease)
-        books.release(lease)
-        books.tell(lease, f"failed: {event.reason}")
+        self._record_message(lease)
+        table.release(lease)
+        table.log(lease, f"failed: {event.reason}")
         lease.failed = not lease.struck
         if tile.kept is not None:
-            books.strike_failed(tile, tile.kept)
+            table.strike_failed(tile, tile.kept)
         if tile.done or lease.blamed or lease.device in tile.job.refuted:
             return
         tile.blame_failure(lease.device, event.reason)
-        sentence = failure_policy.on_failures(tile, books.fleet, books.policy)
-        sentence = sentence or failure_policy.on_losses(tile, books.fleet, books.policy)
-        books.judge(tile, sentence, books.policy.retry_after(tile.failures))
+        failure = failure_policy.on_failures(tile, table.fleet, table.policy)
+        failure = failure or failure_policy.on_losses(tile, table.fleet, table.policy)
+        table.retry_or_fail(tile, failure, table.policy.retry_after(tile.failures))
 
-    def _returned(self, event: TileRejected) -> None:
+    def _rejected(self, event: TileRejected) -> None:
         lease = self._lease(event)
         if lease is None or lease.answered:
-            self._stray(event, "returned")
+            self._log_unknown(event, "returned")
             return
         lease.answered = True
-        self._hear(lease)
-        self._books.pause(lease.device)
+        self._record_message(lease)
+        self._table.pause(lease.device)
         if not lease.live:
             return
-        self._books.release(lease)
+        self._table.release(lease)
         if lease.tile.is_check_tile:
             lease.tile.excluded |= {lease.device}
-        self._books.again(lease.tile)
+        self._table.requeue(lease.tile)
 
     # -- helpers ------------------------------------------------------------------------------
 
     def _lease(self, event: _TileEvent) -> Lease | None:
-        """What the event speaks of, if that device was ever granted that attempt."""
-        job = self._books.jobs.get(event.job)
+        """The lease that the event belongs to, if that device was ever granted that attempt."""
+        job = self._table.jobs.get(event.job)
         tile = job.tile(event.tile) if job else None
         return tile.lease(event.attempt, event.device) if tile else None
 
-    def _hear(self, lease: Lease) -> None:
-        device = self._books.fleet.get(lease.device)
+    def _record_message(self, lease: Lease) -> None:
+        device = self._table.fleet.get(lease.device)
         if device is not None:
-            self._books.fleet.hear(device, self._books.now)
+            self._table.fleet.record_message(device, self._table.now)
 
     def _measure(self, lease: Lease, event: ResultArrived) -> None:
+        """Learn from a result how fast its device is, and which other results were lost."""
         lease.answered = True
-        if not result_timings.measure(self._books, lease, event):
-            result_timings.distrust(self._books, lease, event)
+        table, device, kind = self._table, self._table.fleet.get(lease.device), lease.tile.job.kind
+        if device is None:
+            return
+        is_first = not table.fleet.service_times.measured(device, kind)
+        compute_s, start_s = event.compute_s, event.start_s
+        if not self._is_possible(lease, event):
+            compute_s = start_s = None
+            self._distrust(device, lease, event)
+        table.fleet.learn(device, lease, table.now, compute_s or 0.0, start_s or 0.0)
+        for other in _overtaken(device, lease):
+            table.shorten_lease(other, OVERTAKEN_S)
+        if is_first:
+            # Their leases were made for an unmeasured device.
+            for other in device.leases.values():
+                if other.accepted and other.tile.job.kind == kind:
+                    table.shorten_lease(other, table.lease_s(other))
 
-    def _why_unknown(self, event: ResultArrived) -> str:
-        """Why a result is dropped that belongs to no lease of a running job."""
-        ended = self._books.ended.get(event.job)
+    def _is_possible(self, lease: Lease, event: ResultArrived) -> bool:
+        """Whether the device can have spent that long, possibly since an earlier lease."""
+        parts = [part for part in (event.compute_s, event.start_s) if part is not None]
+        most_s = self._table.now - lease.tile.first_granted(lease.device)
+        return all(part >= 0 for part in parts) and sum(parts) <= most_s
+
+    def _distrust(self, device: DeviceState, lease: Lease, event: ResultArrived) -> None:
+        """Log an impossible claim; report it once per start of the device."""
+        start = f" and {event.start_s} s of starting" if event.start_s else ""
+        within_s = self._table.now - lease.granted_at
+        claim = f"claims {event.compute_s} s of work{start} within {within_s:.2f} s"
+        self._table.log(lease, claim)
+        if device.distrusted != device.boot:
+            device.distrusted = device.boot
+            self._table.emit(DistrustTimings(device.id, claim))
+
+    def _unknown_reason(self, event: ResultArrived) -> str:
+        """Why a result that belongs to no lease of a running job is dropped."""
+        ended = self._table.ended.get(event.job)
         if ended is None:
-            return "never leased" if event.job in self._books.jobs else "unknown job"
+            return "never leased" if event.job in self._table.jobs else "unknown job"
         return "duplicate" if ended.progress.state is JobState.FINISHED else "the job failed"
 
     def _drop(self, event: ResultArrived, reason: str) -> None:
         action = DropResult(event.job, event.tile, event.attempt, event.device, reason)
-        self._books.act(action)
+        self._table.emit(action)
 
-    def _stray(self, event: _TileEvent, what: str, why: str = "") -> None:
+    def _log_unknown(self, event: _TileEvent, what: str, why: str = "") -> None:
         where = f"tile {event.tile} of {event.job} (attempt {event.attempt})"
-        self._note(f"{event.device} {what} {where}, which it does not hold{why}")
+        self._log_fleet(f"{event.device} {what} {where}, which it does not hold{why}")
 
-    def _note(self, text: str) -> None:
-        self._story.tell(self._books.now, text)
+    def _log_fleet(self, text: str) -> None:
+        self._fleet_log.add(self._table.now, text)
+
+
+def _overtaken(device: DeviceState, lease: Lease) -> list[Lease]:
+    """Leases of earlier tiles that no worker can be busy with: their results were lost."""
+    if lease.tile.first_granted(device.id) < lease.granted_at:
+        return []  # the tile may have been begun under an earlier lease
+    older = [
+        other
+        for other in device.leases.values()
+        if other.accepted and other.granted_at < lease.granted_at
+    ]
+    return older[: max(0, len(older) - device.workers + 1)]

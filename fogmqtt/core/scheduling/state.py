@@ -1,7 +1,7 @@
-"""Jobs, tiles and leases: who was given what, and what came of it.
+"""Jobs, tiles and leases: which device was given which tile, and with what result.
 
-The ledger keeps every lease of a running job, ended ones too, because a late result is as good
-as any other: it counts if that device was ever granted that attempt.
+A running job keeps every lease, ended ones too, because a late result counts if that device was
+ever granted that attempt.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from fogmqtt.core.scheduling.events import JobSubmitted
 from fogmqtt.core.scheduling.progress import DeviceProgress, JobState, Progress
 from fogmqtt.core.scheduling.waiting_tiles import WaitingTiles
 
-#: So many of a tile's mishaps are kept for the story.
+#: Mishaps of a tile that are kept for the failure report.
 _MISHAPS = 8
 
 
 class SpotCheckState(Enum):
-    """How far a second opinion is."""
+    """The progress of a spot check."""
 
-    #: Nobody has given one yet.
+    #: No second device has answered yet.
     OPEN = auto()
-    #: The two differ, and the gateway is to tell who is right.
+    #: The two results differ, and the gateway recomputes the tile.
     DISPUTED = auto()
     AGREED = auto()
-    #: No second device, or nobody could tell.
+    #: No second device is available, or the gateway could not decide.
     GIVEN_UP = auto()
 
 
 @dataclass(slots=True, eq=False)
 class SpotCheck:
-    """A tile and its twin: the same pixels, for another device."""
+    """A tile and its check tile: the same pixels, for another device."""
 
     tile: TileState
     check_tile: TileState
     state: SpotCheckState = SpotCheckState.OPEN
-    #: The digest of the right result, once the gateway has told.
-    truth: int | None = None
+    #: The digest of the right result, once the gateway has recomputed the tile.
+    correct_digest: int | None = None
 
     @property
     def undecided(self) -> bool:
@@ -51,34 +51,36 @@ class SpotCheck:
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """The promise that one device has one tile until it expires (`wake_at`)."""
+    """One device holds one tile until the lease expires at `wake_at`."""
 
     tile: TileState
     attempt: int
     device: str
     granted_at: float
-    #: How long the device may take to accept it.
-    patience_s: float
-    #: The device holds nothing else while it holds this.
-    alone: bool = False
+    #: How long the device may take to accept the tile.
+    accept_timeout_s: float
+    #: The device holds no other tile beside this one.
+    exclusive: bool = False
     accepted: bool = False
     accepted_at: float = -math.inf
-    #: How many times longer than learned it is feared to take, since the device's last one did.
+    #: Slowdown factor assumed from the device's previous tile.
     slowdown_factor: float = 1.0
-    #: Nothing else was on its way to the device when this was sent.
+    #: No other tile was in transit to the device when this one was sent.
     first: bool = False
-    #: The device said how it ended: a result, a failure or a return.
+    #: The device answered: with a result, a failure or a rejection.
     answered: bool = False
-    #: How it ended was held against its tile, and against its device: once is enough.
+    #: Its end was counted against its tile, and against its device. Each counts once.
     blamed: bool = False
     struck: bool = False
-    #: It failed, and nobody knows yet whether that is the tile's fault or the device's.
+    #: The tile failed here. Whether the tile or the device is at fault is not known yet.
     failed: bool = False
-    #: From when on a worker should have had it in its hands; None while it waits for one.
+    #: Its device was lost and came back with the same boot id.
+    survived: bool = False
+    #: When a worker could begin with the tile; None while it waits for one.
     begun_at: float | None = None
     #: When the device accepted a tile that was sent later.
     overtaken_at: float = math.inf
-    #: Of its result, where that counts.
+    #: The digest of its result, if that result counts.
     digest: int | None = None
     wake_at: float | None = None
 
@@ -89,47 +91,58 @@ class Lease:
 
 @dataclass(slots=True, eq=False)
 class TileState:
-    """WAITING while it has neither lease nor result, LEASED, or DONE.
+    """A tile is WAITING while it has neither lease nor result, LEASED, or DONE.
 
-    A twin is asleep until its tile is DONE, and DONE itself also when nobody is asked any more.
+    A check tile is dormant until its tile is DONE. It is DONE itself when its check is decided or
+    given up.
     """
 
     job: ActiveJob
     index: int
     pixels: int
-    #: The pixels of each part after one halving, two, …; empty: it cannot be halved.
+    #: The pixels of each part after one halving, two, …; empty if it cannot be halved.
     halves: tuple[int, ...] = ()
-    #: Its halves stand for it; it counts as done.
+    #: Its halves replace it; it counts as done.
     split: bool = False
     done: bool = False
     #: It was done before the job was submitted.
-    given: bool = False
-    #: Whose result counts; of a given one, nobody's here.
+    done_before: bool = False
+    #: The lease whose result counts; None if it was done before.
     kept: Lease | None = None
-    #: Shared by a tile and its twin.
+    #: Shared by a tile and its check tile.
     check: SpotCheck | None = None
     #: Every lease ever granted; attempt n is at n - 1.
     grants: list[Lease] = field(default_factory=list)
-    #: The live ones: at most two, on different devices.
+    #: The live leases: at most two, on different devices.
     leases: list[Lease] = field(default_factory=list)
     failures: int = 0
-    losses: int = 0
+    #: The leases under which a device died. One that came back with the same boot id survived.
+    deaths: tuple[Lease, ...] = ()
     expiries: int = 0
     failed_on: frozenset[str] = frozenset()
-    died_of_it: frozenset[str] = frozenset()
-    #: Devices that failed it or let it expire: others are asked first.
+    #: Devices that failed it or let it expire. Other devices are preferred.
     excluded: frozenset[str] = frozenset()
     mishaps: tuple[str, ...] = ()
     #: The end of its back-off.
     wake_at: float | None = None
 
     @property
+    def losses(self) -> int:
+        """How often a device died while it worked on the tile."""
+        return sum(not lease.survived for lease in self.deaths)
+
+    @property
+    def lost_on(self) -> frozenset[str]:
+        """The devices that died while they worked on the tile."""
+        return frozenset(lease.device for lease in self.deaths if not lease.survived)
+
+    @property
     def least(self) -> int:
-        """The pixels of its smallest parts."""
+        """The pixels of its smallest part."""
         return self.halves[-1] if self.halves else self.pixels
 
     def halve(self, index: int) -> TileState:
-        """One of its halves, of which the same mishaps are known."""
+        """One of its halves, with the same mishaps."""
         return replace(
             self, index=index, pixels=self.halves[0], halves=self.halves[1:], grants=[], leases=[]
         )
@@ -139,13 +152,13 @@ class TileState:
         return self.check is not None and self.check.check_tile is self
 
     @property
-    def asleep(self) -> bool:
-        """A twin whose tile has no result yet."""
+    def is_dormant(self) -> bool:
+        """Whether it is a check tile whose tile has no result yet."""
         return self.check is not None and self.check.check_tile is self and not self.check.tile.done
 
     @property
     def excluded_devices(self) -> frozenset[str]:
-        """Devices that must not have it, even if there are no others."""
+        """Devices that must not get it, even if there are no others."""
         check = self.check
         if check is None or check.tile is self:
             return self.job.refuted
@@ -153,13 +166,13 @@ class TileState:
         return self.job.refuted | self.excluded | ({first.device} if first else frozenset())
 
     def first_granted(self, device: str) -> float:
-        """When this device got it for the first time; never: infinity."""
+        """When this device first got the tile; infinity if never."""
         return min(
             (one.granted_at for one in self.grants if one.device == device), default=math.inf
         )
 
     def lease(self, attempt: int, device: str) -> Lease | None:
-        """What this device was granted under this attempt, ended or not."""
+        """The lease of this attempt if this device held it, ended or not."""
         if not 1 <= attempt <= len(self.grants):
             return None
         lease = self.grants[attempt - 1]
@@ -171,10 +184,9 @@ class TileState:
         self.excluded |= {device}
         self._remember(device, reason)
 
-    def blame_loss(self, device: str, reason: str) -> None:
-        self.losses += 1
-        self.died_of_it |= {device}
-        self._remember(device, reason)
+    def blame_loss(self, lease: Lease, reason: str) -> None:
+        self.deaths += (lease,)
+        self._remember(lease.device, reason)
 
     def blame_expiry(self, device: str, after_s: float) -> None:
         self.expiries += 1
@@ -196,32 +208,32 @@ class ActiveJob:
     kind: str
     operators: frozenset[str]
     submitted_at: float
-    story: EventLog
-    #: Of its share of the fleet's time.
+    event_log: EventLog
+    #: The weight of its share of the fleet's time.
     weight: float = 1.0
-    #: The image's tiles, then their twins, then the halves of those that were split.
+    #: The image's tiles, then their check tiles, then the halves of split tiles.
     tiles: list[TileState] = field(default_factory=list)
-    #: How many tiles are neither twins nor split, how many of these are not done, and the pixels
-    #: of those.
+    #: Of the tiles that are neither check tiles nor split: their number, how many are not done, and
+    #: the pixels of those.
     total: int = 0
     remaining: int = 0
-    left: int = 0
-    #: What a device must have room for to be of use: the largest of the smallest parts, pixels.
-    part: int = 0
-    #: How many checks are undecided, and how many found a tile right.
+    pixels_left: int = 0
+    #: The room in pixels that a device must have for this job: the largest of the smallest parts.
+    required_pixels: int = 0
+    #: Checks that are undecided, and checks that found a tile right.
     undecided: int = 0
     checked: int = 0
-    #: Devices whose results count no more.
+    #: Devices whose results do not count any more.
     refuted: frozenset[str] = frozenset()
-    #: Waiting for any able device.
-    ready: WaitingTiles = field(default_factory=WaitingTiles)
-    #: Waiting, and some device is shunned.
-    choosy: OrderedDict[TileState, None] = field(default_factory=OrderedDict)
-    #: Waiting for a device that holds nothing else: devices died of these.
+    #: Tiles that wait for any able device.
+    waiting: WaitingTiles[TileState] = field(default_factory=WaitingTiles)
+    #: Tiles that wait while some devices are excluded.
+    with_exclusions: OrderedDict[TileState, None] = field(default_factory=OrderedDict)
+    #: Tiles that devices died of. Each waits for a device that holds no other tile.
     suspects: OrderedDict[TileState, None] = field(default_factory=OrderedDict)
-    #: Twins, waiting for a device that may have them.
+    #: Check tiles that wait for a device that may have them.
     check_tiles: OrderedDict[TileState, None] = field(default_factory=OrderedDict)
-    shares: dict[str, DeviceProgress] = field(default_factory=dict)
+    contributions: dict[str, DeviceProgress] = field(default_factory=dict)
     #: Tiles that were sent at least once.
     started: int = 0
     leased: int = 0
@@ -229,47 +241,50 @@ class ActiveJob:
     duplicates: int = 0
     #: Since when no able device is there; None while one is.
     starved_since: float | None = None
-    #: When that is reported.
+    #: When starvation is reported.
     wake_at: float | None = None
 
     @classmethod
     def submitted(cls, event: JobSubmitted, now: float) -> ActiveJob:
-        """Raises ValueError for a job without tiles, a tile without pixels, a strange twin.
+        """The job of an event, with its tiles waiting.
 
-        As strange are done tiles that are none.
+        Raises ValueError for a job without tiles, a tile without pixels, an invalid check tile, or
+        a done tile that does not exist.
         """
         if not event.tiles:
             raise ValueError(f"job {event.job!r} has no tiles; cut the image first")
         if min(event.tiles) < 1:
             raise ValueError(f"job {event.job!r} has a tile without pixels: {min(event.tiles)}")
-        story, share = EventLog(now), weight(event.priority)
-        job = cls(event.job, event.kind, event.operators, now, story, share)
+        event_log, contribution = EventLog(now), weight(event.priority)
+        job = cls(event.job, event.kind, event.operators, now, event_log, contribution)
         parts = event.halves or ((),) * len(event.tiles)
         for index, (pixels, halves) in enumerate(zip(event.tiles, parts, strict=True)):
             job.tiles.append(TileState(job, index, pixels, halves))
         job.total = len(job.tiles)
-        job._give(event.done)
+        job._mark_done_before(event.done)
         for tile in job.tiles:
             if not tile.done:
-                job.ready.add(tile)
-        job.remaining = len(job.ready)
-        job.left = sum(tile.pixels for tile in job.ready)
-        job._add_twins(event.check_tiles)
-        job.part = max((tile.least for tile in job.ready), default=0)
+                job.waiting.add(tile)
+        job.remaining = len(job.waiting)
+        job.pixels_left = sum(tile.pixels for tile in job.waiting)
+        job._add_check_tiles(event.check_tiles)
+        job.required_pixels = max((tile.least for tile in job.waiting), default=0)
         return job
 
-    def _give(self, done: frozenset[int]) -> None:
+    def _mark_done_before(self, done: frozenset[int]) -> None:
         if strange := done - set(range(self.total)):
             raise ValueError(f"job {self.id!r} has {self.total} tiles, and {strange} are done")
         for index in done:
-            self.tiles[index].done = self.tiles[index].given = True
+            self.tiles[index].done = self.tiles[index].done_before = True
 
-    def _add_twins(self, check_tiles: tuple[int, ...]) -> None:
+    def _add_check_tiles(self, check_tiles: tuple[int, ...]) -> None:
         if not check_tiles:
             return
-        possible = {tile.index for tile in self.tiles if not tile.given}
+        possible = {tile.index for tile in self.tiles if not tile.done_before}
         if set(check_tiles) - possible or len(set(check_tiles)) < len(check_tiles):
-            raise ValueError(f"job {self.id!r} has {self.total} tiles and the twins {check_tiles}")
+            raise ValueError(
+                f"job {self.id!r} has {self.total} tiles and the check tiles {check_tiles}"
+            )
         for tile in [self.tiles[index] for index in check_tiles]:
             check_tile = TileState(self, len(self.tiles), tile.pixels)
             tile.check = check_tile.check = SpotCheck(tile, check_tile)
@@ -278,50 +293,50 @@ class ActiveJob:
         self.undecided = len(check_tiles)
 
     @property
-    def waits(self) -> bool:
-        """Some tile could be sent at once."""
-        return bool(self.ready or self.choosy or self.suspects or self.check_tiles)
+    def has_waiting_tiles(self) -> bool:
+        """Whether some tile could be sent at once."""
+        return bool(self.waiting or self.with_exclusions or self.suspects or self.check_tiles)
 
     def tile(self, index: int) -> TileState | None:
         return self.tiles[index] if 0 <= index < len(self.tiles) else None
 
-    def enqueue(self, tile: TileState, *, alone: bool, later: bool = False) -> None:
-        """Let a tile wait for a device, ahead of those that were never sent or later than they."""
+    def enqueue(self, tile: TileState, *, exclusive: bool, later: bool = False) -> None:
+        """Let a tile wait, ahead of tiles that were never sent or, if `later`, behind them."""
         if tile.is_check_tile:
             self.check_tiles[tile] = None
             return
-        if not alone and not tile.excluded:
-            self.ready.add(tile, first=not later)
+        if not exclusive and not tile.excluded:
+            self.waiting.add(tile, first=not later)
             return
-        queue = self.suspects if alone else self.choosy
+        queue = self.suspects if exclusive else self.with_exclusions
         queue[tile] = None
 
     def dequeue(self, tile: TileState) -> bool:
-        """Whether it waited in one of the queues; now it does not."""
-        if tile in self.ready:
-            self.ready.remove(tile)
+        """Take a tile out of its queue. Returns whether it was in one."""
+        if tile in self.waiting:
+            self.waiting.remove(tile)
             return True
-        for queue in (self.choosy, self.suspects, self.check_tiles):
+        for queue in (self.with_exclusions, self.suspects, self.check_tiles):
             if tile in queue:
                 del queue[tile]
                 return True
         return False
 
-    def split(self, tile: TileState, *, alone: bool) -> tuple[TileState, TileState]:
-        """Let two halves wait instead of a tile that waits; its mishaps are theirs."""
+    def split(self, tile: TileState, *, exclusive: bool) -> tuple[TileState, TileState]:
+        """Replace a waiting tile by its two halves, which inherit its mishaps."""
         self.dequeue(tile)
         first, second = tile.halve(len(self.tiles)), tile.halve(len(self.tiles) + 1)
         tile.done = tile.split = True
         self.tiles += first, second
-        self.enqueue(second, alone=alone)
-        self.enqueue(first, alone=alone)
+        self.enqueue(second, exclusive=exclusive)
+        self.enqueue(first, exclusive=exclusive)
         self.total += 1
         self.remaining += 1
-        self.left += first.pixels + second.pixels - tile.pixels
+        self.pixels_left += first.pixels + second.pixels - tile.pixels
         return first, second
 
     def grant(self, lease: Lease) -> None:
-        """Book a lease, the tile's first or a further one."""
+        """Record a lease, the tile's first or a further one."""
         tile = lease.tile
         self.dequeue(tile)
         if not tile.is_check_tile:
@@ -332,32 +347,34 @@ class ActiveJob:
         tile.leases.append(lease)
 
     def credit(self, lease: Lease) -> None:
-        """The lease's result is the one that counts."""
-        share = self.shares.get(lease.device, DeviceProgress())
-        self.shares[lease.device] = DeviceProgress(
-            share.tiles + 1, share.pixels + lease.tile.pixels
+        """Record that this lease's result counts."""
+        contribution = self.contributions.get(lease.device, DeviceProgress())
+        self.contributions[lease.device] = DeviceProgress(
+            contribution.tiles + 1, contribution.pixels + lease.tile.pixels
         )
         lease.tile.done = True
         lease.tile.kept = lease
         self.remaining -= 1
-        self.left -= lease.tile.pixels
+        self.pixels_left -= lease.tile.pixels
 
     def uncredit(self, lease: Lease) -> None:
-        """It counts no more, and its tile is to be done again."""
-        share = self.shares.pop(lease.device)
-        if share.tiles > 1:
-            left = DeviceProgress(share.tiles - 1, share.pixels - lease.tile.pixels)
-            self.shares[lease.device] = left
+        """Record that this lease's result counts no more and that its tile must be done again."""
+        contribution = self.contributions.pop(lease.device)
+        if contribution.tiles > 1:
+            pixels_left = DeviceProgress(
+                contribution.tiles - 1, contribution.pixels - lease.tile.pixels
+            )
+            self.contributions[lease.device] = pixels_left
         lease.tile.done = False
         lease.tile.kept = None
-        # What merged its result knows it whole.
+        # The gateway has merged the tile as a whole, so it cannot be split now.
         lease.tile.halves = ()
-        self.part = max(self.part, lease.tile.pixels)
+        self.required_pixels = max(self.required_pixels, lease.tile.pixels)
         self.remaining += 1
-        self.left += lease.tile.pixels
+        self.pixels_left += lease.tile.pixels
 
     def decide(self, check: SpotCheck, state: SpotCheckState) -> None:
-        """The check is now in this state; its twin needs a device in the open one only."""
+        """Change the state of a check. Only an open check needs a device."""
         self.undecided -= check.undecided
         self.checked -= check.state is SpotCheckState.AGREED
         check.state = state
@@ -375,7 +392,7 @@ class ActiveJob:
             state=state,
             done=self.total - self.remaining,
             total=self.total,
-            devices=dict(self.shares),
+            devices=dict(self.contributions),
             retries=self.leased - self.started - self.hedges,
             hedges=self.hedges,
             duplicates=self.duplicates,

@@ -1,76 +1,80 @@
 """Tiles of one job that wait for any able device, by size.
 
-A device gets the largest tile that suits it; between tiles of about the same size the order of
-arrival decides.
+A device gets the largest tile that suits it. Tiles of similar size keep their order of arrival.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from fogmqtt.core.scheduling.state import TileState
+from typing import Generic, Protocol, TypeVar
 
 
-class WaitingTiles:
-    """A queue with shelves: one for each power of two of pixels."""
+class _Sized(Protocol):
+    @property
+    def pixels(self) -> int: ...
+
+
+T = TypeVar("T", bound=_Sized)
+
+
+class WaitingTiles(Generic[T]):
+    """A queue with one bucket per power of two of pixels."""
 
     def __init__(self) -> None:
-        # Ordered for their heads: a dict's is slow to find again after many removals.
-        self._shelves: dict[int, OrderedDict[TileState, None]] = {}
+        # OrderedDict, because a plain dict finds its first key slowly after many removals.
+        self._buckets: dict[int, OrderedDict[T, None]] = {}
         self._count = 0
-        #: Of all tiles that wait here.
+        #: The pixels of all tiles here.
         self.pixels = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def __contains__(self, tile: TileState) -> bool:
-        return tile in self._shelves.get(_shelf(tile), ())
+    def __contains__(self, tile: T) -> bool:
+        return tile in self._buckets.get(_bucket(tile), ())
 
-    def __iter__(self) -> Iterator[TileState]:
-        """The largest first."""
-        for shelf in sorted(self._shelves, reverse=True):
-            yield from self._shelves[shelf]
+    def __iter__(self) -> Iterator[T]:
+        """Tiles by size, the largest first."""
+        for bucket in sorted(self._buckets, reverse=True):
+            yield from self._buckets[bucket]
 
     @property
-    def largest(self) -> TileState:
-        """Raises ValueError where no tile waits."""
-        return next(iter(self._shelves[max(self._shelves)]))
+    def largest(self) -> T:
+        """A tile of the largest size. Raises ValueError if no tile waits."""
+        return next(iter(self._buckets[max(self._buckets)]))
 
-    def add(self, tile: TileState, *, first: bool = False) -> None:
-        shelf = self._shelves.setdefault(_shelf(tile), OrderedDict())
-        if tile not in shelf:
+    def add(self, tile: T, *, first: bool = False) -> None:
+        bucket = self._buckets.setdefault(_bucket(tile), OrderedDict())
+        if tile not in bucket:
             self._count += 1
             self.pixels += tile.pixels
-        shelf[tile] = None
+        bucket[tile] = None
         if first:
-            shelf.move_to_end(tile, last=False)
+            bucket.move_to_end(tile, last=False)
 
-    def remove(self, tile: TileState) -> None:
+    def remove(self, tile: T) -> None:
         """Raises KeyError for a tile that does not wait here."""
-        key = _shelf(tile)
-        del self._shelves[key][tile]
+        key = _bucket(tile)
+        del self._buckets[key][tile]
         self._count -= 1
         self.pixels -= tile.pixels
-        if not self._shelves[key]:
-            del self._shelves[key]
+        if not self._buckets[key]:
+            del self._buckets[key]
 
-    def pick(self, pixels: float) -> TileState:
-        """The next of the largest that has at most so many pixels; else of the smallest.
+    def pick(self, pixels: float) -> T:
+        """The next of the largest tiles of at most this many pixels, else of the smallest.
 
-        Raises IndexError where no tile waits.
+        Raises IndexError if no tile waits.
         """
-        if not self._shelves:
+        if not self._buckets:
             raise IndexError("no tile waits")
-        for key in sorted(self._shelves, reverse=True):
-            tile = next(iter(self._shelves[key]))
+        for key in sorted(self._buckets, reverse=True):
+            tile = next(iter(self._buckets[key]))
             if tile.pixels <= pixels:
                 break
         return tile
 
 
-def _shelf(tile: TileState) -> int:
+def _bucket(tile: _Sized) -> int:
     return tile.pixels.bit_length()
