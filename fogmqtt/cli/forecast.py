@@ -14,7 +14,7 @@ from fogmqtt.core.geometry import Auto, TilePlan
 from fogmqtt.errors import JobFailed
 from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.events import JobEnded, JobNoticed
-from fogmqtt.gateway.execution.cost_model import verdict
+from fogmqtt.gateway.execution.cost_model import worth
 from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.pipeline import parse, whole
@@ -35,11 +35,11 @@ class Forecast:
 
     def sentence(self) -> str:
         """The forecast for people."""
-        worth = verdict(self.fleet_s, self.alone_s)
+        gain = worth(self.fleet_s, self.alone_s)
         by = f"{len(self.devices)} device(s), {self.workers} worker(s): {', '.join(self.devices)}"
         return (
             f"predicted with {by}: {self.fleet_s:.2f} s\n"
-            f"on this machine alone: {self.alone_s:.2f} s; {worth}\n"
+            f"on this machine alone: {self.alone_s:.2f} s; {gain}\n"
             f"(measured on {self.sample_pixels / 1e6:.1f} MP of it; reading and writing files is "
             "left out)"
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import platform
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -46,6 +47,7 @@ from fogmqtt.gateway.events import (
     Subscription,
     follow,
 )
+from fogmqtt.gateway.execution.cost_model import CostModel
 from fogmqtt.gateway.execution.dispatcher import Dispatcher
 from fogmqtt.gateway.execution.local_device import LocalDevice
 from fogmqtt.gateway.execution.local_workers import LocalWorkers
@@ -150,6 +152,7 @@ class Gateway:
             self._threads,
             self._registry,
             self._dispatcher,
+            CostModel(scheduler, platform.node()),
             allowed=config.gateway.local != "never",
         )
         self._runner = JobRunner(
@@ -354,11 +357,10 @@ class Gateway:
             for stage in stages:
                 self._local.offer(stage.needs)
             if mode == "auto":
-                helped = any(stage.wants_local for stage in stages)
-                alone = any(stage.starved for stage in stages)
+                starved = any(stage.starved for stage in stages)
                 # A fleet that is not there cannot be helped; starved jobs are helped in any case.
-                devices = bool(self._dispatcher.ready_devices())
-                self._local.update(wanted=alone or (helped and devices))
+                helped = bool(stages) and bool(self._dispatcher.ready_devices())
+                self._local.update(wanted=starved or helped)
 
     # What arrives from the broker.
 

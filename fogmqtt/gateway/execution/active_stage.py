@@ -31,8 +31,6 @@ class ActiveStage:
     needs: frozenset[str]
     #: Device and fingerprint of the result that counts, by tile.
     kept: dict[int, tuple[str, int]] = field(default_factory=dict)
-    #: Whether the gateway's own cores should take tiles of it.
-    wants_local: bool = False
     #: No device has been able to do its tiles for a while.
     starved: bool = False
     #: The scheduler has let go of it.

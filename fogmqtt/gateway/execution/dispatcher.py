@@ -135,14 +135,12 @@ class Dispatcher:
     # What the job's coroutine calls.
 
     @contextmanager
-    def scheduled(
-        self, job: Job, run: StageRun, needs: frozenset[str], *, wants_local: bool
-    ) -> Iterator[ActiveStage]:
+    def scheduled(self, job: Job, run: StageRun, needs: frozenset[str]) -> Iterator[ActiveStage]:
         """Let the scheduler have a stage's tiles until the end of the block.
 
         `needs` is what a device must offer. Leaving the block early takes all tiles back.
         """
-        stage = ActiveStage(job, run, needs, wants_local=wants_local)
+        stage = ActiveStage(job, run, needs)
         self._stages[run.key] = stage
         self.feed(_submitted(stage))
         try:

@@ -1,23 +1,26 @@
 """Stages that this gateway does whole, on all its cores: where no fleet is faster.
 
 Cutting, carrying and merging cost more than the work of a cheap operator, on any fleet. A whole
-image is exact by definition, so its result may replace the tiles at any moment.
+image is exact by definition, so its result may replace the tiles at any moment: it is a second
+copy of all the tiles that are left, and starts by the same rule as a second copy of one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Final
 
 from fogmqtt.core.geometry import Auto, Rect
 from fogmqtt.errors import FogError
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.registry import DeviceRegistry
-from fogmqtt.gateway.execution.cost_model import CostModel, StageTrial
+from fogmqtt.gateway.execution.cost_model import CostModel, Costs, StageWork, worth
 from fogmqtt.gateway.execution.dispatcher import Dispatcher
+from fogmqtt.gateway.execution.stage_run import result_pixel_bytes
 from fogmqtt.gateway.jobs.model import Job
+from fogmqtt.gateway.jobs.report import ReportSnapshot
 from fogmqtt.gateway.threads import Threads
 from fogmqtt.images.source import ImageSource, as_array
 from fogmqtt.images.spec import Image
@@ -25,82 +28,142 @@ from fogmqtt.operators.api import registry as operator_registry
 from fogmqtt.operators.api.base import Made
 from fogmqtt.operators.api.pipeline import Operators, Stage, whole, written
 
+log = logging.getLogger(__name__)
+
 #: A whole image takes several times its memory, tiles take little: no more pixels than these.
 WHOLE_PIXELS: Final = 100_000_000
 #: Rows that are timed where nobody knows yet how long a kind of work takes here.
 _SAMPLE_ROWS: Final = 64
-#: Seconds between two checks of whether tiles come as fast as they should.
-_CHECK_S: Final = 0.05
+#: The whole is begun where the tiles that are left need this many times its time, …
+_LATE: Final = 1.2
+#: … as far as can be told after this part of it, or after a larger one if no tile is done yet.
+_SOON: Final = 0.1
+_BLIND: Final = 0.5
+#: Seconds between two checks of that.
+_CHECK_S: Final = 0.02
 
-log = logging.getLogger(__name__)
+
+@dataclass(slots=True)
+class StageCourse:
+    """One stage at work: what is expected of it, and what has come of it."""
+
+    work: StageWork
+    costs: Costs
+    #: Whether the gateway may do it whole, at once or when its tiles are late.
+    may_be_whole: bool
+    #: The job's report before this stage.
+    before: ReportSnapshot
+    began_at: float = field(default_factory=now)
+    done_pixels: int = 0
+    #: Seconds that the whole image took, if it was done whole.
+    whole_s: float | None = None
+
+    @property
+    def by_tiles(self) -> bool:
+        return self.costs.by_tiles
+
+    def credit(self, pixels: int) -> None:
+        """A tile is merged."""
+        self.done_pixels += pixels
+
+    def tiles_s(self, moment: float) -> float | None:
+        """Seconds for all tiles at the speed so far; None while no tile is done."""
+        if not self.done_pixels:
+            return None
+        return (moment - self.began_at) * self.work.pixels / self.done_pixels
+
+    def is_late(self, moment: float) -> bool:
+        """Whether the whole image, begun now, should be done before the tiles that are left."""
+        whole_s = self.costs.whole_s
+        if whole_s is None:
+            return False
+        elapsed_s, total_s = moment - self.began_at, self.tiles_s(moment)
+        if total_s is None:
+            return elapsed_s > _BLIND * whole_s
+        return elapsed_s > _SOON * whole_s and total_s - elapsed_s > _LATE * whole_s
 
 
 class WholeImage:
     """Decides how stages are done, and does those that are done whole."""
 
     def __init__(
-        self, threads: Threads, registry: DeviceRegistry, dispatcher: Dispatcher, *, allowed: bool
+        self,
+        threads: Threads,
+        registry: DeviceRegistry,
+        dispatcher: Dispatcher,
+        costs: CostModel,
+        *,
+        allowed: bool,
     ) -> None:
         self._threads = threads
         self._registry = registry
         self._dispatcher = dispatcher
+        self._costs = costs
         self._allowed = allowed
-        self._costs = CostModel()
 
-    async def trial(self, job: Job, stage: Stage, image: ImageSource) -> StageTrial:
-        """Decide how a stage is to be done: by tiles, whole, or both until one is ready."""
-        kind, pixels = _kind(stage), image.spec.height * image.spec.width
-        possible = self._possible(job, stage, pixels)
-        if possible and not self._costs.alone_known(kind, pixels):
-            await self._time_sample(kind, _operators(stage), image)
-        able = self._registry.able(self._dispatcher.ready_devices(), stage)
-        estimate = self._costs.look(kind, pixels, able)
-        return StageTrial(
-            kind,
+    async def course(self, job: Job, stage: Stage, image: ImageSource) -> StageCourse:
+        """Decide whether a stage is cut or done whole."""
+        spec = image.spec
+        pixels = spec.height * spec.width
+        work = StageWork(
+            written(stage.operators),
+            f"{spec.channels} {spec.dtype} {written(stage.narrowing)}",
+            self._registry.compatibility.needs(stage),
             pixels,
-            estimate,
-            estimate.choice() if possible else "tiles",
-            able,
-            now(),
-            possible and estimate.worthwhile,
-            job.report.mark(),
+            pixels * (stage.sent.pixel_bytes + result_pixel_bytes(stage)),
         )
+        possible = self._possible(job, stage, pixels)
+        if possible and not self._costs.knows_whole(work):
+            await self._time_sample(work, _operators(stage), image)
+        able = self._registry.able(self._dispatcher.ready_devices(), stage)
+        costs = self._costs.costs(work, able, whole=possible)
+        may_be_whole = possible and not (costs.by_tiles and costs.tiles_s is None)
+        return StageCourse(work, costs, may_be_whole, job.report.mark())
 
-    async def compute(self, job: Job, stage: Stage, image: ImageSource, trial: StageTrial) -> Made:
+    async def compute(
+        self, job: Job, stage: Stage, image: ImageSource, course: StageCourse
+    ) -> Made:
         """Do the stage whole, at once or as soon as its tiles are late."""
-        while trial.choice == "tiles" and not trial.is_late(now()):
+        while course.by_tiles and not course.is_late(now()):
             await asyncio.sleep(_CHECK_S)
-        trial.whole = True
-        began_at = now()
-        original = job.original
-        assert original is not None  # noqa: S101  # set before the first stage
+        began_at, original = now(), job.original
+        assert original is not None  # noqa: S101  # set when the image was decoded
         made = await self._threads.image(
             lambda: whole(_operators(stage), as_array(image), as_array(original))
         )
-        took_s = now() - began_at
+        course.whole_s = now() - began_at
         # Beside tiles it is slower than alone.
-        if trial.choice == "alone" or took_s < (trial.prospect.alone_s or 0.0):
-            self._costs.learn_alone(trial.kind, trial.pixels, took_s)
-        trial.alone_s = took_s
+        if not course.by_tiles or course.whole_s < (course.costs.whole_s or 0.0):
+            self._costs.learn_whole(course.work, course.work.pixels, course.whole_s)
         return made
 
-    def learn(self, job: Job, trial: StageTrial, *, by_tiles: bool) -> None:
-        """Remember how fast everybody was: the stage is over, by tiles or whole."""
-        moment = now()
-        trial.teach(self._costs, moment, by_tiles=by_tiles)
-        if not by_tiles:
-            job.report.take_back(trial.mark)
-        trial.tell(job.report, moment, None if by_tiles else trial.alone_s)
+    def learn(self, job: Job, course: StageCourse, *, by_tiles: bool) -> None:
+        """Remember what the stage took, and write it into the job's report."""
+        moment, report = now(), job.report
+        took_s = moment - course.began_at
+        tiles_s = took_s if by_tiles else course.tiles_s(moment)
+        if tiles_s is None and course.by_tiles:
+            tiles_s = max(took_s, course.costs.tiles_s or 0.0)  # at least as long as that
+        if course.by_tiles and tiles_s is not None:
+            self._costs.learn_tiles(course.work, course.costs, tiles_s)
+        report.makespan += took_s
+        if by_tiles:
+            report.count_alone(course.costs.whole_s, measured=False)
+            return
+        report.take_back(course.before)
+        whole_s = course.whole_s or took_s
+        report.count_alone(whole_s, measured=True)
+        report.explain(_why_whole(course, tiles_s, whole_s))
 
-    async def _time_sample(self, kind: str, operators: Operators, image: ImageSource) -> None:
+    async def _time_sample(self, work: StageWork, operators: Operators, image: ImageSource) -> None:
         rows = min(_SAMPLE_ROWS, image.spec.height)
         sample = image.read(Rect(0, 0, rows, image.spec.width))
         try:
-            seconds = await self._threads.image(partial(_sample_s, operators, sample))
+            seconds = await self._threads.image(lambda: _whole_s(operators, sample))
         except FogError as problem:
-            log.debug("%s cannot be timed on a sample: %s", kind, problem)
+            log.debug("%s cannot be timed on a sample: %s", work.kind, problem)
             return
-        self._costs.learn_alone(kind, rows * image.spec.width, seconds)
+        self._costs.learn_whole(work, rows * image.spec.width, seconds)
 
     def _possible(self, job: Job, stage: Stage, pixels: int) -> bool:
         return (
@@ -117,15 +180,19 @@ def _operators(stage: Stage) -> Operators:
     return (*stage.narrowing, *stage.operators)
 
 
-def _kind(stage: Stage) -> str:
-    return f"{stage.source.channels} {stage.source.dtype} {written(_operators(stage))}"
-
-
-def _sample_s(operators: Operators, sample: Image) -> float:
-    return min(_whole_s(operators, sample) for _ in range(2))
+def _why_whole(course: StageCourse, tiles_s: float | None, whole_s: float) -> str:
+    expected_s = tiles_s if tiles_s is not None else course.costs.tiles_s
+    if expected_s is None:
+        return f"no device can help with this now: this gateway took {whole_s:.2f} s alone"
+    return worth(max(expected_s, whole_s), whole_s)
 
 
 def _whole_s(operators: Operators, sample: Image) -> float:
-    began = now()
-    whole(operators, sample, sample)
-    return now() - began
+    """The faster of two: the first one loads what the operators need."""
+
+    def once() -> float:
+        began = now()
+        whole(operators, sample, sample)
+        return now() - began
+
+    return min(once(), once())

@@ -24,12 +24,11 @@ from fogmqtt.gateway.devices.registry import DeviceRegistry
 from fogmqtt.gateway.devices.settling import Settling
 from fogmqtt.gateway.events import EventBus, JobAccepted, JobEnded, JobNoticed, JobProgressed
 from fogmqtt.gateway.execution import stage_run
-from fogmqtt.gateway.execution.cost_model import StageTrial
 from fogmqtt.gateway.execution.dispatcher import Dispatcher
 from fogmqtt.gateway.execution.race import race
 from fogmqtt.gateway.execution.resume import resume_stage
 from fogmqtt.gateway.execution.stage_run import StageRun
-from fogmqtt.gateway.execution.whole_image import WholeImage
+from fogmqtt.gateway.execution.whole_image import StageCourse, WholeImage
 from fogmqtt.gateway.jobs.decode import Decoders
 from fogmqtt.gateway.jobs.finalize import finalize
 from fogmqtt.gateway.jobs.ingest import ingest
@@ -139,30 +138,30 @@ class JobRunner:
         if not stage.tiled:
             return await self._threads.image(partial(_whole, job, stage, image))
         await self._settling.wait()
-        trial = await self._whole_image.trial(job, stage, image)
+        course = await self._whole_image.course(job, stage, image)
         won = await race(
             f"job {job.id}",
-            self.run_tiles(job, stage, image, trial) if trial.choice != "alone" else None,
-            self._whole_image.compute(job, stage, image, trial) if trial.may_alone else None,
+            self.run_tiles(job, stage, image, course) if course.by_tiles else None,
+            self._whole_image.compute(job, stage, image, course) if course.may_be_whole else None,
         )
-        self._whole_image.learn(job, trial, by_tiles=won.by_tiles)
+        self._whole_image.learn(job, course, by_tiles=won.by_tiles)
         if not won.by_tiles:
             self._credit_whole(job, stage)
         return won.result
 
     async def run_tiles(
-        self, job: Job, stage: Stage, image: ImageSource, trial: StageTrial
+        self, job: Job, stage: Stage, image: ImageSource, course: StageCourse
     ) -> Made:
         """Do one stage by tiles: plan, cut, send, paste what comes back, and merge."""
         run = await self._threads.image(self._planner(job, stage, image))
-        trial.began_at = now()
+        course.began_at = now()
         self._count_planned(job, run)
         needs = self._registry.compatibility.needs(stage)
-        with self._dispatcher.scheduled(job, run, needs, wants_local=trial.wants_local) as active:
+        with self._dispatcher.scheduled(job, run, needs) as active:
             self._bus.emit(JobProgressed(job.report))
             async for kept in active.results():
                 tile = run.tile(kept.tile)
-                trial.credit(kept.device, tile.core.pixels, now())
+                course.credit(tile.core.pixels)
                 await self._threads.tile(partial(run.merger.paste, tile, kept.result))
                 self._tell_progress(job)
         return await self._threads.image(run.merger.finish)
