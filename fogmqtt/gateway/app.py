@@ -28,6 +28,7 @@ from fogmqtt.core.scheduling.events import BrokerLost
 from fogmqtt.core.scheduling.scheduler import Scheduler
 from fogmqtt.errors import DuplicateId, NoBroker, WireError
 from fogmqtt.gateway.background import BackgroundTasks, Supervisor
+from fogmqtt.gateway.broker_health import DROPPED, DropCounter
 from fogmqtt.gateway.broker_link import BrokerLink, Connect
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.compatibility import Compatibility
@@ -54,7 +55,6 @@ from fogmqtt.gateway.execution.local_workers import LocalWorkers
 from fogmqtt.gateway.execution.whole_image import WholeImage
 from fogmqtt.gateway.jobs.model import JobHandle, JobRequest
 from fogmqtt.gateway.jobs.runner import JobRunner
-from fogmqtt.gateway.server.broker_health import DROPPED, DropCounter
 from fogmqtt.gateway.threads import Threads
 from fogmqtt.log import CountedWarnings, one_line
 from fogmqtt.transport.base import Connected, Disconnected, Received, Refused, Unavailable
@@ -376,7 +376,7 @@ class Gateway:
                 case Refused(reason, final):
                     self._refused(reason, final)
                 case Unavailable(reason=reason):
-                    self._drops.unknown(reason)
+                    self._drops.unavailable(reason)
                 case _:
                     raise TypeError(f"nobody handles {item!r}")
 
@@ -389,7 +389,9 @@ class Gateway:
     def _dispatch(self, message: Received) -> None:
         """Hand a message to the part that its topic is for. Raises WireError."""
         if message.topic == DROPPED:
-            self._drops.heard(message.payload, (handle.report for handle in self.jobs()))
+            dropped = self._drops.increase(message.payload)
+            for handle in self.jobs():
+                handle.report.dropped += dropped
             return
         payload, retained = message.payload, message.retained
         match self.topics.levels(message.topic):

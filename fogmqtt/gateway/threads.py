@@ -18,8 +18,10 @@ from typing import Any, Final, TypeVar
 
 #: Pixel work releases the interpreter lock. More threads than cores only wait for each other.
 TILE_THREADS: Final = max(2, min(4, os.cpu_count() or 2))
-#: Computations on whole images at the same time; each takes several times its image's memory.
+#: Computations on large images at the same time; each takes several times its image's memory.
 IMAGE_THREADS: Final = 2
+#: Larger images are large.
+SMALL_PIXELS: Final = 4_000_000
 
 T = TypeVar("T")
 
@@ -31,7 +33,7 @@ class Threads:
 
     def __init__(self) -> None:
         self._tiles = ThreadPoolExecutor(TILE_THREADS, thread_name_prefix="tiles")
-        self._images = asyncio.Semaphore(IMAGE_THREADS)
+        self._large_images = asyncio.Semaphore(IMAGE_THREADS)
 
     def begin_tile(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Start short work on one tile: cut, encode, check or paste it."""
@@ -41,9 +43,14 @@ class Threads:
         """Do short work on one tile."""
         return await self.begin_tile(work)
 
-    async def image(self, work: Callable[[], T]) -> T:
-        """Do long work on a whole image. When it is cancelled, its result is dropped."""
-        async with self._images:
+    async def image(self, work: Callable[[], T], pixels: int) -> T:
+        """Do work on a whole image of so many pixels. When it is cancelled, its result is dropped.
+
+        Large images wait for each other; a small one, such as a camera's frame, waits for none.
+        """
+        if pixels <= SMALL_PIXELS:
+            return await self.apart(work, "image")
+        async with self._large_images:
             return await self.apart(work, "image")
 
     async def apart(self, work: Callable[[], T], name: str) -> T:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fogmqtt.gateway.server.broker_health import DROPPED
-from fogmqtt.gateway.server.broker_limits import LIMITS
+from fogmqtt.gateway.broker_health import DROPPED, LIMITS
 from fogmqtt.transport.base import Connected, Received
 from fogmqtt.transport.link import Link
 from fogmqtt.transport.paho import PahoTransport

@@ -129,7 +129,8 @@ class WholeImage:
         began_at, original = now(), job.original
         assert original is not None  # noqa: S101  # set when the image was decoded
         made = await self._threads.image(
-            lambda: whole(_operators(stage), as_array(image), as_array(original))
+            lambda: whole(_operators(stage), as_array(image), as_array(original)),
+            course.work.pixels,
         )
         course.whole_s = now() - began_at
         # Beside tiles it is slower than alone.
@@ -159,7 +160,7 @@ class WholeImage:
         rows = min(_SAMPLE_ROWS, image.spec.height)
         sample = image.read(Rect(0, 0, rows, image.spec.width))
         try:
-            seconds = await self._threads.image(lambda: _whole_s(operators, sample))
+            seconds = await self._threads.image(lambda: _whole_s(operators, sample), sample.size)
         except FogError as problem:
             log.debug("%s cannot be timed on a sample: %s", work.kind, problem)
             return

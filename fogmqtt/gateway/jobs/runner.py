@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import Rect
@@ -52,6 +52,8 @@ DELIVERY_S: Final = 120.0
 WORKERS_UNKNOWN: Final = 4
 #: Deliveries that did not return; with more of them, further ones fail at once.
 MAX_HUNG_DELIVERIES: Final = 16
+
+T = TypeVar("T")
 
 
 class JobRunner:
@@ -136,7 +138,7 @@ class JobRunner:
     async def run_stage(self, job: Job, stage: Stage, image: ImageSource) -> Made:
         """Do one stage: whole on this gateway, by tiles on the fleet, or both until one is done."""
         if not stage.tiled:
-            return await self._threads.image(partial(_whole, job, stage, image))
+            return await self._on_image(job, partial(_whole, job, stage, image))
         await self._settling.wait()
         course = await self._whole_image.course(job, stage, image)
         won = await race(
@@ -153,7 +155,7 @@ class JobRunner:
         self, job: Job, stage: Stage, image: ImageSource, course: StageCourse
     ) -> Made:
         """Do one stage by tiles: plan, cut, send, paste what comes back, and merge."""
-        run = await self._threads.image(self._planner(job, stage, image))
+        run = await self._on_image(job, self._planner(job, stage, image))
         course.began_at = now()
         self._count_planned(job, run)
         needs = self._registry.compatibility.needs(stage)
@@ -164,11 +166,11 @@ class JobRunner:
                 course.credit(tile.core.pixels)
                 await self._threads.tile(partial(run.merger.paste, tile, kept.result))
                 self._tell_progress(job)
-        return await self._threads.image(run.merger.finish)
+        return await self._on_image(job, run.merger.finish)
 
     async def finalize(self, job: Job, made: Made) -> Outcome:
         """Verify, draw facts, and post-process."""
-        return await self._threads.image(partial(finalize, job, made))
+        return await self._on_image(job, partial(finalize, job, made))
 
     async def deliver(self, job: Job, outcome: Outcome) -> Outcome:
         """Hand the result over. A delivery that fails or hangs makes the job fail."""
@@ -220,6 +222,10 @@ class JobRunner:
             if limit.expired():
                 return _failed(job, self._timed_out(job))
             return _failed(job, _described(job, problem), problem)
+
+    async def _on_image(self, job: Job, work: Callable[[], T]) -> T:
+        """Do work on the whole image beside the event loop."""
+        return await self._threads.image(work, job.report.pixels)
 
     def _planner(self, job: Job, stage: Stage, image: ImageSource) -> Callable[[], StageRun]:
         """What cuts a stage into tiles, as today's fleet and broker take them; for a thread."""
