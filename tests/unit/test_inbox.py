@@ -23,13 +23,9 @@ from inotify_simple import INotify, flags
 from fogmqtt.errors import ConfigError
 from fogmqtt.gateway.server import folder_events, inbox_folder, inbox_tree
 from fogmqtt.gateway.server import inbox as inbox_module
-from fogmqtt.gateway.server.inbox import (
-    LONGEST_NAME,
-    Inbox,
-    InboxFile,
-    InboxTiming,
-    free_path,
-)
+from fogmqtt.gateway.server.inbox import Inbox
+from fogmqtt.gateway.server.inbox_folder import InboxFile, InboxTiming
+from fogmqtt.gateway.storage.durable_files import LONGEST_NAME, free_path
 from fogmqtt.images.endings import ending
 
 PNG = cv2.imencode(".png", np.zeros((9, 9), np.uint8))[1].tobytes()
