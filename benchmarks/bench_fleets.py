@@ -103,7 +103,7 @@ def all_here(gateway: Gateway, there: Emulated) -> bool:
     return (
         len(gateway.roster.present()) == len(there.devices)
         and gateway.roster.standard.known
-        and not any(info.examining for info in infos)
+        and not any(info.conformance_running for info in infos)
     )
 
 

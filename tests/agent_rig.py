@@ -33,7 +33,7 @@ from fogmqtt.wire.messages import (
     TileTask,
     check_digest,
     encode,
-    signed,
+    with_digest,
 )
 from fogmqtt.workers.memory_limit import MemoryLimit
 from fogmqtt.workers.pool import Pool
@@ -261,7 +261,7 @@ def task(tile: int = 0, attempt: int = 1, **changes: Any) -> TileTask:
         "lease_s": 30.0,
         "pixels": memoryview(PIXELS.tobytes()),
     }
-    return signed(TileTask(**fields | changes))
+    return with_digest(TileTask(**fields | changes))
 
 
 def pixels_of(result: Result) -> Image:

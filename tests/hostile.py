@@ -25,12 +25,12 @@ from fogmqtt.wire.messages import (
     Result,
     TileTask,
     encode,
-    signed,
+    with_digest,
 )
 
 PIXELS = memoryview(bytes(64 * 64))
 LEASE: dict[str, Any] = {"job": "j0123456789abcdef.0", "tile": 0, "attempt": 1}
-TASK = signed(
+TASK = with_digest(
     TileTask(
         **LEASE,
         gateway="mariem",
@@ -42,7 +42,7 @@ TASK = signed(
         pixels=PIXELS,
     )
 )
-RESULT = signed(Result(**LEASE, shape=(64, 64, 1), dtype="uint8", pixels=PIXELS))
+RESULT = with_digest(Result(**LEASE, shape=(64, 64, 1), dtype="uint8", pixels=PIXELS))
 INFO = DeviceInfo(boot="b", sequence=1, uptime_s=1.0, workers=1, operators=["invert"])
 VALID: tuple[Message, ...] = (
     TASK,
@@ -82,7 +82,7 @@ WORDS = (
     *("", "raw", "png", "planes", "facts", "zip", "uint8", "uint16", "float32", "float64", "bool"),
     *("invert", "canny", "gaussian", "clahe", "stats", "components", "dnn", "ksize", "low"),
     *("t", "tlbr", "mariem", "eya", "ghost", "local", "j0123456789abcdef.0", "j0123456789abcdef"),
-    *("tile", "result", "failure", "accepted", "returned", "cancel", "device", "gateway", "job"),
+    *("tile", "result", "failure", "accepted", "rejected", "cancel", "device", "gateway", "job"),
 )
 
 
@@ -157,7 +157,7 @@ def _signed_again(data: bytes, packed: bool) -> bytes:
         message = SIGNED.decode(data)
     except WireError:
         return data
-    return encode(signed(message), "binary" if packed else "base64")
+    return encode(with_digest(message), "binary" if packed else "base64")
 
 
 def noise(rng: random.Random, count: int) -> Iterator[bytes]:
@@ -179,15 +179,19 @@ def bombs() -> Iterator[bytes]:
     yield msgspec.msgpack.encode({"v": 7, "type": "result", "future": [1, 2, 3]})
     huge = msgspec.structs.replace(TASK, shape=(1_000_000, 1_000_000, 4), core=(0, 0, 9, 9))
     for codec in ("raw", "png", "planes", "zip", ""):
-        yield encode(signed(msgspec.structs.replace(huge, codec=codec)))
+        yield encode(with_digest(msgspec.structs.replace(huge, codec=codec)))
         yield encode(
-            signed(msgspec.structs.replace(RESULT, codec=codec, shape=(1_000_000, 1_000_000, 4)))
+            with_digest(
+                msgspec.structs.replace(RESULT, codec=codec, shape=(1_000_000, 1_000_000, 4))
+            )
         )
     yield encode(msgspec.structs.replace(INFO, workers=1024, operators=["x" * 64] * 5000))
-    yield encode(signed(msgspec.structs.replace(TASK, stage=[Call("resize", {"factor": 100.0})])))
-    yield encode(signed(msgspec.structs.replace(TASK, stage=[Call("invert")] * 2000)))
-    yield encode(signed(msgspec.structs.replace(TASK, gateway="../x", job="j.0")))
-    yield encode(signed(msgspec.structs.replace(TASK, lease_s=float("nan"))))
+    yield encode(
+        with_digest(msgspec.structs.replace(TASK, stage=[Call("resize", {"factor": 100.0})]))
+    )
+    yield encode(with_digest(msgspec.structs.replace(TASK, stage=[Call("invert")] * 2000)))
+    yield encode(with_digest(msgspec.structs.replace(TASK, gateway="../x", job="j.0")))
+    yield encode(with_digest(msgspec.structs.replace(TASK, lease_s=float("nan"))))
 
 
 #: Where both listen, and who else could be there; `{run}` is the gateway at work.

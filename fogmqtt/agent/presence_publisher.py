@@ -9,7 +9,7 @@ from fogmqtt.conformance.report import ConformanceReport
 from fogmqtt.errors import NotConnected
 from fogmqtt.operators.api import registry
 from fogmqtt.transport.base import Transport, Will
-from fogmqtt.wire.messages import MOST_PROBLEMS, DeviceInfo, encode
+from fogmqtt.wire.messages import MAX_PROBLEMS, DeviceInfo, encode
 from fogmqtt.wire.topics import OFFLINE, ONLINE, Topics
 
 #: fogmqtt.images.codec.names(), which cannot be asked without loading numpy; a test compares.
@@ -62,14 +62,14 @@ class PresencePublisher:
             host=self._host,
             versions=self._versions,
             draining=draining,
-            held=held,
-            done=done,
+            tiles_held=held,
+            tiles_done=done,
             temperature_c=host_info.temperature_c(),
             load=host_info.load(),
             fingerprints=found.fingerprints,
             rates=found.rates,
-            examining=self._examination is None,
-            problems=found.problems[:MOST_PROBLEMS],
+            conformance_running=self._examination is None,
+            problems=found.problems[:MAX_PROBLEMS],
         )
         return _say(transport, self._info, encode(info, "base64"))
 

@@ -18,7 +18,7 @@ from fogmqtt.wire.messages import (
     Rejected,
     Result,
     encode,
-    signed,
+    with_digest,
 )
 from fogmqtt.wire.topics import Topics
 from fogmqtt.workers.work import Failed, Finished, Pixels
@@ -108,7 +108,7 @@ class ResultPublisher:
             compute_s=done.compute_s,
             pixels=made.data,
         )
-        self._say(to, signed(result))
+        self._say(to, with_digest(result))
 
     def _say(
         self, to: TileAddress, message: FromDevice, *, keep: bool = True, qos: int | None = None

@@ -93,7 +93,7 @@ def _devices(roster: DeviceRegistry) -> Table | str:
             str(info.workers),
             str(len(info.operators)),
             _differing(roster, info),
-            str(info.done),
+            str(info.tiles_done),
             f"{info.uptime_s:.0f} s",
             "" if info.temperature_c is None else f"{info.temperature_c:.0f}",
         )
@@ -102,7 +102,7 @@ def _devices(roster: DeviceRegistry) -> Table | str:
 
 def _differing(roster: DeviceRegistry, info: DeviceInfo) -> str:
     """How many operators a device does in another rounding."""
-    if info.examining:
+    if info.conformance_running:
         return "?"
     names = _by_name(roster.standard.differs(info))
     return str(len(names)) if names else ""

@@ -27,7 +27,7 @@ from fogmqtt.wire.messages import (
     TileTask,
     check_digest,
     encode,
-    signed,
+    with_digest,
 )
 from tests.fog import Probe, RealBroker, free_port, probe
 
@@ -131,7 +131,7 @@ def test_a_drain_message_makes_it_leave(broker: RealBroker) -> None:
 def test_a_tile_comes_back_exact(broker: RealBroker, encoding: Encoding) -> None:
     name = f"works-{encoding}"
     pixels = np.random.default_rng(3).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-    task = signed(
+    task = with_digest(
         TileTask(
             job="job",
             tile=0,

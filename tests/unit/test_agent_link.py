@@ -64,7 +64,7 @@ def test_it_listens_then_introduces_itself_then_says_online() -> None:
         assert info_kept
         assert status_kept
     info = rig.link.infos()[0]
-    assert (info.workers, info.held, info.done) == (3, 0, 0)
+    assert (info.workers, info.tiles_held, info.tiles_done) == (3, 0, 0)
     assert info.operators == list(FOUND.operators)
     assert info.versions["fogmqtt"]
     assert info.versions["opencv"]

@@ -79,7 +79,7 @@ def test_a_difference_is_looked_for_where_it_is_likeliest(there: dict[str, str],
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"fingerprints": {}, "examining": True}, "is still being examined"),
+        ({"fingerprints": {}, "conformance_running": True}, "is still being examined"),
         ({"fingerprints": {}, "operators": ["gray"]}, "is not installed"),
         ({"fingerprints": {}, "problems": ["canny: ImportError: no cv2"]}, "ImportError: no cv2"),
         ({"fingerprints": {}}, "announces no fingerprint"),
@@ -130,7 +130,9 @@ def test_a_device_that_is_away_does_not_come_back_by_being_judged() -> None:
 def test_a_device_joins_again_when_its_examination_is_in(standard: Compatibility) -> None:
     fed: list[Event] = []
     roster = DeviceRegistry(fed.append, standard)
-    roster.received("eya", "info", encode(info(fingerprints={}, examining=True)), False, 0.0)
+    roster.received(
+        "eya", "info", encode(info(fingerprints={}, conformance_running=True)), False, 0.0
+    )
     roster.received("eya", "info", encode(info()), False, 1.0)
     joined = [event.operators for event in fed if isinstance(event, DeviceJoined)]
     assert joined == [frozenset(), frozenset(HERE.fingerprints)]
