@@ -14,7 +14,7 @@ import pytest
 from fogmqtt.agent.service import Agent, AgentSettings
 from fogmqtt.conformance.report import ConformanceReport, Examined
 from fogmqtt.conformance.runner import ConformanceRunner
-from fogmqtt.core.device_queue import Key
+from fogmqtt.core.device_queue import TileKey
 from fogmqtt.core.geometry import Rect
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.images import codec
@@ -111,10 +111,12 @@ class Link:
         return [decoder.decode(payload) for topic, payload, _ in self.said if topic == INFO]
 
 
-class Threads(Pool[Key]):
+class Threads(Pool[TileKey]):
     """Workers without processes: a test can change what they do. They cannot be ended."""
 
-    def __init__(self, settings: AgentSettings, finished: Callable[[Finished[Key]], None]) -> None:
+    def __init__(
+        self, settings: AgentSettings, finished: Callable[[Finished[TileKey]], None]
+    ) -> None:
         self.size = settings.workers
         self.warmed = threading.Event()
         self._finished = finished
@@ -122,14 +124,14 @@ class Threads(Pool[Key]):
     def warm(self) -> None:
         self.warmed.set()
 
-    def give(self, key: Key, task: TileTask, *, received_at: float, until: float) -> None:
+    def give(self, key: TileKey, task: TileTask, *, received_at: float, until: float) -> None:
         threading.Thread(target=self._do, args=(key, task), daemon=True).start()
 
-    def renew(self, key: Key, until: float) -> None: ...
-    def cancel(self, key: Key) -> None: ...
+    def renew(self, key: TileKey, until: float) -> None: ...
+    def cancel(self, key: TileKey) -> None: ...
     def close(self) -> None: ...
 
-    def _do(self, key: Key, task: TileTask) -> None:
+    def _do(self, key: TileKey, task: TileTask) -> None:
         reply, data = attempt(task, MemoryLimit(0))
         if isinstance(reply, Done):
             made = Pixels(memoryview(data), reply.shape, reply.dtype, reply.codec)
@@ -215,7 +217,7 @@ def running(
     settings = AgentSettings("eya", workers, "mqtt://here", checkin_s=checkin_s)
     pools: list[Threads] = []
 
-    def employ(settings: AgentSettings, finished: Callable[[Finished[Key]], None]) -> Threads:
+    def employ(settings: AgentSettings, finished: Callable[[Finished[TileKey]], None]) -> Threads:
         pools.append(Threads(settings, finished))
         return pools[0]
 

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from fogmqtt.agent.tile_lease import TileAddress
-from fogmqtt.core.device_queue import Key
+from fogmqtt.core.device_queue import TileKey
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.transport.base import Transport
 from fogmqtt.wire.messages import (
@@ -78,7 +78,7 @@ class ResultPublisher:
             ),
         )
 
-    def finish(self, to: TileAddress, done: Finished[Key]) -> None:
+    def finish(self, to: TileAddress, done: Finished[TileKey]) -> None:
         """Say what a worker made of the tile; `to` is its newest attempt."""
         match done.outcome:
             case Pixels():
@@ -95,7 +95,7 @@ class ResultPublisher:
             else:
                 log.warning("%s: its lease ran out before the link came back", _name(answer))
 
-    def _result(self, to: TileAddress, made: Pixels, done: Finished[Key]) -> None:
+    def _result(self, to: TileAddress, made: Pixels, done: Finished[TileKey]) -> None:
         result = Result(
             job=to.job,
             tile=to.tile,

@@ -19,7 +19,7 @@ from fogmqtt.agent.task_decoder import TaskDecoder, Unfit
 from fogmqtt.agent.tile_lease import TileLease
 from fogmqtt.conformance.report import ConformanceReport
 from fogmqtt.conformance.runner import ConformanceRunner
-from fogmqtt.core.device_queue import DeviceQueue, Key, QueueEntry
+from fogmqtt.core.device_queue import DeviceQueue, OfferResult, TileKey
 from fogmqtt.core.duplicate_id import DuplicateIdCheck
 from fogmqtt.errors import DuplicateId, NoBroker, WireError
 from fogmqtt.log import CountedWarnings, one_line
@@ -73,10 +73,12 @@ class AgentSettings:
     pace: Throttle | None = None
 
 
-Employ = Callable[[AgentSettings, Callable[[Finished[Key]], None]], Pool[Key]]
+Employ = Callable[[AgentSettings, Callable[[Finished[TileKey]], None]], Pool[TileKey]]
 
 
-def processes(settings: AgentSettings, finished: Callable[[Finished[Key]], None]) -> Pool[Key]:
+def processes(
+    settings: AgentSettings, finished: Callable[[Finished[TileKey]], None]
+) -> Pool[TileKey]:
     """The workers of an agent with these settings."""
     return Pool(
         settings.workers,
@@ -252,7 +254,7 @@ class Agent:
         said = self._voice.check_in(
             self._transport,
             now - self._began,
-            held=self._worklist.held,
+            held=self._worklist.tiles_held,
             done=self._done,
             draining=self._worklist.draining,
         )
@@ -289,23 +291,23 @@ class Agent:
     def _offer(self, held: TileLease, nbytes: int) -> None:
         to = held.address
         match self._worklist.offer(held.key, to.attempt, held, nbytes, held.task.priority):
-            case QueueEntry.TAKEN:
+            case OfferResult.ACCEPTED:
                 self._answers.accept(to)
                 self._assign()
-            case QueueEntry.HELD:
+            case OfferResult.ALREADY_HELD:
                 self._answers.accept(to)
                 self._pool.renew(held.key, to.until)
-            case QueueEntry.FULL:
+            case OfferResult.FULL:
                 self._answers.hand_back(to, f"{self._settings.id} is full")
-            case QueueEntry.DRAINING:
+            case OfferResult.DRAINING:
                 self._answers.hand_back(to, f"{self._settings.id} is leaving")
-            case QueueEntry.OVER:
+            case OfferResult.ALREADY_ENDED:
                 log.debug("%s tile %d/%d came again", to.job, to.tile, to.attempt)
 
     def _read_control(self, payload: bytes) -> None:
         match self._controls.decode(payload):
             case Cancel(job=job, tile=tile, attempt=attempt, gateway=gateway, expired=expired):
-                key = Key(gateway, job, tile)
+                key = TileKey(gateway, job, tile)
                 if self._worklist.cancel(key, attempt, expired=expired):
                     self._pool.cancel(key)
                     log.debug("%s tile %d/%d is no longer wanted", job, tile, attempt)
@@ -320,10 +322,10 @@ class Agent:
             return  # somebody cleared the topic; the next check-in fills it
         info = self._infos.decode(payload)
         if info.boot == self._voice.boot:
-            self._rivals.announced()
-        if not self._rivals.is_rival(info.boot):
+            self._rivals.own_info_seen()
+        if not self._rivals.is_duplicate(info.boot):
             return
-        if self._rivals.must_leave(info.boot, info.uptime_s, time.monotonic() - self._began):
+        if self._rivals.must_exit(info.boot, info.uptime_s, time.monotonic() - self._began):
             raise DuplicateId(
                 f"another agent (host {info.host or 'unknown'}, up {info.uptime_s:.0f} s) is "
                 f"already running under the id {self._settings.id!r}; give this one another --id"
@@ -342,7 +344,7 @@ class Agent:
             self._pool.warm()
 
     def _assign(self) -> None:
-        while self._worklist.running < self._pool.size:
+        while self._worklist.tiles_running < self._pool.size:
             held = self._worklist.take()
             if held is None:
                 return
@@ -350,9 +352,9 @@ class Agent:
                 held.key, held.task, received_at=held.received_at, until=held.address.until
             )
 
-    def _finished(self, done: Finished[Key]) -> None:
+    def _finished(self, done: Finished[TileKey]) -> None:
         if isinstance(done.outcome, Dropped):
-            self._worklist.give_up(done.key)
+            self._worklist.work_ended_early(done.key)
             self._assign()
             return
         held = self._worklist.finish(done.key)
@@ -375,7 +377,7 @@ class Agent:
     def _may_leave(self) -> bool:
         if not self._worklist.draining:
             return False
-        return self._worklist.running == 0 or time.monotonic() >= self._leave_by
+        return self._worklist.tiles_running == 0 or time.monotonic() >= self._leave_by
 
     def _leave(self) -> None:
         self._hand_back(self._worklist.abandon())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fogmqtt.core.device_queue import Key
+from fogmqtt.core.device_queue import TileKey
 from fogmqtt.wire.messages import Encoding, TileTask
 
 #: Seconds; a lease of no sensible length counts as this.
@@ -33,5 +33,5 @@ class TileLease:
     received_at: float
 
     @property
-    def key(self) -> Key:
-        return Key(self.task.gateway, self.task.job, self.task.tile)
+    def key(self) -> TileKey:
+        return TileKey(self.task.gateway, self.task.job, self.task.tile)

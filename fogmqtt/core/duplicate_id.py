@@ -1,62 +1,63 @@
-"""Two processes under one id: which of them leaves.
+"""Decides which of two processes with the same id exits.
 
-The broker lets only one client in under an id, so the two throw each other out and each hears
-of the other only through the info that the other left behind. What that says of its uptime is
-as old as the rival's last word, so each of the two takes itself for a little older than it is:
-never do both leave by age. Where both stay by age (they were started at the same moment, as
-boards on one switch are) they meet again and again, and then the boot ids decide.
+A broker admits one client per id, so two processes with one id disconnect each other again and
+again. Each learns of the other only from the retained info that the other left at the broker. The
+uptime in that info is as old as the info, so each process takes itself for a little older than it
+is: by uptime alone, both never exit. If both stay by uptime (they were started at the same moment,
+for example boards on one power switch), they meet repeatedly, and then the boot ids decide.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
-#: Meetings with the same rival from which on age no longer decides. The elder of two usually
-#: meets the younger twice before that one has read that it must leave.
-_PATIENCE = 4
-#: Rivals that are remembered.
-_REMEMBERED = 16
+#: From this encounter with the same process on, uptime no longer decides. The older process
+#: usually meets the younger one twice before that one has read that it must exit.
+_BOOT_ID_DECIDES_AT = 4
+#: The maximum number of other processes that are remembered.
+_MAX_REMEMBERED = 16
 
 
 class DuplicateIdCheck:
-    """Judges every info that is read under our own id. `boot` is our own boot id."""
+    """Judges each info that arrives under the own id. `boot` is the own boot id."""
 
     def __init__(self, boot: str) -> None:
         self._boot = boot
-        self._announced = False
-        self._meetings: OrderedDict[str, int] = OrderedDict()
+        self._is_own_info_seen = False
+        self._encounters: OrderedDict[str, int] = OrderedDict()
 
-    def announced(self) -> None:
-        """Our own info came back from the broker: from now on another's is younger than ours.
+    def own_info_seen(self) -> None:
+        """Record that the own info came back from the broker; other infos are newer from now on.
 
-        Not before: on our first connection the broker still hands us what our previous life
-        left behind, and does so after it has told us that we are connected.
+        Before that, the broker may still deliver the retained info of a previous run of this
+        process. It does so after it has confirmed the first connection.
         """
-        self._announced = True
+        self._is_own_info_seen = True
 
-    def is_rival(self, boot: str) -> bool:
-        """Whether an info of this boot id was said by another that lives.
+    def is_duplicate(self, boot: str) -> bool:
+        """Return whether an info with this boot id comes from another running process.
 
-        One that lay there before our first may be our own previous life's.
+        False before `own_info_seen`: the info may be left from a previous run of this process.
         """
-        return self._announced and boot != self._boot
+        return self._is_own_info_seen and boot != self._boot
 
-    def must_leave(self, boot: str, uptime_s: float, own_uptime_s: float) -> bool:
-        """Whether an info that says `boot` and `uptime_s` means that we must go.
+    def must_exit(self, boot: str, uptime_s: float, own_uptime_s: float) -> bool:
+        """Return whether an info with `boot` and `uptime_s` means that this process must exit.
 
-        The one that has been up for longer stays; where that does not settle it, the smaller
-        boot id. False where it is no rival's; after a False for a rival's, say your own anew.
+        The process with the longer uptime stays. If uptime does not decide, the process with the
+        smaller boot id stays. If the result is False and `is_duplicate` is True, the caller must
+        publish its own info again, so that the other process reads it.
         """
-        if not self.is_rival(boot):
+        if not self.is_duplicate(boot):
             return False
-        meeting = self._count(boot)
-        if meeting >= _PATIENCE or (meeting == 1 and uptime_s == own_uptime_s):
+        encounter = self._count(boot)
+        if encounter >= _BOOT_ID_DECIDES_AT or (encounter == 1 and uptime_s == own_uptime_s):
             return self._boot > boot
-        return meeting == 1 and uptime_s > own_uptime_s
+        return encounter == 1 and uptime_s > own_uptime_s
 
     def _count(self, boot: str) -> int:
-        meeting = self._meetings.pop(boot, 0) + 1
-        self._meetings[boot] = meeting
-        if len(self._meetings) > _REMEMBERED:
-            self._meetings.popitem(last=False)
-        return meeting
+        encounter = self._encounters.pop(boot, 0) + 1
+        self._encounters[boot] = encounter
+        if len(self._encounters) > _MAX_REMEMBERED:
+            self._encounters.popitem(last=False)
+        return encounter

@@ -17,11 +17,11 @@ def is_duplicate_gateway(
     """
     if info.boot == boot:
         # Heard back: what comes after this was said after us.
-        rivals.announced()
-    if rivals.must_leave(info.boot, info.uptime_s, uptime_s):
+        rivals.own_info_seen()
+    if rivals.must_exit(info.boot, info.uptime_s, uptime_s):
         host = one_line(info.host) or "unknown"
         raise DuplicateId(
             f"another gateway (host {host}) is already running under the "
             f"id {gateway!r}; give this one another gateway.id"
         )
-    return rivals.is_rival(info.boot)
+    return rivals.is_duplicate(info.boot)

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fogmqtt.core.device_queue import DeviceQueue, Key, QueueEntry
+from fogmqtt.core.device_queue import DeviceQueue, OfferResult, TileKey
 from fogmqtt.core.scheduling.actions import CancelTile, SendTile
 from fogmqtt.core.scheduling.events import (
     DeviceJoined,
@@ -47,8 +47,8 @@ class Order:
     hedge: bool
 
     @property
-    def key(self) -> Key:
-        return Key("gateway", self.send.job, self.send.tile)
+    def key(self) -> TileKey:
+        return TileKey("gateway", self.send.job, self.send.tile)
 
 
 class DeviceModel:
@@ -96,10 +96,10 @@ class DeviceModel:
     def _begin_life(self) -> None:
         self._worklist: DeviceQueue[Order] = DeviceQueue(self.device.workers + _AHEAD, 2**62)
         self._lanes = list(range(self.device.workers))
-        self._running: dict[Key, Span] = {}
+        self._running: dict[TileKey, Span] = {}
         #: Running tiles that nobody wants, and until when each held one's lease lasts.
-        self._cancelled: set[Key] = set()
-        self._until: dict[Key, float] = {}
+        self._cancelled: set[TileKey] = set()
+        self._until: dict[TileKey, float] = {}
         #: What could not be said without a link, and its bytes.
         self._kept: list[tuple[Event, float]] = []
 
@@ -139,18 +139,18 @@ class DeviceModel:
             self._say(TileFailed(*lease, text), ENVELOPE_BYTES)
             return
         match self._worklist.offer(order.key, send.attempt, order):
-            case QueueEntry.TAKEN | QueueEntry.HELD:
+            case OfferResult.ACCEPTED | OfferResult.ALREADY_HELD:
                 self._until[order.key] = self._agenda.now + send.lease_s
                 self._cancelled.discard(order.key)
                 self._say(TileAccepted(*lease), ENVELOPE_BYTES)
                 self._assign()
-            case QueueEntry.FULL | QueueEntry.DRAINING:
+            case OfferResult.FULL | OfferResult.DRAINING:
                 self._say(TileRejected(*lease), ENVELOPE_BYTES)
-            case QueueEntry.OVER:
+            case OfferResult.ALREADY_ENDED:
                 pass
 
     def _drop(self, link: int, action: CancelTile) -> None:
-        key = Key("gateway", action.job, action.tile)
+        key = TileKey("gateway", action.job, action.tile)
         if link != self._link:
             return
         dropped = self._worklist.cancel(key, action.attempt, expired=action.expired)
@@ -189,7 +189,7 @@ class DeviceModel:
         if end_s > self._until[order.key]:
             self._agenda.at(self._until[order.key], self._stop, order.key, span)
 
-    def _finish(self, key: Key, span: Span) -> None:
+    def _finish(self, key: TileKey, span: Span) -> None:
         if self._running.get(key) is not span:
             return  # the device crashed, or the worker was ended
         self._end(key, span)
@@ -202,7 +202,7 @@ class DeviceModel:
         result = ResultArrived(send.job, send.tile, send.attempt, send.device, span.seconds)
         self._say(result, order.work.back_bytes)
 
-    def _stop(self, key: Key, span: Span) -> None:
+    def _stop(self, key: TileKey, span: Span) -> None:
         """End a worker that has what nobody wants, or had it for longer than its lease."""
         now = self._agenda.now
         if self._running.get(key) is not span:
@@ -215,13 +215,13 @@ class DeviceModel:
         span.fate = Fate.WASTED
         self._agenda.at(now + _START_S, self._free, self._boot, span.worker)
         if cancelled:
-            self._worklist.give_up(key)
+            self._worklist.work_ended_early(key)
         elif (order := self._worklist.finish(key)) is not None:
             send = order.send
             lease = (send.job, send.tile, send.attempt, send.device)
             self._say(TileFailed(*lease, "did not return within its lease"), ENVELOPE_BYTES)
 
-    def _end(self, key: Key, span: Span) -> None:
+    def _end(self, key: TileKey, span: Span) -> None:
         del self._running[key]
         self._cancelled.discard(key)
         span.end_s = self._agenda.now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fogmqtt.core.presence import KNOWN_DEVICES, SILENCE_S
+from fogmqtt.core.presence import MAX_KNOWN_DEVICES, SILENCE_S
 from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, DeviceLost, Event
 from fogmqtt.errors import WireError
 from fogmqtt.gateway.devices.compatibility import Compatibility
@@ -128,7 +128,7 @@ def test_made_up_devices_do_not_fill_the_memory(roster: DeviceRegistry) -> None:
     for number in range(20_000):
         roster.received(f"ghost{number}", "info", info(), True, 0.0)
         roster.received(f"other{number}", "status", b"offline", True, 0.0)
-    assert len(roster.infos) <= 2 * KNOWN_DEVICES
+    assert len(roster.infos) <= 2 * MAX_KNOWN_DEVICES
     assert "eya" in roster.infos
     assert roster.present() == ("eya",)
     roster.received("manar", "info", info(), False, 1.0)
@@ -138,13 +138,13 @@ def test_made_up_devices_do_not_fill_the_memory(roster: DeviceRegistry) -> None:
 def test_no_more_devices_than_the_limit_are_present_and_the_rest_is_refused_in_words(
     roster: DeviceRegistry, fed: list[Event]
 ) -> None:
-    for number in range(KNOWN_DEVICES):
+    for number in range(MAX_KNOWN_DEVICES):
         join(roster, f"ghost{number}")
     with pytest.raises(WireError, match="4096 devices are here: no room for eya"):
         join(roster)
     join(roster, "ghost0", boot="b2")
-    assert len(roster.present()) == len(roster.infos) == KNOWN_DEVICES
-    assert len(fed) == KNOWN_DEVICES + 1
+    assert len(roster.present()) == len(roster.infos) == MAX_KNOWN_DEVICES
+    assert len(fed) == MAX_KNOWN_DEVICES + 1
     roster.tick(SILENCE_S)
     join(roster)
     assert roster.present() == ("eya",), "ghosts are silent, and their room is free"
