@@ -53,7 +53,7 @@ def keep() -> None:
     _kept.append(bytearray(100 << 20))
 
 
-def _rotten(data: bytes, header: files.Header, name: str) -> files.Loaded:
+def _rotten(data: bytes, header: files.Header, name: str) -> files.LoadedImage:
     globals().get(name.split(".")[0], int)()
     return _honest(data, header, name)
 

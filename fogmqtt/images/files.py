@@ -58,7 +58,7 @@ MAX_PIXELS = 500_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedImage:
     """A file's pixels: gray (height, width) or BGR (height, width, 3), uint8 or uint16."""
 
     image: Image
@@ -83,7 +83,7 @@ class Header:
         return self.size[0] * self.size[1]
 
 
-def read(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Loaded:
+def read(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> LoadedImage:
     """The image in a file's bytes, as `cv2.imread` reads it: 16 bits kept, EXIF turned.
 
     A palette becomes colour, CMYK becomes BGR, alpha is dropped; the notes say so. `name` is for
@@ -110,7 +110,7 @@ def inspect(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Header:
     return header
 
 
-def decode(data: bytes, header: Header, name: str) -> Loaded:
+def decode(data: bytes, header: Header, name: str) -> LoadedImage:
     """The second half of `read`. Raises ImageError for what is damaged or cut short."""
     with ThreadPoolExecutor(1) as beside:
         checked = beside.submit(_check_complete, data, header, name)
@@ -121,7 +121,7 @@ def decode(data: bytes, header: Header, name: str) -> Loaded:
     spec = Spec.of(image)
     if spec.size not in (header.size, header.size[::-1]):  # as it lies, or turned by its EXIF
         raise ImageError(f"{name}: announces {header.size} pixels and holds {spec}")
-    return Loaded(image, spec, tuple(_notes(header)), header.format)
+    return LoadedImage(image, spec, tuple(_notes(header)), header.format)
 
 
 def encode_file(image: Image, suffix: str) -> bytes:

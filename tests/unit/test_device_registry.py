@@ -160,7 +160,7 @@ def test_comings_and_goings_are_logged_at_a_bounded_rate(
         roster.tick(2 * SILENCE_S)
         roster.received("ghost1", "info", info(), False, 2 * SILENCE_S)
     assert len(caplog.messages) == NEWS_A_SECOND + 1 + NEWS_A_SECOND + 1 + 1
-    assert caplog.messages[NEWS_A_SECOND] == "and 950 more that came or went"
+    assert caplog.messages[NEWS_A_SECOND] == "and 950 more lines"
     assert caplog.messages[-1] == "ghost1 is here, 2 worker(s)"
 
 

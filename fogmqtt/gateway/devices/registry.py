@@ -135,12 +135,12 @@ class DeviceRegistry:
         for event in events:
             match event:
                 case DeviceJoined(device, workers=workers):
-                    self._news.tell(logging.INFO, f"{device} is here, {workers} worker(s)", now)
+                    self._news.log(logging.INFO, f"{device} is here, {workers} worker(s)", now)
                     self._welcome(device)
                 case DeviceLost(device, reason):
-                    self._news.tell(logging.WARNING, f"{device} is lost: {reason}", now)
+                    self._news.log(logging.WARNING, f"{device} is lost: {reason}", now)
                 case DeviceDraining(device):
-                    self._news.tell(logging.INFO, f"{device} takes no more tiles", now)
+                    self._news.log(logging.INFO, f"{device} takes no more tiles", now)
             self._feed(event)
 
 

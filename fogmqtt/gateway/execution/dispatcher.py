@@ -45,7 +45,7 @@ from fogmqtt.wire.messages import (
     encode,
 )
 from fogmqtt.wire.topics import LOCAL, Topics
-from fogmqtt.workers.work import Pixels
+from fogmqtt.workers.work import TileOutput
 
 log = logging.getLogger(__name__)
 
@@ -318,7 +318,7 @@ class Dispatcher:
         def wrong(problem: Exception) -> None:
             failed(_reason(problem), "")
 
-        def made(pixels: Pixels, compute_s: float) -> None:
+        def made(pixels: TileOutput, compute_s: float) -> None:
             def taken() -> _Arrived:
                 given = stage_run.fitting(run, tile, pixels.shape, pixels.dtype, pixels.data)
                 return _Arrived(given, _fingerprint(given), pixels.data, 0)

@@ -13,7 +13,7 @@ from fogmqtt.gateway.loop import Loop, now
 from fogmqtt.wire.messages import Call, TileTask
 from fogmqtt.workers.pool import Pool
 from fogmqtt.workers.resources import cores, worker_memory_mb
-from fogmqtt.workers.work import Dropped, Failed, Finished, Pixels
+from fogmqtt.workers.work import TileOutput, WorkCancelled, WorkFailed, WorkFinished
 
 #: The gateway's own work goes first: cutting, encoding, merging feed the whole fleet.
 NICE = 10
@@ -21,14 +21,14 @@ NICE = 10
 _START_S = 60.0
 
 #: A tile at work is known by what waits for it.
-_Ticket = Future[Finished[Any]]
+_Ticket = Future[WorkFinished[Any]]
 
 
 @dataclass(slots=True, eq=False)
 class _Asked:
     """A tile that is being cut, waits for a worker, or is in one's hands."""
 
-    then: Callable[[Pixels, float], None]
+    then: Callable[[TileOutput, float], None]
     failed: Callable[[str, str], None]
     received_at: float
     lease_s: float
@@ -69,7 +69,7 @@ class LocalWorkers:
         self,
         cut: Callable[[], TileTask],
         lease_s: float,
-        then: Callable[[Pixels, float], None],
+        then: Callable[[TileOutput, float], None],
         failed: Callable[[str, str], None],
     ) -> Callable[[], None]:
         """Cut a tile in the loop's pool, and have a worker do it within `lease_s`.
@@ -115,19 +115,19 @@ class LocalWorkers:
             lambda problem: asked.failed(_reason(problem), ""),
         )
         received_at = asked.received_at
-        self._pool.give(
-            asked.ticket, asked.task, received_at=received_at, until=received_at + asked.lease_s
+        self._pool.start(
+            asked.ticket, asked.task, received_at=received_at, deadline=received_at + asked.lease_s
         )
 
-    def _finished(self, asked: _Asked, finished: Finished[_Ticket]) -> None:
+    def _finished(self, asked: _Asked, finished: WorkFinished[_Ticket]) -> None:
         self._busy -= 1
         self._work()
         match finished.outcome:
-            case Pixels():
+            case TileOutput():
                 asked.then(finished.outcome, finished.compute_s)
-            case Failed(reason, traceback):
+            case WorkFailed(reason, traceback):
                 asked.failed(reason, traceback)
-            case Dropped():
+            case WorkCancelled():
                 pass
 
     def _cancel(self, asked: _Asked) -> None:
@@ -136,7 +136,7 @@ class LocalWorkers:
             self._pool.cancel(asked.ticket)
 
 
-def _hand_over(finished: Finished[_Ticket]) -> None:
+def _hand_over(finished: WorkFinished[_Ticket]) -> None:
     finished.key.set_result(finished)
 
 
