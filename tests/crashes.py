@@ -244,7 +244,7 @@ def live(case: Case, number: int, disk: StoppingDisk) -> None:
     serving = Server(case.config, connect, disk)
     serving.start()
     if case.kind in ("reply", "dead") and not case.heard("ack"):
-        receipt = Receipt(0, 1, again=number > 1)
+        receipt = Receipt(0, 1, is_repeated=number > 1)
         serving.gateway.loop.deliver(
             Received("fog/v1/submit/edges/me", case.picture, False, receipt)
         )

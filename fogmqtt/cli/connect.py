@@ -10,7 +10,7 @@ from fogmqtt.cli.common import link
 from fogmqtt.config import BrokerSettings, GatewayConfig
 from fogmqtt.gateway.app import Connect
 from fogmqtt.transport.base import Deliver, Transport, Will
-from fogmqtt.transport.embedded import EmbeddedBroker, is_local, listening
+from fogmqtt.transport.embedded import EmbeddedBroker, is_listening, is_local
 from fogmqtt.transport.paho import PahoTransport
 
 
@@ -47,6 +47,6 @@ def broker_at_hand(config: GatewayConfig) -> Iterator[EmbeddedBroker | None]:
 def _start(broker: BrokerSettings) -> EmbeddedBroker | None:
     if broker.embedded == "never":
         return None
-    if broker.embedded == "auto" and (not is_local(broker.url) or listening(broker.url)):
+    if broker.embedded == "auto" and (not is_local(broker.url) or is_listening(broker.url)):
         return None
     return EmbeddedBroker.start(broker.url)

@@ -148,7 +148,7 @@ class Gateway:
         if on_submission is not None:
             # Shared among gateways, so that one image is done once; 3.1.1 knows no sharing.
             shared = "$share/gateways/" if config.broker.protocol == 5 else ""
-            self.transport.subscribe(f"{shared}{self.topics.submit()}", hold=True)
+            self.transport.subscribe(f"{shared}{self.topics.submit()}", manual_ack=True)
 
     def run(self, until: Callable[[], bool]) -> None:
         """Work until `until` holds or Stop arrives.

@@ -1,4 +1,7 @@
-"""One connection of paho's, from CONNECT to its end; only this module and its user import paho."""
+"""One MQTT connection with paho, from CONNECT to its end.
+
+Only this module and transport/paho.py import paho.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.transport.base import (
+    PACKET_OVERHEAD_BYTES,
     Connected,
     Deliver,
     Disconnected,
@@ -28,28 +32,26 @@ from fogmqtt.transport.base import (
     Refused,
     Will,
 )
-from fogmqtt.transport.link import Link, unshared
-from fogmqtt.transport.refusals import filter_refused, hung_up, rejected
+from fogmqtt.transport.link import Link, without_share
+from fogmqtt.transport.refusals import closed_without_answer, connack_failure, filter_refused
 
 log = logging.getLogger(__name__)
 
-#: What a PUBLISH needs beside topic and payload: fixed header, packet id, our two properties.
-OVERHEAD_BYTES: Final = 64
-#: Unacknowledged messages on one connection. Mosquitto announces a Receive Maximum of 20, which
-#: paho does not look at, and its queue of QoS 2 ends there. More would win nothing: the broker
-#: acknowledges within a round trip, and 20 tiles fill any link.
+#: The maximum number of unacknowledged messages on one connection. Mosquitto announces a Receive
+#: Maximum of 20. paho ignores it, and Mosquitto's QoS 2 queue ends there. A higher number gains
+#: nothing: the broker acknowledges within a round trip, and 20 tiles fill any link.
 MAX_INFLIGHT: Final = 20
 CONNECT_TIMEOUT_S: Final = 5.0
-#: Silence after which a SUBACK counts as dropped, the first time: what a broker has retained for
-#: one filter may fill its queue for us, and then it drops even those.
-_SUBACK_S: Final = 2.0
-_TAKEN_OVER: Final = 0x8E
-_numbers = count(1)
+#: Seconds without any packet after which a first SUBACK counts as lost. The retained messages of
+#: one filter can fill the broker's queue for this client, and then the broker drops SUBACKs too.
+_SUBACK_TIMEOUT_S: Final = 2.0
+_SESSION_TAKEN_OVER: Final = 0x8E
+_connection_numbers = count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
-    """What is to be published."""
+    """A message to publish. The fields are those of `Transport.publish`."""
 
     topic: str
     payload: bytes
@@ -60,8 +62,8 @@ class OutgoingMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
-    """What every connection of one transport has in common."""
+class ConnectionSettings:
+    """The settings that all connections of one transport share."""
 
     link: Link
     deliver: Deliver
@@ -70,92 +72,102 @@ class Setup:
 
     @property
     def keeps_session(self) -> bool:
-        """Whether the broker holds for us what we did not acknowledge."""
+        """Whether the broker keeps unacknowledged messages after a lost connection."""
         return self.link.protocol == 5 and self.link.session_s > 0
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """A subscription; `hold` as in Transport.subscribe."""
+class Subscription:
+    """The options of a subscription, as in `Transport.subscribe`."""
 
     qos: int
-    hold: bool = False
+    manual_ack: bool = False
 
 
 class Connection:
-    """One connection from CONNECT to its end; never used again.
+    """One connection from CONNECT to its end. It is never used again.
 
-    `dial` and `turn` belong to the network thread, `subscribe`, `publish`, `acknowledge`, `flush`
-    and `say_goodbye` to anybody. paho's callbacks come on the network thread, inside `turn`.
+    Only the network thread calls `connect`, `run_once` and `close`. Any thread may call
+    `subscribe`, `publish`, `acknowledge`, `flush` and `disconnect`. paho calls its callbacks on
+    the network thread, within `run_once`.
     """
 
-    def __init__(self, setup: Setup, filters: dict[str, Filter]) -> None:
-        self.number = next(_numbers)
-        self._setup = setup
-        self._filters = filters
+    def __init__(
+        self, settings: ConnectionSettings, subscriptions: dict[str, Subscription]
+    ) -> None:
+        self.number = next(_connection_numbers)
+        self._settings = settings
+        self._subscriptions = subscriptions
+        #: Guards the fields below; notified when `flush` may continue.
         self._changed = threading.Condition()
-        self._asked: dict[int, str] = {}
-        self._heard_at = time.monotonic()
-        self._patience_s = _SUBACK_S
-        self._handed = 0
-        self._published = 0
-        #: Whom to tell that a message is with the broker, by its number.
-        self._awaited: dict[int, object] = {}
-        #: Calls of publish() that have a token and did not return yet; and what the broker took
-        #: meanwhile of nobody known.
-        self._watching = 0
-        self._untold: set[int] = set()
-        self._early: list[Received] = []
-        self._limit: int | None = None
-        self._acknowledged = False
+        #: The filters that wait for their SUBACK, by packet id.
+        self._pending_filters: dict[int, str] = {}
+        self._last_packet_at = time.monotonic()
+        self._suback_timeout_s = _SUBACK_TIMEOUT_S
+        self._handed_over = 0
+        self._acknowledged = 0
+        #: The tokens of unacknowledged messages, by packet id.
+        self._tokens: dict[int, object] = {}
+        #: The number of publish calls with a token that have not returned, and the packet ids
+        #: that the broker acknowledged meanwhile and that have no token yet.
+        self._publishing = 0
+        self._acknowledged_early: set[int] = set()
+        #: Messages that arrived before Connected was delivered.
+        self._early_messages: list[Received] = []
+        self._max_packet_bytes: int | None = None
+        self._has_connack = False
         self._reason: str | None = None
         self._taken_over = False
         self.refusal: Refused | None = None
-        #: All filters are in force, and Connected was delivered.
+        #: All subscriptions are confirmed and Connected was delivered.
         self.ready = False
         self._client = self._new_client()
 
-    # --- the network thread ---------------------------------------------------------------
+    # --- network thread -------------------------------------------------------------------
 
-    def dial(self) -> None:
+    def connect(self) -> None:
         """Open the socket and send CONNECT. Raises OSError."""
-        address = self._setup.link.address
-        keepalive = self._setup.link.keepalive_s
-        if self._setup.link.protocol == 5:
+        address = self._settings.link.address
+        keepalive = self._settings.link.keepalive_s
+        if self._settings.link.protocol == 5:
             self._client.connect_async(
                 address.host,
                 address.port,
                 keepalive,
-                clean_start=not self._setup.keeps_session,
-                properties=self._session(),
+                clean_start=not self._settings.keeps_session,
+                properties=self._session_properties(),
             )
         else:
             self._client.connect_async(address.host, address.port, keepalive)
         self._client.reconnect()
 
-    def turn(self) -> bool:
-        """Wait up to a second for something to do, and do it; False when the link is gone."""
+    def run_once(self) -> bool:
+        """Wait up to a second for network events and handle them.
+
+        Returns False when the connection has ended.
+        """
         code = self._client.loop(1.0)
         if code is not MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._reason = self._reason or mqtt.error_string(code)
             return False
-        self._ask_again()
+        self._repeat_subscriptions()
         return self.refusal is None
 
-    def _ask_again(self) -> None:
-        """Subscribe anew where the answer seems lost; twice as late each time."""
-        if not self._asked or time.monotonic() - self._heard_at < self._patience_s:
+    def _repeat_subscriptions(self) -> None:
+        """Subscribe again if a SUBACK seems lost. Each repetition waits twice as long."""
+        is_due = time.monotonic() - self._last_packet_at >= self._suback_timeout_s
+        if not self._pending_filters or not is_due:
             return
-        log.info("%s did not answer: asking again", ", ".join(self._asked.values()))
-        self._heard_at = time.monotonic()
-        self._patience_s *= 2
+        log.info("no SUBACK for %s: subscribing again", ", ".join(self._pending_filters.values()))
+        self._last_packet_at = time.monotonic()
+        self._suback_timeout_s *= 2
         with self._changed:
-            unanswered, self._asked = self._asked, {}
-            for topic_filter in unanswered.values():
-                self._ask(topic_filter, self._filters[topic_filter].qos)
+            pending, self._pending_filters = self._pending_filters, {}
+            for topic_filter in pending.values():
+                self._send_subscribe(topic_filter, self._subscriptions[topic_filter].qos)
 
-    def end(self) -> Disconnected | Refused:
-        """Close the socket; what became of the connection."""
+    def close(self) -> Disconnected | Refused:
+        """Close the socket and return how the connection ended."""
         with self._changed:
             was_ready, self.ready = self.ready, False
             self._changed.notify_all()
@@ -165,110 +177,118 @@ class Connection:
             return Disconnected(self._reason or "the connection broke", self._taken_over)
         if self.refusal is not None:
             return self.refusal
-        if self._acknowledged:
-            return Refused(f"{self._setup.link.address} hung up: {self._reason}")
-        return hung_up(self._setup.link)
+        if self._has_connack:
+            address = self._settings.link.address
+            return Refused(f"{address} closed the connection: {self._reason}")
+        return closed_without_answer(self._settings.link)
 
-    # --- anybody --------------------------------------------------------------------------
+    # --- any thread -----------------------------------------------------------------------
 
-    def subscribe(self, topic_filter: str, wanted: Filter) -> None:
+    def subscribe(self, topic_filter: str, subscription: Subscription) -> None:
+        """Subscribe now, or after the CONNACK if it has not arrived."""
         with self._changed:
-            self._filters[topic_filter] = wanted
-            if self._acknowledged:
-                self._ask(topic_filter, wanted.qos)
+            self._subscriptions[topic_filter] = subscription
+            if self._has_connack:
+                self._send_subscribe(topic_filter, subscription.qos)
 
     def publish(self, message: OutgoingMessage) -> None:
-        """Raises NotConnected and TooLarge."""
+        """Hand the message to paho. Raises NotConnected and TooLarge."""
         if not self.ready:
-            raise no_link(self._setup.link, message.topic)
-        size = len(message.topic.encode()) + len(message.payload) + OVERHEAD_BYTES
-        if self._limit is not None and size > self._limit:
+            raise not_connected(self._settings.link, message.topic)
+        size = len(message.topic.encode()) + len(message.payload) + PACKET_OVERHEAD_BYTES
+        if self._max_packet_bytes is not None and size > self._max_packet_bytes:
             raise TooLarge(
-                f"{message.topic}: {size} bytes, but {self._setup.link.address} takes "
-                f"{self._limit}; make tiles smaller (wire.max_message_bytes) or raise the broker's "
-                "max_packet_size"
+                f"{message.topic}: {size} bytes, but {self._settings.link.address} accepts "
+                f"{self._max_packet_bytes}; make tiles smaller (wire.max_message_bytes) or raise "
+                "the broker's max_packet_size"
             )
-        self._hand(message)
+        self._hand_over(message)
 
     def acknowledge(self, receipt: Receipt) -> None:
-        """Tell the broker, unless it spoke of another connection's message."""
+        """Acknowledge a message to the broker, if it arrived on this connection."""
         if receipt.connection == self.number:
-            self._client.ack(receipt.mid, 1)
+            self._client.ack(receipt.packet_id, 1)
 
     def flush(self, timeout_s: float) -> None:
-        """Wait until what was handed over is out (QoS 0) or acknowledged, or the link gone."""
+        """Wait until all messages are sent (QoS 0) or acknowledged, or the connection is lost."""
         with self._changed:
-            self._changed.wait_for(lambda: not self.ready or self._is_flushed(), timeout_s)
+            self._changed.wait_for(
+                lambda: not self.ready or self._acknowledged >= self._handed_over, timeout_s
+            )
 
-    def say_goodbye(self) -> None:
-        """Ask for DISCONNECT to be sent: the broker then forgets our will."""
+    def disconnect(self) -> None:
+        """Send DISCONNECT, after which the broker drops the last will."""
         self._client.disconnect()
 
-    # --- inside ---------------------------------------------------------------------------
+    # --- internals ------------------------------------------------------------------------
 
-    def _is_flushed(self) -> bool:
-        return self._published >= self._handed
-
-    def _hand(self, message: OutgoingMessage) -> None:
-        watched = message.token is not None
+    def _hand_over(self, message: OutgoingMessage) -> None:
+        has_token = message.token is not None
         with self._changed:
-            self._handed += 1
-            self._watching += watched
-        # Not under our lock: paho calls back while it holds its own, which this needs.
+            self._handed_over += 1
+            self._publishing += has_token
+        # Outside the lock: paho calls back while it holds its own lock, and the callback takes
+        # this one.
         info = self._client.publish(
             message.topic, message.payload, message.qos, message.retain, message.properties
         )
-        lost = info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS
+        is_lost = info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS
         with self._changed:
-            self._handed -= lost
-            taken = watched and self._watch(info.mid, None if lost else message.token)
-        if lost:
-            raise no_link(self._setup.link, message.topic)
-        if taken:
-            self._setup.deliver(Published(message.token))
+            self._handed_over -= is_lost
+            is_acknowledged = has_token and self._set_token(
+                info.mid, None if is_lost else message.token
+            )
+        if is_lost:
+            raise not_connected(self._settings.link, message.topic)
+        if is_acknowledged:
+            self._settings.deliver(Published(message.token))
 
-    def _watch(self, mid: int, token: object) -> bool:
-        """Whether the broker has taken it before publish() had returned; under the lock."""
-        taken = mid in self._untold
-        if token is not None and not taken:
-            self._awaited[mid] = token
-        self._watching -= 1
-        if not self._watching:
-            self._untold.clear()
-        return taken and token is not None
+    def _set_token(self, packet_id: int, token: object) -> bool:
+        """Remember the token of a message. The caller holds the lock.
 
-    def _ask(self, topic_filter: str, qos: int) -> None:
-        _, mid = self._client.subscribe(topic_filter, qos)
-        if mid is not None:
-            self._asked[mid] = topic_filter
+        Returns whether the broker acknowledged the message before paho's publish returned.
+        """
+        is_acknowledged = packet_id in self._acknowledged_early
+        if token is not None and not is_acknowledged:
+            self._tokens[packet_id] = token
+        self._publishing -= 1
+        if not self._publishing:
+            self._acknowledged_early.clear()
+        return is_acknowledged and token is not None
+
+    def _send_subscribe(self, topic_filter: str, qos: int) -> None:
+        _, packet_id = self._client.subscribe(topic_filter, qos)
+        if packet_id is not None:
+            self._pending_filters[packet_id] = topic_filter
 
     def _new_client(self) -> mqtt.Client:
-        setup = self._setup
-        five = setup.link.protocol == 5
+        settings = self._settings
+        is_mqtt5 = settings.link.protocol == 5
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=setup.link.client_id,
-            clean_session=None if five else True,
-            # paho would acknowledge what we only have in memory.
+            client_id=settings.link.client_id,
+            clean_session=None if is_mqtt5 else True,
+            # Otherwise paho acknowledges messages that exist only in memory.
             manual_ack=True,
-            protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
+            protocol=MQTTProtocolVersion.MQTTv5 if is_mqtt5 else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages = MAX_INFLIGHT
-        if setup.link.credentials:
-            client.username_pw_set(*setup.link.credentials)
-        if setup.tls is not None:
-            client.tls_set_context(setup.tls)
-        if setup.will is not None:
-            client.will_set(setup.will.topic, setup.will.payload, qos=1, retain=True)
-        self._listen_to(client)
+        if settings.link.credentials:
+            client.username_pw_set(*settings.link.credentials)
+        if settings.tls is not None:
+            client.tls_set_context(settings.tls)
+        if settings.will is not None:
+            client.will_set(settings.will.topic, settings.will.payload, qos=1, retain=True)
+        self._set_callbacks(client)
         return client
 
-    def _listen_to(self, client: mqtt.Client) -> None:
-        client.on_socket_open = _send_at_once
-        # With this set, publish() never writes to the socket itself: it only wakes our thread.
-        client.on_socket_register_write = _leave_to_the_loop
+    def _set_callbacks(self, client: mqtt.Client) -> None:
+        client.on_socket_open = _disable_nagle
+        # With this callback, publish() never writes to the socket itself. It only wakes the
+        # network thread.
+        client.on_socket_register_write = _write_in_loop
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_publish = self._on_publish
@@ -284,85 +304,85 @@ class Connection:
         properties: Properties | None,
     ) -> None:
         if code.is_failure:
-            self.refusal = rejected(self._setup.link, code.value, str(code))
+            self.refusal = connack_failure(self._settings.link, code.value, str(code))
             return
-        self._limit = getattr(properties, "MaximumPacketSize", None)
-        self._heard_at = time.monotonic()
+        self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        self._last_packet_at = time.monotonic()
         with self._changed:
-            self._acknowledged = True
-            for topic_filter, wanted in self._filters.items():
-                self._ask(topic_filter, wanted.qos)
-        self._be_ready()
+            self._has_connack = True
+            for topic_filter, subscription in self._subscriptions.items():
+                self._send_subscribe(topic_filter, subscription.qos)
+        self._become_ready()
 
     def _on_subscribe(
         self, _client: object, _data: object, mid: int, codes: list[ReasonCode], *_: object
     ) -> None:
-        self._heard_at = time.monotonic()
+        self._last_packet_at = time.monotonic()
         with self._changed:
-            topic_filter = self._asked.pop(mid, "?")
+            topic_filter = self._pending_filters.pop(mid, "?")
         refused = next((code for code in codes if code.is_failure), None)
         if refused is not None and topic_filter.startswith("$SYS/"):
-            log.info("the broker keeps %s to itself: %s", topic_filter, refused)
+            log.info("the broker does not allow %s: %s", topic_filter, refused)
         elif refused is not None:
-            self.refusal = filter_refused(self._setup.link, topic_filter, str(refused))
+            self.refusal = filter_refused(self._settings.link, topic_filter, str(refused))
             self._reason = self.refusal.reason
             log.error("%s", self.refusal.reason)
             return
-        self._be_ready()
+        self._become_ready()
 
-    def _be_ready(self) -> None:
-        """Say Connected once every filter is in force; then what came before."""
+    def _become_ready(self) -> None:
+        """Deliver Connected and the early messages once all subscriptions are confirmed."""
         with self._changed:
-            if self.ready or self._asked:
+            if self.ready or self._pending_filters:
                 return
-            # Before it is told: whoever hears it may publish at once.
+            # Before Connected is delivered, because its receiver may publish at once.
             self.ready = True
-        self._setup.deliver(Connected(self._limit))
-        for message in self._early:
-            self._setup.deliver(message)
-        self._early.clear()
+        self._settings.deliver(Connected(self._max_packet_bytes))
+        for message in self._early_messages:
+            self._settings.deliver(message)
+        self._early_messages.clear()
 
     def _on_publish(
         self, _client: object, _data: object, mid: int, code: ReasonCode, *_: object
     ) -> None:
         if code.is_failure:
-            log.warning("the broker refused message %d: %s; see its acl", mid, code)
+            log.warning("the broker refused message %d: %s; check its acl", mid, code)
         with self._changed:
-            self._published += 1
-            token = self._awaited.pop(mid, None)
-            if token is None and self._watching:
-                self._untold.add(mid)
+            self._acknowledged += 1
+            token = self._tokens.pop(mid, None)
+            if token is None and self._publishing:
+                self._acknowledged_early.add(mid)
             self._changed.notify_all()
         if token is not None:
-            self._setup.deliver(Published(token))
+            self._settings.deliver(Published(token))
 
     def _on_message(
         self, client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
     ) -> None:
-        self._heard_at = time.monotonic()
+        self._last_packet_at = time.monotonic()
         receipt = None
-        if message.qos == 1 and self._is_held(message.topic):
+        if message.qos == 1 and self._needs_manual_ack(message.topic):
             receipt = Receipt(self.number, message.mid, message.dup)
         else:
             client.ack(message.mid, message.qos)
         received = Received(message.topic, bytes(message.payload), message.retain, receipt)
         if self.ready:
-            self._setup.deliver(received)
+            self._settings.deliver(received)
         else:
-            self._early.append(received)
+            self._early_messages.append(received)
 
-    def _is_held(self, topic: str) -> bool:
+    def _needs_manual_ack(self, topic: str) -> bool:
         return any(
-            mqtt.topic_matches_sub(unshared(topic_filter), topic)
-            for topic_filter, wanted in self._filters.items()
-            if wanted.hold
+            mqtt.topic_matches_sub(without_share(topic_filter), topic)
+            for topic_filter, subscription in self._subscriptions.items()
+            if subscription.manual_ack
         )
 
-    def _session(self) -> Properties | None:
-        if not self._setup.keeps_session:
+    def _session_properties(self) -> Properties | None:
+        if not self._settings.keeps_session:
             return None
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = self._setup.link.session_s
+        properties.SessionExpiryInterval = self._settings.link.session_s
         return properties
 
     def _on_disconnect(
@@ -373,20 +393,21 @@ class Connection:
         code: ReasonCode,
         *_: object,
     ) -> None:
-        # Called twice for one loss at times: it only notes the reason, `end` tells of the loss.
+        # paho may call this twice for one loss, so it only records the reason. `close` returns it.
         if flags.is_disconnect_packet_from_server:
-            self._reason = f"the broker said: {code}"
-            self._taken_over = code.value == _TAKEN_OVER
+            self._reason = f"the broker disconnected: {code}"
+            self._taken_over = code.value == _SESSION_TAKEN_OVER
 
 
-def no_link(link: Link, topic: str) -> NotConnected:
-    return NotConnected(f"{topic}: no link to {link.address} at this moment")
+def not_connected(link: Link, topic: str) -> NotConnected:
+    """Return the error for a message that cannot be published without a connection."""
+    return NotConnected(f"{topic}: no connection to {link.address} at this moment")
 
 
-def _send_at_once(_client: mqtt.Client, _userdata: object, sock: Any) -> None:
-    # Without it a small QoS 1 round trip waits 40 ms for a delayed acknowledgement.
+def _disable_nagle(_client: mqtt.Client, _userdata: object, sock: Any) -> None:
+    # Otherwise a small QoS 1 round trip waits 40 ms for a delayed acknowledgement.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _leave_to_the_loop(_client: mqtt.Client, _userdata: object, _sock: object) -> None:
-    """Our thread is awake already, and writes."""
+def _write_in_loop(_client: mqtt.Client, _userdata: object, _sock: object) -> None:
+    """Do nothing: the network thread is awake already and writes."""

@@ -18,7 +18,7 @@ import pytest
 
 from fogmqtt.images.spec import Image
 from fogmqtt.transport.base import Received
-from fogmqtt.transport.embedded import listening
+from fogmqtt.transport.embedded import is_listening
 from tests.fog import Probe, free_port, probe, wait_for
 from tests.misbehaving import workers_of
 from tests.processes import (
@@ -324,7 +324,7 @@ def test_an_embedded_broker_ends_with_its_gateway(lone_fog: Fog, end: signal.Sig
     serving.signal(end)
     assert serving.ended() in (0, -signal.SIGKILL)
     broker.wait(10)
-    assert not listening(url)
+    assert not is_listening(url)
 
 
 def test_devices_of_every_order_of_starting_come_together(lone_fog: Fog) -> None:

@@ -53,7 +53,7 @@ class Serving:
     def acknowledged(self, count: int) -> list[int]:
         """The messages that the broker need not keep, once they are so many."""
         wait_for(lambda: len(self.transport.acknowledged) >= count, what="acknowledgements")
-        return [receipt.mid for receipt in self.transport.acknowledged]
+        return [receipt.packet_id for receipt in self.transport.acknowledged]
 
     def end(self) -> str:
         """How the next job to end did."""
