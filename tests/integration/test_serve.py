@@ -162,11 +162,11 @@ def test_an_unknown_pipeline_is_named_with_the_nearest(me: Probe, picture: Path)
     [
         (b"", "the file is empty"),
         (b"this is no image", "not an image"),
-        (cv2.imencode(".png", photo(90, 90))[1].tobytes()[:4000], "cut short"),
+        (cv2.imencode(".png", photo(90, 90))[1].tobytes()[:4000], "truncated"),
         (cv2.imencode(".png", np.zeros((1001, 1000), np.uint8))[1].tobytes(), "limits.max_pixels"),
         (bytes(2_000_001), "limits.max_file_bytes"),
     ],
-    ids=["empty", "words", "cut short", "too many pixels", "too many bytes"],
+    ids=["empty", "words", "truncated", "too many pixels", "too many bytes"],
 )
 def test_what_is_no_image_is_refused_with_the_reason(me: Probe, data: bytes, says: str) -> None:
     assert says in offered(me, data)

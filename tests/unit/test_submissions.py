@@ -13,7 +13,7 @@ import pytest
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.config import GatewaySettings as Settings
-from fogmqtt.config.schema import When
+from fogmqtt.config.schema import Mode
 from fogmqtt.core.scheduling.actions import Action
 from fogmqtt.core.scheduling.events import Event, JobSubmitted
 from fogmqtt.core.scheduling.scheduler import Scheduler
@@ -29,7 +29,7 @@ PICTURE = cv2.imencode(".png", photo(60, 80))[1].tobytes()
 class Serving:
     """A serving gateway on its own cores, and a customer."""
 
-    def __init__(self, spool: str, local: When = "always", **more: Any) -> None:
+    def __init__(self, spool: str, local: Mode = "always", **more: Any) -> None:
         settings = Settings(local=local, local_after=0.0, inbox="", outbox="", spool=spool)
         self.broker = MemoryBroker()
         self.heard = Inbox()
