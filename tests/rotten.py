@@ -1,4 +1,4 @@
-"""A decoding process, whose decoder does what a file's name says: `crash.png` crashes it."""
+"""A decoder process that misbehaves as the name of a file says: `crash.png` crashes it."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 #: The number of tiles that a device queues beyond those that its workers run. A gateway keeps few
 #: in flight (workers + 2, 16 at most), so this suffices for several gateways.
 QUEUE_AHEAD: Final = 14
-#: Seconds that running tiles may take after the agent was told to drain.
+#: Seconds that running tiles may take after the start of draining.
 DRAIN_TIMEOUT_S: Final = 10.0
 #: Seconds between two warnings that there is no broker.
 NO_BROKER_WARNING_S: Final = 10.0
