@@ -90,7 +90,6 @@ PLANNED = {
     "gateway.server.config_checks",
     "operators.support.union_find",
     "simulate.link_model",
-    "workers.compute",  # imports OpenCV, so that the worker process can import it late
 }
 #: A module with one importer and fewer lines than this belongs to its importer.
 SHORT = 60

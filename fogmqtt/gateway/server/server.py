@@ -203,7 +203,7 @@ class Server:
             origin=_origin(message),
             accepted_at=time.time(),
         )
-        if message.receipt and message.receipt.again and entry.origin in self._origins:
+        if message.receipt and message.receipt.is_repeated and entry.origin in self._origins:
             log.info("%s was accepted already: the broker repeats it", entry.name)
             self._acknowledge(message.receipt)
             return
@@ -550,7 +550,7 @@ def _origin(message: Received) -> str:
     if message.receipt is None:
         return ""
     digest = xxhash.xxh3_128_hexdigest(message.payload)
-    return f"{message.receipt.mid}/{message.topic}/{digest}"
+    return f"{message.receipt.packet_id}/{message.topic}/{digest}"
 
 
 def _new_suffix() -> str:
