@@ -102,8 +102,8 @@ class DeviceState:
         if lease.begun_at is not None:
             return lease.begun_at
         if len(self.result_times) < self.workers:
-            return lease.granted_at
-        return max(lease.granted_at, self.result_times[-self.workers])
+            return lease.starts_at
+        return max(lease.starts_at, self.result_times[-self.workers])
 
     def begun_at(self, lease: Lease, place: int) -> float:
         """When a worker could begin with the tile at this position, from 0."""
@@ -111,8 +111,8 @@ class DeviceState:
             return lease.begun_at
         spare = self.workers - len(self.result_times)
         if place < spare:
-            return lease.granted_at
-        return max(lease.granted_at, self.result_times[place - spare])
+            return lease.starts_at
+        return max(lease.starts_at, self.result_times[place - spare])
 
     def begin(self) -> None:
         """Record which tiles a worker has begun. Call this after any change of what it holds."""

@@ -82,8 +82,11 @@ class BrokerLost:
 
 
 @dataclass(frozen=True, slots=True)
-class TileAccepted:
-    """The device has the tile. (A PUBACK of the broker does not say that.)"""
+class TileSent:
+    """The tile is on the wire: the device's time to accept it starts now.
+
+    Only for a Scheduler with `sends_reported`.
+    """
 
     job: str
     tile: int
@@ -92,12 +95,27 @@ class TileAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class TileAccepted:
+    """The device has the tile. (A PUBACK of the broker does not say that.)
+
+    It arrived at `at`, if the gateway handles it later than that.
+    """
+
+    job: str
+    tile: int
+    attempt: int
+    device: str
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ResultArrived:
     """A complete, valid result. The gateway keeps it until KeepResult or DropResult.
 
     `compute_s` is the time of the work itself, and `start_s` the time to start its worker process,
     as the device reports them; None if it does not. `digest` identifies the pixels: two results of
-    a tile are the same if their digests are. Only jobs with check tiles need it.
+    a tile are the same if their digests are. Only jobs with check tiles need it. It
+    arrived at `at`, if the gateway handles it later than that.
     """
 
     job: str
@@ -107,6 +125,7 @@ class ResultArrived:
     compute_s: float | None = None
     digest: int | None = None
     start_s: float | None = None
+    at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +182,7 @@ Event = (
     | DeviceLost
     | DeviceDraining
     | BrokerLost
+    | TileSent
     | TileAccepted
     | ResultArrived
     | TileFailed

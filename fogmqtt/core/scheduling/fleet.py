@@ -126,9 +126,9 @@ class Fleet:
             return policy.accept_after(device.silences)
         return min(policy.min_lease_s + policy.lease_factor * device.accept_time_s, policy.accept_s)
 
-    def record_message(self, device: DeviceState, now: float) -> None:
+    def record_message(self, device: DeviceState, at: float) -> None:
         """The device sent a message about a tile, so it is not silent."""
-        device.heard_at = now
+        device.heard_at = max(at, device.heard_at)
         if device.silences:
             device.silences = 0
             self.refresh(device)
@@ -171,9 +171,16 @@ class Fleet:
 
     def take(self, lease: Lease) -> None:
         device = self.devices[lease.device]
-        lease.first = all(one.accepted for one in device.leases.values())
         device.leases[lease.tile] = lease
         device.exclusive = lease.exclusive
+        self.refresh(device)
+
+    def record_send(self, lease: Lease, now: float) -> None:
+        """The tile is on the wire."""
+        device = self.devices[lease.device]
+        lease.first = all(one.accepted or one is lease for one in device.leases.values())
+        lease.sent_at = now
+        lease.begun_at = None
         self.refresh(device)
 
     def give_back(self, lease: Lease) -> None:
@@ -185,9 +192,9 @@ class Fleet:
     # -- how fast ---------------------------------------------------------------------------
 
     def learn(
-        self, device: DeviceState, lease: Lease, now: float, compute_s: float, start_s: float
+        self, device: DeviceState, lease: Lease, at: float, compute_s: float, start_s: float
     ) -> None:
-        """Learn the service time from a result, late or not.
+        """Learn the service time from a result that arrived at `at`, late or not.
 
         The device reports `compute_s` seconds of work and `start_s` seconds to start a worker.
         """
@@ -196,8 +203,8 @@ class Fleet:
         else:
             start_s = 0.0  # or it could seem as fast as it likes
         # Results that queued up in transit would otherwise seem to take no time at all.
-        service_s = max(now - device.freed_at(lease) - start_s, compute_s)
-        device.result_times.append(now)
+        service_s = max(at - device.freed_at(lease) - start_s, compute_s)
+        device.result_times.append(at)
         self.changes += 1
         self.service_times.learn(device, lease.tile, service_s)
         device.tile_s = device.service_times[lease.tile.job.kind].seconds

@@ -142,7 +142,7 @@ def _check_lease(table: LeaseTable, lease: Lease, pending: set[AnyTimer]) -> Non
     _must(lease.tile.grants[lease.attempt - 1] is lease, f"{name} is not its attempt")
     held = table.fleet.devices[lease.device].leases.get(lease.tile)
     _must(held is lease, f"{name}: {lease.device} does not know of it")
-    _must(lease.wake_at is not None and lease.wake_at > table.now, f"{name} is overdue")
+    _must(lease.wake_at is not None and lease.wake_at > table.fired_until, f"{name} is overdue")
 
 
 def _check_device(table: LeaseTable, device: DeviceState, pending: set[AnyTimer]) -> None:

@@ -103,7 +103,8 @@ class ServiceTimes:
 
     def _elapsed_s(self, device: DeviceState, lease: Lease, place: int) -> float:
         """How long a worker has had the tile. Time in transit does not count."""
-        return self.now - max(device.begun_at(lease, place), lease.accepted_at)
+        elapsed_s = self.now - max(device.begun_at(lease, place), lease.accepted_at)
+        return elapsed_s if lease.is_sent else min(elapsed_s, 0.0)
 
     def late_at(self, device: DeviceState) -> float:
         """When the first of its tiles in service becomes late, or became."""
@@ -111,6 +112,7 @@ class ServiceTimes:
         ends = (
             max(device.begun_at(lease, place), lease.accepted_at) + self.service_s(device, tile)
             for place, (tile, lease) in enumerate(hands)
+            if lease.is_sent
         )
         return min(ends, default=math.inf)
 

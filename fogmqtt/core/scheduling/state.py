@@ -61,6 +61,8 @@ class Lease:
     accept_timeout_s: float
     #: The device holds no other tile beside this one.
     exclusive: bool = False
+    #: When its message was on the wire; infinity before that.
+    sent_at: float = math.inf
     accepted: bool = False
     accepted_at: float = -math.inf
     #: Slowdown factor assumed from the device's previous tile.
@@ -83,6 +85,15 @@ class Lease:
     #: The digest of its result, if that result counts.
     digest: int | None = None
     wake_at: float | None = None
+
+    @property
+    def is_sent(self) -> bool:
+        return self.sent_at < math.inf
+
+    @property
+    def starts_at(self) -> float:
+        """From when on the device's time counts."""
+        return self.sent_at if self.is_sent else self.granted_at
 
     @property
     def live(self) -> bool:
