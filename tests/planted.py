@@ -296,6 +296,22 @@ DEVICES = (
         "False",
     ),
     Bug(
+        "bytes-unlimited",
+        "more bytes are in flight than may be",
+        FLEET,
+        "Fleet.has_bytes_for",
+        "limit = self._policy.max_bytes_in_flight",
+        "limit = 9 * self._policy.max_bytes_in_flight",
+    ),
+    Bug(
+        "bytes-never-land",
+        "accepted tiles count as in flight, until nothing can be sent",
+        LEASES,
+        "LeaseTable.accept",
+        "self.fleet.bytes_in_flight -= lease.tile.nbytes",
+        "",
+    ),
+    Bug(
         "regrant-without-room",
         "who comes back after the broker was lost gets more than it may hold",
         OUTAGE,

@@ -119,6 +119,11 @@ class Presence:
             device: known.announced for device, known in self._devices.items() if known.announced
         }
 
+    def introduction(self, device: str) -> Introduction | None:
+        """What the scheduler was told of one device; None where it is not present."""
+        known = self._devices.get(device)
+        return known.announced if known else None
+
     def next_wakeup(self) -> float | None:
         """When `silent` may return events."""
         return None if self._next_check_at == math.inf else self._next_check_at

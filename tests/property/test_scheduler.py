@@ -32,6 +32,7 @@ from fogmqtt.core.scheduling.events import (
     DeviceJoined,
     DeviceLost,
     DeviceRefuted,
+    DeviceReported,
     Event,
     JobCancelled,
     JobSubmitted,
@@ -71,6 +72,7 @@ POLICY = Policy(
     # The smallest tile of all is never split.
     probe_pixels=110,
     least_s=0.001,
+    max_bytes_in_flight=700,
 )
 DEVICES = ("a", "b", "c")
 OPERATORS = (frozenset[str](), frozenset({"blur"}), frozenset({"blur", "canny"}))
@@ -118,6 +120,8 @@ class Work:
     split: set[int] = field(default_factory=set)
     halvings: dict[int, int] = field(default_factory=dict)
     pixels: dict[int, int] = field(default_factory=dict)
+    #: The size of a tile's message over its pixels.
+    pixel_bytes: int = 0
     #: What a device must have room for: the largest of the smallest parts.
     part: int = 0
     kept: dict[int, Said] = field(default_factory=dict)
@@ -262,6 +266,7 @@ class Fog(RuleBasedStateMachine):
         given = frozenset(index for index in done if index < tiles)
         check_tiles = tuple(pick for pick in picks if pick < tiles and pick not in given)
         self.jobs[name] = work = Work(operators, tiles, check_tiles, given)
+        work.pixel_bytes = self.submitted % 3
         pixels = tuple(100 * (index + 1) for index in range(tiles))
         for index, size in enumerate(pixels):
             work.halvings[index], work.pixels[index] = halvings * (index not in check_tiles), size
@@ -272,7 +277,8 @@ class Fog(RuleBasedStateMachine):
         }
         kind = "kind" + str(tiles % 2)
         parts = tuple(halved(one, halvings) for one in pixels) if halvings else ()
-        self.feed(JobSubmitted(name, kind, pixels, operators, check_tiles, given, parts))
+        event = JobSubmitted(name, kind, pixels, operators, check_tiles, given, parts)
+        self.feed(replace(event, pixel_bytes=float(self.submitted % 3)))
         assert (name in self.ended) == (len(given) == tiles)
 
     @precondition(lambda self: len(self.jobs) > 1 or len(self.jobs) == self.submitted)
@@ -317,6 +323,10 @@ class Fog(RuleBasedStateMachine):
             self.boards[name].online = False
             self.die(self.boards[name])
         self.feed(DeviceLost(name, "last will"))
+
+    @rule(name=st.sampled_from((*DEVICES, "nobody")), held=st.integers(0, 5))
+    def report(self, name: str, held: int) -> None:
+        self.feed(DeviceReported(name, held))
 
     @precondition(lambda self: self.jobs)
     @rule(name=st.sampled_from((*DEVICES, "nobody")))
@@ -771,6 +781,15 @@ class Fog(RuleBasedStateMachine):
             assert self.boards[name].online
             assert not self.boards[name].draining
             assert name not in self.scheduler.quarantined()
+
+    @invariant()
+    def no_more_bytes_are_in_flight_than_may_be(self) -> None:
+        sizes = [
+            self.jobs[job].pixels[tile] * self.jobs[job].pixel_bytes
+            for board in self.boards.values()
+            for job, tile in board.held.keys() - board.accepted
+        ]
+        assert sum(sizes) <= self.policy.max_bytes_in_flight or len(list(filter(None, sizes))) == 1
 
     @invariant()
     def what_is_held_is_wanted(self) -> None:

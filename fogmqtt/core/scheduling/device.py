@@ -52,6 +52,10 @@ class DeviceState:
     paused: bool = False
     #: The end of the quarantine or pause.
     wake_at: float | None = None
+    #: Tiles of other gateways that it held when it last reported.
+    held_for_others: int = 0
+    #: Until then it may still hold tiles that were cancelled.
+    cancelling_until: float = -math.inf
     #: The tiles that it holds, oldest first.
     leases: dict[TileState, Lease] = field(default_factory=dict)
     #: It holds a tile that other devices died of, and gets no other beside it.
@@ -89,6 +93,11 @@ class DeviceState:
     def ready(self) -> bool:
         """Whether it may be given tiles, if its window allows."""
         return self.online and not self.draining and not self.quarantined
+
+    @property
+    def share(self) -> float:
+        """The part of its time that this gateway gets, while another one has tiles there."""
+        return 0.5 if self.held_for_others else 1.0
 
     def suits(self, job: ActiveJob) -> bool:
         """Whether it has the operators and room for the smallest parts of all tiles, and is

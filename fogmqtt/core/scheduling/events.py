@@ -26,7 +26,8 @@ class JobSubmitted:
     `halves[i]` are the pixels of a part of tile i, halo included, after one halving, two, … (the
     largest, where they differ). An empty tuple means that the tile cannot be halved.
 
-    Each step of `priority` doubles the job's share of the fleet's time.
+    Each step of `priority` doubles the job's share of the fleet's time. `pixel_bytes` is the size
+    of a tile's message over its pixels: the scheduler limits the bytes that are in flight.
     """
 
     job: str
@@ -37,6 +38,7 @@ class JobSubmitted:
     done: frozenset[int] = frozenset()
     halves: tuple[tuple[int, ...], ...] = ()
     priority: int = 0
+    pixel_bytes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,14 @@ class DeviceDraining:
     """The device finishes what it holds and takes nothing more."""
 
     device: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReported:
+    """The device checked in: it holds so many tiles, those of other gateways included."""
+
+    device: str
+    held: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +191,7 @@ Event = (
     | DeviceJoined
     | DeviceLost
     | DeviceDraining
+    | DeviceReported
     | BrokerLost
     | TileSent
     | TileAccepted

@@ -105,7 +105,7 @@ class Hedging:
 
     def _copy(self, lease: Lease) -> None:
         tile, helper = lease.tile, self._helper(lease)
-        if helper is None:
+        if helper is None or not self._fleet.has_bytes_for(tile):
             return
         if len(tile.leases) > 1:
             self._revoke(max(tile.leases, key=self._left_s))

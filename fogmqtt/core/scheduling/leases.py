@@ -127,6 +127,7 @@ class LeaseTable:
     def accept(self, lease: Lease, at: float) -> None:
         """The device holds the tile since `at`: start its working time."""
         lease.accepted, lease.accepted_at = True, at
+        self.fleet.bytes_in_flight -= lease.tile.nbytes
         device = self.fleet.devices[lease.device]
         if lease.is_sent:
             self.fleet.record_accept(device, lease, at - lease.sent_at)

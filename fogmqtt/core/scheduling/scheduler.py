@@ -32,6 +32,7 @@ from fogmqtt.core.scheduling.events import (
     DeviceJoined,
     DeviceLost,
     DeviceRefuted,
+    DeviceReported,
     Event,
     JobCancelled,
     JobSubmitted,
@@ -173,6 +174,9 @@ class Scheduler:
                 self._lost(device, reason)
             case DeviceDraining(device):
                 self._draining(device)
+            case DeviceReported(device, held):
+                if (known := self._table.fleet.get(device)) is not None:
+                    self._table.fleet.report_held(known, held, self._table.now)
             case BrokerLost():
                 self._broker_lost()
             case TileArbitrated():

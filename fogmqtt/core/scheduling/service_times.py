@@ -45,10 +45,11 @@ class ServiceTimes:
     def rate(self, device: DeviceState, kind: str) -> float:
         """Seconds per pixel and worker; 0 while the kind is unknown.
 
-        An unmeasured device counts as typical, so that it is tried as soon as any other.
+        An unmeasured device counts as typical, so that it is tried as soon as any other. A device
+        that holds tiles of another gateway has only a part of its time.
         """
         service_time = device.service_times.get(kind) or self._typical.get(kind)
-        return service_time.rate if service_time is not None else 0.0
+        return service_time.rate / device.share if service_time is not None else 0.0
 
     def rate_now(self, device: DeviceState, kind: str) -> float:
         """The rate, corrected by the delay of the tiles in service."""

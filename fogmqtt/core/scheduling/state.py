@@ -138,6 +138,11 @@ class TileState:
     wake_at: float | None = None
 
     @property
+    def nbytes(self) -> int:
+        """The size of its message."""
+        return math.ceil(self.pixels * self.job.pixel_bytes)
+
+    @property
     def losses(self) -> int:
         """How often a device died while it worked on the tile."""
         return sum(not lease.survived for lease in self.deaths)
@@ -222,6 +227,8 @@ class ActiveJob:
     event_log: EventLog
     #: The weight of its share of the fleet's time.
     weight: float = 1.0
+    #: The bytes of a tile's message per pixel.
+    pixel_bytes: float = 0.0
     #: The image's tiles, then their check tiles, then the halves of split tiles.
     tiles: list[TileState] = field(default_factory=list)
     #: Of the tiles that are neither check tiles nor split: their number, how many are not done, and
@@ -266,8 +273,8 @@ class ActiveJob:
             raise ValueError(f"job {event.job!r} has no tiles; cut the image first")
         if min(event.tiles) < 1:
             raise ValueError(f"job {event.job!r} has a tile without pixels: {min(event.tiles)}")
-        event_log, contribution = EventLog(now), weight(event.priority)
-        job = cls(event.job, event.kind, event.operators, now, event_log, contribution)
+        job = cls(event.job, event.kind, event.operators, now, EventLog(now))
+        job.weight, job.pixel_bytes = weight(event.priority), event.pixel_bytes
         parts = event.halves or ((),) * len(event.tiles)
         for index, (pixels, halves) in enumerate(zip(event.tiles, parts, strict=True)):
             job.tiles.append(TileState(job, index, pixels, halves))
