@@ -44,8 +44,8 @@ from fogmqtt.gateway.events import (
     QUEUE_LENGTH,
     BrokerChanged,
     EventBus,
-    GatewayEvent,
     EventSubscription,
+    GatewayEvent,
     follow,
 )
 from fogmqtt.gateway.execution.cost_model import CostModel

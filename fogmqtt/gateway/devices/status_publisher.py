@@ -15,10 +15,10 @@ from fogmqtt.errors import ListenerDropped, NotConnected
 from fogmqtt.gateway.broker_link import BrokerLink
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.events import (
+    EventSubscription,
     GatewayEvent,
     JobEnded,
     JobProgressed,
-    EventSubscription,
 )
 from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.transport.base import Will

@@ -29,7 +29,7 @@ from fogmqtt.gateway.background import BackgroundTasks, Supervisor
 from fogmqtt.gateway.broker_link import Connect
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.status_publisher import EVERY_S, job_status
-from fogmqtt.gateway.events import JobNoticed, JobProgressed, EventSubscription
+from fogmqtt.gateway.events import EventSubscription, JobNoticed, JobProgressed
 from fogmqtt.gateway.jobs.model import JobRequest, Outcome, new_job_id
 from fogmqtt.gateway.server.config_checks import check_outbox, check_pipelines
 from fogmqtt.gateway.server.inbox import Inbox
