@@ -27,6 +27,7 @@ import numpy as np
 
 from fogmqtt.core.geometry import Rect, Seams, Tile
 from fogmqtt.errors import OperatorError, PipelineError
+from fogmqtt.images.source import ArrayImage, ImageBuffer, whole
 from fogmqtt.images.spec import Image, Spec
 
 #: Float arithmetic rounds differently in the vector body and in the tail of a row: tiles that
@@ -72,16 +73,22 @@ class Merger(Protocol):
 
 
 class PasteMerger:
-    """The merger of every operator whose result is right as it comes: cores beside cores."""
+    """Writes each tile's pixels to the tile's core: the merger of most operators.
 
-    def __init__(self, output: Spec) -> None:
-        self._image: Image = np.empty(output.array_shape, output.dtype)
+    The result is an image of `output`. It is written to `image`, which must be of that spec, or
+    to a new array if `image` is not given.
+    """
 
-    def paste(self, tile: Tile, pixels: Image) -> None:
-        self._image[tile.core.slices] = pixels
+    def __init__(self, output: Spec, image: ImageBuffer | None = None) -> None:
+        self._image = ArrayImage.zeros(output) if image is None else image
+
+    def paste(self, tile: Tile, pixels: Image, /) -> None:
+        """Write the pixels of a tile's core. Raises ImageError for a wrong shape or dtype."""
+        self._image.write(tile.core, pixels)
 
     def finish(self) -> Image:
-        return self._image
+        """Return the whole image; with an `ImageBuffer` in a file, whatever its `read` returns."""
+        return self._image.read(whole(self._image.spec))
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,10 @@ class Operator:
         return spec
 
     def prepare(self, image: Image, original: Image) -> Self:
-        """Learn what only the whole image tells; `original` is what the job came with."""
+        """Learn what only the whole image tells; `original` is what the job came with.
+
+        Both are whole arrays in memory: an `ImageSource` must be read as a whole first.
+        """
         del image, original
         return self
 
@@ -164,7 +174,10 @@ class Operator:
         return PasteMerger(output)
 
     def whole(self, image: Image) -> Image:
-        """The same on one machine: OpenCV's own answer for the whole image."""
+        """The same on one machine: OpenCV's own answer for the whole image.
+
+        `image` is a whole array in memory: an `ImageSource` must be read as a whole first.
+        """
         return self.process(image)
 
     def params(self) -> dict[str, Any]:

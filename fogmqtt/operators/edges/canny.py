@@ -21,6 +21,7 @@ import numpy as np
 from fogmqtt.core.geometry import Rect, Seams, Tile
 from fogmqtt.images.codec import EDGE, OPEN
 from fogmqtt.images.cv import cv2
+from fogmqtt.images.source import ArrayImage
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Merger, Operator, PasteMerger, Samples
 from fogmqtt.operators.support.flood import Seed, flood, touching
@@ -160,30 +161,35 @@ def _frame(seams: Seams, height: int, width: int) -> Iterator[tuple[slice, slice
 
 
 class SeamMerger(PasteMerger):
-    """Pastes three-state cores, then lets edges run on across the seams."""
+    """Pastes three-state cores, then lets edges run on across the seams.
+
+    An edge may run anywhere, so this merger keeps the whole image as an array in memory.
+    """
 
     def __init__(self, output: Spec) -> None:
-        super().__init__(output)
+        image = ArrayImage.zeros(output)
+        super().__init__(output, image)
+        self._array = image.array
         #: Where cores begin; a line may run on through tiles that were not cut there.
         self._rows: set[int] = set()
         self._columns: set[int] = set()
 
-    def paste(self, tile: Tile, pixels: Image) -> None:
+    def paste(self, tile: Tile, pixels: Image, /) -> None:
         super().paste(tile, pixels)
         self._rows.add(tile.core.top)
         self._columns.add(tile.core.left)
 
     def resolve(self) -> None:
         """Make every open pixel an edge that hangs on one of another tile."""
-        flood(self._image, list(self._seeds()), OPEN, EDGE)
+        flood(self._array, list(self._seeds()), OPEN, EDGE)
 
     def finish(self) -> Image:
         self.resolve()
-        return cv2.threshold(self._image, OPEN, EDGE, cv2.THRESH_BINARY, dst=self._image)[1]
+        return cv2.threshold(self._array, OPEN, EDGE, cv2.THRESH_BINARY, dst=self._array)[1]
 
     def _seeds(self) -> Iterator[Seed]:
         """Open pixels with an edge across a seam; diagonals cross the corners of four tiles."""
-        image = self._image
+        image = self._array
         for row in sorted(self._rows - {0}):
             for one, other in ((row - 1, row), (row, row - 1)):
                 for at in touching(image[one], image[other], OPEN, EDGE):
