@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fogmqtt.agent.service import Agent, AgentSettings
-from fogmqtt.conformance.report import ConformanceReport, Examined
+from fogmqtt.conformance.report import ConformanceReport, OperatorReport
 from fogmqtt.conformance.runner import ConformanceRunner
 from fogmqtt.core.device_queue import Key
 from fogmqtt.core.geometry import Rect
@@ -139,20 +139,20 @@ class Threads(Pool[Key]):
 
 
 FOUND = ConformanceReport(
-    {"invert": Examined("invert", "fogmqtt", "1", {"invert/uint8": "abc"}, 1.5)},
+    {"invert": OperatorReport("invert", "fogmqtt", "1", {"invert/uint8": "abc"}, 1.5)},
     versions={"opencv": "5.0.0", "machine": "x86_64"},
 )
 
 
 class Remembered(ConformanceRunner):
-    """Examined at an earlier start."""
+    """Has a cached report."""
 
-    def known(self) -> ConformanceReport:
+    def cached(self) -> ConformanceReport:
         return FOUND
 
 
 class Later(ConformanceRunner):
-    """Found out when the test says so."""
+    """Delivers its report when the test says so."""
 
     deliver: ClassVar[Callable[[ConformanceReport], None]]
 
@@ -160,7 +160,7 @@ class Later(ConformanceRunner):
         super().__init__(deliver)
         type(self).deliver = deliver
 
-    def known(self) -> None:
+    def cached(self) -> None:
         return None
 
     def start(self) -> None: ...

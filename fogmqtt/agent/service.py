@@ -149,7 +149,7 @@ class Agent:
         Raises NoBroker where the broker refuses us for good before it ever took us, and
         DuplicateId where an older agent is alive under our id.
         """
-        known = self._examiner.known()
+        known = self._examiner.cached()
         if known is None:
             self._examiner.start()
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fogmqtt.conformance.report import ConformanceReport, difference
+from fogmqtt.conformance.report import ConformanceReport, version_difference
 from fogmqtt.gateway.execution.stage_run import StageRun
 from fogmqtt.operators.api.pipeline import Stage, abilities
 from fogmqtt.wire.messages import DeviceInfo
@@ -87,4 +87,4 @@ class Compatibility:
 
     def _difference(self, info: DeviceInfo, name: str) -> str:
         here = self._here or ConformanceReport()
-        return difference(info.versions, here.versions, here.package_of(name))
+        return version_difference(info.versions, here.versions, here.package_of(name))
