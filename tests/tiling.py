@@ -17,6 +17,6 @@ __all__ = ["called", "run_stage", "tiled"]
 def called(operators: Sequence[Operator], encoding: Encoding) -> list[Operator]:
     """The operators after a journey in this encoding."""
     packing = msgspec.msgpack if encoding == "binary" else msgspec.json
-    calls = [Call(name, params) for name, params in pipeline.calls(operators)]
+    calls = [Call(name, params) for name, params in pipeline.to_calls(operators)]
     arrived = packing.decode(packing.encode(calls), type=list[Call])
     return [registry.build(call.name, call.params) for call in arrived]

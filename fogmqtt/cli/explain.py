@@ -17,7 +17,7 @@ from fogmqtt.gateway.jobs.decode import Decoders
 from fogmqtt.gateway.jobs.ingest import prepare
 from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.pipeline import Stage, written
+from fogmqtt.operators.api.pipeline import Stage, format_pipeline
 from fogmqtt.transport.embedded import is_local, listening
 
 
@@ -55,10 +55,11 @@ def _known(config: GatewayConfig, text: str, image: Image, plan: TilePlan) -> Fo
 
 def _stage(config: GatewayConfig, stage: Stage, plan: TilePlan, workers: int) -> str:
     if not stage.tiled:
-        return f"on the gateway: {written(stage.operators)}"
-    work = written(stage.operators)
-    if stage.narrowing:
-        work += f"\n         (the gateway does {written(stage.narrowing)} while it cuts)"
+        return f"on the gateway: {format_pipeline(stage.operators)}"
+    work = format_pipeline(stage.operators)
+    if stage.gateway_operators:
+        first = format_pipeline(stage.gateway_operators)
+        work += f"\n         (the gateway does {first} while it cuts)"
     return f"on the devices: {work}\n         {_sent(config, stage, plan, workers)}"
 
 

@@ -18,7 +18,7 @@ from fogmqtt.gateway.jobs.model import JobRequest, Outcome
 from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.gateway.loop import now
 from fogmqtt.images.spec import Image
-from fogmqtt.operators.api.pipeline import parse, whole
+from fogmqtt.operators.api.pipeline import parse, run_whole
 
 #: The sample: enough for every device to have tiles, little enough to be waited for.
 SAMPLE_PIXELS = 2_000_000
@@ -110,7 +110,7 @@ def _job(gateway: Gateway, pipeline: str, image: Image, tiles: TilePlan) -> floa
 
 def _alone(pipeline: str, sample: Image) -> float:
     def work() -> None:
-        whole(parse(pipeline), sample, sample)
+        run_whole(parse(pipeline), sample, sample)
 
     return min(_timed(work) for _ in range(2))
 

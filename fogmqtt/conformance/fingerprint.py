@@ -24,8 +24,8 @@ from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.base import Operator
 from fogmqtt.operators.api.measuring import Part, encode_part
-from fogmqtt.operators.api.pipeline import placed, run_tile
-from fogmqtt.operators.api.results import Given
+from fogmqtt.operators.api.pipeline import for_tile, run_tile
+from fogmqtt.operators.api.results import TileResult
 
 #: Every dtype that a tile can have.
 DTYPES: Final = ("uint8", "int8", "uint16", "int16", "int32", "float32", "float64")
@@ -145,10 +145,10 @@ def _result_bytes(operator: Operator, spec: Spec) -> bytes:
     return f"{result.shape} {result.dtype.str} ".encode() + result.tobytes()
 
 
-def _tile_run(operator: Operator, spec: Spec) -> Callable[[], Given]:
+def _tile_run(operator: Operator, spec: Spec) -> Callable[[], TileResult]:
     """Return a function that does a device's work on a tile with a seam at its right and bottom."""
     image = _cached_image(spec)
-    operators = placed((operator.prepare(image, image),), Rect(0, 0, *spec.size), spec.size)
+    operators = for_tile((operator.prepare(image, image),), Rect(0, 0, *spec.size), spec.size)
     inset = min(operator.halo, min(spec.size) // 4)
     core = Rect(0, 0, spec.height - inset, spec.width - inset)
     return lambda: run_tile(operators, image.copy(), core, Seams(bottom=True, right=True))

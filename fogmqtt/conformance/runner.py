@@ -17,7 +17,7 @@ from fogmqtt.conformance.child import ConformanceChild
 from fogmqtt.conformance.identity import identity
 from fogmqtt.conformance.report import ChecksStarted, ChildOutput, ConformanceReport
 from fogmqtt.operators.api import registry
-from fogmqtt.operators.api.plugins import fatality
+from fogmqtt.operators.api.plugins import fatal_import_text
 from fogmqtt.workers.resources import cores, worker_memory_mb
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class ConformanceRunner:
             elif output.importing in modules:
                 modules.remove(output.importing)
                 report.fatal[output.importing] = output.ending
-                report.problems.append(fatality(output.importing, output.ending))
+                report.problems.append(fatal_import_text(output.importing, output.ending))
             else:
                 report.problems.append(_cannot_be_checked(output.ending))
                 break

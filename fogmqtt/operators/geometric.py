@@ -45,7 +45,7 @@ class Flip(Operator):
     axis: Axis = "horizontal"
 
     def __post_init__(self) -> None:
-        self._need(self.axis in _FLIPS, "axis", f"expected {', '.join(_FLIPS)}")
+        self._require(self.axis in _FLIPS, "axis", f"expected {', '.join(_FLIPS)}")
 
     def process(self, image: Image) -> Image:
         return cv2.flip(image, _FLIPS[self.axis])
@@ -69,7 +69,7 @@ class Rotate(Operator):
     degrees: int = 90
 
     def __post_init__(self) -> None:
-        self._need(self.degrees in _TURNS, "degrees", "expected 90, 180 or 270")
+        self._require(self.degrees in _TURNS, "degrees", "expected 90, 180 or 270")
 
     def output(self, spec: Spec) -> Spec:
         if self.degrees == 180:
@@ -105,7 +105,7 @@ class Crop(Operator):
     def __post_init__(self) -> None:
         for side in ("left", "top", "width", "height"):
             fine = 0 <= getattr(self, side) <= _LARGEST_SIDE
-            self._need(fine, side, f"expected 0 to {_LARGEST_SIDE} pixels")
+            self._require(fine, side, f"expected 0 to {_LARGEST_SIDE} pixels")
 
     def output(self, spec: Spec) -> Spec:
         height = self.height or spec.height - self.top
@@ -152,16 +152,20 @@ class Resize(Operator):
     method: Method = "auto"
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.factor <= 100, "factor", "expected over 0, to 100")
+        self._require(0 <= self.factor <= 100, "factor", "expected over 0, to 100")
         for side in ("width", "height"):
             fine = 0 <= getattr(self, side) <= _LARGEST_SIDE
-            self._need(fine, side, f"expected 1 to {_LARGEST_SIDE} pixels")
+            self._require(fine, side, f"expected 1 to {_LARGEST_SIDE} pixels")
         sides = bool(self.width or self.height)
-        self._need(bool(self.factor) != sides, "factor", "give either a factor, or width or height")
-        self._need(self.method in ("auto", "linear", "area"), "method", "expected linear or area")
+        self._require(
+            bool(self.factor) != sides, "factor", "give either a factor, or width or height"
+        )
+        self._require(
+            self.method in ("auto", "linear", "area"), "method", "expected linear or area"
+        )
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "float32"))
+        self._accept(spec, dtypes=("uint8", "uint16", "float32"))
         height, width = self._size(spec)
         if max(height, width) > _LARGEST_SIDE or height * width > _LARGEST:
             raise OperatorError(f"{self} would make {width}x{height} pixels of {spec}; too many")

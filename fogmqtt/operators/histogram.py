@@ -60,10 +60,10 @@ class Histogram(Measuring):
 
     def __post_init__(self) -> None:
         fine = 1 <= self.bins <= _MOST_BINS and self.bins.bit_count() == 1
-        self._need(fine, "bins", f"expected a power of two from 1 to {_MOST_BINS}")
+        self._require(fine, "bins", f"expected a power of two from 1 to {_MOST_BINS}")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._accept(spec, dtypes=("uint8", "uint16"))
         if self.bins > _values(spec):
             raise OperatorError(f"{self} on {spec}: there are only {_values(spec)} values")
         return spec
@@ -87,7 +87,7 @@ class Histogram(Measuring):
             total += counts
         return self._facts(total, image)
 
-    def examine(self, image: Image) -> Facts:
+    def measure_whole(self, image: Image) -> Facts:
         return self._facts(self._count(image), Spec.of(image))
 
     def _count(self, image: Image) -> Image:

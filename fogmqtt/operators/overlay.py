@@ -13,7 +13,7 @@ from fogmqtt.errors import OperatorError
 from fogmqtt.images.picture import as_colour
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Operator
-from fogmqtt.operators.api.registry import nearest
+from fogmqtt.operators.api.registry import suggestion
 
 #: Names and their red, green and blue.
 _COLOURS = {
@@ -55,11 +55,13 @@ class Overlay(Operator):
 
     def __post_init__(self) -> None:
         known = self.colour in _COLOURS or _HEX.fullmatch(self.colour) is not None
-        self._need(known, "colour", f"{nearest(self.colour, _COLOURS)}, or write hex as ff8000")
-        self._need(0 <= self.opacity <= 1, "opacity", "expected 0 to 1")
+        self._require(
+            known, "colour", f"{suggestion(self.colour, _COLOURS)}, or write hex as ff8000"
+        )
+        self._require(0 <= self.opacity <= 1, "opacity", "expected 0 to 1")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1,))
+        self._accept(spec, dtypes=("uint8",), channels=(1,))
         return replace(spec, channels=3)
 
     def prepare(self, image: Image, original: Image) -> Self:

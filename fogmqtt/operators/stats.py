@@ -68,7 +68,7 @@ class Stats(Measuring):
     exactness: ClassVar[str] = "mean and std from exact sums; cv2.meanStdDev rounds as it adds"
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "int8", "uint16", "int16", "int32", "float32"))
+        self._accept(spec, dtypes=("uint8", "int8", "uint16", "int16", "int32", "float32"))
         return spec
 
     def measure(self, image: Image, core: Rect, seams: Seams) -> Moments:
@@ -85,7 +85,7 @@ class Stats(Measuring):
         columns = zip(*(part.channels for _, part in parts), strict=True)
         return _facts(columns, image)
 
-    def examine(self, image: Image) -> Facts:
+    def measure_whole(self, image: Image) -> Facts:
         """Raises OperatorError for an image that holds NaN or infinity."""
         return _facts(([sums] for sums in self._sums(image)), Spec.of(image))
 

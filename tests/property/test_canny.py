@@ -153,7 +153,7 @@ def test_a_tile_of_one_pixel_is_exact(channels: int) -> None:
 
 
 def stage_with(case: Case) -> Stage:
-    return pipeline.stages((case.operator,), Spec.of(case.image))[0]
+    return pipeline.split_stages((case.operator,), Spec.of(case.image))[0]
 
 
 def test_a_halo_one_pixel_smaller_would_be_noticed() -> None:

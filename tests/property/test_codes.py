@@ -20,7 +20,7 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline, registry
 from fogmqtt.operators.detection.codes import Code, Codes
-from fogmqtt.operators.support.sliding_window import View, Views
+from fogmqtt.operators.support.sliding_window import TileFindings, WindowFindings
 from tests.drawn import images, plans
 from tests.printed import aruco, ean13, pasted, qr
 from tests.tiling import tiled
@@ -37,7 +37,7 @@ def paper(height: int, width: int) -> Image:
 
 
 def whole(text: str, image: Image) -> Any:
-    return pipeline.whole(pipeline.parse(text), image, image)
+    return pipeline.run_whole(pipeline.parse(text), image, image)
 
 
 @st.composite
@@ -63,7 +63,7 @@ def test_tiles_find_what_the_whole_has(data: st.DataObject) -> None:
     before = data.draw(st.sampled_from(["", "gray | ", "gray | gaussian ksize=5 | "]))
     size = data.draw(st.integers(60, 140))
     chain = pipeline.parse(f"{before}codes kinds={kinds} size={size}")
-    assert tiled(chain, image, data.draw(plans(image))) == pipeline.whole(chain, image, image)
+    assert tiled(chain, image, data.draw(plans(image))) == pipeline.run_whole(chain, image, image)
 
 
 @pytest.mark.parametrize("kind", sorted(PRINTED))
@@ -116,7 +116,7 @@ answers = []
 def work():
     cv2.setRNGSeed(int(sys.argv[2]))
     for _ in range(2):
-        answers.append(str(pipeline.whole(pipeline.parse("codes size=128"), scene(), scene())))
+        answers.append(str(pipeline.run_whole(pipeline.parse("codes size=128"), scene(), scene())))
 thread = threading.Thread(target=work)
 thread.start()
 thread.join()
@@ -164,23 +164,23 @@ def test_a_part_that_tells_of_another_tiles_window_is_refused() -> None:
     code = Code("qr", "x", (0,) * 8)
     first = next(iter(operator._lattice((200, 200)).owned(tiles[0].core)))
     spec = Spec(200, 200)
-    fine = [(tiles[0], Views([View(first, [code])]))]
+    fine = [(tiles[0], TileFindings([WindowFindings(first, [code])]))]
     assert len(operator.gather(fine, spec)["codes"]) == 1
     for views in (
-        [View(first, [code]), View(first, [code])],
-        [View(10_000, [code])],
-        [View(first, [code] * 1000)],
-        [View(first, [code], left_out=-1)],
+        [WindowFindings(first, [code]), WindowFindings(first, [code])],
+        [WindowFindings(10_000, [code])],
+        [WindowFindings(first, [code] * 1000)],
+        [WindowFindings(first, [code], left_out=-1)],
     ):
         with pytest.raises(WireError, match=r"codes: tile 0 tells of window \d+"):
-            operator.gather([(tiles[0], Views(views))], spec)
+            operator.gather([(tiles[0], TileFindings(views))], spec)
     with pytest.raises(WireError, match="codes: tile 3"):
-        operator.gather([(tiles[3], Views([View(first, [code])]))], spec)
+        operator.gather([(tiles[3], TileFindings([WindowFindings(first, [code])]))], spec)
 
 
 def test_a_tile_without_its_windows_is_refused() -> None:
     tile = cut((300, 300), Grid(2, 2), halo=3)[0]
-    operator = Codes(size=64).placed(tile.outer, (300, 300))
+    operator = Codes(size=64).for_tile(tile.outer, (300, 300))
     with pytest.raises(OperatorError, match="does not have its window"):
         operator.measure(paper(tile.outer.height, tile.outer.width), tile.core, tile.seams)
 
@@ -203,7 +203,7 @@ def test_wrong_parameters_are_named(written: str, sentence: str) -> None:
 
 def test_sixteen_bits_are_refused_with_the_way_out() -> None:
     with pytest.raises(OperatorError, match="put 'to8bit' before it"):
-        pipeline.stages(pipeline.parse("codes"), Spec(9, 9, 1, "uint16"))
+        pipeline.split_stages(pipeline.parse("codes"), Spec(9, 9, 1, "uint16"))
 
 
 def test_an_opencv_without_bytes_of_qr_codes_is_refused_with_the_way_out(

@@ -17,9 +17,9 @@ from fogmqtt.errors import PipelineError, WireError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline, registry
-from fogmqtt.operators.api.measuring import decode_part, differing, encode_part
+from fogmqtt.operators.api.measuring import count_differences, decode_part, encode_part
 from fogmqtt.operators.segmentation.components import Components
-from fogmqtt.operators.support.component_codec import MOST_BYTES, Regions
+from fogmqtt.operators.support.component_codec import MOST_BYTES, ComponentsPart
 from fogmqtt.operators.support.packing import pack, unpack
 from fogmqtt.operators.support.union_find import roots
 from tests.drawn import plans
@@ -143,7 +143,7 @@ def test_any_tiling_has_opencvs_components(
 def test_small_ones_are_counted_and_the_largest_listed(data: st.DataObject, image: Image) -> None:
     chain = (Components(min_area=data.draw(st.integers(1, 30)), most=data.draw(st.integers(1, 9))),)
     facts: Any = tiled(chain, image, data.draw(plans(image)))
-    assert differing(facts, pipeline.whole(chain, image, image))[0] == 0
+    assert count_differences(facts, pipeline.run_whole(chain, image, image))[0] == 0
     every = [one["area"] for one in opencvs(image, 8)]
     large = [area for area in every if area >= chain[0].min_area]
     assert (facts["count"], facts["smaller"]) == (len(large), len(every) - len(large))
@@ -180,7 +180,7 @@ def test_a_filter_before_it_changes_nothing() -> None:
     image = np.random.default_rng(4).integers(0, 256, (90, 121, 3), dtype=np.uint8)
     chain = pipeline.parse("gray | median ksize=5 | threshold value=127 | components")
     facts = tiled(chain, image, Grid(4, 5))
-    assert differing(facts, pipeline.whole(chain, image, image))[0] == 0
+    assert count_differences(facts, pipeline.run_whole(chain, image, image))[0] == 0
 
 
 # What travels.
@@ -211,7 +211,7 @@ def test_noise_of_any_density_stays_under_the_bound(share: float, side: int, see
 PLAN = Size(16, 20)
 
 
-def told(part: Regions, connectivity: int = 8) -> Any:
+def told(part: ComponentsPart, connectivity: int = 8) -> Any:
     """What becomes of an image of which each tile says this."""
     tiles = cut((48, 60), PLAN)
     operator = Components(connectivity=connectivity)
@@ -226,33 +226,33 @@ def numbers(*values: int) -> Any:
 @pytest.mark.parametrize(
     "part",
     [
-        Regions((b"\0", b"", b"", b""), numbers()),
-        Regions((b"\xff", b"", b"", b""), numbers()),
-        Regions((b"\xff", b"\xff\xff", b"\xff\xff\xff\xff", b"\xff" * 8), numbers()),
-        Regions((b"", b"\0", b"", b""), numbers()),
-        Regions(numbers(*[0] * 8 * 1000), numbers()),
-        Regions(numbers(0, 320, 0, 0, 0, 0, 0, 0), numbers()),
-        Regions(numbers(2**62, 0, 0, 0, 0, 0, 0, 0), numbers()),
-        Regions(numbers(319, 0, 0, 2, 0, 0, 0, 0), numbers()),
-        Regions(numbers(0, 0, 0, 0, 16, 20, 0, 0), numbers()),
-        Regions(numbers(0, 0, 0, 0, 0, 0, 2**62, 0), numbers()),
-        Regions(numbers(0, 0, 0, 0, 0, 0, 0, 1), numbers()),
-        Regions(numbers(), numbers(35, 1)),
-        Regions(numbers(), numbers(2**62, 2**62, 0, 0)),
-        Regions(numbers(), numbers(1, 2, 3)),
-        Regions(numbers(), numbers(4, 0), 10**15),
-        Regions(numbers(), numbers(), 0, b"\0"),
-        Regions(numbers(), numbers(), 0, b"\0" * 100_000),
+        ComponentsPart((b"\0", b"", b"", b""), numbers()),
+        ComponentsPart((b"\xff", b"", b"", b""), numbers()),
+        ComponentsPart((b"\xff", b"\xff\xff", b"\xff\xff\xff\xff", b"\xff" * 8), numbers()),
+        ComponentsPart((b"", b"\0", b"", b""), numbers()),
+        ComponentsPart(numbers(*[0] * 8 * 1000), numbers()),
+        ComponentsPart(numbers(0, 320, 0, 0, 0, 0, 0, 0), numbers()),
+        ComponentsPart(numbers(2**62, 0, 0, 0, 0, 0, 0, 0), numbers()),
+        ComponentsPart(numbers(319, 0, 0, 2, 0, 0, 0, 0), numbers()),
+        ComponentsPart(numbers(0, 0, 0, 0, 16, 20, 0, 0), numbers()),
+        ComponentsPart(numbers(0, 0, 0, 0, 0, 0, 2**62, 0), numbers()),
+        ComponentsPart(numbers(0, 0, 0, 0, 0, 0, 0, 1), numbers()),
+        ComponentsPart(numbers(), numbers(35, 1)),
+        ComponentsPart(numbers(), numbers(2**62, 2**62, 0, 0)),
+        ComponentsPart(numbers(), numbers(1, 2, 3)),
+        ComponentsPart(numbers(), numbers(4, 0), 10**15),
+        ComponentsPart(numbers(), numbers(), 0, b"\0"),
+        ComponentsPart(numbers(), numbers(), 0, b"\0" * 100_000),
     ],
 )
-def test_components_that_cannot_be_are_refused(part: Regions) -> None:
+def test_components_that_cannot_be_are_refused(part: ComponentsPart) -> None:
     with pytest.raises(WireError, match="components: tile 0: "):
         told(part)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc0", b"\x80", b"\x81\xa7regions\xc4\0", b"\xdf" * 9])
 def test_bytes_that_are_no_part_are_refused(data: bytes) -> None:
-    with pytest.raises(WireError, match="components: no part of its facts"):
+    with pytest.raises(WireError, match="components: the result is not a part of its facts"):
         decode_part(Components(), data)
 
 
@@ -264,7 +264,7 @@ def test_a_part_with_any_byte_changed_is_facts_or_refused(
     image = (np.random.default_rng(5).random((48, 60)) < 0.02).astype(np.uint8)
     operator, tiles = Components(connectivity=connectivity), cut((48, 60), PLAN)
     parts: list[Any] = [
-        (tile, operator.placed(tile.outer, (48, 60)).measure(image, tile.core, tile.seams))
+        (tile, operator.for_tile(tile.outer, (48, 60)).measure(image, tile.core, tile.seams))
         for tile in tiles
         if tile.index == 4
     ]
@@ -273,7 +273,7 @@ def test_a_part_with_any_byte_changed_is_facts_or_refused(
     rungs = [bytearray(rung) for rung in part[field]]
     place = data.draw(st.integers(0, len(rungs[0]) - 1))
     rungs[0][place] = data.draw(st.integers(0, 255))
-    changed = Regions(**{**part, field: tuple(bytes(rung) for rung in rungs)})
+    changed = ComponentsPart(**{**part, field: tuple(bytes(rung) for rung in rungs)})
     try:
         facts = operator.gather([(tiles[4], changed)], Spec(48, 60))
     except WireError:
@@ -285,7 +285,9 @@ def test_a_part_with_any_byte_changed_is_facts_or_refused(
 
 
 def test_a_million_bytes_of_lies_take_no_more_memory_than_a_dozen_times_that() -> None:
-    part = Regions((b"\xfe" * 1_000_000, b"", b"", b""), (b"\xfe" * 1_000_000, b"", b"", b""))
+    part = ComponentsPart(
+        (b"\xfe" * 1_000_000, b"", b"", b""), (b"\xfe" * 1_000_000, b"", b"", b"")
+    )
     tracemalloc.start()
     with pytest.raises(WireError):
         told(part)

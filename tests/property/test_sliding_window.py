@@ -16,15 +16,20 @@ from hypothesis import strategies as st
 from fogmqtt.core.geometry import Grid, Rect, Size, cut
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Facts
-from fogmqtt.operators.support.sliding_window import Lattice, View, Views, Windowed
+from fogmqtt.operators.support.sliding_window import (
+    TileFindings,
+    WindowDetector,
+    WindowFindings,
+    WindowGrid,
+)
 
 sides = st.integers(1, 90)
 
 
 @st.composite
-def lattices(draw: st.DrawFn) -> Lattice:
+def lattices(draw: st.DrawFn) -> WindowGrid:
     side = draw(st.integers(1, 60))
-    return Lattice((draw(sides), draw(sides)), side, draw(st.integers(1, side)))
+    return WindowGrid((draw(sides), draw(sides)), side, draw(st.integers(1, side)))
 
 
 @st.composite
@@ -48,7 +53,9 @@ def test_every_window_lies_in_the_one_tile_that_owns_it(data: st.DataObject) -> 
 
 @settings(deadline=None)
 @given(lattices())
-def test_windows_are_of_one_size_within_the_image_and_reach_its_borders(lattice: Lattice) -> None:
+def test_windows_are_of_one_size_within_the_image_and_reach_its_borders(
+    lattice: WindowGrid,
+) -> None:
     windows = [lattice.window(index) for index in range(len(lattice))]
     assert {(window.height, window.width) for window in windows} == {
         (min(lattice.side, lattice.size[0]), min(lattice.side, lattice.size[1]))
@@ -82,8 +89,8 @@ def test_what_windows_may_tell_is_never_more_than_the_tile_had_pixels(data: st.D
 
 @pytest.mark.parametrize("window", [0, 100_000_000])
 def test_a_window_takes_few_bytes_besides_what_was_found(window: int) -> None:
-    view: View[msgspec.Struct] = View(window, [])
-    assert len(msgspec.msgpack.encode(Views([view]))) < 20
+    view: WindowFindings[msgspec.Struct] = WindowFindings(window, [])
+    assert len(msgspec.msgpack.encode(TileFindings([view]))) < 20
 
 
 class Dot(msgspec.Struct, frozen=True, array_like=True):
@@ -93,16 +100,16 @@ class Dot(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True)
-class Dots(Windowed[Dot]):
+class Dots(WindowDetector[Dot]):
     """Finds every pixel that is not black: too many to tell of."""
 
     name: ClassVar[str] = "dots"
-    part: ClassVar[Any] = Views[Dot]
+    part: ClassVar[Any] = TileFindings[Dot]
 
-    def windows(self) -> tuple[int, int]:
+    def window_layout(self) -> tuple[int, int]:
         return 12, 8
 
-    def look(self, pixels: Image) -> Sequence[Dot]:
+    def detect(self, pixels: Image) -> Sequence[Dot]:
         dots = [Dot(int(pixels[y, x]), int(y), int(x)) for y, x in np.argwhere(pixels)]
         return sorted(dots, key=lambda dot: (-dot.brightness, dot.y, dot.x))
 
@@ -122,18 +129,18 @@ def test_what_is_beyond_a_windows_room_is_left_out_alike_for_any_tiling(
     operator = Dots()
     parts = []
     for tile in cut(size, data.draw(plans(size)), halo=operator.halo):
-        here = operator.placed(tile.outer, size)
+        here = operator.for_tile(tile.outer, size)
         pixels = image[tile.outer.slices]
         part = here.measure(pixels, tile.core.within(tile.outer), tile.seams)
         assert len(msgspec.msgpack.encode(part)) <= tile.outer.pixels + 6 * len(part.views) + 10
         parts.append((tile, part))
-    whole = operator.examine(image)
+    whole = operator.measure_whole(image)
     assert operator.gather(parts, Spec.of(image)) == whole
     assert len(whole["dots"]) + whole["left_out"] >= np.count_nonzero(image)
 
 
 def test_the_best_of_a_window_are_told() -> None:
     image = np.arange(1, 145, dtype=np.uint8).reshape(12, 12)
-    facts = Dots().examine(image)
+    facts = Dots().measure_whole(image)
     assert [brightness for *_, brightness in facts["dots"]] == [144, 143, 142]
     assert facts["left_out"] == 141

@@ -30,7 +30,7 @@ COSTLY = {"bilateral", "denoise"}
 
 def takes(chain: tuple[Operator, ...], image: Image) -> bool:
     try:
-        pipeline.stages(chain, Spec.of(image))
+        pipeline.split_stages(chain, Spec.of(image))
     except OperatorError:
         return False
     return True
@@ -53,11 +53,13 @@ def suited(chain: tuple[Operator, ...], image: Image) -> Image:
 
 def assert_law(chain: tuple[Operator, ...], image: Image, plan: Size | Grid) -> None:
     before = image.copy()
-    whole = pipeline.whole(chain, image, image)
+    whole = pipeline.run_whole(chain, image, image)
     got = tiled(chain, image, plan)
     assert got.dtype == whole.dtype
     differ = difference(got, whole)
-    assert differ.pixels == 0, f"{pipeline.written(chain)} on {Spec.of(image)} by {plan}: {differ}"
+    assert differ.pixels == 0, (
+        f"{pipeline.format_pipeline(chain)} on {Spec.of(image)} by {plan}: {differ}"
+    )
     assert np.array_equal(image, before), "the image that came in was changed"
 
 
@@ -191,7 +193,7 @@ def test_the_whole_is_what_opencv_says(text: str, plain: Callable[[Image], Image
     image = np.random.default_rng(5).integers(0, 256, (83, 131, 3), dtype=np.uint8)
     image = cv2.GaussianBlur(image, (5, 5), 0)
     chain = pipeline.parse(text)
-    assert np.array_equal(pipeline.whole(chain, image, image), plain(image))
+    assert np.array_equal(pipeline.run_whole(chain, image, image), plain(image))
     assert np.array_equal(tiled(chain, image, Grid(4, 3)), plain(image))
 
 
@@ -236,4 +238,6 @@ def test_a_halo_one_pixel_smaller_would_be_noticed(
     less = chain[0].halo - 1
     monkeypatch.setattr(type(chain[0]), "halo", property(lambda self: less))
     image = np.random.default_rng(5).integers(0, 256, (64, 64), dtype=np.uint8)
-    assert not np.array_equal(tiled(chain, image, Grid(4, 4)), pipeline.whole(chain, image, image))
+    assert not np.array_equal(
+        tiled(chain, image, Grid(4, 4)), pipeline.run_whole(chain, image, image)
+    )

@@ -17,7 +17,13 @@ from fogmqtt.errors import OperatorError, PipelineError, WireError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline, registry
-from fogmqtt.operators.api.measuring import Part, as_json, decode_part, differing, encode_part
+from fogmqtt.operators.api.measuring import (
+    Part,
+    as_json,
+    count_differences,
+    decode_part,
+    encode_part,
+)
 from fogmqtt.operators.histogram import Counts
 from fogmqtt.operators.stats import Moments, Sums
 from fogmqtt.operators.support.packing import pack
@@ -43,9 +49,9 @@ ELSEWHERE = {"codes", "dnn"}
 def assert_law(text: str, image: Image, plan: Size | Grid) -> None:
     chain = pipeline.parse(text)
     before = image.copy()
-    whole = pipeline.whole(chain, image, image)
+    whole = pipeline.run_whole(chain, image, image)
     got = tiled(chain, image, plan)
-    assert differing(got, whole)[0] == 0, f"{text} on {Spec.of(image)} by {plan}"
+    assert count_differences(got, whole)[0] == 0, f"{text} on {Spec.of(image)} by {plan}"
     assert np.array_equal(image, before), "the image that came in was changed"
 
 
@@ -76,7 +82,7 @@ CUT = Grid(3, 4)
 def measured(text: str, image: Image, plan: Size | Grid = CUT) -> Any:
     """The facts, which the tiles agree on."""
     assert_law(text, image, plan)
-    return pipeline.whole(pipeline.parse(text), image, image)
+    return pipeline.run_whole(pipeline.parse(text), image, image)
 
 
 # histogram
@@ -147,7 +153,7 @@ def test_an_image_of_one_value_has_no_deviation() -> None:
 def test_statistics_of_what_is_no_number_are_refused(value: float) -> None:
     image = np.zeros((9, 9), np.float32)
     image[4, 4] = value
-    for work in (pipeline.whole, lambda chain, image, _: tiled(chain, image, Grid(2, 2))):
+    for work in (pipeline.run_whole, lambda chain, image, _: tiled(chain, image, Grid(2, 2))):
         with pytest.raises(OperatorError, match="stats: the image holds values from"):
             work(pipeline.parse("stats"), image, image)
 

@@ -177,8 +177,8 @@ def test_an_installed_operator_that_cannot_be_used_is_named_with_its_package(
     assert report.problems == [
         "broken: operator 'broken' cannot be imported from broken_ops:Broken (some-ops 1.0): "
         "ModuleNotFoundError: No module named 'no_such_library' (broken_ops.py, line 1)",
-        "other: operator 'other': sound_ops:Same (some-ops 1.0) calls itself 'same'; "
-        "the entry point and the class must agree",
+        "other: operator 'other': the class sound_ops:Same (some-ops 1.0) has the name 'same'; "
+        "the entry point and the class must have the same name",
     ]
     assert report.versions["some-ops"] == "1.0"
     assert "same/uint8" in report.fingerprints

@@ -15,7 +15,7 @@ from fogmqtt.conformance.test_images import reference_image
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.base import Operator, Samples
-from fogmqtt.operators.api.pipeline import abilities, parse
+from fogmqtt.operators.api.pipeline import parse, required_abilities
 from fogmqtt.wire.messages import Dtype
 from tests.conformance import local_report
 
@@ -49,7 +49,7 @@ IMAGE_HASHES = [
 def test_a_pipeline_needs_each_operator_for_the_dtype_that_it_sees(
     text: str, spec: Spec, expected: set[str]
 ) -> None:
-    assert abilities(parse(text), spec) == expected
+    assert required_abilities(parse(text), spec) == expected
 
 
 def test_every_dtype_of_the_wire_is_checked() -> None:
@@ -107,7 +107,7 @@ class Odd(Operator):
     off_by: ClassVar[int] = 0
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",))
+        self._accept(spec, dtypes=("uint8",))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -123,7 +123,7 @@ class Demanding(Odd):
     model: str = ""
 
     def __post_init__(self) -> None:
-        self._need(bool(self.model), "model", "expected a file")
+        self._require(bool(self.model), "model", "expected a file")
 
 
 @dataclass(frozen=True)

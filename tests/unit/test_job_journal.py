@@ -55,7 +55,7 @@ def lives(tmp_path: Path) -> Iterator[Lives]:
 
 
 def begun(journal: JobJournal, text: str) -> StageRun:
-    (stage,) = pipeline.stages(pipeline.parse(text), Spec.of(IMAGE))
+    (stage,) = pipeline.split_stages(pipeline.parse(text), Spec.of(IMAGE))
     run = stage_run.begin("j1.0", stage, IMAGE, IMAGE, plan=Auto(), limits=LIMITS, workers=2)
     return job_journal.take_up(run, journal, 0, limits=LIMITS, sample=0.0)
 
@@ -97,7 +97,7 @@ def test_halves_are_taken_up_where_they_were_done(lives: Lives, text: str) -> No
     assert set(deeper) <= rest
     do(again, lives.journal, *rest)
     made = again.merger.finish()
-    expected = pipeline.whole(again.operators, IMAGE, IMAGE)
+    expected = pipeline.run_whole(again.operators, IMAGE, IMAGE)
     assert made == expected if isinstance(made, dict) else np.array_equal(made, expected)
 
 

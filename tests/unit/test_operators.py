@@ -11,7 +11,7 @@ from fogmqtt.images.cv import cv2, one_thread
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.base import Operator
-from fogmqtt.operators.api.pipeline import parse, whole
+from fogmqtt.operators.api.pipeline import parse, run_whole
 from fogmqtt.operators.edges.canny import Canny
 from fogmqtt.operators.overlay import Overlay
 
@@ -133,26 +133,28 @@ def test_to8bit_is_what_cv2_imread_makes_of_a_16_bit_file() -> None:
 def test_overlay_paints_on_the_original_and_leaves_it_as_it_was() -> None:
     original: Image = np.full((2, 2, 3), 100, np.uint8)
     mask: Image = np.array([[255, 0], [0, 1]], np.uint8)
-    drawn = whole(parse("overlay colour=#ff8000"), mask, original)
+    drawn = run_whole(parse("overlay colour=#ff8000"), mask, original)
     assert drawn.tolist() == [[[0, 128, 255], [100] * 3], [[100] * 3, [0, 128, 255]]]
     assert (original == 100).all()
 
 
 def test_overlay_blends_by_its_opacity() -> None:
     original: Image = np.full((1, 1, 3), 100, np.uint8)
-    drawn = whole(parse("overlay colour=green opacity=0.5"), np.ones((1, 1), np.uint8), original)
+    drawn = run_whole(
+        parse("overlay colour=green opacity=0.5"), np.ones((1, 1), np.uint8), original
+    )
     assert drawn.tolist() == [[[50, 178, 50]]]
 
 
 def test_overlay_draws_on_gray_and_on_16_bit_originals() -> None:
     mask: Image = np.zeros((1, 1), np.uint8)
     for original in (np.full((1, 1), 7, np.uint8), np.full((1, 1, 3), 7 * 256 + 5, np.uint16)):
-        assert whole((Overlay(),), mask, original).tolist() == [[[7, 7, 7]]]
+        assert run_whole((Overlay(),), mask, original).tolist() == [[[7, 7, 7]]]
 
 
 def test_overlay_refuses_an_original_of_another_size() -> None:
     with pytest.raises(OperatorError, match="must not change the size before it"):
-        whole((Overlay(),), np.zeros((2, 2), np.uint8), np.zeros((4, 4), np.uint8))
+        run_whole((Overlay(),), np.zeros((2, 2), np.uint8), np.zeros((4, 4), np.uint8))
     with pytest.raises(OperatorError, match="was not prepared"):
         Overlay().process(np.zeros((2, 2), np.uint8))
 

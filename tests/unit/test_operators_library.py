@@ -13,7 +13,7 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.base import Operator
-from fogmqtt.operators.api.pipeline import parse, whole
+from fogmqtt.operators.api.pipeline import parse, run_whole
 from fogmqtt.operators.colour import levels
 from fogmqtt.operators.colour.levels import histogram
 from tests.tiling import called, tiled
@@ -29,7 +29,7 @@ def build(text: str) -> Operator:
 
 def done(text: str, image: Image) -> Image:
     """The pipeline's result, which tiles agree with."""
-    result = whole(parse(text), image, image)
+    result = run_whole(parse(text), image, image)
     assert np.array_equal(tiled(parse(text), image, Grid(1, 1)), result)
     return result
 
@@ -201,7 +201,7 @@ def test_without_having_seen_the_whole_image_it_says_so(name: str) -> None:
 @pytest.mark.parametrize("encoding", ["binary", "base64"])
 def test_what_was_learned_survives_the_journey(name: str, encoding: str) -> None:
     image = COLOUR if name == "whitebalance" else GRAY
-    learnt = build(name).prepare(image, image).placed(Rect(16, 8, 16, 16), (64, 64))
+    learnt = build(name).prepare(image, image).for_tile(Rect(16, 8, 16, 16), (64, 64))
     assert learnt != build(name)
     assert str(learnt) == name
     (arrived,) = called([learnt], encoding)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from fogmqtt.images.spec import Spec
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.base import Operator
 from fogmqtt.operators.api.describe import describe
-from fogmqtt.operators.api.pipeline import parse, stages
+from fogmqtt.operators.api.pipeline import parse, split_stages
 
 SPECS = [
     Spec(64, 64, channels, dtype)
@@ -66,7 +66,7 @@ def test_what_to_put_before_it_is_said_before_anything_runs(
     text: str, spec: Spec, advice: str
 ) -> None:
     with pytest.raises(OperatorError, match=advice):
-        stages(parse(text), spec)
+        split_stages(parse(text), spec)
 
 
 #: Of any size in OpenCV too: nothing, or everything, is steeper.

@@ -13,7 +13,7 @@ from fogmqtt.gateway.execution import stage_run as work
 from fogmqtt.gateway.execution.stage_run import MessageLimits, StageRun
 from fogmqtt.images import codec
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.pipeline import parse, stages, whole
+from fogmqtt.operators.api.pipeline import parse, run_whole, split_stages
 from fogmqtt.wire.messages import Result, check_digest, encode, signed
 
 IMAGE = np.random.default_rng(5).integers(0, 256, (200, 300, 3), np.uint8)
@@ -22,7 +22,7 @@ IMAGE = np.random.default_rng(5).integers(0, 256, (200, 300, 3), np.uint8)
 def begun(
     pipeline: str, plan: TilePlan, limit: int = 900_000, image: Image = IMAGE, workers: int = 3
 ) -> StageRun:
-    (stage,) = stages(parse(pipeline), Spec.of(image))
+    (stage,) = split_stages(parse(pipeline), Spec.of(image))
     limits = MessageLimits(limit, "binary")
     return work.begin("j.0", stage, image, image, plan=plan, limits=limits, workers=workers)
 
@@ -49,7 +49,7 @@ def test_cut_done_and_merged_it_is_the_whole() -> None:
     run = begun("gray | median ksize=5 | canny", Grid(3, 4))
     for tile in run.tiles:
         run.merger.paste(tile, work.given(run, tile, answer(run, tile.index)))
-    expected = whole(parse("gray | median ksize=5 | canny"), IMAGE, IMAGE)
+    expected = run_whole(parse("gray | median ksize=5 | canny"), IMAGE, IMAGE)
     assert np.array_equal(run.merger.finish(), expected)
 
 

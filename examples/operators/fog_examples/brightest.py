@@ -28,7 +28,7 @@ class Brightest(Measuring):
     part: ClassVar[type[Part]] = Peak
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"), channels=(1,))
+        self._accept(spec, dtypes=("uint8", "uint16"), channels=(1,))
         return spec
 
     def measure(self, image: Image, core: Rect, seams: Seams) -> Peak:
@@ -44,7 +44,7 @@ class Brightest(Measuring):
         value, row, column = min(peaks)
         return {"value": -value, "row": row, "column": column}
 
-    def examine(self, image: Image) -> Facts:
+    def measure_whole(self, image: Image) -> Facts:
         height, width = image.shape
         peak = self.measure(image, Rect(0, 0, height, width), Seams())
         return {"value": peak.value, "row": peak.row, "column": peak.column}

@@ -23,7 +23,7 @@ class Emboss(Operator):
         return 1
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",))
+        self._accept(spec, dtypes=("uint8",))
         return spec
 
     def process(self, image: Image) -> Image:

@@ -7,7 +7,7 @@ import numpy as np
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import Operator, learned, prepared
+from fogmqtt.operators.api.base import Operator, learned, require_prepared
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Solarize(Operator):
     bound: int | None = learned()
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.above <= 10, "above", "expected 0 to 10")
+        self._require(0 <= self.above <= 10, "above", "expected 0 to 10")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",))
+        self._accept(spec, dtypes=("uint8",))
         return spec
 
     def prepare(self, image: Image, original: Image) -> Self:
@@ -40,5 +40,5 @@ class Solarize(Operator):
 
     def process(self, image: Image) -> Image:
         values = np.arange(256, dtype=np.uint8)
-        bound = prepared(self, self.bound)
+        bound = require_prepared(self, self.bound)
         return cv2.LUT(image, np.where(values > bound, 255 - values, values))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from fogmqtt.conformance.report import ConformanceReport, version_difference
 from fogmqtt.gateway.execution.stage_run import StageRun
-from fogmqtt.operators.api.pipeline import Stage, abilities
+from fogmqtt.operators.api.pipeline import Stage, required_abilities
 from fogmqtt.wire.messages import DeviceInfo
 
 
@@ -49,7 +49,7 @@ class Compatibility:
         """The same, before the stage begins."""
         if not self._exact:
             return frozenset(operator.name for operator in stage.operators)
-        return abilities(stage.operators, stage.sent)
+        return required_abilities(stage.operators, stage.sent)
 
     @property
     def rates(self) -> Mapping[str, float]:

@@ -28,7 +28,7 @@ from fogmqtt.gateway.jobs.runner import JobRunner
 from fogmqtt.gateway.loop import Loop
 from fogmqtt.log import one_line
 from fogmqtt.operators.api.measuring import Part, encode_part
-from fogmqtt.operators.api.results import Given
+from fogmqtt.operators.api.results import TileResult
 from fogmqtt.transport.base import Transport
 from fogmqtt.wire.messages import (
     CONTENT_TYPES,
@@ -59,7 +59,7 @@ _Lease = tuple[str, int, int, str]
 class _Arrived:
     """A valid result at the door: the scheduler has yet to say whether it is wanted."""
 
-    given: Given
+    given: TileResult
     fingerprint: int
     #: As it travels; of a tile done here only where it is written down.
     data: memoryview | None
@@ -352,7 +352,7 @@ class Dispatcher:
         self._feed(ResultArrived(*lease, compute_s, arrived.fingerprint, start_s))
 
 
-def _fingerprint(given: Given) -> int:
+def _fingerprint(given: TileResult) -> int:
     data = encode_part(given) if isinstance(given, Part) else given.data.cast("B")
     return xxhash.xxh3_64_intdigest(data)
 

@@ -17,8 +17,8 @@ from fogmqtt.gateway.jobs.model import Job
 from fogmqtt.gateway.loop import Loop, now
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api import registry
-from fogmqtt.operators.api.base import Made
-from fogmqtt.operators.api.pipeline import Operators, Stage, whole, written
+from fogmqtt.operators.api.base import StageOutput
+from fogmqtt.operators.api.pipeline import Operators, Stage, format_pipeline, run_whole
 
 #: A whole takes several times its image's memory, tiles take little: no more than so many pixels.
 WHOLE_PIXELS = 100_000_000
@@ -70,7 +70,7 @@ class WholeImage:
         self,
         job: Job,
         image: Image,
-        then: Callable[[Made], None],
+        then: Callable[[StageOutput], None],
         failed: Callable[[Exception], None],
     ) -> None:
         """Do the stage whole. Nobody is called if the job has left the stage by then."""
@@ -84,7 +84,7 @@ class WholeImage:
         trial.whole = True
         began_at = now()
 
-        def done(made: Made) -> None:
+        def done(made: StageOutput) -> None:
             took_s = now() - began_at
             # Beside tiles it is slower than alone.
             if trial.choice == "alone" or took_s < (trial.prospect.alone_s or 0.0):
@@ -98,7 +98,7 @@ class WholeImage:
                 failed(problem)
 
         self._loop.submit(
-            lambda: whole(_operators(stage), image, original), done, broken, local=True
+            lambda: run_whole(_operators(stage), image, original), done, broken, local=True
         )
 
     def over(self, job: Job, alone_s: float | None = None) -> None:
@@ -134,21 +134,21 @@ class WholeImage:
             and isinstance(job.request.tiles, Auto)
             and not job.request.life
             and pixels <= WHOLE_PIXELS
-            and all(registry.is_ours(operator.name) for operator in _operators(stage))
+            and all(registry.is_built_in(operator.name) for operator in _operators(stage))
         )
 
 
 def _operators(stage: Stage) -> Operators:
-    return (*stage.narrowing, *stage.operators)
+    return (*stage.gateway_operators, *stage.operators)
 
 
 def _kind(stage: Stage) -> str:
-    return f"{stage.source.channels} {stage.source.dtype} {written(_operators(stage))}"
+    return f"{stage.source.channels} {stage.source.dtype} {format_pipeline(_operators(stage))}"
 
 
 def _sample_s(operators: Operators, image: Image) -> float:
     sample = image[:_SAMPLE_ROWS]
-    return min(_timed(partial(whole, operators, sample, sample)) for _ in range(2))
+    return min(_timed(partial(run_whole, operators, sample, sample)) for _ in range(2))
 
 
 def _timed(work: Callable[[], object]) -> float:

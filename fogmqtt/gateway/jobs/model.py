@@ -15,7 +15,7 @@ from fogmqtt.gateway.storage.job_journal import JobJournal
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.base import Facts, Operator
 from fogmqtt.operators.api.pipeline import Stage
-from fogmqtt.operators.api.results import Given
+from fogmqtt.operators.api.results import TileResult
 
 
 def new_job_id() -> str:
@@ -105,7 +105,7 @@ class Job:
     #: What a device must offer to do its tiles.
     needs: frozenset[str] = frozenset()
     #: Tiles being pasted, each with the newer result that waits for the end of that, or None.
-    pasting: dict[int, Given | None] = field(default_factory=dict)
+    pasting: dict[int, TileResult | None] = field(default_factory=dict)
     finished: bool = False
     #: The outcome is known and on its way to the client.
     ending: bool = False

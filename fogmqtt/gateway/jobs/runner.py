@@ -23,9 +23,9 @@ from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.gateway.loop import Loop, now
 from fogmqtt.gateway.storage import job_journal
 from fogmqtt.images.spec import Image
-from fogmqtt.operators.api.base import Made
-from fogmqtt.operators.api.pipeline import whole
-from fogmqtt.operators.api.results import Given
+from fogmqtt.operators.api.base import StageOutput
+from fogmqtt.operators.api.pipeline import run_whole
+from fogmqtt.operators.api.results import TileResult
 from fogmqtt.wire.topics import LOCAL
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ class JobRunner:
 
     # What the scheduler decided.
 
-    def keep(self, job: Job, kept: act.KeepResult, given: Given) -> None:
+    def keep(self, job: Job, kept: act.KeepResult, given: TileResult) -> None:
         """Merge a result."""
         run = job.run
         if run is None:
@@ -209,7 +209,7 @@ class JobRunner:
             job.request.client.notice(job.id, note)
         self._next_stage(job, prepared.image)
 
-    def _next_stage(self, job: Job, made: Made) -> None:
+    def _next_stage(self, job: Job, made: StageOutput) -> None:
         self._by_key.pop(job.key, None)
         job.run = None
         job.position += 1
@@ -228,7 +228,7 @@ class JobRunner:
         assert original is not None  # noqa: S101  # set before the first stage
         self._submit(
             job,
-            lambda: whole(stage.operators, image, original),
+            lambda: run_whole(stage.operators, image, original),
             lambda done: self._next_stage(job, done),
         )
 
@@ -252,7 +252,7 @@ class JobRunner:
             lambda problem: self._not_whole(job, problem),
         )
 
-    def _did_whole(self, job: Job, made: Made) -> None:
+    def _did_whole(self, job: Job, made: StageOutput) -> None:
         """What tiles were done of the stage are not needed."""
         if job.key in self._by_key and not job.finished:
             self._feed(JobCancelled(job.key))
@@ -322,7 +322,7 @@ class JobRunner:
         )
         job.request.client.progress(job.report)
 
-    def _paste(self, job: Job, run: stage_run.StageRun, index: int, given: Given) -> None:
+    def _paste(self, job: Job, run: stage_run.StageRun, index: int, given: TileResult) -> None:
         job.pasting[index] = None
         tile = run.tile(index)
         self._submit(
@@ -351,7 +351,7 @@ class JobRunner:
         if job.finished and not job.pasting and run is not None:
             self._submit(job, run.merger.finish, lambda made: self._merged(job, made))
 
-    def _merged(self, job: Job, made: Made) -> None:
+    def _merged(self, job: Job, made: StageOutput) -> None:
         self._alone.over(job)
         self._next_stage(job, made)
 

@@ -32,7 +32,7 @@ from fogmqtt.gateway.storage.spool import Spool
 from fogmqtt.gateway.storage.tile_file import digest, tile_file_path
 from fogmqtt.gateway.storage.writer import SpoolWriter
 from fogmqtt.images.spec import Image
-from fogmqtt.operators.api.pipeline import calls
+from fogmqtt.operators.api.pipeline import to_calls
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ def _kind(run: StageRun) -> str:
     stage = run.stage
     facts = (
         __version__,
-        calls(run.operators),
+        to_calls(run.operators),
         str(stage.source),
         str(stage.result),
         stage.halo,

@@ -16,8 +16,8 @@ import numpy as np
 from fogmqtt.core.geometry import Rect
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import Operator, learned, prepared
-from fogmqtt.operators.colour.levels import brightness, histogram, on_brightness
+from fogmqtt.operators.api.base import Operator, learned, require_prepared
+from fogmqtt.operators.colour.levels import apply_to_luma, histogram, luma
 
 _VALUES = 256
 
@@ -55,22 +55,22 @@ class Clahe(Operator):
     place: tuple[int, int] | None = learned()
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.clip <= 1000, "clip", "expected 0 to 1000")
+        self._require(0 <= self.clip <= 1000, "clip", "expected 0 to 1000")
         for count in ("columns", "rows"):
-            self._need(1 <= getattr(self, count) <= 16, count, "expected 1 to 16 cells")
+            self._require(1 <= getattr(self, count) <= 16, count, "expected 1 to 16 cells")
         expected = self.rows * self.columns * _VALUES
         fine = self.tables is None or len(self.tables) == expected
-        self._need(fine, "tables", f"expected {expected} bytes")
-        self._need(self.place is None or min(self.place) >= 0, "place", "expected 0 or more")
-        self._need(self.cell is None or min(self.cell) > 0, "cell", "expected at least 1 pixel")
+        self._require(fine, "tables", f"expected {expected} bytes")
+        self._require(self.place is None or min(self.place) >= 0, "place", "expected 0 or more")
+        self._require(self.cell is None or min(self.cell) > 0, "cell", "expected at least 1 pixel")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1, 3))
+        self._accept(spec, dtypes=("uint8",), channels=(1, 3))
         return spec
 
     def prepare(self, image: Image, original: Image) -> Self:
         del original
-        gray = self._padded(brightness(image))
+        gray = self._padded(luma(image))
         height, width = gray.shape[0] // self.rows, gray.shape[1] // self.columns
         cells = (
             gray[top : top + height, left : left + width]
@@ -80,17 +80,17 @@ class Clahe(Operator):
         tables = b"".join(_table(one, self.clip).tobytes() for one in cells)
         return replace(self, tables=tables, cell=(height, width))
 
-    def placed(self, outer: Rect, size: tuple[int, int]) -> Self:
+    def for_tile(self, outer: Rect, size: tuple[int, int]) -> Self:
         del size
         return replace(self, place=(outer.top, outer.left))
 
     def process(self, image: Image) -> Image:
         """Raises OperatorError unless `prepare` was called."""
-        return on_brightness(image, self._blended)
+        return apply_to_luma(image, self._blended)
 
     def whole(self, image: Image) -> Image:
         cells = cv2.createCLAHE(self.clip, (self.columns, self.rows))
-        return on_brightness(image, cells.apply)
+        return apply_to_luma(image, cells.apply)
 
     def _padded(self, gray: Image) -> Image:
         """Reflected to whole cells; OpenCV pads both sides as soon as one of them needs it."""
@@ -103,9 +103,9 @@ class Clahe(Operator):
 
     def _blended(self, gray: Image) -> Image:
         shape = self.rows, self.columns, _VALUES
-        tables = np.frombuffer(prepared(self, self.tables), np.uint8).reshape(shape)
+        tables = np.frombuffer(require_prepared(self, self.tables), np.uint8).reshape(shape)
         top, left = self.place or (0, 0)
-        height, width = prepared(self, self.cell)
+        height, width = require_prepared(self, self.cell)
         done = np.empty_like(gray)
         across = list(_spans(left, gray.shape[1], width, self.columns))
         for row in _spans(top, gray.shape[0], height, self.rows):

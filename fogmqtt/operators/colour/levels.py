@@ -12,8 +12,8 @@ import numpy as np
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import Operator, learned, prepared
-from fogmqtt.operators.colour.tone import mapped
+from fogmqtt.operators.api.base import Operator, learned, require_prepared
+from fogmqtt.operators.colour.tone import apply_curve
 
 #: As many as float32, in which OpenCV gives histograms, can count.
 _COUNTABLE = 2**24
@@ -30,16 +30,16 @@ def histogram(image: Image, channel: int = 0) -> Image:
     return counts
 
 
-def on_brightness(image: Image, work: Callable[[Image], Image]) -> Image:
+def apply_to_luma(image: Image, work: Callable[[Image], Image]) -> Image:
     """`work` on a gray image, or on the Y of a colour one in YCrCb, so that hues remain."""
     if image.ndim == 2:
         return work(image)
     done = cv2.cvtColor(image, cv2.COLOR_BGR2YCrCb)
-    done = cv2.insertChannel(work(brightness(image)), done, 0)
+    done = cv2.insertChannel(work(luma(image)), done, 0)
     return cv2.cvtColor(done, cv2.COLOR_YCrCb2BGR)
 
 
-def brightness(image: Image) -> Image:
+def luma(image: Image) -> Image:
     """A gray image itself, or the Y of a colour one in YCrCb."""
     if image.ndim == 2:
         return image
@@ -61,23 +61,23 @@ class Equalize(Operator):
     table: bytes | None = learned()
 
     def __post_init__(self) -> None:
-        self._need(self.table is None or len(self.table) == 256, "table", "expected 256 bytes")
+        self._require(self.table is None or len(self.table) == 256, "table", "expected 256 bytes")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1, 3))
+        self._accept(spec, dtypes=("uint8",), channels=(1, 3))
         return spec
 
     def prepare(self, image: Image, original: Image) -> Self:
         del original
-        return replace(self, table=_equalizing(histogram(brightness(image))).tobytes())
+        return replace(self, table=_equalizing(histogram(luma(image))).tobytes())
 
     def process(self, image: Image) -> Image:
         """Raises OperatorError unless `prepare` was called."""
-        table = np.frombuffer(prepared(self, self.table), np.uint8)
-        return on_brightness(image, lambda gray: cv2.LUT(gray, table))
+        table = np.frombuffer(require_prepared(self, self.table), np.uint8)
+        return apply_to_luma(image, lambda gray: cv2.LUT(gray, table))
 
     def whole(self, image: Image) -> Image:
-        return on_brightness(image, cv2.equalizeHist)
+        return apply_to_luma(image, cv2.equalizeHist)
 
 
 def _equalizing(counts: Image) -> Image:
@@ -123,12 +123,12 @@ class Normalize(Operator):
     largest: float | None = learned()
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.low <= 65535, "low", "expected 0 to 65535")
+        self._require(0 <= self.low <= 65535, "low", "expected 0 to 65535")
         fine = self.low < self.high <= 65535 or self.high == 0
-        self._need(fine, "high", f"expected over low={self.low:g}, to 65535, or 0")
+        self._require(fine, "high", f"expected over low={self.low:g}, to 65535, or 0")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "float32"))
+        self._accept(spec, dtypes=("uint8", "uint16", "float32"))
         return spec
 
     def prepare(self, image: Image, original: Image) -> Self:
@@ -141,12 +141,15 @@ class Normalize(Operator):
 
     def process(self, image: Image) -> Image:
         """Raises OperatorError unless `prepare` was called."""
-        smallest, largest = prepared(self, self.smallest), prepared(self, self.largest)
+        smallest, largest = (
+            require_prepared(self, self.smallest),
+            require_prepared(self, self.largest),
+        )
         if image.dtype == np.uint8:
             return cv2.LUT(image, self._table(int(smallest), int(largest)))
         scale = (self._high(image) - self.low) / (largest - smallest or 1.0)
         if image.dtype == np.uint16:
-            return mapped(image, lambda values: (values - smallest) * scale + self.low)
+            return apply_curve(image, lambda values: (values - smallest) * scale + self.low)
         return ((image.astype(np.float64) - smallest) * scale + self.low).astype(np.float32)
 
     def whole(self, image: Image) -> Image:
@@ -199,12 +202,12 @@ class AutoLevels(Operator):
     bounds: tuple[int, ...] | None = learned()
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.clip <= 49, "clip", "expected 0 to 49 percent")
+        self._require(0 <= self.clip <= 49, "clip", "expected 0 to 49 percent")
         fine = self.bounds is None or len(self.bounds) in (2, 6)
-        self._need(fine, "bounds", "expected black and white of 1 or 3 channels")
+        self._require(fine, "bounds", "expected black and white of 1 or 3 channels")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"), channels=(1, 3))
+        self._accept(spec, dtypes=("uint8", "uint16"), channels=(1, 3))
         return spec
 
     def prepare(self, image: Image, original: Image) -> Self:
@@ -217,7 +220,7 @@ class AutoLevels(Operator):
 
     def process(self, image: Image) -> Image:
         """Raises OperatorError unless `prepare` was called."""
-        bounds = prepared(self, self.bounds)
+        bounds = require_prepared(self, self.bounds)
         pairs = zip(bounds[::2], bounds[1::2], strict=True)
         done = [
             _stretched(channel, *pair)
@@ -236,4 +239,4 @@ def _stretched(channel: Image, black: int, white: int) -> Image:
     if white <= black:  # one value only
         return channel
     most = np.iinfo(channel.dtype).max
-    return mapped(channel, lambda values: (values - black) * most / (white - black))
+    return apply_curve(channel, lambda values: (values - black) * most / (white - black))

@@ -10,8 +10,8 @@ import numpy as np
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, by_build
-from fogmqtt.operators.api.registry import nearest
+from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, build_dependent
+from fogmqtt.operators.api.registry import suggestion
 
 _CHANNELS = {
     "blue": 0,
@@ -34,11 +34,11 @@ class Gray(Operator):
     """
 
     name: ClassVar[str] = "gray"
-    exactness: ClassVar[str] = by_build("float32")
-    narrows: ClassVar[bool] = True
+    exactness: ClassVar[str] = build_dependent("float32")
+    reduces_bytes: ClassVar[bool] = True
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "float32"), channels=(1, 3))
+        self._accept(spec, dtypes=("uint8", "uint16", "float32"), channels=(1, 3))
         return replace(spec, channels=1)
 
     def process(self, image: Image) -> Image:
@@ -62,7 +62,7 @@ class Hsv(Operator):
     """
 
     name: ClassVar[str] = "hsv"
-    exactness: ClassVar[str] = by_build("float arithmetic, of 8 bits too,")
+    exactness: ClassVar[str] = build_dependent("float arithmetic, of 8 bits too,")
     samples: ClassVar[Samples] = ({}, {"full": True}, {"back": True}, {"back": True, "full": True})
 
     back: bool = False
@@ -76,7 +76,7 @@ class Hsv(Operator):
         return "back" if self.back else ""
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "float32"), channels=(3,))
+        self._accept(spec, dtypes=("uint8", "float32"), channels=(3,))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -101,13 +101,13 @@ class Lab(Operator):
     """
 
     name: ClassVar[str] = "lab"
-    exactness: ClassVar[str] = by_build("float32")
+    exactness: ClassVar[str] = build_dependent("float32")
     samples: ClassVar[Samples] = ({}, {"back": True})
 
     back: bool = False
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "float32"), channels=(3,))
+        self._accept(spec, dtypes=("uint8", "float32"), channels=(3,))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -128,13 +128,15 @@ class Channel(Operator):
     """
 
     name: ClassVar[str] = "channel"
-    narrows: ClassVar[bool] = True
+    reduces_bytes: ClassVar[bool] = True
 
     which: str = "green"
 
     def __post_init__(self) -> None:
         known = self.which in _CHANNELS or self.which in map(str, range(_MOST_CHANNELS))
-        self._need(known, "which", f"{nearest(self.which, _CHANNELS)}, or an index from 0 to 3")
+        self._require(
+            known, "which", f"{suggestion(self.which, _CHANNELS)}, or an index from 0 to 3"
+        )
 
     @property
     def _index(self) -> int:

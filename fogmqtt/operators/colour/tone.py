@@ -16,7 +16,7 @@ from fogmqtt.operators.api.base import Operator
 Curve = Callable[[Image], Image]
 
 
-def mapped(image: Image, curve: Curve) -> Image:
+def apply_curve(image: Image, curve: Curve) -> Image:
     """What `curve` makes of each value, rounded half to even and clipped; uint8 or uint16.
 
     The curve runs once over all values that there can be, in float64 of numpy: the same bits on
@@ -38,7 +38,7 @@ class Invert(Operator):
     name: ClassVar[str] = "invert"
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._accept(spec, dtypes=("uint8", "uint16"))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -54,10 +54,10 @@ class To8Bit(Operator):
     """
 
     name: ClassVar[str] = "to8bit"
-    narrows: ClassVar[bool] = True
+    reduces_bytes: ClassVar[bool] = True
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "float32"))
+        self._accept(spec, dtypes=("uint8", "uint16", "float32"))
         return replace(spec, dtype="uint8")
 
     def process(self, image: Image) -> Image:
@@ -79,7 +79,7 @@ class ToFloat(Operator):
     name: ClassVar[str] = "tofloat"
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "float32"))
+        self._accept(spec, dtypes=("uint8", "uint16", "float32"))
         return replace(spec, dtype="float32")
 
     def process(self, image: Image) -> Image:
@@ -109,15 +109,15 @@ class Gamma(Operator):
     gamma: float = 2.2
 
     def __post_init__(self) -> None:
-        self._need(0.01 <= self.gamma <= 100, "gamma", "expected 0.01 to 100")
+        self._require(0.01 <= self.gamma <= 100, "gamma", "expected 0.01 to 100")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._accept(spec, dtypes=("uint8", "uint16"))
         return spec
 
     def process(self, image: Image) -> Image:
         most = np.iinfo(image.dtype).max
-        return mapped(image, lambda values: (values / most) ** (1 / self.gamma) * most)
+        return apply_curve(image, lambda values: (values / most) ** (1 / self.gamma) * most)
 
 
 @dataclass(frozen=True)
@@ -144,13 +144,13 @@ class Adjust(Operator):
     brightness: float = 0.0
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.contrast <= 100, "contrast", "expected 0 to 100")
-        self._need(abs(self.brightness) <= 255, "brightness", "expected -255 to 255")
+        self._require(0 <= self.contrast <= 100, "contrast", "expected 0 to 100")
+        self._require(abs(self.brightness) <= 255, "brightness", "expected -255 to 255")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._accept(spec, dtypes=("uint8", "uint16"))
         return spec
 
     def process(self, image: Image) -> Image:
         added = self.brightness * (257 if image.dtype == np.uint16 else 1)
-        return mapped(image, lambda values: values * self.contrast + added)
+        return apply_curve(image, lambda values: values * self.contrast + added)

@@ -9,8 +9,8 @@ import numpy as np
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import Operator, learned, prepared
-from fogmqtt.operators.colour.tone import mapped
+from fogmqtt.operators.api.base import Operator, learned, require_prepared
+from fogmqtt.operators.colour.tone import apply_curve
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class WhiteBalance(Operator):
 
     def __post_init__(self) -> None:
         fine = self.gains is None or (len(self.gains) == 3 and min(self.gains) >= 0)
-        self._need(fine, "gains", "expected three factors of at least 0")
+        self._require(fine, "gains", "expected three factors of at least 0")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"), channels=(3,))
+        self._accept(spec, dtypes=("uint8", "uint16"), channels=(3,))
         return spec
 
     def prepare(self, image: Image, original: Image) -> Self:
@@ -46,10 +46,10 @@ class WhiteBalance(Operator):
 
     def process(self, image: Image) -> Image:
         """Raises OperatorError unless `prepare` was called."""
-        gains = prepared(self, self.gains)
+        gains = require_prepared(self, self.gains)
         channels = zip(cv2.split(image), gains, strict=True)
         return cv2.merge([_scaled(channel, gain) for channel, gain in channels])
 
 
 def _scaled(channel: Image, gain: float) -> Image:
-    return mapped(channel, lambda values: np.multiply(values, gain))
+    return apply_curve(channel, lambda values: np.multiply(values, gain))

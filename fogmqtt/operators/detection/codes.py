@@ -18,8 +18,8 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.frames import Colour, frame
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Facts, Samples
-from fogmqtt.operators.api.registry import nearest
-from fogmqtt.operators.support.sliding_window import Views, Windowed, hundredths
+from fogmqtt.operators.api.registry import suggestion
+from fogmqtt.operators.support.sliding_window import TileFindings, WindowDetector, to_hundredths
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Code(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True)
-class Codes(Windowed[Code]):
+class Codes(WindowDetector[Code]):
     """QR codes, bar codes (EAN-13, EAN-8, UPC) and ArUco markers, with their texts and corners.
 
     Takes uint8 of 1 or 3 channels; write `gray | codes`, and a third of the bytes travel. The
@@ -73,7 +73,7 @@ class Codes(Windowed[Code]):
     """
 
     name: ClassVar[str] = "codes"
-    part: ClassVar[Any] = Views[Code]
+    part: ClassVar[Any] = TileFindings[Code]
     # No picture of ours has codes, so the build of OpenCV decides who agrees.
     samples: ClassVar[Samples] = ()
     exactness: ClassVar[str] = (
@@ -89,13 +89,13 @@ class Codes(Windowed[Code]):
         super().__post_init__()
         asked = self.kinds.split(",")
         known = set(asked) <= set(_READERS) and len(asked) == len(set(asked))
-        self._need(known, "kinds", f"expected some of {','.join(_READERS)}, each once")
+        self._require(known, "kinds", f"expected some of {','.join(_READERS)}, each once")
         names = _dictionaries()
-        self._need(self.dictionary in names, "dictionary", nearest(self.dictionary, names))
-        self._need(32 <= self.size <= 2048, "size", "expected 32 to 2048 pixels")
+        self._require(self.dictionary in names, "dictionary", suggestion(self.dictionary, names))
+        self._require(32 <= self.size <= 2048, "size", "expected 32 to 2048 pixels")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1, 3))
+        self._accept(spec, dtypes=("uint8",), channels=(1, 3))
         if "qr" in self.kinds and not hasattr(cv2.QRCodeDetector, "detectAndDecodeBytesMulti"):
             raise OperatorError(
                 f"codes: QR codes need OpenCV 4.12 or newer, this is {cv2.__version__}; "
@@ -103,10 +103,10 @@ class Codes(Windowed[Code]):
             )
         return spec
 
-    def windows(self) -> tuple[int, int]:
+    def window_layout(self) -> tuple[int, int]:
         return 2 * self.size, self.size
 
-    def look(self, pixels: Image) -> Sequence[Code]:
+    def detect(self, pixels: Image) -> Sequence[Code]:
         gray = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
         codes: set[Code] = set()
         for kind in self.kinds.split(","):
@@ -181,7 +181,7 @@ def _read(kind: Kind, texts: Iterable[str | bytes], corners: Any) -> Iterator[Co
     for index, raw in enumerate(texts):
         text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
         if text and np.all(np.abs(corners[index]) <= _FARTHEST):
-            places = hundredths(corners[index]).ravel().tolist()
+            places = to_hundredths(corners[index]).ravel().tolist()
             yield Code(kind, text[:_LONGEST_TEXT], tuple(places))
 
 

@@ -17,8 +17,14 @@ from fogmqtt.images.frames import Colour, frame
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Facts, Samples
 from fogmqtt.operators.support import models
-from fogmqtt.operators.support.boxes import CERTAIN, FORMS, Boxes, read, suppressed
-from fogmqtt.operators.support.sliding_window import Views, Windowed
+from fogmqtt.operators.support.boxes import (
+    FORMS,
+    SCORE_SCALE,
+    Boxes,
+    parse_output,
+    suppress_overlaps,
+)
+from fogmqtt.operators.support.sliding_window import TileFindings, WindowDetector
 
 _LARGEST = 4096
 _Place = Annotated[int, msgspec.Meta(ge=0, le=100 * _LARGEST)]
@@ -43,7 +49,7 @@ _COLOURS: tuple[Colour, ...] = (
 class Detection(msgspec.Struct, frozen=True, array_like=True):
     """An object in a window: ten-thousandths of a score, hundredths of a pixel."""
 
-    score: Annotated[int, msgspec.Meta(ge=0, le=CERTAIN)]
+    score: Annotated[int, msgspec.Meta(ge=0, le=SCORE_SCALE)]
     kind: Annotated[int, msgspec.Meta(ge=0, le=100_000)]
     left: _Place
     top: _Place
@@ -52,7 +58,7 @@ class Detection(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True)
-class Dnn(Windowed[Detection]):
+class Dnn(WindowDetector[Detection]):
     """Objects that a network finds, with their class, score and box.
 
     Takes uint8 of 1 or 3 channels; the network sees RGB from 0 to 1, a gray image three times.
@@ -99,7 +105,7 @@ class Dnn(Windowed[Detection]):
     """
 
     name: ClassVar[str] = "dnn"
-    part: ClassVar[Any] = Views[Detection]
+    part: ClassVar[Any] = TileFindings[Detection]
     samples: ClassVar[Samples] = ()
     exactness: ClassVar[str] = (
         "searched in windows, not in the whole image at once; the same OpenCV build and kind of "
@@ -117,23 +123,23 @@ class Dnn(Windowed[Detection]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._need(bool(self.model), "model", "name an ONNX file")
-        self._need(16 <= self.window <= _LARGEST, "window", f"expected 16 to {_LARGEST} pixels")
+        self._require(bool(self.model), "model", "name an ONNX file")
+        self._require(16 <= self.window <= _LARGEST, "window", f"expected 16 to {_LARGEST} pixels")
         least = -(-self.window // 8)
         fine = self.stride == 0 or least <= self.stride <= self.window
-        self._need(fine, "stride", f"expected {least} to {self.window} pixels, or 0 for half")
-        self._need(self.format in FORMS, "format", f"expected {', '.join(FORMS)}")
-        self._need(0 < self.score <= 1, "score", "expected over 0 to 1")
-        self._need(0 <= self.nms <= 1, "nms", "expected 0 to 1")
+        self._require(fine, "stride", f"expected {least} to {self.window} pixels, or 0 for half")
+        self._require(self.format in FORMS, "format", f"expected {', '.join(FORMS)}")
+        self._require(0 < self.score <= 1, "score", "expected over 0 to 1")
+        self._require(0 <= self.nms <= 1, "nms", "expected 0 to 1")
         fine = not self.classes or all(self.classes.split(","))
-        self._need(fine, "classes", "expected names with commas between them")
-        self._need_hash()
+        self._require(fine, "classes", "expected names with commas between them")
+        self._require_hash()
 
-    def _need_hash(self) -> None:
+    def _require_hash(self) -> None:
         if _HASH.fullmatch(self.sha256):
             return
         try:
-            advice = f"the one here is sha256={models.digest(self.model)}"
+            advice = f"the one here is sha256={models.file_digest(self.model)}"
         except OperatorError as problem:
             advice = str(problem)
         raise PipelineError(
@@ -143,8 +149,8 @@ class Dnn(Windowed[Detection]):
 
     def output(self, spec: Spec) -> Spec:
         """Raises OperatorError also where the model is not there, or another."""
-        self._take(spec, dtypes=("uint8",), channels=(1, 3))
-        self._usable(models.check)
+        self._accept(spec, dtypes=("uint8",), channels=(1, 3))
+        self._usable(models.verified_path)
         return spec
 
     def _usable(self, use: Callable[[str, str], _T]) -> _T:
@@ -153,18 +159,18 @@ class Dnn(Windowed[Detection]):
         except OperatorError as problem:
             raise OperatorError(f"dnn: {problem}") from None
 
-    def windows(self) -> tuple[int, int]:
+    def window_layout(self) -> tuple[int, int]:
         return self.window, self.stride or self.window // 2
 
-    def look(self, pixels: Image) -> Sequence[Detection]:
+    def detect(self, pixels: Image) -> Sequence[Detection]:
         """Raises OperatorError where the model is not there, not that one, or not usable."""
         height, width = pixels.shape[:2]
         names = len(self.classes.split(",")) if self.classes else 0
-        boxes = read(self.format, self._answer(pixels), self.score, names)
+        boxes = parse_output(self.format, self._answer(pixels), self.score, names)
         limits = [100 * width, 100 * height] * 2
         boxes = Boxes(boxes.places.clip(0, limits), boxes.scores, boxes.classes)
-        boxes = boxes.only((boxes.places[:, :2] < boxes.places[:, 2:]).all(axis=1))
-        best = boxes.only(suppressed(boxes, self.nms, _MOST))
+        boxes = boxes.select((boxes.places[:, :2] < boxes.places[:, 2:]).all(axis=1))
+        best = boxes.select(suppress_overlaps(boxes, self.nms, _MOST))
         return [
             Detection(score, kind, *place)
             for score, kind, place in zip(
@@ -176,13 +182,17 @@ class Dnn(Windowed[Detection]):
         rows = [_row(window, one, size) for window, one in found]
         table = np.array(rows, np.int64).reshape(-1, 7)
         boxes = Boxes(table[:, 2:6], table[:, 0], table[:, 1])
-        stay = boxes.only(suppressed(boxes, self.nms, len(boxes), table[:, 6] > 0))
-        stay = stay.only(stay.order())
+        stay = boxes.select(suppress_overlaps(boxes, self.nms, len(boxes), table[:, 6] > 0))
+        stay = stay.select(stay.order())
         names = dict(enumerate(self.classes.split(","))) if self.classes else {}
         lines = zip(stay.scores.tolist(), stay.classes.tolist(), stay.places.tolist(), strict=True)
         return {
             "objects": [
-                {"class": names.get(kind, str(kind)), "score": score / CERTAIN, "box": _box(place)}
+                {
+                    "class": names.get(kind, str(kind)),
+                    "score": score / SCORE_SCALE,
+                    "box": _box(place),
+                }
                 for score, kind, place in lines
             ]
         }

@@ -71,18 +71,18 @@ class Lines(Measuring):
     most: int = 1000
 
     def __post_init__(self) -> None:
-        self._need(1 <= self.votes <= 1_000_000, "votes", "expected 1 to 1000000")
-        self._need(0 <= self.length <= 100_000, "length", "expected 0 to 100000 pixels")
-        self._need(0 <= self.gap <= 10_000, "gap", "expected 0 to 10000 pixels")
-        self._need(0.5 <= self.rho <= 100, "rho", "expected 0.5 to 100 pixels")
-        self._need(0.25 <= self.theta <= 90, "theta", "expected 0.25 to 90 degrees")
-        self._need(1 <= self.most <= 100_000, "most", "expected 1 to 100000")
+        self._require(1 <= self.votes <= 1_000_000, "votes", "expected 1 to 1000000")
+        self._require(0 <= self.length <= 100_000, "length", "expected 0 to 100000 pixels")
+        self._require(0 <= self.gap <= 10_000, "gap", "expected 0 to 10000 pixels")
+        self._require(0.5 <= self.rho <= 100, "rho", "expected 0.5 to 100 pixels")
+        self._require(0.25 <= self.theta <= 90, "theta", "expected 0.25 to 90 degrees")
+        self._require(1 <= self.most <= 100_000, "most", "expected 1 to 100000")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1,))
+        self._accept(spec, dtypes=("uint8",), channels=(1,))
         return spec
 
-    def examine(self, image: Image) -> Facts:
+    def measure_whole(self, image: Image) -> Facts:
         lines = self._segments(image) if self.ends else self._endless(image)
         count = len(lines)
         return {"count": count, "left_out": max(0, count - self.most), "lines": lines[: self.most]}

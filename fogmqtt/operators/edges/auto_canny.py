@@ -9,7 +9,7 @@ import numpy as np
 
 from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import Merger, Operator, learned, prepared
+from fogmqtt.operators.api.base import Merger, Operator, learned, require_prepared
 from fogmqtt.operators.colour.levels import histogram
 from fogmqtt.operators.edges.canny import Canny
 
@@ -44,15 +44,15 @@ class AutoCanny(Operator):
     median: float | None = learned()
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.sigma <= 1, "sigma", "expected 0 to 1")
-        self._need(self.aperture in (3, 5, 7), "aperture", "expected 3, 5 or 7")
+        self._require(0 <= self.sigma <= 1, "sigma", "expected 0 to 1")
+        self._require(self.aperture in (3, 5, 7), "aperture", "expected 3, 5 or 7")
 
     @property
     def halo(self) -> int:
         return self.aperture // 2 + 1
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1, 3))
+        self._accept(spec, dtypes=("uint8",), channels=(1, 3))
         return replace(spec, channels=1)
 
     def prepare(self, image: Image, original: Image) -> Self:
@@ -73,7 +73,7 @@ class AutoCanny(Operator):
         return Canny().merger(output)
 
     def _canny(self) -> Canny:
-        median = prepared(self, self.median)
+        median = require_prepared(self, self.median)
         low = max(0, int((1 - self.sigma) * median))
         high = min(255, int((1 + self.sigma) * median))
         return Canny(low=low, high=high, aperture=self.aperture, l2=self.l2)

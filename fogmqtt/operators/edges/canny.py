@@ -63,16 +63,16 @@ class Canny(Operator):
     l2: bool = False
 
     def __post_init__(self) -> None:
-        self._need(self.aperture in (3, 5, 7), "aperture", "expected 3, 5 or 7")
+        self._require(self.aperture in (3, 5, 7), "aperture", "expected 3, 5 or 7")
         for bound in ("low", "high"):
-            self._need(abs(getattr(self, bound)) <= 1e9, bound, "expected -1e9 to 1e9")
+            self._require(abs(getattr(self, bound)) <= 1e9, bound, "expected -1e9 to 1e9")
 
     @property
     def halo(self) -> int:
         return self.aperture // 2 + 1
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1, 3))
+        self._accept(spec, dtypes=("uint8",), channels=(1, 3))
         return replace(spec, channels=1)
 
     def process(self, image: Image) -> Image:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, by_build
+from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, build_dependent
 
 _DTYPES = ("uint8", "uint16", "float32")
 
@@ -18,7 +18,7 @@ _DTYPES = ("uint8", "uint16", "float32")
 class _Slope(Operator):
     """What all have in common: 16 bits hold the slopes of 8, float32 those of everything else."""
 
-    exactness: ClassVar[str] = by_build("float32")
+    exactness: ClassVar[str] = build_dependent("float32")
 
     def alignment(self, spec: Spec) -> int:
         return 1 if spec.dtype == "uint8" else FLOAT_ALIGN
@@ -43,7 +43,7 @@ class _Slope(Operator):
         raise NotImplementedError
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=_DTYPES)
+        self._accept(spec, dtypes=_DTYPES)
         if self._magnitude:
             return spec
         return replace(spec, dtype="int16" if spec.dtype == "uint8" else "float32")
@@ -82,12 +82,12 @@ class Sobel(_Slope):
     absolute: bool = True
 
     def __post_init__(self) -> None:
-        self._need(self.ksize in (1, 3, 5, 7), "ksize", "expected 1, 3, 5 or 7")
+        self._require(self.ksize in (1, 3, 5, 7), "ksize", "expected 1, 3, 5 or 7")
         # OpenCV's kernel of size 1 is 3 wide along the derivative.
         most = min(2, max(self.ksize, 3) - 1)
         for order in ("dx", "dy"):
-            self._need(0 <= getattr(self, order) <= most, order, f"expected 0 to {most}")
-        self._need(self.dx + self.dy > 0, "dx", "dx and dy cannot both be 0")
+            self._require(0 <= getattr(self, order) <= most, order, f"expected 0 to {most}")
+        self._require(self.dx + self.dy > 0, "dx", "dx and dy cannot both be 0")
 
     @property
     def halo(self) -> int:
@@ -111,8 +111,8 @@ class _FirstSlope(_Slope):
 
     def __post_init__(self) -> None:
         for order in ("dx", "dy"):
-            self._need(getattr(self, order) in (0, 1), order, "expected 0 or 1")
-        self._need(self.dx + self.dy == 1, "dx", "expected dx=1 dy=0 or dx=0 dy=1")
+            self._require(getattr(self, order) in (0, 1), order, "expected 0 or 1")
+        self._require(self.dx + self.dy == 1, "dx", "expected dx=1 dy=0 or dx=0 dy=1")
 
     @property
     def halo(self) -> int:
@@ -192,7 +192,7 @@ class Laplacian(_Slope):
     absolute: bool = True
 
     def __post_init__(self) -> None:
-        self._need(self.ksize in (1, 3, 5, 7), "ksize", "expected 1, 3, 5 or 7")
+        self._require(self.ksize in (1, 3, 5, 7), "ksize", "expected 1, 3, 5 or 7")
 
     @property
     def halo(self) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, by_build
+from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, build_dependent
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Bilateral(Operator):
     """
 
     name: ClassVar[str] = "bilateral"
-    exactness: ClassVar[str] = by_build("float arithmetic,")
+    exactness: ClassVar[str] = build_dependent("float arithmetic,")
     samples: ClassVar[Samples] = ({}, {"d": 5, "color": 30.0})
     align: ClassVar[int] = FLOAT_ALIGN
 
@@ -41,9 +41,9 @@ class Bilateral(Operator):
     space: float = 75.0
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.d <= 101, "d", "expected 0 to 101 pixels")
-        self._need(0 < self.color <= 1000, "color", "expected over 0, to 1000")
-        self._need(0 < self.space <= 100, "space", "expected over 0, to 100 pixels")
+        self._require(0 <= self.d <= 101, "d", "expected 0 to 101 pixels")
+        self._require(0 < self.color <= 1000, "color", "expected over 0, to 1000")
+        self._require(0 < self.space <= 100, "space", "expected over 0, to 100 pixels")
 
     @property
     def halo(self) -> int:
@@ -51,7 +51,7 @@ class Bilateral(Operator):
         return max(self.d // 2 if self.d else round(1.5 * self.space), 1)
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1, 3))
+        self._accept(spec, dtypes=("uint8",), channels=(1, 3))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -87,11 +87,11 @@ class Denoise(Operator):
 
     def __post_init__(self) -> None:
         for strength in ("h", "color"):
-            self._need(0 < getattr(self, strength) <= 1000, strength, "expected over 0, to 1000")
+            self._require(0 < getattr(self, strength) <= 1000, strength, "expected over 0, to 1000")
         for side, most in (("template", 21), ("search", 61)):
             value = getattr(self, side)
             fine = value % 2 == 1 and 1 <= value <= most
-            self._need(fine, side, f"expected an odd number from 1 to {most}")
+            self._require(fine, side, f"expected an odd number from 1 to {most}")
 
     @property
     def halo(self) -> int:
@@ -99,8 +99,8 @@ class Denoise(Operator):
 
     def output(self, spec: Spec) -> Spec:
         if spec.dtype == "uint16":
-            self._take(spec, channels=(1,))
-        self._take(spec, dtypes=("uint8", "uint16"), channels=(1, 3))
+            self._accept(spec, channels=(1,))
+        self._accept(spec, dtypes=("uint8", "uint16"), channels=(1, 3))
         return spec
 
     def process(self, image: Image) -> Image:

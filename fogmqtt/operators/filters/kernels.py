@@ -12,7 +12,7 @@ import numpy as np
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import Operator, Samples, by_build
+from fogmqtt.operators.api.base import Operator, Samples, build_dependent
 from fogmqtt.operators.filters.smoothing import Gaussian
 
 _WEIGHTS = re.compile(r"-?\d{1,6}(,-?\d{1,6})*")
@@ -55,18 +55,18 @@ class Kernel(Operator):
 
     def __post_init__(self) -> None:
         fine = _WEIGHTS.fullmatch(self.weights) is not None
-        self._need(fine, "weights", "expected whole numbers with commas between them")
+        self._require(fine, "weights", "expected whole numbers with commas between them")
         count = len(self.weights.split(","))
-        self._need(count in _SIDES, "weights", f"expected 1, 9, 25 or 49 of them, not {count}")
-        self._need(self.divisor in _DIVISORS, "divisor", "expected a power of 2 up to 65536")
-        self._need(abs(self.offset) <= 255, "offset", "expected -255 to 255")
+        self._require(count in _SIDES, "weights", f"expected 1, 9, 25 or 49 of them, not {count}")
+        self._require(self.divisor in _DIVISORS, "divisor", "expected a power of 2 up to 65536")
+        self._require(abs(self.offset) <= 255, "offset", "expected -255 to 255")
 
     @property
     def halo(self) -> int:
         return len(self._matrix()) // 2
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._accept(spec, dtypes=("uint8", "uint16"))
         reach = int(np.abs(self._matrix()).sum()) + abs(self.offset) * self.divisor
         if reach > _LARGEST_SUM[spec.dtype]:
             raise OperatorError(
@@ -102,14 +102,14 @@ class Sharpen(Operator):
     amount: float = 1.0
 
     def __post_init__(self) -> None:
-        self._need(_eighths(self.amount), "amount", _EIGHTHS)
+        self._require(_eighths(self.amount), "amount", _EIGHTHS)
 
     @property
     def halo(self) -> int:
         return 1
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._accept(spec, dtypes=("uint8", "uint16"))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -136,7 +136,7 @@ class Unsharp(Operator):
     """
 
     name: ClassVar[str] = "unsharp"
-    exactness: ClassVar[str] = by_build("uint8 with ksize 15 or 21 on ARM")
+    exactness: ClassVar[str] = build_dependent("uint8 with ksize 15 or 21 on ARM")
     samples: ClassVar[Samples] = tuple({"amount": 0.625, **one} for one in Gaussian.samples)
 
     ksize: int = 5
@@ -144,7 +144,7 @@ class Unsharp(Operator):
     amount: float = 1.0
 
     def __post_init__(self) -> None:
-        self._need(_eighths(self.amount), "amount", _EIGHTHS)
+        self._require(_eighths(self.amount), "amount", _EIGHTHS)
         try:
             self._blur()
         except PipelineError as problem:
@@ -159,7 +159,7 @@ class Unsharp(Operator):
         return self._blur().variant(spec)
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._accept(spec, dtypes=("uint8", "uint16"))
         return spec
 
     def process(self, image: Image) -> Image:

@@ -37,11 +37,11 @@ class _Morphology(Operator):
     element: str = ""
 
     def __post_init__(self) -> None:
-        self._need(1 <= self.ksize <= 255, "ksize", "expected 1 to 255")
-        self._need(self.shape in _SHAPES, "shape", f"expected {', '.join(_SHAPES)}")
-        self._need(1 <= self.iterations <= 100, "iterations", "expected 1 to 100")
+        self._require(1 <= self.ksize <= 255, "ksize", "expected 1 to 255")
+        self._require(self.shape in _SHAPES, "shape", f"expected {', '.join(_SHAPES)}")
+        self._require(1 <= self.iterations <= 100, "iterations", "expected 1 to 100")
         if self.element:
-            self._need(_is_element(self.element), "element", _EXPECTED)
+            self._require(_is_element(self.element), "element", _EXPECTED)
 
     @property
     def halo(self) -> int:
@@ -49,7 +49,7 @@ class _Morphology(Operator):
         return self._passes * self.iterations * reach
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "int16", "float32"))
+        self._accept(spec, dtypes=("uint8", "uint16", "int16", "float32"))
         return spec
 
     def process(self, image: Image) -> Image:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import Operator, Samples, by_build
+from fogmqtt.operators.api.base import Operator, Samples, build_dependent
 
 _LARGEST = 255
 #: On ARM, OpenCV 5 has other code for these sizes of an 8-bit Gaussian kernel.
@@ -31,7 +31,7 @@ class Gaussian(Operator):
     """
 
     name: ClassVar[str] = "gaussian"
-    exactness: ClassVar[str] = by_build("float32, and uint8 with ksize 15 or 21 on ARM,")
+    exactness: ClassVar[str] = build_dependent("float32, and uint8 with ksize 15 or 21 on ARM,")
     samples: ClassVar[Samples] = (
         {},
         {"ksize": 3},
@@ -46,9 +46,9 @@ class Gaussian(Operator):
 
     def __post_init__(self) -> None:
         odd = self.ksize % 2 == 1 and 1 <= self.ksize <= _LARGEST
-        self._need(odd or self.ksize == 0, "ksize", "expected an odd number from 1 to 255, or 0")
-        self._need(0 <= self.sigma <= 31, "sigma", "expected 0 to 31 pixels")
-        self._need(bool(self.ksize or self.sigma), "sigma", "ksize=0 needs a sigma over 0")
+        self._require(odd or self.ksize == 0, "ksize", "expected an odd number from 1 to 255, or 0")
+        self._require(0 <= self.sigma <= 31, "sigma", "expected 0 to 31 pixels")
+        self._require(bool(self.ksize or self.sigma), "sigma", "ksize=0 needs a sigma over 0")
 
     @property
     def halo(self) -> int:
@@ -61,7 +61,7 @@ class Gaussian(Operator):
         return f"k{ksize}" if spec.dtype == "uint8" and ksize in _APART else ""
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "float32"))
+        self._accept(spec, dtypes=("uint8", "uint16", "float32"))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -92,14 +92,14 @@ class Blur(Operator):
 
     def __post_init__(self) -> None:
         fine = self.ksize % 2 == 1 and 1 <= self.ksize <= 127
-        self._need(fine, "ksize", "expected an odd number from 1 to 127")
+        self._require(fine, "ksize", "expected an odd number from 1 to 127")
 
     @property
     def halo(self) -> int:
         return self.ksize // 2
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._accept(spec, dtypes=("uint8", "uint16"))
         if spec.dtype == "uint16" and self.ksize > 9:
             raise OperatorError(f"{self} takes uint16 up to ksize=9 only; put 'to8bit' before it")
         return spec
@@ -128,14 +128,14 @@ class Median(Operator):
 
     def __post_init__(self) -> None:
         fine = self.ksize % 2 == 1 and 3 <= self.ksize <= _LARGEST
-        self._need(fine, "ksize", "expected an odd number from 3 to 255")
+        self._require(fine, "ksize", "expected an odd number from 3 to 255")
 
     @property
     def halo(self) -> int:
         return self.ksize // 2
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "float32"), channels=(1, 3, 4))
+        self._accept(spec, dtypes=("uint8", "uint16", "float32"), channels=(1, 3, 4))
         if spec.dtype != "uint8" and self.ksize > 5:
             raise OperatorError(
                 f"{self} takes {spec.dtype} up to ksize=5 only; put 'to8bit' before it"

@@ -18,12 +18,12 @@ from fogmqtt.operators.api.base import Facts, Samples, learned
 from fogmqtt.operators.api.measuring import Measuring, Part, Parts
 from fogmqtt.operators.support.component_codec import (
     MOST_BYTES,
-    PackedRegions,
-    Regions,
-    Surroundings,
-    find,
-    packed,
-    unpacked,
+    ComponentsPart,
+    CoreComponents,
+    CorePlacement,
+    decode_components,
+    encode_components,
+    find_components,
 )
 from fogmqtt.operators.support.union_find import roots
 
@@ -65,7 +65,7 @@ class Components(Measuring):
     """
 
     name: ClassVar[str] = "components"
-    part: ClassVar[type[Part]] = Regions
+    part: ClassVar[type[Part]] = ComponentsPart
     part_pixel_bytes: ClassVar[float] = MOST_BYTES
     samples: ClassVar[Samples] = ({}, {"connectivity": 4})
 
@@ -76,25 +76,25 @@ class Components(Measuring):
     place: tuple[int, int] | None = learned()
 
     def __post_init__(self) -> None:
-        self._need(self.connectivity in (4, 8), "connectivity", "expected 4 or 8")
-        self._need(1 <= self.min_area < 2**31, "min_area", "expected 1 to 2147483647 pixels")
-        self._need(1 <= self.most <= 100_000, "most", "expected 1 to 100000")
-        self._need(self.place is None or min(self.place) >= 0, "place", "expected 0 or more")
+        self._require(self.connectivity in (4, 8), "connectivity", "expected 4 or 8")
+        self._require(1 <= self.min_area < 2**31, "min_area", "expected 1 to 2147483647 pixels")
+        self._require(1 <= self.most <= 100_000, "most", "expected 1 to 100000")
+        self._require(self.place is None or min(self.place) >= 0, "place", "expected 0 or more")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1,))
+        self._accept(spec, dtypes=("uint8",), channels=(1,))
         return spec
 
-    def placed(self, outer: Rect, size: tuple[int, int]) -> Self:
+    def for_tile(self, outer: Rect, size: tuple[int, int]) -> Self:
         del size
         return replace(self, place=(outer.top, outer.left))
 
-    def measure(self, image: Image, core: Rect, seams: Seams) -> Regions:
+    def measure(self, image: Image, core: Rect, seams: Seams) -> ComponentsPart:
         top, left = self.place or (0, 0)
         moved = Rect(core.top + top, core.left + left, core.height, core.width)
-        around = Surroundings(moved, seams, self.connectivity)
+        around = CorePlacement(moved, seams, self.connectivity)
         mask = image[core.slices]
-        return packed(mask, find(mask, around, self.min_area), around)
+        return encode_components(mask, find_components(mask, around, self.min_area), around)
 
     def gather(self, parts: Parts, image: Spec) -> Facts:
         """Raises WireError for components that a core cannot have."""
@@ -108,7 +108,7 @@ class Components(Measuring):
         smaller = sum(one.smaller for _, one in found)
         return self._facts(areas, lambda listed: _figures(table[order[listed]]), smaller)
 
-    def examine(self, image: Image) -> Facts:
+    def measure_whole(self, image: Image) -> Facts:
         _, _, stats, centroids = cv2.connectedComponentsWithStats(
             image, connectivity=self.connectivity, ltype=cv2.CV_32S
         )
@@ -116,14 +116,14 @@ class Components(Measuring):
         areas = stats[:, cv2.CC_STAT_AREA]
         return self._facts(areas, lambda listed: (stats[listed], centroids[listed]), 0)
 
-    def _unpacked(self, tile: Tile, part: Regions) -> PackedRegions:
-        around = Surroundings(tile.core, tile.seams, self.connectivity)
+    def _unpacked(self, tile: Tile, part: ComponentsPart) -> CoreComponents:
+        around = CorePlacement(tile.core, tile.seams, self.connectivity)
         try:
-            return unpacked(part, around, self.min_area)
+            return decode_components(part, around, self.min_area)
         except WireError as problem:
             raise WireError(f"{self.name}: tile {tile.index}: {problem}") from None
 
-    def _pairs(self, found: Sequence[tuple[Tile, PackedRegions]]) -> Image:
+    def _pairs(self, found: Sequence[tuple[Tile, CoreComponents]]) -> Image:
         """Which rows of all tables touch across a seam, (n, 2)."""
         lines = list(_seam_lines(found))
         shifts = (-1, 0, 1) if self.connectivity == 8 else (0,)
@@ -168,7 +168,7 @@ def _component(number: int, stats: list[int], centroid: list[float]) -> dict[str
     }
 
 
-def _seam_lines(found: Sequence[tuple[Tile, PackedRegions]]) -> Iterator[Image]:
+def _seam_lines(found: Sequence[tuple[Tile, CoreComponents]]) -> Iterator[Image]:
     """For each seam through the whole image the two lines of pixels along it, (2, length).
 
     A pixel is its component's row in all tables, from 1, or 0.

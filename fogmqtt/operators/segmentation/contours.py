@@ -67,17 +67,17 @@ class Contours(Measuring):
     points: bool = True
 
     def __post_init__(self) -> None:
-        self._need(self.mode in _MODES, "mode", f"expected {', '.join(_MODES)}")
-        self._need(self.method in _METHODS, "method", f"expected {', '.join(_METHODS)}")
-        self._need(0 <= self.epsilon <= 1000, "epsilon", "expected 0 to 1000 pixels")
-        self._need(0 <= self.min_area <= 1e9, "min_area", "expected 0 to 1e9 square pixels")
-        self._need(1 <= self.most <= 100_000, "most", "expected 1 to 100000")
+        self._require(self.mode in _MODES, "mode", f"expected {', '.join(_MODES)}")
+        self._require(self.method in _METHODS, "method", f"expected {', '.join(_METHODS)}")
+        self._require(0 <= self.epsilon <= 1000, "epsilon", "expected 0 to 1000 pixels")
+        self._require(0 <= self.min_area <= 1e9, "min_area", "expected 0 to 1e9 square pixels")
+        self._require(1 <= self.most <= 100_000, "most", "expected 1 to 100000")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1,))
+        self._accept(spec, dtypes=("uint8",), channels=(1,))
         return spec
 
-    def examine(self, image: Image) -> Facts:
+    def measure_whole(self, image: Image) -> Facts:
         found, tree = cv2.findContours(image, _MODES[self.mode], _METHODS[self.method])
         contours = [self._simplified(contour) for contour in found]
         parents = tree[0, :, 3].tolist() if self.mode == "tree" and found else [-1] * len(found)

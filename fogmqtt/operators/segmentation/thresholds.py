@@ -7,7 +7,14 @@ from typing import ClassVar, Literal, Self
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, by_build, learned, prepared
+from fogmqtt.operators.api.base import (
+    FLOAT_ALIGN,
+    Operator,
+    Samples,
+    build_dependent,
+    learned,
+    require_prepared,
+)
 
 Method = Literal["mean", "gaussian"]
 
@@ -39,11 +46,11 @@ class Threshold(Operator):
     inverse: bool = False
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.max <= 65535, "max", "expected 0 to 65535")
-        self._need(abs(self.value) <= 65536, "value", "expected -65536 to 65536")
+        self._require(0 <= self.max <= 65535, "max", "expected 0 to 65535")
+        self._require(abs(self.value) <= 65536, "value", "expected -65536 to 65536")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "float32"))
+        self._accept(spec, dtypes=("uint8", "uint16", "float32"))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -74,7 +81,7 @@ class Adaptive(Operator):
     # Blocks over 127: the mean rounds by column, see filters.Blur.
 
     name: ClassVar[str] = "adaptive"
-    exactness: ClassVar[str] = by_build("method=gaussian")
+    exactness: ClassVar[str] = build_dependent("method=gaussian")
     samples: ClassVar[Samples] = ({}, {"method": "gaussian"})
 
     method: Method = "mean"
@@ -84,11 +91,11 @@ class Adaptive(Operator):
     inverse: bool = False
 
     def __post_init__(self) -> None:
-        self._need(self.method in ("mean", "gaussian"), "method", "expected mean or gaussian")
+        self._require(self.method in ("mean", "gaussian"), "method", "expected mean or gaussian")
         fine = self.block % 2 == 1 and 3 <= self.block <= 127
-        self._need(fine, "block", "expected an odd number from 3 to 127")
-        self._need(abs(self.c) <= 255, "c", "expected -255 to 255")
-        self._need(0 <= self.max <= 255, "max", "expected 0 to 255")
+        self._require(fine, "block", "expected an odd number from 3 to 127")
+        self._require(abs(self.c) <= 255, "c", "expected -255 to 255")
+        self._require(0 <= self.max <= 255, "max", "expected 0 to 255")
 
     @property
     def halo(self) -> int:
@@ -102,7 +109,7 @@ class Adaptive(Operator):
         return "gaussian" if self.method == "gaussian" else ""
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1,))
+        self._accept(spec, dtypes=("uint8",), channels=(1,))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -124,10 +131,10 @@ class _ByHistogram(Operator):
     value: float | None = learned()
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.max <= 65535, "max", "expected 0 to 65535")
+        self._require(0 <= self.max <= 65535, "max", "expected 0 to 65535")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=self._dtypes, channels=(1,))
+        self._accept(spec, dtypes=self._dtypes, channels=(1,))
         return spec
 
     def prepare(self, image: Image, original: Image) -> Self:
@@ -136,7 +143,9 @@ class _ByHistogram(Operator):
 
     def process(self, image: Image) -> Image:
         """Raises OperatorError unless `prepare` was called."""
-        return cv2.threshold(image, prepared(self, self.value), self.max, _kind(self.inverse))[1]
+        return cv2.threshold(
+            image, require_prepared(self, self.value), self.max, _kind(self.inverse)
+        )[1]
 
     def whole(self, image: Image) -> Image:
         return cv2.threshold(image, 0, self.max, _kind(self.inverse) | self._method)[1]

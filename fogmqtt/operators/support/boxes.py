@@ -15,7 +15,7 @@ from fogmqtt.errors import OperatorError
 from fogmqtt.images.spec import Image
 
 #: Of a score of 1.
-CERTAIN = 10_000
+SCORE_SCALE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def only(self, which: Any) -> Self:
+    def select(self, which: Any) -> Self:
         """Those that an index array or a mask picks, in its order."""
         return type(self)(self.places[which], self.scores[which], self.classes[which])
 
@@ -39,7 +39,7 @@ class Boxes:
         return np.lexsort(keys if last is None else [*keys, last])
 
 
-def suppressed(boxes: Boxes, share: float, most: int, pieces: Image | None = None) -> Image:
+def suppress_overlaps(boxes: Boxes, share: float, most: int, pieces: Image | None = None) -> Image:
     """Indices of the boxes that stay when those that say the same have gone, best first.
 
     A box goes where the intersection with a better one of its class is over `share` of their
@@ -76,7 +76,7 @@ def _areas(places: Image) -> Image:
 _Raw = tuple[Image, Image, Image]
 
 
-def read(form: str, outputs: Sequence[Image], least: float, classes: int) -> Boxes:
+def parse_output(form: str, outputs: Sequence[Image], least: float, classes: int) -> Boxes:
     """The boxes of a network's outputs that score at least `least`.
 
     `form` is one of FORMS; `classes` is how many there must be, 0 for any number. Raises
@@ -146,6 +146,6 @@ def _whole(raw: _Raw, least: float) -> Boxes:
     fine &= (classes >= 0) & (classes < _FARTHEST)
     return Boxes(
         np.rint(places[fine] * 100).astype(np.int64),
-        np.rint(np.minimum(scores[fine], 1) * CERTAIN).astype(np.int64),
+        np.rint(np.minimum(scores[fine], 1) * SCORE_SCALE).astype(np.int64),
         classes[fine].astype(np.int64),
     )

@@ -32,7 +32,7 @@ _FEW_BYTES = 64
 _NOTHING: Packed = (b"", b"", b"", b"")
 
 
-class Regions(Part, frozen=True):
+class ComponentsPart(Part, frozen=True):
     """The components of a core; or, where those are too many, its pixels."""
 
     #: Eight numbers each, see `_columns`: the first number of all, then the second...
@@ -46,7 +46,7 @@ class Regions(Part, frozen=True):
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class CorePlacement:
     """Where a core lies in the whole image, and what makes its pixels neighbours."""
 
     core: Rect
@@ -74,7 +74,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class PackedRegions:
+class CoreComponents:
     """The components of a core, in order."""
 
     #: Of dtype REGION.
@@ -85,7 +85,7 @@ class PackedRegions:
     smaller: int
 
 
-def find(mask: Image, around: Surroundings, least: int) -> PackedRegions:
+def find_components(mask: Image, around: CorePlacement, least: int) -> CoreComponents:
     """The components of a core's pixels, uint8; those under `least` only where they touch a seam.
 
     Raises OperatorError should OpenCV number components in an order that is not the blocks'.
@@ -144,17 +144,17 @@ def _sides(labels: Image, seams: Seams) -> Iterator[Image]:
         yield labels[:, -1]
 
 
-def _told(table: Image, rim: Image, least: int) -> PackedRegions:
+def _told(table: Image, rim: Image, least: int) -> CoreComponents:
     told = table["area"] >= least
     told[rim[rim > 0] - 1] = True
     renumbered = np.concatenate([[0], np.cumsum(told) * told])
-    return PackedRegions(table[told], renumbered[rim], int(np.count_nonzero(~told)))
+    return CoreComponents(table[told], renumbered[rim], int(np.count_nonzero(~told)))
 
 
 # On the wire.
 
 
-def packed(mask: Image, found: PackedRegions, around: Surroundings) -> Regions:
+def encode_components(mask: Image, found: CoreComponents, around: CorePlacement) -> ComponentsPart:
     """What was found in the mask, in at most MOST_BYTES for each of its pixels."""
     runs = np.flatnonzero(np.diff(found.rim, prepend=-1))
     lengths = np.diff(runs, append=len(found.rim))
@@ -162,14 +162,14 @@ def packed(mask: Image, found: PackedRegions, around: Surroundings) -> Regions:
     regions = pack(np.concatenate(_columns(found.table, around)))
     size = sum(len(rung) for rung in (*rim, *regions))
     if size <= mask.size * MOST_BYTES + _FEW_BYTES:
-        return Regions(regions, rim, found.smaller)
-    return Regions(_NOTHING, _NOTHING, pixels=np.packbits(mask != 0).tobytes())
+        return ComponentsPart(regions, rim, found.smaller)
+    return ComponentsPart(_NOTHING, _NOTHING, pixels=np.packbits(mask != 0).tobytes())
 
 
-def unpacked(part: Regions, around: Surroundings, least: int) -> PackedRegions:
+def decode_components(part: ComponentsPart, around: CorePlacement, least: int) -> CoreComponents:
     """What is in a part of the core there. Raises WireError for what no core can have."""
     if part.pixels:
-        return find(_bits(part.pixels, around.core), around, least)
+        return find_components(_bits(part.pixels, around.core), around, least)
     table = _regions(unpack(part.regions), around)
     runs = unpack(part.rim)
     lengths, numbers = runs[: len(runs) // 2] + 1, runs[len(runs) // 2 :]
@@ -178,7 +178,7 @@ def unpacked(part: Regions, around: Surroundings, least: int) -> PackedRegions:
         raise WireError("seams of another length, or with components that it does not tell of")
     if part.smaller > around.core.pixels:
         raise WireError("more small components than pixels")
-    return PackedRegions(table, np.repeat(numbers, lengths), part.smaller)
+    return CoreComponents(table, np.repeat(numbers, lengths), part.smaller)
 
 
 def _bits(data: bytes, core: Rect) -> Image:
@@ -188,7 +188,7 @@ def _bits(data: bytes, core: Rect) -> Image:
     return bits.reshape(core.height, core.width)
 
 
-def _columns(table: Image, around: Surroundings) -> list[Image]:
+def _columns(table: Image, around: CorePlacement) -> list[Image]:
     """Eight small numbers for each component: where it is from the one before, then the rest."""
     blocks, step = around.blocks, around.step
     index = (table["row"] - blocks.top) * blocks.width + table["column"] - blocks.left
@@ -204,7 +204,7 @@ def _columns(table: Image, around: Surroundings) -> list[Image]:
     ]
 
 
-def _regions(numbers: Image, around: Surroundings) -> Image:
+def _regions(numbers: Image, around: CorePlacement) -> Image:
     blocks, step, most = around.blocks, around.step, 4 * around.core.pixels
     if len(numbers) % _COLUMNS or len(numbers) > _COLUMNS * around.core.pixels:
         raise WireError("components that are incomplete, or more than pixels")
@@ -228,7 +228,7 @@ def _regions(numbers: Image, around: Surroundings) -> Image:
     return table
 
 
-def _possible(table: Image, around: Surroundings) -> bool:
+def _possible(table: Image, around: CorePlacement) -> bool:
     """Whether the core has room for these components: where they begin and how far they go."""
     core, blocks = around.core, around.blocks
     sides = (table["bottom"] - table["top"]) * (table["right"] - table["left"])

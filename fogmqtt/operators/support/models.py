@@ -19,7 +19,7 @@ from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 
 #: The environment variable of the setting.
-FOLDER = "FOGMQTT_MODELS"
+FOLDER_VARIABLE = "FOGMQTT_MODELS"
 #: A thread keeps so many networks; they are large.
 _KEPT = 2
 
@@ -42,9 +42,9 @@ class _Loaded(threading.local):
 _loaded = _Loaded()
 
 
-def find(model: str) -> Path:
+def find_file(model: str) -> Path:
     """The file of a model. Raises OperatorError that says where it was looked for."""
-    folders = Path(), Path(os.environ.get(FOLDER) or "models")
+    folders = Path(), Path(os.environ.get(FOLDER_VARIABLE) or "models")
     # An absolute path stays what it is, whatever stands before it.
     candidates = list(dict.fromkeys((folder / model).absolute() for folder in folders))
     for candidate in candidates:
@@ -54,17 +54,17 @@ def find(model: str) -> Path:
     raise OperatorError(f"model {model}: no such file; looked for {looked}")
 
 
-def digest(model: str) -> str:
+def file_digest(model: str) -> str:
     """The SHA-256 of a model's file, in hex. Raises OperatorError where there is none."""
-    return _digest(*_identity(model, find(model)))
+    return _digest(*_identity(model, find_file(model)))
 
 
-def check(model: str, sha256: str) -> Path:
+def verified_path(model: str, sha256: str) -> Path:
     """The model's file, if it is the one with this hash.
 
     Raises OperatorError for no file, and for another: it gives that one's hash.
     """
-    path = find(model)
+    path = find_file(model)
     real = _digest(*_identity(model, path))
     if real != sha256:
         raise OperatorError(
@@ -78,7 +78,7 @@ def network(model: str, sha256: str) -> Any:
 
     Raises OperatorError like `check`, and for a file that OpenCV cannot load.
     """
-    key = (_identity(model, check(model, sha256)), sha256)
+    key = (_identity(model, verified_path(model, sha256)), sha256)
     nets = _loaded.nets
     nets[key] = nets.pop(key, None) or _load(model, key[0].path, sha256)
     while len(nets) > _KEPT:

@@ -33,7 +33,7 @@ F = TypeVar("F", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True)
-class Lattice:
+class WindowGrid:
     """The windows of an image of `size` (height, width); `stride` is at most `side`."""
 
     size: tuple[int, int]
@@ -75,7 +75,7 @@ class Lattice:
                 yield step
 
 
-class View(msgspec.Struct, Generic[F], frozen=True, array_like=True):
+class WindowFindings(msgspec.Struct, Generic[F], frozen=True, array_like=True):
     """What one window shows."""
 
     window: int
@@ -84,14 +84,14 @@ class View(msgspec.Struct, Generic[F], frozen=True, array_like=True):
     left_out: int = 0
 
 
-class Views(Part, Generic[F], frozen=True):
+class TileFindings(Part, Generic[F], frozen=True):
     """A tile's windows in which something was found, in order."""
 
-    views: list[View[F]]
+    views: list[WindowFindings[F]]
 
 
 @dataclass(frozen=True)
-class Windowed(Measuring, Generic[F]):
+class WindowDetector(Measuring, Generic[F]):
     """Base of detectors. They say how large windows are, look at one, and merge what was found.
 
     A window may tell a quarter of a byte for each pixel of stride x stride; what is beyond that
@@ -105,13 +105,13 @@ class Windowed(Measuring, Generic[F]):
     place: tuple[int, int, int, int] | None = learned()
 
     def __post_init__(self) -> None:
-        self._need(self.place is None or min(self.place) >= 0, "place", "expected 0 or more")
+        self._require(self.place is None or min(self.place) >= 0, "place", "expected 0 or more")
 
-    def windows(self) -> tuple[int, int]:
+    def window_layout(self) -> tuple[int, int]:
         """Side and stride of the windows, pixels."""
         raise NotImplementedError
 
-    def look(self, pixels: Image) -> Sequence[F]:
+    def detect(self, pixels: Image) -> Sequence[F]:
         """What is in a window, best first. Pure: the same pixels have the same answer."""
         raise NotImplementedError
 
@@ -121,12 +121,12 @@ class Windowed(Measuring, Generic[F]):
 
     @property
     def halo(self) -> int:
-        return -(-self.windows()[0] // 2)
+        return -(-self.window_layout()[0] // 2)
 
-    def placed(self, outer: Rect, size: tuple[int, int]) -> Self:
+    def for_tile(self, outer: Rect, size: tuple[int, int]) -> Self:
         return replace(self, place=(outer.top, outer.left, *size))
 
-    def measure(self, image: Image, core: Rect, seams: Seams) -> Views[F]:
+    def measure(self, image: Image, core: Rect, seams: Seams) -> TileFindings[F]:
         """Raises OperatorError where the tile does not have its windows."""
         del seams
         here = image.shape[0], image.shape[1]
@@ -135,12 +135,12 @@ class Windowed(Measuring, Generic[F]):
         lattice = self._lattice((size[0], size[1]))
         moved = Rect(core.top + top, core.left + left, core.height, core.width)
         views = (self._view(image, outer, lattice, index) for index in lattice.owned(moved))
-        return Views([view for view in views if view.found or view.left_out])
+        return TileFindings([view for view in views if view.found or view.left_out])
 
     def gather(self, parts: Parts, image: Spec) -> Facts:
         """Raises WireError for a window that is not the tile's, or tells too much."""
         lattice = self._lattice(image.size)
-        views: list[View[F]] = []
+        views: list[WindowFindings[F]] = []
         for tile, part in parts:
             owned = set(lattice.owned(tile.core))
             strange = [view for view in part.views if not self._believed(view, owned, lattice)]
@@ -152,25 +152,27 @@ class Windowed(Measuring, Generic[F]):
             views.extend(part.views)
         return self._facts(sorted(views, key=lambda view: view.window), lattice)
 
-    def examine(self, image: Image) -> Facts:
+    def measure_whole(self, image: Image) -> Facts:
         lattice = self._lattice(Spec.of(image).size)
         whole = Rect(0, 0, *lattice.size)
         views = [self._view(image, whole, lattice, index) for index in range(len(lattice))]
         return self._facts(views, lattice)
 
-    def _lattice(self, size: tuple[int, int]) -> Lattice:
-        return Lattice(size, *self.windows())
+    def _lattice(self, size: tuple[int, int]) -> WindowGrid:
+        return WindowGrid(size, *self.window_layout())
 
-    def _view(self, image: Image, outer: Rect, lattice: Lattice, index: int) -> View[F]:
+    def _view(
+        self, image: Image, outer: Rect, lattice: WindowGrid, index: int
+    ) -> WindowFindings[F]:
         window = lattice.window(index)
         if not outer.contains(window):
             raise OperatorError(f"{self.name}: the tile {outer} does not have its window {window}")
         pixels = np.ascontiguousarray(image[window.within(outer).slices])
-        found = list(self.look(pixels))
+        found = list(self.detect(pixels))
         told = _within(found, int(lattice.added(window) * _FACT_SHARE))
-        return View(index, told, len(found) - len(told))
+        return WindowFindings(index, told, len(found) - len(told))
 
-    def _believed(self, view: View[F], owned: set[int], lattice: Lattice) -> bool:
+    def _believed(self, view: WindowFindings[F], owned: set[int], lattice: WindowGrid) -> bool:
         """Whether it is a window of the tile's, tells once, and no more than there is room for."""
         if view.window not in owned or view.left_out < 0:
             return False
@@ -178,7 +180,7 @@ class Windowed(Measuring, Generic[F]):
         room = int(lattice.added(lattice.window(view.window)) * _FACT_SHARE)
         return len(_within(view.found, room)) == len(view.found)
 
-    def _facts(self, views: Sequence[View[F]], lattice: Lattice) -> Facts:
+    def _facts(self, views: Sequence[WindowFindings[F]], lattice: WindowGrid) -> Facts:
         found = [(lattice.window(view.window), one) for view in views for one in view.found]
         facts = self.merge(found, lattice.size)
         return {**facts, "left_out": sum(view.left_out for view in views)}
@@ -195,6 +197,6 @@ def _within(found: Sequence[F], room: int) -> list[F]:
     return told
 
 
-def hundredths(values: Any) -> Any:
+def to_hundredths(values: Any) -> Any:
     """Pixels as whole hundredths, int64: how places travel, and are compared without rounding."""
     return np.rint(np.asarray(values, np.float64) * 100).astype(np.int64)
