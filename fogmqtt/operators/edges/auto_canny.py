@@ -1,4 +1,4 @@
-"""Canny with thresholds that the image chooses."""
+"""Canny edges with thresholds from the image."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from fogmqtt.operators.edges.canny import Canny
 
 @dataclass(frozen=True)
 class AutoCanny(Operator):
-    """Canny with thresholds from the median m of all values: (1 - sigma) * m to (1 + sigma) * m.
+    """Canny with the thresholds (1 - sigma) * m and (1 + sigma) * m, where m is the image's median.
 
-    Takes uint8 of 1 or 3 channels, gives one: 255 on edges, 0 elsewhere. The thresholds are cut
-    to whole numbers from 0 to 255; m is `np.median` of the whole image, all channels together.
-    Halo aperture // 2 + 1; the border is OpenCV's own. Exact, the same on all devices.
+    Takes uint8 of 1 or 3 channels; the result has 1 channel: 255 on edges, 0 elsewhere. m is
+    `np.median` of all values of the whole image, all channels together. The thresholds are limited
+    to 0 to 255 and rounded down. The border is repeated, as in OpenCV. Exact, the same on all
+    devices.
 
     Parameters
     ----------
     sigma : float
-        Half the width of the band, as a part of the median, 0 to 1.
+        Half the distance of the thresholds as a fraction of the median, 0 to 1.
     aperture : int
-        Size of the Sobel kernels: 3, 5 or 7.
+        Side of the Sobel kernels in pixels: 3, 5 or 7. Halo aperture // 2 + 1.
     l2 : bool
-        The magnitude is the Euclidean norm instead of |dx| + |dy|.
+        Whether the magnitude is the Euclidean norm instead of |dx| + |dy|.
     """
 
     name: ClassVar[str] = "autocanny"
@@ -40,7 +41,7 @@ class AutoCanny(Operator):
     sigma: float = 0.33
     aperture: int = 3
     l2: bool = False
-    #: Of all values of the whole image.
+    #: The median of all values of the whole image.
     median: float | None = learned()
 
     def __post_init__(self) -> None:
@@ -62,11 +63,11 @@ class AutoCanny(Operator):
         return replace(self, median=_median(counts))
 
     def process(self, image: Image) -> Image:
-        """Raises OperatorError unless `prepare` was called."""
+        """Return Canny of a whole image. Raises OperatorError unless `prepare` was called."""
         return self._canny().process(image)
 
     def process_tile(self, image: Image, core: Rect, seams: Seams) -> Image:
-        """As Canny's. Raises OperatorError unless `prepare` was called."""
+        """Return the states as Canny does. Raises OperatorError unless `prepare` was called."""
         return self._canny().process_tile(image, core, seams)
 
     def merger(self, output: Spec) -> Merger:
@@ -80,7 +81,7 @@ class AutoCanny(Operator):
 
 
 def _median(counts: Image) -> float:
-    """As np.median: of an even number of values, the mean of the two in the middle."""
+    """Return the median of a histogram: the mean of the two middle values for an even number."""
     total = int(counts.sum())
     middle = np.searchsorted(counts.cumsum(), [(total - 1) // 2, total // 2], side="right")
     return float(middle.mean())
