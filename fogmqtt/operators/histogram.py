@@ -15,8 +15,8 @@ from fogmqtt.images.panels import pen, shade
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Facts
 from fogmqtt.operators.api.measuring import Measuring, Part, Parts
-from fogmqtt.operators.colour import levels
 from fogmqtt.operators.support.packing import Packed, pack, unpack
+from fogmqtt.operators.support.value_counts import count_values
 
 #: More bins of three channels would not fit into the smallest message.
 _MOST_BINS = 1024
@@ -91,7 +91,7 @@ class Histogram(Measuring):
     def _count(self, image: Image) -> Image:
         """Return the counts by channel and bin, (channels, bins) int64."""
         channels = range(Spec.of(image).channels)
-        counts = np.stack([levels.histogram(image, channel) for channel in channels])
+        counts = np.stack([count_values(image, channel) for channel in channels])
         binned: Image = counts.reshape(len(channels), self.bins, -1).sum(axis=2)
         return binned
 

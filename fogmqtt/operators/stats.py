@@ -17,7 +17,7 @@ from fogmqtt.images.panels import write
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Facts
 from fogmqtt.operators.api.measuring import Measuring, Part, Parts
-from fogmqtt.operators.colour import levels
+from fogmqtt.operators.support.value_counts import count_values
 
 #: Sums of floats are multiples of the smallest positive float32, 2 to the power of minus this.
 _FLOAT_UNIT = 149
@@ -118,7 +118,7 @@ def _row(name: str, one: dict[str, float]) -> str:
 def _sum(values: Image) -> tuple[int, int]:
     """Return the sum of all values and the sum of their squares."""
     if values.dtype in (np.uint8, np.uint16):
-        counts = levels.histogram(values)
+        counts = count_values(values)
         numbers = np.arange(len(counts))
         return int(counts @ numbers), int(counts @ (numbers * numbers))
     rows = max(1, _BLOCK // values.shape[1])

@@ -14,8 +14,8 @@ from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.base import Operator
 from fogmqtt.operators.api.pipeline import parse, run_whole
-from fogmqtt.operators.colour import levels
-from fogmqtt.operators.colour.levels import histogram
+from fogmqtt.operators.support import value_counts
+from fogmqtt.operators.support.value_counts import count_values
 from tests.tiling import called, tiled
 
 RNG = np.random.default_rng(7)
@@ -324,11 +324,12 @@ def test_colour_images_are_equalised_by_their_luma() -> None:
 
 
 def test_a_histogram_counts_more_than_float32_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(levels, "_MOST_COUNTABLE", 100)
+    monkeypatch.setattr(value_counts, "_MOST_COUNTABLE", 100)
     for image in (GRAY, GRAY.astype(np.uint16) * 257):
         values = int(np.iinfo(image.dtype).max) + 1
-        assert np.array_equal(histogram(image), np.bincount(image.ravel(), minlength=values))
-    assert np.array_equal(histogram(COLOUR, 2), np.bincount(COLOUR[..., 2].ravel(), minlength=256))
+        assert np.array_equal(count_values(image), np.bincount(image.ravel(), minlength=values))
+    red = np.bincount(COLOUR[..., 2].ravel(), minlength=256)
+    assert np.array_equal(count_values(COLOUR, 2), red)
 
 
 @pytest.mark.parametrize("values", [[3], [3, 4], [1, 9, 9], [0, 0, 255, 255]])

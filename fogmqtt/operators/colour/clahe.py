@@ -17,7 +17,8 @@ from fogmqtt.core.geometry import Rect
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Operator, learned, require_prepared
-from fogmqtt.operators.colour.levels import apply_to_luma, histogram, luma
+from fogmqtt.operators.colour.levels import apply_to_luma, luma
+from fogmqtt.operators.support.value_counts import count_values
 
 _LEVELS = 256
 
@@ -161,7 +162,7 @@ def _blend(tables: Image, gray: Image, row: _CellSpan, column: _CellSpan) -> Ima
 
 
 def _table(cell: Image, clip: float) -> Image:
-    counts = histogram(cell)
+    counts = count_values(cell)
     if clip > 0:
         counts = _clipped(counts, max(1, int(clip * cell.size / _LEVELS)))
     scale = np.float32(_LEVELS - 1) / np.float32(cell.size)

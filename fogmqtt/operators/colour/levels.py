@@ -14,20 +14,7 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Operator, learned, require_prepared
 from fogmqtt.operators.colour.tone import apply_curve
-
-#: The largest number up to which float32, the dtype of OpenCV's histograms, can count.
-_MOST_COUNTABLE = 2**24
-
-
-def histogram(image: Image, channel: int = 0) -> Image:
-    """Return how often each value occurs in one channel of a uint8 or uint16 image; int64."""
-    values = int(np.iinfo(image.dtype).max) + 1
-    counts: Image = np.zeros(values, np.int64)
-    rows = max(1, _MOST_COUNTABLE // image.shape[1])
-    for top in range(0, len(image), rows):
-        part = cv2.calcHist([image[top : top + rows]], [channel], None, [values], [0, values])
-        counts += part.ravel().astype(np.int64)
-    return counts
+from fogmqtt.operators.support.value_counts import count_values
 
 
 def apply_to_luma(image: Image, work: Callable[[Image], Image]) -> Image:
@@ -69,7 +56,7 @@ class Equalize(Operator):
 
     def prepare(self, image: Image, original: Image) -> Self:
         del original
-        return replace(self, table=_equalizing_table(histogram(luma(image))).tobytes())
+        return replace(self, table=_equalizing_table(count_values(luma(image))).tobytes())
 
     def process(self, image: Image) -> Image:
         """Return the result for a tile. Raises OperatorError unless `prepare` was called."""
@@ -214,7 +201,7 @@ class AutoLevels(Operator):
 
     def prepare(self, image: Image, original: Image) -> Self:
         del original
-        counts = [histogram(image, channel) for channel in range(Spec.of(image).channels)]
+        counts = [count_values(image, channel) for channel in range(Spec.of(image).channels)]
         if not self.each:
             counts = [np.sum(counts, axis=0)] * len(counts)
         bounds = (bound for one in counts for bound in self._bounds(one))

@@ -10,8 +10,8 @@ import numpy as np
 from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Merger, Operator, learned, require_prepared
-from fogmqtt.operators.colour.levels import histogram
 from fogmqtt.operators.edges.canny import Canny
+from fogmqtt.operators.support.value_counts import count_values
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class AutoCanny(Operator):
     def prepare(self, image: Image, original: Image) -> Self:
         del original
         channels = range(Spec.of(image).channels)
-        counts = np.stack([histogram(image, one) for one in channels]).sum(axis=0)
+        counts = np.stack([count_values(image, one) for one in channels]).sum(axis=0)
         return replace(self, median=_median(counts))
 
     def process(self, image: Image) -> Image:
