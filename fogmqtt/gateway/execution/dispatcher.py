@@ -46,7 +46,7 @@ from fogmqtt.gateway.jobs.report import TileFailure
 from fogmqtt.gateway.threads import Threads
 from fogmqtt.log import CountedWarnings, one_line
 from fogmqtt.operators.api.measuring import Part, encode_part
-from fogmqtt.operators.api.results import Given
+from fogmqtt.operators.api.results import TileResult
 from fogmqtt.wire.messages import (
     CONTENT_TYPES,
     Accepted,
@@ -79,7 +79,7 @@ _Lease = tuple[str, int, int, str]
 class _CheckedResult:
     """A valid result; the scheduler has yet to say whether it counts."""
 
-    result: Given
+    result: TileResult
     fingerprint: int
     #: The result as it travels, for the journal.
     data: memoryview | None
@@ -549,7 +549,7 @@ def _revoke(stage: ActiveStage, revoked: act.RevokeResult) -> None:
         job.request.journal.revoke_tile(job.position, revoked.tile)
 
 
-def _fingerprint(result: Given) -> int:
+def _fingerprint(result: TileResult) -> int:
     data = encode_part(result) if isinstance(result, Part) else result.data.cast("B")
     return xxhash.xxh3_64_intdigest(data)
 
