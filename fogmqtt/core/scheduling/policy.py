@@ -54,6 +54,8 @@ class Policy:
     #: A tile that would end later than all others by less than this part is no straggler.
     slack: float = 0.05
 
+    #: Whether late tiles get second copies.
+    hedging: bool = True
     #: A second copy goes out when a tile takes so many times what it should, or would take so
     #: many times what a copy takes.
     hedge_factor: float = 2.0
