@@ -86,7 +86,7 @@ def rig(there: Emulated) -> Iterator[Rig]:
     config = replace(config, gateway=replace(config.gateway, local="never"))
     gateway = Gateway(config, "bench", connector(config.broker, "bench"))
     observer = Observer()
-    gateway.scheduler = Watched(config.scheduler, observer)
+    gateway.scheduler = Watched(config.policy(), observer)
     try:
         gateway.transport.start()
         gateway.periodic_tasks.append(lambda moment: moment + 0.05)

@@ -67,19 +67,7 @@ def _build(schema: Any, settings: Settings, above: Key = ()) -> Any:
             values[name] = getattr(schema(), name) | named
         elif key in settings:
             values[name] = settings[key].value
-    try:
-        return schema(**values)
-    except UsageError as problem:  # Policy has checks of its own and names the field
-        raise ConfigError(_blamed(str(problem), settings)) from None
-
-
-def _blamed(problem: str, settings: Settings) -> str:
-    """An error that names a key, with the place where that key was set."""
-    for key, setting in settings.items():
-        named = f"{': '.join(key)}: "
-        if problem.startswith(named):
-            return f"{setting.origin}: {problem.removeprefix(named)}"
-    return problem
+    return schema(**values)
 
 
 def _checked_broker(broker: BrokerSettings, settings: Settings) -> BrokerSettings:

@@ -18,9 +18,6 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
-_POLICY = Policy()
-
-
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
     """How to reach the broker. `password` is filled from `password_file` where that is given."""
@@ -76,6 +73,16 @@ class VerifySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    max_window: Count = 16
+    first_lease_s: Seconds = 30.0
+    max_failures: Count = 4
+    max_losses: Count = 3
+    quarantine_s: Seconds = 10.0
+    hedging: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class DashboardSettings:
     listen: str = ""
 
@@ -101,8 +108,24 @@ class GatewayConfig:
     exact: bool = True
     verify: VerifySettings = VerifySettings()
     limits: LimitSettings = LimitSettings()
-    scheduler: Policy = _POLICY
+    scheduler: SchedulerSettings = SchedulerSettings()
     dashboard: DashboardSettings = DashboardSettings()
+
+    def policy(self) -> Policy:
+        """The scheduler's numbers; limits that belong to a configured number keep their ratio."""
+        chosen = self.scheduler
+        return Policy(
+            max_window=chosen.max_window,
+            first_lease_s=chosen.first_lease_s,
+            max_lease_s=20 * chosen.first_lease_s,
+            max_failures=chosen.max_failures,
+            max_expiries=2 * chosen.max_failures,
+            max_losses=chosen.max_losses,
+            quarantine_s=chosen.quarantine_s,
+            quarantine_max_s=30 * chosen.quarantine_s,
+            hedging=chosen.hedging,
+            starve_s=self.gateway.local_after,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,26 +7,27 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
-
-import msgspec
+from typing import Any, get_args, get_origin, get_type_hints
 
 from fogmqtt.config import values
-from fogmqtt.config.schema import DeviceConfig, GatewayConfig
+from fogmqtt.config.schema import DeviceConfig, GatewayConfig, SchedulerSettings
 from fogmqtt.config.text import read_yaml
+from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.errors import ConfigError
 
 PREFIX = "FOGMQTT_"
 
 Key = tuple[str, ...]
 
-#: A figure without limits of its own: no time, count or factor of ours is negative.
-_NOT_NEGATIVE = {
-    int: Annotated[int, msgspec.Meta(ge=0)],
-    float: Annotated[float, msgspec.Meta(ge=0)],
-}
-#: Keys that another key decides.
+#: Keys of older versions that another key decides.
 _DECIDED_BY: dict[Key, Key] = {("scheduler", "starve_s"): ("gateway", "local_after")}
+#: Keys of older versions that are constants now.
+_REMOVED = frozenset(
+    ("scheduler", field.name)
+    for field in dataclasses.fields(Policy)
+    if not hasattr(SchedulerSettings(), field.name) and field.name != "starve_s"
+)
+_CHOSEN = "fogmqtt chooses it itself"
 _PATHS: tuple[Key, ...] = (
     ("broker", "password_file"),
     ("broker", "ca"),
@@ -109,8 +110,8 @@ def _keys(schema: type, above: Key = ()) -> Iterator[tuple[Key, Any]]:
             yield from _keys(hint, (*above, name))
         elif get_origin(hint) is dict:
             yield (*above, name, "*"), get_args(hint)[1]
-        elif (*above, name) not in _DECIDED_BY:
-            yield (*above, name), _NOT_NEGATIVE.get(hint, hint)
+        else:
+            yield (*above, name), hint
 
 
 def _find(keys: Mapping[Key, Any], key: Key) -> Any:
@@ -134,6 +135,8 @@ def _from_file(
             yield key, Setting(values.convert(value, hint, origin, key), origin, folder)
         elif _is_section(keys, key):
             yield from _from_file(value, keys, file, folder, key)
+        elif key in _REMOVED:
+            raise ConfigError(f"{origin} was removed: {_CHOSEN}; delete the line")
         else:
             raise ConfigError(f"{origin}: unknown key; {_nearest(key, keys)}")
 
@@ -146,6 +149,8 @@ def _from_environment(
         if not variable.startswith(PREFIX):
             continue
         key = tuple(variable.removeprefix(PREFIX).lower().split("__"))
+        if key in _REMOVED:
+            raise ConfigError(f"{variable} was removed: {_CHOSEN}; unset the variable")
         if _find(everything, key) is None:
             raise ConfigError(f"{variable}: no such setting; {_nearest_variable(key, everything)}")
         hint = _find(keys, key)

@@ -92,7 +92,7 @@ class Gateway:
             stays=on_submission is not None,
             expires=config.broker.protocol == 5,
         )
-        self.scheduler = Scheduler(replace(config.scheduler, starve_s=config.gateway.local_after))
+        self.scheduler = Scheduler(config.policy())
         standard = Compatibility(exact=config.exact)
         self.roster = DeviceRegistry(self.feed, standard, lambda device: self._courier.warm(device))
         self.conductor = JobRunner(
