@@ -34,18 +34,24 @@ MP = 1_000_000
 
 @dataclass(frozen=True)
 class Case:
-    """A pipeline, the image's pixels, and the devices' speeds in pixels per second."""
+    """A pipeline, the image's pixels, and the emulated devices' speeds in pixels per second.
+
+    `here` devices are not emulated: they share this machine's cores with the gateway.
+    """
 
     name: str
     pipeline: str
     pixels: int
     speeds: tuple[float, ...]
+    here: int = 0
 
 
 CASES = (
     Case("no device", "gray | canny", 24 * MP, ()),
     Case("no device, denoise", "gray | denoise", 2 * MP, ()),
     Case("no device, median", "gray | median ksize=21", 6 * MP, ()),
+    Case("canny, devices here", "gray | canny", 24 * MP, (), 3),
+    Case("denoise, devices here", "gray | denoise", 2 * MP, (), 3),
     Case("canny, slow devices", "gray | canny", 24 * MP, (1 * MP,) * 3),
     Case("canny, 20 MP/s devices", "gray | canny", 24 * MP, (20 * MP,) * 3),
     Case("canny, fast devices", "gray | canny", 24 * MP, (1000 * MP,) * 3),
@@ -74,7 +80,10 @@ def gateway_with(case: Case) -> Iterator[ThreadDoor]:
         for number, speed in enumerate(case.speeds):
             device = device_process(f"d{number}", broker.url, "--emulate-speed", str(speed))
             stack.enter_context(device)
-        door = gateway_at(broker.url, len(case.speeds), local="auto", local_after_s=0.0)
+        for number in range(case.here):
+            stack.enter_context(device_process(f"h{number}", broker.url))
+        count = len(case.speeds) + case.here
+        door = gateway_at(broker.url, count, local="auto", local_after_s=0.0)
         yield stack.enter_context(door)
 
 

@@ -134,7 +134,7 @@ class CostModel:
         others = [device for device in able.values() if device.host != self._host]
         if not others:
             # They share this machine's cores: cutting only adds to the work.
-            return None if fleet_s is None else max(fleet_s, whole_s)
+            return max(fleet_s or 0.0, whole_s)
         if fleet_s is None:
             speed = sum(device.workers * device.relative_speed for device in others)
             fleet_s = whole_s * cores() / speed
