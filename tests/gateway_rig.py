@@ -21,9 +21,17 @@ from fogmqtt.images.spec import Image
 from fogmqtt.operators.api import registry
 from fogmqtt.transport.base import Deliver, Received, Transport, Will
 from fogmqtt.transport.memory import MemoryBroker, MemoryTransport
-from fogmqtt.wire.messages import Accepted, Decoder, DeviceInfo, Result, TileTask, encode, signed
+from fogmqtt.wire.messages import (
+    Accepted,
+    Decoder,
+    DeviceInfo,
+    Result,
+    TileTask,
+    encode,
+    with_digest,
+)
 from fogmqtt.wire.topics import ONLINE, Topics
-from fogmqtt.workers.compute import compute
+from fogmqtt.workers.process import compute
 
 TOPICS = Topics()
 PHOTO = np.random.default_rng(7).integers(0, 256, (96, 128), np.uint8)
@@ -95,7 +103,7 @@ def accepted(task: TileTask) -> Accepted:
 def result(task: TileTask) -> Result:
     """What a device sends for a tile that it has done."""
     encoded = compute(task)
-    return signed(
+    return with_digest(
         Result(
             job=task.job,
             tile=task.tile,

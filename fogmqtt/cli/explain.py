@@ -20,7 +20,7 @@ from fogmqtt.gateway.jobs.runner import WORKERS_UNKNOWN
 from fogmqtt.images.source import as_array
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.pipeline import Stage, written
-from fogmqtt.transport.embedded import is_local, listening
+from fogmqtt.transport.embedded import is_listening, is_local
 
 
 def explain(config: GatewayConfig, text: str, photo: Path, plan: TilePlan, console: Console) -> int:
@@ -45,7 +45,7 @@ def explain(config: GatewayConfig, text: str, photo: Path, plan: TilePlan, conso
 
 def _known(config: GatewayConfig, text: str, image: Image, plan: TilePlan) -> Forecast | str:
     url = config.broker.url
-    if is_local(url) and not listening(url):
+    if is_local(url) and not is_listening(url):
         return f"no prediction: nothing listens at {url}"
     try:
         return forecast(config, text, image, plan)

@@ -169,7 +169,7 @@ def _add_demo(commands: Subparsers) -> None:
 def _serve(config: GatewayConfig, options: argparse.Namespace) -> int:
     del options
     with broker_at_hand(config) as broker:
-        connect = serving_connector(config, own_broker=broker is not None)
+        connect = serving_connector(config, broker)
         with suppress(KeyboardInterrupt):  # how a server is meant to end
             run_async(Server(config, connect).run())
     return 0

@@ -46,7 +46,7 @@ def _examine(names: Sequence[str], out: BinaryIO, memory_mb: int) -> None:
     _say(out, Began(list(names), versions(), list(registry.problems())))
     for name in names:
         _say(out, examine(name, memory_mb))
-        if allowance.used_up():
+        if allowance.is_nearly_used_up():
             _say(out, Worn())
             return
 

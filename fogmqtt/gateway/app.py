@@ -322,7 +322,7 @@ class Gateway:
         if self._serves:
             # Shared among gateways, so that one image is done once; 3.1.1 knows no sharing.
             shared = "$share/gateways/" if self.config.broker.protocol == 5 else ""
-            transport.subscribe(f"{shared}{self.topics.submit()}", hold=True)
+            transport.subscribe(f"{shared}{self.topics.submit()}", manual_ack=True)
         transport.subscribe(DROPPED, qos=qos, optional=True)
 
     async def _require_broker(self, within_s: float) -> None:
@@ -438,11 +438,11 @@ class Gateway:
             self.status.uptime_s,
         )
         if info.boot == self.status.boot:
-            duplicates.announced()  # heard back: what comes after this was published after us
-        if duplicates.must_leave(info.boot, info.uptime_s, uptime_s):
+            duplicates.own_info_seen()  # heard back: what comes after this was published after us
+        if duplicates.must_exit(info.boot, info.uptime_s, uptime_s):
             raise DuplicateId(
                 f"another gateway (host {one_line(info.host) or 'unknown'}) is already running "
                 f"under the id {self.id!r}; give this one another gateway.id"
             )
-        if duplicates.is_rival(info.boot):
+        if duplicates.is_duplicate(info.boot):
             self.status.introduce()

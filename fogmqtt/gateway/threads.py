@@ -2,7 +2,8 @@
 
 Short work on tiles has a small pool of its own, so that no long computation delays a tile. Work on
 whole images runs in a few threads. Work that may hang, such as writing to a network disk, gets a
-thread for itself: if it never returns, nothing else waits for it.
+thread for itself: if it never returns, nothing else waits for it. An `IoThread` makes calls one
+after another that may hang together, such as those on one network mount.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 #: Pixel work releases the interpreter lock. More threads than cores only wait for each other.
@@ -104,3 +107,46 @@ def _finish(future: asyncio.Future[T], result: T) -> None:
 def _fail(future: asyncio.Future[Any], problem: Exception) -> None:
     if not future.done():
         future.set_exception(problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    work: Callable[[], Any]
+    future: Future[Any]
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self.work()
+        except BaseException as problem:  # noqa: BLE001 - whoever awaits the call gets it
+            self.future.set_exception(problem)
+        else:
+            self.future.set_result(result)
+
+
+class IoThread:
+    """Runs calls one after another, so that what they share needs no lock.
+
+    It is a daemon thread, unlike those of ThreadPoolExecutor: a call that hangs in a dead
+    network mount must not keep the process from ending.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._queue: SimpleQueue[_Call | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def call(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run `work` after all calls before it; the future has its result or its exception."""
+        future: Future[T] = Future()
+        self._queue.put(_Call(work, future))
+        return asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """End the thread after the calls that were made. Returns at once."""
+        self._queue.put(None)
+
+    def _run(self) -> None:
+        while (call := self._queue.get()) is not None:
+            call.run()

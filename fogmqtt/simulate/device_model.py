@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fogmqtt.core.device_queue import DeviceQueue, Key, QueueEntry
+from fogmqtt.core.device_queue import DeviceQueue, OfferResult, TileKey
 from fogmqtt.core.scheduling.actions import CancelTile, SendTile
 from fogmqtt.core.scheduling.events import (
     DeviceJoined,
@@ -48,8 +48,8 @@ class Order:
     hedge: bool
 
     @property
-    def key(self) -> Key:
-        return Key("gateway", self.send.job, self.send.tile)
+    def key(self) -> TileKey:
+        return TileKey("gateway", self.send.job, self.send.tile)
 
 
 class DeviceModel:
@@ -97,10 +97,10 @@ class DeviceModel:
     def _reset(self) -> None:
         self._queue: DeviceQueue[Order] = DeviceQueue(self.device.workers + _AHEAD, 2**62)
         self._idle_workers = list(range(self.device.workers))
-        self._running: dict[Key, Span] = {}
+        self._running: dict[TileKey, Span] = {}
         #: Running tiles that are cancelled, and the end of each held tile's lease.
-        self._cancelled: set[Key] = set()
-        self._lease_ends: dict[Key, float] = {}
+        self._cancelled: set[TileKey] = set()
+        self._lease_ends: dict[TileKey, float] = {}
         #: Messages that could not be sent without a connection, with their bytes.
         self._unsent: list[tuple[Event, float]] = []
 
@@ -140,18 +140,18 @@ class DeviceModel:
             self._publish(TileFailed(*lease, text), ENVELOPE_BYTES)
             return
         match self._queue.offer(order.key, send.attempt, order):
-            case QueueEntry.TAKEN | QueueEntry.HELD:
+            case OfferResult.ACCEPTED | OfferResult.ALREADY_HELD:
                 self._lease_ends[order.key] = self._event_queue.now + send.lease_s
                 self._cancelled.discard(order.key)
                 self._publish(TileAccepted(*lease), ENVELOPE_BYTES)
                 self._assign()
-            case QueueEntry.FULL | QueueEntry.DRAINING:
+            case OfferResult.FULL | OfferResult.DRAINING:
                 self._publish(TileRejected(*lease), ENVELOPE_BYTES)
-            case QueueEntry.OVER:
+            case OfferResult.ALREADY_ENDED:
                 pass
 
     def _receive_cancel(self, link: int, action: CancelTile) -> None:
-        key = Key("gateway", action.job, action.tile)
+        key = TileKey("gateway", action.job, action.tile)
         if link != self._connection:
             return
         dropped = self._queue.cancel(key, action.attempt, expired=action.expired)
@@ -190,7 +190,7 @@ class DeviceModel:
         if end_s > self._lease_ends[order.key]:
             self._event_queue.at(self._lease_ends[order.key], self._stop, order.key, span)
 
-    def _finish(self, key: Key, span: Span) -> None:
+    def _finish(self, key: TileKey, span: Span) -> None:
         if self._running.get(key) is not span:
             return  # the device crashed, or the worker was ended
         self._end(key, span)
@@ -203,7 +203,7 @@ class DeviceModel:
         result = ResultArrived(send.job, send.tile, send.attempt, send.device, span.seconds)
         self._publish(result, order.work.back_bytes)
 
-    def _stop(self, key: Key, span: Span) -> None:
+    def _stop(self, key: TileKey, span: Span) -> None:
         """End a worker whose tile is cancelled or whose lease has run out."""
         now = self._event_queue.now
         if self._running.get(key) is not span:
@@ -216,13 +216,13 @@ class DeviceModel:
         span.fate = Fate.WASTED
         self._event_queue.at(now + _START_S, self._free, self._boot, span.worker)
         if cancelled:
-            self._queue.give_up(key)
+            self._queue.work_ended_early(key)
         elif (order := self._queue.finish(key)) is not None:
             send = order.send
             lease = (send.job, send.tile, send.attempt, send.device)
             self._publish(TileFailed(*lease, "did not return within its lease"), ENVELOPE_BYTES)
 
-    def _end(self, key: Key, span: Span) -> None:
+    def _end(self, key: TileKey, span: Span) -> None:
         del self._running[key]
         self._cancelled.discard(key)
         span.end_s = self._event_queue.now

@@ -30,7 +30,7 @@ def slow_client(url: str) -> Iterator[None]:
     """Takes what comes and never acknowledges it."""
     inbox = Inbox()
     transport = PahoTransport(Link(url, "slow", 5), inbox.put)
-    transport.subscribe("flood", hold=True)
+    transport.subscribe("flood", manual_ack=True)
     transport.start()
     try:
         inbox.take(Connected)

@@ -47,7 +47,7 @@ def told_by(fog: Fog, device: str) -> Any:
         done = fog.command("devices", "--json")
         assert done.returncode == 0, done.stderr
         told = json.loads(done.stdout)[device]
-        if not told.get("examining"):
+        if not told.get("conformance_running"):
             return told
 
 

@@ -79,7 +79,7 @@ def test_a_difference_is_looked_for_where_it_is_likeliest(there: dict[str, str],
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"fingerprints": {}, "examining": True}, "is still being examined"),
+        ({"fingerprints": {}, "conformance_running": True}, "is still being examined"),
         ({"fingerprints": {}, "operators": ["gray"]}, "is not installed"),
         ({"fingerprints": {}, "problems": ["canny: ImportError: no cv2"]}, "ImportError: no cv2"),
         ({"fingerprints": {}}, "announces no fingerprint"),
@@ -132,7 +132,8 @@ def test_a_device_that_is_away_does_not_come_back_by_being_judged() -> None:
 def test_a_device_joins_again_when_its_examination_is_in(compatibility: Compatibility) -> None:
     fed: list[Event] = []
     registry = DeviceRegistry(fed.append, compatibility)
-    registry.received("eya", "info", encode(info(fingerprints={}, examining=True)), False, 0.0)
+    running = info(fingerprints={}, conformance_running=True)
+    registry.received("eya", "info", encode(running), False, 0.0)
     registry.received("eya", "info", encode(info()), False, 1.0)
     joined = [event.operators for event in fed if isinstance(event, DeviceJoined)]
     assert joined == [frozenset(), frozenset(HERE.fingerprints)]

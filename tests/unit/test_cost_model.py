@@ -8,7 +8,7 @@ from fogmqtt.core.scheduling.events import JobSubmitted
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.scheduler import Scheduler
 from fogmqtt.gateway.devices.registry import AbleDevice
-from fogmqtt.gateway.execution.cost_model import WHOLE_S, CostModel, Costs, StageWork, worth
+from fogmqtt.gateway.execution.cost_model import WHOLE_S, CostModel, Costs, StageDemand, worth
 from fogmqtt.gateway.execution.whole_image import StageCourse
 from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.workers.resources import cores
@@ -17,8 +17,8 @@ MP = 1_000_000
 HERE = "attic"
 
 
-def work(megapixels: float = 1.0, *, wire_bytes: float = 0.0) -> StageWork:
-    return StageWork("canny", "1 uint8 ", frozenset(), int(megapixels * MP), wire_bytes)
+def work(megapixels: float = 1.0, *, wire_bytes: float = 0.0) -> StageDemand:
+    return StageDemand("canny", "1 uint8 ", frozenset(), int(megapixels * MP), wire_bytes)
 
 
 class MeasuredFleet(Scheduler):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fogmqtt.core.presence import KNOWN_DEVICES, SILENCE_S
+from fogmqtt.core.presence import MAX_KNOWN_DEVICES, SILENCE_S
 from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, DeviceLost, Event
 from fogmqtt.errors import WireError
 from fogmqtt.gateway.devices.compatibility import Compatibility
@@ -128,7 +128,7 @@ def test_made_up_devices_do_not_fill_the_memory(registry: DeviceRegistry) -> Non
     for number in range(20_000):
         registry.received(f"ghost{number}", "info", info(), True, 0.0)
         registry.received(f"other{number}", "status", b"offline", True, 0.0)
-    assert len(registry.infos) <= 2 * KNOWN_DEVICES
+    assert len(registry.infos) <= 2 * MAX_KNOWN_DEVICES
     assert "eya" in registry.infos
     assert registry.present() == ("eya",)
     registry.received("manar", "info", info(), False, 1.0)
@@ -138,13 +138,13 @@ def test_made_up_devices_do_not_fill_the_memory(registry: DeviceRegistry) -> Non
 def test_no_more_devices_than_the_limit_are_present_and_the_rest_is_refused_in_words(
     registry: DeviceRegistry, fed: list[Event]
 ) -> None:
-    for number in range(KNOWN_DEVICES):
+    for number in range(MAX_KNOWN_DEVICES):
         join(registry, f"ghost{number}")
     with pytest.raises(WireError, match="4096 devices are here: no room for eya"):
         join(registry)
     join(registry, "ghost0", boot="b2")
-    assert len(registry.present()) == len(registry.infos) == KNOWN_DEVICES
-    assert len(fed) == KNOWN_DEVICES + 1
+    assert len(registry.present()) == len(registry.infos) == MAX_KNOWN_DEVICES
+    assert len(fed) == MAX_KNOWN_DEVICES + 1
     registry.tick(SILENCE_S)
     join(registry)
     assert registry.present() == ("eya",), "ghosts are silent, and their room is free"
@@ -160,7 +160,7 @@ def test_comings_and_goings_are_logged_at_a_bounded_rate(
         registry.tick(2 * SILENCE_S)
         registry.received("ghost1", "info", info(), False, 2 * SILENCE_S)
     assert len(caplog.messages) == NEWS_A_SECOND + 1 + NEWS_A_SECOND + 1 + 1
-    assert caplog.messages[NEWS_A_SECOND] == "and 950 more that came or went"
+    assert caplog.messages[NEWS_A_SECOND] == "and 950 more lines"
     assert caplog.messages[-1] == "ghost1 is here, 2 worker(s)"
 
 

@@ -15,7 +15,7 @@ from fogmqtt.images import codec
 from fogmqtt.images.source import ArrayImage
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.pipeline import parse, stages, whole
-from fogmqtt.wire.messages import Result, check_digest, encode, signed
+from fogmqtt.wire.messages import Result, check_digest, encode, with_digest
 
 IMAGE = np.random.default_rng(5).integers(0, 256, (200, 300, 3), np.uint8)
 
@@ -34,7 +34,7 @@ def answer(run: StageRun, index: int) -> Result:
     pixels = work.do_tile(run, run.tiles[index])
     spec = Spec.of(pixels)
     coding = run.operators[-1].result_codec
-    return signed(
+    return with_digest(
         Result(
             job=run.key,
             tile=index,
@@ -93,10 +93,10 @@ def test_wrong_results_are_refused_whatever_is_wrong() -> None:
     wrong = (
         msgspec.structs.replace(good, digest="0"),
         msgspec.structs.replace(good, pixels=memoryview(b"x")),
-        signed(msgspec.structs.replace(good, shape=(1, 1, 1))),
-        signed(msgspec.structs.replace(good, dtype="uint16")),
-        signed(msgspec.structs.replace(good, codec="raw")),
-        signed(msgspec.structs.replace(good, pixels=memoryview(b"x" * 40))),
+        with_digest(msgspec.structs.replace(good, shape=(1, 1, 1))),
+        with_digest(msgspec.structs.replace(good, dtype="uint16")),
+        with_digest(msgspec.structs.replace(good, codec="raw")),
+        with_digest(msgspec.structs.replace(good, pixels=memoryview(b"x" * 40))),
     )
     for result in wrong:
         with pytest.raises(WireError):

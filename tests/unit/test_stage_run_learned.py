@@ -14,7 +14,7 @@ from fogmqtt.images.source import ArrayImage
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline
 from fogmqtt.wire.messages import Decoder, Encoding, TileTask, encode
-from fogmqtt.workers.compute import compute
+from fogmqtt.workers.process import compute
 
 PHOTO: Image = np.random.default_rng(1).integers(0, 256, (300, 400), dtype=np.uint8)
 DECODER = Decoder(TileTask)

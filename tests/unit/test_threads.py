@@ -9,7 +9,7 @@ import time
 import pytest
 
 from fogmqtt.errors import FogError
-from fogmqtt.gateway.execution.race import race
+from fogmqtt.gateway.background import race
 from fogmqtt.gateway.jobs.memory_budget import COPIES, MemoryBudget
 from fogmqtt.gateway.threads import IMAGE_THREADS, Threads, abandoned
 from tests.gateway_rig import eventually, run

@@ -104,7 +104,7 @@ class Placement:
         reserved = self._place_suspects()
         rankings: dict[str, Ranking] = {}
         turns = [
-            (self._shares.served(name), place, job)
+            (self._shares.virtual_time(name), place, job)
             for place, (name, job) in enumerate(self._jobs.items())
         ]
         heapq.heapify(turns)
@@ -113,7 +113,7 @@ class Placement:
             if job.id not in rankings:
                 rankings[job.id] = Ranking(self._fleet, job, reserved, self.left_s(job, now))
             if self._place_one(rankings[job.id], reserved):
-                heapq.heapreplace(turns, (self._shares.served(job.id), place, job))
+                heapq.heapreplace(turns, (self._shares.virtual_time(job.id), place, job))
                 continue
             # Grants only make devices busier, so no device suits this job in this round any more.
             heapq.heappop(turns)

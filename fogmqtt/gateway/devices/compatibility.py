@@ -79,7 +79,7 @@ class Compatibility:
         if ability in info.fingerprints:
             why = self._difference(info, name)
             return f"rounds differently ({why})" if why else "rounds differently"
-        if info.examining:
+        if info.conformance_running:
             return "is still being examined"
         if name not in info.operators:
             return "is not installed"

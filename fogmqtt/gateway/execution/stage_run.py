@@ -29,7 +29,7 @@ from fogmqtt.operators.api.pipeline import (
     run_tile,
     written,
 )
-from fogmqtt.wire.messages import Call, Encoding, Result, TileTask, check_digest, signed
+from fogmqtt.wire.messages import Call, Encoding, Result, TileTask, check_digest, with_digest
 
 #: The planes codec in the worst case: two bits a pixel and what zlib adds to the incompressible.
 PLANES_PIXEL_BYTES = 0.26
@@ -247,7 +247,7 @@ def task(
     spec = Spec.of(pixels)
     core = tile.core.within(tile.outer)
     stage = calls(placed(run.operators, tile.outer, run.stage.source.size))
-    return signed(
+    return with_digest(
         TileTask(
             job=run.key,
             tile=tile.index,

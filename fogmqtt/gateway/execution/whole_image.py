@@ -16,7 +16,7 @@ from fogmqtt.core.geometry import Auto, Rect
 from fogmqtt.errors import FogError
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.registry import DeviceRegistry
-from fogmqtt.gateway.execution.cost_model import CostModel, Costs, StageWork, worth
+from fogmqtt.gateway.execution.cost_model import CostModel, Costs, StageDemand, worth
 from fogmqtt.gateway.execution.dispatcher import Dispatcher
 from fogmqtt.gateway.execution.stage_run import result_pixel_bytes
 from fogmqtt.gateway.jobs.model import Job
@@ -47,7 +47,7 @@ _CHECK_S: Final = 0.02
 class StageCourse:
     """One stage at work: what is expected of it, and what has come of it."""
 
-    work: StageWork
+    work: StageDemand
     costs: Costs
     #: Whether the gateway may do it whole, at once or when its tiles are late.
     may_be_whole: bool
@@ -105,7 +105,7 @@ class WholeImage:
         """Decide whether a stage is cut or done whole."""
         spec = image.spec
         pixels = spec.height * spec.width
-        work = StageWork(
+        work = StageDemand(
             written(stage.operators),
             f"{spec.channels} {spec.dtype} {written(stage.narrowing)}",
             self._registry.compatibility.needs(stage),
@@ -156,7 +156,9 @@ class WholeImage:
         report.count_alone(whole_s, measured=True)
         report.explain(_why_whole(course, tiles_s, whole_s))
 
-    async def _time_sample(self, work: StageWork, operators: Operators, image: ImageSource) -> None:
+    async def _time_sample(
+        self, work: StageDemand, operators: Operators, image: ImageSource
+    ) -> None:
         rows = min(_SAMPLE_ROWS, image.spec.height)
         sample = image.read(Rect(0, 0, rows, image.spec.width))
         try:

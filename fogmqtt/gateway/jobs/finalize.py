@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fogmqtt.gateway.jobs.model import Job, Outcome
 from fogmqtt.gateway.jobs.report import differ_line
-from fogmqtt.images.compare import NONE, Difference, difference
+from fogmqtt.images.compare import NO_DIFFERENCE, Difference, difference
 from fogmqtt.images.picture import as_colour
 from fogmqtt.images.source import as_array
 from fogmqtt.images.spec import Image
@@ -17,7 +17,7 @@ def finalize(job: Job, made: Made) -> Outcome:
     """What the client gets of what the last stage made. Raises FogError, as operators do."""
     assert job.original is not None  # noqa: S101  # set when the image was decoded
     original = as_array(job.original)
-    found = _compare(job, made, original) if job.request.verify else NONE
+    found = _compare(job, made, original) if job.request.verify else NO_DIFFERENCE
     if isinstance(made, dict):
         picture, facts = _drawn(job, made, original), made
     else:
@@ -31,7 +31,7 @@ def _compare(job: Job, made: Made, original: Image) -> Difference:
     expected = whole(job.operators, original, original)
     if isinstance(made, dict) or isinstance(expected, dict):
         job.report.differ, job.report.facts = differing(made, expected)
-        return NONE
+        return NO_DIFFERENCE
     found = difference(made, expected)
     job.report.differ = found.pixels
     return found

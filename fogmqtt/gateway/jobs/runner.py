@@ -19,13 +19,13 @@ from typing import Final, TypeVar
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import Rect
 from fogmqtt.errors import FogError, ImageError
+from fogmqtt.gateway.background import race
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.registry import DeviceRegistry
 from fogmqtt.gateway.devices.settling import Settling
 from fogmqtt.gateway.events import EventBus, JobAccepted, JobEnded, JobNoticed, JobProgressed
 from fogmqtt.gateway.execution import stage_run
 from fogmqtt.gateway.execution.dispatcher import Dispatcher
-from fogmqtt.gateway.execution.race import race
 from fogmqtt.gateway.execution.resume import resume_stage
 from fogmqtt.gateway.execution.stage_run import StageRun
 from fogmqtt.gateway.execution.whole_image import StageCourse, WholeImage

@@ -32,7 +32,8 @@ from fogmqtt.gateway.devices.status_publisher import EVERY_S, job_status
 from fogmqtt.gateway.events import JobNoticed, JobProgressed, Subscription
 from fogmqtt.gateway.jobs.model import JobRequest, Outcome, new_job_id
 from fogmqtt.gateway.server.config_checks import check_outbox, check_pipelines
-from fogmqtt.gateway.server.inbox import Inbox, InboxFile
+from fogmqtt.gateway.server.inbox import Inbox
+from fogmqtt.gateway.server.inbox_folder import InboxFile
 from fogmqtt.gateway.server.outbox import Outbox
 from fogmqtt.gateway.server.replies import Replies, Reply
 from fogmqtt.gateway.storage.api import (
@@ -202,7 +203,7 @@ class Server:
             origin=_origin(message),
             accepted_at=time.time(),
         )
-        if message.receipt and message.receipt.again and entry.origin in self._origins:
+        if message.receipt and message.receipt.is_repeated and entry.origin in self._origins:
             log.info("%s was accepted already: the broker repeats it", entry.name)
             self._acknowledge(message.receipt)
             return
@@ -326,9 +327,11 @@ class Server:
         self._spooling += 1
         try:
             await asyncio.wrap_future(self._store.accept_file(entry, file.path))
-        except (FogError, OSError) as problem:
+        except Exception as problem:  # noqa: BLE001  # a file that cannot be taken ends no server
             inbox.retry(file, PAUSE_S)
             self.gateway.warn("inbox", f"cannot take {file.path}: {self._refusal(problem)}")
+            if is_full(problem):
+                await asyncio.sleep(PAUSE_S)  # the next file would not fit either
             return
         finally:
             self._spooling -= 1
@@ -547,7 +550,7 @@ def _origin(message: Received) -> str:
     if message.receipt is None:
         return ""
     digest = xxhash.xxh3_128_hexdigest(message.payload)
-    return f"{message.receipt.mid}/{message.topic}/{digest}"
+    return f"{message.receipt.packet_id}/{message.topic}/{digest}"
 
 
 def _new_suffix() -> str:
