@@ -132,10 +132,13 @@ class Rig:
 
     broker: MemoryBroker = field(default_factory=MemoryBroker)
     links: list[MemoryTransport] = field(default_factory=list)
+    #: Takes what the gateway's transport is to deliver, beside what really happens.
+    deliver: Deliver | None = None
 
     def connect(self, deliver: Deliver, will: Will) -> Transport:
         link = MemoryTransport(self.broker, "mariem", deliver, will=will)
         self.links.append(link)
+        self.deliver = deliver
         return link
 
     def gateway(self, made: GatewayConfig | None = None, **options: Any) -> Gateway:

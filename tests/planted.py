@@ -105,12 +105,10 @@ RESULTS = (
         "Scheduler.handle",
         """
             self._apply(event)
-            while (timer := table.timers.due(table.now)) is not None:
-                table.fire(timer)
+            table.fire_timers(self._arrival(event))
         """,
         """
-            while (timer := table.timers.due(table.now)) is not None:
-                table.fire(timer)
+            table.fire_timers(self._arrival(event))
             self._apply(event)
         """,
     ),
@@ -146,7 +144,7 @@ LOST = (
         "lost-after-its-back-off",
         "a tile that failed is forgotten when its back-off ends",
         LEASES,
-        "LeaseTable.fire",
+        "LeaseTable._fire",
         "self._enqueue(timer)",
         "",
     ),
@@ -298,6 +296,22 @@ DEVICES = (
         "False",
     ),
     Bug(
+        "bytes-unlimited",
+        "more bytes are in flight than may be",
+        FLEET,
+        "Fleet.has_bytes_for",
+        "limit = self._policy.max_bytes_in_flight",
+        "limit = 9 * self._policy.max_bytes_in_flight",
+    ),
+    Bug(
+        "bytes-never-land",
+        "accepted tiles count as in flight, until nothing can be sent",
+        LEASES,
+        "LeaseTable.accept",
+        "self.fleet.bytes_in_flight -= lease.tile.nbytes",
+        "",
+    ),
+    Bug(
         "regrant-without-room",
         "who comes back after the broker was lost gets more than it may hold",
         OUTAGE,
@@ -323,7 +337,7 @@ BLAME = (
         "quarantine-without-end",
         "a device in quarantine never gets out",
         LEASES,
-        "LeaseTable.fire",
+        "LeaseTable._fire",
         "self.fleet.resume(timer)",
         "",
     ),
@@ -576,7 +590,7 @@ ENDS = (
         "starved-in-silence",
         "nobody hears of a job that no device can do",
         LEASES,
-        "LeaseTable.fire",
+        "LeaseTable._fire",
         "self._starving.append(timer)",
         "",
     ),
@@ -614,9 +628,25 @@ TIME = (
         "lease-without-end",
         "what is never accepted stays with its device",
         LEASES,
-        "LeaseTable.grant",
-        "self.timers.set(lease, self.now + accept_timeout_s)",
+        "LeaseTable.send",
+        "self.timers.set(lease, self.now + lease.accept_timeout_s)",
         "",
+    ),
+    Bug(
+        "unsent-without-end",
+        "a tile that the gateway never sends stays with its device",
+        LEASES,
+        "LeaseTable.grant",
+        "self.timers.set(lease, self.now + self.policy.send_s)",
+        "",
+    ),
+    Bug(
+        "arrived-and-overdue",
+        "a tile that was accepted in time ends because the gateway reads that late",
+        SCHEDULER,
+        "Scheduler.handle",
+        "self._arrival(event)",
+        "self._table.now",
     ),
     Bug(
         "no-time-to-work",

@@ -122,6 +122,11 @@ class Presence:
             device: known.announced for device, known in self._devices.items() if known.announced
         }
 
+    def introduction(self, device: str) -> Introduction | None:
+        """What the scheduler was told of one device; None where it is not present."""
+        known = self._devices.get(device)
+        return known.announced if known else None
+
     def next_wakeup(self) -> float | None:
         """Return the earliest time at which `expire` may return an event, or None."""
         return None if self._next_check_at == math.inf else self._next_check_at

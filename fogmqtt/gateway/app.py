@@ -44,8 +44,8 @@ from fogmqtt.gateway.events import (
     QUEUE_LENGTH,
     BrokerChanged,
     EventBus,
+    EventSubscription,
     GatewayEvent,
-    Subscription,
     follow,
 )
 from fogmqtt.gateway.execution.cost_model import CostModel
@@ -221,7 +221,7 @@ class Gateway:
         """Wait until the devices that are online are known, as far as there is a broker."""
         await self._settling.wait_for_backlog()
 
-    def events(self, name: str, limit: int = QUEUE_LENGTH) -> Subscription:
+    def events(self, name: str, limit: int = QUEUE_LENGTH) -> EventSubscription:
         """Follow what happens from now on. `name` says in the log who did not keep up."""
         return self._bus.subscribe(name, limit)
 

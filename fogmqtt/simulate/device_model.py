@@ -17,6 +17,7 @@ from fogmqtt.core.scheduling.actions import CancelTile, SendTile
 from fogmqtt.core.scheduling.events import (
     DeviceJoined,
     DeviceLost,
+    DeviceReported,
     Event,
     ResultArrived,
     TileAccepted,
@@ -35,6 +36,8 @@ _AHEAD = 14
 #: The seconds that a cancelled tile may still run, and the seconds that a new worker needs to
 #: start.
 _CANCELLED_S, _START_S = 1.0, 0.3
+#: The time between two check-ins.
+_CHECK_IN_S = 5.0
 #: The mean time to reconnect after an outage of the broker.
 _RECONNECT_S = 0.5
 
@@ -46,14 +49,18 @@ class Order:
     send: SendTile
     work: TileWork
     hedge: bool
+    gateway: str
 
     @property
     def key(self) -> TileKey:
-        return TileKey("gateway", self.send.job, self.send.tile)
+        return TileKey(self.gateway, self.send.job, self.send.tile)
 
 
 class DeviceModel:
-    """One device. `deliver` receives its messages; `operators` are its abilities."""
+    """One device. `deliver` receives its messages; `operators` are its abilities.
+
+    If it `checks_in`, it reports how many tiles it holds.
+    """
 
     def __init__(
         self,
@@ -65,6 +72,8 @@ class DeviceModel:
         record: Record,
         deliver: Callable[[Event], None],
         broker_is_up: Callable[[], bool],
+        gateway_of: Callable[[str], str],
+        checks_in: bool,
     ) -> None:
         self.device = device
         self._operators = operators
@@ -78,6 +87,8 @@ class DeviceModel:
         self._record = record
         self._deliver = deliver
         self._broker_is_up = broker_is_up
+        self._gateway_of = gateway_of
+        self._checks_in = checks_in
         self._down = LinkModel(device.link, self._chance)
         self._up = LinkModel(device.link, self._chance)
         self._boot = 0
@@ -151,7 +162,7 @@ class DeviceModel:
                 pass
 
     def _receive_cancel(self, link: int, action: CancelTile) -> None:
-        key = TileKey("gateway", action.job, action.tile)
+        key = TileKey(self._gateway_of(action.job), action.job, action.tile)
         if link != self._connection:
             return
         dropped = self._queue.cancel(key, action.attempt, expired=action.expired)
@@ -269,6 +280,13 @@ class DeviceModel:
         for event, nbytes in unsent:
             self._publish(event, nbytes)
 
+    def _check_in(self, boot: int) -> None:
+        """Report the number of held tiles, again and again."""
+        if boot != self._boot:
+            return
+        self._publish(DeviceReported(self.device.id, self._queue.held), ENVELOPE_BYTES)
+        self._event_queue.at(self._event_queue.now + _CHECK_IN_S, self._check_in, boot)
+
     def disconnect(self) -> None:
         """The broker is gone, and all messages in transit with it."""
         self._drop_connection()
@@ -294,6 +312,8 @@ class DeviceModel:
         self.uptimes.append((now, math.inf))
         if self._broker_is_up():
             self.connect()
+        if self._checks_in:
+            self._check_in(self._boot)
         if faults.crash_every_s < math.inf:
             crash_s = self._chance.expovariate(1 / faults.crash_every_s)
             down_s = self._chance.expovariate(1 / faults.rejoin_after_s)

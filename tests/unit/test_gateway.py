@@ -345,7 +345,8 @@ def test_a_broker_that_refuses_for_good_ends_the_gateway() -> None:
         rig = Rig()
         rig.broker.stop()
         async with rig.gateway() as gateway:
-            rig.links[0].hear(Refused("wrong password", final=True))
+            assert rig.deliver is not None
+            rig.deliver(Refused("wrong password", final=True))
             await gateway.submit(request()).outcome()
 
     with pytest.raises(NoBroker, match="wrong password"):

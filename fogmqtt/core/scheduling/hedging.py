@@ -80,7 +80,7 @@ class Hedging:
         return len(tile.leases) == 1 or not is_suspect(tile, self._policy)
 
     def _late_at(self, device: DeviceState, lease: Lease) -> float:
-        if len(lease.tile.leases) > 1:
+        if len(lease.tile.leases) > 1 or not lease.is_sent:
             return math.inf
         expected_s = self._service_times.remaining_s(device, lease)
         if expected_s == 0:
@@ -105,7 +105,7 @@ class Hedging:
 
     def _copy(self, lease: Lease) -> None:
         tile, helper = lease.tile, self._helper(lease)
-        if helper is None:
+        if helper is None or not self._fleet.has_bytes_for(tile):
             return
         if len(tile.leases) > 1:
             self._revoke(max(tile.leases, key=self._left_s))

@@ -25,6 +25,11 @@ class Policy:
 
     #: From sending a tile to the device's word that it has it: a PUBACK is no such promise.
     accept_s: float = 5.0
+    #: Bytes of tiles on their way to devices: more would only wait in the gateway's memory while
+    #: their leases run.
+    max_bytes_in_flight: int = 256_000_000
+    #: The gateway takes a tile back that it could not send for so long.
+    send_s: float = 60.0
     #: The wait doubles at each silence, for slow links, and ends here.
     accept_max_s: float = 60.0
     #: A lease is so many times what the work should take.

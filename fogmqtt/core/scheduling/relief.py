@@ -146,6 +146,8 @@ class Relief:
         copy_s = service_times.finish_s(first, tile.job, tile.pixels)
         if service_times.left_s(device, lease) <= policy.hedge_gain * copy_s + policy.hedge_gain_s:
             return False
+        if not self._fleet.has_bytes_for(tile):
+            return True
         helper = best(self._fleet, (one for one in able if one.id in self._fleet.with_room), tile)
         about_s = copy_s + policy.hedge_gain_s
         if helper is None or service_times.finish_s(helper, tile.job, tile.pixels) > about_s:

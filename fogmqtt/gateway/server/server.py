@@ -29,7 +29,7 @@ from fogmqtt.gateway.background import BackgroundTasks, Supervisor
 from fogmqtt.gateway.broker_link import Connect
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.status_publisher import EVERY_S, job_status
-from fogmqtt.gateway.events import JobNoticed, JobProgressed, Subscription
+from fogmqtt.gateway.events import EventSubscription, JobNoticed, JobProgressed
 from fogmqtt.gateway.jobs.model import JobRequest, Outcome, new_job_id
 from fogmqtt.gateway.server.config_checks import check_outbox, check_pipelines
 from fogmqtt.gateway.server.inbox import Inbox
@@ -484,7 +484,7 @@ class Server:
 
     # What is published while a job runs.
 
-    async def _report_progress(self, events: Subscription) -> None:
+    async def _report_progress(self, events: EventSubscription) -> None:
         """Publish progress and notices to whoever submitted an image."""
         with events:
             try:
