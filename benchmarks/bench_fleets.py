@@ -44,7 +44,7 @@ class Watched(Scheduler):
     """The scheduler, with somebody who looks over its shoulder."""
 
     def __init__(self, policy: Policy, watch: Observer) -> None:
-        super().__init__(policy)
+        super().__init__(policy, sends_reported=True)
         self._watch = watch
 
     def handle(self, event: Event, now: float) -> list[Action]:

@@ -1,4 +1,4 @@
-"""Jobs with `local: auto` against the same pipeline on the gateway alone, `pipeline.whole`.
+"""Jobs with `local: auto` against the same pipeline on the gateway alone, `pipeline.run_whole`.
 
 Real devices, real Mosquitto, real gateway; in-memory images. Job and whole take turns, so what
 else the machine does meets both. The first job is shown by itself: nothing is known before it.
@@ -25,7 +25,7 @@ from fogmqtt.cli.demo import device_process, free_port
 from fogmqtt.gateway.thread_door import ThreadDoor
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
-from fogmqtt.operators.api.pipeline import parse, whole
+from fogmqtt.operators.api.pipeline import parse, run_whole
 from fogmqtt.process_tuning import tune
 from fogmqtt.transport.embedded import EmbeddedBroker
 
@@ -80,7 +80,7 @@ def gateway_with(case: Case) -> Iterator[ThreadDoor]:
 
 def alone(case: Case, pixels: Image) -> float:
     began = time.perf_counter()
-    whole(parse(case.pipeline), pixels, pixels)
+    run_whole(parse(case.pipeline), pixels, pixels)
     return time.perf_counter() - began
 
 

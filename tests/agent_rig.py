@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fogmqtt.agent.service import Agent, AgentSettings
-from fogmqtt.conformance.report import ConformanceReport, Examined
+from fogmqtt.conformance.report import ConformanceReport, OperatorReport
 from fogmqtt.conformance.runner import ConformanceRunner
 from fogmqtt.core.device_queue import TileKey
 from fogmqtt.core.geometry import Rect
@@ -145,7 +145,7 @@ class ThreadPool(Pool[TileKey]):
 
 
 REPORT = ConformanceReport(
-    {"invert": Examined("invert", "fogmqtt", "1", {"invert/uint8": "abc"}, 1.5)},
+    {"invert": OperatorReport("invert", "fogmqtt", "1", {"invert/uint8": "abc"}, 1.5)},
     versions={"opencv": "5.0.0", "machine": "x86_64"},
 )
 
@@ -153,7 +153,7 @@ REPORT = ConformanceReport(
 class KnownConformance(ConformanceRunner):
     """The conformance report is known from an earlier start."""
 
-    def known(self) -> ConformanceReport:
+    def cached(self) -> ConformanceReport:
         return REPORT
 
 
@@ -166,7 +166,7 @@ class PendingConformance(ConformanceRunner):
         super().__init__(deliver)
         type(self).deliver = deliver
 
-    def known(self) -> None:
+    def cached(self) -> None:
         return None
 
     def start(self) -> None: ...

@@ -153,7 +153,7 @@ class Agent:
         Raises NoBroker if the broker refuses the first connection for good, and DuplicateId if an
         older agent runs under the same id.
         """
-        report = self._conformance_runner.known()
+        report = self._conformance_runner.cached()
         if report is None:
             self._conformance_runner.start()
         else:

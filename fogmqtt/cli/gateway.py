@@ -215,7 +215,7 @@ def _pipeline(config: GatewayConfig, asked: str | None) -> str:
     name = wanted.strip()
     if name not in config.pipelines:
         if _WORD.fullmatch(name) and name not in registry.names():
-            near = registry.nearest(name, (*config.pipelines, *registry.names()))
+            near = registry.suggestion(name, (*config.pipelines, *registry.names()))
             skipped = "".join(f"; {problem}" for problem in registry.problems())
             raise PipelineError(f"no pipeline or operator is called {name!r}; {near}{skipped}")
         return wanted

@@ -122,7 +122,7 @@ class Presence:
             device: known.announced for device, known in self._devices.items() if known.announced
         }
 
-    def introduction(self, device: str) -> Introduction | None:
+    def description(self, device: str) -> DeviceDescription | None:
         """What the scheduler was told of one device; None where it is not present."""
         known = self._devices.get(device)
         return known.announced if known else None

@@ -123,7 +123,7 @@ class Gateway:
 
         self._link = BrokerLink(connect, gateway_will(gateway_id, self.topics))
         policy = replace(config.scheduler, starve_s=config.gateway.local_after)
-        scheduler = scheduler or Scheduler(policy)
+        scheduler = scheduler or Scheduler(policy, sends_reported=True)
         self._workers = LocalWorkers(self._threads)
         self._dispatcher = Dispatcher(
             scheduler,
@@ -399,7 +399,7 @@ class Gateway:
                 self._registry.received(device, leaf, payload, retained, now())
             case ("gateways", _, "results", device) if is_id(device) and not retained:
                 self._registry.heard(device, now())
-                self._dispatcher.received(device, payload)
+                self._dispatcher.received(device, payload, message.at)
             case ("gateways", self.id, "info"):
                 self._meet_duplicate(payload)
             case ("submit", pipeline, reply) if self._serves:

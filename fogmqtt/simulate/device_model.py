@@ -284,7 +284,7 @@ class DeviceModel:
         """Report the number of held tiles, again and again."""
         if boot != self._boot:
             return
-        self._publish(DeviceReported(self.device.id, self._queue.held), ENVELOPE_BYTES)
+        self._publish(DeviceReported(self.device.id, self._queue.tiles_held), ENVELOPE_BYTES)
         self._event_queue.at(self._event_queue.now + _CHECK_IN_S, self._check_in, boot)
 
     def disconnect(self) -> None:

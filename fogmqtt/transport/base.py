@@ -8,8 +8,9 @@ owner publishes and subscribes through the methods of `Transport`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 #: Puts an event into the owner's queue. The transport calls it on its thread, so it must not do
@@ -69,13 +70,15 @@ class Receipt:
 class Received:
     """A message. `retained` means that the broker had stored it before the subscription.
 
-    `receipt` is set if the subscription has `manual_ack`; pass it to `Transport.acknowledge`.
+    `receipt` is set if the subscription has `manual_ack`; pass it to `Transport.acknowledge`. `at`
+    is when it arrived, in seconds of the monotonic clock; the owner may handle it later.
     """
 
     topic: str
     payload: bytes
     retained: bool = False
     receipt: Receipt | None = None
+    at: float = field(default_factory=time.monotonic, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

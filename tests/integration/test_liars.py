@@ -27,7 +27,7 @@ from fogmqtt.wire.messages import (
     encode,
     with_digest,
 )
-from tests.examined import here
+from tests.conformance import local_report
 from tests.fog import Probe
 from tests.processes import Fog, edges_of, photo, private_fog, read, same
 
@@ -64,7 +64,7 @@ class Impostor:
             uptime_s=1.0,
             workers=1,
             operators=list(registry.names()),
-            fingerprints=here().fingerprints,
+            fingerprints=local_report().fingerprints,
         )
         self.client.publish(f"fog/v1/devices/{self.name}/info", encode(info), retain=True)
         self.say("online")

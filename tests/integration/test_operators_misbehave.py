@@ -36,7 +36,7 @@ WORST = {
     "eat": ("MemoryError", "in eat"),
     "crash": ("the worker process was ended by signal 11 (SIGSEGV) at tile 1", "in crash"),
     "really_exit": ("the worker process ended with exit code 7 at tile 1", ""),
-    "larger": ("misbehave gave 160x240 colour uint8, not 160x120 colour uint8", "in checked"),
+    "larger": ("misbehave gave 160x240 colour uint8, not 160x120 colour uint8", "in check_output"),
     "hang": ("did not return within its lease of", "in hang"),
 }
 

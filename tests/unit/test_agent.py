@@ -235,7 +235,7 @@ def test_a_traceback_is_bounded(raising: Callable[[BaseException], None]) -> Non
         ({"stage": [Call("cany")]}, "cany"),
         ({"stage": [Call("gaussian", {"ksize": 4})]}, "ksize"),
         ({"stage": [Call("gaussian", {"sice": 4})]}, "sice"),
-        ({"stage": []}, "without operators"),
+        ({"stage": []}, "has no operators"),
         ({"codec": "gif"}, "gif"),
         ({"result_codec": "gif"}, "gif"),
         ({"core": (0, 0, 21, 30)}, "core"),

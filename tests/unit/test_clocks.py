@@ -38,7 +38,7 @@ ALLOWED = {
     "gateway/storage/spool.py": {"st_mtime_ns"},
     "operators/support/models.py": {"st_mtime_ns"},
     "conformance/identity.py": {"st_mtime_ns"},
-    # Which of too many remembered examinations go: a file's age against another's.
+    # Which of too many cached reports are deleted: a file's age against another's.
     "conformance/cache.py": {"st_mtime"},
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fogmqtt.conformance.report import ConformanceReport, Examined, difference
+from fogmqtt.conformance.report import ConformanceReport, OperatorReport, version_difference
 from fogmqtt.core.scheduling.events import DeviceJoined, Event
 from fogmqtt.gateway.devices.compatibility import Compatibility
 from fogmqtt.gateway.devices.registry import DeviceRegistry
@@ -13,9 +13,9 @@ from fogmqtt.wire.messages import DeviceInfo, encode
 
 HERE = ConformanceReport(
     {
-        "gray": Examined("gray", "fogmqtt", "1", {"gray/uint8": "a", "gray/float32": "b"}),
-        "canny": Examined("canny", "fogmqtt", "1", {"canny/uint8": "c"}),
-        "soften": Examined("soften", "softener", "2", {"soften/uint8": "d"}),
+        "gray": OperatorReport("gray", "fogmqtt", "1", {"gray/uint8": "a", "gray/float32": "b"}),
+        "canny": OperatorReport("canny", "fogmqtt", "1", {"canny/uint8": "c"}),
+        "soften": OperatorReport("soften", "softener", "2", {"soften/uint8": "d"}),
     },
     versions={
         "opencv": "5.0.0",
@@ -73,7 +73,7 @@ def test_the_reason_names_the_versions_that_differ(compatibility: Compatibility)
     ],
 )
 def test_a_difference_is_looked_for_where_it_is_likeliest(there: dict[str, str], why: str) -> None:
-    assert difference(there, HERE.versions) == why
+    assert version_difference(there, HERE.versions) == why
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,7 @@ def test_the_scheduler_gets_the_limit_of_a_device(announced: int, told: float) -
     )
     registry.received("zero", "info", encode(info), False, 0.0)
     registry.received("zero", "status", b"online", False, 0.0)
-    (joined,) = fed
-    assert isinstance(joined, DeviceJoined)
+    (joined,) = (event for event in fed if isinstance(event, DeviceJoined))
     assert joined.max_tile_pixels == told
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from fogmqtt.core.presence import MAX_KNOWN_DEVICES, SILENCE_S
-from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, DeviceLost, Event
+from fogmqtt.core.scheduling.events import (
+    DeviceDraining,
+    DeviceJoined,
+    DeviceLost,
+    DeviceReported,
+    Event,
+)
 from fogmqtt.errors import WireError
 from fogmqtt.gateway.devices.compatibility import Compatibility
 from fogmqtt.gateway.devices.registry import MAX_INFOS_BYTES, NEWS_A_SECOND, DeviceRegistry
@@ -24,8 +30,13 @@ def fed() -> list[Event]:
 
 @pytest.fixture
 def registry(fed: list[Event]) -> DeviceRegistry:
-    """One that takes devices at their word."""
-    return DeviceRegistry(fed.append, Compatibility(exact=False))
+    """One that takes devices at their word; `fed` has what it tells but the check-ins."""
+
+    def feed(event: Event) -> None:
+        if not isinstance(event, DeviceReported):
+            fed.append(event)
+
+    return DeviceRegistry(feed, Compatibility(exact=False))
 
 
 def join(registry: DeviceRegistry, device: str = "eya", **fields: object) -> None:
@@ -50,6 +61,16 @@ def test_a_device_that_joins_is_told_to_warm_up(fed: list[Event]) -> None:
     registry.received("manar", "info", info(), True, 0.0)
     join(registry)
     assert warmed == ["eya"]
+
+
+def test_a_check_in_tells_how_many_tiles_a_device_has_of_any_gateway() -> None:
+    fed: list[Event] = []
+    registry = DeviceRegistry(fed.append, Compatibility(exact=False))
+    registry.received("eya", "info", info(tiles_held=3), True, 0.0)
+    assert fed == [], "a retained info is old"
+    join(registry, tiles_held=7)
+    registry.received("eya", "info", info(tiles_held=7), False, 1.0)
+    assert fed[-1] == DeviceReported("eya", 7)
 
 
 def test_an_unknown_device_can_do_nothing(registry: DeviceRegistry) -> None:

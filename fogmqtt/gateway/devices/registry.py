@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 from fogmqtt.conformance.report import ConformanceReport
 from fogmqtt.core.presence import MAX_KNOWN_DEVICES, DeviceDescription, Presence
-from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, DeviceLost, Event
+from fogmqtt.core.scheduling.events import (
+    DeviceDraining,
+    DeviceJoined,
+    DeviceLost,
+    DeviceReported,
+    Event,
+)
 from fogmqtt.errors import WireError
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.compatibility import Compatibility
@@ -172,6 +178,9 @@ class DeviceRegistry:
         info = self._decoder.decode(payload)
         self._remember(device, info, len(payload))
         self._tell(self._presence.info(device, self._introduction(info), retained, now), now)
+        if not retained and self._presence.description(device) is not None:
+            # Tiles of other gateways among them: the device is busy, not slow.
+            self._feed(DeviceReported(device, info.tiles_held))
 
     def _introduction(self, info: DeviceInfo) -> DeviceDescription:
         offer = self.compatibility.judge(info)

@@ -25,8 +25,8 @@ from fogmqtt.gateway.threads import Threads
 from fogmqtt.images.source import ImageSource, as_array
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api import registry as operator_registry
-from fogmqtt.operators.api.base import Made
-from fogmqtt.operators.api.pipeline import Operators, Stage, whole, written
+from fogmqtt.operators.api.base import StageOutput
+from fogmqtt.operators.api.pipeline import Operators, Stage, format_pipeline, run_whole
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +106,8 @@ class WholeImage:
         spec = image.spec
         pixels = spec.height * spec.width
         work = StageDemand(
-            written(stage.operators),
-            f"{spec.channels} {spec.dtype} {written(stage.narrowing)}",
+            format_pipeline(stage.operators),
+            f"{spec.channels} {spec.dtype} {format_pipeline(stage.gateway_operators)}",
             self._registry.compatibility.needs(stage),
             pixels,
             pixels * (stage.sent.pixel_bytes + result_pixel_bytes(stage)),
@@ -122,14 +122,14 @@ class WholeImage:
 
     async def compute(
         self, job: Job, stage: Stage, image: ImageSource, course: StageCourse
-    ) -> Made:
+    ) -> StageOutput:
         """Do the stage whole, at once or as soon as its tiles are late."""
         while course.by_tiles and not course.is_late(now()):
             await asyncio.sleep(_CHECK_S)
         began_at, original = now(), job.original
         assert original is not None  # noqa: S101  # set when the image was decoded
         made = await self._threads.image(
-            lambda: whole(_operators(stage), as_array(image), as_array(original)),
+            lambda: run_whole(_operators(stage), as_array(image), as_array(original)),
             course.work.pixels,
         )
         course.whole_s = now() - began_at
@@ -175,12 +175,12 @@ class WholeImage:
             and isinstance(job.request.tiles, Auto)
             and not job.request.run_suffix
             and pixels <= WHOLE_PIXELS
-            and all(operator_registry.is_ours(operator.name) for operator in _operators(stage))
+            and all(operator_registry.is_built_in(operator.name) for operator in _operators(stage))
         )
 
 
 def _operators(stage: Stage) -> Operators:
-    return (*stage.narrowing, *stage.operators)
+    return (*stage.gateway_operators, *stage.operators)
 
 
 def _why_whole(course: StageCourse, tiles_s: float | None, whole_s: float) -> str:
@@ -195,7 +195,7 @@ def _whole_s(operators: Operators, sample: Image) -> float:
 
     def once() -> float:
         began = now()
-        whole(operators, sample, sample)
+        run_whole(operators, sample, sample)
         return now() - began
 
     return min(once(), once())

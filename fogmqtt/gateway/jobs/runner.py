@@ -38,8 +38,8 @@ from fogmqtt.gateway.jobs.queue import JobQueue
 from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.gateway.threads import Threads
 from fogmqtt.images.source import ArrayImage, ImageSource, as_array
-from fogmqtt.operators.api.base import Made
-from fogmqtt.operators.api.pipeline import Stage, whole
+from fogmqtt.operators.api.base import StageOutput
+from fogmqtt.operators.api.pipeline import Stage, run_whole
 from fogmqtt.wire.topics import LOCAL
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class JobRunner:
     async def process(self, job: Job) -> Outcome:
         """Make a job's result, or raise what prevents it."""
         entering = await self.ingest(job)
-        made: Made = as_array(entering)
+        made: StageOutput = as_array(entering)
         for position, stage in enumerate(job.stages):
             job.position, job.entering = position, entering
             made = await self.run_stage(job, stage, entering)
@@ -135,7 +135,7 @@ class JobRunner:
             self._bus.emit(JobNoticed(job.report, note))
         return ingested.image
 
-    async def run_stage(self, job: Job, stage: Stage, image: ImageSource) -> Made:
+    async def run_stage(self, job: Job, stage: Stage, image: ImageSource) -> StageOutput:
         """Do one stage: whole on this gateway, by tiles on the fleet, or both until one is done."""
         if not stage.tiled:
             return await self._on_image(job, partial(_whole, job, stage, image))
@@ -153,7 +153,7 @@ class JobRunner:
 
     async def run_tiles(
         self, job: Job, stage: Stage, image: ImageSource, course: StageCourse
-    ) -> Made:
+    ) -> StageOutput:
         """Do one stage by tiles: plan, cut, send, paste what comes back, and merge."""
         run = await self._on_image(job, self._planner(job, stage, image))
         course.began_at = now()
@@ -168,7 +168,7 @@ class JobRunner:
                 self._tell_progress(job)
         return await self._on_image(job, run.merger.finish)
 
-    async def finalize(self, job: Job, made: Made) -> Outcome:
+    async def finalize(self, job: Job, made: StageOutput) -> Outcome:
         """Verify, draw facts, and post-process."""
         return await self._on_image(job, partial(finalize, job, made))
 
@@ -281,9 +281,9 @@ class JobRunner:
         )
 
 
-def _whole(job: Job, stage: Stage, image: ImageSource) -> Made:
+def _whole(job: Job, stage: Stage, image: ImageSource) -> StageOutput:
     assert job.original is not None  # noqa: S101  # set when the image was decoded
-    return whole(stage.operators, as_array(image), as_array(job.original))
+    return run_whole(stage.operators, as_array(image), as_array(job.original))
 
 
 def _failed(job: Job, reason: str, problem: Exception | None = None) -> Outcome:

@@ -233,7 +233,7 @@ class Server:
                 "a retained image would be done again at every start; publish it without retain"
             )
         if pipeline not in self.config.pipelines:
-            near = registry.nearest(pipeline[:80], self.config.pipelines)
+            near = registry.suggestion(pipeline[:80], self.config.pipelines)
             raise PipelineError(f"no pipeline {pipeline[:80]!r} in the configuration; {near}")
         if self._waiting >= self.config.limits.max_waiting:
             raise FogError(
