@@ -84,8 +84,7 @@ def rig(there: Emulated) -> Iterator[Rig]:
     observer = Observer()
 
     def watched(config: GatewayConfig) -> Scheduler:
-        policy = replace(config.scheduler, starve_s=config.gateway.local_after)
-        return Watched(policy, observer)
+        return Watched(config.policy(), observer)
 
     with gateway_at(there.url, len(there.devices), scheduler=watched) as gateway:
         yield Rig(gateway, there, observer)

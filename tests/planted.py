@@ -15,7 +15,7 @@ LEASES = "fogmqtt.core.scheduling.leases"
 CHECKS = "fogmqtt.core.scheduling.spot_checks"
 DEVICE = "fogmqtt.core.scheduling.device"
 FLEET = "fogmqtt.core.scheduling.fleet"
-HEDGING = "fogmqtt.core.scheduling.hedging"
+SPECULATION = "fogmqtt.core.scheduling.speculation"
 STATE = "fogmqtt.core.scheduling.state"
 OUTAGE = "fogmqtt.core.scheduling.broker_outage"
 PLACEMENT = "fogmqtt.core.scheduling.placement"
@@ -274,9 +274,9 @@ DEVICES = (
     Bug(
         "hedge-at-home",
         "a straggler's copy goes to the device that has it",
-        HEDGING,
-        "Hedging._able",
-        "tile in device.leases",
+        SPECULATION,
+        "Speculation._may_copy",
+        "any(one.device == device.id for one in held)",
         "False",
     ),
     Bug(

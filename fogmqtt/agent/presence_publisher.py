@@ -17,9 +17,20 @@ CODECS = ("raw", "png", "planes")
 
 
 class PresencePublisher:
-    """Publishes info and status of one device. Without a connection it publishes nothing."""
+    """Publishes info and status of one device. Without a connection it publishes nothing.
 
-    def __init__(self, device: str, topics: Topics, workers: int, max_tile_pixels: int = 0) -> None:
+    `emulated_speed` is that of one worker of an emulated board, in core pixels per second. Such a
+    device announces a host of its own, because it does not share this machine's cores as others do.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        topics: Topics,
+        workers: int,
+        max_tile_pixels: int = 0,
+        emulated_speed: float | None = None,
+    ) -> None:
         self.boot = secrets.token_hex(8)
         self.operators = list(registry.names())
         self._info_topic = topics.device(device, "info")
@@ -28,6 +39,9 @@ class PresencePublisher:
         self._max_tile_pixels = max_tile_pixels
         self._sequence = 0
         self._host = host_info.host_name()
+        if emulated_speed is not None:
+            self._host = f"{self._host}, emulated as {device}"
+        self._emulated_speed = emulated_speed
         self._versions = host_info.versions()
         self._conformance: ConformanceReport | None = None
 
@@ -71,11 +85,17 @@ class PresencePublisher:
             temperature_c=host_info.temperature_c(),
             load=host_info.load_average(),
             fingerprints=report.fingerprints,
-            rates=report.rates,
+            rates=self._rates(report),
             conformance_running=self._conformance is None,
             problems=report.problems[:MAX_PROBLEMS],
         )
         return _publish(transport, self._info_topic, encode(info, "base64"))
+
+    def _rates(self, report: ConformanceReport) -> dict[str, float]:
+        """Nanoseconds per pixel by operator; for an emulated board, those of its speed."""
+        if self._emulated_speed is None:
+            return dict(report.rates)
+        return dict.fromkeys(report.rates, 1e9 / self._emulated_speed)
 
     def publish_online(self, transport: Transport) -> bool:
         """Publish status `online`, retained. Returns False if there is no connection.

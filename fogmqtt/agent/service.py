@@ -108,8 +108,13 @@ class Agent:
         self._started_at = time.monotonic()
         self._inbox: SimpleQueue[object] = SimpleQueue()
         topics, device = settings.topics, settings.id
+        throttle = settings.throttle
         self._presence = PresencePublisher(
-            device, topics, settings.workers, settings.max_tile_pixels
+            device,
+            topics,
+            settings.workers,
+            settings.max_tile_pixels,
+            None if throttle is None else throttle.speed,
         )
         self._transport = connect(self._inbox.put, self._presence.will)
         self._tiles_topic = topics.device(device, "tiles")

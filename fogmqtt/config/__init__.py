@@ -11,7 +11,6 @@ from __future__ import annotations
 from fogmqtt.config.load import load_device, load_gateway
 from fogmqtt.config.schema import (
     BrokerSettings,
-    DashboardSettings,
     DeviceConfig,
     DeviceSettings,
     GatewayConfig,
@@ -22,7 +21,6 @@ from fogmqtt.config.schema import (
 
 __all__ = [
     "BrokerSettings",
-    "DashboardSettings",
     "DeviceConfig",
     "DeviceSettings",
     "GatewayConfig",

@@ -32,7 +32,6 @@ def load_gateway(path: Path | None, environ: Mapping[str, str]) -> GatewayConfig
     for name in config.priorities:
         _check_pipeline_exists(name, config.pipelines, origin_of(settings, "priorities", name))
     _check(origin_of(settings, "tiles"), "tiles", parse_tile_plan, config.tiles)
-    _check_listen(config.dashboard.listen, origin_of(settings, "dashboard", "listen"))
     _check_plugins(config.plugins, origin_of(settings, "plugins"))
     return config
 
@@ -69,19 +68,7 @@ def _build(schema: Any, settings: Settings, parent: Key = ()) -> Any:
             values[name] = getattr(schema(), name) | named
         elif key in settings:
             values[name] = settings[key].value
-    try:
-        return schema(**values)
-    except UsageError as problem:  # Policy checks its own fields and names the field
-        raise ConfigError(_with_origin(str(problem), settings)) from None
-
-
-def _with_origin(problem: str, settings: Settings) -> str:
-    """Replace the key at the start of an error by the place where the key was set."""
-    for key, setting in settings.items():
-        named = f"{': '.join(key)}: "
-        if problem.startswith(named):
-            return f"{setting.origin}: {problem.removeprefix(named)}"
-    return problem
+    return schema(**values)
 
 
 def _checked_broker(broker: BrokerSettings, settings: Settings) -> BrokerSettings:
@@ -111,14 +98,6 @@ def _check_pipeline_exists(name: str, pipelines: Iterable[str], origin: str) -> 
     matches = difflib.get_close_matches(name, known, 1)
     suggestion = f"did you mean {matches[0]}?" if matches else f"there are: {', '.join(known)}"
     raise ConfigError(f"{origin}: no pipeline {name!r} is configured; {suggestion}")
-
-
-def _check_listen(listen: str, origin: str) -> None:
-    if not listen:
-        return
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"{origin}: {listen!r} is not host:port, as in 127.0.0.1:8080")
 
 
 def _check_plugins(modules: Iterable[str], origin: str) -> None:

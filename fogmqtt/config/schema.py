@@ -18,9 +18,6 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
-_POLICY = Policy()
-
-
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
     """The connection to the broker. `load` sets `password` from `password_file` if that is set."""
@@ -63,7 +60,7 @@ class WireSettings:
     encoding: Literal["binary", "base64"] = "binary"
     qos: Literal[0, 1, 2] = 1
     max_message_bytes: Annotated[int, msgspec.Meta(ge=4096, le=256_000_000)] = 900_000
-    codec: Literal["auto", "raw", "png"] = "auto"
+    codec: Literal["raw", "png"] = "raw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +81,13 @@ class VerifySettings:
 
 
 @dataclass(frozen=True, slots=True)
-class DashboardSettings:
-    """The address of the dashboard."""
-
-    listen: str = ""
-
-
-def default_pipelines() -> dict[str, str]:
-    """Return the pipelines of a gateway without configuration."""
-    return {"edges": "gray | canny low=50 high=150"}
+class SchedulerSettings:
+    max_window: Count = 16
+    first_lease_s: Seconds = 30.0
+    max_failures: Count = 4
+    max_losses: Count = 3
+    quarantine_s: Seconds = 10.0
+    hedging: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +107,23 @@ class GatewayConfig:
     exact: bool = True
     verify: VerifySettings = VerifySettings()
     limits: LimitSettings = LimitSettings()
-    scheduler: Policy = _POLICY
-    dashboard: DashboardSettings = DashboardSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+
+    def policy(self) -> Policy:
+        """The scheduler's numbers; limits that belong to a configured number keep their ratio."""
+        chosen = self.scheduler
+        return Policy(
+            max_window=chosen.max_window,
+            first_lease_s=chosen.first_lease_s,
+            max_lease_s=20 * chosen.first_lease_s,
+            max_failures=chosen.max_failures,
+            max_expiries=2 * chosen.max_failures,
+            max_losses=chosen.max_losses,
+            quarantine_s=chosen.quarantine_s,
+            quarantine_max_s=30 * chosen.quarantine_s,
+            hedging=chosen.hedging,
+            starve_s=self.gateway.local_after,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,12 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
-
-import msgspec
+from typing import Any, get_args, get_origin, get_type_hints
 
 from fogmqtt.config import values
-from fogmqtt.config.schema import DeviceConfig, GatewayConfig
+from fogmqtt.config.schema import DeviceConfig, GatewayConfig, SchedulerSettings
 from fogmqtt.config.text import read_yaml
+from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.errors import ConfigError
 
 PREFIX = "FOGMQTT_"
@@ -21,13 +20,15 @@ PREFIX = "FOGMQTT_"
 #: The path of a key: `("broker", "url")` is `broker.url`.
 Key = tuple[str, ...]
 
-#: The types of numbers without a limit of their own. No time, count or factor is negative.
-_NON_NEGATIVE = {
-    int: Annotated[int, msgspec.Meta(ge=0)],
-    float: Annotated[float, msgspec.Meta(ge=0)],
-}
-#: Fields that are not configured, and the key that sets each.
-_DERIVED_FROM: dict[Key, Key] = {("scheduler", "starve_s"): ("gateway", "local_after")}
+#: Keys of older versions that another key decides.
+_DECIDED_BY: dict[Key, Key] = {("scheduler", "starve_s"): ("gateway", "local_after")}
+#: Keys of older versions that are constants now.
+_REMOVED = frozenset(
+    ("scheduler", field.name)
+    for field in dataclasses.fields(Policy)
+    if not hasattr(SchedulerSettings(), field.name) and field.name != "starve_s"
+)
+_CHOSEN = "fogmqtt chooses it itself"
 _PATH_KEYS: tuple[Key, ...] = (
     ("broker", "password_file"),
     ("broker", "ca"),
@@ -116,8 +117,8 @@ def _schema_keys(schema: type, parent: Key = ()) -> Iterator[tuple[Key, Any]]:
             yield from _schema_keys(hint, (*parent, name))
         elif get_origin(hint) is dict:
             yield (*parent, name, "*"), get_args(hint)[1]
-        elif (*parent, name) not in _DERIVED_FROM:
-            yield (*parent, name), _NON_NEGATIVE.get(hint, hint)
+        else:
+            yield (*parent, name), hint
 
 
 def _type_of(keys: Mapping[Key, Any], key: Key) -> Any:
@@ -141,6 +142,8 @@ def _from_file(
             yield key, Setting(values.convert(value, hint, origin, key), origin, folder)
         elif _is_section(keys, key):
             yield from _from_file(value, keys, file, folder, key)
+        elif key in _REMOVED:
+            raise ConfigError(f"{origin} was removed: {_CHOSEN}; delete the line")
         else:
             raise ConfigError(f"{origin}: unknown key; {_suggestion(key, keys)}")
 
@@ -153,6 +156,8 @@ def _from_environment(
         if not variable.startswith(PREFIX):
             continue
         key = tuple(variable.removeprefix(PREFIX).lower().split("__"))
+        if key in _REMOVED:
+            raise ConfigError(f"{variable} was removed: {_CHOSEN}; unset the variable")
         if _type_of(all_keys, key) is None:
             raise ConfigError(f"{variable}: no such setting; {_suggested_variable(key, all_keys)}")
         hint = _type_of(keys, key)
@@ -166,8 +171,8 @@ def _is_section(keys: Mapping[Key, Any], key: Key) -> bool:
 
 
 def _suggestion(key: Key, keys: Mapping[Key, Any]) -> str:
-    if key in _DERIVED_FROM:
-        return f"set {'.'.join(_DERIVED_FROM[key])}, which decides it"
+    if key in _DECIDED_BY:
+        return f"set {'.'.join(_DECIDED_BY[key])}, which decides it"
     parent = key[:-1]
     siblings = {known[len(parent)] for known in keys if known[: len(parent)] == parent} - {"*"}
     for name in difflib.get_close_matches(key[-1], sorted(siblings), 1):
@@ -179,8 +184,8 @@ def _suggestion(key: Key, keys: Mapping[Key, Any]) -> str:
 
 
 def _suggested_variable(key: Key, keys: Mapping[Key, Any]) -> str:
-    if key in _DERIVED_FROM:
-        return f"set {_variable(_DERIVED_FROM[key])}, which decides it"
+    if key in _DECIDED_BY:
+        return f"set {_variable(_DECIDED_BY[key])}, which decides it"
     known = {"__".join(each).replace("*", "name"): _variable(each) for each in keys}
     for match in difflib.get_close_matches("__".join(key), sorted(known), 1):
         return f"did you mean {known[match]}?"

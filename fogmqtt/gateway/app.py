@@ -16,7 +16,7 @@ import platform
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -122,8 +122,7 @@ class Gateway:
         self._drops = DropCounter()
 
         self._link = BrokerLink(connect, gateway_will(gateway_id, self.topics))
-        policy = replace(config.scheduler, starve_s=config.gateway.local_after)
-        scheduler = scheduler or Scheduler(policy, sends_reported=True)
+        scheduler = scheduler or Scheduler(config.policy(), sends_reported=True)
         self._workers = LocalWorkers(self._threads)
         self._dispatcher = Dispatcher(
             scheduler,

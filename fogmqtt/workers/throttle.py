@@ -18,6 +18,11 @@ class Throttle:
         #: The start time of each piece of constant speed, and that speed.
         self._pieces = [(0.0, self._speeds[0])]
 
+    @property
+    def speed(self) -> float:
+        """The present speed."""
+        return self._pieces[-1][1]
+
     def next_speed(self, now: float) -> None:
         """Use the next speed from `now` on. `now` must grow from call to call."""
         # A single append, so that a thread that reads at the same time sees all of it or nothing.

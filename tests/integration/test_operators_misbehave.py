@@ -22,11 +22,7 @@ NAMES = ("eya", "oumayma")
 #: Two devices are asked. Leases that run out are no failures: a busy machine starts workers slowly.
 BRIEF = {"SCHEDULER__MAX_FAILURES": "2"}
 #: Of a tile that hangs, nobody wants to wait for the end of a usual lease.
-IMPATIENT = BRIEF | {
-    "SCHEDULER__MAX_EXPIRIES": "2",
-    "SCHEDULER__FIRST_LEASE_S": "3",
-    "SCHEDULER__ACCEPT_S": "1",
-}
+IMPATIENT = {"SCHEDULER__MAX_FAILURES": "1", "SCHEDULER__FIRST_LEASE_S": "3"}
 
 
 #: What each does, what its job's story must say of it, and of where it was.

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fogmqtt.cli.gateway import main
 from fogmqtt.config import DeviceConfig, GatewayConfig, load_device, load_gateway
+from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -100,9 +102,25 @@ def test_the_default_pipeline_can_be_replaced(write):
     assert config.pipelines == {"edges": "gray | canny low=1 high=2"}
 
 
-def test_the_scheduler_can_be_configured(write):
-    config = load_gateway(write("scheduler: {max_failures: 2, lease_factor: 3}"), {})
-    assert (config.scheduler.max_failures, config.scheduler.lease_factor) == (2, 3.0)
+def test_the_scheduler_is_configured_like_everything_else(write):
+    policy = load_gateway(write("scheduler: {max_failures: 2, hedging: false}"), {}).policy()
+    assert (policy.max_failures, policy.max_expiries, policy.hedging) == (2, 4, False)
+
+
+def test_the_shipped_numbers_are_the_policys_own():
+    assert GatewayConfig().policy() == Policy()
+
+
+def test_a_removed_key_says_what_to_do(write):
+    removed = "scheduler.slack was removed: fogmqtt chooses it itself; delete the line"
+    assert removed in refusal(load_gateway, write("scheduler: {slack: 0.1}"))
+    with pytest.raises(ConfigError, match=r"_SLACK was removed: .*; unset the variable"):
+        load_gateway(None, {"FOGMQTT_SCHEDULER__SLACK": "0.1"})
+
+
+def test_a_removed_key_ends_the_program_with_exit_code_2(write, capsys):
+    assert main(["--config", str(write("scheduler: {slack: 0.1}")), "devices"]) == 2
+    assert "scheduler.slack was removed" in capsys.readouterr().err
 
 
 def test_a_device_has_an_id_and_workers(write):
@@ -241,8 +259,8 @@ def test_a_password_is_never_shown(write):
         ("broker: {prot: 5}", "broker.prot: unknown key; did you mean broker.protocol?"),
         ("brokr: {url: x}", "brokr: unknown key; did you mean broker?"),
         ("url: x", "url: unknown key; did you mean broker.url?"),
-        ("dashboard: {zzz: 1}", "dashboard.zzz: unknown key; the keys here are: listen"),
-        ("5: x", "5: unknown key; the keys here are: broker, dashboard, exact, gateway"),
+        ("verify: {zzz: 1}", "verify.zzz: unknown key; the keys here are: sample"),
+        ("5: x", "5: unknown key; the keys here are: broker, exact, gateway"),
         ("scheduler: {starve_s: 1}", "unknown key; set gateway.local_after, which decides it"),
         ("broker: {username: 12}", "broker.username: expected text, got 12 (int); put it in quot"),
         ("broker: {username:}", "broker.username: expected text, got nothing"),
@@ -253,17 +271,15 @@ def test_a_password_is_never_shown(write):
         ("wire: {max_message_bytes: 12}", "from 4096 up to 256000000, got 12 (int)"),
         ("gateway: {local_after: fast}", "expected a number from 0, got 'fast' (str)"),
         ("broker: {connect_timeout_s: 0}", "expected a number over 0, got 0 (int)"),
-        ("scheduler: {accept_s: .inf}", "scheduler.accept_s: expected a number"),
-        ("scheduler: {smoothing: 3}", "scheduler.smoothing: expected a weight of at most 1"),
-        ("scheduler: {ahead: -1}", "scheduler.ahead: expected a whole number from 0, got -1"),
+        ("scheduler: {first_lease_s: .inf}", "scheduler.first_lease_s: expected a number"),
+        ("scheduler: {quarantine_s: 0}", "scheduler.quarantine_s: expected a number over 0"),
+        ("scheduler: {max_window: 0}", "scheduler.max_window: expected a whole number from 1"),
         ("broker: 5", "broker: expected keys with values, got 5 (int)"),
         ("pipelines: [a]", "pipelines: expected keys with values, got ['a'] (list)"),
         ("tiles: 1x3", "tiles: '1x3' is not a tile plan"),
         ("wire: {prefix: /x}", "wire.prefix: '/x' cannot begin a topic"),
         ("gateway: {id: A}", "gateway.id: 'A' is not an id"),
         ("pipelines: {Bad: x}", "pipelines.Bad: 'Bad' is not an id"),
-        ("dashboard: {listen: '80'}", "'80' is not host:port, as in 127.0.0.1:8080"),
-        ("dashboard: {listen: 'a:99999'}", "is not host:port"),
         ("broker: {cert: a}", "broker.cert: broker.key is missing; give both or none"),
         ("broker: {key: a}", "broker.key: broker.cert is missing; give both or none"),
         (f"post: [{'a' * 99}]", "aaa… (list)"),
@@ -324,7 +340,7 @@ def test_the_shipped_file_has_every_key():
     assert load_gateway(ROOT / "config.yaml", {}).gateway.inbox == str(ROOT / "inbox")
     text = (ROOT / "config.yaml").read_text("utf-8")
     missing = [key for key in _keys_of(GatewayConfig()) if f"{key}:" not in text]
-    assert missing == ["starve_s"]  # gateway.local_after decides it
+    assert missing == []
 
 
 def test_the_shipped_file_equals_the_defaults():

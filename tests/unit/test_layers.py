@@ -48,7 +48,6 @@ MAY_IMPORT = {
     "workers": {"core.geometry", "wire", "images", "operators", "process_tuning"},
     "agent": SHARED,
     "simulate": {"core", "wire", "images", "operators", "transport", "config"},
-    "dashboard": {"transport", "wire", "config"},
 }
 #: Inside the gateway: server -> jobs -> execution -> devices. `storage` is reached through the
 #: protocols of storage.api. `jobs.model` and what it is made of are data, which every part may

@@ -23,11 +23,10 @@ from fogmqtt.core.scheduling.actions import (
 )
 from fogmqtt.core.scheduling.device import DeviceState
 from fogmqtt.core.scheduling.fleet import Fleet
-from fogmqtt.core.scheduling.hedging import Hedging
 from fogmqtt.core.scheduling.placement import Placement
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.progress import Ended, JobState
-from fogmqtt.core.scheduling.relief import Relief
+from fogmqtt.core.scheduling.speculation import Speculation
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheckState, TileState
 from fogmqtt.core.scheduling.timers import Timers
 
@@ -62,8 +61,14 @@ class LeaseTable:
         self.ended: OrderedDict[str, Ended] = OrderedDict()
         self.fleet = Fleet(policy)
         self.placement = Placement(policy, self.fleet, self.grant, self.split)
-        self._relief = Relief(policy, self.fleet, self._left, self.grant, self.take_back)
-        self._hedging = Hedging(policy, self.fleet, self.grant, self.revoke)
+        self._speculation = Speculation(
+            policy,
+            self.fleet,
+            lambda job: self.placement.left_s(job, self.now),
+            self.grant,
+            self.revoke,
+            self.take_back,
+        )
         self.timers: Timers[AnyTimer] = Timers()
         self.placement_timer = PlacementTimer()
         #: Jobs to be reported as starved at the end of this event.
@@ -397,8 +402,11 @@ class LeaseTable:
 
     def place(self) -> None:
         """Place tiles and copies, and check which jobs have no able device."""
-        relieved = self._relief.relieve(self.now)
-        wakeups = relieved, self.placement.place(self.now), self._hedging.hedge(self.now)
+        wakeups = (
+            self._speculation.move_from_slow_devices(self.now),
+            self.placement.place(self.now),
+            self._speculation.copy_to_idle_devices(self.now),
+        )
         self.placement_timer.wake_at = None
         if due := [at for at in wakeups if at is not None]:
             self.timers.set(self.placement_timer, min(due))
@@ -408,9 +416,6 @@ class LeaseTable:
                 self._update_starvation(job)
         while self._starving:
             self._report(self._starving.pop(0))
-
-    def _left(self, job: ActiveJob) -> float:
-        return self.placement.left_s(job, self.now)
 
     def _update_starvation(self, job: ActiveJob) -> None:
         if job.remaining == 0 or any(True for _ in self.fleet.able(job)):

@@ -118,7 +118,6 @@ class Dispatcher:
         self._topics = topics
         self._wire = wire
         self._local_allowed = local_allowed
-        self._codec = "raw" if wire.codec == "auto" else wire.codec
         self._decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
         self._background = BackgroundTasks()
         self._stages: dict[str, ActiveStage] = {}
@@ -317,7 +316,7 @@ class Dispatcher:
             attempt=order.attempt,
             gateway=self._gateway_id,
             lease_s=order.lease_s,
-            wire_codec=self._codec,
+            wire_codec=self._wire.codec,
             priority=stage.job.request.priority,
         )
         return encode(task, self._wire.encoding)
