@@ -90,6 +90,11 @@ class SchedulerSettings:
     hedging: bool = True
 
 
+def default_pipelines() -> dict[str, str]:
+    """Return the pipelines of a gateway without configuration."""
+    return {"edges": "gray | canny low=50 high=150"}
+
+
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
     """The configuration of `fog-gateway`."""
