@@ -13,6 +13,7 @@ import pytest
 from fogmqtt.transport.base import Received
 from fogmqtt.wire.messages import Accepted, Decoder, Failure, FromDevice, Rejected, Result
 from tests.fog import Probe
+from tests.misbehaving import install
 from tests.processes import DEVICES, Fog, Program, edges_of, gray_of, photo, read, same
 
 pytestmark = [pytest.mark.broker, pytest.mark.chaos]
@@ -138,25 +139,29 @@ def test_a_serving_gateway_outlives_its_broker(fog: Fog, tmp_path: Path) -> None
     assert same(got, cv2.Canny(gray_of(path), 50, 150))
 
 
-def test_a_device_that_comes_and_dies_again_leaves_the_rest_to_the_gateway(fog: Fog) -> None:
+def test_a_device_that_comes_and_dies_again_leaves_the_rest_to_the_gateway(
+    fog: Fog, tmp_path: Path
+) -> None:
     """The gateway's own cores stepped in before it came, and work beside it until the end."""
     path = fog.save("in.png", photo(*SIZE))
-    # Halos add up, so small tiles of a long chain are slow enough for all of this to happen.
-    operators = f"gray | {' | '.join(['median ksize=41'] * 4)} | canny"
+    fog.path = install(tmp_path)
+    # However fast this machine is: its own cores are held up until the device is dead.
     run = fog.start_run(
-        *(path, "-o", fog.folder / "out.png", "--tiles", "size 30x30", "--verify"),
-        *("--pipeline", operators),
+        *(path, "-o", fog.folder / "out.png", "--tiles", TILES),
+        *("--pipeline", "misbehave how=wait"),
         GATEWAY__LOCAL="auto",
         GATEWAY__LOCAL_AFTER="0.3",
     )
     run.says("this gateway does the rest itself")
     with fog.probe(RESULTS) as watcher:
         (device,) = fog.fleet("eya", speed=SPEED)
+        (fog.folder / f"free-{device.process.pid}").touch()
         _results(watcher, 3)
     device.kill()
+    (fog.folder / "open").touch()
     assert run.ended() == 0, run.said
     assert "  local " in run.said  # among those who did tiles
-    assert "0 of 720000 pixels differ" in run.said
+    assert same(read(fog.folder / "out.png"), 255 - read(path))
 
 
 def test_a_reply_that_found_no_broker_survives_the_gateway_too(fog: Fog) -> None:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from statistics import median
 
 import pytest
 from paho.mqtt import client as mqtt
@@ -119,12 +120,14 @@ def test_small_round_trips_do_not_wait_for_delayed_acknowledgements(
     broker: RealBroker, protocol: Protocol
 ) -> None:
     with probe(broker.url, "echo/there", client_id=f"rtt{protocol}", protocol=protocol) as one:
-        started_at = time.monotonic()
+        each = []
         for _ in range(100):
+            begun = time.monotonic()
             one.publish("echo/there", b"x")
             one.message("echo/there")
-        seconds = time.monotonic() - started_at
-    assert seconds < 100 * 0.02, f"{seconds * 10:.1f} ms each; is TCP_NODELAY set?"
+            each.append(time.monotonic() - begun)
+    # The kernel delays by 40 ms; a busy machine holds up some, not most.
+    assert median(each) < 0.02, f"{1000 * median(each):.1f} ms each; is TCP_NODELAY set?"
 
 
 @pytest.mark.parametrize("protocol", BOTH)
@@ -226,10 +229,11 @@ def test_a_subscription_made_while_connecting_is_confirmed_before_connected(
 def test_closing_without_a_broker_is_immediate() -> None:
     inbox = Inbox()
     transport = started(f"mqtt://127.0.0.1:{free_port()}", inbox)
-    inbox.take(Refused)
-    started_at = time.monotonic()
+    for _ in range(3):  # the pause before the next try is 4 s now
+        inbox.take(Refused)
+    begun = time.monotonic()
     transport.close()
-    assert time.monotonic() - started_at < 1
+    assert time.monotonic() - begun < 3
 
 
 def test_closing_does_not_hang_on_a_frozen_broker(

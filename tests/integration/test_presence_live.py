@@ -22,8 +22,11 @@ SPEED = 60_000
 TILES = ("--tiles", "size 100x90")
 #: Nobody who is noticed as hung is punished for longer than the test has time.
 PATIENCE = {"SCHEDULER__QUARANTINE_S": "0.5"}
-#: A moment for what is on its way between two processes that share two cores with others.
-BUSY_S = 1.5
+#: For what is on its way between two processes that share their cores with others. Who is not
+#: noticed by a lease is noticed by its silence, after 20 s.
+BUSY_S = 5.0
+#: Of a device that dies all the time: more than it takes to be in quarantine.
+LIVES = 5
 #: A worker and two ahead.
 WINDOW = 3
 #: Runs at the start of every Python process that finds it.
@@ -131,7 +134,10 @@ def stuck(fog: Fog) -> int | None:
 
 def test_a_device_that_connects_and_dies_all_the_time_costs_a_few_tiles(fog: Fog) -> None:
     fog.settings["SCHEDULER__QUARANTINE_S"] = "30"
-    fog.fleet(speed=SPEED)
+    # The job lasts until there were some lives, however long a start takes here.
+    steady = [fog.device(name, "--emulate-speed", f"5000,{SPEED}") for name in DEVICES]
+    for name, program in zip(DEVICES, steady, strict=True):
+        program.says(f"{name} is online")
     fog.examined()
     lives = 0
     with hearing(fog.broker.url) as heard:
@@ -143,9 +149,12 @@ def test_a_device_that_connects_and_dies_all_the_time_costs_a_few_tiles(fog: Fog
             life.says("flappy is online")
             life.kill()
             lives += 1
+            if lives == LIVES:
+                for program in steady:
+                    program.signal(signal.SIGUSR1)
         assert run.ended() == 0, run.said
     assert same(read(out), edges_of(path))
-    assert lives >= 2, "the job was too short for that"
+    assert lives >= LIVES, "the job was too short for that"
     given = [sent for sent in heard.sent if sent.device == "flappy"]
     # Its third death with tiles in hand is the last one for now, and each of these is sent again.
     assert len(given) <= min(lives, 3) * WINDOW, run.said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,23 +68,26 @@ def test_a_scan_neither_holds_up_the_pictures_of_a_camera_nor_takes_their_place(
     frames = {f"frame{number}": photo(150, 200, number) for number in range(4)}
     paths = {name: fog.save(f"{name}.png", frame) for name, frame in frames.items()}
     gateway = fog.serve(**SERVING)
-    with fog.probe("fog/v1/replies/#", client_id="me") as me:
-        began = time.monotonic()
+    with (
+        fog.probe("fog/v1/replies/#", client_id="me") as me,
+        fog.probe(RESULTS, client_id="hearing") as hearing,
+    ):
         me.publish("fog/v1/submit/scan/scan", scan.read_bytes())
         wait_for(lambda: begun(me, "scan"), within=60, what="the scan's first tile")
-        longest_s = 0.0
+        most = 0
         for name, path in paths.items():
-            asked = time.monotonic()
+            before = len(tiles_done(hearing))
             me.publish(f"fog/v1/submit/camera/{name}", path.read_bytes())
             who, edges = answered(me)
-            longest_s = max(longest_s, time.monotonic() - asked)
+            most = max(most, len(tiles_done(hearing)) - before)
             assert who == name
             assert same(edges, edges_of(path))
         who, edges = answered(me)
-        scan_s = time.monotonic() - began
+        everything = len(tiles_done(hearing))
     assert who == "scan"
     assert same(edges, edges_of(scan))
-    assert longest_s < scan_s / 3
+    # How long a frame takes, told in tiles: seconds depend on what else the machine does.
+    assert most < everything / 3, (most, everything)
     assert gateway.stop() == 0
 
 

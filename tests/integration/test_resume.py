@@ -6,10 +6,11 @@ import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -64,6 +65,13 @@ def sent(client: Probe) -> list[TileTask]:
     return [TASKS.decode(one.payload) for one in messages if one.topic.endswith("/tiles")]
 
 
+def in_the_journal(fog: Fog) -> int:
+    """Finished tiles that the gateway's next life will know of."""
+    path = fog.folder / "spool" / "ledger.sqlite3"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
+        return int(database.execute("SELECT count(*) FROM tile").fetchone()[0])
+
+
 def test_finished_tiles_are_not_sent_again(fog: Fog) -> None:
     image = fog.save("in.png", photo(600, 800))
     fog.fleet("eya", speed=SPEED)
@@ -71,7 +79,7 @@ def test_finished_tiles_are_not_sent_again(fog: Fog) -> None:
     with fog.probe(f"{REPLIES}/#", client_id="me") as me:
         submit(me, image)
         done = int(str(status(me, "running", done=12)["done"]))
-        time.sleep(0.1)  # journal entries are gathered for 30 ms
+        until(lambda: in_the_journal(fog) >= done, "the finished tiles in the journal")
         first.kill()
         with fog.probe(TILES, client_id="watch") as watch:
             second = fog.serve(GATEWAY__DELIVER="reply")
@@ -97,6 +105,7 @@ def test_a_finished_stage_is_merged_from_its_tiles(fog: Fog) -> None:
     with fog.probe(f"{REPLIES}/#", client_id="me") as me:
         submit(me, image, "two")
         status(me, "running", done=48 + 10)
+        until(lambda: in_the_journal(fog) >= 48 + 10, "the finished tiles in the journal")
         first.kill()
         with fog.probe(TILES, client_id="watch") as watch:
             fog.serve_with(config)
@@ -105,7 +114,7 @@ def test_a_finished_stage_is_merged_from_its_tiles(fog: Fog) -> None:
     expected = cv2.dilate(edges_of(image, 50, 150), np.ones((3, 3), np.uint8))
     assert same(decoded(answer.payload), expected)
     assert set(stages) == {"1"}, "the first stage was repeated"
-    assert len(stages) <= 48 - 10 + 5
+    assert len(stages) <= 48 - 10
 
 
 def test_a_job_succeeds_although_its_gateway_is_killed_three_times(fog: Fog) -> None:

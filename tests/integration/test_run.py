@@ -12,7 +12,8 @@ import pytest
 
 from fogmqtt.images.spec import Image
 from fogmqtt.transport.base import Received
-from tests.fog import free_port
+from tests.fog import free_port, wait_for
+from tests.hearing import hearing
 from tests.processes import DEVICES, Fog, edges_of, gray_of, photo, read, same
 
 pytestmark = pytest.mark.broker
@@ -69,8 +70,12 @@ def test_every_way_to_cut_gives_the_same(fog: Fog, pictures: dict[str, Path], ti
 
 def test_the_report_has_every_promised_figure(fog: Fog, pictures: dict[str, Path]) -> None:
     out = fog.folder / "out.png"
-    ran = fog.run(pictures["in.png"], "-o", out, "--tiles", "grid 4x3", "--verify")
-    report = ran.report
+    with hearing(fog.broker.url) as heard:
+        ran = fog.run(pictures["in.png"], "-o", out, "--tiles", "grid 4x3", "--verify")
+        report = ran.report
+        # On a busy machine a tile may be given to a second device; then the figures say so.
+        again = report["retries"] + report["hedges"]
+        wait_for(lambda: heard.resent == again, what=f"{again} tiles that were sent again")
     assert report["pipeline"] == "gray | canny low=50 high=150"
     assert report["pixels"] == 480 * 640
     assert report["tiles"] == 12
@@ -79,8 +84,8 @@ def test_the_report_has_every_promised_figure(fog: Fog, pictures: dict[str, Path
     assert set(report["devices"]) <= set(DEVICES)
     assert sum(one["tiles"] for one in report["devices"].values()) == 12
     assert sum(one["pixels"] for one in report["devices"].values()) == 480 * 640
-    assert report["retries"] == report["duplicates"] == 0
-    assert report["hedges"] >= 0
+    assert min(report["retries"], report["hedges"], report["duplicates"]) >= 0
+    assert report["duplicates"] <= heard.resent
     assert report["wire_bytes"]["out"] >= 480 * 640
     assert 0 < report["wire_bytes"]["back"] < report["wire_bytes"]["out"]
     assert report["differ"] == 0

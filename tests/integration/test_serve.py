@@ -185,15 +185,19 @@ def test_a_reply_name_too_long_to_answer_costs_nobody_anything(me: Probe, pictur
 
 
 def test_statuses_read_like_a_sentence(fog: Fog, gateway: Program) -> None:
+    topics = {f"fog/v1/devices/{name}/status" for name in ("eya", "oumayma", "manar")}
+    expected = dict.fromkeys(topics | {"fog/v1/gateways/mariem/status"}, b"online")
     with fog.probe("fog/v1/+/+/status", client_id="reader") as reader:
-        wait_for(lambda: len(reader.inbox.all()) >= 5, what="retained statuses")
-        said = {
-            one.topic: one.payload
-            for one in reader.inbox.all()
-            if isinstance(one, Received) and "/jobs/" not in one.topic
-        }
-    expected = {f"fog/v1/devices/{name}/status" for name in ("eya", "oumayma", "manar")}
-    assert said == dict.fromkeys(expected | {"fog/v1/gateways/mariem/status"}, b"online")
+
+        def said() -> dict[str, bytes]:
+            return {
+                one.topic: one.payload
+                for one in reader.inbox.all()
+                if isinstance(one, Received) and "/jobs/" not in one.topic
+            }
+
+        wait_for(lambda: said().keys() >= expected.keys(), what="retained statuses")
+        assert said() == expected
 
 
 def test_base64_makes_tiles_and_results_readable(fog: Fog, picture: Path, tmp_path: Path) -> None:
@@ -318,7 +322,9 @@ def test_two_gateways_do_not_share_a_spool(lone_fog: Fog) -> None:
 def test_an_embedded_broker_ends_with_its_gateway(lone_fog: Fog, end: signal.Signals) -> None:
     url = f"mqtt://127.0.0.1:{free_port()}"
     serving = lone_fog.serve(BROKER__URL=url, BROKER__EMBEDDED="auto")
-    (broker,) = psutil.Process(serving.process.pid).children()
+    # A gateway may have other children, such as the one that examines its operators.
+    children = psutil.Process(serving.process.pid).children()
+    (broker,) = (child for child in children if child.name() == "mosquitto")
     with probe(url, "fog/v1/gateways/mariem/status") as client:
         status_becomes(client, "fog/v1/gateways/mariem/status", b"online")
     serving.signal(end)

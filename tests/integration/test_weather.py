@@ -147,7 +147,7 @@ def test_slow_is_ten_kilobytes_a_second(wire: Wire) -> None:
     began = time.monotonic()
     wire.say(LONG)
     wire.hears(len(LONG))
-    assert 0.8 < time.monotonic() - began < 5
+    assert 0.8 < time.monotonic() - began < 30
 
 
 def test_jitter_is_late_and_in_order(wire: Wire) -> None:

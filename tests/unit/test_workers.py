@@ -304,7 +304,7 @@ def test_only_the_first_tile_of_a_process_reports_the_start_time(make_rig: MakeR
     first = rig.done.get(timeout=30)
     rig.start(2, misbehaving_task("crash", PLAIN))
     second = rig.done.get(timeout=30)
-    assert first.start_s > 0.05  # Python itself takes as long
+    assert first.start_s > 0.01  # no processor starts Python and numpy sooner
     assert second.start_s == 0
 
 
