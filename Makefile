@@ -12,7 +12,7 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
 # Tests of one file share processes and results, so one process of pytest runs them all. The long
 # files are in the folders that come first.
-PYTEST    := $(BIN)/pytest --dist loadfile --no-loadscope-reorder
+SPREAD    := --dist loadfile --no-loadscope-reorder
 # Tests that only compute run in one process for each core.
 PROCESSES ?= $(shell nproc 2>/dev/null || echo 2)
 # Tests with brokers and processes of their own.
@@ -30,15 +30,15 @@ demo: $(STAMP) broker-or-wheel ## start broker, gateway and three devices here; 
 quick: lint unit ## check formatting, rules and types, run the unit tests (1 minute)
 
 unit: $(STAMP) ## run the unit tests
-	$(PYTEST) -n $(PROCESSES) tests/unit
+	$(BIN)/pytest -n $(PROCESSES) $(SPREAD) tests/unit
 
 test: $(STAMP) broker ## run all tests but those of make proof (10 minutes)
-	$(PYTEST) -n $(PROCESSES) -m "not proof" tests/property tests/unit
-	$(PYTEST) -n 2 -m "not serial and not proof" $(REAL)
-	$(PYTEST) -m "serial and not proof" $(REAL)
+	$(BIN)/pytest -n $(PROCESSES) $(SPREAD) -m "not proof" tests/property tests/unit
+	$(BIN)/pytest -n 2 $(SPREAD) -m "not serial and not proof" $(REAL)
+	$(BIN)/pytest -m "serial and not proof" $(REAL)
 
 proof: fleets mutations broker ## run the long tests, and a part of fuzz, soak and chaos (35 minutes)
-	$(PYTEST) -m proof tests
+	$(BIN)/pytest -m proof tests
 	$(BIN)/python -m tests.fuzz --messages 20000 --images 3000
 	$(BIN)/python -m tests.soak --jobs 2000
 	$(BIN)/python -m tests.chaos --seeds 3

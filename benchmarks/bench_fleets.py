@@ -44,7 +44,7 @@ class Watched(Scheduler):
     """The scheduler, with somebody who looks over its shoulder."""
 
     def __init__(self, policy: Policy, watch: Observer) -> None:
-        super().__init__(policy)
+        super().__init__(policy, sends_reported=True)
         self._watch = watch
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -84,8 +84,7 @@ def rig(there: Emulated) -> Iterator[Rig]:
     observer = Observer()
 
     def watched(config: GatewayConfig) -> Scheduler:
-        policy = replace(config.scheduler, starve_s=config.gateway.local_after)
-        return Watched(policy, observer)
+        return Watched(config.policy(), observer)
 
     with gateway_at(there.url, len(there.devices), scheduler=watched) as gateway:
         yield Rig(gateway, there, observer)

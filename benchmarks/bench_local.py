@@ -1,4 +1,4 @@
-"""Jobs with `local: auto` against the same pipeline on the gateway alone, `pipeline.whole`.
+"""Jobs with `local: auto` against the same pipeline on the gateway alone, `pipeline.run_whole`.
 
 Real devices, real Mosquitto, real gateway; in-memory images. Job and whole take turns, so what
 else the machine does meets both. The first job is shown by itself: nothing is known before it.
@@ -25,7 +25,7 @@ from fogmqtt.cli.demo import device_process, free_port
 from fogmqtt.gateway.thread_door import ThreadDoor
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
-from fogmqtt.operators.api.pipeline import parse, whole
+from fogmqtt.operators.api.pipeline import parse, run_whole
 from fogmqtt.process_tuning import tune
 from fogmqtt.transport.embedded import EmbeddedBroker
 
@@ -34,18 +34,24 @@ MP = 1_000_000
 
 @dataclass(frozen=True)
 class Case:
-    """A pipeline, the image's pixels, and the devices' speeds in pixels per second."""
+    """A pipeline, the image's pixels, and the emulated devices' speeds in pixels per second.
+
+    `here` devices are not emulated: they share this machine's cores with the gateway.
+    """
 
     name: str
     pipeline: str
     pixels: int
     speeds: tuple[float, ...]
+    here: int = 0
 
 
 CASES = (
     Case("no device", "gray | canny", 24 * MP, ()),
     Case("no device, denoise", "gray | denoise", 2 * MP, ()),
     Case("no device, median", "gray | median ksize=21", 6 * MP, ()),
+    Case("canny, devices here", "gray | canny", 24 * MP, (), 3),
+    Case("denoise, devices here", "gray | denoise", 2 * MP, (), 3),
     Case("canny, slow devices", "gray | canny", 24 * MP, (1 * MP,) * 3),
     Case("canny, 20 MP/s devices", "gray | canny", 24 * MP, (20 * MP,) * 3),
     Case("canny, fast devices", "gray | canny", 24 * MP, (1000 * MP,) * 3),
@@ -74,13 +80,16 @@ def gateway_with(case: Case) -> Iterator[ThreadDoor]:
         for number, speed in enumerate(case.speeds):
             device = device_process(f"d{number}", broker.url, "--emulate-speed", str(speed))
             stack.enter_context(device)
-        door = gateway_at(broker.url, len(case.speeds), local="auto", local_after_s=0.0)
+        for number in range(case.here):
+            stack.enter_context(device_process(f"h{number}", broker.url))
+        count = len(case.speeds) + case.here
+        door = gateway_at(broker.url, count, local="auto", local_after_s=0.0)
         yield stack.enter_context(door)
 
 
 def alone(case: Case, pixels: Image) -> float:
     began = time.perf_counter()
-    whole(parse(case.pipeline), pixels, pixels)
+    run_whole(parse(case.pipeline), pixels, pixels)
     return time.perf_counter() - began
 
 

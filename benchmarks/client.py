@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from fogmqtt.cli.connect import connector
 from fogmqtt.config import BrokerSettings, GatewayConfig
-from fogmqtt.config.schema import When
+from fogmqtt.config.schema import Mode
 from fogmqtt.core.scheduling.scheduler import Scheduler
 from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.gateway.jobs.report import Report
@@ -25,7 +25,7 @@ def gateway_at(
     url: str,
     devices: int,
     *,
-    local: When = "never",
+    local: Mode = "never",
     local_after_s: float | None = None,
     scheduler: Callable[[GatewayConfig], Scheduler] | None = None,
 ) -> Iterator[ThreadDoor]:
@@ -52,7 +52,7 @@ def _wait_for(door: ThreadDoor, devices: int) -> None:
     until = time.monotonic() + _READY_S
     while True:
         online = [device for device in door.devices() if device.online]
-        checked = not any(device.info.examining for device in online)
+        checked = not any(device.info.conformance_running for device in online)
         if len(online) == devices and checked:
             return
         assert time.monotonic() < until, f"{len(online)} of {devices} devices are ready"

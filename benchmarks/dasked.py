@@ -53,7 +53,7 @@ def _job(client: Client, case: Case, pixels: int, *, faulty: bool) -> float:
         at: Throttle([speed, speed * DROP]) for at, speed in zip(workers, case.speeds, strict=True)
     }
     if faulty and case.fault == "drops":
-        paces[workers[0]].change(time.time() + case.fault_s)
+        paces[workers[0]].next_speed(time.time() + case.fault_s)
     whole = image(case.pixels)
     made = np.empty_like(whole)
     victim = client.run(os.getpid)[workers[0]]
@@ -76,6 +76,6 @@ def work(tile: Image, paces: dict[str, Throttle]) -> Image:
     began = time.time()
     done = np.bitwise_not(tile)
     pace = paces.get(get_worker().address)
-    while pace is not None and (left_s := pace.finish(began, tile.size) - time.time()) > 0:
+    while pace is not None and (left_s := pace.finish_time(began, tile.size) - time.time()) > 0:
         time.sleep(left_s)
     return done

@@ -60,7 +60,7 @@ class Strips:
         for _ in there.devices:
             self._wait(Received, lambda message: message.payload == ONLINE)
         pixels = image(case.pixels)
-        (stage,) = pipeline.stages(pipeline.parse("invert"), Spec.of(pixels))
+        (stage,) = pipeline.split_stages(pipeline.parse("invert"), Spec.of(pixels))
         grid = Grid(1, len(there.devices))
         self.run = stage_run.begin(
             "strips",

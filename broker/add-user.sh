@@ -1,6 +1,6 @@
 #!/bin/sh
-# broker/add-user.sh NAME: give a device, a gateway or a program a new password.
-# The file is broker/passwords, or what FOGMQTT_PASSWORDS names.
+# broker/add-user.sh NAME: set a new password for a device, a gateway or a program.
+# The password file is broker/passwords, or the file that FOGMQTT_PASSWORDS names.
 set -eu
 
 usage() {
@@ -21,7 +21,7 @@ password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 umask 077
 [ -e "$file" ] || : >"$file"
 mosquitto_passwd -b "$file" "$name" "$password"
-# Started by root, Mosquitto reads the file as its own user when it is told to reload.
+# If root starts Mosquitto, it reads the file as its own user after a SIGHUP.
 if [ "$(id -u)" -eq 0 ] && id mosquitto >/dev/null 2>&1; then
     chown mosquitto "$file"
 fi
@@ -30,5 +30,5 @@ cat <<END
 $name is in $file. Where $name runs:
   FOGMQTT_BROKER__USERNAME=$name
   FOGMQTT_BROKER__PASSWORD=$password
-This is the only time that the password is shown. A running broker takes it after a SIGHUP.
+The password is not shown again. A running broker reads the file after a SIGHUP.
 END

@@ -1,11 +1,11 @@
 #!/bin/sh
-# A private certificate authority, the broker's certificate, and one for each client:
+# Makes a private certificate authority, the broker's certificate, and one for each client:
 #
-#   broker/make-certs.sh broker raspberry.local 192.168.1.10    all names that clients will dial
-#   broker/make-certs.sh client mariem eya oumayma manar        one each, named as the user
+#   broker/make-certs.sh broker raspberry.local 192.168.1.10    all names that clients use
+#   broker/make-certs.sh client mariem eya oumayma manar        one for each user name
 #
-# Files go to broker/certs, or where FOGMQTT_CERTS says. What exists is kept: remove a file to
-# make it anew. ca.key can make any identity: keep it off the boards.
+# The files go to broker/certs, or to the folder that FOGMQTT_CERTS names. Existing files are kept:
+# remove a file to renew it. ca.key can sign any identity: do not copy it to the boards.
 set -eu
 
 DAYS=825
@@ -88,12 +88,12 @@ case $what in
     client)
         for name in "$@"; do
             printf '%s\n' "$name" | LC_ALL=C grep -Eqx '[a-z0-9][a-z0-9_-]{0,31}' || {
-                echo "$0: $name is not an id: use 1 to 32 of a-z 0-9 _ -" >&2
+                echo "$0: $name is not an id: use 1 to 32 of the characters a-z 0-9 _ -" >&2
                 exit 2
             }
             case $name in
                 ca | broker)
-                    echo "$0: $name is a file name of ours; choose another user name" >&2
+                    echo "$0: this script uses the file name $name; choose another user name" >&2
                     exit 2
                     ;;
             esac
@@ -105,7 +105,7 @@ case $what in
         ;;
     *) usage ;;
 esac
-# Started by root, Mosquitto opens its key as its own user.
+# If root starts Mosquitto, it opens its key as its own user.
 if [ "$(id -u)" -eq 0 ] && id mosquitto >/dev/null 2>&1; then
     chown mosquitto "$dir"
     [ ! -e "$dir/broker.key" ] || chown mosquitto "$dir/broker.key" "$dir/broker.crt" "$dir/ca.crt"

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Makes this board a fogmqtt device, or updates it: run it again at any time, as root.
+# Installs or updates a fogmqtt device on this board. Run it as root, as often as needed.
 #
 #   sudo devices/install.sh ID BROKER_URL      e.g.  sudo devices/install.sh eya mqtt://10.0.0.5:1883
 #
-# What exists of /etc/fogmqtt is kept.
+# Existing files in /etc/fogmqtt are kept.
 set -eu
 
-say() { echo "install.sh: $*"; }
+log() { echo "install.sh: $*"; }
 die() { echo "install.sh: $*" >&2; exit 1; }
 
 [ $# -eq 2 ] || die "usage: install.sh ID BROKER_URL"
@@ -17,28 +17,28 @@ config=/etc/fogmqtt/device.yaml
 
 [ "$(id -u)" -eq 0 ] || die "needs root: sudo $0 $id $url"
 echo "$id" | grep -Eqx '[a-z0-9][a-z0-9_-]{0,31}' \
-  || die "'$id' is not an id: 1 to 32 of a-z, 0-9, _ and -, beginning with a letter or digit"
+  || die "'$id' is not an id: use 1 to 32 of the characters a-z, 0-9, _ and -, and begin with a letter or digit"
 echo "$url" | grep -Eqx 'mqtts?://[][A-Za-z0-9.:_-]+' \
-  || die "'$url' is not a broker: mqtt://host:1883 or mqtts://host:8883"
+  || die "'$url' is not a broker url: use mqtt://host:1883 or mqtts://host:8883"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "needs Python 3.11 or newer"
-python3 -c 'import ensurepip, venv' 2>/dev/null || die "first: apt install python3-venv"
+python3 -c 'import ensurepip, venv' 2>/dev/null || die "needs python3-venv: apt install python3-venv"
 
 if ! id fogmqtt >/dev/null 2>&1; then
-  say "adding the user fogmqtt"
+  log "adding the user fogmqtt"
   useradd --system --user-group --no-create-home --shell /usr/sbin/nologin fogmqtt
 fi
 
-say "installing into /opt/fogmqtt"
+log "installing into /opt/fogmqtt"
 [ -x /opt/fogmqtt/bin/python ] || python3 -m venv /opt/fogmqtt
 /opt/fogmqtt/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "$here/.."
 
 mkdir -p /etc/fogmqtt
 if [ ! -e "$config" ]; then
-  say "writing $config"
+  log "writing $config"
   sed -e "s|^  url: [^ ]*|  url: $url|" -e "s|^device:|device:\n  id: $id|" \
     "$here/raspberry-pi.yaml" >"$config"
 else
-  say "keeping $config"
+  log "keeping $config"
 fi
 if [ ! -e /etc/fogmqtt/secrets ]; then
   (umask 077 && echo "#FOGMQTT_BROKER__PASSWORD=" >/etc/fogmqtt/secrets)
@@ -49,7 +49,7 @@ if [ -d /run/systemd/system ]; then
   systemctl daemon-reload
   systemctl enable --quiet fog-device
   systemctl restart fog-device
-  say "$id runs; see it with: journalctl -fu fog-device"
+  log "$id is running; read its log with: journalctl -fu fog-device"
 else
-  say "no systemd is running here; start it with: /opt/fogmqtt/bin/fog-device --config $config"
+  log "systemd is not running here; start the device with: /opt/fogmqtt/bin/fog-device --config $config"
 fi

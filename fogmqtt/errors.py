@@ -1,25 +1,25 @@
-"""Every exception of fogmqtt; this tree is the documentation.
+"""Every exception of fogmqtt.
 
 FogError
-├── UsageError            what the user typed or configured cannot be done
+├── UsageError            a command or configuration that is impossible
 │   ├── ConfigError       a configuration file or environment variable
 │   ├── PipelineError     a pipeline's text: unknown operator, unknown or bad parameter
-│   └── PlanError         a tile plan that this image cannot have
-├── ImageError            the image file: not one, damaged, too large, of a kind we refuse
-├── OperatorError         an operator cannot take this image, or gave something impossible
-├── WireError             a message that is not ours, damaged, or of another shape
+│   └── PlanError         a tile plan that does not fit the image
+├── ImageError            an image file that is no image, damaged, too large or unsupported
+├── OperatorError         an operator that does not accept an image, or returns a wrong result
+├── WireError             a message that is invalid or damaged
 │   └── UnsupportedVersion
-├── TransportError        the way to the broker
-│   ├── NoBroker          nothing answers, or it refuses us
-│   ├── NotConnected      the link is down at this moment
-│   ├── PublishRefused    the broker did not take a message, for example because of its access list
+├── TransportError        the connection to the broker
+│   ├── NoBroker          no broker answers, or it refuses the connection
+│   ├── NotConnected      there is no connection at this moment
+│   ├── PublishRefused    a message that the broker did not accept, such as by its access list
 │   └── TooLarge          a message over the broker's limit, refused before it is sent
-├── DuplicateId           another process is alive under our id
-├── JobFailed             a job ended without a result
-└── ListenerDropped       a listener to a gateway's events did not keep up
+├── DuplicateId           another process runs under the same id
+├── JobFailed             a job that ended without a result
+└── ListenerDropped       a listener to the events of a gateway that did not keep up
 
-The command line turns a FogError into one line on stderr and its exit code; any other
-exception is a bug and shows its traceback.
+The command line prints a FogError as one line on stderr and exits with its exit code. Any other
+exception is a bug, and its traceback is printed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from typing import ClassVar
 
 
 class FogError(Exception):
-    """Base of all errors that we raise on purpose."""
+    """The base of all errors that fogmqtt raises on purpose."""
 
-    #: What the process exits with if nobody handles the error.
+    #: The exit code of the process if no handler catches the error.
     exit_code: ClassVar[int] = 1
 
 
 class UsageError(FogError):
-    """What was asked for cannot be done as asked."""
+    """A command or configuration is impossible."""
 
     exit_code = 2
 
@@ -49,7 +49,7 @@ class PipelineError(UsageError):
 
 
 class PlanError(UsageError):
-    """The image cannot be cut like this."""
+    """A tile plan does not fit the image."""
 
 
 class ImageError(FogError):
@@ -57,29 +57,29 @@ class ImageError(FogError):
 
 
 class OperatorError(FogError):
-    """An operator cannot take this image, or answered with something impossible."""
+    """An operator does not accept an image, or returned a wrong result."""
 
 
 class WireError(FogError):
-    """A message cannot be understood or must not be believed."""
+    """A message is invalid or damaged."""
 
 
 class UnsupportedVersion(WireError):
-    """A message of a protocol version that we do not speak."""
+    """A message has another protocol version."""
 
 
 class TransportError(FogError):
-    """The way to the broker."""
+    """The connection to the broker failed."""
 
     exit_code = 3
 
 
 class NoBroker(TransportError):
-    """No broker answers at the configured address, or it refuses us."""
+    """No broker answers at the configured address, or it refuses the connection."""
 
 
 class NotConnected(TransportError):
-    """The link to the broker is down at this moment."""
+    """There is no connection to the broker at this moment."""
 
 
 class PublishRefused(TransportError):
@@ -89,20 +89,20 @@ class PublishRefused(TransportError):
 
 
 class TooLarge(TransportError):
-    """A message is larger than the broker takes; sending it would jam the connection."""
+    """A message exceeds the broker's limit. If it were sent, the broker would disconnect."""
 
     exit_code = 1
 
 
 class DuplicateId(FogError):
-    """Another process is alive under the same id."""
+    """Another process runs under the same id."""
 
     exit_code = 2
 
 
 class JobFailed(FogError):
-    """A job ended without a result; the message tells the story."""
+    """A job ended without a result. The message explains why."""
 
 
 class ListenerDropped(FogError):
-    """A listener to a gateway's events did not keep up and gets no more of them."""
+    """A listener to the events of a gateway did not keep up and gets no more of them."""

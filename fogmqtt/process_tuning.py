@@ -1,9 +1,10 @@
-"""What makes a Python process fit for moving many tiles of a megabyte.
+"""Settings that make a Python process fast at moving many tiles of a megabyte.
 
-Freed memory is kept: a tile is over glibc's threshold for memory of its own, so each copy of one
-would be mapped, faulted in page by page, and unmapped again, which costs more than copying it
-(24 MP of `invert` on three devices: 0.75 of the time). And a thread gives up the interpreter
-sooner than after Python's 5 ms: the network thread waits for it after every packet.
+The process keeps freed memory. A tile is larger than the size from which glibc gives an allocation
+its own mapping. So each copy of a tile would be mapped, faulted in page by page, and unmapped
+again, which costs more than the copy itself. With kept memory, 24 MP of `invert` on three devices
+take 0.75 of the time. A thread also releases the interpreter sooner than after Python's 5 ms,
+because the network thread waits for the interpreter after every packet.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ from __future__ import annotations
 import ctypes
 import sys
 
-#: mallopt's names for: when to trim, how much to take at once, what gets memory of its own:
-#: whole images and files do, and give it back.
+#: The mallopt options: when to return memory, how much to request at once, and from which size an
+#: allocation gets its own mapping. Whole images and files get one, and return it when they are
+#: freed.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _SETTINGS = {_MMAP_THRESHOLD: 4 << 20, _TRIM_THRESHOLD: 64 << 20, _TOP_PAD: 4 << 20}
-_SWITCH_S = 0.0003
+_SWITCH_INTERVAL_S = 0.0003
 
 
 def tune() -> None:
-    """To be called once, at the start of a program."""
-    sys.setswitchinterval(_SWITCH_S)
+    """Apply the settings to this process. Call it once, when the program starts."""
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
-        return  # another libc
+        return  # a libc without mallopt
     for name, value in _SETTINGS.items():
         mallopt(name, value)

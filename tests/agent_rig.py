@@ -1,4 +1,4 @@
-"""An agent on a thread, over a link whose other end the test plays."""
+"""An agent on a thread, with a transport whose other end is the test."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from fogmqtt.agent.service import Agent, AgentSettings
-from fogmqtt.conformance.report import ConformanceReport, Examined
+from fogmqtt.conformance.report import ConformanceReport, OperatorReport
 from fogmqtt.conformance.runner import ConformanceRunner
-from fogmqtt.core.device_queue import Key
+from fogmqtt.core.device_queue import TileKey
 from fogmqtt.core.geometry import Rect
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.images import codec
@@ -33,12 +33,12 @@ from fogmqtt.wire.messages import (
     TileTask,
     check_digest,
     encode,
-    signed,
+    with_digest,
 )
 from fogmqtt.workers.memory_limit import MemoryLimit
 from fogmqtt.workers.pool import Pool
-from fogmqtt.workers.process import Done, attempt
-from fogmqtt.workers.work import Failed, Finished, Pixels
+from fogmqtt.workers.process import WorkerDone, run_task
+from fogmqtt.workers.work import TileOutput, WorkFailed, WorkFinished
 
 TILES = "fog/v1/devices/eya/tiles"
 CONTROL = "fog/v1/devices/eya/control"
@@ -49,7 +49,7 @@ RESULTS = "fog/v1/gateways/mariem/results/eya"
 
 @dataclass
 class Link:
-    """A transport that records what is said; the test plays the broker."""
+    """A transport that records what is published. The test acts as the broker."""
 
     deliver: Deliver
     will: Will
@@ -57,7 +57,7 @@ class Link:
     limit: int = 10_000_000
     closed: bool = False
     filters: list[str] = field(default_factory=list)
-    said: list[tuple[str, bytes, bool]] = field(default_factory=list)
+    published: list[tuple[str, bytes, bool]] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def start(self) -> None:
@@ -89,7 +89,7 @@ class Link:
         if len(payload) > self.limit:
             raise TooLarge(f"{len(payload)} bytes, the limit is {self.limit}")
         with self._changed:
-            self.said.append((topic, payload, retain))
+            self.published.append((topic, payload, retain))
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -97,62 +97,68 @@ class Link:
 
     def wait(self, condition: Callable[[], bool]) -> None:
         with self._changed:
-            assert self._changed.wait_for(condition, 10), self.answers()
+            assert self._changed.wait_for(condition, 10), self.replies()
 
-    def answers(self, topic: str = RESULTS) -> list[FromDevice]:
+    def replies(self, topic: str = RESULTS) -> list[FromDevice]:
         decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
-        return [decoder.decode(payload) for said, payload, _ in self.said if said == topic]
+        return [
+            decoder.decode(payload)
+            for published, payload, _ in self.published
+            if published == topic
+        ]
 
     def of(self, kind: type[Any]) -> list[Any]:
-        return [answer for answer in self.answers() if isinstance(answer, kind)]
+        return [reply for reply in self.replies() if isinstance(reply, kind)]
 
     def infos(self) -> list[DeviceInfo]:
         decoder = Decoder(DeviceInfo)
-        return [decoder.decode(payload) for topic, payload, _ in self.said if topic == INFO]
+        return [decoder.decode(payload) for topic, payload, _ in self.published if topic == INFO]
 
 
-class Threads(Pool[Key]):
-    """Workers without processes: a test can change what they do. They cannot be ended."""
+class ThreadPool(Pool[TileKey]):
+    """Workers without processes, so that a test can replace operators. They cannot be ended."""
 
-    def __init__(self, settings: AgentSettings, finished: Callable[[Finished[Key]], None]) -> None:
+    def __init__(
+        self, settings: AgentSettings, finished: Callable[[WorkFinished[TileKey]], None]
+    ) -> None:
         self.size = settings.workers
-        self.warmed = threading.Event()
+        self.is_warm = threading.Event()
         self._finished = finished
 
     def warm(self) -> None:
-        self.warmed.set()
+        self.is_warm.set()
 
-    def give(self, key: Key, task: TileTask, *, received_at: float, until: float) -> None:
+    def start(self, key: TileKey, task: TileTask, *, received_at: float, deadline: float) -> None:
         threading.Thread(target=self._do, args=(key, task), daemon=True).start()
 
-    def renew(self, key: Key, until: float) -> None: ...
-    def cancel(self, key: Key) -> None: ...
+    def renew(self, key: TileKey, deadline: float) -> None: ...
+    def cancel(self, key: TileKey) -> None: ...
     def close(self) -> None: ...
 
-    def _do(self, key: Key, task: TileTask) -> None:
-        reply, data = attempt(task, MemoryLimit(0))
-        if isinstance(reply, Done):
-            made = Pixels(memoryview(data), reply.shape, reply.dtype, reply.codec)
-            self._finished(Finished(key, made, 0.0, reply.compute_s))
+    def _do(self, key: TileKey, task: TileTask) -> None:
+        reply, data = run_task(task, MemoryLimit(0))
+        if isinstance(reply, WorkerDone):
+            output = TileOutput(memoryview(data), reply.shape, reply.dtype, reply.codec)
+            self._finished(WorkFinished(key, output, 0.0, reply.compute_s))
         else:
-            self._finished(Finished(key, Failed(reply.reason, reply.traceback), 0.0, 0.0))
+            self._finished(WorkFinished(key, WorkFailed(reply.reason, reply.traceback), 0.0, 0.0))
 
 
-FOUND = ConformanceReport(
-    {"invert": Examined("invert", "fogmqtt", "1", {"invert/uint8": "abc"}, 1.5)},
+REPORT = ConformanceReport(
+    {"invert": OperatorReport("invert", "fogmqtt", "1", {"invert/uint8": "abc"}, 1.5)},
     versions={"opencv": "5.0.0", "machine": "x86_64"},
 )
 
 
-class Remembered(ConformanceRunner):
-    """Examined at an earlier start."""
+class KnownConformance(ConformanceRunner):
+    """The conformance report is known from an earlier start."""
 
-    def known(self) -> ConformanceReport:
-        return FOUND
+    def cached(self) -> ConformanceReport:
+        return REPORT
 
 
-class Later(ConformanceRunner):
-    """Found out when the test says so."""
+class PendingConformance(ConformanceRunner):
+    """The conformance report is known when the test delivers it."""
 
     deliver: ClassVar[Callable[[ConformanceReport], None]]
 
@@ -160,7 +166,7 @@ class Later(ConformanceRunner):
         super().__init__(deliver)
         type(self).deliver = deliver
 
-    def known(self) -> None:
+    def cached(self) -> None:
         return None
 
     def start(self) -> None: ...
@@ -172,8 +178,8 @@ class Rig:
     link: Link
     thread: threading.Thread
     errors: list[Exception]
-    #: The agent's pool was told to be warm.
-    warmed: threading.Event = field(default_factory=threading.Event)
+    #: Set when the agent warms its pool.
+    is_warm: threading.Event = field(default_factory=threading.Event)
 
     def tile(self, task: TileTask, encoding: Encoding = "binary") -> None:
         self.link.deliver(Received(TILES, encode(task, encoding)))
@@ -183,8 +189,8 @@ class Rig:
         assert not self.thread.is_alive()
 
 
-def started(agent: Agent, link: Link) -> Rig:
-    """The agent, running on a thread of its own."""
+def run_in_thread(agent: Agent, link: Link) -> Rig:
+    """Run the agent on a thread of its own."""
     errors: list[Exception] = []
 
     def run() -> None:
@@ -199,13 +205,13 @@ def started(agent: Agent, link: Link) -> Rig:
 
 
 @contextmanager
-def running(
+def running_agent(
     workers: int = 1,
     checkin_s: float = 60.0,
     limit: int = 10_000_000,
-    examiner: type[ConformanceRunner] = Remembered,
+    conformance_runner: type[ConformanceRunner] = KnownConformance,
 ) -> Iterator[Rig]:
-    """An agent that has said `online`, and is stopped after."""
+    """An agent that has published `online`. It is stopped at the end."""
     links: list[Link] = []
 
     def connect(deliver: Deliver, will: Will) -> Link:
@@ -213,35 +219,37 @@ def running(
         return links[0]
 
     settings = AgentSettings("eya", workers, "mqtt://here", checkin_s=checkin_s)
-    pools: list[Threads] = []
+    pools: list[ThreadPool] = []
 
-    def employ(settings: AgentSettings, finished: Callable[[Finished[Key]], None]) -> Threads:
-        pools.append(Threads(settings, finished))
+    def make_pool(
+        settings: AgentSettings, finished: Callable[[WorkFinished[TileKey]], None]
+    ) -> ThreadPool:
+        pools.append(ThreadPool(settings, finished))
         return pools[0]
 
-    agent = Agent(settings, connect, employ, examiner)
-    rig = started(agent, links[0])
-    rig.warmed = pools[0].warmed
-    rig.link.wait(lambda: bool(rig.link.said) and rig.link.said[-1][0] == STATUS)
+    agent = Agent(settings, connect, make_pool, conformance_runner)
+    rig = run_in_thread(agent, links[0])
+    rig.is_warm = pools[0].is_warm
+    rig.link.wait(lambda: bool(rig.link.published) and rig.link.published[-1][0] == STATUS)
     try:
         yield rig
     finally:
-        gate.set()
+        unblock.set()
         agent.stop()
         rig.join()
 
 
-gate = threading.Event()
+unblock = threading.Event()
 
 
-def hold_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every tile takes until `gate` is set."""
+def block_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every tile run until `unblock` is set."""
 
     def run_tile(operators: object, pixels: Image, core: Rect, seams: object) -> Image:
-        assert gate.wait(10)
+        assert unblock.wait(10)
         return pixels[core.slices].copy()
 
-    gate.clear()
+    unblock.clear()
     monkeypatch.setattr("fogmqtt.operators.api.pipeline.run_tile", run_tile)
 
 
@@ -261,7 +269,7 @@ def task(tile: int = 0, attempt: int = 1, **changes: Any) -> TileTask:
         "lease_s": 30.0,
         "pixels": memoryview(PIXELS.tobytes()),
     }
-    return signed(TileTask(**fields | changes))
+    return with_digest(TileTask(**fields | changes))
 
 
 def pixels_of(result: Result) -> Image:

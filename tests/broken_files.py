@@ -1,4 +1,4 @@
-"""Image files with something wrong in them, by structure and at random; seeded."""
+"""Damaged image files, some by structure and some at random, from a seed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 from PIL import Image as Pillow
 
-#: Figures that headers had better not believe.
+#: Numbers that a decoder must not trust in a header.
 _ODD_32 = (0, 1, 0x7F, 0xFFFF, 0x10000, 100_000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF)
 
 
 def whole() -> dict[str, bytes]:
-    """Small files that are in order, of every kind that is read."""
+    """Return small valid files of every supported kind, by name."""
     rng = np.random.default_rng(5)
     gray = cv2.GaussianBlur(rng.integers(0, 256, (40, 56), np.uint8), (5, 5), 0)
     colour = cv2.applyColorMap(gray, cv2.COLORMAP_JET)
@@ -43,7 +43,7 @@ def whole() -> dict[str, bytes]:
 
 
 def mutated(rng: random.Random, count: int) -> Iterator[tuple[str, bytes]]:
-    """So many damaged files, each with what it was made of."""
+    """Yield `count` damaged files, each with the name of the valid file that it was made of."""
     files = whole()
     names = sorted(files)
     for _ in range(count):
@@ -64,7 +64,7 @@ def _flip(data: bytearray, rng: random.Random) -> bytearray:
 
 
 def _odd_figure(data: bytearray, rng: random.Random) -> bytearray:
-    """A length, a size or an offset of nonsense, mostly near the beginning."""
+    """Replace four bytes, mostly near the start, by a wrong length, size or offset."""
     if len(data) > 8:
         at = rng.randrange(min(len(data) - 4, rng.choice((40, 200, len(data)))) or 1)
         order = rng.choice("<>")
@@ -106,7 +106,7 @@ _WAYS: tuple[Callable[[bytearray, random.Random], bytearray], ...] = (
 
 
 def _with_checksums(data: bytearray) -> bytearray:
-    """A PNG whose chunks have the right checksums again, so that decoders look inside."""
+    """Correct the checksums of a PNG's chunks, so that decoders read the damaged content."""
     at = 8
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)

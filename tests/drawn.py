@@ -1,4 +1,4 @@
-"""What the law is tried on: operators with all their parameters, images, ways to cut them."""
+"""Strategies for property tests: operators with all their parameters, images, and tile plans."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from typing import TypeVar
 import pytest
 
 from fogmqtt.transport.base import Connected, Received, Transport
-from fogmqtt.transport.embedded import listening
+from fogmqtt.transport.embedded import is_listening
 from fogmqtt.transport.link import Link, Protocol
 from fogmqtt.transport.paho import PahoTransport
 
@@ -138,7 +138,7 @@ def start_mosquitto(
 
     def answers() -> bool:
         assert process.poll() is None, f"mosquitto ended: {log.read_text(errors='replace')[-2000:]}"
-        return listening(url)
+        return is_listening(url)
 
     wait_for(answers, what=f"mosquitto at {url}")
     return process

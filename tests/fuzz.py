@@ -32,7 +32,7 @@ from fogmqtt.wire.messages import (
     Rejected,
     Result,
     encode,
-    signed,
+    with_digest,
 )
 from tests.broken_files import mutated, whole
 from tests.fog import Probe
@@ -140,7 +140,7 @@ class Siege:
         task = msgspec.structs.replace(TASK, gateway=WITNESS, job="look.0", attempt=self.sent)
         deadline = time.monotonic() + ANSWER_S
         while time.monotonic() < deadline:
-            self.friend.publish(f"fog/v1/devices/{device}/tiles", encode(signed(task)))
+            self.friend.publish(f"fog/v1/devices/{device}/tiles", encode(with_digest(task)))
             if self._answers(device, task.attempt):
                 return
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Messages that nobody should send: ours with something wrong in them, noise, and small bombs."""
+"""Hostile messages: valid ones with wrong fields, random bytes, and decompression bombs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from fogmqtt.wire.messages import (
     Result,
     TileTask,
     encode,
-    signed,
+    with_digest,
 )
 
 PIXELS = memoryview(bytes(64 * 64))
 LEASE: dict[str, Any] = {"job": "j0123456789abcdef.0", "tile": 0, "attempt": 1}
-TASK = signed(
+TASK = with_digest(
     TileTask(
         **LEASE,
         gateway="mariem",
@@ -42,7 +42,7 @@ TASK = signed(
         pixels=PIXELS,
     )
 )
-RESULT = signed(Result(**LEASE, shape=(64, 64, 1), dtype="uint8", pixels=PIXELS))
+RESULT = with_digest(Result(**LEASE, shape=(64, 64, 1), dtype="uint8", pixels=PIXELS))
 INFO = DeviceInfo(boot="b", sequence=1, uptime_s=1.0, workers=1, operators=["invert"])
 VALID: tuple[Message, ...] = (
     TASK,
@@ -55,9 +55,9 @@ VALID: tuple[Message, ...] = (
     GatewayInfo(boot="b", sequence=1, uptime_s=1.0),
     JobStatus(job="j0123456789abcdef", state="running"),
 )
-SIGNED: Decoder[TileTask | Result] = Decoder(TileTask, Result)
+PIXEL_MESSAGES: Decoder[TileTask | Result] = Decoder(TileTask, Result)
 
-#: What no field of ours expects.
+#: Values that no field expects.
 ODD: tuple[Any, ...] = (
     -1,
     0,
@@ -77,40 +77,40 @@ ODD: tuple[Any, ...] = (
     [[[]]],
 )
 
-#: What some field of ours expects.
+#: Values that some field expects.
 WORDS = (
     *("", "raw", "png", "planes", "facts", "zip", "uint8", "uint16", "float32", "float64", "bool"),
     *("invert", "canny", "gaussian", "clahe", "stats", "components", "dnn", "ksize", "low"),
     *("t", "tlbr", "mariem", "eya", "ghost", "local", "j0123456789abcdef.0", "j0123456789abcdef"),
-    *("tile", "result", "failure", "accepted", "returned", "cancel", "device", "gateway", "job"),
+    *("tile", "result", "failure", "accepted", "rejected", "cancel", "device", "gateway", "job"),
 )
 
 
 def mutants(rng: random.Random, count: int) -> Iterator[bytes]:
-    """Messages of ours with something wrong in them, in both encodings."""
+    """Yield valid messages with one to three wrong fields, in both encodings."""
     for _ in range(count):
-        packed = rng.random() < 0.5
-        message = _fields(rng.choice(VALID), packed)
+        is_binary = rng.random() < 0.5
+        message = _fields(rng.choice(VALID), is_binary)
         for _ in range(rng.randint(1, 3)):
             _mutate(message, rng)
-        data = bytearray(_written(message, packed))
-        harm = rng.random()
-        if harm < 0.25:
+        data = bytearray(_encode(message, is_binary))
+        damage = rng.random()
+        if damage < 0.25:
             data = data[: rng.randrange(len(data))]
-        elif harm < 0.5:
+        elif damage < 0.5:
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        elif harm < 0.75:
-            data = bytearray(_signed_again(bytes(data), packed))
+        elif damage < 0.75:
+            data = bytearray(_with_correct_digest(bytes(data), is_binary))
         yield bytes(data)
 
 
-def _fields(message: Message, packed: bool) -> dict[str, Any]:
-    fields = msgspec.to_builtins(message, builtin_types=(bytes, memoryview) if packed else ())
+def _fields(message: Message, is_binary: bool) -> dict[str, Any]:
+    fields = msgspec.to_builtins(message, builtin_types=(bytes, memoryview) if is_binary else ())
     return {key: _plain(value) for key, value in fields.items()}
 
 
 def _mutate(fields: dict[str, Any], rng: random.Random) -> None:
-    """Harm one field, or one inside it."""
+    """Replace or remove one field, or a field within it."""
     key = rng.choice([*fields, "v", "type", "extra"])
     inner = fields.get(key)
     if isinstance(inner, list) and inner and rng.random() < 0.5:
@@ -126,7 +126,7 @@ def _mutate(fields: dict[str, Any], rng: random.Random) -> None:
 
 
 def _wrong(value: Any, rng: random.Random) -> Any:
-    """Something of the same type as often as not: that gets further."""
+    """Return a wrong value, often of the same type, because a decoder accepts that further."""
     if rng.random() < 0.4:
         return deepcopy(rng.choice(ODD))
     match value:
@@ -147,17 +147,17 @@ def _wrong(value: Any, rng: random.Random) -> Any:
     return deepcopy(rng.choice(ODD))
 
 
-def _written(fields: dict[str, Any], packed: bool) -> bytes:
-    return msgspec.msgpack.encode(fields) if packed else json.dumps(fields).encode()
+def _encode(fields: dict[str, Any], is_binary: bool) -> bytes:
+    return msgspec.msgpack.encode(fields) if is_binary else json.dumps(fields).encode()
 
 
-def _signed_again(data: bytes, packed: bool) -> bytes:
-    """With the right digest where it can have one, so that it gets past that check."""
+def _with_correct_digest(data: bytes, is_binary: bool) -> bytes:
+    """Correct the digest of a message if it has one, so that it passes that check."""
     try:
-        message = SIGNED.decode(data)
+        message = PIXEL_MESSAGES.decode(data)
     except WireError:
         return data
-    return encode(signed(message), "binary" if packed else "base64")
+    return encode(with_digest(message), "binary" if is_binary else "base64")
 
 
 def noise(rng: random.Random, count: int) -> Iterator[bytes]:
@@ -166,7 +166,7 @@ def noise(rng: random.Random, count: int) -> Iterator[bytes]:
 
 
 def bombs() -> Iterator[bytes]:
-    """What is small on the wire and would be large, or deep, in memory."""
+    """Yield messages that are small on the wire and would be large or deeply nested in memory."""
     yield b'{"a":' * 100_000
     yield b"[" * 200_000
     yield b"\x91" * 200_000
@@ -179,18 +179,22 @@ def bombs() -> Iterator[bytes]:
     yield msgspec.msgpack.encode({"v": 7, "type": "result", "future": [1, 2, 3]})
     huge = msgspec.structs.replace(TASK, shape=(1_000_000, 1_000_000, 4), core=(0, 0, 9, 9))
     for codec in ("raw", "png", "planes", "zip", ""):
-        yield encode(signed(msgspec.structs.replace(huge, codec=codec)))
+        yield encode(with_digest(msgspec.structs.replace(huge, codec=codec)))
         yield encode(
-            signed(msgspec.structs.replace(RESULT, codec=codec, shape=(1_000_000, 1_000_000, 4)))
+            with_digest(
+                msgspec.structs.replace(RESULT, codec=codec, shape=(1_000_000, 1_000_000, 4))
+            )
         )
     yield encode(msgspec.structs.replace(INFO, workers=1024, operators=["x" * 64] * 5000))
-    yield encode(signed(msgspec.structs.replace(TASK, stage=[Call("resize", {"factor": 100.0})])))
-    yield encode(signed(msgspec.structs.replace(TASK, stage=[Call("invert")] * 2000)))
-    yield encode(signed(msgspec.structs.replace(TASK, gateway="../x", job="j.0")))
-    yield encode(signed(msgspec.structs.replace(TASK, lease_s=float("nan"))))
+    yield encode(
+        with_digest(msgspec.structs.replace(TASK, stage=[Call("resize", {"factor": 100.0})]))
+    )
+    yield encode(with_digest(msgspec.structs.replace(TASK, stage=[Call("invert")] * 2000)))
+    yield encode(with_digest(msgspec.structs.replace(TASK, gateway="../x", job="j.0")))
+    yield encode(with_digest(msgspec.structs.replace(TASK, lease_s=float("nan"))))
 
 
-#: Where both listen, and who else could be there; `{run}` is the gateway at work.
+#: Topics to which gateway and devices subscribe, and similar ones.
 TOPICS = (
     "fog/v1/devices/eya/tiles",
     "fog/v1/devices/eya/control",
@@ -219,7 +223,7 @@ TOPICS = (
     "fog/v1/submit/edges",
     "fog/v1",
 )
-#: Where a well-made message says by design that somebody is gone, or is there twice.
+#: Topics on which a valid message means that a client is gone or has a duplicate id.
 RESERVED = (
     "fog/v1/devices/eya/info",
     "fog/v1/devices/eya/status",
@@ -227,12 +231,12 @@ RESERVED = (
     "fog/v1/gateways/mariem/info",
     "fog/v1/gateways/mariem/status",
 )
-#: A gateway that nobody is, for answers that only a test hears.
+#: The id of a gateway that does not run, for replies that only a test reads.
 WITNESS = "witness"
 
 
 def _plain(value: Any) -> Any:
-    """What may be changed in place."""
+    """Return a copy that can be changed."""
     if isinstance(value, tuple):
         return list(value)
     return bytes(value) if isinstance(value, memoryview) else value

@@ -1,4 +1,4 @@
-"""A plug-in whose operators do what no operator should, on tiles of one colour; else invert."""
+"""A plug-in whose operator misbehaves on tiles whose first pixel is 13, and inverts all others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fogmqtt.operators.api.base import Operator
 
 @dataclass(frozen=True)
 class Misbehave(Operator):
-    """Inverts, but where the tile's first pixel is 13 it does as it is told."""
+    """Inverts the tile. If its first pixel is 13, calls the method named by `how` instead."""
     name = "misbehave"
     how: str = "print"
 
@@ -59,7 +59,7 @@ class Misbehave(Operator):
         ctypes.PyDLL(None).sleep(1000)
 
     def stick(self, image):
-        """Hangs once, whatever the tile, where this file lies; it then names the device."""
+        """Hang once if a file `stick` exists, and rename it after the process of the device."""
         try:
             os.rename("stick", f"stuck-{os.getppid()}")
         except FileNotFoundError:
@@ -120,11 +120,11 @@ class Misbehave(Operator):
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
-    """The worker processes of a pool in this process."""
-    return [child for child in psutil.Process(pid).children(recursive=True) if _works(child)]
+    """Return the worker processes below the process with this id."""
+    return [child for child in psutil.Process(pid).children(recursive=True) if _is_worker(child)]
 
 
-def _works(process: psutil.Process) -> bool:
+def _is_worker(process: psutil.Process) -> bool:
     try:
         return "workers.process" in str(process.cmdline())
     except psutil.Error:
@@ -132,7 +132,7 @@ def _works(process: psutil.Process) -> bool:
 
 
 def install(folder: Path) -> str:
-    """Put the plug-in where an installed package would be; returns the PYTHONPATH for it."""
+    """Install the plug-in below `folder` as a package; returns the PYTHONPATH that includes it."""
     package = folder / "plugged"
     info = package / "misbehaving-1.0.dist-info"
     info.mkdir(parents=True)

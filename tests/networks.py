@@ -13,19 +13,19 @@ import numpy as np
 
 from fogmqtt.images.spec import Image
 
-#: Of the squares it fires on, of its input, and from box to box, pixels.
+#: Sides of the squares that it detects and of its input, and the distance between boxes; pixels.
 SIDE, WINDOW, STEP = 8, 64, 2
 
 
 def squares(path: Path, window: int = WINDOW) -> str:
-    """Write the network to `path`; its SHA-256."""
+    """Write the network to `path` and return its SHA-256."""
     data = _squares(window)
     path.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
 
 
 def _squares(window: int) -> bytes:
-    """A convolution: the mean of a square less the mean of the border around it, and minus that."""
+    """Return a network of one convolution: a square's mean minus its border's, and the negative."""
     reach = SIDE + 2
     weights = np.full((reach, reach), -1 / (reach**2 - SIDE**2), np.float32)
     weights[1:-1, 1:-1] = 1 / SIDE**2

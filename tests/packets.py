@@ -1,4 +1,4 @@
-"""A stream of MQTT bytes taken apart into packets: pure, for proxies that do harm to them."""
+"""Splits a stream of MQTT bytes into packets, for proxies that drop, repeat or change them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ _QOS = 0x06
 
 
 class Framer:
-    """Cuts a stream into whole packets; what is not whole yet waits."""
+    """Splits a stream into whole packets, and keeps an incomplete packet for the next call."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The packets that are whole now."""
+        """Add bytes and return the packets that are complete now."""
         self._rest += data
         packets = []
         while (length := _length(self._rest)) is not None and len(self._rest) >= length:
@@ -23,14 +23,14 @@ class Framer:
         return packets
 
     def rest(self) -> bytes:
-        """What came of a packet that was never whole; forgotten here."""
+        """Return and drop the bytes of an incomplete packet."""
         rest = bytes(self._rest)
         self._rest.clear()
         return rest
 
 
 def _length(data: bytearray) -> int | None:
-    """Of the first packet with its header; None while that is not known."""
+    """Return the length of the first packet with its header, or None if it is not known yet."""
     size, shift = 0, 0
     for index in range(1, min(len(data), 5)):
         size |= (data[index] & 0x7F) << shift
@@ -45,7 +45,7 @@ def is_publish(packet: bytes) -> bool:
 
 
 def again(packet: bytes) -> bytes:
-    """A PUBLISH as a sender repeats it: marked as such where its QoS has a mark."""
+    """Return a PUBLISH as a sender repeats it: with the DUP flag, unless its QoS is 0."""
     return bytes((packet[0] | _DUP, *packet[1:2])) + packet[2:] if packet[0] & _QOS else packet
 
 

@@ -15,7 +15,7 @@ LEASES = "fogmqtt.core.scheduling.leases"
 CHECKS = "fogmqtt.core.scheduling.spot_checks"
 DEVICE = "fogmqtt.core.scheduling.device"
 FLEET = "fogmqtt.core.scheduling.fleet"
-HEDGING = "fogmqtt.core.scheduling.hedging"
+SPECULATION = "fogmqtt.core.scheduling.speculation"
 STATE = "fogmqtt.core.scheduling.state"
 OUTAGE = "fogmqtt.core.scheduling.broker_outage"
 PLACEMENT = "fogmqtt.core.scheduling.placement"
@@ -105,12 +105,10 @@ RESULTS = (
         "Scheduler.handle",
         """
             self._apply(event)
-            while (timer := table.timers.due(table.now)) is not None:
-                table.fire(timer)
+            table.fire_timers(self._arrival(event))
         """,
         """
-            while (timer := table.timers.due(table.now)) is not None:
-                table.fire(timer)
+            table.fire_timers(self._arrival(event))
             self._apply(event)
         """,
     ),
@@ -146,7 +144,7 @@ LOST = (
         "lost-after-its-back-off",
         "a tile that failed is forgotten when its back-off ends",
         LEASES,
-        "LeaseTable.fire",
+        "LeaseTable._fire",
         "self._enqueue(timer)",
         "",
     ),
@@ -276,9 +274,9 @@ DEVICES = (
     Bug(
         "hedge-at-home",
         "a straggler's copy goes to the device that has it",
-        HEDGING,
-        "Hedging._able",
-        "tile in device.leases",
+        SPECULATION,
+        "Speculation._may_copy",
+        "any(one.device == device.id for one in held)",
         "False",
     ),
     Bug(
@@ -296,6 +294,22 @@ DEVICES = (
         "Fleet.window",
         "device.exclusive",
         "False",
+    ),
+    Bug(
+        "bytes-unlimited",
+        "more bytes are in flight than may be",
+        FLEET,
+        "Fleet.has_bytes_for",
+        "limit = self._policy.max_bytes_in_flight",
+        "limit = 9 * self._policy.max_bytes_in_flight",
+    ),
+    Bug(
+        "bytes-never-land",
+        "accepted tiles count as in flight, until nothing can be sent",
+        LEASES,
+        "LeaseTable.accept",
+        "self.fleet.bytes_in_flight -= lease.tile.nbytes",
+        "",
     ),
     Bug(
         "regrant-without-room",
@@ -323,7 +337,7 @@ BLAME = (
         "quarantine-without-end",
         "a device in quarantine never gets out",
         LEASES,
-        "LeaseTable.fire",
+        "LeaseTable._fire",
         "self.fleet.resume(timer)",
         "",
     ),
@@ -576,7 +590,7 @@ ENDS = (
         "starved-in-silence",
         "nobody hears of a job that no device can do",
         LEASES,
-        "LeaseTable.fire",
+        "LeaseTable._fire",
         "self._starving.append(timer)",
         "",
     ),
@@ -614,9 +628,25 @@ TIME = (
         "lease-without-end",
         "what is never accepted stays with its device",
         LEASES,
-        "LeaseTable.grant",
-        "self.timers.set(lease, self.now + accept_timeout_s)",
+        "LeaseTable.send",
+        "self.timers.set(lease, self.now + lease.accept_timeout_s)",
         "",
+    ),
+    Bug(
+        "unsent-without-end",
+        "a tile that the gateway never sends stays with its device",
+        LEASES,
+        "LeaseTable.grant",
+        "self.timers.set(lease, self.now + self.policy.send_s)",
+        "",
+    ),
+    Bug(
+        "arrived-and-overdue",
+        "a tile that was accepted in time ends because the gateway reads that late",
+        SCHEDULER,
+        "Scheduler.handle",
+        "self._arrival(event)",
+        "self._table.now",
     ),
     Bug(
         "no-time-to-work",

@@ -1,4 +1,4 @@
-"""Codes as a printer makes them, and places to paste them: white paper, a photograph, noise."""
+"""Images of QR codes, bar codes and ArUco markers, and how to paste them into other images."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def margin(code: Image, width: int) -> Image:
 
 
 def pasted(image: Image, code: Image, top: int, left: int) -> None:
-    """Put `code` on the gray `image`, clipped where it reaches beyond."""
+    """Paste `code` into the gray `image`; what exceeds the image is cut off."""
     height, width = image[top:, left:].shape[:2]
     clipped = code[:height, :width]
     image[top : top + clipped.shape[0], left : left + clipped.shape[1]] = clipped

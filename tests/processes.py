@@ -203,7 +203,7 @@ class Fog:
 
         def all_known() -> bool:
             listed = json.loads(self.command("devices", "--json").stdout)
-            return not any(device.get("examining") for device in listed.values())
+            return not any(device.get("conformance_running") for device in listed.values())
 
         wait_for(all_known, within=PATIENCE_S, what="the examinations")
 

@@ -1,4 +1,4 @@
-"""A wire between clients and a broker that a test can cut, on loopback."""
+"""A TCP relay on loopback between clients and a broker, whose connections a test can cut."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 class Relay:
-    """Listens at `port` and passes everything on to `target`, until told otherwise."""
+    """Listens at `port` and forwards all bytes to the port `target` and back."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -19,7 +19,7 @@ class Relay:
         self._threads: list[threading.Thread] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
-        #: While False, whoever dials is hung up on.
+        #: While False, new connections are closed at once.
         self.open = True
         self._begin(self._accept)
 
@@ -28,7 +28,7 @@ class Relay:
         return f"mqtt://127.0.0.1:{self.port}"
 
     def cut(self) -> None:
-        """Break every connection, as a router that restarts does."""
+        """Break all connections, as the restart of a router does."""
         with self._lock:
             pairs, self._pairs = self._pairs, []
         for pair in pairs:
@@ -62,7 +62,7 @@ class Relay:
             try:
                 far = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
-                near.close()  # whom we pass on to is not there
+                near.close()  # nothing listens at the target
                 continue
             with self._lock:
                 self._pairs.append((near, far))
@@ -70,12 +70,12 @@ class Relay:
             self._begin(self._pump, far, near)
 
     def pairs(self) -> list[tuple[socket.socket, socket.socket]]:
-        """Every connection so far, ended ones too: the client's socket and the target's."""
+        """Return the sockets to client and target of every connection, ended ones included."""
         with self._lock:
             return list(self._pairs)
 
     def carry(self, source: socket.socket, sink: socket.socket) -> None:
-        """Pass one direction of one connection on, to its end. Raises OSError."""
+        """Forward one direction of a connection until it ends. Raises OSError."""
         while data := source.recv(65_536):
             sink.sendall(data)
 
@@ -84,7 +84,7 @@ class Relay:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError):
             self.carry(source, sink)
-        # Whoever sees the end first closes for both; the second close is harmless.
+        # The direction that ends first shuts down both sockets. The second shutdown is harmless.
         for sock in (source, sink):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -93,17 +93,17 @@ class Relay:
 
 @contextmanager
 def relay(target: int) -> Iterator[Relay]:
-    """A relay to a loopback port, closed after."""
-    one = Relay(target)
+    """A relay to a loopback port. It is closed at the end."""
+    relay = Relay(target)
     try:
-        yield one
+        yield relay
     finally:
-        one.close()
+        relay.close()
 
 
 @contextmanager
 def scripted(*answers: bytes) -> Iterator[int]:
-    """A server, its port given, that answers the n-th packet of a client with the n-th bytes."""
+    """A server that answers the n-th packet of a client with the n-th bytes. Yields its port."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:

@@ -1,4 +1,4 @@
-"""A decoding process, whose decoder does what a file's name says: `crash.png` crashes it."""
+"""A decoder process that misbehaves as the name of a file says: `crash.png` crashes it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def keep() -> None:
     _kept.append(bytearray(100 << 20))
 
 
-def _rotten(data: bytes, header: files.Header, name: str) -> files.Loaded:
+def _rotten(data: bytes, header: files.Header, name: str) -> files.LoadedImage:
     globals().get(name.split(".")[0], int)()
     return _honest(data, header, name)
 

@@ -18,6 +18,7 @@ from fogmqtt.core.scheduling.events import (
     TileArbitrated,
     TileFailed,
     TileRejected,
+    TileSent,
 )
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.scheduler import Scheduler
@@ -30,9 +31,10 @@ PIXELS = 1000
 class Bench:
     """Speaks for the devices; `now` is kept between calls."""
 
-    def __init__(self, **policy: float) -> None:
+    def __init__(self, *, sends_reported: bool = False, **policy: float) -> None:
         # Whatever the default is: a window of three shows more than one of two.
-        self.scheduler = Scheduler(Policy(**{"ahead": 2} | policy))  # type: ignore[arg-type]
+        numbers = Policy(**{"ahead": 2} | policy)  # type: ignore[arg-type]
+        self.scheduler = Scheduler(numbers, sends_reported=sends_reported)
         self.now = 0.0
 
     def feed(self, event: Event, at: float | None = None) -> list[Action]:
@@ -69,8 +71,14 @@ class Bench:
         event = JobSubmitted(job, kind, pixels, frozenset(operators), check_tiles, done, parts)
         return self.feed(event, at)
 
-    def accept(self, order: SendTile, at: float | None = None) -> list[Action]:
-        return self.feed(TileAccepted(order.job, order.tile, order.attempt, order.device), at)
+    def send(self, order: SendTile, at: float | None = None) -> list[Action]:
+        return self.feed(TileSent(order.job, order.tile, order.attempt, order.device), at)
+
+    def accept(
+        self, order: SendTile, at: float | None = None, arrived: float | None = None
+    ) -> list[Action]:
+        what = (order.job, order.tile, order.attempt, order.device)
+        return self.feed(TileAccepted(*what, arrived), at)
 
     def answer(
         self,
@@ -79,9 +87,10 @@ class Bench:
         compute_s: float | None = None,
         digest: int | None = None,
         start_s: float | None = None,
+        arrived: float | None = None,
     ) -> list[Action]:
         what = (order.job, order.tile, order.attempt, order.device)
-        return self.feed(ResultArrived(*what, compute_s, digest, start_s), at)
+        return self.feed(ResultArrived(*what, compute_s, digest, start_s, arrived), at)
 
     def arbitrate(self, tile: int, digest: int | None, at: float | None = None) -> list[Action]:
         return self.feed(TileArbitrated("job", tile, digest), at)

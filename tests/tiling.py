@@ -1,4 +1,4 @@
-"""A pipeline tile by tile in this process, as gateway and devices do it over the wire."""
+"""Run a pipeline tile by tile in this process, with the encoding of the wire."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["called", "run_stage", "tiled"]
 
 
 def called(operators: Sequence[Operator], encoding: Encoding) -> list[Operator]:
-    """The operators after a journey in this encoding."""
+    """Return the operators after they were encoded and decoded as calls."""
     packing = msgspec.msgpack if encoding == "binary" else msgspec.json
-    calls = [Call(name, params) for name, params in pipeline.calls(operators)]
+    calls = [Call(name, params) for name, params in pipeline.to_calls(operators)]
     arrived = packing.decode(packing.encode(calls), type=list[Call])
     return [registry.build(call.name, call.params) for call in arrived]

@@ -105,13 +105,13 @@ class Watch:
         self._scheduler = scheduler
         self._jobs: dict[str, Seen] = {}
         self._devices: defaultdict[str, Conduct] = defaultdict(Conduct)
-        self._now = 0.0
+        self._now = self._fired_until = 0.0
         #: The job that this event must end.
         self._doomed = ""
 
-    def saw(self, event: Event, actions: Sequence[Action], now: float) -> None:
-        """Raises AssertionError."""
-        self._now, self._doomed = now, ""
+    def saw(self, event: Event, actions: Sequence[Action], now: float, fired_until: float) -> None:
+        """All timers up to `fired_until` have fired. Raises AssertionError."""
+        self._now, self._fired_until, self._doomed = now, fired_until, ""
         if isinstance(event, ResultArrived):
             self._check_answer(event, actions)
         crashed = self._note(event, actions)
@@ -221,7 +221,7 @@ class Watch:
             seen.refused.add(name)
 
     def _release(self, device: Conduct) -> None:
-        if 0 < device.quarantined_until <= self._now:
+        if 0 < device.quarantined_until <= self._fired_until:
             device.quarantined_until, device.probation = 0.0, True
 
     # -- what followed ------------------------------------------------------------------------

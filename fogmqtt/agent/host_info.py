@@ -1,4 +1,4 @@
-"""What a device can say of the machine that it runs on. All of it is cheap and may be absent."""
+"""Facts about the machine of a device. All are cheap to read, and some may be missing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ _OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-hea
 _THERMAL = Path("/sys/class/thermal")
 
 
-def host() -> str:
+def host_name() -> str:
+    """Return the network name of this machine."""
     return platform.node()
 
 
 def versions() -> dict[str, str]:
-    """Read from the packages' metadata: OpenCV itself is not loaded before there is work."""
+    """Return the versions of fogmqtt, Python, OpenCV and NumPy, as far as they are installed.
+
+    They come from the metadata of the packages, because OpenCV is not loaded before the first tile.
+    """
     found = {"fogmqtt": __version__, "python": platform.python_version()}
     for name, packages in (("opencv", _OPENCV), ("numpy", ("numpy",))):
         for package in packages:
@@ -28,8 +32,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def load() -> float | None:
-    """The load average of the last minute."""
+def load_average() -> float | None:
+    """Return the load average of the last minute, or None where the system has none."""
     try:
         return round(os.getloadavg()[0], 2)
     except OSError:
@@ -37,7 +41,7 @@ def load() -> float | None:
 
 
 def temperature_c(folder: Path = _THERMAL) -> float | None:
-    """The hottest of the kernel's thermal zones, None where there is none to read."""
+    """Return the temperature of the hottest thermal zone in °C, or None if none is readable."""
     readings = []
     for zone in folder.glob("thermal_zone*/temp"):
         with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a device says of itself: who it is, how it fares, and whether it is there."""
+"""Publishes the retained info and the retained status of a device."""
 
 from __future__ import annotations
 
@@ -9,48 +9,66 @@ from fogmqtt.conformance.report import ConformanceReport
 from fogmqtt.errors import NotConnected
 from fogmqtt.operators.api import registry
 from fogmqtt.transport.base import Transport, Will
-from fogmqtt.wire.messages import MOST_PROBLEMS, DeviceInfo, encode
+from fogmqtt.wire.messages import MAX_PROBLEMS, DeviceInfo, encode
 from fogmqtt.wire.topics import OFFLINE, ONLINE, Topics
 
-#: fogmqtt.images.codec.names(), which cannot be asked without loading numpy; a test compares.
+#: A copy of fogmqtt.images.codec.names(), which loads numpy. A test compares the two.
 CODECS = ("raw", "png", "planes")
 
 
 class PresencePublisher:
-    """Says it through a transport; silent while there is no link."""
+    """Publishes info and status of one device. Without a connection it publishes nothing.
 
-    def __init__(self, device: str, topics: Topics, workers: int, max_tile_pixels: int = 0) -> None:
+    `emulated_speed` is that of one worker of an emulated board, in core pixels per second. Such a
+    device announces a host of its own, because it does not share this machine's cores as others do.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        topics: Topics,
+        workers: int,
+        max_tile_pixels: int = 0,
+        emulated_speed: float | None = None,
+    ) -> None:
         self.boot = secrets.token_hex(8)
         self.operators = list(registry.names())
-        self._info = topics.device(device, "info")
-        self._status = topics.device(device, "status")
+        self._info_topic = topics.device(device, "info")
+        self._status_topic = topics.device(device, "status")
         self._workers = workers
         self._max_tile_pixels = max_tile_pixels
         self._sequence = 0
-        self._host = host_info.host()
+        self._host = host_info.host_name()
+        if emulated_speed is not None:
+            self._host = f"{self._host}, emulated as {device}"
+        self._emulated_speed = emulated_speed
         self._versions = host_info.versions()
-        self._examination: ConformanceReport | None = None
+        self._conformance: ConformanceReport | None = None
 
     @property
     def will(self) -> Will:
-        return Will(self._status, OFFLINE)
+        """The last will: status `offline`."""
+        return Will(self._status_topic, OFFLINE)
 
-    def examined(self, found: ConformanceReport) -> None:
-        """What our operators do, to be told from now on."""
-        self._examination = found
-        if found.operators:  # a module's are known only now, and a package's may not work
+    def set_conformance(self, report: ConformanceReport) -> None:
+        """Use the results of the conformance tests in each info from now on."""
+        self._conformance = report
+        if report.operators:  # the report knows plug-ins, and which operators work
             self.operators = sorted(
-                name for name, one in found.operators.items() if not one.problem
+                name for name, operator in report.operators.items() if not operator.problem
             )
-        # OpenCV itself knows better than its package.
-        self._versions |= found.versions
+        # The report has the version of the loaded OpenCV, which can differ from its package.
+        self._versions |= report.versions
 
     def check_in(
         self, transport: Transport, uptime_s: float, *, held: int, done: int, draining: bool
     ) -> bool:
-        """Say who we are and how we fare, retained. False where there is no link."""
+        """Publish the info, retained. Returns False if there is no connection.
+
+        `held` is the number of queued and running tiles, `done` the number of ended ones.
+        """
         self._sequence += 1
-        found = self._examination or ConformanceReport()
+        report = self._conformance or ConformanceReport()
         info = DeviceInfo(
             boot=self.boot,
             sequence=self._sequence,
@@ -62,29 +80,41 @@ class PresencePublisher:
             host=self._host,
             versions=self._versions,
             draining=draining,
-            held=held,
-            done=done,
+            tiles_held=held,
+            tiles_done=done,
             temperature_c=host_info.temperature_c(),
-            load=host_info.load(),
-            fingerprints=found.fingerprints,
-            rates=found.rates,
-            examining=self._examination is None,
-            problems=found.problems[:MOST_PROBLEMS],
+            load=host_info.load_average(),
+            fingerprints=report.fingerprints,
+            rates=self._rates(report),
+            conformance_running=self._conformance is None,
+            problems=report.problems[:MAX_PROBLEMS],
         )
-        return _say(transport, self._info, encode(info, "base64"))
+        return _publish(transport, self._info_topic, encode(info, "base64"))
 
-    def online(self, transport: Transport) -> bool:
-        """After `check_in`: whoever sees us online can read who we are."""
-        return _say(transport, self._status, ONLINE)
+    def _rates(self, report: ConformanceReport) -> dict[str, float]:
+        """Nanoseconds per pixel by operator; for an emulated board, those of its speed."""
+        if self._emulated_speed is None:
+            return dict(report.rates)
+        return dict.fromkeys(report.rates, 1e9 / self._emulated_speed)
 
-    def offline(self, transport: Transport) -> bool:
-        """Say it ourselves: after a clean goodbye the broker does not."""
-        return _say(transport, self._status, OFFLINE)
+    def publish_online(self, transport: Transport) -> bool:
+        """Publish status `online`, retained. Returns False if there is no connection.
+
+        Call it after `check_in`, so that whoever reads the status can read the info.
+        """
+        return _publish(transport, self._status_topic, ONLINE)
+
+    def publish_offline(self, transport: Transport) -> bool:
+        """Publish status `offline`, retained. Returns False if there is no connection.
+
+        The broker does not publish the last will after a clean disconnect.
+        """
+        return _publish(transport, self._status_topic, OFFLINE)
 
 
-def _say(transport: Transport, topic: str, payload: bytes) -> bool:
+def _publish(transport: Transport, topic: str, payload: bytes) -> bool:
     try:
         transport.publish(topic, payload, retain=True)
     except NotConnected:
-        return False  # all of it is said anew when the link is back
+        return False  # the agent publishes all of it again after a reconnect
     return True

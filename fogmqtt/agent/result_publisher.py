@@ -1,4 +1,4 @@
-"""What a device says to gateways about tiles. Keeps a result over a lost link, for its lease."""
+"""Publishes what a device reports about tiles. Keeps results while there is no connection."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import logging
 from collections import deque
 from dataclasses import dataclass
 
-from fogmqtt.agent.tile_lease import TileAddress
-from fogmqtt.core.device_queue import Key
+from fogmqtt.agent.tile_lease import ReplyAddress
+from fogmqtt.core.device_queue import TileKey
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.transport.base import Transport
 from fogmqtt.wire.messages import (
@@ -18,56 +18,59 @@ from fogmqtt.wire.messages import (
     Rejected,
     Result,
     encode,
-    signed,
+    with_digest,
 )
 from fogmqtt.wire.topics import Topics
-from fogmqtt.workers.work import Failed, Finished, Pixels
+from fogmqtt.workers.work import TileOutput, WorkFailed, WorkFinished
 
 log = logging.getLogger(__name__)
 
-#: How much is kept while there is no link.
-_KEPT_MESSAGES = 64
-_KEPT_BYTES = 32 * 1024 * 1024
+#: The maximum of what is kept while there is no connection.
+_MAX_KEPT_MESSAGES = 64
+_MAX_KEPT_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    address: TileAddress
+class _Reply:
+    address: ReplyAddress
     payload: bytes
     is_result: bool
     qos: int
 
 
 class ResultPublisher:
-    """Says it on the gateway's results topic, in the encoding that the task came in."""
+    """Publishes on the results topic of the gateway, in the encoding of the task."""
 
     def __init__(self, transport: Transport, topics: Topics, device: str, qos: int) -> None:
         self._transport = transport
         self._topics = topics
         self._device = device
         self._qos = qos
-        self._kept: deque[_Answer] = deque()
+        self._kept: deque[_Reply] = deque()
 
     @property
     def kept(self) -> int:
-        """Answers that wait for the link."""
+        """The number of messages that wait for a connection."""
         return len(self._kept)
 
-    def accept(self, to: TileAddress) -> None:
-        """Not kept: without a link the gateway takes its tiles back anyway.
+    def accept(self, to: ReplyAddress) -> None:
+        """Publish that the tile is queued. Without a connection the message is dropped.
 
-        At QoS 0, whatever the rest has: if one is lost, the result or the gateway's own patience
-        stands in for it, and its PUBACKs would cost more than it does.
+        The gateway takes its tiles back anyway if the connection is lost. The message has QoS 0
+        whatever QoS is configured: if it is lost, the result or the gateway's timeout replaces
+        it, and its PUBACKs would cost more than it does.
         """
         message = Accepted(job=to.job, tile=to.tile, attempt=to.attempt)
-        self._say(to, message, keep=False, qos=0)
+        self._send(to, message, keep=False, qos=0)
 
-    def hand_back(self, to: TileAddress, reason: str) -> None:
+    def reject(self, to: ReplyAddress, reason: str) -> None:
+        """Publish that the device does not process the tile. Dropped without a connection."""
         message = Rejected(job=to.job, tile=to.tile, attempt=to.attempt, reason=reason)
-        self._say(to, message, keep=False)
+        self._send(to, message, keep=False)
 
-    def fail(self, to: TileAddress, reason: str, traceback: str = "") -> None:
-        self._say(
+    def fail(self, to: ReplyAddress, reason: str, traceback: str = "") -> None:
+        """Publish that the tile failed. Kept without a connection."""
+        self._send(
             to,
             Failure(
                 job=to.job,
@@ -78,75 +81,82 @@ class ResultPublisher:
             ),
         )
 
-    def finish(self, to: TileAddress, done: Finished[Key]) -> None:
-        """Say what a worker made of the tile; `to` is its newest attempt."""
-        match done.outcome:
-            case Pixels():
-                self._result(to, done.outcome, done)
-            case Failed(reason, traceback):
+    def finish(self, to: ReplyAddress, finished: WorkFinished[TileKey]) -> None:
+        """Publish the outcome of a worker. `to` is the newest attempt. Kept without a connection.
+
+        A cancelled tile has no reply.
+        """
+        match finished.outcome:
+            case TileOutput():
+                self._send_result(to, finished.outcome, finished)
+            case WorkFailed(reason, traceback):
                 self.fail(to, reason, traceback)
 
     def connected(self, now: float) -> None:
-        """Say what was kept and still matters."""
+        """Publish the kept messages whose lease has not expired. `now` is monotonic seconds."""
         kept, self._kept = self._kept, deque()
-        for answer in kept:
-            if answer.address.until > now:
-                self._publish(answer, keep=True)
+        for reply in kept:
+            if reply.address.expires_at > now:
+                self._publish(reply, keep=True)
             else:
-                log.warning("%s: its lease ran out before the link came back", _name(answer))
+                log.warning("%s: its lease expired before the reconnect", _name(reply))
 
-    def _result(self, to: TileAddress, made: Pixels, done: Finished[Key]) -> None:
+    def _send_result(
+        self, to: ReplyAddress, output: TileOutput, finished: WorkFinished[TileKey]
+    ) -> None:
         result = Result(
             job=to.job,
             tile=to.tile,
             attempt=to.attempt,
-            shape=made.shape,
-            dtype=made.dtype,  # type: ignore[arg-type]  # the gateway checks it, as all of it
-            codec=made.codec,
-            queue_s=done.queue_s,
-            start_s=done.start_s,
-            compute_s=done.compute_s,
-            pixels=made.data,
+            shape=output.shape,
+            dtype=output.dtype,  # type: ignore[arg-type]  # the gateway checks the whole message
+            codec=output.codec,
+            queue_s=finished.queue_s,
+            start_s=finished.start_s,
+            compute_s=finished.compute_s,
+            pixels=output.data,
         )
-        self._say(to, signed(result))
+        self._send(to, with_digest(result))
 
-    def _say(
-        self, to: TileAddress, message: FromDevice, *, keep: bool = True, qos: int | None = None
+    def _send(
+        self, to: ReplyAddress, message: FromDevice, *, keep: bool = True, qos: int | None = None
     ) -> None:
         payload = encode(message, to.encoding)
         qos = self._qos if qos is None else qos
-        self._publish(_Answer(to, payload, isinstance(message, Result), qos), keep=keep)
+        self._publish(_Reply(to, payload, isinstance(message, Result), qos), keep=keep)
 
-    def _publish(self, answer: _Answer, *, keep: bool) -> None:
-        address = answer.address
+    def _publish(self, reply: _Reply, *, keep: bool) -> None:
+        address = reply.address
         try:
             self._transport.publish(
                 self._topics.results(address.gateway, self._device),
-                answer.payload,
-                qos=answer.qos,
+                reply.payload,
+                qos=reply.qos,
                 content_type=CONTENT_TYPES[address.encoding],
             )
         except NotConnected:
             if keep:
-                self._keep(answer)
+                self._keep(reply)
         except TooLarge as problem:
-            self._too_large(answer, problem)
+            self._too_large(reply, problem)
 
-    def _too_large(self, answer: _Answer, problem: TooLarge) -> None:
-        if answer.is_result:
-            self.fail(answer.address, f"the result cannot be sent: {problem}")
+    def _too_large(self, reply: _Reply, problem: TooLarge) -> None:
+        if reply.is_result:
+            self.fail(reply.address, f"the result cannot be sent: {problem}")
         else:
-            log.warning("%s: no answer: %s", _name(answer), problem)
+            log.warning("%s: no reply: %s", _name(reply), problem)
 
-    def _keep(self, answer: _Answer) -> None:
-        self._kept.append(answer)
-        while len(self._kept) > _KEPT_MESSAGES or self._kept_bytes() > _KEPT_BYTES:
-            log.warning("%s: dropped, too many results wait for the link", _name(self._kept[0]))
+    def _keep(self, reply: _Reply) -> None:
+        self._kept.append(reply)
+        while len(self._kept) > _MAX_KEPT_MESSAGES or self._kept_bytes() > _MAX_KEPT_BYTES:
+            log.warning(
+                "%s: dropped, because too many replies wait for a connection", _name(self._kept[0])
+            )
             self._kept.popleft()
 
     def _kept_bytes(self) -> int:
-        return sum(len(answer.payload) for answer in self._kept)
+        return sum(len(reply.payload) for reply in self._kept)
 
 
-def _name(answer: _Answer) -> str:
-    return f"{answer.address.job} tile {answer.address.tile}"
+def _name(reply: _Reply) -> str:
+    return f"{reply.address.job} tile {reply.address.tile}"

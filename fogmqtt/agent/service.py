@@ -1,7 +1,7 @@
-"""The device's agent: takes tiles, works on them, answers, and says that it is there.
+"""The agent of a device: accepts tiles, runs them in workers, replies, and publishes its presence.
 
-One thread owns everything here, the one inside `run`. The transport's thread and the workers
-only put things into the inbox, so nothing is locked.
+One thread, the one inside `run`, owns all state. The transport's thread and the workers only put
+events into the inbox, so there are no locks.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Final
 
 from fogmqtt.agent.presence_publisher import PresencePublisher
 from fogmqtt.agent.result_publisher import ResultPublisher
-from fogmqtt.agent.task_decoder import TaskDecoder, Unfit
+from fogmqtt.agent.task_decoder import InvalidTask, TaskDecoder
 from fogmqtt.agent.tile_lease import TileLease
 from fogmqtt.conformance.report import ConformanceReport
 from fogmqtt.conformance.runner import ConformanceRunner
-from fogmqtt.core.device_queue import DeviceQueue, Key, QueueEntry
+from fogmqtt.core.device_queue import DeviceQueue, OfferResult, TileKey
 from fogmqtt.core.duplicate_id import DuplicateIdCheck
 from fogmqtt.errors import DuplicateId, NoBroker, WireError
 from fogmqtt.log import CountedWarnings, one_line
@@ -37,154 +37,163 @@ from fogmqtt.wire.messages import Cancel, Control, Decoder, DeviceInfo, Drain, W
 from fogmqtt.wire.topics import Topics
 from fogmqtt.workers.pool import Pool
 from fogmqtt.workers.throttle import Throttle
-from fogmqtt.workers.work import Dropped, Finished
+from fogmqtt.workers.work import WorkCancelled, WorkFinished
 
 log = logging.getLogger(__name__)
 
-#: Tiles that a device holds beyond those that its workers do: a gateway keeps few in flight
-#: (workers + 2, 16 at most), so this is room for several gateways.
-AHEAD: Final = 14
-#: Seconds that running tiles get to end when the agent leaves.
-LEAVE_S: Final = 10.0
-#: Seconds between two complaints that there is no broker.
-NAG_S: Final = 10.0
-#: Seconds until we speak again where the link was there but did not take what we said.
-RETRY_S: Final = 0.05
+#: The number of tiles that a device queues beyond those that its workers run. A gateway keeps few
+#: in flight (workers + 2, 16 at most), so this suffices for several gateways.
+QUEUE_AHEAD: Final = 14
+#: Seconds that running tiles may take after the start of draining.
+DRAIN_TIMEOUT_S: Final = 10.0
+#: Seconds between two warnings that there is no broker.
+NO_BROKER_WARNING_S: Final = 10.0
+#: Seconds until the next check-in if the transport connected but did not accept the last one.
+CHECKIN_RETRY_S: Final = 0.05
 
 Connect = Callable[[Deliver, Will], Transport]
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """What an agent runs with."""
+    """The settings of an agent."""
 
     id: str
     workers: int
-    #: For messages to people only: the transport knows where it connects to.
+    #: The broker's url for log messages. The transport has the real one.
     url: str = ""
     topics: Topics = field(default_factory=Topics)
     qos: int = 1
     checkin_s: float = 5.0
-    #: What operators may take in one worker; 0 for whatever there is.
+    #: The memory limit for the operators in each worker, in MB; 0 means no limit.
     worker_memory_mb: int = 0
-    #: No larger tile is taken, halo included; 0 for any.
+    #: The largest accepted tile in pixels with its halo; 0 means any size.
     max_tile_pixels: int = 0
-    #: What one worker may do; None for as much as it can.
-    pace: Throttle | None = None
+    #: The emulated speed of each worker; None means full speed.
+    throttle: Throttle | None = None
 
 
-Employ = Callable[[AgentSettings, Callable[[Finished[Key]], None]], Pool[Key]]
+PoolFactory = Callable[[AgentSettings, Callable[[WorkFinished[TileKey]], None]], Pool[TileKey]]
+RunnerFactory = Callable[[Callable[[ConformanceReport], None]], ConformanceRunner]
 
 
-def processes(settings: AgentSettings, finished: Callable[[Finished[Key]], None]) -> Pool[Key]:
-    """The workers of an agent with these settings."""
+def make_pool(
+    settings: AgentSettings, finished: Callable[[WorkFinished[TileKey]], None]
+) -> Pool[TileKey]:
+    """Return the worker processes of an agent with these settings."""
     return Pool(
         settings.workers,
         finished,
         memory_mb=settings.worker_memory_mb,
-        pace=settings.pace,
+        throttle=settings.throttle,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Stop:
-    """Leave; from a signal handler or another thread."""
+    """Drain and exit. A signal handler or another thread puts it into the inbox."""
 
 
 class Agent:
-    """One device. Make it, `run` it on one thread, `stop` it from anywhere."""
+    """One device. Call `run` on one thread; any thread may call `stop`."""
 
     def __init__(
         self,
         settings: AgentSettings,
         connect: Connect,
-        pool: Employ = processes,
-        examiner: Callable[
-            [Callable[[ConformanceReport], None]], ConformanceRunner
-        ] = ConformanceRunner,
+        make_pool: PoolFactory = make_pool,
+        make_conformance_runner: RunnerFactory = ConformanceRunner,
     ) -> None:
         self._settings = settings
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
         self._inbox: SimpleQueue[object] = SimpleQueue()
         topics, device = settings.topics, settings.id
-        self._voice = PresencePublisher(device, topics, settings.workers, settings.max_tile_pixels)
-        self._transport = connect(self._inbox.put, self._voice.will)
-        self._tiles = topics.device(device, "tiles")
-        self._control = topics.device(device, "control")
-        self._info = topics.device(device, "info")
-        for topic in (self._tiles, self._control, self._info):
+        throttle = settings.throttle
+        self._presence = PresencePublisher(
+            device,
+            topics,
+            settings.workers,
+            settings.max_tile_pixels,
+            None if throttle is None else throttle.speed,
+        )
+        self._transport = connect(self._inbox.put, self._presence.will)
+        self._tiles_topic = topics.device(device, "tiles")
+        self._control_topic = topics.device(device, "control")
+        self._info_topic = topics.device(device, "info")
+        for topic in (self._tiles_topic, self._control_topic, self._info_topic):
             self._transport.subscribe(topic, qos=settings.qos)
-        self._answers = ResultPublisher(self._transport, topics, device, settings.qos)
-        self._intake = TaskDecoder(settings.max_tile_pixels)
-        self._controls: Decoder[Control] = Decoder(Cancel, Drain, Warm)
-        self._infos = Decoder(DeviceInfo)
-        self._worklist: DeviceQueue[TileLease] = DeviceQueue(settings.workers + AHEAD)
-        self._pool = pool(settings, self._inbox.put)
-        self._examiner = examiner(self._inbox.put)
-        self._rivals = DuplicateIdCheck(self._voice.boot)
-        self._complaints = CountedWarnings()
-        self._linked = False
-        self._was_online = False
-        self._announced = False
-        self._is_examined = False
-        #: A gateway has said that tiles may come.
-        self._wanted = False
-        self._done = 0
+        self._results = ResultPublisher(self._transport, topics, device, settings.qos)
+        self._task_decoder = TaskDecoder(settings.max_tile_pixels)
+        self._control_decoder: Decoder[Control] = Decoder(Cancel, Drain, Warm)
+        self._info_decoder = Decoder(DeviceInfo)
+        self._queue: DeviceQueue[TileLease] = DeviceQueue(settings.workers + QUEUE_AHEAD)
+        self._pool = make_pool(settings, self._inbox.put)
+        self._conformance_runner = make_conformance_runner(self._inbox.put)
+        self._duplicate_check = DuplicateIdCheck(self._presence.boot)
+        self._warnings = CountedWarnings()
+        self._is_connected = False
+        self._was_connected = False
+        #: The status `online` was published on this connection.
+        self._is_online = False
+        self._has_conformance = False
+        #: A gateway asked for warm workers.
+        self._is_warm_requested = False
+        self._tiles_done = 0
         self._checkin_at = float("inf")
-        self._nag_at = self._began
-        self._leave_by = float("inf")
+        self._next_warning_at = self._started_at
+        self._drain_deadline = float("inf")
 
     @property
-    def complaints(self) -> dict[str, int]:
-        """How many messages were refused, by reason."""
-        return dict(self._complaints.counts)
+    def warning_counts(self) -> dict[str, int]:
+        """The number of refused messages by reason."""
+        return dict(self._warnings.counts)
 
     def stop(self) -> None:
-        """Finish what is running, hand the rest back, and leave. Any thread, signal handlers."""
+        """Finish the running tiles, reject the others, and exit. Safe in signal handlers."""
         self._inbox.put(_Stop())
 
     def run(self) -> None:
-        """Work until stopped or drained.
+        """Run until the agent is stopped or drained.
 
-        Raises NoBroker where the broker refuses us for good before it ever took us, and
-        DuplicateId where an older agent is alive under our id.
+        Raises NoBroker if the broker refuses the first connection for good, and DuplicateId if an
+        older agent runs under the same id.
         """
-        known = self._examiner.known()
-        if known is None:
-            self._examiner.start()
+        report = self._conformance_runner.cached()
+        if report is None:
+            self._conformance_runner.start()
         else:
-            self._examined(known)
+            self._conformance_known(report)
         self._transport.start()
         try:
-            while not self._may_leave():
+            while not self._is_drained():
                 self._step()
-            self._leave()
+            self._shut_down()
         finally:
-            self._examiner.close()
+            self._conformance_runner.close()
             self._pool.close()
             self._transport.close()
 
     def _step(self) -> None:
-        due = min(self._checkin_at, self._leave_by)
+        due = min(self._checkin_at, self._drain_deadline)
         timeout = None if due == float("inf") else max(0.0, due - time.monotonic())
         try:
-            item = self._inbox.get(timeout=timeout)
+            event = self._inbox.get(timeout=timeout)
         except Empty:
             pass
         else:
-            self._handle(item)
+            self._handle(event)
         if time.monotonic() >= self._checkin_at:
             self._check_in()
 
-    def _handle(self, item: object) -> None:
-        match item:
+    def _handle(self, event: object) -> None:
+        match event:
             case Received(topic, payload, retained):
                 self._received(topic, payload, retained)
-            case Finished():
-                self._finished(item)
+            case WorkFinished():
+                self._work_finished(event)
             case ConformanceReport():
-                self._examined(item)
-                if self._linked:
+                self._conformance_known(event)
+                if self._is_connected:
                     self._check_in()
             case Connected():
                 self._connected()
@@ -195,189 +204,194 @@ class Agent:
             case _Stop():
                 self._drain()
             case _:
-                raise TypeError(f"nobody knows what to do with {item!r}")
+                raise TypeError(f"the agent has no handler for the event {event!r}")
 
-    # The link.
+    # --- connection and presence ----------------------------------------------------------
 
     def _connected(self) -> None:
-        self._linked = True
+        self._is_connected = True
         self._announce()
-        self._answers.connected(time.monotonic())
+        self._results.connected(time.monotonic())
         settings = self._settings
         log.info(
             "%s is online at %s, %d worker(s), %d operators",
             settings.id,
             settings.url,
             settings.workers,
-            len(self._voice.operators),
+            len(self._presence.operators),
         )
-        self._was_online = True
+        self._was_connected = True
 
     def _disconnected(self, reason: str, taken_over: bool) -> None:
-        self._linked = False
+        self._is_connected = False
         self._checkin_at = float("inf")
         if taken_over:
             reason = f"another agent connected under the id {self._settings.id!r}"
         log.warning("lost the broker at %s: %s; trying again", self._settings.url, reason)
 
     def _refused(self, reason: str, final: bool) -> None:
-        if final and not self._was_online:
+        if final and not self._was_connected:
             raise NoBroker(reason)
         now = time.monotonic()
-        if now < self._nag_at:
+        if now < self._next_warning_at:
             return
-        self._nag_at = now + NAG_S
+        self._next_warning_at = now + NO_BROKER_WARNING_S
         hint = ""
-        if not self._was_online and not final and "nothing listens" in reason:
+        if not self._was_connected and not final and "nothing listens" in reason:
             hint = "; start one with `mosquitto -c broker/mosquitto.conf` or fog-gateway"
         log.warning("no broker at %s (%s): trying again%s", self._settings.url, reason, hint)
 
-    def _examined(self, found: ConformanceReport) -> None:
-        self._voice.examined(found)
-        # No worker may die of one plug-in's import when it is asked for another's operator.
-        registry.plug_in([module for module in registry.plug_ins() if module not in found.fatal])
-        for problem in found.problems:
+    def _conformance_known(self, report: ConformanceReport) -> None:
+        self._presence.set_conformance(report)
+        # A plug-in whose import ends the process must not end workers that run other operators.
+        registry.plug_in([module for module in registry.plug_ins() if module not in report.fatal])
+        for problem in report.problems:
             log.warning("%s", one_line(problem))
-        self._is_examined = True
-        if self._wanted:
+        self._has_conformance = True
+        if self._is_warm_requested:
             self._pool.warm()
 
     def _announce(self) -> None:
-        self._announced = False
+        self._is_online = False
         self._check_in()
 
     def _check_in(self) -> None:
-        """Info first, then `online`: whoever sees us online can read who we are."""
+        """Publish the info and then `online`, so that whoever reads `online` finds the info."""
         now = time.monotonic()
-        said = self._voice.check_in(
+        is_published = self._presence.check_in(
             self._transport,
-            now - self._began,
-            held=self._worklist.held,
-            done=self._done,
-            draining=self._worklist.draining,
+            now - self._started_at,
+            held=self._queue.tiles_held,
+            done=self._tiles_done,
+            draining=self._queue.draining,
         )
-        if said and not self._announced:
-            said = self._announced = self._voice.online(self._transport)
-        if self._linked:
-            self._checkin_at = now + (self._settings.checkin_s if said else RETRY_S)
+        if is_published and not self._is_online:
+            is_published = self._is_online = self._presence.publish_online(self._transport)
+        if self._is_connected:
+            self._checkin_at = now + (self._settings.checkin_s if is_published else CHECKIN_RETRY_S)
 
-    # What others say.
+    # --- messages -------------------------------------------------------------------------
 
     def _received(self, topic: str, payload: bytes, retained: bool) -> None:
         try:
-            if topic == self._info:
-                self._read_info(payload)
+            if topic == self._info_topic:
+                self._info_received(payload)
             elif retained:
-                self._complain("retained", f"a retained message on {topic}; tasks never are")
-            elif topic == self._tiles:
-                self._read_tile(payload)
-            elif topic == self._control:
-                self._read_control(payload)
+                self._warn("retained", f"a retained message on {topic} is refused")
+            elif topic == self._tiles_topic:
+                self._tile_received(payload)
+            elif topic == self._control_topic:
+                self._control_received(payload)
         except WireError as problem:
-            self._complain(f"not for {topic.rpartition('/')[2]}", str(problem))
+            self._warn(f"not for {topic.rpartition('/')[2]}", str(problem))
 
-    def _read_tile(self, payload: bytes) -> None:
-        read = self._intake.read(payload, time.monotonic())
-        match read:
+    def _tile_received(self, payload: bytes) -> None:
+        decoded = self._task_decoder.decode(payload, time.monotonic())
+        match decoded:
             case TileLease():
-                self._offer(read, len(payload))
-            case Unfit(reason, text, address):
-                self._complain(reason, text)
+                self._offer(decoded, len(payload))
+            case InvalidTask(reason, text, address):
+                self._warn(reason, text)
                 if address is not None:
-                    self._answers.fail(address, text)
+                    self._results.fail(address, text)
 
-    def _offer(self, held: TileLease, nbytes: int) -> None:
-        to = held.address
-        match self._worklist.offer(held.key, to.attempt, held, nbytes, held.task.priority):
-            case QueueEntry.TAKEN:
-                self._answers.accept(to)
-                self._assign()
-            case QueueEntry.HELD:
-                self._answers.accept(to)
-                self._pool.renew(held.key, to.until)
-            case QueueEntry.FULL:
-                self._answers.hand_back(to, f"{self._settings.id} is full")
-            case QueueEntry.DRAINING:
-                self._answers.hand_back(to, f"{self._settings.id} is leaving")
-            case QueueEntry.OVER:
-                log.debug("%s tile %d/%d came again", to.job, to.tile, to.attempt)
+    def _offer(self, lease: TileLease, nbytes: int) -> None:
+        to = lease.address
+        match self._queue.offer(lease.key, to.attempt, lease, nbytes, lease.task.priority):
+            case OfferResult.ACCEPTED:
+                self._results.accept(to)
+                self._start_tiles()
+            case OfferResult.ALREADY_HELD:
+                self._results.accept(to)
+                self._pool.renew(lease.key, to.expires_at)
+            case OfferResult.FULL:
+                self._results.reject(to, f"{self._settings.id} is full")
+            case OfferResult.DRAINING:
+                self._results.reject(to, f"{self._settings.id} is draining")
+            case OfferResult.ALREADY_ENDED:
+                log.debug("%s tile %d/%d arrived again", to.job, to.tile, to.attempt)
 
-    def _read_control(self, payload: bytes) -> None:
-        match self._controls.decode(payload):
+    def _control_received(self, payload: bytes) -> None:
+        match self._control_decoder.decode(payload):
             case Cancel(job=job, tile=tile, attempt=attempt, gateway=gateway, expired=expired):
-                key = Key(gateway, job, tile)
-                if self._worklist.cancel(key, attempt, expired=expired):
+                key = TileKey(gateway, job, tile)
+                if self._queue.cancel(key, attempt, expired=expired):
                     self._pool.cancel(key)
-                    log.debug("%s tile %d/%d is no longer wanted", job, tile, attempt)
+                    log.debug("%s tile %d/%d is cancelled", job, tile, attempt)
             case Drain():
-                log.info("told to leave")
+                log.info("a drain message arrived")
                 self._drain()
             case Warm():
-                self._warm()
+                self._is_warm_requested = True
+                if self._has_conformance:  # the report names the plug-ins that end a process
+                    self._pool.warm()
 
-    def _read_info(self, payload: bytes) -> None:
+    def _info_received(self, payload: bytes) -> None:
         if not payload:
-            return  # somebody cleared the topic; the next check-in fills it
-        info = self._infos.decode(payload)
-        if info.boot == self._voice.boot:
-            self._rivals.announced()
-        if not self._rivals.is_rival(info.boot):
+            return  # another client cleared the topic; the next check-in fills it
+        info = self._info_decoder.decode(payload)
+        if info.boot == self._presence.boot:
+            self._duplicate_check.own_info_seen()
+        if not self._duplicate_check.is_duplicate(info.boot):
             return
-        if self._rivals.must_leave(info.boot, info.uptime_s, time.monotonic() - self._began):
+        uptime_s = time.monotonic() - self._started_at
+        if self._duplicate_check.must_exit(info.boot, info.uptime_s, uptime_s):
             raise DuplicateId(
                 f"another agent (host {info.host or 'unknown'}, up {info.uptime_s:.0f} s) is "
                 f"already running under the id {self._settings.id!r}; give this one another --id"
             )
-        self._complain("rival", f"another agent (host {info.host}) came under our id; we stay")
+        self._warn(
+            "duplicate id",
+            f"another agent (host {info.host}) started under the id {self._settings.id!r}; "
+            "this one stays",
+        )
         self._announce()
 
-    def _complain(self, reason: str, text: str) -> None:
-        self._complaints.add(reason, text, time.monotonic())
+    def _warn(self, reason: str, text: str) -> None:
+        self._warnings.add(reason, text, time.monotonic())
 
-    # Work.
+    # --- work -----------------------------------------------------------------------------
 
-    def _warm(self) -> None:
-        self._wanted = True
-        if self._is_examined:  # before that nobody knows which plug-ins end a process
-            self._pool.warm()
-
-    def _assign(self) -> None:
-        while self._worklist.running < self._pool.size:
-            held = self._worklist.take()
-            if held is None:
+    def _start_tiles(self) -> None:
+        while self._queue.tiles_running < self._pool.size:
+            lease = self._queue.take()
+            if lease is None:
                 return
-            self._pool.give(
-                held.key, held.task, received_at=held.received_at, until=held.address.until
+            self._pool.start(
+                lease.key,
+                lease.task,
+                received_at=lease.received_at,
+                deadline=lease.address.expires_at,
             )
 
-    def _finished(self, done: Finished[Key]) -> None:
-        if isinstance(done.outcome, Dropped):
-            self._worklist.give_up(done.key)
-            self._assign()
+    def _work_finished(self, finished: WorkFinished[TileKey]) -> None:
+        if isinstance(finished.outcome, WorkCancelled):
+            self._queue.work_ended_early(finished.key)
+            self._start_tiles()
             return
-        held = self._worklist.finish(done.key)
-        self._assign()
-        self._done += 1
-        if held is not None:
-            self._answers.finish(held.address, done)
+        lease = self._queue.finish(finished.key)
+        self._start_tiles()
+        self._tiles_done += 1
+        if lease is not None:
+            self._results.finish(lease.address, finished)
 
     def _drain(self) -> None:
-        if self._worklist.draining:
+        if self._queue.draining:
             return
-        self._leave_by = time.monotonic() + LEAVE_S
-        self._hand_back(self._worklist.drain())
+        self._drain_deadline = time.monotonic() + DRAIN_TIMEOUT_S
+        self._reject(self._queue.drain())
         self._check_in()
 
-    def _hand_back(self, tiles: list[TileLease]) -> None:
-        for held in tiles:
-            self._answers.hand_back(held.address, f"{self._settings.id} is leaving")
+    def _reject(self, leases: list[TileLease]) -> None:
+        for lease in leases:
+            self._results.reject(lease.address, f"{self._settings.id} is draining")
 
-    def _may_leave(self) -> bool:
-        if not self._worklist.draining:
+    def _is_drained(self) -> bool:
+        if not self._queue.draining:
             return False
-        return self._worklist.running == 0 or time.monotonic() >= self._leave_by
+        return self._queue.tiles_running == 0 or time.monotonic() >= self._drain_deadline
 
-    def _leave(self) -> None:
-        self._hand_back(self._worklist.abandon())
-        self._voice.offline(self._transport)
-        log.info("%s leaves, %d tile(s) done", self._settings.id, self._done)
+    def _shut_down(self) -> None:
+        self._reject(self._queue.abandon())
+        self._presence.publish_offline(self._transport)
+        log.info("%s exits, %d tile(s) done", self._settings.id, self._tiles_done)

@@ -1,11 +1,11 @@
-"""Payloads to tasks, distrusting everything: what a device refuses before it works on it."""
+"""Decodes tasks and checks everything that a device can check before it works on a tile."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from fogmqtt.agent.tile_lease import LONGEST_LEASE_S, TileAddress, TileLease
+from fogmqtt.agent.tile_lease import LONGEST_LEASE_S, ReplyAddress, TileLease
 from fogmqtt.core.geometry import Rect
 from fogmqtt.errors import WireError
 from fogmqtt.wire.messages import (
@@ -32,7 +32,7 @@ _ITEM_BYTES = {
 
 
 class _Envelope(Message, frozen=True, kw_only=True, tag="tile"):
-    """What can be answered of a task, even where the rest of it makes no sense."""
+    """The fields of a task that a failure needs. They may be valid although others are not."""
 
     job: Id
     tile: Index
@@ -41,47 +41,54 @@ class _Envelope(Message, frozen=True, kw_only=True, tag="tile"):
 
 
 @dataclass(frozen=True, slots=True)
-class Unfit:
-    """No task for us. `reason` is one of few words; `address` is None where it is illegible."""
+class InvalidTask:
+    """Why a payload is no task for this device.
+
+    `reason` is one of a few fixed words, for counting. `text` is the full sentence. `address` is
+    None if the payload does not name a gateway and a tile.
+    """
 
     reason: str
     text: str
-    address: TileAddress | None = None
+    address: ReplyAddress | None = None
 
 
 class TaskDecoder:
-    """Reads what arrives on a device's `tiles` topic; `max_tile_pixels` as in `Settings`."""
+    """Decodes the payloads on a device's `tiles` topic.
+
+    `max_tile_pixels` is the largest accepted tile with its halo; 0 means any size.
+    """
 
     def __init__(self, max_tile_pixels: int = 0) -> None:
-        self._most = max_tile_pixels
+        self._max_tile_pixels = max_tile_pixels
         self._tasks = Decoder(TileTask)
         self._envelopes = Decoder(_Envelope)
 
-    def read(self, payload: bytes, now: float) -> TileLease | Unfit:
-        """The task with its pixels checked against its header, or what is wrong with it."""
+    def decode(self, payload: bytes, now: float) -> TileLease | InvalidTask:
+        """Return the task with checked pixels, or why it is invalid. `now` is monotonic seconds."""
         try:
             task = self._tasks.decode(payload)
         except WireError as problem:
-            return Unfit("not a tile", str(problem), self._address(payload, now))
+            return InvalidTask("not a tile", str(problem), self._envelope_address(payload, now))
         if not is_id(task.gateway):
-            return Unfit("not a tile", f"{task.gateway!r} is no gateway's id")
+            return InvalidTask("not a tile", f"{task.gateway!r} is not the id of a gateway")
         address = _address(task, task.lease_s, payload, now)
-        unfit = self._too_large(task) or _unfit(task)
-        if unfit is not None:
-            return Unfit(*unfit, address)
+        fault = self._check_size(task) or _check_pixels(task)
+        if fault is not None:
+            return InvalidTask(*fault, address)
         return TileLease(task, address, now)
 
-    def _too_large(self, task: TileTask) -> tuple[str, str] | None:
+    def _check_size(self, task: TileTask) -> tuple[str, str] | None:
         height, width, _ = task.shape
-        if not 0 < self._most < height * width:
+        if not 0 < self._max_tile_pixels < height * width:
             return None
         text = (
-            f"{height}x{width} are {height * width:,} pixels where this device takes "
-            f"{self._most:,} (device.max_tile_pixels); cut smaller tiles"
+            f"{height}x{width} are {height * width:,} pixels, this device accepts "
+            f"{self._max_tile_pixels:,} (device.max_tile_pixels); cut smaller tiles"
         )
         return "too large", text
 
-    def _address(self, payload: bytes, now: float) -> TileAddress | None:
+    def _envelope_address(self, payload: bytes, now: float) -> ReplyAddress | None:
         try:
             envelope = self._envelopes.decode(payload)
         except WireError:
@@ -93,16 +100,16 @@ class TaskDecoder:
 
 def _address(
     message: TileTask | _Envelope, lease_s: float, payload: bytes, now: float
-) -> TileAddress:
+) -> ReplyAddress:
     encoding: Encoding = "base64" if payload[:1] == b"{" else "binary"
-    if not 0 < lease_s < LONGEST_LEASE_S:  # NaN is not between them either
+    if not 0 < lease_s < LONGEST_LEASE_S:  # also true for NaN
         lease_s = LONGEST_LEASE_S
-    return TileAddress(
+    return ReplyAddress(
         message.gateway, message.job, message.tile, message.attempt, encoding, now + lease_s
     )
 
 
-def _unfit(task: TileTask) -> tuple[str, str] | None:
+def _check_pixels(task: TileTask) -> tuple[str, str] | None:
     height, width, channels = task.shape
     if not Rect(0, 0, height, width).contains(Rect(*task.core)):
         return "core outside", f"the core {task.core} is not within the tile's {height}x{width}"
@@ -110,7 +117,8 @@ def _unfit(task: TileTask) -> tuple[str, str] | None:
     if task.codec == "raw" and len(task.pixels) != expected:
         return (
             "wrong length",
-            f"{len(task.pixels)} bytes of pixels where {task.shape} {task.dtype} has {expected}",
+            f"the tile has {len(task.pixels)} bytes of pixels, "
+            f"but {task.shape} {task.dtype} needs {expected}",
         )
     try:
         check_digest(task)

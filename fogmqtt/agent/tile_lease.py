@@ -1,37 +1,38 @@
-"""A tile in the agent's hands."""
+"""A tile that the agent has queued or runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fogmqtt.core.device_queue import Key
+from fogmqtt.core.device_queue import TileKey
 from fogmqtt.wire.messages import Encoding, TileTask
 
-#: Seconds; a lease of no sensible length counts as this.
+#: Seconds of a lease whose length is invalid, and the maximum of all others.
 LONGEST_LEASE_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class TileAddress:
-    """Whom to answer about what, and in which encoding."""
+class ReplyAddress:
+    """The gateway and the tile of a reply, and the encoding that the gateway used."""
 
     gateway: str
     job: str
     tile: int
     attempt: int
     encoding: Encoding
-    #: Monotonic seconds: when the gateway has given up waiting for the answer.
-    until: float
+    #: The end of the lease in monotonic seconds. The gateway has given up the tile by then.
+    expires_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class TileLease:
-    """A task and when it came, in monotonic seconds."""
+    """A task, its reply address, and its arrival in monotonic seconds."""
 
     task: TileTask
-    address: TileAddress
+    address: ReplyAddress
     received_at: float
 
     @property
-    def key(self) -> Key:
-        return Key(self.task.gateway, self.task.job, self.task.tile)
+    def key(self) -> TileKey:
+        """The key that all attempts of the tile share."""
+        return TileKey(self.task.gateway, self.task.job, self.task.tile)

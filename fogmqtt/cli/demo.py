@@ -25,6 +25,7 @@ from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import JobFailed
 from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.background import Supervisor
+from fogmqtt.gateway.broker_link import Connect
 from fogmqtt.gateway.jobs.model import JobRequest, Outcome
 from fogmqtt.gateway.jobs.report import differ_line
 from fogmqtt.images import files
@@ -62,7 +63,8 @@ def demo(config: GatewayConfig, image: Path | None, out: Path, console: Console)
             gateway=replace(config.gateway, local="never"),
         )
         outputs = DemoOutputs(Outputs(out / "edges.png", None, out / "edges.differ.png"))
-        outcome = run_async(_job(there, outputs, image or PHOTO, processes, shown))
+        connect = connector(there.broker, there.gateway.id, broker)
+        outcome = run_async(_job(there, connect, outputs, image or PHOTO, processes, shown))
     return _tell(outcome, out, console)
 
 
@@ -83,12 +85,12 @@ class DemoOutputs:
 
 async def _job(
     config: GatewayConfig,
+    connect: Connect,
     outputs: DemoOutputs,
     photo: Path,
     processes: Sequence[Popen[bytes]],
     shown: Display,
 ) -> Outcome:
-    connect = connector(config.broker, config.gateway.id)
     request = JobRequest(
         name=photo.name,
         path=photo,

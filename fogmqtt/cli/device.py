@@ -86,13 +86,13 @@ def _run(options: argparse.Namespace) -> int:
 
     pace: Throttle | None = options.emulate_speed
     if pace is not None:
-        signal.signal(signal.SIGUSR1, lambda *_: pace.change(time.monotonic()))
+        signal.signal(signal.SIGUSR1, lambda *_: pace.next_speed(time.monotonic()))
     settings = _settings(device, config, broker.url, pace)
     if options.max_tile_pixels is not None:
         settings = replace(settings, max_tile_pixels=max(1, int(options.max_tile_pixels)))
     memory_mb = config.device.worker_memory_mb
     examiner = partial(ConformanceRunner, memory_mb=None if memory_mb == "auto" else memory_mb)
-    agent = Agent(settings, connect, examiner=examiner)
+    agent = Agent(settings, connect, make_conformance_runner=examiner)
     with stop_on_signals(agent.stop):
         agent.run()
     return 0
@@ -117,7 +117,7 @@ def _settings(device: str, config: DeviceConfig, url: str, pace: Throttle | None
         topics=Topics(config.wire.prefix),
         qos=config.wire.qos,
         checkin_s=config.device.checkin_s,
-        pace=pace,
+        throttle=pace,
         max_tile_pixels=0 if most == "any" else most,
         worker_memory_mb=worker_memory_mb(workers) if memory_mb == "auto" else memory_mb,
     )

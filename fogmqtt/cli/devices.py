@@ -92,7 +92,7 @@ def _table(devices: Sequence[DeviceView]) -> Table | str:
             str(info.workers),
             str(len(info.operators)),
             _differing(device),
-            str(info.done),
+            str(info.tiles_done),
             f"{info.uptime_s:.0f} s",
             "" if info.temperature_c is None else f"{info.temperature_c:.0f}",
         )
@@ -101,7 +101,7 @@ def _table(devices: Sequence[DeviceView]) -> Table | str:
 
 def _differing(device: DeviceView) -> str:
     """How many operators a device rounds differently."""
-    if device.info.examining:
+    if device.info.conformance_running:
         return "?"
     names = _by_name(device.differs)
     return str(len(names)) if names else ""

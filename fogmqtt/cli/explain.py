@@ -19,8 +19,8 @@ from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.gateway.jobs.runner import WORKERS_UNKNOWN
 from fogmqtt.images.source import as_array
 from fogmqtt.images.spec import Image
-from fogmqtt.operators.api.pipeline import Stage, written
-from fogmqtt.transport.embedded import is_local, listening
+from fogmqtt.operators.api.pipeline import Stage, format_pipeline
+from fogmqtt.transport.embedded import is_listening, is_local
 
 
 def explain(config: GatewayConfig, text: str, photo: Path, plan: TilePlan, console: Console) -> int:
@@ -45,7 +45,7 @@ def explain(config: GatewayConfig, text: str, photo: Path, plan: TilePlan, conso
 
 def _known(config: GatewayConfig, text: str, image: Image, plan: TilePlan) -> Forecast | str:
     url = config.broker.url
-    if is_local(url) and not listening(url):
+    if is_local(url) and not is_listening(url):
         return f"no prediction: nothing listens at {url}"
     try:
         return forecast(config, text, image, plan)
@@ -55,10 +55,11 @@ def _known(config: GatewayConfig, text: str, image: Image, plan: TilePlan) -> Fo
 
 def _stage(config: GatewayConfig, stage: Stage, plan: TilePlan, workers: int) -> str:
     if not stage.tiled:
-        return f"on the gateway: {written(stage.operators)}"
-    work = written(stage.operators)
-    if stage.narrowing:
-        work += f"\n         (the gateway does {written(stage.narrowing)} while it cuts)"
+        return f"on the gateway: {format_pipeline(stage.operators)}"
+    work = format_pipeline(stage.operators)
+    if stage.gateway_operators:
+        done_here = format_pipeline(stage.gateway_operators)
+        work += f"\n         (the gateway does {done_here} while it cuts)"
     return f"on the devices: {work}\n         {_sent(config, stage, plan, workers)}"
 
 

@@ -17,7 +17,7 @@ from fogmqtt.gateway.events import JobEnded, JobNoticed
 from fogmqtt.gateway.execution.cost_model import worth
 from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.images.spec import Image
-from fogmqtt.operators.api.pipeline import parse, whole
+from fogmqtt.operators.api.pipeline import parse, run_whole
 
 #: The sample: enough for every device to have tiles, little enough to be waited for.
 SAMPLE_PIXELS = 2_000_000
@@ -116,7 +116,7 @@ async def _job(gateway: Gateway, pipeline: str, image: Image, tiles: TilePlan) -
 
 def _alone(pipeline: str, sample: Image) -> float:
     def work() -> None:
-        whole(parse(pipeline), sample, sample)
+        run_whole(parse(pipeline), sample, sample)
 
     return min(_timed(work) for _ in range(2))
 

@@ -169,7 +169,7 @@ def _add_demo(commands: Subparsers) -> None:
 def _serve(config: GatewayConfig, options: argparse.Namespace) -> int:
     del options
     with broker_at_hand(config) as broker:
-        connect = serving_connector(config, own_broker=broker is not None)
+        connect = serving_connector(config, broker)
         with suppress(KeyboardInterrupt):  # how a server is meant to end
             run_async(Server(config, connect).run())
     return 0
@@ -215,7 +215,7 @@ def _pipeline(config: GatewayConfig, asked: str | None) -> str:
     name = wanted.strip()
     if name not in config.pipelines:
         if _WORD.fullmatch(name) and name not in registry.names():
-            near = registry.nearest(name, (*config.pipelines, *registry.names()))
+            near = registry.suggestion(name, (*config.pipelines, *registry.names()))
             skipped = "".join(f"; {problem}" for problem in registry.problems())
             raise PipelineError(f"no pipeline or operator is called {name!r}; {near}{skipped}")
         return wanted

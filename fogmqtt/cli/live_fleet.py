@@ -10,7 +10,7 @@ from fogmqtt.config import GatewayConfig
 from fogmqtt.errors import UsageError
 from fogmqtt.gateway.devices.registry import DeviceView
 from fogmqtt.log import one_line
-from fogmqtt.operators.api.pipeline import Stage, abilities
+from fogmqtt.operators.api.pipeline import Stage, required_abilities
 from fogmqtt.simulate.fleet import UNLIMITED, DeviceSpec, FleetSpec, LinkSpec
 from fogmqtt.simulate.work import tiled_stages
 from fogmqtt.wire.messages import DeviceInfo
@@ -71,7 +71,7 @@ def _device(view: DeviceView, stages: Sequence[Stage], *, exact: bool) -> Device
 def _needs(stages: Sequence[Stage], *, exact: bool) -> frozenset[str]:
     if not exact:
         return frozenset(_names(stages))
-    return frozenset().union(*(abilities(one.operators, one.sent) for one in stages))
+    return frozenset().union(*(required_abilities(one.operators, one.sent) for one in stages))
 
 
 def _names(stages: Sequence[Stage]) -> list[str]:

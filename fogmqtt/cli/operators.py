@@ -12,7 +12,14 @@ from rich.text import Text
 
 from fogmqtt.log import one_line
 from fogmqtt.operators.api import registry
-from fogmqtt.operators.api.describe import Description, Library, describe, images, library, written
+from fogmqtt.operators.api.describe import (
+    OperatorDescription,
+    OperatorList,
+    describe,
+    describe_all,
+    format_images,
+    format_parameters,
+)
 
 #: The package whose operators need no word of where they come from.
 _OURS = "fogmqtt"
@@ -34,18 +41,18 @@ _LEGEND = (
 def show_operators(console: Console, name: str | None, *, as_json: bool) -> int:
     """Print all operators, or one with everything about it. Raises PipelineError."""
     if as_json:
-        _print_json(describe(name) if name else library())
+        _print_json(describe(name) if name else describe_all())
     elif name:
         print(help_of(describe(name), min(console.width, _READABLE)))
     else:
-        _print_table(console, library())
+        _print_table(console, describe_all())
     return 0
 
 
-def help_of(operator: Description, width: int = 80) -> str:
+def help_of(operator: OperatorDescription, width: int = 80) -> str:
     """Everything about one operator, for people, in lines of so many letters at most."""
     prose, _, documented = operator.text.partition(_HEADING)
-    parts = [f"{operator.name} {written(operator.parameters)}".rstrip()]
+    parts = [f"{operator.name} {format_parameters(operator.parameters)}".rstrip()]
     parts += (_filled(paragraph, width) for paragraph in prose.split("\n\n"))
     parameters = "\n".join(_parameters(operator, documented, width))
     facts = "\n".join(textwrap.fill(fact, width) for fact in _facts(operator))
@@ -58,7 +65,7 @@ def _filled(paragraph: str, width: int) -> str:
     return paragraph if paragraph.startswith(" ") else textwrap.fill(paragraph.strip(), width)
 
 
-def _parameters(operator: Description, documented: str, width: int) -> Iterator[str]:
+def _parameters(operator: OperatorDescription, documented: str, width: int) -> Iterator[str]:
     """Each with its type and default, and what its author says of it."""
     said: dict[str, list[str]] = {}
     for line in filter(None, documented.splitlines()):
@@ -76,7 +83,7 @@ def _parameters(operator: Description, documented: str, width: int) -> Iterator[
             yield textwrap.fill(" ".join(lines), width, initial_indent=_IN, subsequent_indent=_IN)
 
 
-def _defaults(operator: Description, head: str) -> str:
+def _defaults(operator: OperatorDescription, head: str) -> str:
     names = head.partition(" : ")[0].split(", ")
     ones = [operator.parameters[name] for name in names if name in operator.parameters]
     if any(one.default is None for one in ones):
@@ -86,7 +93,7 @@ def _defaults(operator: Description, head: str) -> str:
     return f"; default {', '.join(one.default or 'empty' for one in ones)}"
 
 
-def _facts(operator: Description) -> Iterator[str]:
+def _facts(operator: OperatorDescription) -> Iterator[str]:
     taken = (f"{kind} {', '.join(dtypes)}" for kind, dtypes in operator.takes.items())
     yield f"Takes: {'; '.join(taken) or 'what its parameters decide'}"
     yield f"Gives: {'facts' if operator.measures else 'an image'}"
@@ -96,11 +103,11 @@ def _facts(operator: Description) -> Iterator[str]:
     yield f"From: {operator.package} {operator.version}".rstrip()
 
 
-def _print_json(what: Description | Library) -> None:
+def _print_json(what: OperatorDescription | OperatorList) -> None:
     print(msgspec.json.format(msgspec.json.encode(what)).decode())
 
 
-def _print_table(console: Console, found: Library) -> None:
+def _print_table(console: Console, found: OperatorList) -> None:
     console.print(_table(found.operators, wide=console.width >= _WIDE))
     console.print()
     console.print(Text(_LEGEND), soft_wrap=True)
@@ -109,7 +116,7 @@ def _print_table(console: Console, found: Library) -> None:
         console.print(Text(line))
 
 
-def _table(operators: Iterable[Description], *, wide: bool) -> Table:
+def _table(operators: Iterable[OperatorDescription], *, wide: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("operator", no_wrap=True)
     table.add_column("parameters")
@@ -118,19 +125,19 @@ def _table(operators: Iterable[Description], *, wide: bool) -> Table:
     if wide:
         table.add_column("what it does")
     for one in operators:
-        row = [one.name, written(one.parameters), images(one.takes), _briefly(one)]
+        row = [one.name, format_parameters(one.parameters), format_images(one.takes), _briefly(one)]
         table.add_row(*map(Text, [*row, one.summary] if wide else row))
     return table
 
 
-def _briefly(operator: Description) -> str:
+def _briefly(operator: OperatorDescription) -> str:
     if not operator.tiled:
         return "gateway"
     noted = "" if operator.exact == "exact" else " *"
     return f"{'facts' if operator.measures else 'exact'}{noted}"
 
 
-def _notes(operators: Sequence[Description]) -> Iterator[str]:
+def _notes(operators: Sequence[OperatorDescription]) -> Iterator[str]:
     """What is to be said of exactness, once for all of which it is said."""
     by_sentence: dict[str, list[str]] = {}
     for one in operators:
@@ -140,7 +147,7 @@ def _notes(operators: Sequence[Description]) -> Iterator[str]:
         yield f"* {', '.join(names)}: {sentence}"
 
 
-def _origins(operators: Sequence[Description]) -> Iterator[str]:
+def _origins(operators: Sequence[OperatorDescription]) -> Iterator[str]:
     by_package: dict[str, list[str]] = {}
     for one in operators:
         if one.package != _OURS:
@@ -163,8 +170,8 @@ def as_markdown() -> str:
     ]
     ours = [describe(name) for name in registry.names() if registry.origin(name).package == _OURS]
     for one in ours:
-        cells = [one.name, f"`{written(one.parameters)}`" if one.parameters else ""]
-        cells += [images(one.takes), _briefly(one).replace("*", "\\*"), one.summary]
+        cells = [one.name, f"`{format_parameters(one.parameters)}`" if one.parameters else ""]
+        cells += [format_images(one.takes), _briefly(one).replace("*", "\\*"), one.summary]
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     notes = (f"- {note.removeprefix('* ')}" for note in _notes(ours))
     return "\n".join([*lines, "", "## \\* What to know of exactness", "", *notes, ""])

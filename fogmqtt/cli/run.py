@@ -18,6 +18,7 @@ from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import TilePlan
 from fogmqtt.errors import UsageError
 from fogmqtt.gateway.app import Gateway
+from fogmqtt.gateway.broker_link import Connect
 from fogmqtt.gateway.events import GatewayEvent, JobNoticed, JobProgressed
 from fogmqtt.gateway.jobs.model import JobRequest, Outcome
 from fogmqtt.operators.api.pipeline import parse, parse_post
@@ -52,10 +53,12 @@ def run(config: GatewayConfig, options: RunOptions, console: Console) -> list[Ou
     if options.out is None and not measures and not options.verify:
         raise UsageError("-o is missing: name a file for the result, such as -o result.png")
     found = outputs(options.images, options.out, measures=measures)
-    with broker_at_hand(config):
+    with broker_at_hand(config) as own:
         shown = display(console)
         try:
-            outcomes = run_async(do_jobs(config, run_id(config.gateway.id), options, found, shown))
+            gateway_id = run_id(config.gateway.id)
+            connect = connector(config.broker, gateway_id, own)
+            outcomes = run_async(do_jobs(config, gateway_id, connect, options, found, shown))
         finally:
             shown.close()
     if options.report:
@@ -73,6 +76,7 @@ def _pointed(outcome: Outcome, files: Outputs) -> Outcome:
 async def do_jobs(
     config: GatewayConfig,
     gateway_id: str,
+    connect: Connect,
     options: RunOptions,
     found: list[Outputs],
     shown: Display,
@@ -81,7 +85,7 @@ async def do_jobs(
     async with Gateway(
         config,
         gateway_id,
-        connector(config.broker, gateway_id),
+        connect,
         broker_within_s=config.broker.connect_timeout_s,
     ) as gateway:
         gateway.listen("terminal", partial(show_event, shown))

@@ -103,7 +103,7 @@ def _run(config: GatewayConfig, text: str, fleet: FleetSpec, options: argparse.N
         limit = limit * 3 // 4
     plan = parse_tile_plan(options.tiles or config.tiles)
     job = planned_job("job", text, options.pixels, plan, fleet, limit)
-    return _Run(fleet, job, simulate(fleet, [job], options.seed, policy=config.scheduler))
+    return _Run(fleet, job, simulate(fleet, [job], options.seed, policy=config.policy()))
 
 
 def _listed(additions: Sequence[Addition]) -> str:

@@ -1,9 +1,9 @@
-"""config.yaml and the environment as frozen values, with errors that name the key.
+"""Loads config.yaml and the environment into frozen values, with errors that name the key.
 
-A setting comes from, later ones winning: the default here, the YAML file, the environment
-(`FOGMQTT_BROKER__URL` is `broker.url`). Relative paths in a file are relative to the file's
-folder, those in the environment to the working directory. The classes are the schema; what each
-key means, with its unit, is said in config.yaml.
+The environment (`FOGMQTT_BROKER__URL` is `broker.url`) overrides the YAML file, which overrides the
+defaults of the classes. Relative paths in a file are relative to the folder of the file, those in
+the environment to the working directory. The classes are the schema. config.yaml explains each key
+with its unit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from fogmqtt.config.load import load_device, load_gateway
 from fogmqtt.config.schema import (
     BrokerSettings,
-    DashboardSettings,
     DeviceConfig,
     DeviceSettings,
     GatewayConfig,
@@ -22,7 +21,6 @@ from fogmqtt.config.schema import (
 
 __all__ = [
     "BrokerSettings",
-    "DashboardSettings",
     "DeviceConfig",
     "DeviceSettings",
     "GatewayConfig",

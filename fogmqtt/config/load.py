@@ -1,4 +1,4 @@
-"""Settings to a checked configuration."""
+"""Builds a checked configuration from settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
 from fogmqtt.config.schema import BrokerSettings, DeviceConfig, GatewayConfig
-from fogmqtt.config.settings import PASSWORD_FILE, Key, Settings, gather, origin_of
+from fogmqtt.config.settings import PASSWORD_FILE, Key, Settings, gather_settings, origin_of
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import ConfigError, UsageError
 from fogmqtt.wire.topics import LOCAL, Topics, check_id
@@ -20,33 +20,34 @@ _Config = TypeVar("_Config", GatewayConfig, DeviceConfig)
 
 
 def load_gateway(path: Path | None, environ: Mapping[str, str]) -> GatewayConfig:
-    """The gateway's configuration; without a path, the defaults and the environment.
+    """Return the gateway's configuration from a file, if a path is given, and the environment.
 
-    Raises ConfigError, which names the file or variable, the key, and what is expected.
+    Raises ConfigError, which names the file or variable, the key, and the expected value.
     """
-    settings = gather(GatewayConfig, path, environ)
+    settings = gather_settings(GatewayConfig, path, environ)
     config = _assemble(GatewayConfig, settings)
     check_id(config.gateway.id, origin_of(settings, "gateway", "id"))
     for name in config.pipelines:
         check_id(name, origin_of(settings, "pipelines", name))
     for name in config.priorities:
-        _check_configured(name, config.pipelines, origin_of(settings, "priorities", name))
+        _check_pipeline_exists(name, config.pipelines, origin_of(settings, "priorities", name))
     _check(origin_of(settings, "tiles"), "tiles", parse_tile_plan, config.tiles)
-    _check_listen(config.dashboard.listen, origin_of(settings, "dashboard", "listen"))
     _check_plugins(config.plugins, origin_of(settings, "plugins"))
     return config
 
 
 def load_device(path: Path | None, environ: Mapping[str, str]) -> DeviceConfig:
-    """The device's configuration; without a path, the defaults and the environment.
+    """Return the device's configuration from a file, if a path is given, and the environment.
 
-    Raises ConfigError, which names the file or variable, the key, and what is expected.
+    Raises ConfigError, which names the file or variable, the key, and the expected value.
     """
-    settings = gather(DeviceConfig, path, environ)
+    settings = gather_settings(DeviceConfig, path, environ)
     config = _assemble(DeviceConfig, settings)
     origin = origin_of(settings, "device", "id")
     if config.device.id and check_id(config.device.id, origin) == LOCAL:
-        raise ConfigError(f"{origin}: {LOCAL!r} is the gateway's own; give the device another id")
+        raise ConfigError(
+            f"{origin}: {LOCAL!r} is the gateway's own id; give the device another id"
+        )
     return config
 
 
@@ -56,30 +57,18 @@ def _assemble(schema: type[_Config], settings: Settings) -> _Config:
     return dataclasses.replace(config, broker=_checked_broker(config.broker, settings))
 
 
-def _build(schema: Any, settings: Settings, above: Key = ()) -> Any:
+def _build(schema: Any, settings: Settings, parent: Key = ()) -> Any:
     values: dict[str, Any] = {}
     for name, hint in get_type_hints(schema).items():
-        key = (*above, name)
+        key = (*parent, name)
         if dataclasses.is_dataclass(hint):
             values[name] = _build(hint, settings, key)
         elif get_origin(hint) is dict:
-            named = {one[-1]: settings[one].value for one in settings if one[:-1] == key}
+            named = {each[-1]: settings[each].value for each in settings if each[:-1] == key}
             values[name] = getattr(schema(), name) | named
         elif key in settings:
             values[name] = settings[key].value
-    try:
-        return schema(**values)
-    except UsageError as problem:  # Policy has checks of its own and names the field
-        raise ConfigError(_blamed(str(problem), settings)) from None
-
-
-def _blamed(problem: str, settings: Settings) -> str:
-    """An error that names a key, with the place where that key was set."""
-    for key, setting in settings.items():
-        named = f"{': '.join(key)}: "
-        if problem.startswith(named):
-            return f"{setting.origin}: {problem.removeprefix(named)}"
-    return problem
+    return schema(**values)
 
 
 def _checked_broker(broker: BrokerSettings, settings: Settings) -> BrokerSettings:
@@ -102,20 +91,13 @@ def _read_password(broker: BrokerSettings, settings: Settings) -> str:
         raise ConfigError(f"{origin}: {broker.password_file} is not UTF-8 text") from None
 
 
-def _check_configured(name: str, pipelines: Iterable[str], origin: str) -> None:
+def _check_pipeline_exists(name: str, pipelines: Iterable[str], origin: str) -> None:
     if name in pipelines:
         return
-    near = difflib.get_close_matches(name, sorted(pipelines), 1)
-    way_out = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(pipelines))}"
-    raise ConfigError(f"{origin}: no pipeline {name!r} is configured; {way_out}")
-
-
-def _check_listen(listen: str, origin: str) -> None:
-    if not listen:
-        return
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"{origin}: {listen!r} is not host:port, as in 127.0.0.1:8080")
+    known = sorted(pipelines)
+    matches = difflib.get_close_matches(name, known, 1)
+    suggestion = f"did you mean {matches[0]}?" if matches else f"there are: {', '.join(known)}"
+    raise ConfigError(f"{origin}: no pipeline {name!r} is configured; {suggestion}")
 
 
 def _check_plugins(modules: Iterable[str], origin: str) -> None:
@@ -123,28 +105,28 @@ def _check_plugins(modules: Iterable[str], origin: str) -> None:
         if module.endswith(".py"):
             if not Path(module).is_file():
                 raise ConfigError(
-                    f"{origin}: there is no file {module}; a path is relative to the folder of "
-                    "the configuration, a name without .py is that of an installed module"
+                    f"{origin}: there is no file {module}; give a path relative to the folder of "
+                    "the configuration, or the name of an installed module without .py"
                 )
-        elif not _is_there(module):
+        elif not _is_installed(module):
             raise ConfigError(
                 f"{origin}: no module {module!r} is installed here; install its package into "
                 f"{sys.prefix}, or give the path of a .py file"
             )
 
 
-def _is_there(module: str) -> bool:
-    """Whether Python finds it. Of what a package does wrong, its import will tell more."""
+def _is_installed(module: str) -> bool:
+    """Return whether Python finds a module. A faulty package counts; its import shows the fault."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
-    except Exception:  # noqa: BLE001  # a package of others raises anything
+    except Exception:  # noqa: BLE001  # a foreign package may raise anything
         return True
 
 
 def _check(origin: str, key: str, check: Callable[[str], object], value: str) -> None:
-    """Let another part check the value; its error gets our origin in place of the bare key."""
+    """Run a check of another module. Its error gets the origin in place of the key."""
     try:
         check(value)
     except UsageError as problem:

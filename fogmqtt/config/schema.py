@@ -1,6 +1,6 @@
-"""What can be configured: frozen values with their defaults, types and limits.
+"""The schema of the configuration: frozen values with defaults, types and limits.
 
-config.yaml says what each key means, with its unit.
+config.yaml explains each key with its unit.
 """
 
 from __future__ import annotations
@@ -13,20 +13,17 @@ import msgspec
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.wire.messages import Priority
 
-When = Literal["auto", "never", "always"]
+Mode = Literal["auto", "never", "always"]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
-_POLICY = Policy()
-
-
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
-    """How to reach the broker. `password` is filled from `password_file` where that is given."""
+    """The connection to the broker. `load` sets `password` from `password_file` if that is set."""
 
     url: str = "mqtt://127.0.0.1:1883"
-    embedded: When = "auto"
+    embedded: Mode = "auto"
     protocol: Literal[5, "3.1.1"] = 5
     username: str = ""
     password: str = field(default="", repr=False)
@@ -40,8 +37,10 @@ class BrokerSettings:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
+    """The identity, folders and local work of a gateway."""
+
     id: str = "mariem"
-    local: When = "auto"
+    local: Mode = "auto"
     local_after: Annotated[float, msgspec.Meta(ge=0)] = 5.0
     inbox: str = "inbox"
     outbox: str = "outbox"
@@ -55,15 +54,19 @@ class GatewaySettings:
 
 @dataclass(frozen=True, slots=True)
 class WireSettings:
+    """Topic prefix, encoding, QoS, message size and codec."""
+
     prefix: str = "fog/v1"
     encoding: Literal["binary", "base64"] = "binary"
     qos: Literal[0, 1, 2] = 1
     max_message_bytes: Annotated[int, msgspec.Meta(ge=4096, le=256_000_000)] = 900_000
-    codec: Literal["auto", "raw", "png"] = "auto"
+    codec: Literal["raw", "png"] = "raw"
 
 
 @dataclass(frozen=True, slots=True)
 class LimitSettings:
+    """The limits of submitted images and of concurrent jobs."""
+
     max_pixels: Count = 500_000_000
     max_file_bytes: Count = 256 * 1024 * 1024
     max_jobs: Count = 4
@@ -72,21 +75,29 @@ class LimitSettings:
 
 @dataclass(frozen=True, slots=True)
 class VerifySettings:
+    """The share of tiles that a second device also processes, from 0 to 1."""
+
     sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class DashboardSettings:
-    listen: str = ""
+class SchedulerSettings:
+    max_window: Count = 16
+    first_lease_s: Seconds = 30.0
+    max_failures: Count = 4
+    max_losses: Count = 3
+    quarantine_s: Seconds = 10.0
+    hedging: bool = True
 
 
 def default_pipelines() -> dict[str, str]:
+    """Return the pipelines of a gateway without configuration."""
     return {"edges": "gray | canny low=50 high=150"}
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
-    """What `fog-gateway` runs with."""
+    """The configuration of `fog-gateway`."""
 
     broker: BrokerSettings = BrokerSettings()
     gateway: GatewaySettings = GatewaySettings()
@@ -101,12 +112,29 @@ class GatewayConfig:
     exact: bool = True
     verify: VerifySettings = VerifySettings()
     limits: LimitSettings = LimitSettings()
-    scheduler: Policy = _POLICY
-    dashboard: DashboardSettings = DashboardSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+
+    def policy(self) -> Policy:
+        """The scheduler's numbers; limits that belong to a configured number keep their ratio."""
+        chosen = self.scheduler
+        return Policy(
+            max_window=chosen.max_window,
+            first_lease_s=chosen.first_lease_s,
+            max_lease_s=20 * chosen.first_lease_s,
+            max_failures=chosen.max_failures,
+            max_expiries=2 * chosen.max_failures,
+            max_losses=chosen.max_losses,
+            quarantine_s=chosen.quarantine_s,
+            quarantine_max_s=30 * chosen.quarantine_s,
+            hedging=chosen.hedging,
+            starve_s=self.gateway.local_after,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceSettings:
+    """The identity and the resources of a device."""
+
     id: str = ""
     workers: Literal["auto"] | Annotated[int, msgspec.Meta(ge=1, le=1024)] = "auto"
     checkin_s: Seconds = 5.0
@@ -116,7 +144,7 @@ class DeviceSettings:
 
 @dataclass(frozen=True, slots=True)
 class DeviceConfig:
-    """What `fog-device` runs with. Of `wire`, a device uses prefix, qos and encoding."""
+    """The configuration of `fog-device`. It uses only `prefix` and `qos` of `wire`."""
 
     broker: BrokerSettings = BrokerSettings()
     wire: WireSettings = WireSettings()

@@ -1,4 +1,4 @@
-"""Settings: one value each, where it was said, and whether there is such a key at all."""
+"""Collects settings from a YAML file and the environment, each with its origin for errors."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
-
-import msgspec
+from typing import Any, get_args, get_origin, get_type_hints
 
 from fogmqtt.config import values
-from fogmqtt.config.schema import DeviceConfig, GatewayConfig
+from fogmqtt.config.schema import DeviceConfig, GatewayConfig, SchedulerSettings
 from fogmqtt.config.text import read_yaml
+from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.errors import ConfigError
 
 PREFIX = "FOGMQTT_"
 
+#: The path of a key: `("broker", "url")` is `broker.url`.
 Key = tuple[str, ...]
 
-#: A figure without limits of its own: no time, count or factor of ours is negative.
-_NOT_NEGATIVE = {
-    int: Annotated[int, msgspec.Meta(ge=0)],
-    float: Annotated[float, msgspec.Meta(ge=0)],
-}
-#: Keys that another key decides.
+#: Keys of older versions that another key decides.
 _DECIDED_BY: dict[Key, Key] = {("scheduler", "starve_s"): ("gateway", "local_after")}
-_PATHS: tuple[Key, ...] = (
+#: Keys of older versions that are constants now.
+_REMOVED = frozenset(
+    ("scheduler", field.name)
+    for field in dataclasses.fields(Policy)
+    if not hasattr(SchedulerSettings(), field.name) and field.name != "starve_s"
+)
+_CHOSEN = "fogmqtt chooses it itself"
+_PATH_KEYS: tuple[Key, ...] = (
     ("broker", "password_file"),
     ("broker", "ca"),
     ("broker", "cert"),
@@ -37,26 +39,32 @@ _PATHS: tuple[Key, ...] = (
     ("gateway", "spool"),
     ("models",),
 )
-#: Lists of modules; what ends with .py is a path.
-_MODULES: Key = ("plugins",)
+#: A list of modules. An entry that ends with .py is a path.
+_MODULES_KEY: Key = ("plugins",)
 PASSWORD: Key = ("broker", "password")
 PASSWORD_FILE: Key = ("broker", "password_file")
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
+    """The value of a key."""
+
     value: Any
-    #: How an error names it: `config.yaml: broker.url` or the variable.
+    #: Where it was set, for errors: `config.yaml: broker.url` or the name of the variable.
     origin: str
-    #: What a relative path is relative to.
+    #: The folder to which a relative path is relative.
     folder: Path
 
 
 Settings = dict[Key, Setting]
 
 
-def gather(schema: type, path: Path | None, environ: Mapping[str, str]) -> Settings:
-    keys = dict(_keys(schema))
+def gather_settings(schema: type, path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Return the settings of the file and the environment for the keys of a schema class.
+
+    Raises ConfigError for an unknown key, a wrong value, or an unreadable file.
+    """
+    keys = dict(_schema_keys(schema))
     settings: Settings = {}
     if path is not None:
         settings = dict(_from_file(read_yaml(path), keys, str(path), path.parent))
@@ -64,34 +72,34 @@ def gather(schema: type, path: Path | None, environ: Mapping[str, str]) -> Setti
             raise ConfigError(
                 f"{path}: broker.password and broker.password_file are both set; leave one out"
             )
-    settings = _overlay(settings, dict(_from_environment(environ, keys)))
-    return settings | _resolved(settings, keys, Path() if path is None else path.parent)
+    settings = _merge(settings, dict(_from_environment(environ, keys)))
+    return settings | _resolve_paths(settings, keys, Path() if path is None else path.parent)
 
 
-def _overlay(below: Settings, above: Settings) -> Settings:
-    """`above` wins; either way to say the password replaces the other."""
-    if PASSWORD in above or PASSWORD_FILE in above:
-        below = {key: below[key] for key in below if key not in (PASSWORD, PASSWORD_FILE)}
-    return below | above
+def _merge(lower: Settings, upper: Settings) -> Settings:
+    """Override `lower` with `upper`. A password replaces a password file and vice versa."""
+    if PASSWORD in upper or PASSWORD_FILE in upper:
+        lower = {key: lower[key] for key in lower if key not in (PASSWORD, PASSWORD_FILE)}
+    return lower | upper
 
 
-def _resolved(settings: Settings, keys: Mapping[Key, Any], folder: Path) -> Settings:
-    """The paths, defaults too, as seen from the folder that they are relative to."""
+def _resolve_paths(settings: Settings, keys: Mapping[Key, Any], folder: Path) -> Settings:
+    """Return all paths, defaults included, joined to the folder to which they are relative."""
     resolved = {}
-    for key in _PATHS:
+    for key in _PATH_KEYS:
         if key not in keys:
             continue
         setting = settings.get(key) or Setting(_default(key), ".".join(key), folder)
-        seen = str(setting.folder / setting.value) if setting.value else ""
-        resolved[key] = dataclasses.replace(setting, value=seen)
-    if _MODULES in settings:
-        modules = settings[_MODULES]
-        seen_as = tuple(_seen(module, modules.folder) for module in modules.value)
-        resolved[_MODULES] = dataclasses.replace(modules, value=seen_as)
+        path = str(setting.folder / setting.value) if setting.value else ""
+        resolved[key] = dataclasses.replace(setting, value=path)
+    if _MODULES_KEY in settings:
+        modules = settings[_MODULES_KEY]
+        paths = tuple(_absolute_module(module, modules.folder) for module in modules.value)
+        resolved[_MODULES_KEY] = dataclasses.replace(modules, value=paths)
     return resolved
 
 
-def _seen(module: str, folder: Path) -> str:
+def _absolute_module(module: str, folder: Path) -> str:
     return str((folder / module).absolute()) if module.endswith(".py") else module
 
 
@@ -102,54 +110,58 @@ def _default(key: Key) -> Any:
     return value
 
 
-def _keys(schema: type, above: Key = ()) -> Iterator[tuple[Key, Any]]:
-    """Every key of the schema and its type; `*` stands for any name."""
+def _schema_keys(schema: type, parent: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """Yield every key of the schema with its type. `*` stands for any name."""
     for name, hint in get_type_hints(schema, include_extras=True).items():
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            yield from _keys(hint, (*above, name))
+            yield from _schema_keys(hint, (*parent, name))
         elif get_origin(hint) is dict:
-            yield (*above, name, "*"), get_args(hint)[1]
-        elif (*above, name) not in _DECIDED_BY:
-            yield (*above, name), _NOT_NEGATIVE.get(hint, hint)
+            yield (*parent, name, "*"), get_args(hint)[1]
+        else:
+            yield (*parent, name), hint
 
 
-def _find(keys: Mapping[Key, Any], key: Key) -> Any:
-    """The type of a key, None where there is no such key."""
+def _type_of(keys: Mapping[Key, Any], key: Key) -> Any:
+    """Return the type of a key, or None for an unknown key."""
     return keys.get(key) or keys.get((*key[:-1], "*"))
 
 
 def _from_file(
-    section: object, keys: Mapping[Key, Any], file: str, folder: Path, above: Key = ()
+    section: object, keys: Mapping[Key, Any], file: str, folder: Path, parent: Key = ()
 ) -> Iterator[tuple[Key, Setting]]:
     if section is None:  # a section with all its keys commented out
         return
     if not isinstance(section, dict):
-        at = f"{file}: {'.'.join(above)}" if above else file
-        raise ConfigError(f"{at}: expected keys with values, got {values.shown(section)}")
+        at = f"{file}: {'.'.join(parent)}" if parent else file
+        raise ConfigError(f"{at}: expected keys with values, got {values.describe(section)}")
     for name, value in section.items():
-        key = (*above, str(name))
+        key = (*parent, str(name))
         origin = f"{file}: {'.'.join(key)}"
-        hint = _find(keys, key)
+        hint = _type_of(keys, key)
         if hint is not None:
             yield key, Setting(values.convert(value, hint, origin, key), origin, folder)
         elif _is_section(keys, key):
             yield from _from_file(value, keys, file, folder, key)
+        elif key in _REMOVED:
+            raise ConfigError(f"{origin} was removed: {_CHOSEN}; delete the line")
         else:
-            raise ConfigError(f"{origin}: unknown key; {_nearest(key, keys)}")
+            raise ConfigError(f"{origin}: unknown key; {_suggestion(key, keys)}")
 
 
 def _from_environment(
     environ: Mapping[str, str], keys: Mapping[Key, Any]
 ) -> Iterator[tuple[Key, Setting]]:
-    everything = dict(_keys(GatewayConfig)) | dict(_keys(DeviceConfig))
+    all_keys = dict(_schema_keys(GatewayConfig)) | dict(_schema_keys(DeviceConfig))
     for variable, text in sorted(environ.items()):
         if not variable.startswith(PREFIX):
             continue
         key = tuple(variable.removeprefix(PREFIX).lower().split("__"))
-        if _find(everything, key) is None:
-            raise ConfigError(f"{variable}: no such setting; {_nearest_variable(key, everything)}")
-        hint = _find(keys, key)
-        if hint is not None:  # else it is the other program's, which may share our environment
+        if key in _REMOVED:
+            raise ConfigError(f"{variable} was removed: {_CHOSEN}; unset the variable")
+        if _type_of(all_keys, key) is None:
+            raise ConfigError(f"{variable}: no such setting; {_suggested_variable(key, all_keys)}")
+        hint = _type_of(keys, key)
+        if hint is not None:  # otherwise it is for the other program in the same environment
             value = values.convert_text(text, hint, variable, key)
             yield key, Setting(value, variable, Path())
 
@@ -158,26 +170,26 @@ def _is_section(keys: Mapping[Key, Any], key: Key) -> bool:
     return any(known[: len(key)] == key for known in keys)
 
 
-def _nearest(key: Key, keys: Mapping[Key, Any]) -> str:
+def _suggestion(key: Key, keys: Mapping[Key, Any]) -> str:
     if key in _DECIDED_BY:
-        return f"{'.'.join(_DECIDED_BY[key])} decides it"
-    above = key[:-1]
-    siblings = {known[len(above)] for known in keys if known[: len(above)] == above} - {"*"}
+        return f"set {'.'.join(_DECIDED_BY[key])}, which decides it"
+    parent = key[:-1]
+    siblings = {known[len(parent)] for known in keys if known[: len(parent)] == parent} - {"*"}
     for name in difflib.get_close_matches(key[-1], sorted(siblings), 1):
-        return f"did you mean {'.'.join((*above, name))}?"
+        return f"did you mean {'.'.join((*parent, name))}?"
     for known in keys:
         if known[-1] == key[-1]:
             return f"did you mean {'.'.join(known)}?"
-    return f"here may stand: {', '.join(sorted(siblings))}"
+    return f"the keys here are: {', '.join(sorted(siblings))}"
 
 
-def _nearest_variable(key: Key, keys: Mapping[Key, Any]) -> str:
+def _suggested_variable(key: Key, keys: Mapping[Key, Any]) -> str:
     if key in _DECIDED_BY:
-        return f"{_variable(_DECIDED_BY[key])} decides it"
-    known = {"__".join(one).replace("*", "name"): _variable(one) for one in keys}
-    for near in difflib.get_close_matches("__".join(key), sorted(known), 1):
-        return f"did you mean {known[near]}?"
-    return f"{PREFIX}BROKER__URL is broker.url, and so on"
+        return f"set {_variable(_DECIDED_BY[key])}, which decides it"
+    known = {"__".join(each).replace("*", "name"): _variable(each) for each in keys}
+    for match in difflib.get_close_matches("__".join(key), sorted(known), 1):
+        return f"did you mean {known[match]}?"
+    return f"name it like {PREFIX}BROKER__URL, which is broker.url"
 
 
 def _variable(key: Key) -> str:
@@ -185,5 +197,5 @@ def _variable(key: Key) -> str:
 
 
 def origin_of(settings: Settings, *key: str) -> str:
-    """How an error names a key: where it was set, or where it would be."""
+    """Return where a key was set, for errors, or the key itself if it was not set."""
     return settings[key].origin if key in settings else ".".join(key)

@@ -1,4 +1,4 @@
-"""YAML text to plain values: the only place that knows YAML, and the file it comes from."""
+"""Reads YAML files into plain values. Only this module uses YAML."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _MAX_BYTES = 1_000_000
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML: no aliases, which can expand without bound, no tags, no key twice."""
+    """Plain YAML without aliases (they can expand without bound), tags and repeated keys."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if any(getattr(event, name, None) for name in ("anchor", "tag")):
             raise yaml.composer.ComposerError(
-                None, None, "aliases, anchors and tags are refused", event.start_mark
+                None, None, "aliases, anchors and tags are not allowed", event.start_mark
             )
         return super().compose_node(parent, index)
 
@@ -28,14 +28,14 @@ class _Loader(yaml.SafeLoader):
         for name, _ in node.value:
             if str(name.value) in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{name.value!r} is there twice", name.start_mark
+                    None, None, f"the key {name.value!r} is repeated", name.start_mark
                 )
             seen.add(str(name.value))
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> object:
-    """What the file says. Raises ConfigError naming file, line and column."""
+    """Return the content of a file. Raises ConfigError, which names file, line and column."""
     try:
         return _parse(_read_text(path))
     except yaml.MarkedYAMLError as problem:
@@ -44,14 +44,14 @@ def read_yaml(path: Path) -> object:
         raise ConfigError(f"{path}{at}: {problem.problem}") from None
     except yaml.YAMLError as problem:
         raise ConfigError(f"{path}: {' '.join(str(problem).split())}") from None
-    except ValueError as problem:  # a date or figure that Python cannot hold
+    except ValueError as problem:  # a date or number that Python cannot represent
         raise ConfigError(f"{path}: {problem}") from None
     except RecursionError:
-        raise ConfigError(f"{path}: nested too deep") from None
+        raise ConfigError(f"{path}: nested too deeply") from None
 
 
 def scalar(text: str) -> object:
-    """What YAML makes of a short text; the text itself where it is no YAML."""
+    """Return a short text parsed as YAML, or the text itself if it is not valid YAML."""
     try:
         return _parse(text)
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -73,7 +73,7 @@ def _read_text(path: Path) -> str:
     except OSError as problem:
         raise ConfigError(f"{path}: {problem.strerror}") from None
     if len(data) > _MAX_BYTES:
-        raise ConfigError(f"{path}: over {_MAX_BYTES} bytes; this is no configuration file")
+        raise ConfigError(f"{path}: over {_MAX_BYTES} bytes, so it is not a configuration file")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""One value and its type: conversion, and the words for what was expected."""
+"""Converts one value to its type, and describes the expected type in errors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from fogmqtt.errors import ConfigError
 
 
 def convert(value: object, hint: Any, origin: str, key: tuple[str, ...]) -> Any:
+    """Return a value of a YAML file as the type `hint`.
+
+    Raises ConfigError, which names the origin, if the value is not of the type.
+    """
     try:
         return _typed(value, hint, strict=True)
     except _Mistyped:
@@ -20,6 +24,10 @@ def convert(value: object, hint: Any, origin: str, key: tuple[str, ...]) -> Any:
 
 
 def convert_text(text: str, hint: Any, variable: str, key: tuple[str, ...]) -> Any:
+    """Return the text of an environment variable as the type `hint`.
+
+    Raises ConfigError, which names the variable, if the text is not of the type.
+    """
     if get_origin(hint) is tuple and not text.lstrip().startswith("["):
         return tuple(part.strip() for part in text.split(",") if part.strip())
     for value in (text, scalar(text)):
@@ -29,16 +37,16 @@ def convert_text(text: str, hint: Any, variable: str, key: tuple[str, ...]) -> A
 
 
 class _Mistyped(Exception):
-    """A value is not of the type; the caller knows how to say so."""
+    """A value is not of the type. The caller raises the error for the user."""
 
 
 def _typed(value: object, hint: Any, *, strict: bool) -> Any:
     if get_origin(hint) is Literal:
         return _option(value, get_args(hint))
     if get_origin(hint) is Union:
-        for one in get_args(hint):
+        for member in get_args(hint):
             with contextlib.suppress(_Mistyped):
-                return _typed(value, one, strict=strict)
+                return _typed(value, member, strict=strict)
         raise _Mistyped
     try:
         typed = msgspec.convert(value, hint, strict=strict)
@@ -51,23 +59,23 @@ def _typed(value: object, hint: Any, *, strict: bool) -> Any:
 
 def _option(value: object, options: tuple[object, ...]) -> object:
     for option in options:
-        if str(value) == str(option):  # so that 5 and "5" are the same protocol
+        if str(value) == str(option):  # the protocol may be written as 5 or "5"
             return option
     raise _Mistyped
 
 
 def _mismatch(value: object, hint: Any, key: tuple[str, ...]) -> str:
     if "password" in key[-1]:
-        return "expected text; put it in quotes (the value is not shown)"
+        return "expected text; put it in quotes (the value is not describe)"
     quote = "; put it in quotes" if hint is str and not isinstance(value, dict | list) else ""
-    return f"expected {_expected(hint)}, got {shown(value)}{quote}"
+    return f"expected {_expected(hint)}, got {describe(value)}{quote}"
 
 
 def _expected(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return _either([str(option) for option in get_args(hint)])
     if get_origin(hint) is Union:
-        return _either([_expected(one) for one in get_args(hint)])
+        return _either([_expected(member) for member in get_args(hint)])
     if get_origin(hint) is tuple:
         return "a list of texts, as in [one, two]"
     kind, *limits = get_args(hint) or (hint,)
@@ -84,7 +92,8 @@ def _limits(meta: msgspec.Meta) -> str:
     return " ".join(f"{word} {limit}" for word, limit in named if limit is not None)
 
 
-def shown(value: object) -> str:
+def describe(value: object) -> str:
+    """Return a short description of a value for an error: its text and its type."""
     if value is None:
         return "nothing"
     text = repr(value)

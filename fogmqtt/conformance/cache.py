@@ -1,4 +1,4 @@
-"""What was found before, kept in the user's cache folder: one file for each identity."""
+"""Conformance reports of earlier runs, in the user's cache folder: one file for each identity."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import fcntl
 import logging
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
@@ -17,24 +19,29 @@ from fogmqtt.conformance.report import ConformanceReport
 
 log = logging.getLogger(__name__)
 
-#: More files than this, and the oldest go.
-KEPT: Final = 16
+#: The oldest files over this number are deleted.
+MOST_FILES: Final = 16
 _LARGEST_BYTES = 4_000_000
+#: Seconds between two attempts to take the lock.
+_LOCK_POLL_S: Final = 0.05
 
 
 def folder() -> Path:
-    """Where the user's programs keep what they can find out again."""
+    """Return the folder in which the user's programs keep what they can compute again."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not base.is_absolute():  # the specification says to ignore such
+    if not base.is_absolute():  # the XDG specification says to ignore a relative path
         try:
             base = Path("~/.cache").expanduser()
-        except RuntimeError:  # a user without a home: a place that nothing can be written to
+        except RuntimeError:  # the user has no home: return a path that cannot be written
             base = Path(os.devnull)
     return base / "fogmqtt"
 
 
 def load(place: Path, identity: str) -> ConformanceReport | None:
-    """What was found; None where nothing was, or its file is damaged, which is logged."""
+    """Return the stored report, or None if there is none or its file is damaged.
+
+    A damaged file is logged.
+    """
     file = _file(place, identity)
     try:
         with file.open("rb") as opened:
@@ -42,41 +49,65 @@ def load(place: Path, identity: str) -> ConformanceReport | None:
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, RecursionError, ValueError) as problem:
-        log.warning("%s cannot be used, examining anew: %s", file, problem)
+        log.warning("%s cannot be used, the operators are checked again: %s", file, problem)
         return None
 
 
-def store(place: Path, identity: str, found: ConformanceReport) -> None:
-    """Keep it, whole or not at all; where the folder cannot be written, that is logged."""
+def store(place: Path, identity: str, report: ConformanceReport) -> None:
+    """Write the report atomically. A folder that cannot be written is logged."""
     file = _file(place, identity)
     try:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=place, suffix=".new", delete=False) as opened:
-            opened.write(msgspec.json.encode(found))
+            opened.write(msgspec.json.encode(report))
         Path(opened.name).replace(file)
-        _drop_oldest(place)
+        _delete_oldest(place)
     except OSError as problem:
-        log.warning("%s: operators will be examined at every start: %s", file, problem)
+        log.warning("%s: operators will be checked at every start: %s", file, problem)
 
 
 @contextlib.contextmanager
-def alone(place: Path) -> Iterator[None]:
-    """Wait until no other process is within; at once where the folder cannot be written."""
+def locked(place: Path, timeout_s: float, cancelled: threading.Event) -> Iterator[None]:
+    """Keep other processes out of the block; enter without the lock if it cannot be had.
+
+    The lock is waited for during `timeout_s` seconds, or until `cancelled` is set: a process that
+    holds it may be stopped, and must not keep this one from working. Without the lock, several
+    processes may do the same work, which is logged.
+    """
     with contextlib.ExitStack() as opened:
         try:
             place.mkdir(parents=True, exist_ok=True)
-            lock = opened.enter_context((place / "examination.lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            file = opened.enter_context((place / "conformance.lock").open("w"))
+            if not _lock(file, timeout_s, cancelled) and not cancelled.is_set():
+                log.warning(
+                    "%s: another program has held the lock for %g s; checking the operators "
+                    "without it",
+                    file.name,
+                    timeout_s,
+                )
         except OSError as problem:
-            log.warning("%s: other programs may examine at the same time: %s", place, problem)
+            log.warning("%s: other programs may check operators as well: %s", place, problem)
         yield
 
 
+def _lock(file: IO[str], timeout_s: float, cancelled: threading.Event) -> bool:
+    """Return whether the lock was taken in time. Closing the file releases it."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline or cancelled.wait(_LOCK_POLL_S):
+                return False
+        else:
+            return True
+
+
 def _file(place: Path, identity: str) -> Path:
-    return place / f"examination-{identity}.json"
+    return place / f"conformance-{identity}.json"
 
 
-def _drop_oldest(place: Path) -> None:
-    files = sorted(place.glob("examination-*.json"), key=lambda file: file.stat().st_mtime)
-    for file in files[:-KEPT]:
+def _delete_oldest(place: Path) -> None:
+    files = sorted(place.glob("conformance-*.json"), key=lambda file: file.stat().st_mtime)
+    for file in files[:-MOST_FILES]:
         file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The process that examines, seen from outside."""
+"""The conformance process, as its parent sees it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from typing import Final, Literal, Self
 
 import msgspec
 
-from fogmqtt.conformance.report import Attempt, Said
+from fogmqtt.conformance.report import ChildMessage, ChildOutput
 from fogmqtt.workers.exit_status import exit_text
 
 _CHUNK = 65536
-_SAID: Final = msgspec.json.Decoder(Said)
+_DECODER: Final = msgspec.json.Decoder(ChildMessage)
 
 
 class ConformanceChild:
-    """Examines the operators of these names, or all; a context, and gone at its end.
+    """A process that checks the operators of these names, or all of them.
 
-    With `try_imports` for its work, it only imports, of packages too; not what is `fatal`.
+    Use it as a context: the process is killed when the context ends. With the entry point
+    `try_imports`, it only imports the plug-ins, those of packages too, without those in `fatal`.
 
-    `modules` are plugged in, and operators may take `memory_mb` of memory, 0 for what there is.
-    Raises OSError where no process can be started.
+    `modules` are the plug-ins to import. Operators may take `memory_mb` megabytes of memory, or
+    all that is free for 0. Raises OSError if the process cannot be started.
     """
 
     def __init__(
@@ -34,23 +35,23 @@ class ConformanceChild:
         names: Sequence[str],
         memory_mb: int = 0,
         *,
-        work: Literal["main", "try_imports"] = "main",
+        entry_point: Literal["main", "try_imports"] = "main",
         fatal: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        # The parent's path and not its own: `-m` and scripts differ in what they put first.
+        # The child uses its parent's module path: `-m` and scripts put different folders first.
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; "
-            f"from fogmqtt.conformance.process import {work}; "
+            f"from fogmqtt.conformance.process import {entry_point}; "
             f"from fogmqtt.operators.api.registry import plug_in; "
-            f"plug_in({tuple(modules)!r}, {dict(fatal)!r})"
+            f"plug_in({tuple(modules)!r}, {dict(fatal)!r}); "
+            f"{entry_point}(sys.argv[1:])"
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", f"{code}; {work}(sys.argv[1:])", str(memory_mb), *names],
+            [sys.executable, "-P", "-c", code, str(memory_mb), *names],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            process_group=0,  # Ctrl-C at the terminal is the parent's to decide
+            process_group=0,  # the parent alone decides what Ctrl-C at the terminal does
         )
-        self._late = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -67,35 +68,33 @@ class ConformanceChild:
             self._process.stdout.close()
 
     def kill(self) -> None:
-        """End it. Any thread, any number of times."""
+        """Kill the process. Any thread may call this, any number of times."""
         self._process.kill()
 
-    def listen(self, patience_s: float) -> Attempt:
-        """How far it comes: until it ends or says nothing for so many seconds."""
-        tried = Attempt()
+    def collect(self, timeout_s: float) -> ChildOutput:
+        """Read messages until the process ends, or sends none for `timeout_s` seconds."""
+        output = ChildOutput()
         try:
-            for line in self._lines(patience_s):
-                tried.note(_SAID.decode(line))
-            tried.ending = self._ending()
+            for line in self._lines(timeout_s):
+                output.record(_DECODER.decode(line))
+            output.ending = exit_text(self._process.wait(timeout_s))
+        except (TimeoutError, subprocess.TimeoutExpired):
+            output.ending = f"took over {timeout_s:g} s"
         except msgspec.MsgspecError as problem:
-            tried.ending = f"broke off: {problem}"
-        return tried
+            output.ending = f"sent an invalid message: {problem}"
+        return output
 
-    def _lines(self, patience_s: float) -> Iterator[bytes]:
+    def _lines(self, timeout_s: float) -> Iterator[bytes]:
+        """Yield lines until the process closes its output. Raises TimeoutError."""
         out = self._process.stdout
         assert out is not None  # noqa: S101  # a pipe, see above
-        watch = select.poll()
-        watch.register(out, select.POLLIN)
+        poll = select.poll()
+        poll.register(out, select.POLLIN)
         rest = b""
-        while watch.poll(patience_s * 1000):
+        while poll.poll(timeout_s * 1000):
             more = os.read(out.fileno(), _CHUNK)
             if not more:
                 return
-            *whole, rest = (rest + more).split(b"\n")
-            yield from whole
-        self._late = patience_s
-
-    def _ending(self) -> str:
-        if self._late:
-            return f"took over {self._late:g} s"
-        return exit_text(self._process.wait())
+            *complete, rest = (rest + more).split(b"\n")
+            yield from complete
+        raise TimeoutError

@@ -1,7 +1,7 @@
-"""Running operators on pictures of our own, to see how this machine rounds, and how fast it is.
+"""Runs operators on test images, to find out how this machine rounds, and how fast it is.
 
-Builds of OpenCV differ in the code that they run, and an operator's samples go through all of it:
-two machines whose results agree for these are taken to agree for every image.
+Builds of OpenCV run different code. An operator's samples cover each code path that it uses, so
+two machines whose results agree for the samples are assumed to agree for every image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 
 import xxhash
 
-from fogmqtt.conformance.report import Examined, problem_with
+from fogmqtt.conformance.report import OperatorReport, problem_text
 from fogmqtt.conformance.test_images import LARGE, SMALL, reference_image
 from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.errors import OperatorError, PipelineError
@@ -24,41 +24,43 @@ from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.base import Operator
 from fogmqtt.operators.api.measuring import Part, encode_part
-from fogmqtt.operators.api.pipeline import placed, run_tile
-from fogmqtt.operators.api.results import Given
+from fogmqtt.operators.api.pipeline import for_tile, run_tile
+from fogmqtt.operators.api.results import TileResult
 
-#: Everything that travels.
+#: Every dtype that a tile can have.
 DTYPES: Final = ("uint8", "int8", "uint16", "int16", "int32", "float32", "float64")
 _CHANNELS: Final = (1, 3)
+#: Times that an operator is run to measure its speed; the median counts.
 _RUNS: Final = 3
 
 
-def examine(name: str, memory_mb: int = 0) -> Examined:
-    """What there is to know of one operator; never raises for what an operator does.
+def check_operator(name: str, memory_mb: int = 0) -> OperatorReport:
+    """Return one operator's fingerprints and speed, or the problem that prevents the check.
 
-    `memory_mb` is what it may take here, for the sentence about one that takes more.
+    Never raises for what an operator does. `memory_mb` is this process's limit in megabytes; it
+    is named in the problem of an operator that needs more.
     """
     try:
         operator = registry.load(name)
         origin = registry.origin(name)
-        found = Examined(
-            name, origin.package, origin.version, _fingerprints(operator), _rate(operator)
+        found = OperatorReport(
+            name, origin.package, origin.version, _fingerprints(operator), _ns_per_pixel(operator)
         )
     except MemoryError:
-        pass  # what it took is free below, where there must be room for a sentence
-    except Exception as problem:  # noqa: BLE001  # operators of others raise anything
-        return Examined(name, problem=problem_with(name, problem))
+        pass  # the operator's memory is free below, where the problem's text needs some
+    except Exception as problem:  # noqa: BLE001  # plug-ins may raise anything
+        return OperatorReport(name, problem=problem_text(name, problem))
     else:
         return found
-    return Examined(name, problem=f"{name}: takes over {memory_mb} MB for a small picture")
+    return OperatorReport(name, problem=f"{name}: needs more than {memory_mb} MB for a small image")
 
 
 def versions() -> dict[str, str]:
-    """What decides how pixels are rounded here."""
+    """Return the versions and processor features that decide how pixels are rounded here."""
     import numpy as np
 
     features = cv2.getCPUFeaturesLine().split()
-    # A star marks what is chosen at run time, a question mark what is not there or disabled.
+    # A star marks a feature that is chosen at run time, a question mark a missing or disabled one.
     cpu = " ".join(feature.lstrip("*") for feature in features if not feature.endswith("?"))
     return {
         "opencv": cv2.__version__,
@@ -70,58 +72,58 @@ def versions() -> dict[str, str]:
 
 def _fingerprints(operator: type[Operator]) -> dict[str, str]:
     if not operator.tiled:
-        return {}  # no device ever does it
-    samples = _samples(operator)
+        return {}  # it runs on the gateway only
+    samples = _sample_operators(operator)
     if not samples:
         built = xxhash.xxh3_64_hexdigest("/".join(versions().values()).encode())
-        return dict.fromkeys(_conceivable(operator), built)
+        return dict.fromkeys(_possible_abilities(operator), built)
     hashes: dict[str, xxhash.xxh3_64] = {}
-    for sample, spec in _trials(samples):
+    for sample, spec in _cases(samples):
         one = hashes.setdefault(sample.ability(spec), xxhash.xxh3_64())
-        one.update(_outcome(sample, spec))
+        one.update(_result_bytes(sample, spec))
     return {ability: one.hexdigest() for ability, one in hashes.items()}
 
 
-def _conceivable(operator: type[Operator]) -> Iterator[str]:
-    """Abilities for the dtypes that it takes; where nobody can tell, for all."""
-    default = _default(operator)
+def _possible_abilities(operator: type[Operator]) -> Iterator[str]:
+    """Yield abilities for the dtypes that it accepts; for all dtypes if that is not known."""
+    default = _default_instance(operator)
     for dtype in DTYPES:
         specs = [Spec(*SMALL, channels, dtype) for channels in _CHANNELS]
         if default is None:
             yield f"{operator.name}/{dtype}"
-        elif any(_takes(default, spec) for spec in specs):
+        elif any(_accepts(default, spec) for spec in specs):
             yield default.ability(specs[0])
 
 
-def _samples(operator: type[Operator]) -> list[Operator]:
+def _sample_operators(operator: type[Operator]) -> list[Operator]:
     if operator.samples is not Operator.samples:
         return [registry.build(operator.name, params) for params in operator.samples]
-    default = _default(operator)
+    default = _default_instance(operator)
     return [default] if default else []
 
 
-def _default(operator: type[Operator]) -> Operator | None:
-    """With all parameters at their defaults; None where one must be given."""
+def _default_instance(operator: type[Operator]) -> Operator | None:
+    """Return the operator with default parameters, or None if it has required ones."""
     try:
         return registry.build(operator.name, {})
     except (TypeError, PipelineError):
         return None
 
 
-def _trials(samples: list[Operator]) -> Iterator[tuple[Operator, Spec]]:
-    """Each sample with the images that it takes."""
+def _cases(samples: list[Operator]) -> Iterator[tuple[Operator, Spec]]:
+    """Yield each sample with the specs of the test images that it accepts."""
     for sample in samples:
         for dtype in DTYPES:
             for channels in _CHANNELS:
                 spec = Spec(*SMALL, channels, dtype)
-                if not _takes(sample, spec):
+                if not _accepts(sample, spec):
                     continue
-                # Float arithmetic on integers rounds to the same value nearly everywhere.
+                # Float arithmetic on integers rounds alike in nearly all pixels: use more pixels.
                 rare = sample.alignment(spec) > 1 and not dtype.startswith("float")
                 yield sample, Spec(*LARGE, channels, dtype) if rare else spec
 
 
-def _takes(operator: Operator, spec: Spec) -> bool:
+def _accepts(operator: Operator, spec: Spec) -> bool:
     try:
         operator.output(spec)
     except OperatorError:
@@ -129,45 +131,45 @@ def _takes(operator: Operator, spec: Spec) -> bool:
     return True
 
 
-def _outcome(operator: Operator, spec: Spec) -> bytes:
+def _result_bytes(operator: Operator, spec: Spec) -> bytes:
     try:
-        given = _work(operator, spec)()
+        result = _tile_run(operator, spec)()
     except MemoryError:
-        raise  # that says nothing of rounding
-    except (Exception, SystemExit) as problem:  # noqa: BLE001  # alike is no difference
+        raise  # a lack of memory says nothing about rounding
+    except (Exception, SystemExit) as problem:  # noqa: BLE001  # equal errors are equal results
         if isinstance(problem, cv2.error) and problem.code == cv2.Error.StsNoMem:
             raise MemoryError from None
         return type(problem).__name__.encode()
-    if isinstance(given, Part):
-        return encode_part(given)
-    return f"{given.shape} {given.dtype.str} ".encode() + given.tobytes()
+    if isinstance(result, Part):
+        return encode_part(result)
+    return f"{result.shape} {result.dtype.str} ".encode() + result.tobytes()
 
 
-def _work(operator: Operator, spec: Spec) -> Callable[[], Given]:
-    """A device's part, on our picture as a tile whose right and lower sides are seams."""
-    image = _picture(spec)
-    operators = placed((operator.prepare(image, image),), Rect(0, 0, *spec.size), spec.size)
+def _tile_run(operator: Operator, spec: Spec) -> Callable[[], TileResult]:
+    """Return a function that does a device's work on a tile with a seam at its right and bottom."""
+    image = _cached_image(spec)
+    operators = for_tile((operator.prepare(image, image),), Rect(0, 0, *spec.size), spec.size)
     inset = min(operator.halo, min(spec.size) // 4)
     core = Rect(0, 0, spec.height - inset, spec.width - inset)
     return lambda: run_tile(operators, image.copy(), core, Seams(bottom=True, right=True))
 
 
 @cache
-def _picture(spec: Spec) -> Image:
+def _cached_image(spec: Spec) -> Image:
     return reference_image(spec)
 
 
-def _rate(operator: type[Operator]) -> float | None:
-    """Nanoseconds per pixel with the parameters' defaults, or else those of a sample."""
-    one = _default(operator) or next(iter(_samples(operator)), None)
+def _ns_per_pixel(operator: type[Operator]) -> float | None:
+    """Return nanoseconds per pixel, with default parameters or else those of the first sample."""
+    one = _default_instance(operator) or next(iter(_sample_operators(operator)), None)
     if one is None or not operator.tiled:
         return None
     specs = (Spec(*SMALL, channels) for channels in _CHANNELS)
-    spec = next((spec for spec in specs if _takes(one, spec)), None)
+    spec = next((spec for spec in specs if _accepts(one, spec)), None)
     if spec is None:
         return None
     try:
-        seconds = statistics.median(timeit.repeat(_work(one, spec), number=1, repeat=_RUNS))
-    except (Exception, SystemExit):  # noqa: BLE001  # its tiles will fail, in words
+        seconds = statistics.median(timeit.repeat(_tile_run(one, spec), number=1, repeat=_RUNS))
+    except (Exception, SystemExit):  # noqa: BLE001  # its tiles fail with a message
         return None
     return round(seconds * 1e9 / (spec.height * spec.width), 3)

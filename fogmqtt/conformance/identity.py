@@ -1,4 +1,4 @@
-"""What decides the outcome of an examination, found without importing any of it."""
+"""Identifies everything that decides a conformance report, without importing any of it."""
 
 from __future__ import annotations
 
@@ -16,82 +16,82 @@ from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.plugins import GROUP, is_file
 
 _CPUINFO = Path("/proc/cpuinfo")
-#: Lines of it that name the processor and what it can do, on x86 and on ARM.
-_CPU = ("model name", "flags", "Features", "CPU implementer", "CPU part", "CPU variant")
-#: Variables that choose the code which OpenCV and numpy run.
-_CHOOSING = ("OPENCV_", "NPY_", "OPENBLAS_")
-#: Of a plug-in's package, no more files than this are looked at.
+#: Its lines that name the processor and its features, on x86 and on ARM.
+_CPU_FIELDS = ("model name", "flags", "Features", "CPU implementer", "CPU part", "CPU variant")
+#: Prefixes of environment variables that select the code paths of OpenCV and numpy.
+_VARIABLES = ("OPENCV_", "NPY_", "OPENBLAS_")
+#: The most files of a plug-in's package that are looked at.
 _MOST_FILES = 1000
 
 
 def identity() -> str:
-    """Hexadecimal digits that change whenever another examination may come out."""
+    """Return a hash, in hex, that changes whenever the conformance report may change."""
     parts = (
         sys.version,
-        *(f"{name}={value}" for name, value in os.environ.items() if name.startswith(_CHOOSING)),
-        *_processor(),
+        *(f"{name}={value}" for name, value in os.environ.items() if name.startswith(_VARIABLES)),
+        *_cpu_lines(),
         *(state for package in ("cv2", "numpy") for state in _libraries(package)),
         *_files(Path(__file__).parents[1]),
-        *_plug_ins(),
-        *_modules(),
+        *_packages(),
+        *_configured_modules(),
     )
     return xxhash.xxh3_64_hexdigest("\n".join(sorted(parts)).encode())
 
 
-def _processor() -> set[str]:
+def _cpu_lines() -> set[str]:
     try:
         lines = _CPUINFO.read_text("utf-8", "replace").splitlines()
     except OSError:
         lines = [platform.processor()]
-    return {platform.machine(), *(line for line in lines if line.startswith(_CPU))}
+    return {platform.machine(), *(line for line in lines if line.startswith(_CPU_FIELDS))}
 
 
 def _libraries(package: str) -> Iterator[str]:
-    """Its version, and the one file or all compiled files directly in its folder."""
-    place = _place(package)
+    """Yield the states of a package's main file and of the compiled files in its folder."""
+    place = _location(package)
     if place is None:
         return
-    yield _state(place)
+    yield _file_state(place)
     if place.name == "__init__.py":
-        yield from map(_state, place.parent.glob("*.so"))
-        yield from map(_state, place.parent.glob("version.py"))
+        yield from map(_file_state, place.parent.glob("*.so"))
+        yield from map(_file_state, place.parent.glob("version.py"))
 
 
-def _plug_ins() -> Iterator[str]:
+def _packages() -> Iterator[str]:
     for entry in metadata.entry_points(group=GROUP):
         version = entry.dist.version if entry.dist else ""
         yield f"{entry.name}={entry.value} {version}"
-        place = _place(entry.module.partition(".")[0])
+        place = _location(entry.module.partition(".")[0])
         if place is not None:
             yield from _files(place.parent if place.name == "__init__.py" else place)
 
 
-def _modules() -> Iterator[str]:
-    """What the configuration plugs in, in its order: the first of a name is used."""
+def _configured_modules() -> Iterator[str]:
+    """Yield the configured plug-ins in their order: of equal operator names the first is used."""
     for count, module in enumerate(registry.plug_ins()):
         yield f"plug-in {count} {module}"
-        place = Path(module) if is_file(module) else _place(module.partition(".")[0])
+        place = Path(module) if is_file(module) else _location(module.partition(".")[0])
         if place is not None:
             yield from _files(place.parent if place.name == "__init__.py" else place)
 
 
-def _place(package: str) -> Path | None:
+def _location(package: str) -> Path | None:
     spec = PathFinder.find_spec(package)
     return Path(spec.origin) if spec and spec.origin else None
 
 
 def _files(place: Path) -> Iterator[str]:
     if place.is_file():
-        yield _state(place)
+        yield _file_state(place)
         return
     for count, file in enumerate(sorted(place.rglob("*.py"))):
         if count < _MOST_FILES:
-            yield _state(file)
+            yield _file_state(file)
 
 
-def _state(file: Path) -> str:
+def _file_state(file: Path) -> str:
     try:
         known = file.stat()
     except OSError:
-        return f"{file} is gone"
+        return f"{file} is missing"
     return f"{file} {known.st_size} {known.st_mtime_ns}"

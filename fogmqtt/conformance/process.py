@@ -1,7 +1,8 @@
-"""`python -m fogmqtt.conformance.process MEGABYTES [OPERATOR…]`: a line of JSON for each operator.
+"""`python -m fogmqtt.conformance.process MEGABYTES [OPERATOR…]` checks operators.
 
-A line for each plug-in comes before, and then one with the names and versions. Whoever reads along
-knows how far it came.
+It writes one line of JSON (a `ChildMessage`) before it imports each plug-in, one with the
+operators' names and the versions, and one for each operator. So its parent knows what the process
+was doing if it ends.
 """
 
 from __future__ import annotations
@@ -14,57 +15,58 @@ from typing import BinaryIO
 
 import msgspec
 
-from fogmqtt.conformance.report import Began, Importing, Worn
+from fogmqtt.conformance.report import ChecksStarted, ImportStarted, MemoryUsedUp
 from fogmqtt.operators.api import registry
 from fogmqtt.workers.memory_limit import MemoryLimit
 
 
 def main(arguments: Sequence[str]) -> None:
+    """Check the named operators, or all."""
     memory_mb, *names = arguments
-    with _aside() as out:
-        _examine(names, out, int(memory_mb))
+    with _redirect_stdout() as out:
+        _check_operators(names, out, int(memory_mb))
 
 
 def try_imports(arguments: Sequence[str]) -> None:
-    """Only say which plug-in is imported next, and when all are."""
-    with _aside() as out:
-        import fogmqtt.conformance.fingerprint  # noqa: F401  # before the allowance is measured
+    """Import all plug-ins, and report each before its import and the end of all."""
+    with _redirect_stdout() as out:
+        import fogmqtt.conformance.fingerprint  # noqa: F401  # before the memory is measured
 
         MemoryLimit(int(arguments[0]))
-        registry.import_all(lambda module: _say(out, Importing(module)))
-        _say(out, Began([], {}, []))
+        registry.import_all(lambda module: _send(out, ImportStarted(module)))
+        _send(out, ChecksStarted([], {}, []))
 
 
-def _examine(names: Sequence[str], out: BinaryIO, memory_mb: int) -> None:
-    from fogmqtt.conformance.fingerprint import examine, versions
+def _check_operators(names: Sequence[str], out: BinaryIO, memory_mb: int) -> None:
+    from fogmqtt.conformance.fingerprint import check_operator, versions
     from fogmqtt.images.cv import one_thread
 
     one_thread()
-    allowance = MemoryLimit(memory_mb)
-    registry.import_plug_ins(lambda module: _say(out, Importing(module)))
+    limit = MemoryLimit(memory_mb)
+    registry.import_plug_ins(lambda module: _send(out, ImportStarted(module)))
     names = names or registry.names()
-    _say(out, Began(list(names), versions(), list(registry.problems())))
+    _send(out, ChecksStarted(list(names), versions(), list(registry.problems())))
     for name in names:
-        _say(out, examine(name, memory_mb))
-        if allowance.used_up():
-            _say(out, Worn())
+        _send(out, check_operator(name, memory_mb))
+        if limit.is_nearly_used_up():
+            _send(out, MemoryUsedUp())
             return
 
 
-def _aside() -> BinaryIO:
-    """Where we speak: what operators print is not ours to say, and goes to stderr."""
-    logging.getLogger("fogmqtt").setLevel(logging.ERROR)  # whoever asked says what is wrong
+def _redirect_stdout() -> BinaryIO:
+    """Return the original stdout, for messages; what operators print goes to stderr instead."""
+    logging.getLogger("fogmqtt").setLevel(logging.ERROR)  # the parent logs the problems
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return out
 
 
-def _say(out: BinaryIO, what: object) -> None:
+def _send(out: BinaryIO, message: object) -> None:
     try:
-        out.write(msgspec.json.encode(what) + b"\n")
+        out.write(msgspec.json.encode(message) + b"\n")
         out.flush()
     except BrokenPipeError:
-        os._exit(0)  # whoever asked is gone
+        os._exit(0)  # the parent has ended
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""What an examination finds. Import-light: an idle agent has it loaded."""
+"""The result of a conformance run. Import-light: an idle agent has this module loaded.
+
+A conformance run executes every operator on test images and records a hash of its results (its
+*fingerprints*) and its speed. Two machines whose fingerprints agree round alike.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +13,21 @@ import msgspec
 
 from fogmqtt.errors import FogError
 
-#: A sentence about a plug-in is no longer than this.
+#: The longest sentence about a plug-in or operator, characters.
 LONGEST_PROBLEM = 400
 
-#: What a difference may come from, the likeliest first, and how people call it.
+#: What can explain a difference in rounding, the likeliest first, and the name that people use.
 _TITLES = {"opencv": "OpenCV", "machine": "", "fogmqtt": "fogmqtt", "numpy": "numpy"}
 
 
-class Importing(msgspec.Struct, frozen=True, tag=True):
-    """The process that examines is about to import this plug-in."""
+class ImportStarted(msgspec.Struct, frozen=True, tag=True):
+    """The conformance process is about to import this plug-in."""
 
     module: str
 
 
-class Began(msgspec.Struct, frozen=True, tag=True):
-    """It has imported all, and examines these operators one after the other."""
+class ChecksStarted(msgspec.Struct, frozen=True, tag=True):
+    """All plug-ins are imported. The process now checks these operators, one after the other."""
 
     names: list[str]
     versions: dict[str, str]
@@ -31,44 +35,44 @@ class Began(msgspec.Struct, frozen=True, tag=True):
     problems: list[str]
 
 
-class Examined(msgspec.Struct, frozen=True, tag=True):
+class OperatorReport(msgspec.Struct, frozen=True, tag=True):
     """One operator on this machine."""
 
     name: str
-    #: What it came with.
+    #: The package that the operator comes with, and its version.
     package: str = ""
     version: str = ""
-    #: By ability: a hash over results; equal hashes mean equal rounding.
+    #: Ability → hash of the results. Equal hashes mean equal rounding.
     fingerprints: dict[str, str] = {}
-    #: Of 8-bit images, gray if it takes them; for one thread.
+    #: For one thread and 8-bit images, gray ones if the operator accepts them.
     ns_per_pixel: float | None = None
-    #: Why it cannot be examined, if it cannot.
+    #: Why the operator cannot be checked; empty if it can.
     problem: str = ""
 
 
-class Worn(msgspec.Struct, frozen=True, tag=True):
-    """Too little memory is left here for the operators that are left: another process may go on."""
+class MemoryUsedUp(msgspec.Struct, frozen=True, tag=True):
+    """The process has too little memory left for the remaining operators, and ends."""
 
 
 class ConformanceReport(msgspec.Struct, frozen=True):
     """All operators on this machine."""
 
-    operators: dict[str, Examined] = {}
-    #: What people should know: plug-ins that cannot be imported and so on.
+    operators: dict[str, OperatorReport] = {}
+    #: Sentences for people, for example about plug-ins that cannot be imported.
     problems: list[str] = []
-    #: What decides how pixels are rounded: opencv, numpy, machine, cpu, and operators' packages.
+    #: Versions that decide how pixels are rounded: opencv, numpy, machine, cpu, and packages.
     versions: dict[str, str] = {}
-    #: Modules that end or hang the process which imports them, and how.
+    #: Plug-in modules whose import ends or hangs a process → how it ended.
     fatal: dict[str, str] = {}
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Of all operators, by ability."""
+        """The fingerprints of all operators, by ability."""
         each = (one.fingerprints for one in self.operators.values())
         return {ability: found for prints in each for ability, found in prints.items()}
 
     def package_of(self, name: str) -> str:
-        """What an operator came with; empty where that is not known."""
+        """Return the package that an operator comes with; empty if it is not known."""
         return self.operators[name].package if name in self.operators else ""
 
     @property
@@ -81,51 +85,51 @@ class ConformanceReport(msgspec.Struct, frozen=True):
         }
 
 
-#: What the process that examines says, a line each.
-Said = Importing | Began | Examined | Worn
+#: What the conformance process writes to its parent, one message per line of JSON.
+ChildMessage = ImportStarted | ChecksStarted | OperatorReport | MemoryUsedUp
 
 
 @dataclass
-class Attempt:
-    """How far one process came."""
+class ChildOutput:
+    """What one conformance process reported before it ended."""
 
-    #: The last plug-in that it began to import.
+    #: The last plug-in whose import was started.
     importing: str = ""
-    began: Began | None = None
-    found: list[Examined] = field(default_factory=list)
-    #: It ended because others are better off in another process.
-    worn: bool = False
+    started: ChecksStarted | None = None
+    reports: list[OperatorReport] = field(default_factory=list)
+    #: Whether it ended early so that a new process has memory for the remaining operators.
+    memory_used_up: bool = False
     #: How it ended.
     ending: str = ""
 
     @property
-    def left(self) -> list[str]:
-        """The operators that it did not come to, or not past."""
-        return self.began.names[len(self.found) :] if self.began else []
+    def unchecked(self) -> list[str]:
+        """The operators that have no report, in the order in which they are checked."""
+        return self.started.names[len(self.reports) :] if self.started else []
 
-    def note(self, said: Said) -> None:
-        """Take down what it says."""
-        match said:
-            case Importing(module):
+    def record(self, message: ChildMessage) -> None:
+        """Add one message of the process."""
+        match message:
+            case ImportStarted(module):
                 self.importing = module
-            case Began():
-                self.began = said
-            case Examined():
-                self.found.append(said)
-            case Worn():
-                self.worn = True
+            case ChecksStarted():
+                self.started = message
+            case OperatorReport():
+                self.reports.append(message)
+            case MemoryUsedUp():
+                self.memory_used_up = True
 
 
-def problem_with(name: str, problem: Exception) -> str:
-    """The sentence for an operator that cannot be examined."""
+def problem_text(name: str, problem: Exception) -> str:
+    """Return the sentence for an operator that cannot be checked, at most LONGEST_PROBLEM long."""
     text = str(problem) if isinstance(problem, FogError) else f"{type(problem).__name__}: {problem}"
     return f"{name}: {text}"[:LONGEST_PROBLEM]
 
 
-def difference(there: Mapping[str, str], here: Mapping[str, str], package: str = "") -> str:
-    """Why two machines round differently, as far as their versions tell; empty where they do not.
+def version_difference(there: Mapping[str, str], here: Mapping[str, str], package: str = "") -> str:
+    """Return why two machines round differently, judged by their versions; empty if unknown.
 
-    Both map what `Examination.versions` does; `package` is one of the names there, besides.
+    Both mappings are those of `ConformanceReport.versions`; `package` is one more name to compare.
     """
     for name in filter(None, (package, *_TITLES)):
         if name in there and name in here and there[name] != here[name]:

@@ -1,11 +1,12 @@
-"""Per-device queue of tiles with fair sharing between gateways.
+"""The queue of tiles on a device, with fair sharing between gateways.
 
-A device may receive a tile twice (the broker repeats messages) or again (its lease ran out). It
-works on the tile once and answers for the newest attempt. The capacity bounds the memory.
+A device may receive the same tile twice (the broker repeats messages) or as a newer attempt (its
+lease expired). It works on the tile once and answers for the newest attempt. The capacity bounds
+the memory.
 
-Gateways share the device's time. Each tile costs its gateway as much as it has bytes, divided by
-its weight, and the gateway with the lowest cost is next. Tiles of one gateway keep their order of
-arrival, because its scheduler relies on that.
+Gateways share the device's time. Each tile costs its gateway its size in bytes, divided by its
+weight, and the gateway with the lowest total is next. Tiles of one gateway run in the order in
+which they arrived, because the scheduler of the gateway relies on that order.
 """
 
 from __future__ import annotations
@@ -19,26 +20,26 @@ from fogmqtt.core.fair_queue import FairQueue, weight
 
 T = TypeVar("T")
 
-#: Finished tiles that are remembered, to recognise a repeated message.
-_REMEMBERED = 1024
+#: The number of ended tiles that are remembered, to recognise a repeated message.
+_MAX_REMEMBERED = 1024
 
 
-class Key(NamedTuple):
-    """Identifies a tile; all attempts of one tile share it."""
+class TileKey(NamedTuple):
+    """Identifies a tile. All attempts of a tile share its key."""
 
     gateway: str
     job: str
     tile: int
 
 
-class QueueEntry(Enum):
-    """What became of a tile that was offered."""
+class OfferResult(Enum):
+    """What `DeviceQueue.offer` did with a tile."""
 
-    TAKEN = auto()
-    #: The tile is queued or running already; the answer will be for its newest attempt.
-    HELD = auto()
+    ACCEPTED = auto()
+    #: The tile is queued or running already. The answer will be for its newest attempt.
+    ALREADY_HELD = auto()
     #: This attempt was answered or cancelled before.
-    OVER = auto()
+    ALREADY_ENDED = auto()
     FULL = auto()
     DRAINING = auto()
 
@@ -49,181 +50,198 @@ class _Entry(Generic[T]):
     item: T
     nbytes: int
     priority: int
-    running: bool = False
-    wanted: bool = True
+    is_running: bool = False
+    is_wanted: bool = True
 
 
 class DeviceQueue(Generic[T]):
-    """Queued and running tiles; `T` is whatever the caller stores with each.
+    """The queued and running tiles of a device, each with an item `T` of the caller.
 
-    `capacity` counts tiles, `capacity_bytes` their memory. A single larger tile is still accepted
-    when there is no other.
+    `capacity` is the maximum number of tiles. `capacity_bytes` is the maximum of their bytes in
+    memory; a larger tile is accepted only if the queue is empty.
     """
 
     def __init__(self, capacity: int, capacity_bytes: int = 64 * 1024 * 1024) -> None:
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
-        self._entries: dict[Key, _Entry[T]] = {}
-        #: Queued keys by gateway; the gateway that waits longest for a turn comes first.
-        self._queues: OrderedDict[str, deque[Key]] = OrderedDict()
-        #: The number of held tiles by gateway. A gateway with held tiles has a share.
-        self._holders: Counter[str] = Counter()
+        self._entries: dict[TileKey, _Entry[T]] = {}
+        #: Queued keys by gateway. The gateway that has waited longest for a turn is first.
+        self._queues: OrderedDict[str, deque[TileKey]] = OrderedDict()
+        #: The number of tiles by gateway. A gateway takes part in the sharing while it has one.
+        self._tiles_by_gateway: Counter[str] = Counter()
         self._shares: FairQueue[str] = FairQueue()
-        #: The cost of the gateway that had the last turn. A gateway that joins later starts there.
-        self._served = 0.0
-        self._ended: OrderedDict[Key, int] = OrderedDict()
+        #: The virtual time of the last gateway that was served. A gateway that queues its first
+        #: tile starts there, so it gets no credit for the time without queued tiles.
+        self._virtual_time = 0.0
+        #: The newest ended attempt by key, the oldest first.
+        self._ended: OrderedDict[TileKey, int] = OrderedDict()
         self._nbytes = 0
         self._running = 0
         self._draining = False
 
     @property
-    def held(self) -> int:
+    def tiles_held(self) -> int:
+        """The number of tiles that are queued or running."""
         return len(self._entries)
 
     @property
-    def running(self) -> int:
+    def tiles_running(self) -> int:
+        """The number of running tiles."""
         return self._running
 
     @property
     def draining(self) -> bool:
+        """Whether `drain` was called."""
         return self._draining
 
     def offer(
-        self, key: Key, attempt: int, item: T, nbytes: int = 0, priority: int = 0
-    ) -> QueueEntry:
-        """Queue the tile unless it is held, finished, or there is no room.
+        self, key: TileKey, attempt: int, item: T, nbytes: int = 0, priority: int = 0
+    ) -> OfferResult:
+        """Queue the tile, unless it is held or ended already or there is no room.
 
-        Each step of `priority` doubles its gateway's share of the time for such tiles.
+        Each step of `priority` doubles the gateway's share of the time for such tiles.
         """
         entry = self._entries.get(key)
         if entry is not None:
-            return self._again(entry, _Entry(attempt, item, nbytes, priority))
+            return self._offer_again(entry, _Entry(attempt, item, nbytes, priority))
         if attempt <= self._ended.get(key, 0):
-            return QueueEntry.OVER
+            return OfferResult.ALREADY_ENDED
         if self._draining:
-            return QueueEntry.DRAINING
+            return OfferResult.DRAINING
         if self._is_full(nbytes):
-            return QueueEntry.FULL
+            return OfferResult.FULL
         self._entries[key] = _Entry(attempt, item, nbytes, priority)
         self._nbytes += nbytes
-        self._holders[key.gateway] += 1
-        self._queue(key)
-        return QueueEntry.TAKEN
+        self._tiles_by_gateway[key.gateway] += 1
+        self._enqueue(key)
+        return OfferResult.ACCEPTED
 
     def take(self) -> T | None:
-        """Start the next tile, which belongs to the gateway with the lowest cost."""
+        """Mark the next tile of the least served gateway as running and return its item.
+
+        Returns None if no tile is queued.
+        """
         if not self._queues:
             return None
-        gateway = min(self._queues, key=self._shares.served)
+        gateway = min(self._queues, key=self._shares.virtual_time)
         key = self._queues[gateway][0]
         self._queues.move_to_end(gateway)
-        self._unqueue(key)
+        self._dequeue(key)
         entry = self._entries[key]
-        self._served = self._shares.served(gateway)
+        self._virtual_time = self._shares.virtual_time(gateway)
         self._shares.charge(gateway, max(entry.nbytes, 1), weight(entry.priority))
-        entry.running = True
+        entry.is_running = True
         self._running += 1
         return entry.item
 
-    def finish(self, key: Key) -> T | None:
-        """Finish a running tile. Returns the item to answer for, None if nobody wants it."""
-        entry = self._forget(key)
-        self._running -= 1
-        return entry.item if entry.wanted else None
+    def finish(self, key: TileKey) -> T | None:
+        """Remove a running tile whose work is done.
 
-    def give_up(self, key: Key) -> None:
-        """Stop a running tile before its end, and queue it again if it is wanted by now."""
+        Returns the item to answer for, or None if the tile was cancelled.
+        """
+        entry = self._remove(key)
+        self._running -= 1
+        return entry.item if entry.is_wanted else None
+
+    def work_ended_early(self, key: TileKey) -> None:
+        """Remove a running tile whose work was ended, or queue it if it was offered again."""
         entry = self._entries[key]
-        if not entry.wanted:
+        if not entry.is_wanted:
             self.finish(key)
             return
-        entry.running = False
+        entry.is_running = False
         self._running -= 1
-        self._queue(key)
+        self._enqueue(key)
 
-    def cancel(self, key: Key, attempt: int, *, expired: bool = False) -> bool:
-        """Drop the tile unless a newer attempt of it is held; a running one loses its answer.
+    def cancel(self, key: TileKey, attempt: int, *, expired: bool = False) -> bool:
+        """Cancel the tile, unless a newer attempt of it is held. Returns whether it was cancelled.
 
-        If only its lease has `expired`, a running tile keeps its answer: a late result counts.
+        A queued tile is removed. A running tile gets no answer. With `expired`, only the lease of
+        the tile ran out, and a running tile keeps its answer: a late result is still correct.
         """
         entry = self._entries.get(key)
-        if entry is None or attempt < entry.attempt or not entry.wanted:
+        if entry is None or attempt < entry.attempt or not entry.is_wanted:
             return False
-        if entry.running:
-            entry.wanted = expired
+        if entry.is_running:
+            entry.is_wanted = expired
             return not expired
-        self._unqueue(key)
-        self._forget(key)
+        self._dequeue(key)
+        self._remove(key)
         return True
 
     def drain(self) -> list[T]:
-        """Accept nothing more. Returns all queued items, to be rejected."""
+        """Accept no more tiles, remove all queued tiles, and return their items for rejection."""
         self._draining = True
         keys = [key for queue in self._queues.values() for key in queue]
         self._queues.clear()
-        return [self._forget(key).item for key in keys]
+        return [self._remove(key).item for key in keys]
 
     def abandon(self) -> list[T]:
-        """Returns what still runs and is wanted, to be rejected: nobody will wait for it."""
-        running = [entry for entry in self._entries.values() if entry.running and entry.wanted]
+        """Cancel all running tiles and return their items for rejection."""
+        running = [
+            entry for entry in self._entries.values() if entry.is_running and entry.is_wanted
+        ]
         for entry in running:
-            entry.wanted = False
+            entry.is_wanted = False
         return [entry.item for entry in running]
 
-    def check(self) -> None:
-        """Assert every invariant."""
+    def check_invariants(self) -> None:
+        """Assert every invariant of the queue."""
         queued = [key for queue in self._queues.values() for key in queue]
         assert len(queued) == len(set(queued))  # noqa: S101
-        waiting = {key for key, entry in self._entries.items() if not entry.running}
+        waiting = {key for key, entry in self._entries.items() if not entry.is_running}
         assert set(queued) == waiting  # noqa: S101
         assert all(self._queues.values())  # noqa: S101
-        assert self._holders == Counter(key.gateway for key in self._entries)  # noqa: S101
-        assert all(gateway in self._shares for gateway in self._holders)  # noqa: S101
-        assert all(self._shares.served(one) >= self._served for one in self._queues)  # noqa: S101
+        tiles = Counter(key.gateway for key in self._entries)
+        assert self._tiles_by_gateway == tiles  # noqa: S101
+        assert all(gateway in self._shares for gateway in tiles)  # noqa: S101
+        times = [self._shares.virtual_time(gateway) for gateway in self._queues]
+        assert all(time >= self._virtual_time for time in times)  # noqa: S101
         assert self._running == len(self._entries) - len(queued)  # noqa: S101
         assert self._nbytes == sum(entry.nbytes for entry in self._entries.values())  # noqa: S101
         assert len(self._entries) <= self._capacity  # noqa: S101
-        assert len(self._ended) <= _REMEMBERED  # noqa: S101
+        assert len(self._ended) <= _MAX_REMEMBERED  # noqa: S101
 
-    def _again(self, entry: _Entry[T], newer: _Entry[T]) -> QueueEntry:
-        if newer.attempt < entry.attempt or (newer.attempt == entry.attempt and entry.wanted):
-            return QueueEntry.HELD
+    def _offer_again(self, entry: _Entry[T], newer: _Entry[T]) -> OfferResult:
+        if newer.attempt < entry.attempt or (newer.attempt == entry.attempt and entry.is_wanted):
+            return OfferResult.ALREADY_HELD
         if newer.attempt == entry.attempt:
-            return QueueEntry.OVER
+            return OfferResult.ALREADY_ENDED
         self._nbytes += newer.nbytes - entry.nbytes
-        entry.attempt, entry.item, entry.wanted = newer.attempt, newer.item, True
+        entry.attempt, entry.item, entry.is_wanted = newer.attempt, newer.item, True
         entry.nbytes, entry.priority = newer.nbytes, newer.priority
-        return QueueEntry.HELD
+        return OfferResult.ALREADY_HELD
 
     def _is_full(self, nbytes: int) -> bool:
         if len(self._entries) >= self._capacity:
             return True
         return bool(self._entries) and self._nbytes + nbytes > self._capacity_bytes
 
-    def _queue(self, key: Key) -> None:
+    def _enqueue(self, key: TileKey) -> None:
         gateway = key.gateway
         if gateway not in self._queues:
-            if gateway in self._shares and self._shares.served(gateway) < self._served:
-                self._shares.leave(gateway)
-            self._shares.join(gateway)
+            shares = self._shares
+            if gateway in shares and shares.virtual_time(gateway) < self._virtual_time:
+                shares.leave(gateway)
+            shares.join(gateway)
             self._queues[gateway] = deque()
         self._queues[gateway].append(key)
 
-    def _unqueue(self, key: Key) -> None:
+    def _dequeue(self, key: TileKey) -> None:
         queue = self._queues[key.gateway]
         queue.remove(key)
         if not queue:
             del self._queues[key.gateway]
 
-    def _forget(self, key: Key) -> _Entry[T]:
+    def _remove(self, key: TileKey) -> _Entry[T]:
         entry = self._entries.pop(key)
         self._nbytes -= entry.nbytes
-        self._holders[key.gateway] -= 1
-        if not self._holders[key.gateway]:
-            del self._holders[key.gateway]
+        self._tiles_by_gateway[key.gateway] -= 1
+        if not self._tiles_by_gateway[key.gateway]:
+            del self._tiles_by_gateway[key.gateway]
             self._shares.leave(key.gateway)
         self._ended[key] = entry.attempt
         self._ended.move_to_end(key)
-        if len(self._ended) > _REMEMBERED:
+        if len(self._ended) > _MAX_REMEMBERED:
             self._ended.popitem(last=False)
         return entry

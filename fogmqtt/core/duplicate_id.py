@@ -1,61 +1,63 @@
-"""Two processes under one id: which of them must leave.
+"""Decides which of two processes with the same id exits.
 
-The broker admits one client per id, so the two disconnect each other, and each knows the other only
-by the info that it published. The uptime in that info is as old as its publication, so each of the
-two judges itself a little older than it is: they never both leave by age. Where both stay by age,
-because they started at the same moment, they meet again and again, and then the boot ids decide.
+A broker admits one client per id, so two processes with one id disconnect each other again and
+again. Each learns of the other only from the retained info that the other left at the broker. The
+uptime in that info is as old as the info, so each process takes itself for a little older than it
+is: by uptime alone, both never exit. If both stay by uptime (they were started at the same moment,
+for example boards on one power switch), they meet repeatedly, and then the boot ids decide.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
-#: From this many meetings with the same duplicate on, age no longer decides. The older process
-#: usually meets the younger one twice before that one has read that it must leave.
-_MAX_MEETINGS_BY_AGE = 4
-#: Duplicates that are remembered.
-_REMEMBERED = 16
+#: From this encounter with the same process on, uptime no longer decides. The older process
+#: usually meets the younger one twice before that one has read that it must exit.
+_BOOT_ID_DECIDES_AT = 4
+#: The maximum number of other processes that are remembered.
+_MAX_REMEMBERED = 16
 
 
 class DuplicateIdCheck:
-    """Judges every info that is published under our own id. `boot` is our own boot id."""
+    """Judges each info that arrives under the own id. `boot` is the own boot id."""
 
     def __init__(self, boot: str) -> None:
         self._boot = boot
-        self._announced = False
-        self._meetings: OrderedDict[str, int] = OrderedDict()
+        self._is_own_info_seen = False
+        self._encounters: OrderedDict[str, int] = OrderedDict()
 
-    def announced(self) -> None:
-        """Record that our own info came back from the broker: another info is newer than ours.
+    def own_info_seen(self) -> None:
+        """Record that the own info came back from the broker; other infos are newer from now on.
 
-        Before that, the broker may still deliver the retained info of our own previous process.
+        Before that, the broker may still deliver the retained info of a previous run of this
+        process. It does so after it has confirmed the first connection.
         """
-        self._announced = True
+        self._is_own_info_seen = True
 
-    def is_rival(self, boot: str) -> bool:
-        """Whether another live process published an info with this boot id.
+    def is_duplicate(self, boot: str) -> bool:
+        """Return whether an info with this boot id comes from another running process.
 
-        An info from before our first one may be our own previous process's.
+        False before `own_info_seen`: the info may be left from a previous run of this process.
         """
-        return self._announced and boot != self._boot
+        return self._is_own_info_seen and boot != self._boot
 
-    def must_leave(self, boot: str, uptime_s: float, own_uptime_s: float) -> bool:
-        """Whether an info with `boot` and `uptime_s` means that this process must leave.
+    def must_exit(self, boot: str, uptime_s: float, own_uptime_s: float) -> bool:
+        """Return whether an info with `boot` and `uptime_s` means that this process must exit.
 
-        The process with the longer uptime stays; if that does not decide, the one with the smaller
-        boot id. False if the info is our own. After a False for a duplicate's info, publish your
-        own again.
+        The process with the longer uptime stays. If uptime does not decide, the process with the
+        smaller boot id stays. If the result is False and `is_duplicate` is True, the caller must
+        publish its own info again, so that the other process reads it.
         """
-        if not self.is_rival(boot):
+        if not self.is_duplicate(boot):
             return False
-        meeting = self._count(boot)
-        if meeting >= _MAX_MEETINGS_BY_AGE or (meeting == 1 and uptime_s == own_uptime_s):
+        encounter = self._count(boot)
+        if encounter >= _BOOT_ID_DECIDES_AT or (encounter == 1 and uptime_s == own_uptime_s):
             return self._boot > boot
-        return meeting == 1 and uptime_s > own_uptime_s
+        return encounter == 1 and uptime_s > own_uptime_s
 
     def _count(self, boot: str) -> int:
-        meeting = self._meetings.pop(boot, 0) + 1
-        self._meetings[boot] = meeting
-        if len(self._meetings) > _REMEMBERED:
-            self._meetings.popitem(last=False)
-        return meeting
+        encounter = self._encounters.pop(boot, 0) + 1
+        self._encounters[boot] = encounter
+        if len(self._encounters) > _MAX_REMEMBERED:
+            self._encounters.popitem(last=False)
+        return encounter

@@ -1,8 +1,8 @@
-"""Fair shares: the key that was served least for its weight is next.
+"""Fair sharing: the member that was served least for its weight is next.
 
-Start-time fair queueing (Goyal, Vin and Cheng, 1996): every key has a virtual time, which grows by
-the cost of what it got, divided by its weight. A key that joins starts at the current virtual time:
-neither behind the others nor with a claim to the past.
+This is start-time fair queueing (Goyal, Vin and Cheng, 1996). Each member has a virtual time. The
+virtual time grows by the cost of each service, divided by the member's weight. A member that joins
+starts at the current virtual time, so it neither falls behind nor gets credit for the time before.
 """
 
 from __future__ import annotations
@@ -17,32 +17,33 @@ K = TypeVar("K", bound=Hashable)
 
 
 def weight(priority: int) -> float:
-    """The share relative to that of priority 0."""
+    """Return the share of a priority, as a multiple of the share of priority 0."""
     return _STEP**priority
 
 
 class FairQueue(Generic[K]):
-    """The virtual times of all keys that want to be served."""
+    """The virtual times of all members, by key."""
 
     def __init__(self) -> None:
-        self._served: dict[K, float] = {}
+        self._virtual_times: dict[K, float] = {}
         self._now = 0.0
 
     def __contains__(self, key: K) -> bool:
-        return key in self._served
+        return key in self._virtual_times
 
     def join(self, key: K) -> None:
-        """Let a key take part from now on. Nothing changes for one that takes part already."""
-        self._served.setdefault(key, self._now)
+        """Add a member at the current virtual time. A member that joined before is unchanged."""
+        self._virtual_times.setdefault(key, self._now)
 
     def leave(self, key: K) -> None:
-        self._served.pop(key, None)
+        """Remove a member. Does nothing for a key that is no member."""
+        self._virtual_times.pop(key, None)
 
-    def served(self, key: K) -> float:
-        """The virtual time of a key. Raises KeyError for one that did not join."""
-        return self._served[key]
+    def virtual_time(self, key: K) -> float:
+        """Return the virtual time of a member. Raises KeyError for a key that is no member."""
+        return self._virtual_times[key]
 
     def charge(self, key: K, cost: float, weight: float) -> None:
-        """Charge a key for what it got. Raises KeyError for one that did not join."""
-        self._now = max(self._now, self._served[key])
-        self._served[key] += cost / weight
+        """Record a service of a member. Raises KeyError for a key that is no member."""
+        self._now = max(self._now, self._virtual_times[key])
+        self._virtual_times[key] += cost / weight

@@ -1,9 +1,9 @@
-"""Which devices are present, judged by their status and info topics.
+"""Which devices are present, from the messages that devices publish.
 
-A device is present while its status is `online`, its info is known, and it sends messages. Its last
-will is only a hint: the broker may publish it late, after the device is back, so a check-in that
-was just sent proves life whatever the status says. A device may also hang without its connection
-breaking. Then only its silence shows that.
+A device is present while its status is `online`, its info is known, and messages arrive from it.
+The last will alone proves nothing: the broker may deliver it late, after the device has come back.
+So any check-in that is not retained marks the device as online, whatever its status says. A device
+can also hang while its connection lives. Only its silence shows that.
 """
 
 from __future__ import annotations
@@ -14,151 +14,159 @@ from dataclasses import dataclass, field
 
 from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, DeviceLost, Event
 
-#: A device that is silent for this many seconds is lost: four check-ins of 5 s.
+#: A device is lost after this many seconds without a message: four check-ins of 5 s.
 SILENCE_S = 20.0
-#: Above this number an absent device is forgotten, and no new device is admitted while all are
-#: present: ids come from the network.
-KNOWN_DEVICES = 4096
+#: The maximum number of known devices. Ids come from the network, so memory needs a bound. Beyond
+#: it a new device replaces one that is not announced; if all are announced, it is ignored.
+MAX_KNOWN_DEVICES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Introduction:
-    """What the scheduler needs of a device's info."""
+class DeviceDescription:
+    """The part of a device's info that the scheduler needs."""
 
     boot: str
     workers: int
     operators: frozenset[str]
     draining: bool = False
-    #: Why it does not offer an operator, where that is known.
+    #: Why the device lacks an operator, where the reason is known.
     lacks: Mapping[str, str] = field(default_factory=dict, hash=False)
-    #: It takes no larger tile.
+    #: The largest tile that the device accepts.
     max_tile_pixels: float = math.inf
 
 
 @dataclass(slots=True)
 class _Device:
     online: bool = False
-    introduction: Introduction | None = None
-    heard_at: float = 0.0
-    #: What the scheduler was told last; None if the device is lost or was never announced.
-    announced: Introduction | None = None
+    description: DeviceDescription | None = None
+    last_message_at: float = 0.0
+    #: The description in the last DeviceJoined; None before the first one and after DeviceLost.
+    announced: DeviceDescription | None = None
 
 
 @dataclass(slots=True)
 class Presence:
-    """Feed it the devices' messages; pass the returned events to the scheduler."""
+    """Turns messages of devices into the events DeviceJoined, DeviceDraining and DeviceLost.
+
+    All times are monotonic seconds. The caller passes the returned events to the scheduler.
+    """
 
     silence_s: float = SILENCE_S
     _devices: dict[str, _Device] = field(default_factory=dict)
-    #: Devices that the scheduler does not know, the oldest first.
+    #: The devices that are not announced, the oldest first.
     _unannounced: dict[str, None] = field(default_factory=dict)
-    #: No device can be silent for too long before this time.
+    #: No device is silent for too long before this time.
     _next_check_at: float = math.inf
 
-    def has_room(self, device: str) -> bool:
-        """Whether a message of this device can be stored; otherwise it changes nothing."""
+    def accepts(self, device: str) -> bool:
+        """Return whether messages of this device can be recorded; if not, they change nothing."""
         return device in self._devices or bool(self._unannounced) or not self._is_full
 
     def status(self, device: str, online: bool, now: float) -> list[Event]:
-        """The retained status topic changed: by the device itself or its last will."""
+        """Record a message on the status topic, from the device or its last will."""
         known = self._remember(device)
         if known is None:
             return []
         known.online = online
-        known.heard_at = now
+        known.last_message_at = now
         return self._announce(device) if online else self._lose(device, "it went offline")
 
     def info(
-        self, device: str, introduction: Introduction, retained: bool, now: float
+        self, device: str, description: DeviceDescription, retained: bool, now: float
     ) -> list[Event]:
-        """The device published its info, or checked in. A retained info may be out of date."""
+        """Record an info. A retained info does not prove that its device still runs."""
         known = self._remember(device)
         if known is None:
             return []
-        known.introduction = introduction
+        known.description = description
         if not retained:
             known.online = True
-        known.heard_at = now
+        known.last_message_at = now
         return self._announce(device)
 
-    def judged(self, device: str, introduction: Introduction) -> list[Event]:
-        """The gateway judges a device's info differently now; the device sent nothing."""
+    def redescribe(self, device: str, description: DeviceDescription) -> list[Event]:
+        """Replace the description of a device, although the device sent no message."""
         known = self._devices.get(device)
         if known is None:
             return []
-        known.introduction = introduction
+        known.description = description
         return self._announce(device)
 
-    def heard(self, device: str, now: float) -> None:
-        """The device sent a message about its work."""
+    def message_received(self, device: str, now: float) -> None:
+        """Record that the device sent a message about a tile."""
         if device in self._devices:
-            self._devices[device].heard_at = now
+            self._devices[device].last_message_at = now
 
-    def silent(self, now: float) -> list[Event]:
-        """Declare devices lost that have been silent for too long."""
+    def expire(self, now: float) -> list[Event]:
+        """Return a DeviceLost for each device that has been silent for `silence_s`."""
         if now < self._next_check_at:
             return []
         events: list[Event] = []
         for device, known in self._devices.items():
-            if known.announced and now - known.heard_at >= self.silence_s:
+            if known.announced and now - known.last_message_at >= self.silence_s:
                 known.online = False
-                events += self._lose(device, f"nothing was heard from it for {self.silence_s:g} s")
-        heard = (known.heard_at for known in self._devices.values() if known.announced)
-        self._next_check_at = min(heard, default=math.inf) + self.silence_s
+                events += self._lose(device, f"no message from it for {self.silence_s:g} s")
+        times = (known.last_message_at for known in self._devices.values() if known.announced)
+        self._next_check_at = min(times, default=math.inf) + self.silence_s
         return events
 
     def broker_lost(self) -> None:
-        """The gateway lost the broker: forget all devices. Retained topics will tell anew."""
+        """Forget all devices: after a reconnect the retained topics describe them again."""
         self._devices.clear()
         self._unannounced.clear()
         self._next_check_at = math.inf
 
-    def present(self) -> dict[str, Introduction]:
-        """The devices that the scheduler knows as present, by id."""
+    def present(self) -> dict[str, DeviceDescription]:
+        """Return the announced devices by id."""
         return {
             device: known.announced for device, known in self._devices.items() if known.announced
         }
 
+    def description(self, device: str) -> DeviceDescription | None:
+        """What the scheduler was told of one device; None where it is not present."""
+        known = self._devices.get(device)
+        return known.announced if known else None
+
     def next_wakeup(self) -> float | None:
-        """When `silent` may return events."""
+        """Return the earliest time at which `expire` may return an event, or None."""
         return None if self._next_check_at == math.inf else self._next_check_at
 
     @property
     def _is_full(self) -> bool:
-        return len(self._devices) >= KNOWN_DEVICES
+        return len(self._devices) >= MAX_KNOWN_DEVICES
 
     def _remember(self, device: str) -> _Device | None:
-        """The record of a device, created if necessary; None if there is no room for it."""
-        if not self.has_room(device):
+        """Return the record of a device, or None if there is no room for a new one."""
+        if not self.accepts(device):
             return None
         if device not in self._devices:
             if self._is_full:
-                self._forget_one()
+                self._forget_oldest()
             self._devices[device] = _Device()
             self._unannounced[device] = None
         return self._devices[device]
 
-    def _forget_one(self) -> None:
+    def _forget_oldest(self) -> None:
         oldest = next(iter(self._unannounced))
         del self._unannounced[oldest], self._devices[oldest]
 
     def _announce(self, device: str) -> list[Event]:
         known = self._devices[device]
-        introduction = known.introduction
-        if not known.online or introduction is None or introduction == known.announced:
+        description = known.description
+        if not known.online or description is None or description == known.announced:
             return []
-        known.announced = introduction
+        known.announced = description
         self._unannounced.pop(device, None)
-        self._next_check_at = min(self._next_check_at, known.heard_at + self.silence_s)
+        self._next_check_at = min(self._next_check_at, known.last_message_at + self.silence_s)
         joined = DeviceJoined(
             device,
-            introduction.boot,
-            introduction.workers,
-            introduction.operators,
-            introduction.lacks,
-            introduction.max_tile_pixels,
+            description.boot,
+            description.workers,
+            description.operators,
+            description.lacks,
+            description.max_tile_pixels,
         )
-        return [joined, DeviceDraining(device)] if introduction.draining else [joined]
+        return [joined, DeviceDraining(device)] if description.draining else [joined]
 
     def _lose(self, device: str, reason: str) -> list[Event]:
         known = self._devices[device]

@@ -16,7 +16,7 @@ import platform
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -28,6 +28,7 @@ from fogmqtt.core.scheduling.events import BrokerLost
 from fogmqtt.core.scheduling.scheduler import Scheduler
 from fogmqtt.errors import DuplicateId, NoBroker, WireError
 from fogmqtt.gateway.background import BackgroundTasks, Supervisor
+from fogmqtt.gateway.broker_health import DROPPED, DropCounter
 from fogmqtt.gateway.broker_link import BrokerLink, Connect
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.compatibility import Compatibility
@@ -43,8 +44,8 @@ from fogmqtt.gateway.events import (
     QUEUE_LENGTH,
     BrokerChanged,
     EventBus,
+    EventSubscription,
     GatewayEvent,
-    Subscription,
     follow,
 )
 from fogmqtt.gateway.execution.cost_model import CostModel
@@ -54,7 +55,6 @@ from fogmqtt.gateway.execution.local_workers import LocalWorkers
 from fogmqtt.gateway.execution.whole_image import WholeImage
 from fogmqtt.gateway.jobs.model import JobHandle, JobRequest
 from fogmqtt.gateway.jobs.runner import JobRunner
-from fogmqtt.gateway.server.broker_health import DROPPED, DropCounter
 from fogmqtt.gateway.threads import Threads
 from fogmqtt.log import CountedWarnings, one_line
 from fogmqtt.transport.base import Connected, Disconnected, Received, Refused, Unavailable
@@ -122,8 +122,7 @@ class Gateway:
         self._drops = DropCounter()
 
         self._link = BrokerLink(connect, gateway_will(gateway_id, self.topics))
-        policy = replace(config.scheduler, starve_s=config.gateway.local_after)
-        scheduler = scheduler or Scheduler(policy)
+        scheduler = scheduler or Scheduler(config.policy(), sends_reported=True)
         self._workers = LocalWorkers(self._threads)
         self._dispatcher = Dispatcher(
             scheduler,
@@ -221,7 +220,7 @@ class Gateway:
         """Wait until the devices that are online are known, as far as there is a broker."""
         await self._settling.wait_for_backlog()
 
-    def events(self, name: str, limit: int = QUEUE_LENGTH) -> Subscription:
+    def events(self, name: str, limit: int = QUEUE_LENGTH) -> EventSubscription:
         """Follow what happens from now on. `name` says in the log who did not keep up."""
         return self._bus.subscribe(name, limit)
 
@@ -322,7 +321,7 @@ class Gateway:
         if self._serves:
             # Shared among gateways, so that one image is done once; 3.1.1 knows no sharing.
             shared = "$share/gateways/" if self.config.broker.protocol == 5 else ""
-            transport.subscribe(f"{shared}{self.topics.submit()}", hold=True)
+            transport.subscribe(f"{shared}{self.topics.submit()}", manual_ack=True)
         transport.subscribe(DROPPED, qos=qos, optional=True)
 
     async def _require_broker(self, within_s: float) -> None:
@@ -376,7 +375,7 @@ class Gateway:
                 case Refused(reason, final):
                     self._refused(reason, final)
                 case Unavailable(reason=reason):
-                    self._drops.unknown(reason)
+                    self._drops.unavailable(reason)
                 case _:
                     raise TypeError(f"nobody handles {item!r}")
 
@@ -389,7 +388,9 @@ class Gateway:
     def _dispatch(self, message: Received) -> None:
         """Hand a message to the part that its topic is for. Raises WireError."""
         if message.topic == DROPPED:
-            self._drops.heard(message.payload, (handle.report for handle in self.jobs()))
+            dropped = self._drops.increase(message.payload)
+            for handle in self.jobs():
+                handle.report.dropped += dropped
             return
         payload, retained = message.payload, message.retained
         match self.topics.levels(message.topic):
@@ -397,7 +398,7 @@ class Gateway:
                 self._registry.received(device, leaf, payload, retained, now())
             case ("gateways", _, "results", device) if is_id(device) and not retained:
                 self._registry.heard(device, now())
-                self._dispatcher.received(device, payload)
+                self._dispatcher.received(device, payload, message.at)
             case ("gateways", self.id, "info"):
                 self._meet_duplicate(payload)
             case ("submit", pipeline, reply) if self._serves:
@@ -436,11 +437,11 @@ class Gateway:
             self.status.uptime_s,
         )
         if info.boot == self.status.boot:
-            duplicates.announced()  # heard back: what comes after this was published after us
-        if duplicates.must_leave(info.boot, info.uptime_s, uptime_s):
+            duplicates.own_info_seen()  # heard back: what comes after this was published after us
+        if duplicates.must_exit(info.boot, info.uptime_s, uptime_s):
             raise DuplicateId(
                 f"another gateway (host {one_line(info.host) or 'unknown'}) is already running "
                 f"under the id {self.id!r}; give this one another gateway.id"
             )
-        if duplicates.is_rival(info.boot):
+        if duplicates.is_duplicate(info.boot):
             self.status.introduce()

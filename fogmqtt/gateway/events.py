@@ -86,7 +86,7 @@ GatewayEvent = (
 )
 
 
-class Subscription:
+class EventSubscription:
     """The events for one listener: an asynchronous iterator and a context manager.
 
     Iterating raises ListenerDropped after the listener fell behind. It ends when the gateway stops.
@@ -147,15 +147,15 @@ class EventBus:
     """Hands events to the listeners. All methods belong to the event loop."""
 
     def __init__(self) -> None:
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: list[EventSubscription] = []
 
-    def subscribe(self, name: str, limit: int = QUEUE_LENGTH) -> Subscription:
+    def subscribe(self, name: str, limit: int = QUEUE_LENGTH) -> EventSubscription:
         """Start listening. `name` says in the log who was dropped."""
-        subscription = Subscription(self, name, limit)
+        subscription = EventSubscription(self, name, limit)
         self._subscriptions.append(subscription)
         return subscription
 
-    def remove(self, subscription: Subscription) -> None:
+    def remove(self, subscription: EventSubscription) -> None:
         """Forget a listener."""
         with suppress(ValueError):  # it was removed before
             self._subscriptions.remove(subscription)
@@ -172,7 +172,7 @@ class EventBus:
 
 
 async def follow(
-    subscription: Subscription, handle: Callable[[GatewayEvent], object], threads: Threads
+    subscription: EventSubscription, handle: Callable[[GatewayEvent], object], threads: Threads
 ) -> None:
     """Call `handle` for each event, in a thread, so that a slow one delays only itself.
 

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
@@ -137,7 +138,8 @@ class GatewayThread:
         loop, stopped = asyncio.get_running_loop(), asyncio.Event()
 
         def stop() -> None:
-            loop.call_soon_threadsafe(stopped.set)
+            with suppress(RuntimeError):  # the gateway has failed, and its loop is closed
+                loop.call_soon_threadsafe(stopped.set)
 
         async with self._make() as gateway:
             self._stop = stop

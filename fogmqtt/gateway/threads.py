@@ -2,7 +2,8 @@
 
 Short work on tiles has a small pool of its own, so that no long computation delays a tile. Work on
 whole images runs in a few threads. Work that may hang, such as writing to a network disk, gets a
-thread for itself: if it never returns, nothing else waits for it.
+thread for itself: if it never returns, nothing else waits for it. An `IoThread` makes calls one
+after another that may hang together, such as those on one network mount.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 #: Pixel work releases the interpreter lock. More threads than cores only wait for each other.
 TILE_THREADS: Final = max(2, min(4, os.cpu_count() or 2))
-#: Computations on whole images at the same time; each takes several times its image's memory.
+#: Computations on large images at the same time; each takes several times its image's memory.
 IMAGE_THREADS: Final = 2
+#: Larger images are large.
+SMALL_PIXELS: Final = 4_000_000
 
 T = TypeVar("T")
 
@@ -31,7 +36,7 @@ class Threads:
 
     def __init__(self) -> None:
         self._tiles = ThreadPoolExecutor(TILE_THREADS, thread_name_prefix="tiles")
-        self._images = asyncio.Semaphore(IMAGE_THREADS)
+        self._large_images = asyncio.Semaphore(IMAGE_THREADS)
 
     def begin_tile(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Start short work on one tile: cut, encode, check or paste it."""
@@ -41,9 +46,14 @@ class Threads:
         """Do short work on one tile."""
         return await self.begin_tile(work)
 
-    async def image(self, work: Callable[[], T]) -> T:
-        """Do long work on a whole image. When it is cancelled, its result is dropped."""
-        async with self._images:
+    async def image(self, work: Callable[[], T], pixels: int) -> T:
+        """Do work on a whole image of so many pixels. When it is cancelled, its result is dropped.
+
+        Large images wait for each other; a small one, such as a camera's frame, waits for none.
+        """
+        if pixels <= SMALL_PIXELS:
+            return await self.apart(work, "image")
+        async with self._large_images:
             return await self.apart(work, "image")
 
     async def apart(self, work: Callable[[], T], name: str) -> T:
@@ -97,3 +107,46 @@ def _finish(future: asyncio.Future[T], result: T) -> None:
 def _fail(future: asyncio.Future[Any], problem: Exception) -> None:
     if not future.done():
         future.set_exception(problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    work: Callable[[], Any]
+    future: Future[Any]
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self.work()
+        except BaseException as problem:  # noqa: BLE001 - whoever awaits the call gets it
+            self.future.set_exception(problem)
+        else:
+            self.future.set_result(result)
+
+
+class IoThread:
+    """Runs calls one after another, so that what they share needs no lock.
+
+    It is a daemon thread, unlike those of ThreadPoolExecutor: a call that hangs in a dead
+    network mount must not keep the process from ending.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._queue: SimpleQueue[_Call | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def call(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run `work` after all calls before it; the future has its result or its exception."""
+        future: Future[T] = Future()
+        self._queue.put(_Call(work, future))
+        return asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """End the thread after the calls that were made. Returns at once."""
+        self._queue.put(None)
+
+    def _run(self) -> None:
+        while (call := self._queue.get()) is not None:
+            call.run()

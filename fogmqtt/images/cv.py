@@ -1,7 +1,7 @@
-"""OpenCV as this project runs it.
+"""OpenCV with the settings of this project.
 
-IPP is off and its warning silenced by `fogmqtt/__init__.py`, which every import passes first.
-Everybody says `from fogmqtt.images.cv import cv2`, so that there is one place to set it up.
+`fogmqtt/__init__.py`, which runs before every import, turns IPP off and silences its warning. All
+modules use `from fogmqtt.images.cv import cv2`, so that OpenCV is set up in one place.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ __all__ = ["cv2", "one_thread"]
 
 
 def one_thread() -> None:
-    """Make OpenCV work on the calling thread alone: our own workers fill the cores."""
+    """Let OpenCV compute on the calling thread only, because the workers fill the cores."""
     cv2.setNumThreads(1)

@@ -1,6 +1,6 @@
-"""Small drawings of boxes, lines and words: as SVG text and as PNG bytes.
+"""Small drawings of boxes, lines and labels, as SVG text and as PNG bytes.
 
-Lengths are in pixels from the upper left corner; colours are `#rrggbb`.
+Coordinates are pixels from the upper left corner. Colours are `#rrggbb`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Literal
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-#: Between two lines of a hatch.
+#: The distance between two lines of a hatch.
 _HATCH = 5
-#: PNGs are drawn so many times larger, so that thin lanes and letters stay sharp.
+#: A PNG has this many times the size of its drawing, so that thin lines and letters stay sharp.
 _SCALE = 2
-#: Pillow takes no picture with a side over this, and nobody could look at it.
-_LONGEST = 16_000
+#: The maximum height and width of a PNG. Pillow accepts no larger image.
+_MAX_SIDE = 16_000
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A filled rectangle; `hatch` is the colour of diagonal lines over it, `tip` a tool tip."""
+    """A filled rectangle. `hatch` is the colour of diagonal lines over it, `tip` its tool tip."""
 
     x: float
     y: float
@@ -37,6 +37,8 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Line:
+    """A straight line."""
+
     x1: float
     y1: float
     x2: float
@@ -48,7 +50,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A word; `y` is its base line."""
+    """A text. `y` is its base line."""
 
     x: float
     y: float
@@ -63,7 +65,7 @@ Shape = Box | Line | Label
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """Shapes on white, later ones over earlier ones."""
+    """Shapes on a white background. Later shapes cover earlier ones."""
 
     width: int
     height: int
@@ -71,8 +73,9 @@ class Drawing:
 
 
 def svg(drawing: Drawing) -> str:
-    """The drawing as an SVG file's text."""
-    hatches = sorted({one.hatch for one in drawing.shapes if isinstance(one, Box) and one.hatch})
+    """Return the text of an SVG file."""
+    boxes = [shape for shape in drawing.shapes if isinstance(shape, Box)]
+    hatches = sorted({box.hatch for box in boxes if box.hatch})
     size = f'width="{drawing.width}" height="{drawing.height}"'
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} '
@@ -115,9 +118,9 @@ def _element(shape: Shape) -> str:
 
 
 def png(drawing: Drawing) -> bytes:
-    """The drawing as a PNG file's bytes, at twice its size unless that is too large to look at."""
+    """Return the bytes of a PNG file of twice the drawing's size, if that is not too large."""
     longest = max(drawing.width, drawing.height)
-    scale = _SCALE if longest * _SCALE <= _LONGEST else min(1.0, _LONGEST / longest)
+    scale = _SCALE if longest * _SCALE <= _MAX_SIDE else min(1.0, _MAX_SIDE / longest)
     size = max(1, round(drawing.width * scale)), max(1, round(drawing.height * scale))
     image = Pillow.new("RGB", size, "#ffffff")
     pen = ImageDraw.Draw(image)
@@ -156,7 +159,7 @@ def _draw_box(pen: ImageDraw.ImageDraw, box: Box, scale: float) -> None:
 def _hatch(
     left: float, top: float, right: float, bottom: float, step: float
 ) -> Iterator[tuple[float, float, float, float]]:
-    """Diagonals clipped to a rectangle; all rectangles have theirs on the same grid."""
+    """Yield diagonals clipped to a rectangle. The diagonals of all rectangles are on one grid."""
     diagonal = (left + top) // step * step + step
     while diagonal < right + bottom:
         x1 = max(left, diagonal - bottom)

@@ -1,7 +1,7 @@
-"""Image files: bytes to the array that OpenCV makes of them, and arrays to files.
+"""Reads image files into arrays, and writes arrays to image files.
 
-Pillow reads the header, so that a file is refused by name before a pixel is allocated; the
-pixels are OpenCV's own, so that "the whole image" means what `cv2.imread` gives.
+Pillow reads the header, so that a file is refused before memory for its pixels is allocated. OpenCV
+decodes the pixels, so that they equal those of `cv2.imread`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from fogmqtt.errors import ImageError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 
-# Our own limit speaks instead, in pixels that the user chose. Pillow knows it for the whole
-# process only.
+# `max_pixels`, which the user configures, replaces Pillow's limit for the whole process.
 Pillow.MAX_IMAGE_PIXELS = None
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 
-#: Pillow's modes that we read, and what is lost on the way.
+#: The supported modes of Pillow, each with a note about what is lost.
 _MODES = {
     "1": "",
     "L": "",
@@ -49,21 +48,20 @@ _MODES = {
     "CMYK": "CMYK converted to BGR",
 }
 _GRAY_MODES = frozenset({"1", "L", "I;16", "I;16B", "I;16L", "LA", "La"})
-#: How files of these formats begin.
+#: The first bytes of files of these formats.
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 
-
-#: How many pixels are read where nobody configured it.
+#: The default of `max_pixels`.
 MAX_PIXELS = 500_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A file's pixels: gray (height, width) or BGR (height, width, 3), uint8 or uint16."""
+class LoadedImage:
+    """The pixels of a file: gray (height, width) or BGR (height, width, 3), uint8 or uint16."""
 
     image: Image
     spec: Spec
-    #: What the user may want to know: what was dropped, converted or turned.
+    #: Notes for the user about what was dropped or converted.
     notes: tuple[str, ...]
     #: PNG, JPEG, WEBP, BMP or TIFF.
     format: str
@@ -71,15 +69,19 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file announces: its kind, Pillow's mode, height and width, and how many frames."""
+    """What a file announces before its pixels are decoded."""
 
+    #: PNG, JPEG, WEBP, BMP or TIFF.
     format: str
+    #: Pillow's mode of the pixels.
     mode: str
+    #: Height and width.
     size: tuple[int, int]
     frames: int
 
     @property
     def pixels(self) -> int:
+        """The announced number of pixels."""
         return self.size[0] * self.size[1]
 
     @property
@@ -90,20 +92,21 @@ class Header:
         return channels * (2 if self.format in ("PNG", "TIFF") else 1)
 
 
-def read(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Loaded:
-    """The image in a file's bytes, as `cv2.imread` reads it: 16 bits kept, EXIF turned.
+def read(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> LoadedImage:
+    """Return the image in the bytes of a file, as `cv2.imread` reads it.
 
-    A palette becomes colour, CMYK becomes BGR, alpha is dropped; the notes say so. `name` is for
-    messages. Raises ImageError for what is no image, damaged, cut short, empty, of more than
-    `max_pixels` or of a kind that is not read.
+    16 bits are kept, and the image is rotated as its EXIF data say. A palette becomes colour, CMYK
+    becomes BGR, and alpha is dropped; the notes list such losses. `name` names the file in
+    messages. Raises ImageError if the file is empty, no image, damaged, truncated, larger than
+    `max_pixels` or of an unsupported kind.
     """
     return decode(data, inspect(data, name, max_pixels=max_pixels), name)
 
 
 def inspect(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """The first half of `read`: what is announced, before memory is taken for pixels.
+    """Return the header of a file: the first step of `read`, before memory for pixels is needed.
 
-    Raises ImageError for what is announced wrongly, too large or of a kind that is not read.
+    Raises ImageError if the header is damaged, or announces too many pixels or an unsupported kind.
     """
     if not data:
         raise ImageError(f"{name}: the file is empty")
@@ -111,61 +114,69 @@ def inspect(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Header:
     _check_size(header, name, max_pixels)
     if header.mode not in _MODES:
         raise ImageError(
-            f"{name}: {header.format} of mode {header.mode} is not read; "
+            f"{name}: {header.format} of mode {header.mode} is not supported; "
             "save it with 8 or 16 bits per channel, gray or RGB"
         )
     return header
 
 
-def decode(data: bytes, header: Header, name: str) -> Loaded:
-    """The second half of `read`. Raises ImageError for what is damaged or cut short."""
-    with ThreadPoolExecutor(1) as beside:
-        checked = beside.submit(_check_complete, data, header, name)
+def decode(data: bytes, header: Header, name: str) -> LoadedImage:
+    """Decode the pixels: the second step of `read`.
+
+    Raises ImageError if the file is damaged or truncated.
+    """
+    with ThreadPoolExecutor(1) as executor:
+        check = executor.submit(_check_complete, data, header, name)
         try:
-            image = _pixels(data, header, name)
+            image = _decode_pixels(data, header, name)
         finally:
-            checked.result()  # knows better what is wrong than OpenCV does
+            check.result()  # its error is more precise than OpenCV's
     spec = Spec.of(image)
-    if spec.size not in (header.size, header.size[::-1]):  # as it lies, or turned by its EXIF
-        raise ImageError(f"{name}: announces {header.size} pixels and holds {spec}")
-    return Loaded(image, spec, tuple(_notes(header)), header.format)
+    if spec.size not in (header.size, header.size[::-1]):  # rotated if the EXIF data say so
+        raise ImageError(
+            f"{name}: the header announces {header.size} pixels, but the file holds {spec}; "
+            "save it again with another program"
+        )
+    return LoadedImage(image, spec, tuple(_notes(header)), header.format)
 
 
 def encode_file(image: Image, suffix: str) -> bytes:
-    """The bytes of an image file of the kind that `suffix` (".png") names.
+    """Return the bytes of an image file of the kind that `suffix` (such as ".png") names.
 
-    Raises ImageError for an unknown suffix, or an image that such a file cannot hold.
+    Raises ImageError for an unknown suffix and for an image that such a file cannot hold.
     """
     suffix = suffix.lower()
     kind = _kind(suffix)
     if image.dtype.name not in kind.dtypes:
-        raise ImageError(f"{suffix} files hold no {Spec.of(image)} image; {_way_out(image)}")
+        raise ImageError(
+            f"{suffix} files cannot hold a {Spec.of(image)} image; {_suggestion(image)}"
+        )
     try:
-        fine, data = cv2.imencode(suffix, image, list(kind.options))
+        is_encoded, data = cv2.imencode(suffix, image, list(kind.options))
     except cv2.error as problem:
         raise ImageError(f"cannot write {Spec.of(image)} as {suffix}: {problem.err}") from None
-    if not fine:
+    if not is_encoded:
         raise ImageError(f"cannot write {Spec.of(image)} as {suffix}")
     return data.tobytes()
 
 
 def check_suffix(path: Path) -> None:
-    """Raise ImageError unless `write` knows the kind of file that the path names."""
+    """Raise ImageError unless `write` supports the suffix of the path."""
     _kind(path.suffix)
 
 
 def write(path: Path, image: Image) -> None:
-    """Write a file of the kind that its suffix names; whoever looks finds all of it or none.
+    """Write an image file of the kind that the suffix names, atomically.
 
-    Raises ImageError like `encode_file` and `write_bytes`.
+    Raises ImageError as `encode_file` and `write_bytes` do.
     """
     write_bytes(path, encode_file(image, path.suffix))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file at once: whoever looks finds the old one or all of the new one.
+    """Write a file atomically: a reader finds the old content or all of the new content.
 
-    Raises ImageError where the folder cannot be written.
+    Raises ImageError if the folder cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
@@ -178,9 +189,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def _kind(suffix: str) -> _Kind:
-    kind = _WRITTEN.get(suffix.lower())
+    kind = _KINDS.get(suffix.lower())
     if kind is None:
-        raise ImageError(f"cannot write {suffix!r} files; these work: {', '.join(_WRITTEN)}")
+        raise ImageError(f"cannot write {suffix!r} files; use one of {', '.join(_KINDS)}")
     return kind
 
 
@@ -191,11 +202,11 @@ class _Kind:
 
 
 _TIFF = _Kind(("uint8", "uint16", "int16", "int32", "float32", "float64"))
-_WRITTEN = {
+_KINDS = {
     ".png": _Kind(("uint8", "uint16")),
     ".jpg": _Kind(("uint8",)),
     ".jpeg": _Kind(("uint8",)),
-    # Over 100 is lossless.
+    # A quality over 100 is lossless.
     ".webp": _Kind(("uint8",), (cv2.IMWRITE_WEBP_QUALITY, 101)),
     ".bmp": _Kind(("uint8",)),
     ".tif": _TIFF,
@@ -203,7 +214,7 @@ _WRITTEN = {
 }
 
 
-def _way_out(image: Image) -> str:
+def _suggestion(image: Image) -> str:
     if image.dtype == np.uint16:
         return "write .png or .tiff, or end the pipeline with 'to8bit'"
     return "write .tiff, or end the pipeline with an operator that gives 8 bits"
@@ -221,8 +232,10 @@ def _header(data: bytes, name: str) -> Header:
     except UnidentifiedImageError:
         if data.startswith(_SIGNATURES):
             raise ImageError(f"{name}: the header is damaged, or announces no pixels") from None
-        raise ImageError(f"{name}: not an image that is read ({', '.join(_FORMATS)})") from None
-    # Pillow's readers of damaged headers raise what Python happens to.
+        raise ImageError(
+            f"{name}: not an image of a supported format ({', '.join(_FORMATS)})"
+        ) from None
+    # Pillow raises many kinds of errors for a damaged header.
     except (OSError, ValueError, SyntaxError, struct.error, LookupError, TypeError) as problem:
         raise ImageError(f"{name}: the header is damaged: {problem}") from None
 
@@ -230,39 +243,39 @@ def _header(data: bytes, name: str) -> Header:
 def _check_size(header: Header, name: str, max_pixels: int) -> None:
     height, width = header.size
     if height < 1 or width < 1:
-        raise ImageError(f"{name}: {width}x{height} pixels, so there is nothing in it")
+        raise ImageError(f"{name}: the image has {width}x{height} pixels, so it is empty")
     if height * width > max_pixels:
         raise ImageError(
             f"{name}: {width}x{height} is {height * width} pixels, over "
-            f"limits.max_pixels = {max_pixels}"
+            f"limits.max_pixels = {max_pixels}; raise the limit or use a smaller image"
         )
 
 
 def _check_complete(data: bytes, header: Header, name: str) -> None:
-    """OpenCV fills what is missing of a file with gray; we refuse it."""
+    """Raise ImageError for a truncated file, whose missing part OpenCV would fill with gray."""
     check: Callable[[bytes], None] = _verify_png if header.format == "PNG" else _decode_all
     try:
         check(data)
     except (OSError, ValueError, SyntaxError, struct.error, LookupError, EOFError) as problem:
         raise ImageError(
-            f"{name}: the {header.format} is damaged or cut short: {problem}"
+            f"{name}: the {header.format} is damaged or truncated: {problem}"
         ) from None
 
 
 def _verify_png(data: bytes) -> None:
-    """Walk the chunks, their checksums included: far cheaper than to decode twice."""
+    """Check all chunks with their checksums, which is far cheaper than a second decoding."""
     with Pillow.open(io.BytesIO(data), formats=("PNG",)) as file:
         file.verify()
 
 
 def _decode_all(data: bytes) -> None:
     with Pillow.open(io.BytesIO(data), formats=_FORMATS) as file:
-        # JPEG: an eighth of the size takes all of the data and a fraction of the time.
+        # A JPEG at an eighth of its size reads all data in a fraction of the time.
         file.draft(file.mode, (1, 1))
         file.load()
 
 
-def _pixels(data: bytes, header: Header, name: str) -> Image:
+def _decode_pixels(data: bytes, header: Header, name: str) -> Image:
     kind = cv2.IMREAD_GRAYSCALE if header.mode in _GRAY_MODES else cv2.IMREAD_COLOR
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), kind | cv2.IMREAD_ANYDEPTH)
@@ -271,7 +284,9 @@ def _pixels(data: bytes, header: Header, name: str) -> Image:
     if image is None:
         raise ImageError(f"{name}: OpenCV cannot decode this {header.format} ({header.mode})")
     if image.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"{name}: {image.dtype} pixels are not read; save it with 8 or 16 bits")
+        raise ImageError(
+            f"{name}: {image.dtype} pixels are not supported; save it with 8 or 16 bits"
+        )
     return image
 
 

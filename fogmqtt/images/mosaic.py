@@ -1,4 +1,4 @@
-"""A picture that shows which device did which tile."""
+"""Draws an image that shows which device processed which tile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from fogmqtt.images.spec import Image
 
-#: BGR; told apart by people who see colours differently too (Okabe and Ito, 2008).
+#: BGR colours that colour-blind people can also distinguish (Okabe and Ito, 2008).
 COLOURS = (
     (0, 159, 230),
     (233, 180, 86),
@@ -23,15 +23,16 @@ _TINT = 0.42
 _BAR = 40
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
-#: Device, then the core's top, left, height and width.
+#: A device and the top, left, height and width of a core that it processed.
 Piece = tuple[str, int, int, int, int]
 
 
 def mosaic(original: Image, result: Image, pieces: Sequence[Piece]) -> Image:
-    """The photo, tinted by who did each tile, with the result's lights drawn in white.
+    """Tint each tile of a photo by its device, draw the result in white, and add a legend.
 
-    `original` is (h, w) or (h, w, 3) uint8; `result` an 8-bit image of the same height and
-    width or anything else, which is then left out. Returns (h + a legend, w, 3) uint8.
+    `original` is (height, width) or (height, width, 3) uint8. The pixels of `result` over 127 are
+    drawn if it is (height, width) uint8; any other result is left out. Returns a (height + legend,
+    width, 3) uint8 image.
     """
     canvas = original if original.ndim == 3 else cv2.cvtColor(original, cv2.COLOR_GRAY2BGR)
     canvas = (canvas.astype(np.uint16) * 3 // 4).astype(np.uint8)
@@ -53,7 +54,7 @@ def _colour(devices: list[str], device: str) -> tuple[int, int, int]:
 
 
 def _legend(width: int, devices: list[str], pieces: Sequence[Piece]) -> Image:
-    rows = [_bar(width) for _ in range(1)]
+    rows = [_bar(width)]
     left = 12
     for device in devices:
         count = sum(piece[0] == device for piece in pieces)

@@ -1,4 +1,4 @@
-"""What pictures of facts are made of: darkened photographs, colours by number, panels of text."""
+"""Elements of images that show facts: darkened photos, colours by number, text panels."""
 
 from __future__ import annotations
 
@@ -16,37 +16,40 @@ Corners = tuple[_Corner, _Corner, _Corner, _Corner]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE = (240, 240, 240)
-#: Of a full turn: neighbours in a list get hues far from each other.
-_GOLDEN = 0.618034
+#: The step between two hues, as a part of the colour circle. Neighbours in a list differ much.
+_HUE_STEP = 0.618034
 
 
 def darkened(picture: Image, share: float = 0.4) -> Image:
-    """A copy with `share` of the light, uint8: what is drawn on it stands out."""
+    """Return a uint8 copy with `share` of the brightness, as a background for drawings."""
     return cv2.convertScaleAbs(picture, alpha=share)
 
 
 def hue(index: int) -> Colour:
-    """A bright colour for each number; numbers that follow each other differ much."""
-    turn = np.array([[[int(index * _GOLDEN % 1 * 180), 170, 255]]], np.uint8)
-    blue, green, red = cv2.cvtColor(turn, cv2.COLOR_HSV2BGR)[0, 0].tolist()
+    """Return a bright colour for a number. The colours of neighbouring numbers differ much."""
+    hsv = np.array([[[int(index * _HUE_STEP % 1 * 180), 170, 255]]], np.uint8)
+    blue, green, red = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0].tolist()
     return blue, green, red
 
 
 def box_corners(fact: Mapping[str, Any]) -> Corners:
-    """The corner pixels of what says left, top, width and height: clockwise from the upper left."""
+    """Return the corner pixels (x, y) of a box, clockwise from the upper left.
+
+    `fact` has the keys left, top, width and height, in pixels.
+    """
     left, top = fact["left"], fact["top"]
     right, bottom = left + fact["width"] - 1, top + fact["height"] - 1
     return (left, top), (right, top), (right, bottom), (left, bottom)
 
 
 def pen(picture: Image) -> int:
-    """The width of a line that can be seen on a picture of this size, pixels."""
+    """Return a line width in pixels that is visible on an image of this size."""
     longest: int = max(picture.shape[:2])
     return max(1, round(longest / 900))
 
 
 def write(picture: Image, lines: Sequence[str]) -> None:
-    """Lines of text on a dark panel in the upper left, as large as half of the picture."""
+    """Write lines of text on a dark panel in the upper left, at most half as large as the image."""
     height, width = picture.shape[:2]
     longest = max(lines, key=len)
     (across, down), base = cv2.getTextSize(longest, _FONT, 1.0, 1)
@@ -61,6 +64,6 @@ def write(picture: Image, lines: Sequence[str]) -> None:
 
 
 def shade(picture: Image, top: int, left: int, height: int, width: int) -> None:
-    """Darken a rectangle of the picture; what lies beyond its border is left out."""
+    """Darken the part of a rectangle that lies within the image."""
     part = picture[top : top + height, left : left + width]
     part[...] = (part // 4).astype(np.uint8)

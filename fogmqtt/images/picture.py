@@ -1,4 +1,4 @@
-"""Any image as one that people can look at."""
+"""Converts any image to 8-bit colour for display."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from fogmqtt.images.spec import Image
 
 
 def as_colour(image: Image) -> Image:
-    """A uint8 BGR copy, (height, width, 3): 16 bits are cut to 8, floats are taken for 0 to 1."""
+    """Return a (height, width, 3) uint8 BGR copy of an image of any dtype.
+
+    16-bit values are cut to their upper 8 bits. Floats are scaled from 0 to 1. Of signed integers
+    the absolute value counts, up to 255.
+    """
     eight = _as_eight_bits(image)
     return cv2.cvtColor(eight, cv2.COLOR_GRAY2BGR) if eight.ndim == 2 else eight.copy()
 

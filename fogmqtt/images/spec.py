@@ -1,4 +1,4 @@
-"""What is known of an image without its pixels."""
+"""Size, channels and dtype of an image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Image = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """Size, channels and dtype; one channel means an array of two dimensions."""
+    """Size in pixels, channels and dtype. An array of one channel has two dimensions."""
 
     height: int
     width: int
@@ -24,23 +24,28 @@ class Spec:
 
     @classmethod
     def of(cls, image: Image) -> Spec:
+        """Return the spec of an array."""
         channels = image.shape[2] if image.ndim == 3 else 1
         return cls(image.shape[0], image.shape[1], channels, image.dtype.name)
 
     @property
     def size(self) -> tuple[int, int]:
+        """Height and width."""
         return self.height, self.width
 
     @property
     def pixel_bytes(self) -> int:
+        """The bytes of one pixel with all channels."""
         return self.channels * np.dtype(self.dtype).itemsize
 
     @property
     def nbytes(self) -> int:
+        """The bytes of the whole image."""
         return math.prod((self.height, self.width, self.pixel_bytes))
 
     @property
     def array_shape(self) -> tuple[int, ...]:
+        """The shape of the array: (height, width) or (height, width, channels)."""
         return self.size if self.channels == 1 else (*self.size, self.channels)
 
     def __str__(self) -> str:

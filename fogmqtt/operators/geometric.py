@@ -1,7 +1,7 @@
-"""The same pixels elsewhere. They run whole, on the gateway.
+"""Geometric operators: the same pixels at other places, and other sizes.
 
-A device would give back every byte that it got: the way there and back costs more than moving
-the pixels in the gateway's memory.
+They run on the whole image, on the gateway. A device would send back every byte that it received,
+and this transfer takes longer than moving the pixels in the gateway's memory.
 """
 
 from __future__ import annotations
@@ -17,26 +17,30 @@ from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Operator
 
 Axis = Literal["horizontal", "vertical", "both"]
+Interpolation = Literal["auto", "linear", "area"]
 
 _FLIPS = {"horizontal": 1, "vertical": 0, "both": -1}
-_TURNS = {
+_ROTATIONS = {
     90: cv2.ROTATE_90_CLOCKWISE,
     180: cv2.ROTATE_180,
     270: cv2.ROTATE_90_COUNTERCLOCKWISE,
 }
+#: Pixels of a side, and of a resized image.
 _LARGEST_SIDE = 1_000_000
+_MOST_PIXELS = 500_000_000
 
 
 @dataclass(frozen=True)
 class Flip(Operator):
-    """`cv2.flip`: a mirror image, whole, on the gateway. Exact.
+    """Mirror image by `cv2.flip`.
 
-    Takes any dtype and channel count and keeps both.
+    Takes any dtype and channel count and keeps both. Runs on the whole image, on the gateway.
+    Exact.
 
     Parameters
     ----------
     axis : {"horizontal", "vertical", "both"}
-        Left for right, top for bottom, or both.
+        horizontal exchanges left and right, vertical exchanges top and bottom.
     """
 
     name: ClassVar[str] = "flip"
@@ -45,7 +49,7 @@ class Flip(Operator):
     axis: Axis = "horizontal"
 
     def __post_init__(self) -> None:
-        self._need(self.axis in _FLIPS, "axis", f"expected {', '.join(_FLIPS)}")
+        self._require(self.axis in _FLIPS, "axis", f"expected {', '.join(_FLIPS)}")
 
     def process(self, image: Image) -> Image:
         return cv2.flip(image, _FLIPS[self.axis])
@@ -53,14 +57,15 @@ class Flip(Operator):
 
 @dataclass(frozen=True)
 class Rotate(Operator):
-    """`cv2.rotate`: turned clockwise by a multiple of 90°, whole, on the gateway. Exact.
+    """Clockwise rotation by a multiple of 90° by `cv2.rotate`.
 
-    Takes any dtype and channel count and keeps both.
+    Takes any dtype and channel count and keeps both. Runs on the whole image, on the gateway.
+    Exact.
 
     Parameters
     ----------
     degrees : int
-        90, 180 or 270, clockwise.
+        Angle in degrees, clockwise: 90, 180 or 270.
     """
 
     name: ClassVar[str] = "rotate"
@@ -69,7 +74,7 @@ class Rotate(Operator):
     degrees: int = 90
 
     def __post_init__(self) -> None:
-        self._need(self.degrees in _TURNS, "degrees", "expected 90, 180 or 270")
+        self._require(self.degrees in _ROTATIONS, "degrees", "expected 90, 180 or 270")
 
     def output(self, spec: Spec) -> Spec:
         if self.degrees == 180:
@@ -77,21 +82,22 @@ class Rotate(Operator):
         return replace(spec, height=spec.width, width=spec.height)
 
     def process(self, image: Image) -> Image:
-        return cv2.rotate(image, _TURNS[self.degrees])
+        return cv2.rotate(image, _ROTATIONS[self.degrees])
 
 
 @dataclass(frozen=True)
 class Crop(Operator):
-    """A rectangle of the image, cut on the gateway. Exact.
+    """A rectangle of the image.
 
-    Takes any dtype and channel count and keeps both.
+    Takes any dtype and channel count and keeps both. Runs on the whole image, on the gateway.
+    Exact.
 
     Parameters
     ----------
     left, top : int
-        Column and row of its first pixel, from 0 to 1000000.
+        Column and row of the rectangle's first pixel, 0 to 1000000.
     width, height : int
-        Pixels, 1 to 1000000; 0 is up to the image's border.
+        Size in pixels, 1 to 1000000; 0 extends to the image's border.
     """
 
     name: ClassVar[str] = "crop"
@@ -104,15 +110,15 @@ class Crop(Operator):
 
     def __post_init__(self) -> None:
         for side in ("left", "top", "width", "height"):
-            fine = 0 <= getattr(self, side) <= _LARGEST_SIDE
-            self._need(fine, side, f"expected 0 to {_LARGEST_SIDE} pixels")
+            valid = 0 <= getattr(self, side) <= _LARGEST_SIDE
+            self._require(valid, side, f"expected 0 to {_LARGEST_SIDE} pixels")
 
     def output(self, spec: Spec) -> Spec:
         height = self.height or spec.height - self.top
         width = self.width or spec.width - self.left
         down, across = self.top + height, self.left + width
         if min(height, width) < 1 or down > spec.height or across > spec.width:
-            raise OperatorError(f"{self}: reaches beyond {spec}")
+            raise OperatorError(f"{self}: the rectangle exceeds the image, which is {spec}")
         return replace(spec, height=height, width=width)
 
     def process(self, image: Image) -> Image:
@@ -121,26 +127,22 @@ class Crop(Operator):
         return np.ascontiguousarray(image[rows, self.left : self.left + spec.width])
 
 
-Method = Literal["auto", "linear", "area"]
-
-_LARGEST_SIDE = 1_000_000
-_LARGEST = 500_000_000
-
-
 @dataclass(frozen=True)
 class Resize(Operator):
-    """`cv2.resize`, whole, on the gateway.
+    """Scaled image by `cv2.resize`.
 
-    Takes uint8, uint16 or float32 of up to 4 channels and keeps both.
+    Takes uint8, uint16 or float32 of up to 4 channels and keeps both. Runs on the whole image, on
+    the gateway. Exact. The result may have 500 million pixels at most.
 
     Parameters
     ----------
     factor : float
-        Both sides times this, over 0 to 100; instead of width and height.
+        Factor of both sides, over 0 to 100; instead of width and height.
     width, height : int
-        Pixels; one alone keeps the proportions, 0 leaves it out.
+        Size in pixels, 1 to 1000000; 0 means not given. If only one is given, the proportions are
+        kept.
     method : {"auto", "linear", "area"}
-        Interpolation; auto is area to shrink and linear to grow.
+        Interpolation; auto uses area to shrink and linear to enlarge.
     """
 
     name: ClassVar[str] = "resize"
@@ -149,21 +151,25 @@ class Resize(Operator):
     factor: float = 0.0
     width: int = 0
     height: int = 0
-    method: Method = "auto"
+    method: Interpolation = "auto"
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.factor <= 100, "factor", "expected over 0, to 100")
+        self._require(0 <= self.factor <= 100, "factor", "expected over 0, to 100")
         for side in ("width", "height"):
-            fine = 0 <= getattr(self, side) <= _LARGEST_SIDE
-            self._need(fine, side, f"expected 1 to {_LARGEST_SIDE} pixels")
+            valid = 0 <= getattr(self, side) <= _LARGEST_SIDE
+            self._require(valid, side, f"expected 1 to {_LARGEST_SIDE} pixels")
         sides = bool(self.width or self.height)
-        self._need(bool(self.factor) != sides, "factor", "give either a factor, or width or height")
-        self._need(self.method in ("auto", "linear", "area"), "method", "expected linear or area")
+        self._require(
+            bool(self.factor) != sides, "factor", "give either a factor, or width or height"
+        )
+        self._require(
+            self.method in ("auto", "linear", "area"), "method", "expected linear or area"
+        )
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "float32"))
+        self._accept(spec, dtypes=("uint8", "uint16", "float32"))
         height, width = self._size(spec)
-        if max(height, width) > _LARGEST_SIDE or height * width > _LARGEST:
+        if max(height, width) > _LARGEST_SIDE or height * width > _MOST_PIXELS:
             raise OperatorError(f"{self} would make {width}x{height} pixels of {spec}; too many")
         return replace(spec, height=height, width=width)
 
@@ -174,8 +180,8 @@ class Resize(Operator):
             area = height * width < spec.height * spec.width
         else:
             area = self.method == "area"
-        how = cv2.INTER_AREA if area else cv2.INTER_LINEAR
-        return cv2.resize(image, (width, height), interpolation=how)
+        interpolation = cv2.INTER_AREA if area else cv2.INTER_LINEAR
+        return cv2.resize(image, (width, height), interpolation=interpolation)
 
     def _size(self, spec: Spec) -> tuple[int, int]:
         factor = self.factor

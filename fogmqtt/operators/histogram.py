@@ -1,4 +1,4 @@
-"""How often each value occurs."""
+"""Histograms."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ from fogmqtt.images.panels import pen, shade
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Facts
 from fogmqtt.operators.api.measuring import Measuring, Part, Parts
-from fogmqtt.operators.colour import levels
 from fogmqtt.operators.support.packing import Packed, pack, unpack
+from fogmqtt.operators.support.value_counts import count_values
 
-#: More would not fit into the smallest message beside colour's three channels.
+#: More bins of three channels would not fit into the smallest message.
 _MOST_BINS = 1024
-#: Blue, green, red; a gray image has one curve.
+#: The colours of the curves for blue, green and red, and for gray.
 _CURVES: tuple[Colour, ...] = ((255, 120, 60), (70, 220, 70), (70, 70, 255))
 _GRAY_CURVE: tuple[Colour, ...] = ((230, 230, 230),)
 
 
 class Counts(Part, frozen=True):
-    """How many pixels of the core are in each bin: all of one channel, then of the next."""
+    """The number of pixels of the core in each bin: all bins of one channel, then of the next."""
 
     counts: Packed
 
 
 @dataclass(frozen=True)
 class Histogram(Measuring):
-    """How many pixels have each value, by channel: `cv2.calcHist`, counted in whole numbers.
+    """Histogram of each channel by `cv2.calcHist`, counted in integers.
 
-    Takes uint8 or uint16 of any channel count. Halo 0. Exact, the same on all devices, and also
-    where more pixels than float32 can count, 2 ** 24, share a bin.
+    Takes uint8 or uint16 of any channel count. Halo 0. Exact, the same on all devices, also for
+    bins with more than 2 ** 24 pixels, which float32 cannot count.
 
     The facts::
 
         {"bins": 256, "values": 1, "channels": [[…], […], […]]}
 
-    `values` is how many values fall into a bin: bin i counts those from i * values on. Channels
-    are in the image's order, of a colour image blue, green, red.
+    `values` is the number of values in a bin: bin i counts the `values` values from i * values on.
+    Channels are in the image's order: blue, green, red for a colour image.
 
     Parameters
     ----------
     bins : int
-        A power of two up to 1024; at most 256 for uint8.
+        Number of bins: a power of two, 1 to 1024, and at most 256 for uint8.
     """
 
     name: ClassVar[str] = "histogram"
     part: ClassVar[type[Part]] = Counts
-    #: And a byte for each bin: a count takes more only where it counts many pixels.
+    #: A count takes one byte, and more bytes only if it counts many pixels.
     part_pixel_bytes: ClassVar[float] = 0.03
 
     bins: int = 256
 
     def __post_init__(self) -> None:
-        fine = 1 <= self.bins <= _MOST_BINS and self.bins.bit_count() == 1
-        self._need(fine, "bins", f"expected a power of two from 1 to {_MOST_BINS}")
+        valid = 1 <= self.bins <= _MOST_BINS and self.bins.bit_count() == 1
+        self._require(valid, "bins", f"expected a power of two from 1 to {_MOST_BINS}")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._accept(spec, dtypes=("uint8", "uint16"))
         if self.bins > _values(spec):
-            raise OperatorError(f"{self} on {spec}: there are only {_values(spec)} values")
+            raise OperatorError(f"{self} on {spec}: the dtype has only {_values(spec)} values")
         return spec
 
     def measure(self, image: Image, core: Rect, seams: Seams) -> Counts:
@@ -78,22 +78,20 @@ class Histogram(Measuring):
         for tile, part in parts:
             counts = unpack(part.counts)
             if counts.shape != (total.size,) or counts.max() > tile.core.pixels:
-                raise WireError(f"{self.name}: tile {tile.index} has other counts than {self.bins}")
+                raise WireError(f"{self.name}: tile {tile.index} does not have {self.bins} counts")
             counts = counts.reshape(total.shape)
             if (counts.sum(axis=1) != tile.core.pixels).any():
-                raise WireError(
-                    f"{self.name}: tile {tile.index} counts pixels that it does not have"
-                )
+                raise WireError(f"{self.name}: tile {tile.index} does not count each pixel once")
             total += counts
         return self._facts(total, image)
 
-    def examine(self, image: Image) -> Facts:
+    def measure_whole(self, image: Image) -> Facts:
         return self._facts(self._count(image), Spec.of(image))
 
     def _count(self, image: Image) -> Image:
-        """By channel and bin."""
+        """Return the counts by channel and bin, (channels, bins) int64."""
         channels = range(Spec.of(image).channels)
-        counts = np.stack([levels.histogram(image, channel) for channel in channels])
+        counts = np.stack([count_values(image, channel) for channel in channels])
         binned: Image = counts.reshape(len(channels), self.bins, -1).sum(axis=2)
         return binned
 
@@ -102,7 +100,7 @@ class Histogram(Measuring):
         return {"bins": self.bins, "values": values, "channels": counts.tolist()}
 
     def draw(self, picture: Image, facts: Facts) -> Image:
-        """A chart across the lower half: a curve for each channel, the tallest to the top."""
+        """Draw a chart over the lower half, with one curve for each channel."""
         height, width = picture.shape[0] // 2, picture.shape[1]
         shade(picture, picture.shape[0] - height, 0, height, width)
         channels = facts["channels"]
@@ -118,7 +116,7 @@ def _values(spec: Spec) -> int:
 
 
 def _curve(chart: Image, counts: list[int], most: int, colour: Colour) -> None:
-    """The outline of the counts, and a wash below it."""
+    """Draw the outline of the counts, and a translucent area below it."""
     height, width = chart.shape[:2]
     across = np.linspace(0, width - 1, len(counts) + 1).round()
     heights = (height - 1) * (1 - 0.95 * np.array(counts) / most)

@@ -1,4 +1,4 @@
-"""A result drawn on the image that the job came with."""
+"""A result drawn on the original image of the job."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fogmqtt.errors import OperatorError
 from fogmqtt.images.picture import as_colour
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Operator
-from fogmqtt.operators.api.registry import nearest
+from fogmqtt.operators.api.registry import suggestion
 
-#: Names and their red, green and blue.
+#: Name → red, green and blue in hex.
 _COLOURS = {
     "black": "000000",
     "blue": "0000ff",
@@ -32,18 +32,19 @@ _HEX = re.compile(r"#?([0-9a-fA-F]{6})")
 
 @dataclass(frozen=True)
 class Overlay(Operator):
-    """The job's original with every non-zero pixel of this image painted on it.
+    """The job's original image with every non-zero pixel of this image painted on it.
 
-    Takes uint8 of 1 channel and of the original's size, gives uint8 BGR; a gray original becomes
-    BGR and a 16-bit one its high byte. Runs whole, on the gateway.
+    Takes uint8 of 1 channel and of the original's size; the result is uint8 of 3 channels (BGR). A
+    gray original is converted to BGR, and a 16-bit one to its high byte. Runs on the whole image,
+    on the gateway. Exact.
 
     Parameters
     ----------
     colour : str
-        A name (red, green, blue, cyan, magenta, yellow, orange, black, white) or six hex
-        digits of red, green and blue.
+        Colour of the paint: a name (red, green, blue, cyan, magenta, yellow, orange, black, white)
+        or six hex digits of red, green and blue.
     opacity : float
-        0 to 1; 1 hides the original under the paint.
+        Opacity of the paint, 0 to 1; 1 hides the original.
     """
 
     name: ClassVar[str] = "overlay"
@@ -55,15 +56,17 @@ class Overlay(Operator):
 
     def __post_init__(self) -> None:
         known = self.colour in _COLOURS or _HEX.fullmatch(self.colour) is not None
-        self._need(known, "colour", f"{nearest(self.colour, _COLOURS)}, or write hex as ff8000")
-        self._need(0 <= self.opacity <= 1, "opacity", "expected 0 to 1")
+        self._require(
+            known, "colour", f"{suggestion(self.colour, _COLOURS)}, or write hex as ff8000"
+        )
+        self._require(0 <= self.opacity <= 1, "opacity", "expected 0 to 1")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1,))
+        self._accept(spec, dtypes=("uint8",), channels=(1,))
         return replace(spec, channels=3)
 
     def prepare(self, image: Image, original: Image) -> Self:
-        """Remember the original. Raises OperatorError if it is of another size."""
+        """Return the operator with the original. Raises OperatorError if the sizes differ."""
         if image.shape[:2] != original.shape[:2]:
             raise OperatorError(
                 f"overlay draws {Spec.of(image)} on the original, which is {Spec.of(original)}: "
@@ -76,7 +79,7 @@ class Overlay(Operator):
     def process(self, image: Image) -> Image:
         """Raises OperatorError unless `prepare` was called."""
         if self._original is None:
-            raise OperatorError("overlay was not prepared with the job's original")
+            raise OperatorError("overlay was not prepared with the job's original image")
         canvas = as_colour(self._original)
         painted = image != 0
         paint = np.frombuffer(self._bgr(), np.uint8) * self.opacity

@@ -12,11 +12,12 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fogmqtt.core.device_queue import DeviceQueue, Key, QueueEntry
+from fogmqtt.core.device_queue import DeviceQueue, OfferResult, TileKey
 from fogmqtt.core.scheduling.actions import CancelTile, SendTile
 from fogmqtt.core.scheduling.events import (
     DeviceJoined,
     DeviceLost,
+    DeviceReported,
     Event,
     ResultArrived,
     TileAccepted,
@@ -35,6 +36,8 @@ _AHEAD = 14
 #: The seconds that a cancelled tile may still run, and the seconds that a new worker needs to
 #: start.
 _CANCELLED_S, _START_S = 1.0, 0.3
+#: The time between two check-ins.
+_CHECK_IN_S = 5.0
 #: The mean time to reconnect after an outage of the broker.
 _RECONNECT_S = 0.5
 
@@ -46,14 +49,18 @@ class Order:
     send: SendTile
     work: TileWork
     hedge: bool
+    gateway: str
 
     @property
-    def key(self) -> Key:
-        return Key("gateway", self.send.job, self.send.tile)
+    def key(self) -> TileKey:
+        return TileKey(self.gateway, self.send.job, self.send.tile)
 
 
 class DeviceModel:
-    """One device. `deliver` receives its messages; `operators` are its abilities."""
+    """One device. `deliver` receives its messages; `operators` are its abilities.
+
+    If it `checks_in`, it reports how many tiles it holds.
+    """
 
     def __init__(
         self,
@@ -65,6 +72,8 @@ class DeviceModel:
         record: Record,
         deliver: Callable[[Event], None],
         broker_is_up: Callable[[], bool],
+        gateway_of: Callable[[str], str],
+        checks_in: bool,
     ) -> None:
         self.device = device
         self._operators = operators
@@ -78,6 +87,8 @@ class DeviceModel:
         self._record = record
         self._deliver = deliver
         self._broker_is_up = broker_is_up
+        self._gateway_of = gateway_of
+        self._checks_in = checks_in
         self._down = LinkModel(device.link, self._chance)
         self._up = LinkModel(device.link, self._chance)
         self._boot = 0
@@ -97,10 +108,10 @@ class DeviceModel:
     def _reset(self) -> None:
         self._queue: DeviceQueue[Order] = DeviceQueue(self.device.workers + _AHEAD, 2**62)
         self._idle_workers = list(range(self.device.workers))
-        self._running: dict[Key, Span] = {}
+        self._running: dict[TileKey, Span] = {}
         #: Running tiles that are cancelled, and the end of each held tile's lease.
-        self._cancelled: set[Key] = set()
-        self._lease_ends: dict[Key, float] = {}
+        self._cancelled: set[TileKey] = set()
+        self._lease_ends: dict[TileKey, float] = {}
         #: Messages that could not be sent without a connection, with their bytes.
         self._unsent: list[tuple[Event, float]] = []
 
@@ -140,18 +151,18 @@ class DeviceModel:
             self._publish(TileFailed(*lease, text), ENVELOPE_BYTES)
             return
         match self._queue.offer(order.key, send.attempt, order):
-            case QueueEntry.TAKEN | QueueEntry.HELD:
+            case OfferResult.ACCEPTED | OfferResult.ALREADY_HELD:
                 self._lease_ends[order.key] = self._event_queue.now + send.lease_s
                 self._cancelled.discard(order.key)
                 self._publish(TileAccepted(*lease), ENVELOPE_BYTES)
                 self._assign()
-            case QueueEntry.FULL | QueueEntry.DRAINING:
+            case OfferResult.FULL | OfferResult.DRAINING:
                 self._publish(TileRejected(*lease), ENVELOPE_BYTES)
-            case QueueEntry.OVER:
+            case OfferResult.ALREADY_ENDED:
                 pass
 
     def _receive_cancel(self, link: int, action: CancelTile) -> None:
-        key = Key("gateway", action.job, action.tile)
+        key = TileKey(self._gateway_of(action.job), action.job, action.tile)
         if link != self._connection:
             return
         dropped = self._queue.cancel(key, action.attempt, expired=action.expired)
@@ -190,7 +201,7 @@ class DeviceModel:
         if end_s > self._lease_ends[order.key]:
             self._event_queue.at(self._lease_ends[order.key], self._stop, order.key, span)
 
-    def _finish(self, key: Key, span: Span) -> None:
+    def _finish(self, key: TileKey, span: Span) -> None:
         if self._running.get(key) is not span:
             return  # the device crashed, or the worker was ended
         self._end(key, span)
@@ -203,7 +214,7 @@ class DeviceModel:
         result = ResultArrived(send.job, send.tile, send.attempt, send.device, span.seconds)
         self._publish(result, order.work.back_bytes)
 
-    def _stop(self, key: Key, span: Span) -> None:
+    def _stop(self, key: TileKey, span: Span) -> None:
         """End a worker whose tile is cancelled or whose lease has run out."""
         now = self._event_queue.now
         if self._running.get(key) is not span:
@@ -216,13 +227,13 @@ class DeviceModel:
         span.fate = Fate.WASTED
         self._event_queue.at(now + _START_S, self._free, self._boot, span.worker)
         if cancelled:
-            self._queue.give_up(key)
+            self._queue.work_ended_early(key)
         elif (order := self._queue.finish(key)) is not None:
             send = order.send
             lease = (send.job, send.tile, send.attempt, send.device)
             self._publish(TileFailed(*lease, "did not return within its lease"), ENVELOPE_BYTES)
 
-    def _end(self, key: Key, span: Span) -> None:
+    def _end(self, key: TileKey, span: Span) -> None:
         del self._running[key]
         self._cancelled.discard(key)
         span.end_s = self._event_queue.now
@@ -269,6 +280,13 @@ class DeviceModel:
         for event, nbytes in unsent:
             self._publish(event, nbytes)
 
+    def _check_in(self, boot: int) -> None:
+        """Report the number of held tiles, again and again."""
+        if boot != self._boot:
+            return
+        self._publish(DeviceReported(self.device.id, self._queue.tiles_held), ENVELOPE_BYTES)
+        self._event_queue.at(self._event_queue.now + _CHECK_IN_S, self._check_in, boot)
+
     def disconnect(self) -> None:
         """The broker is gone, and all messages in transit with it."""
         self._drop_connection()
@@ -294,6 +312,8 @@ class DeviceModel:
         self.uptimes.append((now, math.inf))
         if self._broker_is_up():
             self.connect()
+        if self._checks_in:
+            self._check_in(self._boot)
         if faults.crash_every_s < math.inf:
             crash_s = self._chance.expovariate(1 / faults.crash_every_s)
             down_s = self._chance.expovariate(1 / faults.rejoin_after_s)

@@ -25,7 +25,7 @@ class YamlSection:
         self.key = key
         if not isinstance(section, dict):
             raise ConfigError(
-                f"{self.at()}: expected keys with values, got {values.shown(section)}"
+                f"{self.at()}: expected keys with values, got {values.describe(section)}"
             )
         self.values: dict[str, Any] = {str(name): value for name, value in section.items()}
 
@@ -88,7 +88,7 @@ def _value(section: YamlSection, name: str, hint: Any) -> Any:
 def _items(section: YamlSection, name: str, kind: Any) -> Iterable[Any]:
     found = section.values[name]
     if not isinstance(found, list):
-        raise ConfigError(f"{section.at(name)}: expected a list, got {values.shown(found)}")
+        raise ConfigError(f"{section.at(name)}: expected a list, got {values.describe(found)}")
     for index, value in enumerate(found):
         key = f"{name}[{index}]"
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):

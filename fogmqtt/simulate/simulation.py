@@ -55,7 +55,8 @@ class JobRun:
 class Simulation:
     """A fleet, jobs and the scheduler. The same seed gives the same run, event by event.
 
-    `watch` sees every event with the scheduler's actions. `run` it once.
+    `watch` sees every event with the scheduler's actions. `run` it once. Several `gateways`, each
+    with a scheduler of its own, share the jobs in turn.
     """
 
     def __init__(
@@ -66,10 +67,13 @@ class Simulation:
         *,
         policy: Policy | None = None,
         watch: Watch | None = None,
+        gateways: int = 1,
     ) -> None:
         self.fleet = fleet
         self.seed = seed
-        self.scheduler = Scheduler(policy or Policy())
+        self._schedulers = [Scheduler(policy or Policy()) for _ in range(gateways)]
+        #: Which gateway has a job, by the scheduler's id.
+        self._gateway_of: dict[str, int] = {}
         self.event_queue = EventQueue()
         self.record = Record()
         self.jobs = [JobRun(work) for work in jobs]
@@ -104,19 +108,27 @@ class Simulation:
             record=self.record,
             deliver=self._deliver,
             broker_is_up=lambda: self._broker_is_up,
+            gateway_of=lambda job: f"gateway{self._gateway_of[job]}",
+            checks_in=len(self._schedulers) > 1,
         )
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The first gateway's."""
+        return self._schedulers[0]
 
     def run(self, until_s: float = LONGEST_S) -> None:
         """Run until every job has ended, nothing more can happen, or the time is up."""
         event_queue = self.event_queue
         while self._unfinished:
-            wakeup = self.scheduler.next_wakeup()
+            wakeups = [one.next_wakeup() for one in self._schedulers]
+            wakeup = min((at for at in wakeups if at is not None), default=math.inf)
             due = event_queue.next()
-            if min(due, math.inf if wakeup is None else wakeup) > until_s:
+            if min(due, wakeup) > until_s:
                 break
-            if wakeup is not None and wakeup <= due:
+            if wakeup <= due and wakeup < math.inf:
                 event_queue.now = max(wakeup, event_queue.now)
-                self._deliver(Tick())
+                self._handle(self._schedulers[wakeups.index(wakeup)], Tick())
             else:
                 event_queue.step()
         self.record.settle(event_queue.now)
@@ -126,7 +138,13 @@ class Simulation:
         self._outstanding.on_event(event)
         if isinstance(event, DeviceLost):
             self.record.mark(event.device, self.event_queue.now, "lost")
-        actions = self.scheduler.handle(event, self.event_queue.now)
+        job = getattr(event, "job", None)
+        for index, scheduler in enumerate(self._schedulers):
+            if job is None or self._gateway_of[job] == index:
+                self._handle(scheduler, event)
+
+    def _handle(self, scheduler: Scheduler, event: Event) -> None:
+        actions = scheduler.handle(event, self.event_queue.now)
         for action in actions:
             self._perform(action)
         if self._watch is not None:
@@ -137,7 +155,8 @@ class Simulation:
         match action:
             case SendTile():
                 hedge = self._outstanding.begin(action)
-                order = Order(action, self._tiles[action.job][action.tile], hedge)
+                gateway = f"gateway{self._gateway_of[action.job]}"
+                order = Order(action, self._tiles[action.job][action.tile], hedge, gateway)
                 self.device_models[action.device].send(order)
             case SplitTile(job, tile, first, second):
                 tiles = self._tiles[job]
@@ -166,6 +185,7 @@ class Simulation:
             return
         stage = job.work.stages[job.stage]
         self._running[job.key] = (job, stage)
+        self._gateway_of[job.key] = self.jobs.index(job) % len(self._schedulers)
         pixels = tuple(tile.pixels for tile in stage.tiles)
         self._tiles[job.key] = dict(enumerate(stage.tiles))
         parts, priority = tuple(tile.parts for tile in stage.tiles), job.work.priority
@@ -174,7 +194,7 @@ class Simulation:
 
     def _end_stage(self, key: str, error: str) -> None:
         job, _ = self._running[key]
-        progress = self.scheduler.progress(key)
+        progress = self._schedulers[self._gateway_of[key]].progress(key)
         job.retries += progress.retries
         job.hedges += progress.hedges
         job.duplicates += progress.duplicates

@@ -11,7 +11,7 @@ from fogmqtt.core.tiling import auto_plan, check_plan, parts
 from fogmqtt.errors import ConfigError
 from fogmqtt.images.spec import Spec
 from fogmqtt.operators.api import pipeline
-from fogmqtt.operators.api.pipeline import Stage, written
+from fogmqtt.operators.api.pipeline import Stage, format_pipeline
 from fogmqtt.simulate.fleet import DeviceSpec, FleetSpec
 
 #: The bytes of a message beside its pixels.
@@ -110,7 +110,7 @@ def tiled_stages(text: str, pixels: float) -> tuple[Stage, ...]:
     """
     height = max(1, round(math.sqrt(pixels)))
     spec = Spec(height, max(1, round(pixels / height)), 3)
-    return tuple(one for one in pipeline.stages(pipeline.parse(text), spec) if one.tiled)
+    return tuple(one for one in pipeline.split_stages(pipeline.parse(text), spec) if one.tiled)
 
 
 def _stage(stage: Stage, plan: TilePlan, fleet: FleetSpec, limit_bytes: int) -> StageWork:
@@ -134,7 +134,7 @@ def _stage(stage: Stage, plan: TilePlan, fleet: FleetSpec, limit_bytes: int) -> 
         )
         for tile in tiles
     )
-    return StageWork(written(stage.operators), names, work)
+    return StageWork(format_pipeline(stage.operators), names, work)
 
 
 def _chosen(

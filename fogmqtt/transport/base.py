@@ -1,25 +1,32 @@
-"""The seam to the broker: what happens arrives in an inbox, what we say goes through a few calls.
+"""The interface between the program and its connection to a broker.
 
-Nothing is ever called back. An implementation puts `Connected`, `Disconnected`, `Refused`,
-`Unavailable`, `Received` and `Published` into the queue that it was given and does nothing else on
-its own thread.
+A transport calls no code of its owner. It puts the events `Connected`, `Disconnected`, `Refused`,
+`Unavailable`, `Received` and `Published` into the queue of the owner and does nothing else on its
+own thread. The
+owner publishes and subscribes through the methods of `Transport`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-#: Where a transport puts what happened. Called on the transport's thread; must only enqueue.
+#: Puts an event into the owner's queue. The transport calls it on its thread, so it must not do
+#: anything else.
 Deliver = Callable[[object], None]
+
+#: The bytes of a PUBLISH packet beside topic and payload, at most: the fixed header, the packet id
+#: and the two properties that fogmqtt sets.
+PACKET_OVERHEAD_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker took us, and every filter that we subscribed to is in force, optional ones aside.
+    """The broker accepted the connection and confirmed all subscriptions but the optional ones.
 
-    `max_packet_bytes` is the broker's limit for one packet where it told us (MQTT 5).
+    `max_packet_bytes` is the broker's limit for one packet, if the broker announced it (MQTT 5).
     """
 
     max_packet_bytes: int | None = None
@@ -27,7 +34,10 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The link is down; the transport tries again by itself. `taken_over`: by our own id."""
+    """The connection was lost. The transport connects again by itself.
+
+    `taken_over` means that another client connected with the same client id.
+    """
 
     reason: str
     taken_over: bool = False
@@ -35,9 +45,9 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A try to connect failed; the transport goes on trying.
+    """An attempt to connect failed. The transport tries again by itself.
 
-    `final`: trying again cannot help before a human acts (credentials, certificate).
+    `final` means that only a human can remove the cause (credentials, certificate).
     """
 
     reason: str
@@ -46,33 +56,36 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the broker waits for: that we took a message for good."""
+    """Identifies a message that the owner must acknowledge."""
 
-    #: Which connection it came on: on another one its number is another message's.
+    #: The number of the connection. On another connection, the same packet id means another
+    #: message.
     connection: int
-    mid: int
-    #: The broker sends it not for the first time: an earlier connection took no end with it.
-    again: bool = False
+    packet_id: int
+    #: The broker sent the message before, on this connection or an earlier one (the DUP flag).
+    is_repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message. `retained`: it lay at the broker, it was not said just now.
+    """A message. `retained` means that the broker had stored it before the subscription.
 
-    `receipt` is there where the filter was subscribed with `hold`: give it to `acknowledge`.
+    `receipt` is set if the subscription has `manual_ack`; pass it to `Transport.acknowledge`. `at`
+    is when it arrived, in seconds of the monotonic clock; the owner may handle it later.
     """
 
     topic: str
     payload: bytes
     retained: bool = False
     receipt: Receipt | None = None
+    at: float = field(default_factory=time.monotonic, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The broker has the message that was published with this token (QoS 0: the socket has).
+    """The broker has the message with this token. With QoS 0: the socket has it.
 
-    `refusal` says why the broker did not take it; empty if it did. MQTT 5 brokers tell.
+    `refusal` is the reason if the broker did not accept the message; MQTT 5 brokers send one.
     """
 
     token: object
@@ -81,7 +94,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """The broker does not grant an optional subscription; it is not asked for it again."""
+    """The broker does not grant an optional subscription. The transport does not try it again."""
 
     topic_filter: str
     reason: str
@@ -89,34 +102,35 @@ class Unavailable:
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What the broker says for us when we vanish; retained, QoS 1."""
+    """The message that the broker publishes if the connection is lost; retained, QoS 1."""
 
     topic: str
     payload: bytes
 
 
 class Transport(Protocol):
-    """One client's link to one broker."""
+    """The connection of one client to one broker."""
 
     def start(self) -> None:
-        """Connect in the background, and again whenever the link breaks."""
+        """Connect in the background, and again after each loss."""
 
     def subscribe(
-        self, topic_filter: str, *, qos: int = 1, hold: bool = False, optional: bool = False
+        self, topic_filter: str, *, qos: int = 1, manual_ack: bool = False, optional: bool = False
     ) -> None:
-        """Subscribe now and after every reconnect.
+        """Subscribe now and after each reconnect.
 
-        An `optional` subscription never keeps us from being connected: Unavailable tells once
-        that the broker does not grant it.
+        A broker that does not grant an `optional` subscription does not prevent the connection:
+        Unavailable is delivered once.
 
-        With `hold` the broker is told of a QoS 1 message only by `acknowledge`. Until then it
-        counts against what the broker has on its way to us (Mosquitto: 20 messages).
+        With `manual_ack`, the transport acknowledges a QoS 1 message to the broker only when the
+        owner calls `acknowledge`. The broker limits the number of unacknowledged messages to one
+        client (Mosquitto: 20).
         """
 
     def acknowledge(self, receipt: Receipt) -> None:
-        """Tell the broker that a message is safe; in vain where its connection is gone.
+        """Acknowledge a message to the broker. Does nothing if its connection is gone.
 
-        In the order in which they came. Callable from any thread.
+        Call it in the order in which the messages arrived. Any thread may call it.
         """
 
     def publish(
@@ -130,12 +144,12 @@ class Transport(Protocol):
         content_type: str | None = None,
         token: object = None,
     ) -> None:
-        """Hand a message to the link; never blocks. Callable from any thread.
+        """Hand a message to the connection. Never blocks. Any thread may call it.
 
-        With a `token`, Published tells when the broker has it; a link that breaks before says
-        nothing but Disconnected. Raises NotConnected where there is no link (nothing is queued
-        for later) and TooLarge where the message is over the broker's limit.
+        With a `token`, Published follows when the broker has the message. If the connection is
+        lost before, only Disconnected follows. Raises NotConnected if there is no connection
+        (nothing is queued for later), and TooLarge if the message exceeds the broker's limit.
         """
 
     def close(self) -> None:
-        """Say goodbye, after what was handed over has left where the link allows; idempotent."""
+        """Send the messages that were handed over, if possible, and disconnect; idempotent."""

@@ -1,12 +1,17 @@
-"""One connection of paho's, from CONNECT to its end; only this module and its user import paho."""
+"""One MQTT connection with paho, from CONNECT to its end.
+
+Only this module and transport/paho.py import paho.
+"""
 
 from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
@@ -18,236 +23,299 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.transport.base import (
+    PACKET_OVERHEAD_BYTES,
     Connected,
+    Deliver,
     Disconnected,
     Published,
     Receipt,
     Received,
     Refused,
+    Will,
 )
-from fogmqtt.transport.link import Link, unshared
+from fogmqtt.transport.link import Link, without_share
 from fogmqtt.transport.optional import OptionalFilters
-from fogmqtt.transport.refusals import filter_refused, hung_up, rejected
-from fogmqtt.transport.setup import Filter, OutgoingMessage, Setup
+from fogmqtt.transport.refusals import closed_without_answer, connack_failure, filter_refused
 
 log = logging.getLogger(__name__)
 
-#: What a PUBLISH needs beside topic and payload: fixed header, packet id, our two properties.
-OVERHEAD_BYTES: Final = 64
-#: Unacknowledged messages on one connection. Mosquitto announces a Receive Maximum of 20, which
-#: paho does not look at, and its queue of QoS 2 ends there. More would win nothing: the broker
-#: acknowledges within a round trip, and 20 tiles fill any link.
+#: The maximum number of unacknowledged messages on one connection. Mosquitto announces a Receive
+#: Maximum of 20. paho ignores it, and Mosquitto's QoS 2 queue ends there. A higher number gains
+#: nothing: the broker acknowledges within a round trip, and 20 tiles fill any link.
 MAX_INFLIGHT: Final = 20
 CONNECT_TIMEOUT_S: Final = 5.0
-#: Silence after which a SUBACK counts as dropped, the first time: what a broker has retained for
-#: one filter may fill its queue for us, and then it drops even those.
-_SUBACK_S: Final = 2.0
-#: How long to wait for something to do while Connected is not said.
+#: Seconds without any packet after which a first SUBACK counts as lost. The retained messages of
+#: one filter can fill the broker's queue for this client, and then the broker drops SUBACKs too.
+_SUBACK_TIMEOUT_S: Final = 2.0
+#: Seconds to wait for network events while Connected is not delivered.
 _SHORT_TURN_S: Final = 0.1
-_TAKEN_OVER: Final = 0x8E
-_numbers = count(1)
+_SESSION_TAKEN_OVER: Final = 0x8E
+_connection_numbers = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """A message to publish. The fields are those of `Transport.publish`."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    properties: Properties | None
+    token: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSettings:
+    """The settings that all connections of one transport share."""
+
+    link: Link
+    deliver: Deliver
+    will: Will | None
+    tls: ssl.SSLContext | None
+
+    @property
+    def keeps_session(self) -> bool:
+        """Whether the broker keeps unacknowledged messages after a lost connection."""
+        return self.link.protocol == 5 and self.link.session_s > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """The options of a subscription, as in `Transport.subscribe`."""
+
+    qos: int
+    manual_ack: bool = False
+    optional: bool = False
 
 
 class Connection:
-    """One connection from CONNECT to its end; never used again.
+    """One connection from CONNECT to its end. It is never used again.
 
-    `dial` and `turn` belong to the network thread, `subscribe`, `publish`, `acknowledge`, `flush`
-    and `say_goodbye` to anybody. paho's callbacks come on the network thread, inside `turn`.
-    `give_up` is told, on that thread, of an optional filter that is not granted, and why.
+    Only the network thread calls `connect`, `run_once` and `close`. Any thread may call
+    `subscribe`, `publish`, `acknowledge`, `flush` and `disconnect`. paho calls its callbacks on
+    the network thread, within `run_once`. There it calls `unavailable` with an optional filter that
+    the broker does not grant, and the reason.
     """
 
     def __init__(
-        self, setup: Setup, filters: dict[str, Filter], give_up: Callable[[str, str], None]
+        self,
+        settings: ConnectionSettings,
+        subscriptions: dict[str, Subscription],
+        unavailable: Callable[[str, str], None],
     ) -> None:
-        self.number = next(_numbers)
-        self._setup = setup
-        self._filters = filters
-        self._give_up = give_up
-        self._optional = OptionalFilters(name for name, one in filters.items() if one.optional)
+        self.number = next(_connection_numbers)
+        self._settings = settings
+        self._subscriptions = subscriptions
+        self._unavailable = unavailable
+        self._optional = OptionalFilters(
+            name for name, subscription in subscriptions.items() if subscription.optional
+        )
+        #: Guards the fields below; notified when `flush` may continue.
         self._changed = threading.Condition()
-        self._asked: dict[int, str] = {}
-        self._heard_at = time.monotonic()
-        self._patience_s = _SUBACK_S
-        self._handed = 0
-        self._published = 0
-        #: Whom to tell that a message is with the broker, by its number.
-        self._awaited: dict[int, object] = {}
-        #: Calls of publish() that have a token and did not return yet; and what the broker took
-        #: meanwhile of nobody known.
-        self._watching = 0
-        self._untold: set[int] = set()
-        self._early: list[Received] = []
-        self._limit: int | None = None
-        self._acknowledged = False
+        #: The filters that wait for their SUBACK, by packet id.
+        self._pending_filters: dict[int, str] = {}
+        self._last_packet_at = time.monotonic()
+        self._suback_timeout_s = _SUBACK_TIMEOUT_S
+        self._handed_over = 0
+        self._acknowledged = 0
+        #: The tokens of unacknowledged messages, by packet id.
+        self._tokens: dict[int, object] = {}
+        #: The number of publish calls with a token that have not returned, and the packet ids
+        #: that the broker acknowledged meanwhile and that have no token yet, with its refusals.
+        self._publishing = 0
+        self._acknowledged_early: dict[int, str] = {}
+        #: Messages that arrived before Connected was delivered.
+        self._early_messages: list[Received] = []
+        self._max_packet_bytes: int | None = None
+        self._has_connack = False
         self._reason: str | None = None
         self._taken_over = False
         self.refusal: Refused | None = None
-        #: All filters are in force, and Connected was delivered.
+        #: All subscriptions are confirmed and Connected was delivered.
         self.ready = False
         self._client = self._new_client()
 
-    # --- the network thread ---------------------------------------------------------------
+    # --- network thread -------------------------------------------------------------------
 
-    def dial(self) -> None:
+    def connect(self) -> None:
         """Open the socket and send CONNECT. Raises OSError."""
-        address = self._setup.link.address
-        keepalive = self._setup.link.keepalive_s
-        if self._setup.link.protocol == 5:
+        address = self._settings.link.address
+        keepalive = self._settings.link.keepalive_s
+        if self._settings.link.protocol == 5:
             self._client.connect_async(
                 address.host,
                 address.port,
                 keepalive,
-                clean_start=not self._setup.keeps_session,
-                properties=self._session(),
+                clean_start=not self._settings.keeps_session,
+                properties=self._session_properties(),
             )
         else:
             self._client.connect_async(address.host, address.port, keepalive)
         self._client.reconnect()
 
-    def turn(self) -> bool:
-        """Wait up to a second for something to do, and do it; False when the link is gone."""
+    def run_once(self) -> bool:
+        """Wait up to a second for network events and handle them.
+
+        Returns False when the connection has ended.
+        """
         code = self._client.loop(1.0 if self.ready else _SHORT_TURN_S)
         if code is not MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._reason = self._reason or mqtt.error_string(code)
             return False
-        self._ask_again()
-        self._proceed()
+        self._repeat_subscriptions()
+        self._become_ready()
         return self.refusal is None
 
-    def _ask_again(self) -> None:
-        """Subscribe anew where the answer seems lost; twice as late each time."""
-        if not self._asked or time.monotonic() - self._heard_at < self._patience_s:
+    def _repeat_subscriptions(self) -> None:
+        """Subscribe again if a SUBACK seems lost. Each repetition waits twice as long."""
+        is_due = time.monotonic() - self._last_packet_at >= self._suback_timeout_s
+        if not self._pending_filters or not is_due:
             return
-        log.info("%s did not answer: asking again", ", ".join(self._asked.values()))
-        self._heard_at = time.monotonic()
-        self._patience_s *= 2
+        log.info("no SUBACK for %s: subscribing again", ", ".join(self._pending_filters.values()))
+        self._last_packet_at = time.monotonic()
+        self._suback_timeout_s *= 2
         with self._changed:
-            unanswered, self._asked = self._asked, {}
-            for topic_filter in unanswered.values():
-                self._ask(topic_filter, self._filters[topic_filter].qos)
+            pending, self._pending_filters = self._pending_filters, {}
+            for topic_filter in pending.values():
+                self._send_subscribe(topic_filter, self._subscriptions[topic_filter].qos)
 
-    def end(self) -> Disconnected | Refused | None:
-        """Close the socket; what became of the connection, None where only something optional."""
+    def close(self) -> Disconnected | Refused | None:
+        """Close the socket and return how the connection ended.
+
+        None: the broker closed it because of an optional subscription, so the next connection
+        without it may begin at once.
+        """
         with self._changed:
             was_ready, self.ready = self.ready, False
-            blamed = self._optional.blamed(time.monotonic())
+            culprit = self._optional.reason_for_loss(time.monotonic())
             self._changed.notify_all()
         if (sock := self._client.socket()) is not None:
             sock.close()
         if self.refusal is not None and not was_ready:
             return self.refusal
-        if blamed is not None and not self._taken_over:
-            self._give_up(blamed, f"it closed the connection on {blamed}: {self._reason}")
+        if culprit is not None and not self._taken_over:
+            reason = f"it closed the connection after the subscription to {culprit}: {self._reason}"
+            self._unavailable(culprit, reason)
         if was_ready:
             return Disconnected(self._reason or "the connection broke", self._taken_over)
-        if blamed is not None and not self._taken_over:
+        if culprit is not None and not self._taken_over:
             return None
-        if self._acknowledged:
-            return Refused(f"{self._setup.link.address} hung up: {self._reason}")
-        return hung_up(self._setup.link)
+        if self._has_connack:
+            address = self._settings.link.address
+            return Refused(f"{address} closed the connection: {self._reason}")
+        return closed_without_answer(self._settings.link)
 
-    # --- anybody --------------------------------------------------------------------------
+    # --- any thread -----------------------------------------------------------------------
 
-    def subscribe(self, topic_filter: str, wanted: Filter) -> None:
+    def subscribe(self, topic_filter: str, subscription: Subscription) -> None:
+        """Subscribe now, or after the CONNACK if it has not arrived."""
         with self._changed:
-            self._filters[topic_filter] = wanted
-            if wanted.optional:
+            self._subscriptions[topic_filter] = subscription
+            if subscription.optional:
                 self._optional.add(topic_filter)
-            elif self._acknowledged:
-                self._ask(topic_filter, wanted.qos)
+            elif self._has_connack:
+                self._send_subscribe(topic_filter, subscription.qos)
 
     def publish(self, message: OutgoingMessage) -> None:
-        """Raises NotConnected and TooLarge."""
+        """Hand the message to paho. Raises NotConnected and TooLarge."""
         if not self.ready:
-            raise no_link(self._setup.link, message.topic)
-        size = len(message.topic.encode()) + len(message.payload) + OVERHEAD_BYTES
-        if self._limit is not None and size > self._limit:
+            raise not_connected(self._settings.link, message.topic)
+        size = len(message.topic.encode()) + len(message.payload) + PACKET_OVERHEAD_BYTES
+        if self._max_packet_bytes is not None and size > self._max_packet_bytes:
             raise TooLarge(
-                f"{message.topic}: {size} bytes, but {self._setup.link.address} takes "
-                f"{self._limit}; make tiles smaller (wire.max_message_bytes) or raise the broker's "
-                "max_packet_size"
+                f"{message.topic}: {size} bytes, but {self._settings.link.address} accepts "
+                f"{self._max_packet_bytes}; make tiles smaller (wire.max_message_bytes) or raise "
+                "the broker's max_packet_size"
             )
-        self._hand(message)
+        self._hand_over(message)
 
     def acknowledge(self, receipt: Receipt) -> None:
-        """Tell the broker, unless it spoke of another connection's message."""
+        """Acknowledge a message to the broker, if it arrived on this connection."""
         if receipt.connection == self.number:
-            self._client.ack(receipt.mid, 1)
+            self._client.ack(receipt.packet_id, 1)
 
     def flush(self, timeout_s: float) -> None:
-        """Wait until what was handed over is out (QoS 0) or acknowledged, or the link gone."""
+        """Wait until all messages are sent (QoS 0) or acknowledged, or the connection is lost."""
         with self._changed:
-            self._changed.wait_for(lambda: not self.ready or self._is_flushed(), timeout_s)
+            self._changed.wait_for(
+                lambda: not self.ready or self._acknowledged >= self._handed_over, timeout_s
+            )
 
-    def say_goodbye(self) -> None:
-        """Ask for DISCONNECT to be sent: the broker then forgets our will."""
+    def disconnect(self) -> None:
+        """Send DISCONNECT, after which the broker drops the last will."""
         self._client.disconnect()
 
-    # --- inside ---------------------------------------------------------------------------
+    # --- internals ------------------------------------------------------------------------
 
-    def _is_flushed(self) -> bool:
-        return self._published >= self._handed
-
-    def _hand(self, message: OutgoingMessage) -> None:
-        watched = message.token is not None
+    def _hand_over(self, message: OutgoingMessage) -> None:
+        has_token = message.token is not None
         with self._changed:
-            self._handed += 1
-            self._watching += watched
-        # Not under our lock: paho calls back while it holds its own, which this needs.
+            self._handed_over += 1
+            self._publishing += has_token
+        # Outside the lock: paho calls back while it holds its own lock, and the callback takes
+        # this one.
         info = self._client.publish(
             message.topic, message.payload, message.qos, message.retain, message.properties
         )
-        lost = info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS
+        is_lost = info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS
         with self._changed:
-            self._handed -= lost
-            taken = watched and self._watch(info.mid, None if lost else message.token)
-        if lost:
-            raise no_link(self._setup.link, message.topic)
-        if taken:
-            self._setup.deliver(Published(message.token))
+            self._handed_over -= is_lost
+            refusal = None
+            if has_token:
+                refusal = self._set_token(info.mid, None if is_lost else message.token)
+        if is_lost:
+            raise not_connected(self._settings.link, message.topic)
+        if refusal is not None:
+            self._settings.deliver(Published(message.token, refusal))
 
-    def _watch(self, mid: int, token: object) -> bool:
-        """Whether the broker has taken it before publish() had returned; under the lock."""
-        taken = mid in self._untold
-        if token is not None and not taken:
-            self._awaited[mid] = token
-        self._watching -= 1
-        if not self._watching:
-            self._untold.clear()
-        return taken and token is not None
+    def _set_token(self, packet_id: int, token: object) -> str | None:
+        """Remember the token of a message. The caller holds the lock.
 
-    def _ask(self, topic_filter: str, qos: int) -> None:
-        _, mid = self._client.subscribe(topic_filter, qos)
-        if mid is not None:
-            self._asked[mid] = topic_filter
+        Returns None unless the broker acknowledged the message before paho's publish returned;
+        then the reason if it refused the message, or an empty string.
+        """
+        refusal = self._acknowledged_early.get(packet_id)
+        if token is not None and refusal is None:
+            self._tokens[packet_id] = token
+        self._publishing -= 1
+        if not self._publishing:
+            self._acknowledged_early.clear()
+        return None if token is None else refusal
+
+    def _send_subscribe(self, topic_filter: str, qos: int) -> None:
+        _, packet_id = self._client.subscribe(topic_filter, qos)
+        if packet_id is not None:
+            self._pending_filters[packet_id] = topic_filter
 
     def _new_client(self) -> mqtt.Client:
-        setup = self._setup
-        five = setup.link.protocol == 5
+        settings = self._settings
+        is_mqtt5 = settings.link.protocol == 5
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=setup.link.client_id,
-            clean_session=None if five else True,
-            # paho would acknowledge what we only have in memory.
+            client_id=settings.link.client_id,
+            clean_session=None if is_mqtt5 else True,
+            # Otherwise paho acknowledges messages that exist only in memory.
             manual_ack=True,
-            protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
+            protocol=MQTTProtocolVersion.MQTTv5 if is_mqtt5 else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages = MAX_INFLIGHT
-        if setup.link.credentials:
-            client.username_pw_set(*setup.link.credentials)
-        if setup.tls is not None:
-            client.tls_set_context(setup.tls)
-        if setup.will is not None:
-            client.will_set(setup.will.topic, setup.will.payload, qos=1, retain=True)
-        self._listen_to(client)
+        if settings.link.credentials:
+            client.username_pw_set(*settings.link.credentials)
+        if settings.tls is not None:
+            client.tls_set_context(settings.tls)
+        if settings.will is not None:
+            client.will_set(settings.will.topic, settings.will.payload, qos=1, retain=True)
+        self._set_callbacks(client)
         return client
 
-    def _listen_to(self, client: mqtt.Client) -> None:
-        client.on_socket_open = _send_at_once
-        # With this set, publish() never writes to the socket itself: it only wakes our thread.
-        client.on_socket_register_write = _leave_to_the_loop
+    def _set_callbacks(self, client: mqtt.Client) -> None:
+        client.on_socket_open = _disable_nagle
+        # With this callback, publish() never writes to the socket itself. It only wakes the
+        # network thread.
+        client.on_socket_register_write = _write_in_loop
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_publish = self._on_publish
@@ -263,108 +331,110 @@ class Connection:
         properties: Properties | None,
     ) -> None:
         if code.is_failure:
-            self.refusal = rejected(self._setup.link, code.value, str(code))
+            self.refusal = connack_failure(self._settings.link, code.value, str(code))
             return
-        self._limit = getattr(properties, "MaximumPacketSize", None)
-        self._heard_at = time.monotonic()
+        self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        self._last_packet_at = time.monotonic()
         with self._changed:
-            self._acknowledged = True
-            for topic_filter, wanted in self._filters.items():
-                if not wanted.optional:
-                    self._ask(topic_filter, wanted.qos)
-        self._proceed()
+            self._has_connack = True
+            for topic_filter, subscription in self._subscriptions.items():
+                if not subscription.optional:
+                    self._send_subscribe(topic_filter, subscription.qos)
+        self._become_ready()
 
     def _on_subscribe(
         self, _client: object, _data: object, mid: int, codes: list[ReasonCode], *_: object
     ) -> None:
-        self._heard_at = time.monotonic()
+        self._last_packet_at = time.monotonic()
         refused = next((code for code in codes if code.is_failure), None)
         with self._changed:
-            optional = self._optional.answered(mid, None if refused else self._heard_at)
-            topic_filter = self._asked.pop(mid, "?")
+            optional = self._optional.answered(mid, None if refused else self._last_packet_at)
+            topic_filter = self._pending_filters.pop(mid, "?")
         if refused is not None and optional is not None:
-            self._give_up(optional, f"it refused {optional}: {refused}")
+            self._unavailable(optional, f"it refused the subscription to {optional}: {refused}")
         elif refused is not None:
-            self.refusal = filter_refused(self._setup.link, topic_filter, str(refused))
+            self.refusal = filter_refused(self._settings.link, topic_filter, str(refused))
             self._reason = self.refusal.reason
             log.error("%s", self.refusal.reason)
             return
-        self._proceed()
+        self._become_ready()
 
-    def _proceed(self) -> None:
-        """Say Connected once every filter is in force; then what came before."""
+    def _become_ready(self) -> None:
+        """Deliver Connected once all subscriptions are confirmed; then try the optional ones.
+
+        Connected waits a moment for the answers to those.
+        """
         moment = time.monotonic()
         with self._changed:
-            if self._asked or not self._acknowledged:
+            if self._pending_filters or not self._has_connack or self.refusal is not None:
                 return
-            self._ask_optional(moment)
+            self._send_optional(moment)
             overdue = self._optional.overdue(moment)
-            # Before it is told: whoever hears it may publish at once.
-            begins = not self.ready and not self._optional.holds_up(moment)
-            self.ready = self.ready or begins
+            becomes_ready = not self.ready and not self._optional.delays_connected(moment)
+            # Before Connected is delivered, because its receiver may publish at once.
+            self.ready = self.ready or becomes_ready
         if overdue is not None:
-            self._give_up(overdue, f"it does not answer the subscription to {overdue}")
-        if begins:
-            self._begin()
+            self._unavailable(overdue, f"it did not answer the subscription to {overdue}")
+        if becomes_ready:
+            self._deliver_connected()
 
-    def _ask_optional(self, moment: float) -> None:
+    def _send_optional(self, moment: float) -> None:
         topic_filter = self._optional.next()
         if topic_filter is None:
             return
-        _, mid = self._client.subscribe(topic_filter, self._filters[topic_filter].qos)
-        if mid is not None:
-            self._optional.asked(mid, moment)
+        _, packet_id = self._client.subscribe(topic_filter, self._subscriptions[topic_filter].qos)
+        if packet_id is not None:
+            self._optional.sent(packet_id, moment)
 
-    def _begin(self) -> None:
-        self._setup.deliver(Connected(self._limit))
-        for message in self._early:
-            self._setup.deliver(message)
-        self._early.clear()
+    def _deliver_connected(self) -> None:
+        self._settings.deliver(Connected(self._max_packet_bytes))
+        for message in self._early_messages:
+            self._settings.deliver(message)
+        self._early_messages.clear()
 
     def _on_publish(
         self, _client: object, _data: object, mid: int, code: ReasonCode, *_: object
     ) -> None:
+        refusal = ""
         if code.is_failure:
-            log.warning("the broker refused message %d: %s; see its acl", mid, code)
+            log.warning("the broker refused message %d: %s; check its acl", mid, code)
+            refusal = f"the broker refused it: {code}; check its acl"
         with self._changed:
-            self._published += 1
-            token = self._awaited.pop(mid, None)
-            if token is None and self._watching:
-                self._untold.add(mid)
+            self._acknowledged += 1
+            token = self._tokens.pop(mid, None)
+            if token is None and self._publishing:
+                self._acknowledged_early[mid] = refusal
             self._changed.notify_all()
         if token is not None:
-            refusal = (
-                f"the broker refused it: {code}; see its access list" if code.is_failure else ""
-            )
-            self._setup.deliver(Published(token, refusal))
+            self._settings.deliver(Published(token, refusal))
 
     def _on_message(
         self, client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
     ) -> None:
-        self._heard_at = time.monotonic()
+        self._last_packet_at = time.monotonic()
         receipt = None
-        if message.qos == 1 and self._is_held(message.topic):
+        if message.qos == 1 and self._needs_manual_ack(message.topic):
             receipt = Receipt(self.number, message.mid, message.dup)
         else:
             client.ack(message.mid, message.qos)
         received = Received(message.topic, bytes(message.payload), message.retain, receipt)
         if self.ready:
-            self._setup.deliver(received)
+            self._settings.deliver(received)
         else:
-            self._early.append(received)
+            self._early_messages.append(received)
 
-    def _is_held(self, topic: str) -> bool:
+    def _needs_manual_ack(self, topic: str) -> bool:
         return any(
-            mqtt.topic_matches_sub(unshared(topic_filter), topic)
-            for topic_filter, wanted in self._filters.items()
-            if wanted.hold
+            mqtt.topic_matches_sub(without_share(topic_filter), topic)
+            for topic_filter, subscription in self._subscriptions.items()
+            if subscription.manual_ack
         )
 
-    def _session(self) -> Properties | None:
-        if not self._setup.keeps_session:
+    def _session_properties(self) -> Properties | None:
+        if not self._settings.keeps_session:
             return None
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = self._setup.link.session_s
+        properties.SessionExpiryInterval = self._settings.link.session_s
         return properties
 
     def _on_disconnect(
@@ -375,20 +445,21 @@ class Connection:
         code: ReasonCode,
         *_: object,
     ) -> None:
-        # Called twice for one loss at times: it only notes the reason, `end` tells of the loss.
+        # paho may call this twice for one loss, so it only records the reason. `close` returns it.
         if flags.is_disconnect_packet_from_server:
-            self._reason = f"the broker said: {code}"
-            self._taken_over = code.value == _TAKEN_OVER
+            self._reason = f"the broker disconnected: {code}"
+            self._taken_over = code.value == _SESSION_TAKEN_OVER
 
 
-def no_link(link: Link, topic: str) -> NotConnected:
-    return NotConnected(f"{topic}: no link to {link.address} at this moment")
+def not_connected(link: Link, topic: str) -> NotConnected:
+    """Return the error for a message that cannot be published without a connection."""
+    return NotConnected(f"{topic}: no connection to {link.address} at this moment")
 
 
-def _send_at_once(_client: mqtt.Client, _userdata: object, sock: Any) -> None:
-    # Without it a small QoS 1 round trip waits 40 ms for a delayed acknowledgement.
+def _disable_nagle(_client: mqtt.Client, _userdata: object, sock: Any) -> None:
+    # Otherwise a small QoS 1 round trip waits 40 ms for a delayed acknowledgement.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _leave_to_the_loop(_client: mqtt.Client, _userdata: object, _sock: object) -> None:
-    """Our thread is awake already, and writes."""
+def _write_in_loop(_client: mqtt.Client, _userdata: object, _sock: object) -> None:
+    """Do nothing: the network thread is awake already and writes."""

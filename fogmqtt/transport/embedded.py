@@ -1,6 +1,6 @@
-"""A broker of our own, for machines where none runs: Mosquitto if it is installed, else iotcore.
+"""An embedded broker for machines without a broker: Mosquitto if it is installed, else iotcore.
 
-It is private to this machine: it listens on loopback only, and it dies with us.
+It is private to this machine: it listens on loopback only, and it ends with this process.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pathlib import Path
 from fogmqtt.errors import NoBroker
 from fogmqtt.transport.link import Address, parse_url
 
-#: Seconds that a broker gets to answer, and to end.
-START_S = 15.0
-STOP_S = 5.0
+#: Seconds within which a broker must answer after its start, and end after a SIGTERM.
+START_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 5.0
 _PR_SET_PDEATHSIG = 1
 
-# `user`: started by root, Mosquitto would become another user, and a process that changes its
-# user forgets that it is to die with its parent. 10 000 queued messages, since its default of
-# 1000 drops tiles silently; never 0, which on Debian's build cuts off innocent clients.
+# `user`: Mosquitto that root starts would change its user, and the kernel clears the parent death
+# signal of a process that changes its user. 10 000 queued messages: the default of 1000 drops tiles
+# without notice. 0 (no limit) disconnects innocent clients in Debian's build.
 _MOSQUITTO = """\
 user {user}
 listener {port} {host}
@@ -67,68 +67,72 @@ dynamic_filters = true
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedBroker:
-    """A broker process that we started."""
+    """A broker process that this process started."""
 
     url: str
-    #: What runs: mosquitto or iotcore.
+    #: The name of the program: mosquitto or iotcore.
     program: str
     _process: subprocess.Popen[bytes]
     _folder: Path
 
     @classmethod
     def start(cls, url: str, protocol: int | str = 5) -> EmbeddedBroker:
-        """Start a broker at a loopback url, and wait until it answers.
+        """Start a broker at a loopback url and wait until it answers.
 
-        Call it on a thread that lives as long as the broker shall: Linux ends the broker with
-        the thread that started it. Raises NoBroker where no program is there, the url is not
-        this machine's, or the port is taken.
+        Linux ends the broker with the thread that started it, so call this on a thread that lives
+        as long as the broker is needed. Raises NoBroker if no program is installed, the url does
+        not name this machine, the port is in use, or the broker does not start.
         """
         address = parse_url(url)
         if address.tls or not is_local(url):
             raise NoBroker(
-                f"broker.embedded: a broker of our own serves this machine only, not {url}; "
+                f"broker.embedded: an embedded broker serves this machine only, not {url}; "
                 "use mqtt://127.0.0.1:1883, or run Mosquitto with broker/mosquitto.conf"
             )
-        if listening(url):
-            raise NoBroker(f"broker.embedded: something else listens at {url} already")
-        program, write = _choose()
+        if is_listening(url):
+            raise NoBroker(
+                f"broker.embedded: another program listens at {url}; "
+                "use another port, or set broker.embedded to never"
+            )
+        program, write = _choose_program()
         folder = Path(tempfile.mkdtemp(prefix="fogmqtt-broker-"))
         broker = cls(url, program, _spawn(write(address, folder, protocol), folder), folder)
-        broker._wait()
+        broker._wait_until_ready()
         return broker
 
     @property
-    def counters(self) -> bool:
-        """Whether it has `$SYS` counters; iotcore closes the connection of whoever subscribes."""
+    def has_counters(self) -> bool:
+        """Whether it has `$SYS` counters. iotcore disconnects a client that subscribes to them."""
         return self.program == "mosquitto"
 
     @property
     def pid(self) -> int:
+        """The process id of the broker."""
         return self._process.pid
 
     def stop(self) -> None:
-        """End it, and leave nothing behind; idempotent."""
+        """End the broker and remove its files; idempotent."""
         self._process.terminate()
         try:
-            self._process.wait(STOP_S)
+            self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _wait(self) -> None:
-        deadline = time.monotonic() + START_S
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self._process.poll() is None:
-            if listening(self.url):
+            if is_listening(self.url):
                 return
             time.sleep(0.02)
-        said = (self._folder / "out").read_text(errors="replace").strip()[-300:]
+        output = (self._folder / "out").read_text(errors="replace").strip()[-300:]
         self.stop()
-        raise NoBroker(f"broker.embedded: {self.program} did not start at {self.url}: {said}")
+        raise NoBroker(f"broker.embedded: {self.program} did not start at {self.url}: {output}")
 
 
 def is_local(url: str) -> bool:
-    """Whether the url names this machine's loopback."""
+    """Return whether the url names the loopback interface of this machine."""
     host = parse_url(url).host
     if host == "localhost":
         return True
@@ -138,8 +142,8 @@ def is_local(url: str) -> bool:
         return False
 
 
-def listening(url: str) -> bool:
-    """Whether something takes connections there."""
+def is_listening(url: str) -> bool:
+    """Return whether a program accepts connections at the url."""
     address = parse_url(url)
     try:
         with socket.create_connection((address.host, address.port), 0.5):
@@ -148,12 +152,12 @@ def listening(url: str) -> bool:
         return False
 
 
-#: Writes a configuration into a folder; the command that runs a broker with it.
-_Write = Callable[[Address, Path, int | str], list[str]]
+#: Writes a configuration into a folder and returns the command that starts a broker with it.
+_WriteConfig = Callable[[Address, Path, int | str], list[str]]
 
 
-def _choose() -> tuple[str, _Write]:
-    if _mosquitto() is not None:
+def _choose_program() -> tuple[str, _WriteConfig]:
+    if _find_mosquitto() is not None:
         return "mosquitto", _write_mosquitto
     if _has_iotcore():
         return "iotcore", _write_iotcore
@@ -163,8 +167,8 @@ def _choose() -> tuple[str, _Write]:
     )
 
 
-def _mosquitto() -> str | None:
-    # Debian installs it where the PATH of a normal user does not lead.
+def _find_mosquitto() -> str | None:
+    # Debian installs it in a folder that is not in the PATH of a normal user.
     return shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
@@ -177,12 +181,12 @@ def _host(address: Address) -> str:
 
 
 def _write_mosquitto(address: Address, folder: Path, protocol: int | str) -> list[str]:
-    del protocol  # it speaks both on one port
+    del protocol  # Mosquitto accepts both versions on one port
     config = folder / "mosquitto.conf"
     config.write_text(
         _MOSQUITTO.format(user=getpass.getuser(), host=_host(address), port=address.port)
     )
-    return [_mosquitto() or "mosquitto", "-c", str(config)]
+    return [_find_mosquitto() or "mosquitto", "-c", str(config)]
 
 
 def _write_iotcore(address: Address, folder: Path, protocol: int | str) -> list[str]:
@@ -201,23 +205,24 @@ def _spawn(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
             stdout=out,
             stderr=out,
             cwd=folder,
-            start_new_session=True,  # the terminal's Ctrl-C is ours to pass on, in order
-            preexec_fn=_dies_with(os.getpid()),
+            start_new_session=True,  # the parent handles Ctrl-C of the terminal, in its own order
+            preexec_fn=_die_with_parent(os.getpid()),
         )
 
 
-def _dies_with(parent: int) -> Callable[[], None] | None:
-    """For the child, before it becomes the broker: the kernel ends it when we are gone.
+def _die_with_parent(parent: int) -> Callable[[], None] | None:
+    """Return a function that lets the kernel end the child when this process ends, or None.
 
-    However we went; Linux only, elsewhere a broker outlives a killed gateway.
+    The child calls it before it becomes the broker. Only Linux supports this. On other systems a
+    broker outlives a killed gateway.
     """
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None).prctl  # found here: after the fork no lock may be waited for
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork: after it, no lock may be taken
 
-    def ask_the_kernel() -> None:
+    def set_death_signal() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # gone before we asked
+        if os.getppid() != parent:  # the parent ended before prctl
             os._exit(1)
 
-    return ask_the_kernel
+    return set_death_signal

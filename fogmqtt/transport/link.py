@@ -1,4 +1,4 @@
-"""Where the broker is and who we are to it; needs no MQTT library to be imported."""
+"""The address of the broker and the identity of the client. Imports no MQTT library."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class Address:
     tls: bool = False
 
     def __str__(self) -> str:
-        """`host:port`, an IPv6 host in brackets."""
+        """Return `host:port`, with an IPv6 host in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
 
 def parse_url(url: str) -> Address:
-    """Take `mqtt://host[:1883]` or `mqtts://host[:8883]` apart.
+    """Parse `mqtt://host[:1883]` or `mqtts://host[:8883]`.
 
-    Raises ConfigError, naming broker.url, for anything else; a password in it is never shown.
+    Raises ConfigError, which names broker.url, for anything else. It never shows a password.
     """
     if "@" in url:
         raise ConfigError(
-            "broker.url: no user or password belongs in it, since it is shown and logged; "
+            "broker.url: the url is shown and logged, so it must not contain a user or password; "
             "set broker.username and broker.password_file"
         )
     try:
@@ -54,31 +54,31 @@ def parse_url(url: str) -> Address:
 def _check(url: str, parts: SplitResult) -> None:
     if parts.scheme not in _DEFAULT_PORTS:
         raise ConfigError(
-            f"broker.url: {url!r} begins with neither mqtt:// nor mqtts://; "
-            "write it like mqtt://192.168.1.10:1883"
+            f"broker.url: {url!r} does not begin with mqtt:// or mqtts://; "
+            "use the form mqtt://192.168.1.10:1883"
         )
     if not parts.hostname:
-        raise ConfigError(f"broker.url: {url!r} names no host; write it like mqtt://host:1883")
+        raise ConfigError(f"broker.url: {url!r} names no host; use the form mqtt://host:1883")
     if parts.port == 0:
-        raise ConfigError(f"broker.url: {url!r}: port 0 cannot be dialled; leave it out for 1883")
+        raise ConfigError(f"broker.url: {url!r}: port 0 is invalid; leave it out for 1883")
     if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ConfigError(f"broker.url: {url!r}: nothing may follow the port")
+        raise ConfigError(f"broker.url: {url!r}: nothing may follow the port; remove the rest")
 
 
-def unshared(topic_filter: str) -> str:
-    """A filter without the `$share/<group>/` in front of it."""
+def without_share(topic_filter: str) -> str:
+    """Return a filter without the prefix `$share/<group>/` of a shared subscription."""
     return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """How to reach the broker, as whom, and speaking what.
+    """The address of the broker, the identity of the client, and the protocol version.
 
-    `ca`, `cert` and `key` are PEM files; `keepalive_s` must exceed twice the slowest transfer
-    of the largest message. For `session_s` after a loss an MQTT 5 broker holds what we did not
-    acknowledge. `counters`: False where the broker is known to close the connection of whoever
-    subscribes to `$SYS`. Raises ConfigError where parts contradict each other, or a file is
-    missing.
+    `ca`, `cert` and `key` are paths of PEM files. `keepalive_s` must exceed twice the seconds of
+    the slowest transfer of the largest message. An MQTT 5 broker keeps unacknowledged messages for
+    `session_s` seconds after a lost connection. `has_counters` is False if the broker is known to
+    close the connection of a client that subscribes to `$SYS`. Raises ConfigError if fields
+    contradict each other or a file is missing.
     """
 
     url: str
@@ -91,24 +91,25 @@ class Link:
     key: str | None = None
     keepalive_s: int = 60
     session_s: int = 0
-    counters: bool = True
+    has_counters: bool = True
 
     def __post_init__(self) -> None:
         address = parse_url(self.url)
         if not 1 <= self.keepalive_s <= 65_535:
-            raise ConfigError(f"broker.keepalive_s: {self.keepalive_s} is not in 1 to 65535")
+            raise ConfigError(f"broker.keepalive_s: {self.keepalive_s} is not from 1 to 65535")
         if bool(self.cert) != bool(self.key):
-            raise ConfigError("broker.cert and broker.key: one without the other is no identity")
+            raise ConfigError("broker.cert and broker.key: only one is set; set both or none")
         for name in ("ca", "cert", "key"):
             self._check_file(name, getattr(self, name), address.tls)
 
     @property
     def address(self) -> Address:
+        """The parsed url."""
         return parse_url(self.url)
 
     @property
     def credentials(self) -> tuple[str, str | None] | None:
-        """User and password; None for nobody."""
+        """The user and the password, or None without a user."""
         return (self.username, self.password or None) if self.username else None
 
     @staticmethod
@@ -116,6 +117,6 @@ class Link:
         if not path:
             return
         if not tls:
-            raise ConfigError(f"broker.{name}: certificates need a broker.url with mqtts://")
+            raise ConfigError(f"broker.{name}: a certificate needs TLS; use mqtts:// in broker.url")
         if not Path(path).is_file():
-            raise ConfigError(f"broker.{name}: {path!r} is not a file")
+            raise ConfigError(f"broker.{name}: {path!r} is not a file; give the path of a PEM file")

@@ -1,8 +1,8 @@
-"""A broker and its clients inside one process: what tests of gateway and agent talk through.
+"""A broker and its clients within one process, for tests of gateway and agent.
 
-It behaves as Mosquitto does where our programs could tell: wildcards, shared subscriptions,
-retained messages, last wills, one link per client id, a packet limit, stop and start. Time does
-not pass in it: nothing expires, and a link that broke stays down until somebody acts.
+It has the features of Mosquitto that fogmqtt uses: wildcards, shared subscriptions, retained
+messages, last wills, one connection per client id, a packet limit, stop and start. It has no clock:
+no message expires, and a lost connection stays down until `reconnect` or `start`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.transport.base import (
+    PACKET_OVERHEAD_BYTES,
     Connected,
     Deliver,
     Disconnected,
@@ -21,88 +22,90 @@ from fogmqtt.transport.base import (
     Refused,
     Will,
 )
-from fogmqtt.transport.link import unshared
+from fogmqtt.transport.link import without_share
 
-#: As in the transport to a real broker: what a packet has beside topic and payload.
-OVERHEAD_BYTES = 64
 _SHARE = "$share/"
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """Whether a filter (`+` one level, `#` all that follow) takes a topic, as MQTT says."""
-    wanted, levels = topic_filter.split("/"), topic.split("/")
-    if topic.startswith("$") and wanted[0] in ("+", "#"):
+    """Return whether an MQTT filter matches a topic. `+` is one level, `#` all that follow."""
+    pattern, levels = topic_filter.split("/"), topic.split("/")
+    if topic.startswith("$") and pattern[0] in ("+", "#"):
         return False
-    for at, level in enumerate(wanted):
+    for index, level in enumerate(pattern):
         if level == "#":
             return True
-        if at >= len(levels) or level not in ("+", levels[at]):
+        if index >= len(levels) or level not in ("+", levels[index]):
             return False
-    return len(wanted) == len(levels)
+    return len(pattern) == len(levels)
 
 
 @dataclass(frozen=True, slots=True)
 class _Subscription:
     client_id: str
-    #: As it was asked for; with `$share/<group>/` in front where it is shared.
-    asked: str
+    #: The filter with the prefix `$share/<group>/` if it is shared.
+    filter_with_share: str
 
     @property
     def group(self) -> str | None:
-        return self.asked.split("/")[1] if self.asked.startswith(_SHARE) else None
+        return (
+            self.filter_with_share.split("/")[1]
+            if self.filter_with_share.startswith(_SHARE)
+            else None
+        )
 
     @property
     def topic_filter(self) -> str:
-        return unshared(self.asked)
+        return without_share(self.filter_with_share)
 
 
 class MemoryBroker:
-    """Starts running. `max_packet_bytes` is told to clients, as MQTT 5 brokers do."""
+    """Runs from the start. It announces `max_packet_bytes` to clients, as MQTT 5 brokers do."""
 
     def __init__(self, *, max_packet_bytes: int | None = None) -> None:
         self.max_packet_bytes = max_packet_bytes
         self._lock = threading.RLock()
         self._running = True
-        self._known: list[MemoryTransport] = []
-        self._links: dict[str, MemoryTransport] = {}
+        self._transports: list[MemoryTransport] = []
+        self._connected: dict[str, MemoryTransport] = {}
         self._subscriptions: list[_Subscription] = []
         self._retained: dict[str, bytes] = {}
-        self._turns: dict[tuple[str, str], int] = {}
+        self._next_member: dict[tuple[str, str], int] = {}
 
     def stop(self) -> None:
-        """Break every link and forget what was retained; wills die with the broker."""
+        """Break all connections and drop the retained messages. No last will is published."""
         with self._lock:
             self._running = False
             self._retained.clear()
-            for transport in list(self._links.values()):
+            for transport in list(self._connected.values()):
                 self._drop(transport)
-                transport.lose("the broker stopped")
+                transport.deliver_loss("the broker stopped")
 
     def start(self) -> None:
-        """Run again; whoever was started and not closed connects again."""
+        """Run again. All clients that were started and not closed connect again."""
         with self._lock:
             self._running = True
-            for transport in list(self._known):
+            for transport in list(self._transports):
                 self._connect(transport)
 
     def cut(self, client_id: str) -> None:
-        """Break one link as a network does: its will is published, its owner told of the loss."""
+        """Break one connection: publish its will and deliver Disconnected to its client."""
         with self._lock:
-            transport = self._links[client_id]
+            transport = self._connected[client_id]
             self._drop(transport)
-            transport.lose("the connection broke")
+            transport.deliver_loss("the connection broke")
             self._publish_will(transport)
 
     def reconnect(self, client_id: str) -> None:
-        """Let a client whose link was cut or taken over connect again, as it would by itself."""
+        """Connect a client again whose connection was cut or taken over."""
         with self._lock:
-            for transport in self._known:
-                if transport.client_id == client_id and transport not in self._links.values():
+            for transport in self._transports:
+                if transport.client_id == client_id and transport not in self._connected.values():
                     self._connect(transport)
                     return
 
     def retained(self) -> dict[str, bytes]:
-        """What lies retained, by topic."""
+        """Return the retained messages by topic."""
         with self._lock:
             return dict(self._retained)
 
@@ -110,58 +113,60 @@ class MemoryBroker:
 
     def attach(self, transport: MemoryTransport) -> None:
         with self._lock:
-            self._known.append(transport)
+            self._transports.append(transport)
             if self._running:
                 self._connect(transport)
             else:
-                transport.hear(Refused("nothing listens in memory; start the MemoryBroker"))
+                transport.deliver(Refused("nothing listens in memory; start the MemoryBroker"))
 
-    def detach(self, transport: MemoryTransport, *, goodbye: bool) -> None:
+    def detach(self, transport: MemoryTransport, *, clean: bool) -> None:
         with self._lock:
-            if transport in self._known:
-                self._known.remove(transport)
-            if self._links.get(transport.client_id) is not transport:
+            if transport in self._transports:
+                self._transports.remove(transport)
+            if self._connected.get(transport.client_id) is not transport:
                 return
             self._drop(transport)
-            if not goodbye:
+            if not clean:
                 self._publish_will(transport)
 
-    def add(self, transport: MemoryTransport, topic_filter: str) -> None:
+    def subscribe(self, transport: MemoryTransport, topic_filter: str) -> None:
         with self._lock:
-            if self._links.get(transport.client_id) is transport:
+            if self._connected.get(transport.client_id) is transport:
                 self._subscribe(transport, topic_filter)
 
-    def send(self, transport: MemoryTransport, topic: str, payload: bytes, retain: bool) -> None:
+    def publish(self, transport: MemoryTransport, topic: str, payload: bytes, retain: bool) -> None:
         with self._lock:
-            if self._links.get(transport.client_id) is not transport:
-                raise NotConnected(f"{topic}: no link to the broker at this moment")
-            size = len(topic.encode()) + len(payload) + OVERHEAD_BYTES
+            if self._connected.get(transport.client_id) is not transport:
+                raise NotConnected(f"{topic}: no connection to the broker at this moment")
+            size = len(topic.encode()) + len(payload) + PACKET_OVERHEAD_BYTES
             if self.max_packet_bytes is not None and size > self.max_packet_bytes:
                 raise TooLarge(
-                    f"{topic}: {size} bytes, but the broker takes {self.max_packet_bytes}; "
+                    f"{topic}: {size} bytes, but the broker accepts {self.max_packet_bytes}; "
                     "make tiles smaller (wire.max_message_bytes)"
                 )
             self._publish(topic, payload, retain)
 
-    # --- inside, under the lock -----------------------------------------------------------
+    # --- internals, under the lock --------------------------------------------------------
 
     def _connect(self, transport: MemoryTransport) -> None:
-        before = self._links.get(transport.client_id)
-        if before is transport:
+        previous = self._connected.get(transport.client_id)
+        if previous is transport:
             return
-        if before is not None:
-            self._drop(before)
-            before.lose("another client connected under this id", taken_over=True)
-            self._publish_will(before)
-        self._links[transport.client_id] = transport
-        transport.hear(Connected(self.max_packet_bytes))
+        if previous is not None:
+            self._drop(previous)
+            previous.deliver_loss("another client connected under this id", taken_over=True)
+            self._publish_will(previous)
+        self._connected[transport.client_id] = transport
+        transport.deliver(Connected(self.max_packet_bytes))
         for topic_filter in transport.filters():
             self._subscribe(transport, topic_filter)
 
     def _drop(self, transport: MemoryTransport) -> None:
-        del self._links[transport.client_id]
+        del self._connected[transport.client_id]
         self._subscriptions = [
-            one for one in self._subscriptions if one.client_id != transport.client_id
+            subscription
+            for subscription in self._subscriptions
+            if subscription.client_id != transport.client_id
         ]
 
     def _publish_will(self, transport: MemoryTransport) -> None:
@@ -173,10 +178,10 @@ class MemoryBroker:
         if subscription not in self._subscriptions:
             self._subscriptions.append(subscription)
         if subscription.group is not None:
-            return  # a shared subscription gets nothing retained
+            return  # a shared subscription gets no retained messages
         for topic, payload in self._retained.items():
             if matches(topic_filter, topic):
-                transport.hear(Received(topic, payload, retained=True))
+                transport.deliver(Received(topic, payload, retained=True))
 
     def _publish(self, topic: str, payload: bytes, retain: bool) -> None:
         if retain and payload:
@@ -184,29 +189,30 @@ class MemoryBroker:
         elif retain:
             self._retained.pop(topic, None)
         for client_id in self._receivers(topic):
-            self._links[client_id].hear(Received(topic, payload))
+            self._connected[client_id].deliver(Received(topic, payload))
 
     def _receivers(self, topic: str) -> list[str]:
-        """Everybody who subscribed, and one of each sharing group, in turn."""
-        found: list[str] = []
+        """Return all subscribers, and one member of each group in turn."""
+        receivers: list[str] = []
         groups: dict[tuple[str, str], list[str]] = {}
-        for one in self._subscriptions:
-            if not matches(one.topic_filter, topic):
+        for subscription in self._subscriptions:
+            if not matches(subscription.topic_filter, topic):
                 continue
-            if one.group is None:
-                found.append(one.client_id)
+            if subscription.group is None:
+                receivers.append(subscription.client_id)
             else:
-                groups.setdefault((one.group, one.topic_filter), []).append(one.client_id)
-        return found + [self._next_of(key, members) for key, members in groups.items()]
+                key = subscription.group, subscription.topic_filter
+                groups.setdefault(key, []).append(subscription.client_id)
+        return receivers + [self._pick_member(key, members) for key, members in groups.items()]
 
-    def _next_of(self, key: tuple[str, str], members: list[str]) -> str:
-        turn = self._turns.get(key, 0)
-        self._turns[key] = turn + 1
+    def _pick_member(self, key: tuple[str, str], members: list[str]) -> str:
+        turn = self._next_member.get(key, 0)
+        self._next_member[key] = turn + 1
         return members[turn % len(members)]
 
 
 class MemoryTransport:
-    """`Transport` to a MemoryBroker; `deliver` is called on whichever thread acts."""
+    """A `Transport` to a MemoryBroker. It calls `deliver` on the thread that causes the event."""
 
     def __init__(
         self, broker: MemoryBroker, client_id: str, deliver: Deliver, *, will: Will | None = None
@@ -216,9 +222,9 @@ class MemoryTransport:
         self._broker = broker
         self._deliver = deliver
         self._filters: dict[str, int] = {}
-        self._held: list[str] = []
-        self._count = 0
-        #: What our owner took for good, in its order.
+        self._manual_ack_filters: list[str] = []
+        self._receipt_count = 0
+        #: The receipts that the owner acknowledged, in order.
         self.acknowledged: list[Receipt] = []
         self._closed = False
 
@@ -226,13 +232,13 @@ class MemoryTransport:
         self._broker.attach(self)
 
     def subscribe(
-        self, topic_filter: str, *, qos: int = 1, hold: bool = False, optional: bool = False
+        self, topic_filter: str, *, qos: int = 1, manual_ack: bool = False, optional: bool = False
     ) -> None:
-        del optional  # every filter is granted here
+        del optional  # this broker grants every filter
         self._filters[topic_filter] = qos
-        if hold:
-            self._held.append(topic_filter)
-        self._broker.add(self, topic_filter)
+        if manual_ack:
+            self._manual_ack_filters.append(topic_filter)
+        self._broker.subscribe(self, topic_filter)
 
     def acknowledge(self, receipt: Receipt) -> None:
         self.acknowledged.append(receipt)
@@ -248,36 +254,37 @@ class MemoryTransport:
         content_type: str | None = None,
         token: object = None,
     ) -> None:
-        del qos, expires_s, content_type  # nothing is lost here, and nothing grows old
-        self._broker.send(self, topic, bytes(payload), retain)
+        del qos, expires_s, content_type  # no message is lost or expires here
+        self._broker.publish(self, topic, bytes(payload), retain)
         if token is not None:
-            self.hear(Published(token))
+            self.deliver(Published(token))
 
     def close(self) -> None:
-        self._leave(goodbye=True)
+        self._leave(clean=True)
 
     def kill(self) -> None:
-        """Die without a word: the broker publishes our will, and we hear nothing any more."""
-        self._leave(goodbye=False)
+        """End without a DISCONNECT: the broker publishes the will, and no event follows."""
+        self._leave(clean=False)
 
     # --- for MemoryBroker -----------------------------------------------------------------
 
     def filters(self) -> tuple[str, ...]:
         return tuple(self._filters)
 
-    def hear(self, event: object) -> None:
+    def deliver(self, event: object) -> None:
         if not self._closed:
             self._deliver(self._with_receipt(event) if isinstance(event, Received) else event)
 
     def _with_receipt(self, message: Received) -> Received:
-        if not any(matches(unshared(one), message.topic) for one in self._held):
+        filters = map(without_share, self._manual_ack_filters)
+        if not any(matches(topic_filter, message.topic) for topic_filter in filters):
             return message
-        self._count += 1
-        return replace(message, receipt=Receipt(0, self._count))
+        self._receipt_count += 1
+        return replace(message, receipt=Receipt(0, self._receipt_count))
 
-    def lose(self, reason: str, *, taken_over: bool = False) -> None:
-        self.hear(Disconnected(reason, taken_over))
+    def deliver_loss(self, reason: str, *, taken_over: bool = False) -> None:
+        self.deliver(Disconnected(reason, taken_over))
 
-    def _leave(self, *, goodbye: bool) -> None:
+    def _leave(self, *, clean: bool) -> None:
         self._closed = True
-        self._broker.detach(self, goodbye=goodbye)
+        self._broker.detach(self, clean=clean)

@@ -1,9 +1,9 @@
-"""Subscriptions that a client can do without, since some brokers do not grant them.
+"""Subscriptions that a client can do without, because some brokers do not grant them.
 
-A broker may refuse such a filter in its SUBACK, leave it unanswered, or close the connection of
-whoever asks for it (AWS IoT Core, EMQX with `deny_action = disconnect`, rumqttd). So it is asked
-for only when every other filter is in force, one at a time, and the one that costs the link is
-known by that.
+A broker may refuse such a filter in its SUBACK, leave it unanswered, or close the connection of a
+client that subscribes to it (AWS IoT Core, EMQX with `deny_action = disconnect`, rumqttd). So the
+client subscribes to it only when every other subscription is confirmed, one at a time. Then a lost
+connection shows which filter the broker did not grant.
 """
 
 from __future__ import annotations
@@ -11,63 +11,67 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-#: Seconds that Connected waits for the answer: a broker that closes the connection does so at
-#: once, and until then nothing was sent that could be lost.
+#: Seconds that Connected waits for the SUBACK. A broker that closes the connection does so at
+#: once, and nothing that could be lost is sent before.
 ANSWER_S: Final = 1.0
-#: Seconds without an answer after which none is expected.
+#: Seconds without a SUBACK after which none is expected.
 GIVE_UP_S: Final = 10.0
-#: A link that ends so soon after the answer, in seconds, was closed because of the subscription.
+#: If the connection ends within this many seconds of the SUBACK, the subscription is the reason.
 GRACE_S: Final = 1.0
 
 
 class OptionalFilters:
-    """How far the optional filters of one connection are; pure, and not thread-safe."""
+    """The state of the optional filters of one connection. It is pure and not thread-safe."""
 
     def __init__(self, filters: Iterable[str]) -> None:
         self._waiting = list(filters)
-        #: The one that was asked for last, and when.
-        self._asked = ""
-        self._asked_at = 0.0
-        self._mid: int | None = None
-        #: When the last one was granted.
+        #: The filter of the newest SUBSCRIBE, its time, and its packet id until the SUBACK.
+        self._current = ""
+        self._sent_at = 0.0
+        self._packet_id: int | None = None
+        #: The time when the newest one was granted.
         self._granted_at: float | None = None
 
     def add(self, topic_filter: str) -> None:
+        """Add a filter behind the others."""
         self._waiting.append(topic_filter)
 
     def next(self) -> str | None:
-        """The filter to ask for now."""
-        return self._waiting[0] if self._waiting and self._mid is None else None
+        """The filter to subscribe to now; None if there is none, or a SUBACK is awaited."""
+        return self._waiting[0] if self._waiting and self._packet_id is None else None
 
-    def asked(self, mid: int, now: float) -> None:
-        """The next one was asked for in the SUBSCRIBE with this number."""
-        self._asked = self._waiting.pop(0)
-        self._asked_at, self._mid, self._granted_at = now, mid, None
+    def sent(self, packet_id: int, now: float) -> None:
+        """Note that SUBSCRIBE was sent for the next filter."""
+        self._current = self._waiting.pop(0)
+        self._sent_at, self._packet_id, self._granted_at = now, packet_id, None
 
-    def answered(self, mid: int, granted_at: float | None) -> str | None:
-        """The filter that this SUBACK is about, granted or not; None: it is about another one."""
-        if mid != self._mid:
+    def answered(self, packet_id: int, granted_at: float | None) -> str | None:
+        """Note a SUBACK; `granted_at` is None if it refuses the filter.
+
+        Returns the filter, or None if the SUBACK belongs to another subscription.
+        """
+        if packet_id != self._packet_id:
             return None
-        self._mid, self._granted_at = None, granted_at
-        return self._asked
+        self._packet_id, self._granted_at = None, granted_at
+        return self._current
 
-    def holds_up(self, now: float) -> bool:
-        """Whether Connected should wait for an answer."""
-        if self._mid is None:
+    def delays_connected(self, now: float) -> bool:
+        """Whether Connected should wait for a SUBACK."""
+        if self._packet_id is None:
             return bool(self._waiting)
-        return now - self._asked_at < ANSWER_S
+        return now - self._sent_at < ANSWER_S
 
     def overdue(self, now: float) -> str | None:
-        """A filter that no answer is expected for any more; told once."""
-        if self._mid is None or now - self._asked_at < GIVE_UP_S:
+        """A filter whose SUBACK is not expected any more; returned once."""
+        if self._packet_id is None or now - self._sent_at < GIVE_UP_S:
             return None
-        self._mid = None
-        return self._asked
+        self._packet_id = None
+        return self._current
 
-    def blamed(self, now: float) -> str | None:
-        """The link is lost: the filter that it was closed for."""
-        if self._mid is not None:
-            return self._asked
+    def reason_for_loss(self, now: float) -> str | None:
+        """The filter because of which the broker has just closed the connection, if any."""
+        if self._packet_id is not None:
+            return self._current
         if self._granted_at is not None and now - self._granted_at < GRACE_S:
-            return self._asked
+            return self._current
         return None

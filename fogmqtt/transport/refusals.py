@@ -1,4 +1,4 @@
-"""Why a broker did not take us, as one sentence that names the address and the way out."""
+"""Why a broker refused a connection, as one sentence that names the address and the way out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fogmqtt.transport.base import Refused
 from fogmqtt.transport.link import Address, Link
 from fogmqtt.transport.tls import certificate_names
 
-# X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL.
+# OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
 _WRONG_NAME = (62, 64)
 _EXPIRED = 10
 
-# CONNACK reason codes of MQTT 5; paho translates those of 3.1.1 to them.
+# CONNACK reason codes of MQTT 5. paho translates those of 3.1.1 to them.
 _BAD_IDENTIFIER = 0x85
 _BAD_CREDENTIALS = (0x86, 0x8C)
 _NOT_AUTHORISED = (0x87, 0x8A)
@@ -22,7 +22,7 @@ _PACKET_TOO_LARGE = 0x95
 
 
 def unreachable(link: Link, problem: OSError) -> Refused:
-    """What an exception on the way to the broker means."""
+    """Return the refusal for an exception of the attempt to connect."""
     match problem:
         case ssl.SSLCertVerificationError():
             return _bad_certificate(link, problem)
@@ -30,7 +30,7 @@ def unreachable(link: Link, problem: OSError) -> Refused:
             return _no_tls(link.address, problem)
         case socket.gaierror():
             return Refused(
-                f"no such host: {link.address.host!r}; check broker.url, or dial its IP address"
+                f"no such host: {link.address.host!r}; check broker.url, or use its IP address"
             )
         case ConnectionRefusedError():
             return Refused(
@@ -38,7 +38,8 @@ def unreachable(link: Link, problem: OSError) -> Refused:
             )
         case TimeoutError():
             return Refused(
-                f"{link.address} does not answer; is the machine on, and its firewall open?"
+                f"{link.address} does not answer; check that the machine is on and that its "
+                "firewall is open"
             )
         case _:
             return Refused(f"cannot reach {link.address}: {problem}; check broker.url")
@@ -49,7 +50,7 @@ def _bad_certificate(link: Link, problem: ssl.SSLCertVerificationError) -> Refus
     if problem.verify_code in _WRONG_NAME:
         names = ", ".join(certificate_names(link)) or "another name"
         return Refused(
-            f"the certificate of {address} is for {names}, you dialled {address.host}; "
+            f"the certificate of {address} is for {names}, but broker.url names {address.host}; "
             "put one of those names into broker.url, "
             "or make a certificate for this one (broker/make-certs.sh)",
             final=True,
@@ -61,8 +62,8 @@ def _bad_certificate(link: Link, problem: ssl.SSLCertVerificationError) -> Refus
             final=True,
         )
     return Refused(
-        f"the certificate of {address} is not vouched for by "
-        f"{link.ca or 'an authority that this machine knows'}: {problem.verify_message}; "
+        f"{link.ca or 'no certificate authority of this machine'} does not confirm the "
+        f"certificate of {address}: {problem.verify_message}; "
         "set broker.ca to the ca.crt of that broker",
         final=True,
     )
@@ -80,19 +81,19 @@ def _no_tls(address: Address, problem: ssl.SSLError) -> Refused:
     )
 
 
-def rejected(link: Link, code: int, text: str) -> Refused:
-    """What a CONNACK with a failure code means."""
+def connack_failure(link: Link, code: int, text: str) -> Refused:
+    """Return the refusal for a CONNACK with a failure code. `text` is the code's name."""
     address = link.address
     user = link.credentials[0] if link.credentials else None
     if code in _BAD_CREDENTIALS or (code in _NOT_AUTHORISED and user is None):
-        who = f"password of user {user!r}" if user else "connection without a user"
+        what = f"password of user {user!r}" if user else "connection without a user"
         return Refused(
-            f"{address} refused the {who}; set broker.username and broker.password "
+            f"{address} refused the {what}; set broker.username and broker.password "
             "to what broker/add-user.sh set",
             final=True,
         )
     if code in _NOT_AUTHORISED:
-        # Mosquitto 2.0 says the same for an unknown user, a wrong password and a ban.
+        # Mosquitto 2.0 sends this code for an unknown user, a wrong password and a ban.
         return Refused(
             f"{address} refused user {user!r}: {text}; check broker.username and "
             "broker.password, or add the user (broker/add-user.sh)",
@@ -110,17 +111,17 @@ def rejected(link: Link, code: int, text: str) -> Refused:
         )
     if code == _PACKET_TOO_LARGE:
         return Refused(
-            f"{address} finds our last will too large; raise max_packet_size", final=True
+            f"{address} refused the last will as too large; raise max_packet_size", final=True
         )
-    return Refused(f"{address} refused us: {text}")
+    return Refused(f"{address} refused the connection: {text}")
 
 
-def hung_up(link: Link) -> Refused:
-    """The broker closed the connection where its answer to CONNECT should have been."""
+def closed_without_answer(link: Link) -> Refused:
+    """Return the refusal for a broker that closed the connection instead of sending a CONNACK."""
     if link.address.tls:
-        shown = f"our certificate {link.cert}" if link.cert else "a client without certificate"
+        client = f"the certificate {link.cert}" if link.cert else "a client without certificate"
         return Refused(
-            f"{link.address} closed the connection before it answered: it may not take {shown}; "
+            f"{link.address} closed the connection before it answered; it may refuse {client}: "
             "check broker.cert and broker.key"
         )
     return Refused(
@@ -131,6 +132,7 @@ def hung_up(link: Link) -> Refused:
 
 
 def filter_refused(link: Link, topic_filter: str, text: str) -> Refused:
+    """Return the refusal for a subscription that the broker does not allow."""
     return Refused(
         f"{link.address} refused the subscription to {topic_filter!r}: {text}; "
         "allow it in the broker's acl",

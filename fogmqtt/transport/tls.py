@@ -1,4 +1,4 @@
-"""TLS towards a broker: whom we trust, whom we show ourselves as."""
+"""TLS to a broker: its certificate authority and the client's own certificate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fogmqtt.transport.link import Link
 
 
 class _Socket(ssl.SSLSocket):
-    """Closes itself when the handshake fails: paho forgets it then, unclosed."""
+    """Closes itself if the handshake fails. paho drops such a socket without closing it."""
 
     def do_handshake(self, block: bool = False) -> None:
         try:
@@ -22,9 +22,10 @@ class _Socket(ssl.SSLSocket):
 
 
 def tls_context(link: Link) -> ssl.SSLContext:
-    """Checks the broker by `link.ca` (or the machine's authorities); shows `link.cert`.
+    """Return a context that verifies the broker by `link.ca` and presents `link.cert`.
 
-    Raises ConfigError where a file is not what it should be.
+    Without `link.ca` the certificate authorities of the machine apply. Raises ConfigError if a
+    file is not a valid PEM file or the key does not belong to the certificate.
     """
     try:
         context = ssl.create_default_context(cafile=link.ca or None)
@@ -32,8 +33,8 @@ def tls_context(link: Link) -> ssl.SSLContext:
             context.load_cert_chain(link.cert, link.key)
     except OSError as problem:
         raise ConfigError(
-            f"broker.ca, broker.cert, broker.key: {problem}; PEM files are needed, "
-            "and the key must belong to the certificate"
+            f"broker.ca, broker.cert, broker.key: {problem}; give PEM files, "
+            "and the key of the certificate"
         ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = _Socket
@@ -41,9 +42,9 @@ def tls_context(link: Link) -> ssl.SSLContext:
 
 
 def certificate_names(link: Link) -> list[str]:
-    """Whom the broker's certificate is for, by a second look with only the name unchecked.
+    """Return the names in the broker's certificate, from a second handshake.
 
-    Empty where that look fails.
+    That handshake verifies all but the name. Returns an empty list if it fails.
     """
     address = link.address
     certificate: dict[str, object] = {}
@@ -55,5 +56,5 @@ def certificate_names(link: Link) -> list[str]:
             context.wrap_socket(plain) as wrapped,
         ):
             certificate.update(wrapped.getpeercert() or {})
-    found = certificate.get("subjectAltName", ())
-    return [str(pair[1]) for pair in found] if isinstance(found, tuple) else []
+    names = certificate.get("subjectAltName", ())
+    return [str(pair[1]) for pair in names] if isinstance(names, tuple) else []

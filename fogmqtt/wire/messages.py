@@ -1,9 +1,10 @@
-"""Messages as structs, and structs as bytes: MessagePack (`binary`) or JSON (`base64`).
+"""Message structs and their two encodings: MessagePack (`binary`) and JSON (`base64`).
 
-Both encodings have one schema; the first byte tells them apart, so a receiver takes either.
-Pixels are a `memoryview`: in MessagePack they are read in place, in JSON they are base64.
-A message is an object whose `type` names it; unknown fields are ignored, so that a newer peer
-may add some; a missing or mistyped one is a WireError. docs/protocol.md is this file in prose.
+Both encodings share one schema. A JSON message starts with `{`, so a receiver recognises the
+encoding from the first byte and accepts both. Pixels are a `memoryview`: a view of the payload in
+MessagePack, decoded from base64 in JSON. The field `type` names the message. Unknown fields are
+ignored, so that a newer peer may add fields. A missing or mistyped field raises WireError.
+docs/protocol.md describes the same schema in prose.
 """
 
 from __future__ import annotations
@@ -15,35 +16,35 @@ import xxhash
 
 from fogmqtt.errors import UnsupportedVersion, WireError
 
-#: The protocol version that we speak: the number in `fog/v1`.
+#: The protocol version that this program implements: the number in `fog/v1`.
 VERSION = 1
 
 Encoding = Literal["binary", "base64"]
-#: What MQTT 5's content type says of each encoding.
+#: The MQTT 5 content type of each encoding.
 CONTENT_TYPES: dict[Encoding, str] = {"binary": "application/msgpack", "base64": "application/json"}
 
-#: An id may carry the number of the job's stage: `k3f09c2a.0`.
+#: The id of a job, a gateway or a device. A job id may end with the stage number: `k3f09c2a.0`.
 Id = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,47}\Z")]
 Index = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
 Attempt = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-#: One side of an image, pixels.
+#: The height or width of an image, in pixels.
 Extent = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Offset = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
-#: Each step doubles a job's share of the time, of the fleet's and of one device's.
+#: Each step doubles a job's share of fleet time and of each device's time.
 Priority = Annotated[int, msgspec.Meta(ge=-4, le=4)]
 Channels = Annotated[int, msgspec.Meta(ge=1, le=4)]
 Dtype = Literal["uint8", "int8", "uint16", "int16", "int32", "float32", "float64"]
-Text = Annotated[str, msgspec.Meta(max_length=20_000)]
+LongText = Annotated[str, msgspec.Meta(max_length=20_000)]
 Sentence = Annotated[str, msgspec.Meta(max_length=400)]
-#: An operator's name, what it sees, and a variant of its work: `gaussian/uint8/k15`.
+#: An operator's name, its input dtype, and a variant if there is one: `gaussian/uint8/k15`.
 Ability = Annotated[str, msgspec.Meta(max_length=160)]
 Fingerprint = Annotated[str, msgspec.Meta(max_length=64)]
-#: Sentences of a device about its operators.
-MOST_PROBLEMS = 64
+#: The maximum number of sentences in `DeviceInfo.problems`.
+MAX_PROBLEMS = 64
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
-    """Base of all messages."""
+    """The base of all messages. `v` is the protocol version."""
 
     v: int = VERSION
 
@@ -56,34 +57,34 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class TileTask(Message, frozen=True, kw_only=True, tag="tile"):
-    """Gateway → device: do these operators on these pixels and answer for the core."""
+    """Gateway → device: run these operators on these pixels and return the core."""
 
     job: Id
     tile: Index
     attempt: Attempt
-    #: Whom to answer: results go to gateways/<gateway>/results/<device>.
+    #: The gateway that sent the tile: results go to gateways/<gateway>/results/<device>.
     gateway: Id
     stage: list[Call]
-    #: Of the pixels sent: height, width, channels.
+    #: Height, width and channels of the pixels in this message.
     shape: tuple[Extent, Extent, Channels]
     dtype: Dtype
-    #: The core inside the pixels sent: top, left, height, width.
+    #: Top, left, height and width of the core within these pixels.
     core: tuple[Offset, Offset, Extent, Extent]
-    #: Which sides of the core are cuts and not the image's border: letters of "tlbr".
+    #: The sides of the core that are cuts, as letters of "tlbr". Other sides are the image border.
     seams: Annotated[str, msgspec.Meta(pattern=r"^t?l?b?r?\Z")] = ""
     codec: Annotated[str, msgspec.Meta(max_length=16)] = "raw"
-    #: How to encode the result's pixels.
+    #: The codec of the result's pixels.
     result_codec: Annotated[str, msgspec.Meta(max_length=16)] = "raw"
-    #: Seconds that the gateway waits before it gives the tile to somebody else as well.
+    #: Seconds until the gateway also sends the tile to another device.
     lease_s: float
-    #: Of the job, for a device that serves several gateways.
+    #: The job's priority. A device that serves several gateways shares its time by it.
     priority: Priority = 0
     digest: str = ""
     pixels: memoryview
 
 
 class Accepted(Message, frozen=True, kw_only=True, tag="accepted"):
-    """Device → gateway: I have it and shall do it."""
+    """Device → gateway: the device has queued the tile."""
 
     job: Id
     tile: Index
@@ -91,7 +92,7 @@ class Accepted(Message, frozen=True, kw_only=True, tag="accepted"):
 
 
 class Result(Message, frozen=True, kw_only=True, tag="result"):
-    """Device → gateway: the core's pixels."""
+    """Device → gateway: the pixels of the core."""
 
     job: Id
     tile: Index
@@ -99,7 +100,8 @@ class Result(Message, frozen=True, kw_only=True, tag="result"):
     shape: tuple[Extent, Extent, Channels]
     dtype: Dtype
     codec: Annotated[str, msgspec.Meta(max_length=16)] = "raw"
-    #: Seconds that the device spent: waiting for a worker, starting it, and on the operators.
+    #: Seconds that the tile waited for a worker, that the worker needed to start, and that the
+    #: operators ran.
     queue_s: float | None = None
     start_s: float | None = None
     compute_s: float | None = None
@@ -108,76 +110,79 @@ class Result(Message, frozen=True, kw_only=True, tag="result"):
 
 
 class Failure(Message, frozen=True, kw_only=True, tag="failure"):
-    """Device → gateway: it did not work; `traceback` is for the job's story."""
+    """Device → gateway: the tile failed. `traceback` goes into the job's event log."""
 
     job: Id
     tile: Index
     attempt: Attempt
-    reason: Text
-    traceback: Text = ""
+    reason: LongText
+    traceback: LongText = ""
 
 
-class Rejected(Message, frozen=True, kw_only=True, tag="returned"):
-    """Device → gateway: take it back, undone: full, draining or stopping."""
+class Rejected(Message, frozen=True, kw_only=True, tag="rejected"):
+    """Device → gateway: the device did not process the tile. It is full, draining or stopping."""
 
     job: Id
     tile: Index
     attempt: Attempt
-    reason: Text = ""
+    reason: LongText = ""
 
 
 class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):
-    """Gateway → device: no longer wanted."""
+    """Gateway → device: the gateway no longer wants the tile."""
 
     job: Id
     tile: Index
     attempt: Attempt
     gateway: Id
-    #: Only its lease ran out: drop it where it waits; work on it may go on for `lease_s`.
+    #: Only the lease expired. A queued tile is dropped, a running one may go on for its `lease_s`.
     expired: bool = False
 
 
 class Drain(Message, frozen=True, kw_only=True, tag="drain"):
-    """Gateway → device: finish what you have, take nothing more, then leave."""
+    """Gateway → device: finish the running tiles, accept no more, then exit."""
 
 
 class Warm(Message, frozen=True, kw_only=True, tag="warm"):
-    """Gateway → device: tiles may come; let no tile wait until a worker has loaded OpenCV."""
+    """Gateway → device: start the workers now, so that no tile waits until OpenCV is loaded."""
 
 
 class DeviceInfo(Message, frozen=True, kw_only=True, tag="device"):
-    """Device → everybody, retained, and again every few seconds: who I am and how I fare."""
+    """Device → everybody, retained, repeated every few seconds: identity and state of a device."""
 
-    #: Random, new at each start of the agent.
+    #: A random id, new at each start of the agent.
     boot: Annotated[str, msgspec.Meta(max_length=64)]
-    #: Counts what was said since `boot`.
+    #: The number of this info, counted from the start of the agent.
     sequence: Annotated[int, msgspec.Meta(ge=0)]
     uptime_s: float
     workers: Annotated[int, msgspec.Meta(ge=1, le=1024)]
     operators: list[Annotated[str, msgspec.Meta(max_length=64)]]
-    #: It takes no larger tile, halo included; 0: any.
+    #: The largest tile that the device accepts, in pixels with the halo; 0 means any size.
     max_tile_pixels: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     codecs: list[str] = []
     host: str = ""
     versions: dict[str, str] = {}
     draining: bool = False
-    #: Tiles held and done since `boot`.
-    held: int = 0
-    done: int = 0
+    #: Tiles that are queued or running.
+    tiles_held: int = 0
+    #: Tiles whose work ended since the start of the agent.
+    tiles_done: int = 0
+    #: Degrees Celsius, of the hottest thermal zone.
     temperature_c: float | None = None
+    #: The load average of the last minute.
     load: float | None = None
-    #: How it rounds, by ability: hashes that a gateway compares with its own.
+    #: Hashes of test results by ability. A gateway compares them with its own.
     fingerprints: Annotated[dict[Ability, Fingerprint], msgspec.Meta(max_length=4096)] = {}
-    #: Nanoseconds per pixel and worker, by operator, as far as they are known beforehand.
+    #: Nanoseconds per pixel and worker, by operator, where they were measured.
     rates: Annotated[dict[Ability, float], msgspec.Meta(max_length=1024)] = {}
-    #: The fingerprints are not known yet.
-    examining: bool = False
-    #: What people should know of its operators, a sentence each.
-    problems: Annotated[list[Sentence], msgspec.Meta(max_length=MOST_PROBLEMS)] = []
+    #: The conformance tests of the operators still run, so the fingerprints are not known yet.
+    conformance_running: bool = False
+    #: Problems of the device's operators, one sentence each.
+    problems: Annotated[list[Sentence], msgspec.Meta(max_length=MAX_PROBLEMS)] = []
 
 
 class GatewayInfo(Message, frozen=True, kw_only=True, tag="gateway"):
-    """Gateway → everybody, retained."""
+    """Gateway → everybody, retained: identity and state of a gateway."""
 
     boot: Annotated[str, msgspec.Meta(max_length=64)]
     sequence: Annotated[int, msgspec.Meta(ge=0)]
@@ -185,12 +190,12 @@ class GatewayInfo(Message, frozen=True, kw_only=True, tag="gateway"):
     host: str = ""
     versions: dict[str, str] = {}
     pipelines: dict[str, str] = {}
-    #: Why it takes no image at this time; empty while it does.
+    #: Why the gateway accepts no image at this time; empty while it accepts images.
     paused: str = ""
 
 
 class JobStatus(Message, frozen=True, kw_only=True, tag="job"):
-    """Gateway → whoever asked, and retained on the job's own topic."""
+    """Gateway → submitter, and retained on the job's own topic: state of a job."""
 
     job: str
     state: Literal["accepted", "running", "waiting", "done", "failed"]
@@ -198,28 +203,28 @@ class JobStatus(Message, frozen=True, kw_only=True, tag="job"):
     pipeline: str = ""
     done: int = 0
     total: int = 0
-    #: Tiles done by each device.
+    #: The number of tiles that each device did.
     devices: dict[str, int] = {}
     seconds: float | None = None
-    #: Messages that the broker dropped meanwhile, of anybody's.
+    #: Messages of any client that the broker dropped during the job.
     dropped: int = 0
-    #: Where the result went, on the gateway's disk.
+    #: The path of the result file on the gateway's disk.
     file: str | None = None
     error: str | None = None
 
 
 class DeadJob(Message, frozen=True, kw_only=True, tag="dead"):
-    """Gateway → everybody: a job failed, and its image is kept for another try."""
+    """Gateway → everybody: a job failed, and the gateway keeps its image for a retry."""
 
     job: str
     name: str
     pipeline: str
     reason: str
-    #: Seconds since 1970.
+    #: Unix time in seconds.
     failed_at: float
-    #: Where image and tracebacks lie, on the gateway's disk.
+    #: The folder on the gateway's disk that holds the image and the tracebacks.
     folder: str
-    #: How many failures of tiles are told there.
+    #: The number of tile failures that the folder describes.
     failures: int = 0
 
 
@@ -227,31 +232,31 @@ FromDevice = Accepted | Result | Failure | Rejected
 Control = Cancel | Drain | Warm
 
 _M = TypeVar("_M", bound=Message)
-_Signed = TypeVar("_Signed", TileTask, Result)
+_PixelMessage = TypeVar("_PixelMessage", TileTask, Result)
 
 
-class _Envelope(msgspec.Struct):
-    """What every version of the protocol has."""
+class _Version(msgspec.Struct):
+    """The field that every version of the protocol has."""
 
     v: int = VERSION
 
 
-_pack = msgspec.msgpack.Encoder()
-_write = msgspec.json.Encoder()
-#: One spelling of a stage, whichever encoding it travelled in.
-_sorted = msgspec.json.Encoder(order="sorted")
+_msgpack = msgspec.msgpack.Encoder()
+_json = msgspec.json.Encoder()
+#: The digest needs the same text of a stage in both encodings, so its keys are sorted.
+_sorted_json = msgspec.json.Encoder(order="sorted")
 
 
 def encode(message: Message, encoding: Encoding = "binary") -> bytes:
-    """The bytes of a message."""
-    return (_pack if encoding == "binary" else _write).encode(message)
+    """Return the bytes of a message."""
+    return (_msgpack if encoding == "binary" else _json).encode(message)
 
 
 class Decoder(Generic[_M]):
-    """Bytes, in either encoding, to a message of the expected types.
+    """Decodes bytes of either encoding to a message of one of the given types.
 
-    `decode` raises WireError for everything else, and UnsupportedVersion (a WireError) where
-    the bytes say that they are of another version.
+    `decode` raises WireError for anything else, and UnsupportedVersion (a WireError) if the
+    message names another protocol version.
     """
 
     def __init__(self, *types: type[_M]) -> None:
@@ -261,58 +266,59 @@ class Decoder(Generic[_M]):
 
     def decode(self, payload: bytes) -> _M:
         if not payload:
-            raise WireError("an empty message")
-        written = payload[:1] == b"{"
+            raise WireError("the message is empty")
+        is_json = payload[:1] == b"{"
         try:
-            message = (self._base64 if written else self._binary).decode(payload)
+            message = (self._base64 if is_json else self._binary).decode(payload)
         except (msgspec.MsgspecError, RecursionError, ValueError) as problem:
-            _check_version(payload, written)
-            raise WireError(f"not a message of ours: {problem}") from None
+            _check_version(payload, is_json)
+            raise WireError(f"not a valid message: {problem}") from None
         if message.v != VERSION:
-            raise _other_version(message.v)
+            raise _unsupported(message.v)
         return message
 
 
-def _check_version(payload: bytes, written: bool) -> None:
-    decode = msgspec.json.decode if written else msgspec.msgpack.decode
+def _check_version(payload: bytes, is_json: bool) -> None:
+    decode = msgspec.json.decode if is_json else msgspec.msgpack.decode
     try:
-        version = decode(payload, type=_Envelope).v
+        version = decode(payload, type=_Version).v
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return
     if version != VERSION:
-        raise _other_version(version)
+        raise _unsupported(version)
 
 
-def _other_version(version: int) -> UnsupportedVersion:
+def _unsupported(version: int) -> UnsupportedVersion:
     return UnsupportedVersion(
-        f"a message of protocol version {version}; this is version {VERSION}: update the older side"
+        f"the message has protocol version {version}, this program has version {VERSION}; "
+        "update the older program"
     )
 
 
 def digest(message: TileTask | Result, pixels: memoryview | bytes) -> str:
-    """XXH3-64, in hex, over the header fields that give the pixels their meaning, and the pixels.
+    """Return the XXH3-64, as 16 hex digits, of the pixels and of the header that describes them.
 
-    TCP's checksum misses what a bad cable, bad memory or a middlebox changes.
+    The checksum of TCP does not detect changes by bad cables, bad memory or middleboxes.
     """
     shape = (*message.shape, message.dtype, message.codec)
     head = [message.job, message.tile, message.attempt, *shape]
     if isinstance(message, TileTask):
-        stage = _sorted.encode(message.stage).decode()
+        stage = _sorted_json.encode(message.stage).decode()
         head += [*message.core, message.seams, message.result_codec, stage]
     state = xxhash.xxh3_64("/".join(map(str, head)).encode())
     state.update(pixels)
     return state.hexdigest()
 
 
-def signed(message: _Signed) -> _Signed:
-    """The message with its digest filled in."""
+def with_digest(message: _PixelMessage) -> _PixelMessage:
+    """Return the message with its digest set."""
     return msgspec.structs.replace(message, digest=digest(message, message.pixels))
 
 
 def check_digest(message: TileTask | Result) -> None:
-    """Raise WireError where header or pixels changed on the way."""
+    """Raise WireError if header or pixels do not match the digest."""
     if digest(message, message.pixels) != message.digest:
         raise WireError(
             f"{message.job} tile {message.tile}: the digest does not match; "
-            "header or pixels changed on the way"
+            "header or pixels changed in transit"
         )

@@ -1,7 +1,8 @@
-"""The process that reads image files: native decoders and the bytes of strangers meet here.
+"""The main program of a decoder process, which reads image files with native decoders.
 
-It is given a file and memory for its pixels, both as descriptors, so that neither crosses a socket.
-A decoder that crashes, hangs or eats memory costs this process, and the file's job its picture.
+The files come from strangers. The process gets a file and memory for its pixels, both as
+descriptors, so that neither crosses a socket. A decoder that crashes, hangs or uses too much memory
+ends this process only, and the job of its file fails.
 """
 
 from __future__ import annotations
@@ -19,30 +20,32 @@ from fogmqtt.images.cv import one_thread
 from fogmqtt.images.spec import Image
 from fogmqtt.workers.channel import WorkerChannel
 from fogmqtt.workers.memory_limit import data_bytes, limit_data
-from fogmqtt.workers.process import Broken, begin, broken
+from fogmqtt.workers.process import WorkerFailed, connect_to_parent, describe_failure
 
-#: What a decoder may take beside its file and its pixels.
-_ROOM = 128 << 20
-#: Bytes of a pixel in all its forms: Pillow's 4, a progressive JPEG's coefficients of 6, and 16-bit
-#: BGR read, turned, and as a TIFF's only strip, of 6 each.
+#: Bytes that a decoder may use beside its file and its pixels.
+_HEADROOM_BYTES = 128 << 20
+#: Bytes of a pixel in all its forms: Pillow's 4, the coefficients of a progressive JPEG with 6, and
+#: 16-bit BGR as it is read, as it is turned, and as the only strip of a TIFF, with 6 each.
 _PIXEL_BYTES = 28
+#: A process that keeps more than this number of bytes from earlier files is replaced.
+_REPLACE_ABOVE_BYTES = 64 << 20
+
 #: The message that lets a decoder begin: there is memory for the image.
 PROCEED = b"proceed"
-#: A process that keeps more than that of what it had is replaced.
-_WORN = 64 << 20
 
 
-class Ask(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The file and the memory for its pixels come with it."""
+class DecodeRequest(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A request to decode a file. The descriptors of the file and of the memory accompany it."""
 
+    #: The name of the file in error messages.
     name: str
     max_pixels: int
 
 
-class Opened(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The header is in order. Decoding begins when `PROCEED` comes.
+class HeaderRead(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The header is valid. Decoding begins when the parent sends PROCEED.
 
-    `pixel_bytes` is the most that a pixel of the decoded image can have.
+    `pixel_bytes` is the maximum number of bytes of a decoded pixel.
     """
 
     pixels: int
@@ -50,108 +53,110 @@ class Opened(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Decoded(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The pixels are where they were asked for."""
+    """The pixels are in the memory of the request."""
 
     shape: tuple[int, ...]
     dtype: str
     notes: tuple[str, ...]
     format: str
-    #: It kept too much of what came before: this process should be replaced.
-    worn: bool
+    #: The process kept too much memory of earlier files and should be replaced.
+    needs_replacement: bool
 
 
 class DecodeRefused(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The file is nothing that is read, for this reason, which names it."""
+    """The file cannot be used. The reason names the file."""
 
     reason: str
 
 
-Said = Opened | Decoded | DecodeRefused | Broken
+DecodeReply = HeaderRead | Decoded | DecodeRefused | WorkerFailed
 
 
-class Reader:
-    """Reads one file after the other, each with the memory that its size needs."""
+class DecodeServer:
+    """Decodes one file after the other. The memory limit depends on the size of the file."""
 
     def __init__(self, channel: WorkerChannel) -> None:
         self._channel = channel
-        self._says = msgspec.msgpack.Encoder()
-        self._asks = msgspec.msgpack.Decoder(Ask)
+        self._replies = msgspec.msgpack.Encoder()
+        self._requests = msgspec.msgpack.Decoder(DecodeRequest)
         self._idle_bytes = data_bytes() if sys.platform == "linux" else 0
 
     def serve(self) -> None:
-        """Until whoever asks is gone."""
-        while (heard := self._channel.hear(files=2)) is not None:
-            asked, (file, pixels) = heard
+        """Answer requests until the parent is gone."""
+        while (received := self._channel.receive_message(descriptor_count=2)) is not None:
+            request, (file, pixels) = received
             try:
-                self._answer(file, pixels, self._asks.decode(asked))
+                self._answer(file, pixels, self._requests.decode(request))
             finally:
                 os.close(file)
                 os.close(pixels)
 
-    def _answer(self, file: int, pixels: int, ask: Ask) -> None:
-        worn = self._grown() > _WORN
+    def _answer(self, file: int, pixels: int, request: DecodeRequest) -> None:
+        needs_replacement = self._kept_bytes() > _REPLACE_ABOVE_BYTES
         try:
-            loaded = self._read(file, ask)
-            self._lift()
-            _put(pixels, loaded.image)
+            loaded = self._decode(file, request)
+            self._remove_limit()
+            _write(pixels, loaded.image)
         except ImageError as problem:
-            self._lift()
-            self._say(DecodeRefused(str(problem)))
+            self._remove_limit()
+            self._reply(DecodeRefused(str(problem)))
         except Exception as problem:  # noqa: BLE001  # a decoder may raise anything
-            self._lift()
-            self._say(broken(problem))
-        else:  # before the pixels are given back, which takes a while, too
+            self._remove_limit()
+            self._reply(describe_failure(problem))
+        else:  # the reply does not wait until the memory of the image is released
             shape, dtype = loaded.image.shape, loaded.image.dtype.name
-            self._say(Decoded(shape, dtype, loaded.notes, loaded.format, worn))
+            self._reply(Decoded(shape, dtype, loaded.notes, loaded.format, needs_replacement))
 
-    def _read(self, file: int, ask: Ask) -> files.Loaded:
-        self._allow(2 * os.fstat(file).st_size)
+    def _decode(self, file: int, request: DecodeRequest) -> files.LoadedImage:
+        self._limit(2 * os.fstat(file).st_size)
         with open(file, "rb", closefd=False) as opened:
             data = opened.read()
-        header = files.inspect(data, ask.name, max_pixels=ask.max_pixels)
-        self._say(Opened(header.pixels, header.pixel_bytes))
-        if self._channel.hear() is None:
-            sys.exit()  # whoever asked is gone
+        header = files.inspect(data, request.name, max_pixels=request.max_pixels)
+        self._reply(HeaderRead(header.pixels, header.pixel_bytes))
+        if self._channel.receive_message() is None:
+            sys.exit()  # the parent is gone
         allowed = 2 * len(data) + _PIXEL_BYTES * header.pixels
-        self._allow(allowed)
+        self._limit(allowed)
         try:
-            return files.decode(data, header, ask.name)
+            return files.decode(data, header, request.name)
         except MemoryError:
-            self._lift()
+            self._remove_limit()
             raise ImageError(
-                f"{ask.name}: {header.format} of {header.size[1]}x{header.size[0]} pixels takes "
-                f"over {(allowed + _ROOM) >> 20} MB to decode; save it again with another program"
+                f"{request.name}: {header.format} of {header.size[1]}x{header.size[0]} pixels "
+                f"takes over {(allowed + _HEADROOM_BYTES) >> 20} MB to decode; "
+                "save it again with another program"
             ) from None
 
-    def _say(self, said: Said) -> None:
-        self._channel.tell(self._says.encode(said))
+    def _reply(self, reply: DecodeReply) -> None:
+        self._channel.send_message(self._replies.encode(reply))
 
-    def _allow(self, size: int) -> None:
+    def _limit(self, size: int) -> None:
         if self._idle_bytes:
-            limit_data(self._idle_bytes + _WORN + _ROOM + size)
+            limit_data(self._idle_bytes + _REPLACE_ABOVE_BYTES + _HEADROOM_BYTES + size)
 
-    def _lift(self) -> None:
+    def _remove_limit(self) -> None:
         if self._idle_bytes:
             limit_data(None)
 
-    def _grown(self) -> int:
+    def _kept_bytes(self) -> int:
         return data_bytes() - self._idle_bytes if self._idle_bytes else 0
 
 
 def main() -> None:
-    """Run it; the arguments are what `Process` gives."""
-    channel, _ = begin()
+    """Run the decoder. The arguments come from `ChildProcess`."""
+    channel, _ = connect_to_parent()
     one_thread()
-    # What decoders say of strangers' files is endless; what this process says is not.
+    # Native decoders write endless warnings about damaged files to descriptor 2. They go to
+    # /dev/null; Python's own stderr stays.
     warnings.simplefilter("ignore")
     sys.stderr = os.fdopen(os.dup(2), "w")
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    Reader(channel).serve()
+    with Path(os.devnull).open("wb") as devnull:
+        os.dup2(devnull.fileno(), 2)
+    DecodeServer(channel).serve()
 
 
-def _put(descriptor: int, image: Image) -> None:
-    """Raises OSError where there is no memory for it."""
+def _write(descriptor: int, image: Image) -> None:
+    """Write the pixels to the memory file. Raises OSError if no memory is left."""
     data = image.data.cast("B") if image.flags.c_contiguous else memoryview(image.tobytes())
     done = 0
     while done < len(data):

@@ -1,12 +1,24 @@
-"""How processes end, in words."""
+"""How a child process ended."""
 
 from __future__ import annotations
 
 import signal
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """The exit code of a process, negative for a signal, and the traceback that it wrote."""
+
+    code: int
+    traceback: str
+
+    def __str__(self) -> str:
+        return exit_text(self.code)
 
 
 def exit_text(code: int) -> str:
-    """What follows "the process" in a sentence; `code` is negative for a signal."""
+    """Return the words that follow "the process" in a sentence; a negative code is a signal."""
     if code >= 0:
         return f"ended with exit code {code}"
     number = -code

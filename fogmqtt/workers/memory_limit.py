@@ -1,4 +1,4 @@
-"""A limit to the memory of a process that runs operators of others."""
+"""A limit for the memory of a process that runs foreign operators."""
 
 from __future__ import annotations
 
@@ -6,38 +6,39 @@ import os
 import sys
 from pathlib import Path
 
-#: An idle worker that keeps so much of what it may have is replaced: its next tile would pay.
-_WORN = 0.75
+#: An idle worker that uses more than this part of its limit is replaced: the next tile would fail.
+_REPLACE_ABOVE = 0.75
 
 
 class MemoryLimit:
-    """How much memory operators may take in this process, beyond what it has when this is made.
+    """Limits the memory that operators may allocate, beyond what the process uses at first.
 
-    `memory_mb` of 0 is whatever there is; Linux alone knows such a limit.
+    With `memory_mb` of 0 there is no limit. Only Linux supports the limit.
     """
 
     def __init__(self, memory_mb: int) -> None:
         self._limit = 0
         if memory_mb and sys.platform == "linux":
             self._limit = data_bytes() + (memory_mb << 20)
-            self._worn = self._limit - int((1 - _WORN) * (memory_mb << 20))
+            self._replace_above = self._limit - int((1 - _REPLACE_ABOVE) * (memory_mb << 20))
             limit_data(self._limit)
 
-    def lift(self) -> None:
-        """What is to be said about a lack of memory needs some."""
+    def remove(self) -> None:
+        """Remove the limit, because the report of a MemoryError needs memory itself."""
         if self._limit:
             limit_data(None)
 
-    def used_up(self) -> bool:
-        """Whether too little is left for another tile."""
-        return bool(self._limit) and data_bytes() > self._worn
+    def is_nearly_used_up(self) -> bool:
+        """Return whether too little memory is left for another tile."""
+        return bool(self._limit) and data_bytes() > self._replace_above
 
 
 def limit_data(limit: int | None) -> None:
-    """Bound this process to so many bytes of memory; None: to what its user may have."""
+    """Limit the data segment of this process to `limit` bytes, or to the user's limit if None."""
     import resource
 
-    # DATA: what a process has for itself. AS would count the shared tiles and all libraries.
+    # RLIMIT_DATA counts the memory that is private to the process. RLIMIT_AS would also count the
+    # shared memory of the tiles and all libraries.
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     if limit is None:
         limit = hard
@@ -47,6 +48,6 @@ def limit_data(limit: int | None) -> None:
 
 
 def data_bytes() -> int:
-    """What RLIMIT_DATA counts."""
+    """Return the memory of this process that RLIMIT_DATA counts, in bytes."""
     pages = Path("/proc/self/statm").read_text("ascii").split()[5]
     return int(pages) * os.sysconf("SC_PAGESIZE")

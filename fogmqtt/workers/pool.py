@@ -1,7 +1,8 @@
-"""Processes that work on tiles. One that misbehaves costs its tile, and a new process.
+"""Worker processes for tiles. A process that misbehaves loses its tile and is replaced.
 
-A thread for each owns its process and waits for it. The process starts with its first tile, or
-when the pool is warmed, so an idle program is small; it stays, so the next tile finds it warm.
+Each worker has a thread, which owns the worker's process and waits for it. The process starts with
+its first tile or when the pool is warmed, so an idle program stays small. It then stays for the
+next tiles.
 """
 
 from __future__ import annotations
@@ -20,287 +21,296 @@ from typing import Final, Generic
 import msgspec
 
 from fogmqtt.wire.messages import TileTask
-from fogmqtt.workers.child import Child
-from fogmqtt.workers.process import LONGEST_REASON, Broken, Done
+from fogmqtt.workers.child import WorkerProcess
+from fogmqtt.workers.process import MAX_REASON_CHARS, WorkerDone, WorkerFailed
 from fogmqtt.workers.throttle import Throttle
-from fogmqtt.workers.work import Dropped, Failed, Finished, K, Pixels
+from fogmqtt.workers.work import K, TileOutput, WorkCancelled, WorkFailed, WorkFinished
 
-#: Seconds that a cancelled tile may run: a new process costs about a third of it, and most tiles
-#: are done by then.
+#: Seconds that a cancelled tile may still run. A new process costs about a third of that, and most
+#: tiles are done by then.
 CANCELLED_S: Final = 1.0
-#: Seconds until a process is given up that even SIGKILL does not end.
+#: Seconds to wait for a process that even SIGKILL does not end.
 _CLOSE_S = 5.0
-#: A word on a slot's bell.
-_DING = b"!"
 
 
 @dataclass(slots=True, eq=False)
 class _Job(Generic[K]):
-    """A tile at work. The pool's owner changes the last two and rings."""
+    """A running tile. The pool's owner thread changes the last two fields and wakes the worker."""
 
     key: K
     task: TileTask
     received_at: float
-    began: float
-    until: float
-    cancelled: bool = False
+    started_at: float
+    deadline: float
+    is_cancelled: bool = False
 
     @property
-    def due(self) -> float:
-        """When its worker is ended.
+    def end_at(self) -> float:
+        """When the worker is ended: at the end of the lease that came with the tile.
 
-        At the end of the lease that came with the tile. That is later, by the time for
-        accepting it, than the gateway gives the tile to another: so slow devices have a grace,
-        and the traceback of a hanging operator reaches the job's story.
+        The device's lease starts when the tile arrives, so it ends later than the gateway's. A
+        slow device gains that time, and the traceback of a hanging operator still reaches the
+        job's event log.
         """
-        return min(self.until, self.began + CANCELLED_S) if self.cancelled else self.until
+        if not self.is_cancelled:
+            return self.deadline
+        return min(self.deadline, self.started_at + CANCELLED_S)
 
 
 class _Warm:
-    """Instead of a tile: start the process."""
+    """A request to start the process without a tile."""
 
 
 class Pool(Generic[K]):
-    """`size` workers; a tile is known by its key. For one owner thread.
+    """`size` workers. A key identifies each tile. One owner thread calls the methods.
 
-    `finished` is called on a worker's thread, once for each tile given. `memory_mb` is what
-    operators may take in each worker, 0 for what there is. `pace` makes every tile take at least
-    so long, as on a slower device; None for as fast as can be. `nice` is how far the processes
-    step back for others, 0 to 19.
+    The pool calls `finished` on a worker's thread, once for each tile. `memory_mb` limits the
+    memory of the operators in each worker; 0 means no limit. `throttle` delays tiles as a slower
+    device would; None means full speed. `nice` is the niceness of the processes, 0 to 19.
     """
 
     def __init__(
         self,
         size: int,
-        finished: Callable[[Finished[K]], None],
+        finished: Callable[[WorkFinished[K]], None],
         *,
         memory_mb: int = 0,
-        pace: Throttle | None = None,
+        throttle: Throttle | None = None,
         nice: int = 0,
     ) -> None:
         self.size = size
         self._finished = finished
-        self._at: dict[K, _Slot[K]] = {}
-        #: The last to finish is the first to be given a tile: it is warm.
-        self._idle: LifoQueue[_Slot[K]] = LifoQueue()
-        self._slots = [_Slot(number, self._done, memory_mb, pace, nice) for number in range(size)]
-        for slot in reversed(self._slots):
-            self._idle.put(slot)
+        self._running: dict[K, _Worker[K]] = {}
+        #: The worker that finished last gets the next tile: its process runs already.
+        self._idle: LifoQueue[_Worker[K]] = LifoQueue()
+        self._workers = [
+            _Worker(number, self._done, memory_mb, throttle, nice) for number in range(size)
+        ]
+        for worker in reversed(self._workers):
+            self._idle.put(worker)
 
     def warm(self) -> None:
-        """Start the processes that are not there yet, in the background."""
-        for slot in self._slots:
-            slot.warm()
+        """Start the processes that do not run yet, in the background."""
+        for worker in self._workers:
+            worker.warm()
 
-    def give(self, key: K, task: TileTask, *, received_at: float, until: float) -> None:
-        """Have an idle worker do the tile, until this monotonic time. One must be idle."""
-        slot = self._idle.get_nowait()
-        self._at[key] = slot
-        slot.give(_Job(key, task, received_at, time.monotonic(), until))
+    def start(self, key: K, task: TileTask, *, received_at: float, deadline: float) -> None:
+        """Run the tile on an idle worker until the deadline. Times are monotonic seconds.
 
-    def renew(self, key: K, until: float) -> None:
-        """A tile at work is wanted until this time, even if it was cancelled before."""
-        self._change(key, until=until, cancelled=False)
+        Raises queue.Empty if no worker is idle.
+        """
+        worker = self._idle.get_nowait()
+        self._running[key] = worker
+        worker.start(_Job(key, task, received_at, time.monotonic(), deadline))
+
+    def renew(self, key: K, deadline: float) -> None:
+        """Set the deadline of a running tile, and undo its cancellation."""
+        self._change(key, deadline=deadline, is_cancelled=False)
 
     def cancel(self, key: K) -> None:
-        """A tile at work is not wanted; it finishes as Dropped, or as it would have at once."""
-        self._change(key, cancelled=True)
+        """Cancel a running tile. It finishes as WorkCancelled unless it is done within a second."""
+        self._change(key, is_cancelled=True)
 
     def close(self) -> None:
-        """End all workers, whatever they do."""
-        slots, self._slots = self._slots, []
-        for slot in slots:
-            slot.close()
-        for slot in slots:
-            slot.join()
+        """End all workers at once, with their tiles."""
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.close()
+        for worker in workers:
+            worker.join()
 
-    def _change(self, key: K, *, cancelled: bool, until: float | None = None) -> None:
-        slot = self._at.get(key)
-        if slot is not None:
-            slot.change(key, cancelled=cancelled, until=until)
+    def _change(self, key: K, *, is_cancelled: bool, deadline: float | None = None) -> None:
+        worker = self._running.get(key)
+        if worker is not None:
+            worker.change(key, is_cancelled=is_cancelled, deadline=deadline)
 
-    def _done(self, slot: _Slot[K], finished: Finished[K]) -> None:
-        self._at.pop(finished.key, None)
-        self._idle.put(slot)  # first: whoever hears of it may give the next at once
+    def _done(self, worker: _Worker[K], finished: WorkFinished[K]) -> None:
+        self._running.pop(finished.key, None)
+        self._idle.put(worker)  # before the callback: the owner may start the next tile at once
         self._finished(finished)
 
 
-class _Slot(Generic[K]):
-    """A worker: a thread, and its process while there is one."""
+class _Worker(Generic[K]):
+    """A thread and its process, if one runs."""
 
     def __init__(
         self,
         number: int,
-        done: Callable[[_Slot[K], Finished[K]], None],
+        done: Callable[[_Worker[K], WorkFinished[K]], None],
         memory_mb: int,
-        pace: Throttle | None,
+        throttle: Throttle | None,
         nice: int,
     ) -> None:
         self._done = done
         self._memory_mb = memory_mb
-        self._pace = pace
+        self._throttle = throttle
         self._nice = nice
         self._jobs: SimpleQueue[_Job[K] | _Warm | None] = SimpleQueue()
         self._job: _Job[K] | None = None
-        self._closing = False
-        self._child: Child | None = None
-        #: The process has had a tile: it is not starting any more.
+        self._is_closing = False
+        self._process: WorkerProcess | None = None
+        #: The process has received a tile, so later tiles do not wait for its start.
         self._has_served = False
-        self._bell, self._ringer = socket.socketpair()
-        self._bell.setblocking(False)
-        self._ringer.setblocking(False)
-        # A daemon: not even a process that cannot be ended keeps ours alive.
-        self._thread = threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_receiver.setblocking(False)
+        self._wake_sender.setblocking(False)
+        # A daemon thread: a process that cannot be ended must not keep this program alive.
+        self._thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
         self._thread.start()
 
-    # On the owner's thread.
+    # --- the owner's thread ---------------------------------------------------------------
 
     def warm(self) -> None:
         self._jobs.put(_Warm())
 
-    def give(self, job: _Job[K]) -> None:
+    def start(self, job: _Job[K]) -> None:
         self._job = job
         self._jobs.put(job)
 
-    def change(self, key: K, *, cancelled: bool, until: float | None) -> None:
+    def change(self, key: K, *, is_cancelled: bool, deadline: float | None) -> None:
         job = self._job
         if job is None or job.key != key:
             return
-        job.cancelled = cancelled
-        job.until = job.until if until is None else until
-        self._ring()
+        job.is_cancelled = is_cancelled
+        job.deadline = job.deadline if deadline is None else deadline
+        self._wake()
 
     def close(self) -> None:
-        self._closing = True
+        self._is_closing = True
         self._jobs.put(None)
-        self._ring()
+        self._wake()
 
     def join(self) -> None:
-        """After `close`: wait until the process is gone."""
+        """Wait until the process has ended. Call it after `close`."""
         self._thread.join(_CLOSE_S)
         if not self._thread.is_alive():
-            self._bell.close()
-            self._ringer.close()
+            self._wake_receiver.close()
+            self._wake_sender.close()
 
-    def _ring(self) -> None:
-        with suppress(BlockingIOError):  # it rings already
-            self._ringer.send(_DING)
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):  # the buffer is full, so the thread wakes anyway
+            self._wake_sender.send(b"!")
 
-    # On the slot's own thread.
+    # --- the worker's thread --------------------------------------------------------------
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         try:
-            while (job := self._jobs.get()) is not None and not self._closing:
+            while (job := self._jobs.get()) is not None and not self._is_closing:
                 if isinstance(job, _Warm):
-                    self._start()
+                    self._start_process()
                 else:
                     self._done(self, self._finish(job))
         finally:
-            self._end()
+            self._end_process()
 
-    def _start(self) -> None:
-        with suppress(OSError):  # the first tile says so
-            self._child = self._child or Child(self._memory_mb, self._nice)
+    def _start_process(self) -> None:
+        with suppress(OSError):  # the first tile fails with the reason
+            self._process = self._process or WorkerProcess(self._memory_mb, self._nice)
 
-    def _finish(self, job: _Job[K]) -> Finished[K]:
-        began = time.monotonic()
+    def _finish(self, job: _Job[K]) -> WorkFinished[K]:
+        started_at = time.monotonic()
         is_first, self._has_served = not self._has_served, True
-        outcome, compute_s = self._do(job)
-        start_s = time.monotonic() - began - compute_s if is_first else 0.0
-        if self._pace is not None:
-            job.began += start_s
-            if not self._sleep(job, self._pace):
-                outcome = Dropped()
-            compute_s = time.monotonic() - job.began
-        return Finished(job.key, outcome, max(0.0, began - job.received_at), compute_s, start_s)
+        outcome, compute_s = self._work(job)
+        start_s = time.monotonic() - started_at - compute_s if is_first else 0.0
+        if self._throttle is not None:
+            job.started_at += start_s
+            if not self._wait_for_throttle(job, self._throttle):
+                outcome = WorkCancelled()
+            compute_s = time.monotonic() - job.started_at
+        queue_s = max(0.0, started_at - job.received_at)
+        return WorkFinished(job.key, outcome, queue_s, compute_s, start_s)
 
-    def _do(self, job: _Job[K]) -> tuple[Pixels | Failed | Dropped, float]:
-        """What became of it, and the seconds of work that it took."""
+    def _work(self, job: _Job[K]) -> tuple[TileOutput | WorkFailed | WorkCancelled, float]:
+        """Return the outcome of the tile and the seconds that its operators took."""
         try:
-            child = self._child = self._child or Child(self._memory_mb, self._nice)
-            child.ask(job.task)
+            process = self._process or WorkerProcess(self._memory_mb, self._nice)
+            self._process = process
+            process.send_task(job.task)
         except BrokenPipeError:
-            return self._died(job), 0.0
+            return self._crashed(job), 0.0
         except OSError as problem:
-            self._end()
-            return Failed(f"no worker process for tile {job.task.tile}: {problem}", ""), 0.0
-        if not self._answered(job, child):
+            self._end_process()
+            return WorkFailed(f"no worker process for tile {job.task.tile}: {problem}", ""), 0.0
+        if not self._wait_for_reply(job, process):
             return self._overdue(job), 0.0
-        return self._take(job, child)
+        return self._receive(job, process)
 
-    def _take(self, job: _Job[K], child: Child) -> tuple[Pixels | Failed | Dropped, float]:
+    def _receive(
+        self, job: _Job[K], process: WorkerProcess
+    ) -> tuple[TileOutput | WorkFailed | WorkCancelled, float]:
         try:
-            answer = child.answer()
+            received = process.receive_reply()
         except (msgspec.MsgspecError, OSError, ValueError):
-            answer = None  # an operator wrote where only its process may
-        if answer is None:
-            return self._died(job), 0.0
-        reply, data = answer
-        if reply.worn:
-            self._end()
+            received = None  # an operator wrote to the channel
+        if received is None:
+            return self._crashed(job), 0.0
+        reply, data = received
+        if reply.needs_replacement:
+            self._end_process()
         match reply:
-            case Done(shape, dtype, codec, compute_s):
-                return Pixels(data, shape, dtype, codec), compute_s
-            case Broken(reason, traceback):
-                return Failed(reason, traceback), 0.0
+            case WorkerDone(shape, dtype, codec, compute_s):
+                return TileOutput(data, shape, dtype, codec), compute_s
+            case WorkerFailed(reason, traceback):
+                return WorkFailed(reason, traceback), 0.0
 
-    def _answered(self, job: _Job[K], child: Child) -> bool:
-        """Wait for the child's answer or death; False where the time is over."""
-        watch = select.poll()
-        watch.register(child, select.POLLIN)
-        watch.register(self._bell, select.POLLIN)
+    def _wait_for_reply(self, job: _Job[K], process: WorkerProcess) -> bool:
+        """Wait until the process replies or ends; False if the time is over before."""
+        poll = select.poll()
+        poll.register(process, select.POLLIN)
+        poll.register(self._wake_receiver, select.POLLIN)
         while (left_s := self._left_s(job)) > 0:
-            ready = [descriptor for descriptor, _ in watch.poll(math.ceil(left_s * 1000))]
-            if child.fileno() in ready:
+            ready = [descriptor for descriptor, _ in poll.poll(math.ceil(left_s * 1000))]
+            if process.fileno() in ready:
                 return True
-            self._silence()
+            self._clear_wakeups()
         return False
 
-    def _sleep(self, job: _Job[K], pace: Throttle) -> bool:
-        """Until the tile may be done; False where it was cancelled, and its own time is over."""
+    def _wait_for_throttle(self, job: _Job[K], throttle: Throttle) -> bool:
+        """Wait as long as the emulated device would work; False if the tile is cancelled."""
         height, width = job.task.core[2:]
-        while (left_s := pace.finish(job.began, height * width) - time.monotonic()) > 0:
-            if self._closing or job.cancelled:
+        pixels = height * width
+        while (left_s := throttle.finish_time(job.started_at, pixels) - time.monotonic()) > 0:
+            if self._is_closing or job.is_cancelled:
                 left_s = min(left_s, self._left_s(job))
                 if left_s <= 0:
                     return False
-            # Not poll: it knows whole milliseconds only.
-            select.select([self._bell], [], [], left_s)
-            self._silence()
+            # Not poll, which counts whole milliseconds.
+            select.select([self._wake_receiver], [], [], left_s)
+            self._clear_wakeups()
         return True
 
     def _left_s(self, job: _Job[K]) -> float:
-        return 0.0 if self._closing else job.due - time.monotonic()
+        return 0.0 if self._is_closing else job.end_at - time.monotonic()
 
-    def _silence(self) -> None:
+    def _clear_wakeups(self) -> None:
         with suppress(BlockingIOError):
-            self._bell.recv(64)
+            self._wake_receiver.recv(64)
 
-    def _overdue(self, job: _Job[K]) -> Failed | Dropped:
-        if job.cancelled or self._closing:
-            self._end()
-            return Dropped()
-        traceback = self._end(asking_why=True)[1]
-        lease_s = job.until - job.received_at
-        return Failed(
-            f"{_where(job)} did not return within its lease of {lease_s:.3g} s; "
+    def _overdue(self, job: _Job[K]) -> WorkFailed | WorkCancelled:
+        if job.is_cancelled or self._is_closing:
+            self._end_process()
+            return WorkCancelled()
+        _, traceback = self._end_process(dump_traceback=True)
+        lease_s = job.deadline - job.received_at
+        return WorkFailed(
+            f"{_describe(job)} did not return within its lease of {lease_s:.3g} s; "
             "the worker was ended",
             traceback,
         )
 
-    def _died(self, job: _Job[K]) -> Failed:
-        how, traceback = self._end()
-        return Failed(f"the worker process {how} at {_where(job)}", traceback)
+    def _crashed(self, job: _Job[K]) -> WorkFailed:
+        how, traceback = self._end_process()
+        return WorkFailed(f"the worker process {how} at {_describe(job)}", traceback)
 
-    def _end(self, *, asking_why: bool = False) -> tuple[str, str]:
-        """End the process; returns how it ended and its last words."""
-        child, self._child, self._has_served = self._child, None, False
-        if child is None:
+    def _end_process(self, *, dump_traceback: bool = False) -> tuple[str, str]:
+        """End the process; returns how it ended, in words, and its traceback."""
+        process, self._process, self._has_served = self._process, None, False
+        if process is None:
             return "is gone", ""
-        ending = child.end(asking_why=asking_why)
-        return str(ending), ending.traceback
+        status = process.end(dump_traceback=dump_traceback)
+        return str(status), status.traceback
 
 
-def _where(job: _Job[K]) -> str:
+def _describe(job: _Job[K]) -> str:
     names = " | ".join(call.name for call in job.task.stage)
-    return f"tile {job.task.tile} in operators {names}"[: LONGEST_REASON // 2]
+    return f"tile {job.task.tile} in operators {names}"[: MAX_REASON_CHARS // 2]

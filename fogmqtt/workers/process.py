@@ -1,7 +1,7 @@
-"""The worker process: takes a tile, does it, answers; until its pool is gone.
+"""The main program of a worker process: runs one task after the other until its pool is gone.
 
-Whatever an operator does ends here: what it raises becomes an answer, what it prints goes to
-stderr, and what it breaks breaks this process, which the pool replaces.
+Whatever an operator does affects this process only. An exception becomes a reply, output goes to
+stderr, and the pool replaces a process that crashed.
 """
 
 from __future__ import annotations
@@ -19,120 +19,159 @@ from types import FrameType
 
 import msgspec
 
+from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.errors import FogError
 from fogmqtt.process_tuning import tune
 from fogmqtt.wire.messages import TileTask
-from fogmqtt.workers.channel import Memory, WorkerChannel
+from fogmqtt.workers.channel import SharedMemory, WorkerChannel
 from fogmqtt.workers.memory_limit import MemoryLimit
+from fogmqtt.workers.work import TileOutput
 
-#: Characters; the wire takes 20 000 of each.
-LONGEST_REASON = 2_000
-LONGEST_TRACEBACK = 20_000
+#: The length limits of a failure, in characters. The wire accepts 20 000 of each.
+MAX_REASON_CHARS = 2_000
+MAX_TRACEBACK_CHARS = 20_000
 
-#: The pool sends it to a worker that hangs: the traceback is written, and the process ends.
-DUMP = signal.SIGUSR1
+#: The signal to a hanging worker: the worker writes its traceback and ends.
+DUMP_SIGNAL = signal.SIGUSR1
 
-#: Linux's name for: kill me when the thread that started me is gone.
+#: The prctl option of Linux: end this process when the thread that started it ends.
 _PR_SET_PDEATHSIG = 1
 
 
-class Done(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The result's bytes are beside this header."""
+class WorkerDone(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The header of a result. The channel carries the result's bytes beside it."""
 
     shape: tuple[int, int, int]
     dtype: str
     codec: str
     compute_s: float
-    #: This process should be replaced.
-    worn: bool
+    #: The pool should replace this process.
+    needs_replacement: bool
 
 
-class Broken(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """It did not work."""
+class WorkerFailed(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The task failed."""
 
     reason: str
     traceback: str
-    worn: bool
+    #: The pool should replace this process.
+    needs_replacement: bool
 
 
-Reply = Done | Broken
+Reply = WorkerDone | WorkerFailed
 
 
 def main() -> None:
-    """Run it; the arguments are what `Child` gives."""
-    channel, memory_mb = begin()
-    import fogmqtt.workers.compute  # noqa: F401  # before the allowance is measured
-
+    """Run the worker. The arguments come from `WorkerProcess`."""
+    channel, memory_mb = connect_to_parent()
+    _load_operators()
     _serve(channel, MemoryLimit(memory_mb))
 
 
-def begin() -> tuple[WorkerChannel, int]:
-    """Become a process of ours; returns the channel and the MB that may be taken."""
-    end, inward, outward, faults, parent, memory_mb = map(int, sys.argv[1:])
-    _stand_alone(faults, parent, (end, inward, outward, faults))
+def connect_to_parent() -> tuple[WorkerChannel, int]:
+    """Set up this process as a child; returns the channel and the memory limit in MB."""
+    endpoint, incoming, outgoing, dump, parent, memory_mb = map(int, sys.argv[1:])
+    _set_up_process(dump, parent, (endpoint, incoming, outgoing, dump))
     tune()
-    end_of_ours = socket.socket(fileno=end)
-    return WorkerChannel(end_of_ours, inward=Memory(inward), outward=Memory(outward)), memory_mb
+    channel = WorkerChannel(
+        socket.socket(fileno=endpoint),
+        incoming=SharedMemory(incoming),
+        outgoing=SharedMemory(outgoing),
+    )
+    return channel, memory_mb
 
 
-def _serve(channel: WorkerChannel, allowance: MemoryLimit) -> None:
+def _load_operators() -> None:
+    """Load OpenCV and the operator modules, so that the memory limit does not count them."""
+    import fogmqtt.images.codec
+    import fogmqtt.operators.api.pipeline
+    import fogmqtt.operators.api.results  # noqa: F401
+    from fogmqtt.images.cv import one_thread
+
+    one_thread()
+
+
+def _serve(channel: WorkerChannel, limit: MemoryLimit) -> None:
     tasks = msgspec.msgpack.Decoder(TileTask)
     replies = msgspec.msgpack.Encoder()
-    while (asked := channel.receive()) is not None:
-        task = msgspec.structs.replace(tasks.decode(asked[0]), pixels=asked[1])
-        reply, data = attempt(task, allowance)
+    while (received := channel.receive()) is not None:
+        header, pixels = received
+        task = msgspec.structs.replace(tasks.decode(header), pixels=pixels)
+        reply, data = run_task(task, limit)
         channel.send(replies.encode(reply), data)
 
 
-def attempt(task: TileTask, allowance: MemoryLimit) -> tuple[Reply, memoryview | bytes]:
-    """The answer and a result's bytes; never raises."""
-    from fogmqtt.workers.compute import compute
-
-    began = time.monotonic()
+def run_task(task: TileTask, limit: MemoryLimit) -> tuple[Reply, memoryview | bytes]:
+    """Return the reply and the bytes of a result. Never raises."""
+    started_at = time.monotonic()
     try:
-        made = compute(task)
+        output = compute(task)
     except BaseException as problem:  # noqa: BLE001  # an operator may raise anything
-        allowance.lift()
-        return broken(problem), b""
-    took_s = time.monotonic() - began
-    done = Done(made.shape, made.dtype, made.codec, took_s, allowance.used_up())
-    return done, made.data
+        limit.remove()
+        return describe_failure(problem), b""
+    compute_s = time.monotonic() - started_at
+    reply = WorkerDone(
+        output.shape, output.dtype, output.codec, compute_s, limit.is_nearly_used_up()
+    )
+    return reply, output.data
 
 
-def broken(problem: BaseException) -> Broken:
-    """What there is to say about it, bounded."""
-    expected = isinstance(problem, FogError)
-    # Not str(problem) of what is not ours: it may fail itself.
-    reason = str(problem) if expected else "".join(traceback.format_exception_only(problem))
+def compute(task: TileTask) -> TileOutput:
+    """Decode the pixels, run the operators for the core, and encode the result.
+
+    Raises FogError for an impossible task, and any exception of an operator.
+    """
+    # Imported here: the programs that start workers import this module and stay free of OpenCV.
+    from fogmqtt.images import codec
+    from fogmqtt.operators.api import pipeline, registry, results
+
+    operators = tuple(registry.build(call.name, call.params) for call in task.stage)
+    image = codec.decode(task.pixels, task.codec, task.shape, task.dtype)
+    core = Rect(*task.core)
+    result = pipeline.run_tile(operators, image, core, _seams(task.seams))
+    encoded = results.encode(operators[-1], result, core, task.result_codec)
+    return TileOutput(encoded.data, encoded.shape, encoded.dtype, task.result_codec)
+
+
+def _seams(letters: str) -> Seams:
+    return Seams("t" in letters, "l" in letters, "b" in letters, "r" in letters)
+
+
+def describe_failure(problem: BaseException) -> WorkerFailed:
+    """Return the reason and the traceback of an exception, both of bounded length."""
+    is_expected = isinstance(problem, FogError)
+    # str() of a foreign exception may raise itself.
+    reason = str(problem) if is_expected else "".join(traceback.format_exception_only(problem))
     trace = "".join(traceback.format_exception(problem))
-    # Nobody knows what an operator that raised left behind, and the next tile is another's.
-    return Broken(
-        _clean(reason.strip())[:LONGEST_REASON],
-        _clean(trace)[-LONGEST_TRACEBACK:],
-        worn=not expected,
+    # The state that an unexpected exception leaves behind is unknown, and the next tile may belong
+    # to another job.
+    return WorkerFailed(
+        _encodable(reason.strip())[:MAX_REASON_CHARS],
+        _encodable(trace)[-MAX_TRACEBACK_CHARS:],
+        needs_replacement=not is_expected,
     )
 
 
-def _clean(text: str) -> str:
-    """Text that can be encoded: what an operator says may hold half a surrogate pair."""
+def _encodable(text: str) -> str:
+    """Replace what UTF-8 cannot encode: the text of an exception may hold a lone surrogate."""
     return text.encode("utf-8", "replace").decode()
 
 
-def _stand_alone(faults: int, parent: int, descriptors: tuple[int, ...]) -> None:
-    """Die with the parent and not before; tell `faults` of what no exception tells."""
+def _set_up_process(dump: int, parent: int, descriptors: tuple[int, ...]) -> None:
+    """End with the parent and not before it; write tracebacks of crashes to the file `dump`."""
     for number in (signal.SIGINT, signal.SIGTERM):  # a service manager sends these to all of us
         signal.signal(number, _ignore)
-    faulthandler.enable(faults)
-    faulthandler.register(DUMP, file=faults, all_threads=True, chain=True)
+    faulthandler.enable(dump)
+    faulthandler.register(DUMP_SIGNAL, file=dump, all_threads=True, chain=True)
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        # Where memory runs out, the kernel ends this process and not the one that it works for.
+        # If memory runs out, the kernel ends this process before its parent.
         Path("/proc/self/oom_score_adj").write_text("500", "ascii")
     if os.getppid() != parent:
-        os._exit(0)  # it died before we asked
+        os._exit(0)  # the parent ended before prctl
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """A handler, unlike SIG_IGN, is not left to what an operator starts."""
+    """Ignore a signal. Programs that an operator starts inherit SIG_IGN, but not a handler."""

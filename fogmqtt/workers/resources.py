@@ -1,4 +1,4 @@
-"""How much of this machine worker processes may take."""
+"""The cores and the memory that worker processes may use on this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-#: What control groups say of a container's memory, in their second version and their first.
+#: The files that hold a container's memory limit, in control groups of version 2 and version 1.
 _MEMORY_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -15,25 +15,25 @@ _MEMORY_LIMITS = (
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def memory_mb(limits: Sequence[Path] = _MEMORY_LIMITS) -> int:
-    """Memory that this process and its children may use; of a container, what it was given."""
+    """Return the memory of this machine, or of the container if that has a lower limit, in MB."""
     least = os.sysconf("SC_PAGESIZE") * os.sysconf("SC_PHYS_PAGES")
     for file in limits:
-        with suppress(OSError, ValueError):  # without a limit, "max" stands there
+        with suppress(OSError, ValueError):  # the file holds "max" if there is no limit
             least = min(least, int(file.read_text("ascii")))
     return least >> 20
 
 
 def worker_memory_mb(workers: int) -> int:
-    """A fair share for what operators take in each of so many workers.
+    """Return the memory that operators may use in each of `workers` workers, in MB.
 
-    Half of the memory is for them. 256 MB are enough for tiles of a megapixel, and too many
-    workers for that would be ended by the kernel first.
+    The workers share half of the memory. Each gets at least 256 MB, which is enough for tiles of a
+    megapixel. With too many workers for that, the kernel ends workers before they reach a limit.
     """
     return max(256, memory_mb() // 2 // workers)

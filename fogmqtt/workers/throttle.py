@@ -1,4 +1,4 @@
-"""How fast an emulated device is."""
+"""The speed of an emulated device."""
 
 from __future__ import annotations
 
@@ -7,29 +7,35 @@ from itertools import pairwise
 
 
 class Throttle:
-    """Core pixels per second of one worker, which may change at any moment; for any thread.
+    """The speed of one worker in core pixels per second, which may change at any time.
 
-    `speeds` has at least one; `change` goes on to the next, and from the last to the first.
+    `speeds` is not empty. `next_speed` goes to the next of them, and from the last to the first.
+    All methods may be called from any thread.
     """
 
     def __init__(self, speeds: Sequence[float]) -> None:
         self._speeds = tuple(speeds)
-        #: Where each piece of constant speed begins, and the speed from there on.
+        #: The start time of each piece of constant speed, and that speed.
         self._pieces = [(0.0, self._speeds[0])]
 
-    def change(self, now: float) -> None:
-        """From now on it is the next speed; `now` grows from call to call."""
-        # One append, so that whoever reads meanwhile sees all of it or nothing.
+    @property
+    def speed(self) -> float:
+        """The present speed."""
+        return self._pieces[-1][1]
+
+    def next_speed(self, now: float) -> None:
+        """Use the next speed from `now` on. `now` must grow from call to call."""
+        # A single append, so that a thread that reads at the same time sees all of it or nothing.
         self._pieces.append((now, self._speeds[len(self._pieces) % len(self._speeds)]))
 
-    def finish(self, began: float, pixels: float) -> float:
-        """When a tile that began then would be done, if the speed did not change any more."""
+    def finish_time(self, start: float, pixels: float) -> float:
+        """Return when a tile of `pixels` that began at `start` is done, at the known speeds."""
         pieces = list(self._pieces)
         for (_, speed), (end, _) in pairwise(pieces):
-            if end <= began:
+            if end <= start:
                 continue
-            if pixels <= (end - began) * speed:
-                return began + pixels / speed
-            pixels -= (end - began) * speed
-            began = end
-        return began + pixels / pieces[-1][1]
+            if pixels <= (end - start) * speed:
+                return start + pixels / speed
+            pixels -= (end - start) * speed
+            start = end
+        return start + pixels / pieces[-1][1]

@@ -1,4 +1,4 @@
-"""What a worker is given, and what becomes of it."""
+"""The outcomes of a tile in a worker."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
-class Pixels:
-    """A result's pixels or facts, encoded with `codec`, the task's result codec."""
+class TileOutput:
+    """The pixels or facts of a result, encoded with the task's result codec."""
 
     data: memoryview
     #: Height, width, channels.
@@ -20,27 +20,28 @@ class Pixels:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """What a failure says to the gateway; both texts are bounded."""
+class WorkFailed:
+    """The reason and the traceback of a failure; the length of both is bounded."""
 
     reason: str
     traceback: str
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """Cancelled, and ended before it was done."""
+class WorkCancelled:
+    """The tile was cancelled and its work ended before it was done."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finished(Generic[K]):
-    """A worker is done with the tile under this key.
+class WorkFinished(Generic[K]):
+    """The work on the tile with this key ended.
 
-    Seconds waited for the worker, worked, and in between spent on the start of its process.
+    The tile waited `queue_s` seconds for the worker, which needed `start_s` seconds to start its
+    process and `compute_s` seconds for the operators.
     """
 
     key: K
-    outcome: Pixels | Failed | Dropped
+    outcome: TileOutput | WorkFailed | WorkCancelled
     queue_s: float
     compute_s: float
     start_s: float = 0.0

@@ -39,17 +39,13 @@ PIPELINES = {
 #: Impatient, so that a run of faults is over within a minute; every count is as shipped.
 SETTINGS = {
     "GATEWAY__LOCAL_AFTER": "3",
-    "SCHEDULER__ACCEPT_MAX_S": "6",
     "GATEWAY__DELIVER": "both",
     "GATEWAY__INBOX": "",
     "TILES": "size 200x150",
     "BROKER__KEEPALIVE_S": "5",
     "BROKER__CONNECT_TIMEOUT_S": "5",
-    "SCHEDULER__ACCEPT_S": "2",
     "SCHEDULER__FIRST_LEASE_S": "4",
-    "SCHEDULER__MAX_LEASE_S": "6",
     "SCHEDULER__QUARANTINE_S": "1",
-    "SCHEDULER__QUARANTINE_MAX_S": "4",
     "DEVICE__CHECKIN_S": "2",
     "DEVICE__WORKER_MEMORY_MB": "128",
 }

@@ -13,7 +13,7 @@ from fogmqtt.transport.paho import PahoTransport
 from tests.fog import Inbox, RealBroker, probe
 from tests.relay import Relay, relay
 
-TOPIC = "hold/submit/me"
+TOPIC = "manual_ack/submit/me"
 _numbers = count()
 
 
@@ -27,7 +27,7 @@ class Owner:
         self.inbox = Inbox()
         link = Link(wire.url, name, session_s=60)
         self.transport = PahoTransport(link, self.inbox.put)
-        self.transport.subscribe(f"$share/owners/{name}/submit/+", hold=True)
+        self.transport.subscribe(f"$share/owners/{name}/submit/+", manual_ack=True)
         self.transport.subscribe(f"{name}/results/+")
         self.transport.start()
         self.inbox.take(Connected)
@@ -71,8 +71,8 @@ def test_what_was_not_acknowledged_comes_again_and_says_so(
     second = received(owner, b"image").receipt
     assert first is not None
     assert second is not None
-    assert (first.again, second.again) == (False, True)
-    assert first.mid == second.mid
+    assert (first.is_repeated, second.is_repeated) == (False, True)
+    assert first.packet_id == second.packet_id
     assert first.connection != second.connection
 
 
@@ -125,7 +125,7 @@ def test_without_a_session_nothing_comes_again(broker: RealBroker) -> None:
     with relay(broker.port) as wire, probe(broker.url, client_id="camera0") as camera:
         inbox = Inbox()
         transport = PahoTransport(Link(wire.url, "forgetful"), inbox.put)
-        transport.subscribe(TOPIC, hold=True)
+        transport.subscribe(TOPIC, manual_ack=True)
         transport.start()
         inbox.take(Connected)
         camera.publish(TOPIC, b"image")
@@ -141,8 +141,8 @@ def test_without_a_session_nothing_comes_again(broker: RealBroker) -> None:
 def test_whoever_asks_hears_that_the_broker_has_a_message(owner: Owner, qos: int) -> None:
     tokens = [f"message {number}" for number in range(50)]
     for token in tokens:
-        owner.transport.publish("hold/out", b"x" * 1000, qos=qos, token=token)
-        owner.transport.publish("hold/out", b"nobody asks", qos=qos)
+        owner.transport.publish("manual_ack/out", b"x" * 1000, qos=qos, token=token)
+        owner.transport.publish("manual_ack/out", b"nobody asks", qos=qos)
     assert [owner.inbox.take(Published).token for _ in tokens] == tokens
     assert not [event for event in owner.inbox.all() if isinstance(event, Published)]
 
@@ -156,11 +156,11 @@ def test_a_lost_link_says_nothing_of_what_was_on_its_way(
         transport.start()
         inbox.take(Connected)
         broker.freeze()
-        transport.publish("hold/out", bytes(100_000), token="lost")
+        transport.publish("manual_ack/out", bytes(100_000), token="lost")
         wire.cut()
         inbox.take(Disconnected)
         broker.thaw()
         inbox.take(Connected)
-        transport.publish("hold/out", b"x", token="next")
+        transport.publish("manual_ack/out", b"x", token="next")
         assert inbox.take(Published).token == "next"
         transport.close()

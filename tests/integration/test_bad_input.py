@@ -46,8 +46,8 @@ JPEG = cv2.imencode(".jpg", photo(90, 120))[1].tobytes()
 FILES: dict[str, tuple[bytes, str]] = {
     "words.jpg": (b"To whom it may concern\n", "not an image"),
     "zero-bytes.png": (b"", "empty"),
-    "half.png": (WHOLE[: len(WHOLE) // 2], "cut short"),
-    "half.jpg": (JPEG[: len(JPEG) // 2], "cut short"),
+    "half.png": (WHOLE[: len(WHOLE) // 2], "truncated"),
+    "half.jpg": (JPEG[: len(JPEG) // 2], "truncated"),
     "flipped.png": (WHOLE[:2000] + bytes([WHOLE[2000] ^ 255]) + WHOLE[2001:], "damaged"),
     "no-rows.png": (png_header(10, 0), "no pixels"),
     "bomb.png": (png_header(100_000, 100_000), "limits.max_pixels"),
@@ -165,7 +165,7 @@ def test_an_image_of_one_pixel_is_an_image(desk: Fog) -> None:
 @pytest.mark.parametrize(
     ("out", "says"),
     [
-        ("out.gif", "cannot write '.gif' files; these work: .png"),
+        ("out.gif", "cannot write '.gif' files; use one of .png"),
         ("nowhere/out.png", "no folder nowhere"),
     ],
 )

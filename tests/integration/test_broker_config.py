@@ -243,7 +243,7 @@ def test_without_a_certificate_tls_lets_nobody_in(site: Site) -> None:
 def test_a_certificate_for_another_name_is_refused_with_both_names(site: Site) -> None:
     refused = refusal(site.tls_link(host="127.0.0.1"))
     assert refused.final
-    assert "is for localhost, raspberry.local, you dialled 127.0.0.1" in refused.reason
+    assert "is for localhost, raspberry.local, but broker.url names 127.0.0.1" in refused.reason
 
 
 def test_a_broker_of_an_unknown_authority_is_refused(site: Site) -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fogmqtt.gateway.server.broker_health import DROPPED
-from fogmqtt.gateway.server.broker_limits import LIMITS
+from fogmqtt.gateway.broker_health import DROPPED, LIMITS
 from fogmqtt.transport.base import Connected, Received
 from fogmqtt.transport.link import Link
 from fogmqtt.transport.paho import PahoTransport
@@ -31,7 +30,7 @@ def slow_client(url: str) -> Iterator[None]:
     """Takes what comes and never acknowledges it."""
     inbox = Inbox()
     transport = PahoTransport(Link(url, "slow", 5), inbox.put)
-    transport.subscribe("flood", hold=True)
+    transport.subscribe("flood", manual_ack=True)
     transport.start()
     try:
         inbox.take(Connected)

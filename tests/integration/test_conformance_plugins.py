@@ -1,4 +1,4 @@
-"""What an examination makes of plug-ins: it happens in a process that they may break."""
+"""Conformance runs with plug-ins that break the process that imports or runs them."""
 
 from __future__ import annotations
 
@@ -40,40 +40,40 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     registry.plug_in(())
 
 
-def examined(*modules: str, memory_mb: int = 0, patience_s: float = 60) -> ConformanceReport:
+def report_of(*modules: str, memory_mb: int = 0, timeout_s: float = 60) -> ConformanceReport:
     registry.plug_in(modules)
-    found: SimpleQueue[ConformanceReport] = SimpleQueue()
-    ConformanceRunner(found.put, patience_s=patience_s, memory_mb=memory_mb).start()
-    return found.get(timeout=60)
+    report: SimpleQueue[ConformanceReport] = SimpleQueue()
+    ConformanceRunner(report.put, timeout_s=timeout_s, memory_mb=memory_mb).start()
+    return report.get(timeout=60)
 
 
-def test_a_plug_in_that_raises_or_ends_the_process_is_named_and_costs_no_other(
+def test_a_plug_in_that_raises_or_ends_the_process_is_named_and_skipped_alone(
     write: Write,
 ) -> None:
     fatal = write("fatal.py", "import os; os._exit(3)")
     raising = write("raising.py", "1 / 0")
-    found = examined(fatal, raising, write("sound.py", SOUND))
-    assert found.problems == [
+    report = report_of(fatal, raising, write("sound.py", SOUND))
+    assert report.problems == [
         f"plug-in {fatal} is skipped: its import ended with exit code 3",
         f"plug-in {raising} cannot be imported: ZeroDivisionError: division by zero "
         "(raising.py, line 1)",
     ]
-    assert "canny/uint8" in found.fingerprints
-    assert "same/uint8" in found.fingerprints
-    assert found.package_of("same") == "sound.py"
-    assert len(found.versions["sound.py"]) == 8
+    assert "canny/uint8" in report.fingerprints
+    assert "same/uint8" in report.fingerprints
+    assert report.package_of("same") == "sound.py"
+    assert len(report.versions["sound.py"]) == 8
 
 
 def doing(name: str, statement: str) -> str:
-    """A plug-in whose operator does this with an image."""
+    """Return the source of a plug-in whose operator runs this statement on each image."""
     text = SOUND.replace("Same", "Plugged").replace('"same"', f'"{name}"')
     return text.replace("return image", f"{statement}\n        return image")
 
 
-def test_operators_that_eat_memory_or_end_the_process_are_left_out_and_cost_no_other(
+def test_operators_that_need_too_much_memory_or_end_the_process_are_left_out_alone(
     write: Write,
 ) -> None:
-    found = examined(
+    report = report_of(
         write("early.py", doing("a-eater", "kept = [bytearray(8 << 20) for _ in range(10_000)]")),
         write("next.py", doing("b-exiter", "import os; os._exit(4)")),
         write(
@@ -84,16 +84,16 @@ def test_operators_that_eat_memory_or_end_the_process_are_left_out_and_cost_no_o
         write("sound.py", SOUND),
         memory_mb=256,
     )
-    assert found.problems == [
-        "a-eater: takes over 256 MB for a small picture",
-        "b-exiter: its examination ended with exit code 4",
+    assert report.problems == [
+        "a-eater: needs more than 256 MB for a small image",
+        "b-exiter: its check ended with exit code 4",
     ]
     announced = {"c-keeper/uint8", "d-leaver/uint8", "canny/uint8", "same/uint8"}
-    assert announced < found.fingerprints.keys()
-    assert not found.fingerprints.keys() & {"a-eater/uint8", "b-exiter/uint8"}
+    assert announced < report.fingerprints.keys()
+    assert not report.fingerprints.keys() & {"a-eater/uint8", "b-exiter/uint8"}
 
 
-def test_imports_that_end_or_hang_a_process_are_found_before_a_gateway_imports(
+def test_imports_that_end_or_hang_a_process_are_known_before_a_gateway_imports_them(
     write: Write, capfd: pytest.CaptureFixture[str]
 ) -> None:
     exits = write("exits.py", "import os; os._exit(9)")
@@ -106,15 +106,15 @@ def test_imports_that_end_or_hang_a_process_are_found_before_a_gateway_imports(
     }
     assert capfd.readouterr().out == ""
     hangs = write("hangs.py", "import time; time.sleep(1000)")
-    assert fatal([hangs], patience_s=3) == {hangs: "took over 3 s"}
+    assert fatal([hangs], timeout_s=3) == {hangs: "took over 3 s"}
     assert fatal([]) == {}
-    examined(sound)
+    report_of(sound)
     assert fatal([sound]) == {}
 
 
-def fatal(modules: list[str], patience_s: float = 60) -> dict[str, str]:
+def fatal(modules: list[str], timeout_s: float = 60) -> dict[str, str]:
     registry.plug_in(modules)
-    return fatal_imports(modules, patience_s=patience_s)
+    return fatal_imports(modules, timeout_s=timeout_s)
 
 
 def test_an_installed_package_that_ends_processes_is_skipped_and_named_too(
@@ -129,9 +129,9 @@ def test_an_installed_package_that_ends_processes_is_skipped_and_named_too(
         "[fogmqtt.operators]\ndeadly = deadly_ops:Deadly\nsame = sound_ops:Same\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    found = fatal([])
-    assert found == {"deadly_ops:Deadly": "ended with exit code 9"}
-    registry.plug_in([], found)
+    report = fatal([])
+    assert report == {"deadly_ops:Deadly": "ended with exit code 9"}
+    registry.plug_in([], report)
     assert registry.load("same").name == "same"
     with pytest.raises(PipelineError) as caught:
         registry.load("deadly")
@@ -140,7 +140,7 @@ def test_an_installed_package_that_ends_processes_is_skipped_and_named_too(
     )
 
 
-def test_a_module_that_ends_processes_is_skipped_and_named_for_who_asks(write: Write) -> None:
+def test_a_module_that_ends_processes_is_skipped_and_named_in_problems(write: Write) -> None:
     exits = write("exits.py", "import os; os._exit(9)")
     registry.plug_in([exits, write("sound.py", SOUND)], {exits: "ended with exit code 9"})
     assert registry.load("same").name == "same"
@@ -151,13 +151,13 @@ def test_a_module_that_ends_processes_is_skipped_and_named_for_who_asks(write: W
         registry.load("other")
 
 
-def test_a_plug_in_that_eats_memory_while_it_is_imported_is_named(write: Write) -> None:
+def test_a_plug_in_that_needs_too_much_memory_while_it_is_imported_is_named(write: Write) -> None:
     eater = write("eater.py", "kept = [bytearray(8 << 20) for _ in range(10_000)]")
-    found = examined(eater, write("sound.py", SOUND), memory_mb=256)
-    assert found.problems == [
+    report = report_of(eater, write("sound.py", SOUND), memory_mb=256)
+    assert report.problems == [
         f"plug-in {eater} cannot be imported: MemoryError:  (eater.py, line 1)"
     ]
-    assert "same/uint8" in found.fingerprints
+    assert "same/uint8" in report.fingerprints
 
 
 def test_an_installed_operator_that_cannot_be_used_is_named_with_its_package(
@@ -173,22 +173,22 @@ def test_an_installed_operator_that_cannot_be_used_is_named_with_its_package(
         "other = sound_ops:Same\nsame = sound_ops:Same\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    found = examined()
-    assert found.problems == [
+    report = report_of()
+    assert report.problems == [
         "broken: operator 'broken' cannot be imported from broken_ops:Broken (some-ops 1.0): "
         "ModuleNotFoundError: No module named 'no_such_library' (broken_ops.py, line 1)",
-        "other: operator 'other': sound_ops:Same (some-ops 1.0) calls itself 'same'; "
-        "the entry point and the class must agree",
+        "other: operator 'other': the class sound_ops:Same (some-ops 1.0) has the name 'same'; "
+        "the entry point and the class must have the same name",
     ]
-    assert found.versions["some-ops"] == "1.0"
-    assert "same/uint8" in found.fingerprints
+    assert report.versions["some-ops"] == "1.0"
+    assert "same/uint8" in report.fingerprints
 
 
-def test_an_examination_is_remembered_until_a_plug_in_changes(write: Write) -> None:
+def test_a_report_is_cached_until_a_plug_in_changes(write: Write) -> None:
     first = write("sound.py", SOUND)
-    found = examined(first)
-    assert ConformanceRunner(lambda _: None).known() == found
+    report = report_of(first)
+    assert ConformanceRunner(lambda _: None).cached() == report
     write("sound.py", f"{SOUND}# changed\n")
-    assert ConformanceRunner(lambda _: None).known() is None
+    assert ConformanceRunner(lambda _: None).cached() is None
     registry.plug_in([])
-    assert ConformanceRunner(lambda _: None).known() is None
+    assert ConformanceRunner(lambda _: None).cached() is None

@@ -46,7 +46,7 @@ def rotten() -> Iterator[Decoders]:
         yield made
 
 
-def processes(what: str = "decoding", parent: int | None = None) -> list[psutil.Process]:
+def processes(what: str = "decoder_process", parent: int | None = None) -> list[psutil.Process]:
     return [child for child in psutil.Process(parent).children() if _runs(child, what)]
 
 
@@ -57,7 +57,7 @@ def _runs(process: psutil.Process, what: str) -> bool:
         return False  # it has just ended
 
 
-def read(decoders: Decoders, data: bytes, name: str, max_pixels: int = 10**9) -> files.Loaded:
+def read(decoders: Decoders, data: bytes, name: str, max_pixels: int = 10**9) -> files.LoadedImage:
     file = in_memory(data)
     try:
         return decoders.read(file, name, max_pixels=max_pixels)
@@ -126,7 +126,7 @@ def _told(decoders: Decoders | None, data: bytes, name: str) -> object:
         return str(refused)
 
 
-def pids(what: str = "decoding") -> set[int]:
+def pids(what: str = "decoder_process") -> set[int]:
     return {process.pid for process in processes(what)}
 
 

@@ -53,7 +53,7 @@ def decoders_of(pid: int) -> list[psutil.Process]:
 
 def _decodes(process: psutil.Process) -> bool:
     try:
-        return "workers.decoding" in " ".join(process.cmdline())
+        return "workers.decoder_process" in " ".join(process.cmdline())
     except psutil.Error:
         return False  # it has just ended
 

@@ -27,7 +27,7 @@ from fogmqtt.wire.messages import (
     TileTask,
     check_digest,
     encode,
-    signed,
+    with_digest,
 )
 from tests.fog import Probe, RealBroker, free_port, probe
 
@@ -86,7 +86,7 @@ def rss(process: Device) -> int:
     return sum(one.memory_info().rss for one in (parent, *parent.children(recursive=True)))
 
 
-def test_it_is_online_within_a_second_and_light(broker: RealBroker) -> None:
+def test_it_is_online_within_a_second_and_uses_little_memory(broker: RealBroker) -> None:
     best = float("inf")
     with watching(broker, "light") as client:
         for _ in range(3):  # the machine is shared: the best of three is the program's own
@@ -101,25 +101,25 @@ def test_it_is_online_within_a_second_and_light(broker: RealBroker) -> None:
     assert best < ONLINE_S
 
 
-def test_sigterm_leaves_offline_behind_and_exits_with_0(broker: RealBroker) -> None:
-    with watching(broker, "polite") as client, device(broker.url, "polite") as process:
-        status_is(client, "polite", b"online")
+def test_sigterm_publishes_offline_and_exits_with_0(broker: RealBroker) -> None:
+    with watching(broker, "clean") as client, device(broker.url, "clean") as process:
+        status_is(client, "clean", b"online")
         process.terminate()
-        status_is(client, "polite", b"offline")
+        status_is(client, "clean", b"offline")
         assert process.wait(10) == 0
         assert process.stderr is not None
         assert b"Traceback" not in process.stderr.read()
-    assert retained_status(broker, "polite") == b"offline"
+    assert retained_status(broker, "clean") == b"offline"
 
 
-def test_sigkill_lets_the_last_will_speak(broker: RealBroker) -> None:
+def test_the_broker_publishes_the_last_will_after_sigkill(broker: RealBroker) -> None:
     with watching(broker, "killed") as client, device(broker.url, "killed") as process:
         status_is(client, "killed", b"online")
         process.kill()
         status_is(client, "killed", b"offline")
 
 
-def test_a_drain_message_makes_it_leave(broker: RealBroker) -> None:
+def test_a_drain_message_ends_it(broker: RealBroker) -> None:
     with watching(broker, "drained") as client, device(broker.url, "drained") as process:
         status_is(client, "drained", b"online")
         client.publish("fog/v1/devices/drained/control", encode(Drain(), "base64"))
@@ -128,10 +128,10 @@ def test_a_drain_message_makes_it_leave(broker: RealBroker) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["binary", "base64"])
-def test_a_tile_comes_back_exact(broker: RealBroker, encoding: Encoding) -> None:
+def test_the_result_of_a_tile_is_exact(broker: RealBroker, encoding: Encoding) -> None:
     name = f"works-{encoding}"
     pixels = np.random.default_rng(3).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-    task = signed(
+    task = with_digest(
         TileTask(
             job="job",
             tile=0,
@@ -159,7 +159,7 @@ def test_a_tile_comes_back_exact(broker: RealBroker, encoding: Encoding) -> None
     assert np.array_equal(got, 255 - pixels[10:260, 20:320])
 
 
-def test_it_comes_back_by_itself_when_the_broker_does(
+def test_it_reconnects_after_a_restart_of_the_broker(
     private_broker: Callable[..., RealBroker],
 ) -> None:
     broker = private_broker()
@@ -172,29 +172,29 @@ def test_it_comes_back_by_itself_when_the_broker_does(
             status_is(client, "steady", b"online")
 
 
-def test_a_second_agent_under_one_id_leaves_and_the_first_stays_online(
+def test_a_second_agent_with_the_same_id_exits_and_the_first_stays_online(
     broker: RealBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FOGMQTT_DEVICE__CHECKIN_S", "0.5")
     decoder = Decoder(DeviceInfo)
     info, status = "fog/v1/devices/twin/info", "fog/v1/devices/twin/status"
-    with watching(broker, "twin") as client, device(broker.url, "twin") as elder:
+    with watching(broker, "twin") as client, device(broker.url, "twin") as older:
         while (first := decoder.decode(client.message(info).payload)).uptime_s < 2.5:
-            pass  # their age tells them apart; a fight of two of one age is modelled elsewhere
-        with device(broker.url, "twin") as newcomer:
-            assert newcomer.wait(30) == 2
-            assert newcomer.stderr is not None
-            last = newcomer.stderr.read().decode().splitlines()[-1]
+            pass  # their age tells them apart; a conflict of two of one age is modelled elsewhere
+        with device(broker.url, "twin") as younger:
+            assert younger.wait(30) == 2
+            assert younger.stderr is not None
+            last = younger.stderr.read().decode().splitlines()[-1]
             assert last.startswith("error: another agent (host ")
             assert "give this one another --id" in last
         with probe(broker.url, info, status, client_id="after-twin") as after:
             while decoder.decode(after.message(info).payload).boot != first.boot:
                 pass
             assert after.message(status).payload == b"online"
-        assert elder.poll() is None
+        assert older.poll() is None
 
 
-def test_without_a_broker_it_says_so_and_waits() -> None:
+def test_without_a_broker_it_warns_and_waits() -> None:
     with device(f"mqtt://127.0.0.1:{free_port()}", "patient") as process:
         assert process.stderr is not None
         while b"trying again; start one with" not in process.stderr.readline():
@@ -204,7 +204,7 @@ def test_without_a_broker_it_says_so_and_waits() -> None:
         assert process.wait(10) == 0
 
 
-def test_a_refusal_that_only_a_human_can_mend_exits_with_3(
+def test_a_final_refusal_exits_with_3(
     private_broker: Callable[..., RealBroker],
 ) -> None:
     broker = private_broker("allow_anonymous false")
@@ -214,7 +214,7 @@ def test_a_refusal_that_only_a_human_can_mend_exits_with_3(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         ((), "give --id"),
         (("--id", "local"), "gateway's own"),
@@ -224,12 +224,12 @@ def test_a_refusal_that_only_a_human_can_mend_exits_with_3(
         (("--id", "eya", "--config", "missing.yaml"), "missing.yaml"),
     ],
 )
-def test_what_cannot_be_meant_exits_with_2_and_one_line(
-    arguments: tuple[str, ...], says: str
+def test_wrong_arguments_exit_with_2_and_one_line(
+    arguments: tuple[str, ...], expected: str
 ) -> None:
     refused = run(*arguments)
     assert refused.returncode == 2
-    assert says in refused.stderr.splitlines()[-1]
+    assert expected in refused.stderr.splitlines()[-1]
     assert "Traceback" not in refused.stderr
 
 

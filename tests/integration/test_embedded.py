@@ -1,4 +1,4 @@
-"""A broker of our own where none runs: it serves, it is private, and it ends with us."""
+"""The embedded broker: it serves, it is private, and it ends with its owner."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from fogmqtt.errors import NoBroker
 from fogmqtt.transport import embedded
 from fogmqtt.transport.base import Received
-from fogmqtt.transport.embedded import EmbeddedBroker, is_local, listening
+from fogmqtt.transport.embedded import EmbeddedBroker, is_listening, is_local
 from fogmqtt.transport.link import Protocol
 from tests.fog import free_port, need, probe, wait_for
 
@@ -27,7 +28,7 @@ OWNER = """
 import sys, time
 from fogmqtt.transport import embedded
 if sys.argv[2] == "iotcore":
-    embedded._mosquitto = lambda: None
+    embedded._find_mosquitto = lambda: None
 broker = embedded.EmbeddedBroker.start(sys.argv[1])
 print("running", flush=True)
 time.sleep(60)
@@ -40,7 +41,7 @@ def program(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     name = str(request.param)
     if name == "iotcore":
         need(find_spec("iotcore"), "iotcore", "pip install 'fogmqtt[embedded]'")
-        monkeypatch.setattr(embedded, "_mosquitto", lambda: None)
+        monkeypatch.setattr(embedded, "_find_mosquitto", lambda: None)
     else:
         request.getfixturevalue("broker")  # skips or fails where Mosquitto is missing
     return name
@@ -60,9 +61,7 @@ def running(url: str, protocol: Protocol = 5) -> Iterator[EmbeddedBroker]:
 
 
 @pytest.mark.parametrize("protocol", BOTH)
-def test_it_answers_at_the_url_and_passes_big_messages_and_retained_ones(
-    program: str, protocol: Protocol
-) -> None:
+def test_it_passes_large_and_retained_messages_at_the_url(program: str, protocol: Protocol) -> None:
     url = free_url()
     with running(url, protocol) as broker:
         assert broker.program == program
@@ -73,20 +72,32 @@ def test_it_answers_at_the_url_and_passes_big_messages_and_retained_ones(
             one.message("tiles/kept")
             with probe(url, "tiles/#", client_id="late", protocol=protocol) as late:
                 assert late.inbox.take(Received) == Received("tiles/kept", b"online", retained=True)
-    assert not listening(url)
+    assert not is_listening(url)
 
 
-def test_it_can_be_started_again_at_once_and_stopped_twice(program: str) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what a process has in memory")
+def test_what_passed_through_does_not_stay_in_its_memory(program: str) -> None:
+    url = free_url()
+    with running(url) as broker, probe(url, "tiles/#") as one:
+        for _ in range(500):
+            one.publish("tiles/big", bytes(1_000_000))
+            one.message("tiles/big")
+        status = Path(f"/proc/{broker.pid}/status").read_text()
+        (resident,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+        assert int(resident.split()[1]) < 350_000
+
+
+def test_it_can_be_restarted_at_once_and_stopped_twice(program: str) -> None:
     url = free_url()
     for _ in range(2):
         broker = EmbeddedBroker.start(url)
-        assert listening(url)
+        assert is_listening(url)
         broker.stop()
         broker.stop()
-        assert not listening(url)
+        assert not is_listening(url)
 
 
-def test_it_ends_with_its_owner_even_when_that_is_killed(program: str) -> None:
+def test_it_ends_when_its_owner_is_killed(program: str) -> None:
     url = free_url()
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, url, program], stdout=subprocess.PIPE, text=True
@@ -94,17 +105,17 @@ def test_it_ends_with_its_owner_even_when_that_is_killed(program: str) -> None:
     with owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "running\n"
-        assert listening(url)
+        assert is_listening(url)
         owner.send_signal(signal.SIGKILL)
-    wait_for(lambda: not listening(url), what="the broker to end")
+    wait_for(lambda: not is_listening(url), what="the broker to end")
 
 
-def test_the_terminals_ctrl_c_does_not_reach_it(program: str) -> None:
+def test_it_does_not_get_the_terminals_ctrl_c(program: str) -> None:
     with running(free_url()) as broker:
         assert os.getsid(broker.pid) != os.getsid(0)
 
 
-def test_it_is_reached_from_this_machine_only(program: str) -> None:
+def test_it_listens_on_loopback_only(program: str) -> None:
     with running(free_url()) as broker:
         port = int(broker.url.rsplit(":", 1)[1])
         # The address after loopback's own is still this machine: a listener on all would answer.
@@ -113,33 +124,33 @@ def test_it_is_reached_from_this_machine_only(program: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["mqtt://192.168.1.10", "mqtts://127.0.0.1", "mqtt://raspberry"])
-def test_it_serves_no_other_machine_and_no_tls(url: str) -> None:
+def test_a_url_of_another_machine_or_with_tls_is_refused(url: str) -> None:
     with pytest.raises(NoBroker, match=r"broker/mosquitto\.conf"):
         EmbeddedBroker.start(url)
 
 
-def test_a_taken_port_is_an_error_and_not_a_second_broker(program: str) -> None:
+def test_a_port_in_use_is_an_error(program: str) -> None:
     with running(free_url()) as broker, pytest.raises(NoBroker, match="listens"):
         EmbeddedBroker.start(broker.url)
 
 
-def test_without_any_program_the_error_says_what_to_install(
+def test_the_error_without_any_program_names_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(embedded, "_mosquitto", lambda: None)
+    monkeypatch.setattr(embedded, "_find_mosquitto", lambda: None)
     monkeypatch.setattr(embedded, "_has_iotcore", lambda: False)
     with pytest.raises(NoBroker, match=r"apt install mosquitto.*fogmqtt\[embedded\]"):
         EmbeddedBroker.start(free_url())
 
 
-def test_a_program_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_failed_program_quotes_its_output(monkeypatch: pytest.MonkeyPatch) -> None:
     failing = [sys.executable, "-c", "raise SystemExit('no such luck')"]
-    monkeypatch.setattr(embedded, "_choose", lambda: ("mosquitto", lambda *_: failing))
+    monkeypatch.setattr(embedded, "_choose_program", lambda: ("mosquitto", lambda *_: failing))
     with pytest.raises(NoBroker, match="no such luck"):
         EmbeddedBroker.start(free_url())
 
 
-def test_loopback_is_local_and_nothing_else() -> None:
+def test_only_loopback_urls_are_local() -> None:
     assert is_local("mqtt://127.0.0.1")
     assert is_local("mqtt://127.0.0.53:1884")
     assert is_local("mqtt://localhost")

@@ -25,9 +25,9 @@ from fogmqtt.wire.messages import (
     Result,
     TileTask,
     encode,
-    signed,
+    with_digest,
 )
-from tests.examined import here
+from tests.conformance import local_report
 from tests.fog import Probe
 from tests.processes import Fog, edges_of, photo, private_fog, read, same
 
@@ -64,7 +64,7 @@ class Impostor:
             uptime_s=1.0,
             workers=1,
             operators=list(registry.names()),
-            fingerprints=here().fingerprints,
+            fingerprints=local_report().fingerprints,
         )
         self.client.publish(f"fog/v1/devices/{self.name}/info", encode(info), retain=True)
         self.say("online")
@@ -118,7 +118,7 @@ def honest(task: TileTask) -> Result:
     done = run_tile(operators, pixels, Rect(*task.core), seams)
     packed = memoryview(codec.encode(done, task.result_codec))
     height, width = done.shape[:2]
-    return signed(
+    return with_digest(
         Result(
             job=task.job,
             tile=task.tile,
@@ -132,21 +132,21 @@ def honest(task: TileTask) -> Result:
 
 
 def changed(task: TileTask, **fields: object) -> Result:
-    """An honest result with something replaced after it was signed."""
+    """An honest result with something replaced with a valid digest."""
     return msgspec.structs.replace(honest(task), **fields)
 
 
-def resigned(task: TileTask, **fields: object) -> Result:
-    return signed(changed(task, **fields))
+def with_new_digest(task: TileTask, **fields: object) -> Result:
+    return with_digest(changed(task, **fields))
 
 
 LIES: dict[str, Answer] = {
     "a wrong digest": lambda task: [accepted(task), changed(task, digest="0123456789abcdef")],
     "changed pixels": lambda task: [accepted(task), changed(task, pixels=memoryview(b"x" * 99))],
-    "another shape": lambda task: [accepted(task), resigned(task, shape=(3, 3, 1))],
-    "another dtype": lambda task: [accepted(task), resigned(task, dtype="float64")],
-    "another codec": lambda task: [accepted(task), resigned(task, codec="raw")],
-    "too few pixels": lambda task: [accepted(task), resigned(task, pixels=memoryview(b""))],
+    "another shape": lambda task: [accepted(task), with_new_digest(task, shape=(3, 3, 1))],
+    "another dtype": lambda task: [accepted(task), with_new_digest(task, dtype="float64")],
+    "another codec": lambda task: [accepted(task), with_new_digest(task, codec="raw")],
+    "too few pixels": lambda task: [accepted(task), with_new_digest(task, pixels=memoryview(b""))],
     "always a failure": lambda task: [
         accepted(task),
         Failure(job=task.job, tile=task.tile, attempt=task.attempt, reason="I\nwill\x1b[31m not"),
@@ -158,7 +158,7 @@ def blank(task: TileTask) -> list[Message | bytes]:
     """Nothing on it, and everything about it right: only the pixels tell."""
     nothing = np.zeros(task.core[2:], np.uint8)
     packed = memoryview(codec.encode(nothing, task.result_codec))
-    return [accepted(task), resigned(task, pixels=packed)]
+    return [accepted(task), with_new_digest(task, pixels=packed)]
 
 
 def run(fog: Fog, **settings: str) -> tuple[str, dict[str, dict[str, int]]]:
@@ -239,7 +239,7 @@ def test_a_result_for_anothers_lease_is_not_taken(fog: Fog) -> None:
     def black(task: TileTask) -> list[Message | bytes]:
         shape = task.core[2:]
         dark = memoryview(codec.encode(np.zeros(shape, np.uint8), "planes"))
-        forged = resigned(task, pixels=dark)
+        forged = with_new_digest(task, pixels=dark)
         return [accepted(task), forged, msgspec.structs.replace(forged, attempt=2)]
 
     asked = ("fog/v1/devices/eya/tiles", "fog/v1/devices/manar/tiles")

@@ -22,11 +22,7 @@ NAMES = ("eya", "oumayma")
 #: Two devices are asked. Leases that run out are no failures: a busy machine starts workers slowly.
 BRIEF = {"SCHEDULER__MAX_FAILURES": "2"}
 #: Of a tile that hangs, nobody wants to wait for the end of a usual lease.
-IMPATIENT = BRIEF | {
-    "SCHEDULER__MAX_EXPIRIES": "2",
-    "SCHEDULER__FIRST_LEASE_S": "3",
-    "SCHEDULER__ACCEPT_S": "1",
-}
+IMPATIENT = {"SCHEDULER__MAX_FAILURES": "1", "SCHEDULER__FIRST_LEASE_S": "3"}
 
 
 #: What each does, what its job's story must say of it, and of where it was.
@@ -36,7 +32,7 @@ WORST = {
     "eat": ("MemoryError", "in eat"),
     "crash": ("the worker process was ended by signal 11 (SIGSEGV) at tile 1", "in crash"),
     "really_exit": ("the worker process ended with exit code 7 at tile 1", ""),
-    "larger": ("misbehave gave 160x240 colour uint8, not 160x120 colour uint8", "in checked"),
+    "larger": ("misbehave gave 160x240 colour uint8, not 160x120 colour uint8", "in check_output"),
     "hang": ("did not return within its lease of", "in hang"),
 }
 

@@ -1,4 +1,4 @@
-"""What only the real transport can get wrong: dying links, deaf clients, slow small messages."""
+"""Properties of the real transport: lost connections, threads, delays, refusals."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.relay import relay, scripted
 
 BOTH: tuple[Protocol, ...] = (5, "3.1.1")
 # CONNACK packets: success in MQTT 5, and "protocol version refused" as a 3.1.1 broker says it.
-WELCOME = b"\x20\x03\x00\x00\x00"
-NO_SUCH_VERSION = b"\x20\x02\x00\x01"
-NO_SUCH_VERSION_5 = b"\x20\x03\x00\x84\x00"
+CONNACK = b"\x20\x03\x00\x00\x00"
+CONNACK_BAD_VERSION = b"\x20\x02\x00\x01"
+CONNACK_BAD_VERSION_5 = b"\x20\x03\x00\x84\x00"
 DISCONNECT_TAKEN_OVER = b"\xe0\x02\x8e\x00"
 
 
@@ -35,7 +35,7 @@ def started(
 
 
 @pytest.mark.parametrize("protocol", BOTH)
-def test_where_nothing_listens_the_refusal_names_the_address(protocol: Protocol) -> None:
+def test_the_refusal_of_a_closed_port_names_the_address(protocol: Protocol) -> None:
     port, inbox = free_port(), Inbox()
     transport = started(f"mqtt://127.0.0.1:{port}", inbox, protocol=protocol)
     refused = inbox.take(Refused)
@@ -44,8 +44,8 @@ def test_where_nothing_listens_the_refusal_names_the_address(protocol: Protocol)
     assert not refused.final
 
 
-@pytest.mark.parametrize("answer", [NO_SUCH_VERSION, NO_SUCH_VERSION_5])
-def test_a_broker_of_mqtt_3_only_is_answered_with_the_key_to_set(answer: bytes) -> None:
+@pytest.mark.parametrize("answer", [CONNACK_BAD_VERSION, CONNACK_BAD_VERSION_5])
+def test_the_refusal_of_an_mqtt_3_broker_names_the_key_to_set(answer: bytes) -> None:
     inbox = Inbox()
     with scripted(answer) as port:
         transport = started(f"mqtt://127.0.0.1:{port}", inbox)
@@ -55,7 +55,7 @@ def test_a_broker_of_mqtt_3_only_is_answered_with_the_key_to_set(answer: bytes) 
     assert refused.final
 
 
-def test_a_server_that_hangs_up_is_a_refusal_not_a_loss() -> None:
+def test_a_connection_that_closes_before_the_connack_is_a_refusal() -> None:
     inbox = Inbox()
     with scripted(b"") as port:
         transport = started(f"mqtt://127.0.0.1:{port}", inbox)
@@ -64,10 +64,10 @@ def test_a_server_that_hangs_up_is_a_refusal_not_a_loss() -> None:
     assert not any(isinstance(event, Disconnected) for event in inbox.all())
 
 
-def test_a_broker_that_names_a_take_over_is_believed() -> None:
+def test_a_take_over_is_reported() -> None:
     inbox = Inbox()
     # The answer to the client's first PINGREQ is the news.
-    with scripted(WELCOME, DISCONNECT_TAKEN_OVER) as port:
+    with scripted(CONNACK, DISCONNECT_TAKEN_OVER) as port:
         transport = PahoTransport(Link(f"mqtt://127.0.0.1:{port}", "x", keepalive_s=1), inbox.put)
         transport.start()
         inbox.take(Connected)
@@ -77,10 +77,10 @@ def test_a_broker_that_names_a_take_over_is_believed() -> None:
     assert "taken over" in lost.reason.lower()
 
 
-def test_a_refused_subscription_is_final_and_not_called_connected() -> None:
+def test_a_refused_subscription_is_a_final_refusal() -> None:
     inbox = Inbox()
     suback = b"\x90\x04\x00\x01\x00\x87"
-    with scripted(WELCOME, suback) as port:
+    with scripted(CONNACK, suback) as port:
         transport = PahoTransport(Link(f"mqtt://127.0.0.1:{port}", "x"), inbox.put)
         transport.subscribe("secret/#")
         transport.start()
@@ -91,7 +91,7 @@ def test_a_refused_subscription_is_final_and_not_called_connected() -> None:
     assert not any(isinstance(event, Connected) for event in inbox.all())
 
 
-def test_a_receiver_that_raises_does_not_leave_us_deaf(
+def test_a_receiver_that_raises_causes_a_reconnect(
     broker: RealBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     inbox = Inbox()
@@ -101,16 +101,16 @@ def test_a_receiver_that_raises_does_not_leave_us_deaf(
         if isinstance(event, Received) and event.payload == b"poison":
             raise RuntimeError("a bug of the receiver")
 
-    transport = PahoTransport(Link(broker.url, "deaf"), deliver)
-    transport.subscribe("deaf/#")
+    transport = PahoTransport(Link(broker.url, "raising"), deliver)
+    transport.subscribe("raising/#")
     transport.start()
     inbox.take(Connected)
     with caplog.at_level(logging.CRITICAL):
-        transport.publish("deaf/1", b"poison", qos=0)
+        transport.publish("raising/1", b"poison", qos=0)
         inbox.take(Disconnected)
     inbox.take(Connected)
-    transport.publish("deaf/1", b"good")
-    assert inbox.message("deaf/1").payload == b"good"
+    transport.publish("raising/1", b"good")
+    assert inbox.message("raising/1").payload == b"good"
     transport.close()
 
 
@@ -119,16 +119,16 @@ def test_small_round_trips_do_not_wait_for_delayed_acknowledgements(
     broker: RealBroker, protocol: Protocol
 ) -> None:
     with probe(broker.url, "echo/there", client_id=f"rtt{protocol}", protocol=protocol) as one:
-        begun = time.monotonic()
+        started_at = time.monotonic()
         for _ in range(100):
             one.publish("echo/there", b"x")
             one.message("echo/there")
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started_at
     assert seconds < 100 * 0.02, f"{seconds * 10:.1f} ms each; is TCP_NODELAY set?"
 
 
 @pytest.mark.parametrize("protocol", BOTH)
-def test_what_a_lost_link_did_not_deliver_is_not_sent_behind_our_back(
+def test_messages_of_a_lost_connection_are_not_sent_after_the_reconnect(
     private_broker: Callable[..., RealBroker], protocol: Protocol
 ) -> None:
     broker, inbox = private_broker(), Inbox()
@@ -156,7 +156,7 @@ def test_what_a_lost_link_did_not_deliver_is_not_sent_behind_our_back(
     assert not [event for event in after if isinstance(event, Received) and "stale" in event.topic]
 
 
-def test_many_threads_may_publish_at_once(broker: RealBroker) -> None:
+def test_several_threads_may_publish_at_the_same_time(broker: RealBroker) -> None:
     with probe(broker.url, "many/#", client_id="many") as one:
         begin = threading.Barrier(8)
 
@@ -177,7 +177,7 @@ def test_many_threads_may_publish_at_once(broker: RealBroker) -> None:
         assert message.payload == bytes([int(message.topic.split("/")[1])]) * 10_000
 
 
-def test_large_payloads_arrive_as_they_left(broker: RealBroker) -> None:
+def test_large_payloads_arrive_unchanged(broker: RealBroker) -> None:
     pixels = bytes(range(256)) * 3_600
     with probe(broker.url, "large", client_id="large") as one:
         for _ in range(30):
@@ -186,7 +186,7 @@ def test_large_payloads_arrive_as_they_left(broker: RealBroker) -> None:
             assert one.message("large").payload == pixels
 
 
-def test_a_message_says_when_it_grows_old_and_what_it_is(broker: RealBroker) -> None:
+def test_a_message_has_its_expiry_and_content_type(broker: RealBroker) -> None:
     seen: list[mqtt.MQTTMessage] = []
     ready = threading.Event()
     listener = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
@@ -210,7 +210,9 @@ def test_a_message_says_when_it_grows_old_and_what_it_is(broker: RealBroker) -> 
     assert second.MessageExpiryInterval == 30
 
 
-def test_a_filter_added_while_connecting_is_in_force_when_connected(broker: RealBroker) -> None:
+def test_a_subscription_made_while_connecting_is_confirmed_before_connected(
+    broker: RealBroker,
+) -> None:
     for number in range(20):
         inbox = Inbox()
         transport = started(broker.url, inbox, client_id="hasty")
@@ -221,13 +223,13 @@ def test_a_filter_added_while_connecting_is_in_force_when_connected(broker: Real
         transport.close()
 
 
-def test_closing_while_nobody_answers_takes_no_time() -> None:
+def test_closing_without_a_broker_is_immediate() -> None:
     inbox = Inbox()
     transport = started(f"mqtt://127.0.0.1:{free_port()}", inbox)
     inbox.take(Refused)
-    begun = time.monotonic()
+    started_at = time.monotonic()
     transport.close()
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - started_at < 1
 
 
 def test_closing_does_not_hang_on_a_frozen_broker(
@@ -239,7 +241,7 @@ def test_closing_does_not_hang_on_a_frozen_broker(
     broker.freeze()
     for _ in range(30):
         transport.publish("a", bytes(500_000))
-    begun = time.monotonic()
+    started_at = time.monotonic()
     transport.close()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - started_at < 5
     broker.thaw()

@@ -18,7 +18,7 @@ import pytest
 
 from fogmqtt.images.spec import Image
 from fogmqtt.transport.base import Received
-from fogmqtt.transport.embedded import listening
+from fogmqtt.transport.embedded import is_listening
 from tests.fog import Probe, free_port, need, probe, wait_for
 from tests.misbehaving import workers_of
 from tests.processes import (
@@ -162,11 +162,11 @@ def test_an_unknown_pipeline_is_named_with_the_nearest(me: Probe, picture: Path)
     [
         (b"", "the file is empty"),
         (b"this is no image", "not an image"),
-        (cv2.imencode(".png", photo(90, 90))[1].tobytes()[:4000], "cut short"),
+        (cv2.imencode(".png", photo(90, 90))[1].tobytes()[:4000], "truncated"),
         (cv2.imencode(".png", np.zeros((1001, 1000), np.uint8))[1].tobytes(), "limits.max_pixels"),
         (bytes(2_000_001), "limits.max_file_bytes"),
     ],
-    ids=["empty", "words", "cut short", "too many pixels", "too many bytes"],
+    ids=["empty", "words", "truncated", "too many pixels", "too many bytes"],
 )
 def test_what_is_no_image_is_refused_with_the_reason(me: Probe, data: bytes, says: str) -> None:
     assert says in offered(me, data)
@@ -324,7 +324,7 @@ def test_an_embedded_broker_ends_with_its_gateway(lone_fog: Fog, end: signal.Sig
     serving.signal(end)
     assert serving.ended() in (0, -signal.SIGKILL)
     broker.wait(10)
-    assert not listening(url)
+    assert not is_listening(url)
 
 
 def test_devices_of_every_order_of_starting_come_together(lone_fog: Fog) -> None:

@@ -1,4 +1,4 @@
-"""One contract, kept by the broker in memory and by Mosquitto, in MQTT 5 and 3.1.1."""
+"""One contract of the broker in memory and of Mosquitto, in MQTT 5 and 3.1.1."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.fog import Inbox, RealBroker, wait_for
 from tests.relay import Relay
 
 KINDS = ("memory", "5", "3.1.1")
-#: MQTT 3.1.1 has no shared subscriptions, and its brokers cannot tell their limits.
-TELL_MORE = ("memory", "5")
+#: The kinds with shared subscriptions and announced limits; MQTT 3.1.1 has neither.
+ANNOUNCING_KINDS = ("memory", "5")
 
 
 @dataclass
@@ -98,7 +98,7 @@ def on_mosquitto(kind: str, folder: Path) -> Iterator[World]:
     broker.kill()
 
 
-def test_a_message_reaches_whoever_subscribed(world: World) -> None:
+def test_a_message_reaches_all_subscribers(world: World) -> None:
     one = world.client("one", "devices/+/status")
     all_of_it = world.client("all", "devices/#")
     sender = world.client("sender")
@@ -109,7 +109,7 @@ def test_a_message_reaches_whoever_subscribed(world: World) -> None:
     assert all_of_it.inbox.take(Received) == Received("devices/eya/status", b"online")
 
 
-def test_what_lay_at_the_broker_says_so_and_comes_after_connected(world: World) -> None:
+def test_a_retained_message_is_marked_and_comes_after_connected(world: World) -> None:
     sender = world.client("sender", "a/b")
     sender.transport.publish("a/b", b"kept", retain=True)
     assert sender.inbox.message("a/b") == Received("a/b", b"kept", retained=False)
@@ -120,7 +120,7 @@ def test_what_lay_at_the_broker_says_so_and_comes_after_connected(world: World) 
     assert newcomer.inbox.take(Received) == Received("a/b", b"kept", retained=True)
 
 
-def test_an_empty_retained_message_wipes_the_retained_one(world: World) -> None:
+def test_an_empty_retained_message_removes_the_retained_one(world: World) -> None:
     sender = world.client("sender", "a")
     sender.transport.publish("a", b"kept", retain=True)
     sender.transport.publish("a", b"", retain=True)
@@ -132,32 +132,32 @@ def test_an_empty_retained_message_wipes_the_retained_one(world: World) -> None:
     assert late.inbox.take(Received).topic == "b"
 
 
-def test_a_filter_added_later_is_in_force_too(world: World) -> None:
+def test_a_later_subscription_works(world: World) -> None:
     client = world.client("one")
     client.transport.subscribe("late/#")
     client.transport.publish("late/1", b"x")
     assert client.inbox.message("late/1").payload == b"x"
 
 
-def test_whoever_vanishes_leaves_a_will_and_whoever_says_goodbye_does_not(world: World) -> None:
+def test_a_lost_connection_publishes_the_will_and_a_clean_disconnect_does_not(world: World) -> None:
     watcher = world.client("watcher", "status/#")
-    polite = world.client("polite", will=Will("status/polite", b"offline"))
-    rude = world.client("rude", will=Will("status/rude", b"offline"))
-    polite.transport.close()
-    rude.cut()
-    assert watcher.inbox.take(Received) == Received("status/rude", b"offline")
-    assert rude.inbox.take(Disconnected).reason
+    clean = world.client("clean", will=Will("status/clean", b"offline"))
+    lost = world.client("lost", will=Will("status/lost", b"offline"))
+    clean.transport.close()
+    lost.cut()
+    assert watcher.inbox.take(Received) == Received("status/lost", b"offline")
+    assert lost.inbox.take(Disconnected).reason
     late = world.client("late", "status/#")
-    assert late.inbox.take(Received) == Received("status/rude", b"offline", retained=True)
+    assert late.inbox.take(Received) == Received("status/lost", b"offline", retained=True)
 
 
-def test_without_a_link_publishing_is_refused(world: World) -> None:
+def test_publishing_without_a_connection_is_refused(world: World) -> None:
     client = world.idle("one")
     with pytest.raises(NotConnected, match="a/b"):
         client.transport.publish("a/b", b"x")
 
 
-def test_after_close_publishing_is_refused_and_nothing_is_heard(world: World) -> None:
+def test_after_close_publishing_is_refused_and_no_event_comes(world: World) -> None:
     client = world.client("one", "#")
     client.transport.close()
     client.transport.close()
@@ -166,11 +166,11 @@ def test_after_close_publishing_is_refused_and_nothing_is_heard(world: World) ->
     assert client.inbox.all() == []
 
 
-def test_closing_what_never_started_does_nothing(world: World) -> None:
+def test_closing_an_unstarted_transport_does_nothing(world: World) -> None:
     world.idle("one").transport.close()
 
 
-def test_what_was_handed_over_leaves_before_goodbye(world: World) -> None:
+def test_close_sends_the_messages_that_were_handed_over(world: World) -> None:
     watcher = world.client("watcher", "#")
     client = world.client("one")
     for number in range(100):
@@ -180,8 +180,8 @@ def test_what_was_handed_over_leaves_before_goodbye(world: World) -> None:
     assert len(seen) == 100
 
 
-@pytest.mark.parametrize("world", TELL_MORE, indirect=True)
-def test_a_message_over_the_brokers_limit_is_refused_before_it_jams_the_link(world: World) -> None:
+@pytest.mark.parametrize("world", ANNOUNCING_KINDS, indirect=True)
+def test_a_message_over_the_brokers_limit_is_not_sent(world: World) -> None:
     client = world.client("one", "a/#")
     with pytest.raises(TooLarge, match="100000"):
         client.transport.publish("a/b", bytes(100_000))
@@ -189,7 +189,7 @@ def test_a_message_over_the_brokers_limit_is_refused_before_it_jams_the_link(wor
     assert len(client.inbox.message("a/b").payload) == 100_000 - 3 - 64
 
 
-def test_after_the_broker_restarted_all_filters_are_in_force_again(world: World) -> None:
+def test_all_subscriptions_work_after_a_restart_of_the_broker(world: World) -> None:
     client = world.client("one", "a/#", "b/+")
     world.stop()
     client.inbox.take(Disconnected)
@@ -209,8 +209,8 @@ def events_until_connected(client: Client) -> None:
     assert all(isinstance(event, Refused) for event in seen[:-1])
 
 
-@pytest.mark.parametrize("world", TELL_MORE, indirect=True)
-def test_each_submission_goes_to_one_of_a_group(world: World) -> None:
+@pytest.mark.parametrize("world", ANNOUNCING_KINDS, indirect=True)
+def test_each_shared_message_goes_to_one_member_of_the_group(world: World) -> None:
     members = [world.client(f"m{n}", "$share/gateways/submit/#") for n in range(2)]
     sender = world.client("sender")
     for number in range(10):
@@ -222,7 +222,7 @@ def test_each_submission_goes_to_one_of_a_group(world: World) -> None:
     assert len(heard[0] | heard[1]) == 10
 
 
-def test_a_second_client_of_one_id_pushes_the_first_off_the_link(world: World) -> None:
+def test_a_second_client_with_the_same_id_disconnects_the_first(world: World) -> None:
     watcher = world.client("watcher", "status")
     first = world.client("twin", will=Will("status", b"offline"))
     second = world.client("twin", "a")

@@ -1,4 +1,4 @@
-"""Every way to speak over the wire gives the same pixels, and mixed fleets get along."""
+"""Every protocol version, QoS, encoding and codec gives the same pixels, also in mixed fleets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def picture(mixed: Fog) -> tuple[Path, Image]:
 @pytest.mark.parametrize("encoding", ["binary", "base64"])
 @pytest.mark.parametrize("qos", ["0", "1", "2"])
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-def test_every_mode_is_exact(
+def test_every_protocol_qos_and_encoding_is_exact(
     mixed: Fog, picture: tuple[Path, Image], protocol: str, qos: str, encoding: str
 ) -> None:
     path, expected = picture
@@ -63,7 +63,7 @@ def test_every_codec_is_exact(mixed: Fog, picture: tuple[Path, Image], codec: st
     assert same(read(mixed.folder / "out.png"), expected)
 
 
-def test_another_prefix_is_another_fog(
+def test_fleets_with_different_prefixes_are_separate(
     mixed: Fog, picture: tuple[Path, Image], tmp_path: Path
 ) -> None:
     path, expected = picture
@@ -75,7 +75,7 @@ def test_another_prefix_is_another_fog(
         assert same(read(tmp_path / "out.png"), expected)
 
 
-def test_the_brokers_smaller_limit_is_respected(broker: object, tmp_path: Path) -> None:
+def test_tiles_respect_the_brokers_packet_limit(broker: object, tmp_path: Path) -> None:
     del broker
     with private_fog(tmp_path, "max_packet_size 60000") as fog:
         fog.fleet("eya")

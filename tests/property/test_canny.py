@@ -16,7 +16,7 @@ from fogmqtt.operators.api.pipeline import Stage
 from fogmqtt.operators.edges.canny import Canny
 from tests.tiling import run_stage, tiled
 
-#: What Sobel kernels of 5 and 7 pixels multiply slopes by, roughly.
+#: Aperture → rough factor of the derivatives of its Sobel kernel.
 _SCALE = {3: 1, 5: 16, 7: 256}
 
 
@@ -39,7 +39,7 @@ def expected(case: Case) -> Image:
 
 
 def spiral(side: int, faint: int) -> Image:
-    """Two lines that wind outwards from the centre: strong there, faint from a few turns on."""
+    """Two lines that wind outwards from the centre, strong there and faint after a few turns."""
     y, x = np.mgrid[:side, :side] - side / 2
     radius = np.hypot(y, x)
     arms = np.sin(np.arctan2(y, x) - radius * 2 * np.pi / 12)
@@ -50,7 +50,7 @@ def noise(rng: np.random.Generator, shape: tuple[int, ...]) -> Image:
     return rng.integers(0, 256, shape, dtype=np.uint8)
 
 
-def drawn_image(rng: np.random.Generator) -> Image:
+def random_image(rng: np.random.Generator) -> Image:
     height, width = (int(side) for side in rng.integers(1, 64, 2))
     shape = (height, width, 3) if rng.random() < 0.4 else (height, width)
     match rng.integers(6):
@@ -66,8 +66,8 @@ def drawn_image(rng: np.random.Generator) -> Image:
     return cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX)
 
 
-def occurring(rng: np.random.Generator, image: Image, operator: Canny) -> float:
-    """A magnitude that a pixel of this image really has."""
+def magnitude_in(rng: np.random.Generator, image: Image, operator: Canny) -> float:
+    """Return the magnitude of a random pixel of the image."""
     channel = np.ascontiguousarray(image if image.ndim == 2 else image[..., 0])
     scale = 1 / 16 if operator.aperture == 7 else 1.0
     dx, dy = (
@@ -85,45 +85,45 @@ def occurring(rng: np.random.Generator, image: Image, operator: Canny) -> float:
     return float(rng.choice(magnitude.ravel())) / scale
 
 
-def drawn_bound(rng: np.random.Generator, image: Image, operator: Canny) -> float:
+def random_threshold(rng: np.random.Generator, image: Image, operator: Canny) -> float:
     match rng.integers(8):
         case 0:
             return 0.0
         case 1:
             return -float(rng.integers(1, 300))
         case 2 | 3 | 4:
-            return occurring(rng, image, operator)
+            return magnitude_in(rng, image, operator)
     return float(rng.uniform(0, 250)) * _SCALE[operator.aperture]
 
 
-def drawn_plan(rng: np.random.Generator, image: Image) -> Size | Grid:
+def random_plan(rng: np.random.Generator, image: Image) -> Size | Grid:
     height, width = image.shape[:2]
     rows, columns = int(rng.integers(1, 6)), int(rng.integers(1, 6))
     if rng.random() < 0.5:
         return Grid(min(rows, height), min(columns, width))
-    # Some of these tiles are thinner than the halo, and the last ones are slivers.
+    # Some of these tiles are smaller than the halo, and the last ones may be one pixel wide.
     return Size(-(-height // rows) + 1, -(-width // columns))
 
 
-def drawn_case(seed: int) -> Case:
+def random_case(seed: int) -> Case:
     rng = np.random.default_rng(seed)
-    image = drawn_image(rng)
+    image = random_image(rng)
     operator = Canny(aperture=int(rng.choice((3, 5, 7))), l2=bool(rng.integers(2)))
-    low = drawn_bound(rng, image, operator)
-    high = low if rng.random() < 0.15 else drawn_bound(rng, image, operator)
-    return Case(image, replace(operator, low=low, high=high), drawn_plan(rng, image))
+    low = random_threshold(rng, image, operator)
+    high = low if rng.random() < 0.15 else random_threshold(rng, image, operator)
+    return Case(image, replace(operator, low=low, high=high), random_plan(rng, image))
 
 
 @pytest.mark.parametrize("block", range(8))
 def test_tiles_equal_the_whole_in_random_cases(block: int) -> None:
     for seed in range(block * 200, block * 200 + 200):
-        case = drawn_case(seed)
+        case = random_case(seed)
         got = tiled((case.operator,), case.image, case.plan)
         assert np.array_equal(got, expected(case)), f"seed {seed}: {case.operator}, {case.plan}"
 
 
 @pytest.mark.parametrize("plan", [Grid(1, 3), Grid(3, 1), Grid(7, 5), Size(17, 31), Size(8, 300)])
-def test_a_spiral_that_hangs_on_its_centre_survives_every_seam(plan: Size | Grid) -> None:
+def test_a_spiral_that_is_strong_at_its_centre_crosses_every_seam(plan: Size | Grid) -> None:
     image = spiral(301, 20)
     case = Case(image, Canny(low=20, high=250), plan)
     whole = expected(case)
@@ -149,16 +149,16 @@ def test_a_tile_of_one_pixel_is_exact(channels: int) -> None:
         assert np.array_equal(tiled((case.operator,), image, case.plan), expected(case))
 
 
-# The tests below break the protocol on purpose: a law that breaks nothing proves nothing.
+# These tests break the method on purpose: the tests above must be able to fail.
 
 
 def stage_with(case: Case) -> Stage:
-    return pipeline.stages((case.operator,), Spec.of(case.image))[0]
+    return pipeline.split_stages((case.operator,), Spec.of(case.image))[0]
 
 
 def test_a_halo_one_pixel_smaller_would_be_noticed() -> None:
     def holds(seed: int) -> bool:
-        case = drawn_case(seed)
+        case = random_case(seed)
         stage = stage_with(case)
         tiles = cut(case.image.shape[:2], case.plan, halo=stage.halo - 1)
         return np.array_equal(run_stage(stage, stage.operators, case.image, tiles), expected(case))
@@ -167,13 +167,13 @@ def test_a_halo_one_pixel_smaller_would_be_noticed() -> None:
 
 
 def test_a_merge_that_does_not_flood_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def pasted(self: Canny, output: Spec) -> PasteMerger:
+    def paste_merger(self: Canny, output: Spec) -> PasteMerger:
         return PasteMerger(output)
 
-    monkeypatch.setattr(Canny, "merger", pasted)
+    monkeypatch.setattr(Canny, "merger", paste_merger)
 
     def holds(seed: int) -> bool:
-        case = drawn_case(seed)
+        case = random_case(seed)
         states = tiled((case.operator,), case.image, case.plan)
         return np.array_equal(np.where(states == 255, 255, 0), expected(case))
 

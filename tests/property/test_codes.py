@@ -1,4 +1,4 @@
-"""Codes: found across seams, the same for any tiling, in any thread and process."""
+"""Codes are found across seams, alike for any tiling and in any thread and process."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline, registry
 from fogmqtt.operators.detection.codes import Code, Codes
-from fogmqtt.operators.support.sliding_window import View, Views
+from fogmqtt.operators.support.sliding_window import TileFindings, WindowFindings
 from tests.drawn import images, plans
 from tests.printed import aruco, ean13, pasted, qr
 from tests.tiling import tiled
 
-PRINTED = {
+CODES = {
     "qr": (qr("a seam? grüße!"), "a seam? grüße!"),
     "bar": (ean13("4006381333931", height=60), "4006381333931"),
     "aruco": (aruco(7), "7"),
@@ -37,18 +37,18 @@ def paper(height: int, width: int) -> Image:
 
 
 def whole(text: str, image: Image) -> Any:
-    return pipeline.whole(pipeline.parse(text), image, image)
+    return pipeline.run_whole(pipeline.parse(text), image, image)
 
 
 @st.composite
 def pages(draw: st.DrawFn) -> Image:
-    """Noise, photographs and patterns with codes pasted anywhere, now and then turned."""
+    """Noise, photographs and patterns with codes at random positions, some of them rotated."""
     image = draw(images(("uint8",)))
     if image.ndim == 3:
         image = image[..., 0].copy()
     image = np.ascontiguousarray(np.tile(image, (3, 3))[:240, :240])
-    for kind in draw(st.lists(st.sampled_from(sorted(PRINTED)), max_size=4)):
-        code = PRINTED[kind][0]
+    for kind in draw(st.lists(st.sampled_from(sorted(CODES)), max_size=4)):
+        code = CODES[kind][0]
         code = np.rot90(code, draw(st.integers(0, 3)))
         top, left = (draw(st.integers(0, extent - 1)) for extent in image.shape)
         pasted(image, code, top, left)
@@ -57,21 +57,21 @@ def pages(draw: st.DrawFn) -> Image:
 
 @settings(deadline=None, max_examples=20)
 @given(st.data())
-def test_tiles_find_what_the_whole_has(data: st.DataObject) -> None:
+def test_tiles_give_the_facts_of_the_whole_image(data: st.DataObject) -> None:
     image = data.draw(pages())
     kinds = data.draw(st.sampled_from(["qr,bar,aruco", "qr", "aruco,bar"]))
     before = data.draw(st.sampled_from(["", "gray | ", "gray | gaussian ksize=5 | "]))
     size = data.draw(st.integers(60, 140))
     chain = pipeline.parse(f"{before}codes kinds={kinds} size={size}")
-    assert tiled(chain, image, data.draw(plans(image))) == pipeline.whole(chain, image, image)
+    assert tiled(chain, image, data.draw(plans(image))) == pipeline.run_whole(chain, image, image)
 
 
-@pytest.mark.parametrize("kind", sorted(PRINTED))
+@pytest.mark.parametrize("kind", sorted(CODES))
 @pytest.mark.parametrize("offset", [(0, 0), (-13, 22), (30, -7)])
 def test_a_code_on_the_corner_of_four_tiles_is_found_once(
     kind: str, offset: tuple[int, int]
 ) -> None:
-    code, text = PRINTED[kind]
+    code, text = CODES[kind]
     image = paper(600, 700)
     top, left = 300 - code.shape[0] // 2 + offset[0], 350 - code.shape[1] // 2 + offset[1]
     pasted(image, code, top, left)
@@ -97,7 +97,7 @@ def test_equal_codes_beside_each_other_stay_two() -> None:
     assert [one["text"] for one in found["codes"]] == ["3", "3", "3"]
 
 
-def test_a_code_as_large_as_said_is_found_wherever_it_lies() -> None:
+def test_a_code_of_the_largest_size_is_found_at_every_position() -> None:
     code = aruco(11, side=64)  # 96 pixels with its margin
     for top, left in ((0, 0), (31, 77), (96, 96), (150, 204), (204, 133)):
         image = paper(300, 300)
@@ -116,7 +116,7 @@ answers = []
 def work():
     cv2.setRNGSeed(int(sys.argv[2]))
     for _ in range(2):
-        answers.append(str(pipeline.whole(pipeline.parse("codes size=128"), scene(), scene())))
+        answers.append(str(pipeline.run_whole(pipeline.parse("codes size=128"), scene(), scene())))
 thread = threading.Thread(target=work)
 thread.start()
 thread.join()
@@ -126,16 +126,16 @@ print(hashlib.sha256(answers[0].encode()).hexdigest())
 
 
 def scene() -> Image:
-    """A busy page: slanted codes on blurred noise."""
+    """A page of slanted codes on blurred noise."""
     rng = np.random.default_rng(4)
     image = cv2.GaussianBlur(rng.integers(0, 256, (400, 600), dtype=np.uint8), (0, 0), 3)
-    for index, kind in enumerate(sorted(PRINTED) * 2):
-        pasted(image, PRINTED[kind][0], 20 + 190 * (index // 3), 10 + 200 * (index % 3))
+    for index, kind in enumerate(sorted(CODES) * 2):
+        pasted(image, CODES[kind][0], 20 + 190 * (index // 3), 10 + 200 * (index % 3))
     turn = cv2.getRotationMatrix2D((300, 200), 11, 1)
     return cv2.warpAffine(image, turn, (600, 400), borderValue=255)
 
 
-def test_threads_processes_and_the_state_of_opencvs_dice_change_nothing() -> None:
+def test_threads_processes_and_opencvs_random_state_do_not_matter() -> None:
     there = subprocess.run(
         [sys.executable, "-c", SAME, "1", "99"],
         cwd=Path(__file__).parents[2],
@@ -150,7 +150,7 @@ def test_threads_processes_and_the_state_of_opencvs_dice_change_nothing() -> Non
     assert here.count("'kind'") >= 2
 
 
-def test_bytes_that_are_no_text_are_told_as_text() -> None:
+def test_invalid_utf_8_becomes_replacement_characters() -> None:
     code = cv2.QRCodeEncoder.create().encode(b"\xff\xfe caf\xe9")
     image = paper(200, 200)
     pasted(image, np.kron(code, np.ones((4, 4), np.uint8)), 30, 30)
@@ -158,30 +158,30 @@ def test_bytes_that_are_no_text_are_told_as_text() -> None:
     assert msgspec.json.encode(found["text"])
 
 
-def test_a_part_that_tells_of_another_tiles_window_is_refused() -> None:
+def test_findings_for_another_tiles_window_are_refused() -> None:
     operator = Codes(size=32)
     tiles = cut((200, 200), Size(100, 100), halo=operator.halo)
     code = Code("qr", "x", (0,) * 8)
-    first = next(iter(operator._lattice((200, 200)).owned(tiles[0].core)))
+    first = next(iter(operator._window_grid((200, 200)).owned(tiles[0].core)))
     spec = Spec(200, 200)
-    fine = [(tiles[0], Views([View(first, [code])]))]
+    fine = [(tiles[0], TileFindings([WindowFindings(first, [code])]))]
     assert len(operator.gather(fine, spec)["codes"]) == 1
     for views in (
-        [View(first, [code]), View(first, [code])],
-        [View(10_000, [code])],
-        [View(first, [code] * 1000)],
-        [View(first, [code], left_out=-1)],
+        [WindowFindings(first, [code]), WindowFindings(first, [code])],
+        [WindowFindings(10_000, [code])],
+        [WindowFindings(first, [code] * 1000)],
+        [WindowFindings(first, [code], left_out=-1)],
     ):
-        with pytest.raises(WireError, match=r"codes: tile 0 tells of window \d+"):
-            operator.gather([(tiles[0], Views(views))], spec)
+        with pytest.raises(WireError, match=r"codes: tile 0 has findings for window \d+"):
+            operator.gather([(tiles[0], TileFindings(views))], spec)
     with pytest.raises(WireError, match="codes: tile 3"):
-        operator.gather([(tiles[3], Views([View(first, [code])]))], spec)
+        operator.gather([(tiles[3], TileFindings([WindowFindings(first, [code])]))], spec)
 
 
-def test_a_tile_without_its_windows_is_refused() -> None:
+def test_a_tile_that_does_not_contain_its_windows_is_refused() -> None:
     tile = cut((300, 300), Grid(2, 2), halo=3)[0]
-    operator = Codes(size=64).placed(tile.outer, (300, 300))
-    with pytest.raises(OperatorError, match="does not have its window"):
+    operator = Codes(size=64).for_tile(tile.outer, (300, 300))
+    with pytest.raises(OperatorError, match="does not contain its window"):
         operator.measure(paper(tile.outer.height, tile.outer.width), tile.core, tile.seams)
 
 
@@ -201,12 +201,12 @@ def test_wrong_parameters_are_named(written: str, sentence: str) -> None:
     assert sentence in str(refusal.value)
 
 
-def test_sixteen_bits_are_refused_with_the_way_out() -> None:
+def test_sixteen_bits_are_refused_with_a_correction() -> None:
     with pytest.raises(OperatorError, match="put 'to8bit' before it"):
-        pipeline.stages(pipeline.parse("codes"), Spec(9, 9, 1, "uint16"))
+        pipeline.split_stages(pipeline.parse("codes"), Spec(9, 9, 1, "uint16"))
 
 
-def test_an_opencv_without_bytes_of_qr_codes_is_refused_with_the_way_out(
+def test_an_opencv_that_is_too_old_for_qr_codes_is_refused_with_a_correction(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cv2, "QRCodeDetector", object)
@@ -215,7 +215,7 @@ def test_an_opencv_without_bytes_of_qr_codes_is_refused_with_the_way_out(
     assert Codes(kinds="bar,aruco").output(Spec(9, 9)) == Spec(9, 9)
 
 
-def test_a_detector_that_gives_up_finds_nothing_and_the_others_go_on(
+def test_a_detector_that_fails_is_logged_and_the_others_continue(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def giving_up() -> None:
@@ -225,10 +225,10 @@ def test_a_detector_that_gives_up_finds_nothing_and_the_others_go_on(
     pasted(image, aruco(5), 20, 30)
     monkeypatch.setattr(cv2.barcode, "BarcodeDetector", giving_up)
     assert len(whole("codes kinds=bar,aruco", image)["codes"]) == 1
-    assert "OpenCV gave up on bar in a window: assertion failed" in caplog.text
+    assert "OpenCV failed to search for bar in a window: assertion failed" in caplog.text
 
 
-def test_a_drawing_frames_what_was_found_and_nothing_else() -> None:
+def test_a_drawing_frames_the_codes_and_changes_nothing_else() -> None:
     image = paper(400, 400)
     pasted(image, aruco(5), 150, 150)
     colour = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)

@@ -1,4 +1,4 @@
-"""Components: the same for any tiling, OpenCV's own, and no bytes that arrive can break them."""
+"""Components equal OpenCV's for any tiling, and received bytes cannot break the gateway."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from fogmqtt.errors import PipelineError, WireError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline, registry
-from fogmqtt.operators.api.measuring import decode_part, differing, encode_part
+from fogmqtt.operators.api.measuring import count_differences, decode_part, encode_part
 from fogmqtt.operators.segmentation.components import Components
-from fogmqtt.operators.support.component_codec import MOST_BYTES, Regions
+from fogmqtt.operators.support.component_codec import MOST_BYTES, ComponentsPart
 from fogmqtt.operators.support.packing import pack, unpack
 from fogmqtt.operators.support.union_find import roots
 from tests.drawn import plans
 from tests.tiling import tiled
 
-LAW = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 connectivities = pytest.mark.parametrize("connectivity", [4, 8])
 
 
 def spiral(height: int, width: int, gap: int = 2) -> Image:
-    """One line that winds inward, `gap` pixels from turn to turn."""
+    """One line that winds inward, with `gap` pixels between its turns."""
     image = np.zeros((height, width), np.uint8)
     top, left, bottom, right = 0, 0, height - 1, width - 1
     start = left
@@ -43,7 +43,7 @@ def spiral(height: int, width: int, gap: int = 2) -> Image:
 
 
 def snake(height: int, width: int) -> Image:
-    """One line to and fro over all rows."""
+    """One line that runs back and forth over all rows."""
     image = np.zeros((height, width), np.uint8)
     image[::2] = 1
     image[1::4, -1] = 1
@@ -52,7 +52,7 @@ def snake(height: int, width: int) -> Image:
 
 
 def comb(height: int, width: int) -> Image:
-    """Teeth that only their last row makes one."""
+    """Vertical lines that are connected only in the last row."""
     image = np.zeros((height, width), np.uint8)
     image[:, ::2] = 255
     image[-1] = 255
@@ -70,11 +70,11 @@ def dots(height: int, width: int) -> Image:
     return image
 
 
-def everything(height: int, width: int) -> Image:
+def full(height: int, width: int) -> Image:
     return np.full((height, width), 255, np.uint8)
 
 
-def nothing(height: int, width: int) -> Image:
+def empty(height: int, width: int) -> Image:
     return np.zeros((height, width), np.uint8)
 
 
@@ -84,15 +84,15 @@ SHAPES: list[Callable[[int, int], Image]] = [
     comb,
     checkerboard,
     dots,
-    everything,
-    nothing,
+    full,
+    empty,
 ]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
 
 
 @st.composite
 def masks(draw: st.DrawFn) -> Image:
-    """Patterns, turned and broken, and noise of any density: sparse to nearly all."""
+    """Patterns, rotated and damaged, and noise of any density."""
     sides = st.integers(1, 40) | st.integers(30, 130)
     height, width = draw(sides), draw(sides)
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -109,7 +109,7 @@ def masks(draw: st.DrawFn) -> Image:
     return turned
 
 
-def opencvs(image: Image, connectivity: int) -> list[dict[str, Any]]:
+def opencv_components(image: Image, connectivity: int) -> list[dict[str, Any]]:
     _, _, stats, centroids = cv2.connectedComponentsWithStats(image, connectivity=connectivity)
     return [
         {
@@ -125,26 +125,30 @@ def opencvs(image: Image, connectivity: int) -> list[dict[str, Any]]:
     ]
 
 
-def gathered(image: Image, plan: Size | Grid, **params: Any) -> Any:
+def facts_from_tiles(image: Image, plan: Size | Grid, **params: Any) -> Any:
     return tiled((Components(**params),), image, plan)
 
 
-@LAW
+@SETTINGS
 @given(data=st.data(), image=masks(), connectivity=st.sampled_from([4, 8]))
-def test_any_tiling_has_opencvs_components(
+def test_any_tiling_gives_opencvs_components(
     data: st.DataObject, image: Image, connectivity: int
 ) -> None:
-    facts = gathered(image, data.draw(plans(image)), connectivity=connectivity, most=100_000)
-    assert facts["components"] == opencvs(image, connectivity)
+    facts = facts_from_tiles(
+        image, data.draw(plans(image)), connectivity=connectivity, most=100_000
+    )
+    assert facts["components"] == opencv_components(image, connectivity)
 
 
-@LAW
+@SETTINGS
 @given(data=st.data(), image=masks())
-def test_small_ones_are_counted_and_the_largest_listed(data: st.DataObject, image: Image) -> None:
+def test_small_components_are_counted_and_the_largest_are_listed(
+    data: st.DataObject, image: Image
+) -> None:
     chain = (Components(min_area=data.draw(st.integers(1, 30)), most=data.draw(st.integers(1, 9))),)
     facts: Any = tiled(chain, image, data.draw(plans(image)))
-    assert differing(facts, pipeline.whole(chain, image, image))[0] == 0
-    every = [one["area"] for one in opencvs(image, 8)]
+    assert count_differences(facts, pipeline.run_whole(chain, image, image))[0] == 0
+    every = [one["area"] for one in opencv_components(image, 8)]
     large = [area for area in every if area >= chain[0].min_area]
     assert (facts["count"], facts["smaller"]) == (len(large), len(every) - len(large))
     listed = [one["area"] for one in facts["components"]]
@@ -155,35 +159,35 @@ def test_small_ones_are_counted_and_the_largest_listed(data: st.DataObject, imag
 @connectivities
 @shapes
 @pytest.mark.parametrize("plan", [Size(1, 1), Grid(23, 1), Grid(1, 27), Size(2, 3), Size(7, 5)])
-def test_patterns_that_cross_every_tile_are_opencvs(
+def test_patterns_that_cross_every_tile_give_opencvs_components(
     shape: Callable[[int, int], Image], connectivity: int, plan: Size | Grid
 ) -> None:
     image = shape(23, 27)
-    facts = gathered(image, plan, connectivity=connectivity, most=100_000)
-    assert facts["components"] == opencvs(image, connectivity)
+    facts = facts_from_tiles(image, plan, connectivity=connectivity, most=100_000)
+    assert facts["components"] == opencv_components(image, connectivity)
 
 
-def test_a_spiral_and_a_snake_are_one() -> None:
-    for image in (spiral(60, 60), snake(61, 60), comb(60, 61), everything(60, 61)):
-        assert gathered(image, Size(1, 7), connectivity=4)["count"] == 1
+def test_a_spiral_and_a_snake_are_one_component() -> None:
+    for image in (spiral(60, 60), snake(61, 60), comb(60, 61), full(60, 61)):
+        assert facts_from_tiles(image, Size(1, 7), connectivity=4)["count"] == 1
 
 
 @connectivities
 def test_a_large_image_on_all_threads_is_numbered_as_opencv_does(connectivity: int) -> None:
     noise = np.random.default_rng(3).random((1500, 1700), np.float32)
     image = (cv2.GaussianBlur(noise, (0, 0), 2) > 0.5).astype(np.uint8)
-    facts = gathered(image, Grid(3, 4), connectivity=connectivity, most=100_000)
-    assert facts["components"] == opencvs(image, connectivity)
+    facts = facts_from_tiles(image, Grid(3, 4), connectivity=connectivity, most=100_000)
+    assert facts["components"] == opencv_components(image, connectivity)
 
 
-def test_a_filter_before_it_changes_nothing() -> None:
+def test_an_operator_before_it_does_not_matter() -> None:
     image = np.random.default_rng(4).integers(0, 256, (90, 121, 3), dtype=np.uint8)
     chain = pipeline.parse("gray | median ksize=5 | threshold value=127 | components")
     facts = tiled(chain, image, Grid(4, 5))
-    assert differing(facts, pipeline.whole(chain, image, image))[0] == 0
+    assert count_differences(facts, pipeline.run_whole(chain, image, image))[0] == 0
 
 
-# What travels.
+# Parts that are sent.
 
 
 @connectivities
@@ -206,13 +210,13 @@ def test_noise_of_any_density_stays_under_the_bound(share: float, side: int, see
     assert len(encode_part(part)) <= MOST_BYTES * side * side + 200
 
 
-# What arrives.
+# Parts that are received.
 
 PLAN = Size(16, 20)
 
 
-def told(part: Regions, connectivity: int = 8) -> Any:
-    """What becomes of an image of which each tile says this."""
+def facts_of(part: ComponentsPart, connectivity: int = 8) -> Any:
+    """Return the facts of an image whose tiles all send this part."""
     tiles = cut((48, 60), PLAN)
     operator = Components(connectivity=connectivity)
     arrived = decode_part(operator, encode_part(part))
@@ -226,33 +230,33 @@ def numbers(*values: int) -> Any:
 @pytest.mark.parametrize(
     "part",
     [
-        Regions((b"\0", b"", b"", b""), numbers()),
-        Regions((b"\xff", b"", b"", b""), numbers()),
-        Regions((b"\xff", b"\xff\xff", b"\xff\xff\xff\xff", b"\xff" * 8), numbers()),
-        Regions((b"", b"\0", b"", b""), numbers()),
-        Regions(numbers(*[0] * 8 * 1000), numbers()),
-        Regions(numbers(0, 320, 0, 0, 0, 0, 0, 0), numbers()),
-        Regions(numbers(2**62, 0, 0, 0, 0, 0, 0, 0), numbers()),
-        Regions(numbers(319, 0, 0, 2, 0, 0, 0, 0), numbers()),
-        Regions(numbers(0, 0, 0, 0, 16, 20, 0, 0), numbers()),
-        Regions(numbers(0, 0, 0, 0, 0, 0, 2**62, 0), numbers()),
-        Regions(numbers(0, 0, 0, 0, 0, 0, 0, 1), numbers()),
-        Regions(numbers(), numbers(35, 1)),
-        Regions(numbers(), numbers(2**62, 2**62, 0, 0)),
-        Regions(numbers(), numbers(1, 2, 3)),
-        Regions(numbers(), numbers(4, 0), 10**15),
-        Regions(numbers(), numbers(), 0, b"\0"),
-        Regions(numbers(), numbers(), 0, b"\0" * 100_000),
+        ComponentsPart((b"\0", b"", b"", b""), numbers()),
+        ComponentsPart((b"\xff", b"", b"", b""), numbers()),
+        ComponentsPart((b"\xff", b"\xff\xff", b"\xff\xff\xff\xff", b"\xff" * 8), numbers()),
+        ComponentsPart((b"", b"\0", b"", b""), numbers()),
+        ComponentsPart(numbers(*[0] * 8 * 1000), numbers()),
+        ComponentsPart(numbers(0, 320, 0, 0, 0, 0, 0, 0), numbers()),
+        ComponentsPart(numbers(2**62, 0, 0, 0, 0, 0, 0, 0), numbers()),
+        ComponentsPart(numbers(319, 0, 0, 2, 0, 0, 0, 0), numbers()),
+        ComponentsPart(numbers(0, 0, 0, 0, 16, 20, 0, 0), numbers()),
+        ComponentsPart(numbers(0, 0, 0, 0, 0, 0, 2**62, 0), numbers()),
+        ComponentsPart(numbers(0, 0, 0, 0, 0, 0, 0, 1), numbers()),
+        ComponentsPart(numbers(), numbers(35, 1)),
+        ComponentsPart(numbers(), numbers(2**62, 2**62, 0, 0)),
+        ComponentsPart(numbers(), numbers(1, 2, 3)),
+        ComponentsPart(numbers(), numbers(4, 0), 10**15),
+        ComponentsPart(numbers(), numbers(), 0, b"\0"),
+        ComponentsPart(numbers(), numbers(), 0, b"\0" * 100_000),
     ],
 )
-def test_components_that_cannot_be_are_refused(part: Regions) -> None:
+def test_impossible_components_are_refused(part: ComponentsPart) -> None:
     with pytest.raises(WireError, match="components: tile 0: "):
-        told(part)
+        facts_of(part)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc0", b"\x80", b"\x81\xa7regions\xc4\0", b"\xdf" * 9])
-def test_bytes_that_are_no_part_are_refused(data: bytes) -> None:
-    with pytest.raises(WireError, match="components: no part of its facts"):
+def test_invalid_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(WireError, match="components: the result is not a part of its facts"):
         decode_part(Components(), data)
 
 
@@ -264,7 +268,7 @@ def test_a_part_with_any_byte_changed_is_facts_or_refused(
     image = (np.random.default_rng(5).random((48, 60)) < 0.02).astype(np.uint8)
     operator, tiles = Components(connectivity=connectivity), cut((48, 60), PLAN)
     parts: list[Any] = [
-        (tile, operator.placed(tile.outer, (48, 60)).measure(image, tile.core, tile.seams))
+        (tile, operator.for_tile(tile.outer, (48, 60)).measure(image, tile.core, tile.seams))
         for tile in tiles
         if tile.index == 4
     ]
@@ -273,7 +277,7 @@ def test_a_part_with_any_byte_changed_is_facts_or_refused(
     rungs = [bytearray(rung) for rung in part[field]]
     place = data.draw(st.integers(0, len(rungs[0]) - 1))
     rungs[0][place] = data.draw(st.integers(0, 255))
-    changed = Regions(**{**part, field: tuple(bytes(rung) for rung in rungs)})
+    changed = ComponentsPart(**{**part, field: tuple(bytes(rung) for rung in rungs)})
     try:
         facts = operator.gather([(tiles[4], changed)], Spec(48, 60))
     except WireError:
@@ -284,28 +288,30 @@ def test_a_part_with_any_byte_changed_is_facts_or_refused(
         assert 1 <= one["area"] <= box.pixels
 
 
-def test_a_million_bytes_of_lies_take_no_more_memory_than_a_dozen_times_that() -> None:
-    part = Regions((b"\xfe" * 1_000_000, b"", b"", b""), (b"\xfe" * 1_000_000, b"", b"", b""))
+def test_a_false_part_of_a_million_bytes_takes_at_most_a_dozen_times_that_memory() -> None:
+    part = ComponentsPart(
+        (b"\xfe" * 1_000_000, b"", b"", b""), (b"\xfe" * 1_000_000, b"", b"", b"")
+    )
     tracemalloc.start()
     with pytest.raises(WireError):
-        told(part)
+        facts_of(part)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 24_000_000
 
 
-# What it is made of.
+# The functions below it.
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 300) | st.integers(0, 2**63 - 1)))
-def test_packed_numbers_come_back(values: list[int]) -> None:
+def test_packed_numbers_are_unpacked(values: list[int]) -> None:
     assert unpack(pack(np.array(values, np.int64))).tolist() == values
 
 
 @settings(deadline=None)
 @given(st.integers(1, 40), st.data())
-def test_things_in_pairs_are_one(count: int, data: st.DataObject) -> None:
+def test_items_in_pairs_are_in_one_set(count: int, data: st.DataObject) -> None:
     thing = st.integers(0, count - 1)
     pairs = data.draw(st.lists(st.tuples(thing, thing)))
     smallest = list(range(count))
@@ -315,7 +321,7 @@ def test_things_in_pairs_are_one(count: int, data: st.DataObject) -> None:
     assert roots(count, np.array(pairs, np.int64).reshape(-1, 2)).tolist() == smallest
 
 
-def test_a_long_chain_in_any_order_is_one_soon() -> None:
+def test_a_long_chain_in_any_order_takes_few_rounds() -> None:
     order = np.random.default_rng(6).permutation(200_000)
     for chain in (order, np.sort(order), np.sort(order)[::-1]):
         pairs = np.stack([chain[:-1], chain[1:]], axis=1)

@@ -1,4 +1,4 @@
-"""Objects found by a network: the same for any tiling, thread and process; models by hash."""
+"""A network finds the same objects for any tiling, thread and process; models have hashes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline, registry
 from fogmqtt.operators.detection.dnn import Detection, Dnn
 from fogmqtt.operators.support import models
-from fogmqtt.operators.support.boxes import Boxes, read, suppressed
+from fogmqtt.operators.support.boxes import Boxes, parse_output, suppress_overlaps
 from tests.drawn import images, plans
 from tests.networks import SIDE, WINDOW, squares
 from tests.tiling import tiled
@@ -53,7 +53,7 @@ def detector(network: tuple[Path, str]) -> Detector:
 
 
 def table(height: int, width: int, *places: tuple[int, int]) -> Image:
-    """Gray, with white squares at these rows and columns."""
+    """A gray image with white squares at these rows and columns."""
     image = np.full((height, width, 3), 90, np.uint8)
     for top, left in places:
         image[top : top + SIDE, left : left + SIDE] = 255
@@ -61,12 +61,14 @@ def table(height: int, width: int, *places: tuple[int, int]) -> Image:
 
 
 def whole(operator: Dnn, image: Image) -> Any:
-    return pipeline.whole((operator,), image, image)
+    return pipeline.run_whole((operator,), image, image)
 
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
-def test_tiles_find_what_the_whole_has(network: tuple[Path, str], data: st.DataObject) -> None:
+def test_tiles_give_the_facts_of_the_whole_image(
+    network: tuple[Path, str], data: st.DataObject
+) -> None:
     image = data.draw(images(("uint8",)))
     for _ in range(data.draw(st.integers(0, 5))):
         top, left = (data.draw(st.integers(0, extent - 1)) for extent in image.shape[:2])
@@ -106,12 +108,12 @@ def test_objects_in_the_corners_and_in_images_smaller_than_a_window_are_found(
     assert [one["box"] for one in small] == [[7.0, 9.0, 8.0, 8.0]]
 
 
-def test_gray_and_colour_of_one_gray_image_are_the_same_to_a_network(detector: Detector) -> None:
+def test_a_gray_image_and_its_colour_version_give_the_same_objects(detector: Detector) -> None:
     image = table(150, 150, (33, 77), (101, 5))
     assert whole(detector(), image[..., 0].copy()) == whole(detector(), image)
 
 
-def test_an_end_where_a_window_was_cut_yields_to_the_whole_object() -> None:
+def test_a_box_cut_by_its_window_is_removed_for_the_whole_object() -> None:
     operator = Dnn(model="x.onnx", sha256="0" * 64, window=100, stride=50)
     windows = Rect(0, 0, 100, 100), Rect(0, 50, 100, 100)
     piece = Detection(9000, 0, 6000, 1000, 10_000, 5000)  # better, but cut off at column 100
@@ -122,24 +124,24 @@ def test_an_end_where_a_window_was_cut_yields_to_the_whole_object() -> None:
     assert len(alone["objects"]) == 1
 
 
-def test_of_boxes_that_overlap_the_best_of_each_class_stays() -> None:
+def test_of_overlapping_boxes_the_best_of_each_class_remains() -> None:
     places = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [1, 0, 11, 10], [30, 0, 40, 10]])
     boxes = Boxes(places, np.array([50, 90, 40, 90]), np.array([0, 0, 1, 0]))
-    assert suppressed(boxes, 0.45, 9).tolist() == [1, 3, 2]
-    assert suppressed(boxes, 0.45, 2).tolist() == [1, 3]
-    assert suppressed(boxes, 0.9, 9).tolist() == [1, 3, 0, 2]
+    assert suppress_overlaps(boxes, 0.45, 9).tolist() == [1, 3, 2]
+    assert suppress_overlaps(boxes, 0.45, 2).tolist() == [1, 3]
+    assert suppress_overlaps(boxes, 0.9, 9).tolist() == [1, 3, 0, 2]
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 60)] * 4, st.integers(1, 3), st.integers(0, 1))))
-def test_suppression_is_opencvs_and_does_not_depend_on_the_order(rows: list[Any]) -> None:
+def test_suppression_equals_opencv_and_does_not_depend_on_the_order(rows: list[Any]) -> None:
     table = np.array([(x, y, x + w + 1, y + h + 1, s, c) for x, y, w, h, s, c in rows], np.int64)
     table = np.unique(table.reshape(-1, 6), axis=0)
     boxes = Boxes(table[:, :4], table[:, 4], table[:, 5])
-    kept = {tuple(table[i]) for i in suppressed(boxes, 0.45, 1000)}
+    kept = {tuple(table[i]) for i in suppress_overlaps(boxes, 0.45, 1000)}
     turned = table[::-1]
     backwards = Boxes(turned[:, :4], turned[:, 4], turned[:, 5])
-    assert kept == {tuple(turned[i]) for i in suppressed(backwards, 0.45, 1000)}
+    assert kept == {tuple(turned[i]) for i in suppress_overlaps(backwards, 0.45, 1000)}
     ordered = table[boxes.order()]
     sizes = np.hstack([ordered[:, :2], ordered[:, 2:4] - ordered[:, :2]])
     # Falling scores without ties, so that OpenCV has no choice.
@@ -150,15 +152,15 @@ def test_suppression_is_opencvs_and_does_not_depend_on_the_order(rows: list[Any]
     assert kept == {tuple(ordered[i]) for i in np.array(theirs, np.int64).ravel()}
 
 
-def test_the_formats_say_the_same_of_the_same_boxes() -> None:
+def test_the_formats_give_the_same_boxes() -> None:
     eight = np.array([[20, 30, 10, 20, 0.1, 0.8], [50, 60, 8, 8, 0.4, 0.2]], np.float32)
     eight = np.vstack([eight, np.zeros((8, 6), np.float32)])
     five = np.hstack([eight[:, :4], np.full((10, 1), 0.5, np.float32), eight[:, 4:] * 2])
     plain = np.array([[15, 20, 25, 40, 0.8, 1], [46, 56, 54, 64, 0.4, 0]], np.float32)
     answers = [
-        read("yolov8", [eight.T[np.newaxis]], 0.25, 2),
-        read("yolov5", [five[np.newaxis]], 0.25, 0),
-        read("boxes", [plain[np.newaxis]], 0.25, 7),
+        parse_output("yolov8", [eight.T[np.newaxis]], 0.25, 2),
+        parse_output("yolov5", [five[np.newaxis]], 0.25, 0),
+        parse_output("boxes", [plain[np.newaxis]], 0.25, 7),
     ]
     for boxes in answers:
         assert boxes.places.tolist() == [[1500, 2000, 2500, 4000], [4600, 5600, 5400, 6400]]
@@ -166,11 +168,11 @@ def test_the_formats_say_the_same_of_the_same_boxes() -> None:
         assert boxes.classes.tolist() == [1, 0]
 
 
-def test_what_is_no_number_is_no_box() -> None:
+def test_nan_and_infinity_give_no_box() -> None:
     rows = np.zeros((12, 6), np.float32)
     rows[:, 4] = [np.nan, np.inf, -np.inf, 0.9, 0.9, 0.9, 7, 0, 0, 0, 0, 0]
     rows[3:6, 0] = [np.nan, np.inf, -3e30]
-    boxes = read("yolov8", [rows.T[np.newaxis]], 0.25, 0)
+    boxes = parse_output("yolov8", [rows.T[np.newaxis]], 0.25, 0)
     assert boxes.scores.tolist() == [10_000, 10_000]
 
 
@@ -192,7 +194,7 @@ def test_an_output_of_another_form_is_refused(
     form: str, shapes: list[tuple[int, ...]], classes: int, sentence: str
 ) -> None:
     with pytest.raises(OperatorError, match=re.escape(sentence)):
-        read(form, [np.zeros(shape, np.float32) for shape in shapes], 0.25, classes)
+        parse_output(form, [np.zeros(shape, np.float32) for shape in shapes], 0.25, classes)
 
 
 SAME = """
@@ -205,8 +207,8 @@ cv2.setNumThreads(int(sys.argv[1]))
 answers = []
 def work():
     params = dict(model=sys.argv[2], sha256=sys.argv[3], window=64, score=0.02)
-    operator = catalog.build("dnn", params)
-    answers.append(str(pipeline.whole((operator,), scene(), scene())))
+    operator = registry.build("dnn", params)
+    answers.append(str(pipeline.run_whole((operator,), scene(), scene())))
 threads = [threading.Thread(target=work) for _ in range(3)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
@@ -221,7 +223,7 @@ def scene() -> Image:
     return ((noise - noise.min()) / np.ptp(noise) * 255).astype(np.uint8)
 
 
-def test_threads_and_processes_change_nothing(network: tuple[Path, str]) -> None:
+def test_threads_and_processes_do_not_matter(network: tuple[Path, str]) -> None:
     path, sha256 = network
     there = subprocess.run(
         [sys.executable, "-c", SAME, "1", str(path), sha256],
@@ -238,24 +240,24 @@ def test_threads_and_processes_change_nothing(network: tuple[Path, str]) -> None
     assert here.count("'class'") > 5
 
 
-def test_a_model_is_looked_for_here_and_in_the_folder_of_the_setting(
+def test_a_model_is_found_in_the_working_directory_and_in_the_configured_folder(
     network: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, sha256 = network
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(models.FOLDER, "")
+    monkeypatch.setenv(models.FOLDER_VARIABLE, "")
     with pytest.raises(OperatorError) as refusal:
-        models.find("a.onnx")
+        models.find_file("a.onnx")
     assert f"{tmp_path / 'a.onnx'}, {tmp_path / 'models/a.onnx'}" in str(refusal.value)
     offer_models(load_device(None, {"FOGMQTT_MODELS": "shelf"}).models)
     for place in ("shelf/a.onnx", "a.onnx"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).write_bytes(path.read_bytes())
-        assert models.find("a.onnx") == tmp_path / place
-    assert models.digest("a.onnx") == sha256
+        assert models.find_file("a.onnx") == tmp_path / place
+    assert models.file_digest("a.onnx") == sha256
 
 
-def test_a_model_is_loaded_once_and_again_when_its_file_changed(
+def test_a_model_is_loaded_once_and_again_after_its_file_changed(
     network: tuple[Path, str], tmp_path: Path
 ) -> None:
     path, sha256 = network
@@ -268,7 +270,7 @@ def test_a_model_is_loaded_once_and_again_when_its_file_changed(
         models.network(str(copy), sha256)
 
 
-def test_what_is_no_model_or_takes_no_such_window_is_named(
+def test_a_file_that_is_not_a_model_or_does_not_fit_the_window_is_named(
     detector: Detector, tmp_path: Path
 ) -> None:
     image = table(100, 100)
@@ -278,23 +280,25 @@ def test_what_is_no_model_or_takes_no_such_window_is_named(
         whole(detector(format="yolov5"), image)
     text = tmp_path / "text.onnx"
     text.write_text("no model")
-    fake = detector(model=str(text), sha256=models.digest(str(text)))
-    with pytest.raises(OperatorError, match=r"text.onnx is no ONNX model that OpenCV .* can load"):
+    fake = detector(model=str(text), sha256=models.file_digest(str(text)))
+    with pytest.raises(
+        OperatorError, match=r"text.onnx is not an ONNX model that OpenCV .* can load"
+    ):
         whole(fake, image)
     with pytest.raises(OperatorError, match="no such file; looked for"):
         whole(detector(model="nowhere.onnx"), image)
 
 
-def test_a_model_that_is_not_there_or_another_is_refused_before_anything_is_cut(
+def test_a_missing_model_or_a_wrong_hash_is_refused_before_cutting(
     detector: Detector,
 ) -> None:
     with pytest.raises(OperatorError, match=r"dnn: model nowhere.onnx: no such file; looked for"):
-        pipeline.stages((detector(model="nowhere.onnx"),), Spec(9, 9))
+        pipeline.split_stages((detector(model="nowhere.onnx"),), Spec(9, 9))
     with pytest.raises(OperatorError, match=r"dnn: model .* is another file: its hash is"):
-        pipeline.stages((detector(sha256="0" * 64),), Spec(9, 9))
+        pipeline.split_stages((detector(sha256="0" * 64),), Spec(9, 9))
 
 
-def test_a_missing_hash_says_which_to_write(network: tuple[Path, str]) -> None:
+def test_the_error_for_a_missing_hash_gives_it(network: tuple[Path, str]) -> None:
     path, sha256 = network
     for given_hash in ("", " sha256=abc"):
         with pytest.raises(PipelineError, match=f"the one here is sha256={sha256}"):
@@ -324,12 +328,12 @@ def test_wrong_parameters_are_named(written: str, sentence: str) -> None:
     assert sentence in str(refusal.value)
 
 
-def test_sixteen_bits_are_refused_with_the_way_out(detector: Detector) -> None:
+def test_sixteen_bits_are_refused_with_a_correction(detector: Detector) -> None:
     with pytest.raises(OperatorError, match="put 'to8bit' before it"):
-        pipeline.stages((detector(),), Spec(9, 9, 3, "uint16"))
+        pipeline.split_stages((detector(),), Spec(9, 9, 3, "uint16"))
 
 
-def test_a_drawing_frames_what_was_found(detector: Detector) -> None:
+def test_a_drawing_frames_the_objects(detector: Detector) -> None:
     image = table(200, 200, (101, 81))
     operator = detector(score=0.5)
     drawn = operator.draw(image.copy(), whole(operator, image))

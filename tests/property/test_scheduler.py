@@ -32,6 +32,7 @@ from fogmqtt.core.scheduling.events import (
     DeviceJoined,
     DeviceLost,
     DeviceRefuted,
+    DeviceReported,
     Event,
     JobCancelled,
     JobSubmitted,
@@ -41,6 +42,7 @@ from fogmqtt.core.scheduling.events import (
     TileArbitrated,
     TileFailed,
     TileRejected,
+    TileSent,
 )
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.scheduler import Scheduler
@@ -53,6 +55,7 @@ POLICY = Policy(
     max_window=3,
     accept_s=1,
     accept_max_s=4,
+    send_s=2,
     min_lease_s=0.5,
     max_lease_s=20,
     first_lease_s=3,
@@ -69,6 +72,7 @@ POLICY = Policy(
     # The smallest tile of all is never split.
     probe_pixels=110,
     least_s=0.001,
+    max_bytes_in_flight=700,
 )
 DEVICES = ("a", "b", "c")
 OPERATORS = (frozenset[str](), frozenset({"blur"}), frozenset({"blur", "canny"}))
@@ -116,6 +120,8 @@ class Work:
     split: set[int] = field(default_factory=set)
     halvings: dict[int, int] = field(default_factory=dict)
     pixels: dict[int, int] = field(default_factory=dict)
+    #: The size of a tile's message over its pixels.
+    pixel_bytes: int = 0
     #: What a device must have room for: the largest of the smallest parts.
     part: int = 0
     kept: dict[int, Said] = field(default_factory=dict)
@@ -200,7 +206,7 @@ class Fog(RuleBasedStateMachine):
         self.policy = POLICY
         self.scheduler = Scheduler(POLICY)
         self.watch = Watch(POLICY, self.scheduler)
-        self.now = 0.0
+        self.now = self.fired_until = 0.0
         self.jobs: dict[str, Work] = {}
         self.ended: set[str] = set()
         self.submitted = 0
@@ -218,6 +224,7 @@ class Fog(RuleBasedStateMachine):
         suspects=st.sampled_from((0, 0, 0, 2)),
         window=st.integers(2, 3),
         halvings=st.integers(0, 2),
+        sends=st.booleans(),
     )
     def somebody_is_there(
         self,
@@ -227,11 +234,12 @@ class Fog(RuleBasedStateMachine):
         suspects: int,
         window: int,
         halvings: int,
+        sends: bool,
     ) -> None:
         self.to_denounce = suspects
         # With a limit of one, a device may die of several tiles of one job at once.
         self.policy = replace(POLICY, max_losses=limit, max_window=window)
-        self.scheduler = Scheduler(self.policy)
+        self.scheduler = Scheduler(self.policy, sends_reported=sends)
         self.watch = Watch(self.policy, self.scheduler)
         for name, count in zip(DEVICES, workers, strict=False):
             self.join(name, count, OPERATORS[2], restart=False)
@@ -258,6 +266,7 @@ class Fog(RuleBasedStateMachine):
         given = frozenset(index for index in done if index < tiles)
         check_tiles = tuple(pick for pick in picks if pick < tiles and pick not in given)
         self.jobs[name] = work = Work(operators, tiles, check_tiles, given)
+        work.pixel_bytes = self.submitted % 3
         pixels = tuple(100 * (index + 1) for index in range(tiles))
         for index, size in enumerate(pixels):
             work.halvings[index], work.pixels[index] = halvings * (index not in check_tiles), size
@@ -268,7 +277,8 @@ class Fog(RuleBasedStateMachine):
         }
         kind = "kind" + str(tiles % 2)
         parts = tuple(halved(one, halvings) for one in pixels) if halvings else ()
-        self.feed(JobSubmitted(name, kind, pixels, operators, check_tiles, given, parts))
+        event = JobSubmitted(name, kind, pixels, operators, check_tiles, given, parts)
+        self.feed(replace(event, pixel_bytes=float(self.submitted % 3)))
         assert (name in self.ended) == (len(given) == tiles)
 
     @precondition(lambda self: len(self.jobs) > 1 or len(self.jobs) == self.submitted)
@@ -313,6 +323,10 @@ class Fog(RuleBasedStateMachine):
             self.boards[name].online = False
             self.die(self.boards[name])
         self.feed(DeviceLost(name, "last will"))
+
+    @rule(name=st.sampled_from((*DEVICES, "nobody")), held=st.integers(0, 5))
+    def report(self, name: str, held: int) -> None:
+        self.feed(DeviceReported(name, held))
 
     @precondition(lambda self: self.jobs)
     @rule(name=st.sampled_from((*DEVICES, "nobody")))
@@ -361,9 +375,16 @@ class Fog(RuleBasedStateMachine):
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
-    def accept(self, data: st.DataObject) -> None:
+    def send(self, data: st.DataObject) -> None:
         order = self.an_order(data)
-        self.say_accepted(order)
+        self.feed(TileSent(order.job, order.tile, order.attempt, order.device))
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data(), waited_s=st.sampled_from((0, 0, 0, 2)))
+    def accept(self, data: st.DataObject, waited_s: float) -> None:
+        order = self.an_order(data)
+        self.now += waited_s
+        self.say_accepted(order, waited_s)
 
     @rule(name=st.sampled_from(DEVICES))
     def accept_everything(self, name: str) -> None:
@@ -376,14 +397,20 @@ class Fog(RuleBasedStateMachine):
         seconds=st.sampled_from((None, 0.0, 0.05, -1.0, 1e9, math.nan)),
         honest=st.sampled_from((True, True, True, False)),
         overdue=st.sampled_from((0, 0, 0, 3)),
+        waited_s=st.sampled_from((0, 0, 0, 2)),
     )
     def answer(
-        self, data: st.DataObject, seconds: float | None, honest: bool, overdue: int
+        self,
+        data: st.DataObject,
+        seconds: float | None,
+        honest: bool,
+        overdue: int,
+        waited_s: float,
     ) -> None:
         order = self.an_order(data)
         # The clock went on, and nobody told the scheduler before the result came.
-        self.now += overdue
-        self.say_result(order, seconds, honest)
+        self.now += overdue + waited_s
+        self.say_result(order, seconds, honest, waited_s)
 
     @rule(names=st.sets(st.sampled_from(DEVICES)), liar=st.sampled_from((None, *DEVICES)))
     def answer_everything(self, names: set[str], liar: str | None) -> None:
@@ -487,18 +514,28 @@ class Fog(RuleBasedStateMachine):
         held = [one for one in recent if (one.job, one.tile) in self.boards[one.device].held]
         return data.draw(st.sampled_from(recent + 2 * held))
 
-    def say_accepted(self, order: SendTile) -> None:
+    def say_accepted(self, order: SendTile, waited_s: float = 0) -> None:
         key, board = (order.job, order.tile), self.boards[order.device]
         if key in board.held and self.newest(order) == order:
             board.accepted.add(key)
-        self.feed(TileAccepted(order.job, order.tile, order.attempt, order.device))
+        what = (order.job, order.tile, order.attempt, order.device)
+        self.feed(TileAccepted(*what, at=self.now - waited_s))
+        self.read_everything(waited_s)
 
-    def say_result(self, order: SendTile, seconds: float | None, honest: bool) -> None:
+    def say_result(
+        self, order: SendTile, seconds: float | None, honest: bool, waited_s: float = 0
+    ) -> None:
         self.boards[order.device].held.pop((order.job, order.tile), None)
         work = self.jobs.get(order.job)
         digest = right(work.original(order.tile)) if work and honest else -1
         what = (order.job, order.tile, order.attempt, order.device)
-        self.feed(ResultArrived(*what, seconds, digest))
+        self.feed(ResultArrived(*what, seconds, digest, at=self.now - waited_s))
+        self.read_everything(waited_s)
+
+    def read_everything(self, waited_s: float) -> None:
+        """After an event that waited to be read, nothing else does."""
+        if waited_s:
+            self.feed(Tick())
 
     def arbitrate_rightly(self, job: str, tile: int, can_tell: bool = True) -> None:
         work = self.jobs[job]
@@ -530,7 +567,10 @@ class Fog(RuleBasedStateMachine):
     def feed(self, event: Event) -> list[Action]:
         self.broken = True
         actions = self.scheduler.handle(event, self.now)
-        self.watch.saw(event, actions, self.now)
+        # What arrived earlier than it is read makes nothing overdue that was not so then.
+        at = getattr(event, "at", None)
+        self.fired_until = max(self.fired_until, self.now if at is None else at)
+        self.watch.saw(event, actions, self.now, self.fired_until)
         liars = self.note_liars(event, actions)
         for action in actions:
             self.follow(action, event)
@@ -724,7 +764,7 @@ class Fog(RuleBasedStateMachine):
                 work.starved_since, work.reported = None, False
             elif work.starved_since is None:
                 work.starved_since = self.now
-            elif self.now >= work.starved_since + POLICY.starve_s:
+            elif self.fired_until >= work.starved_since + POLICY.starve_s:
                 assert work.reported
 
     # What is always true.
@@ -741,6 +781,22 @@ class Fog(RuleBasedStateMachine):
             assert self.boards[name].online
             assert not self.boards[name].draining
             assert name not in self.scheduler.quarantined()
+
+    @invariant()
+    def no_more_bytes_are_in_flight_than_may_be(self) -> None:
+        sizes = [
+            self.jobs[job].pixels[tile] * self.jobs[job].pixel_bytes
+            for board in self.boards.values()
+            for job, tile in board.held.keys() - board.accepted
+        ]
+        assert sum(sizes) <= self.policy.max_bytes_in_flight or len(list(filter(None, sizes))) == 1
+
+    @invariant()
+    def what_is_held_is_wanted(self) -> None:
+        for order in self.sent[-4:]:
+            if (order.job, order.tile) in self.boards[order.device].held:
+                what = (order.job, order.tile, order.attempt, order.device)
+                assert self.scheduler.holds(*what) == (self.newest(order) == order)
 
     @invariant()
     def what_was_accepted_expires(self) -> None:
@@ -785,6 +841,8 @@ class Fog(RuleBasedStateMachine):
 
     def work_honestly(self, name: str) -> None:
         self.settle_disputes()
+        for order in self.sent[-3:]:
+            self.feed(TileSent(order.job, order.tile, order.attempt, order.device))
         held = self.boards[name].held
         mine = [one for one in self.sent if one.device == name and (one.job, one.tile) in held]
         if not mine:

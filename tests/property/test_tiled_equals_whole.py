@@ -1,4 +1,4 @@
-"""The law of all operators: tiled equals whole, bit for bit, and the whole is OpenCV's."""
+"""For all operators tiled equals whole, bit for bit, and the whole equals OpenCV."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from fogmqtt.operators.colour.tone import To8Bit
 from tests.drawn import PARAMS, images, operators, plans
 from tests.tiling import tiled
 
-LAW = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
-#: Not for large images.
-COSTLY = {"bilateral", "denoise"}
+#: Operators that are too slow for large images.
+SLOW = {"bilateral", "denoise"}
 
 
 def takes(chain: tuple[Operator, ...], image: Image) -> bool:
     try:
-        pipeline.stages(chain, Spec.of(image))
+        pipeline.split_stages(chain, Spec.of(image))
     except OperatorError:
         return False
     return True
 
 
-def suited(chain: tuple[Operator, ...], image: Image) -> Image:
-    """The image, or its 8-bit, gray or colour version where the chain does not take it."""
+def adapted(chain: tuple[Operator, ...], image: Image) -> Image:
+    """Return the image, or its 8-bit, gray or colour version if the chain does not take it."""
     eight = To8Bit().process(image)
     several = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     candidates = (
@@ -51,28 +51,30 @@ def suited(chain: tuple[Operator, ...], image: Image) -> Image:
     return next(one for one in candidates if takes(chain, one))
 
 
-def assert_law(chain: tuple[Operator, ...], image: Image, plan: Size | Grid) -> None:
+def assert_tiled_equals_whole(chain: tuple[Operator, ...], image: Image, plan: Size | Grid) -> None:
     before = image.copy()
-    whole = pipeline.whole(chain, image, image)
+    whole = pipeline.run_whole(chain, image, image)
     got = tiled(chain, image, plan)
     assert got.dtype == whole.dtype
     differ = difference(got, whole)
-    assert differ.pixels == 0, f"{pipeline.written(chain)} on {Spec.of(image)} by {plan}: {differ}"
+    assert differ.pixels == 0, (
+        f"{pipeline.format_pipeline(chain)} on {Spec.of(image)} by {plan}: {differ}"
+    )
     assert np.array_equal(image, before), "the image that came in was changed"
 
 
 @pytest.mark.parametrize("name", sorted(PARAMS))
-@LAW
+@SETTINGS
 @given(data=st.data())
 def test_tiles_of_one_operator_equal_the_whole(name: str, data: st.DataObject) -> None:
     chain = (data.draw(operators(name)),)
-    image = suited(chain, data.draw(images()))
-    if name in COSTLY:
+    image = adapted(chain, data.draw(images()))
+    if name in SLOW:
         image = image[:90, :140].copy()
-    assert_law(chain, image, data.draw(plans(image)))
+    assert_tiled_equals_whole(chain, image, data.draw(plans(image)))
 
 
-@LAW
+@SETTINGS
 @given(data=st.data())
 def test_tiles_of_fused_pipelines_equal_the_whole(data: st.DataObject) -> None:
     names = data.draw(st.lists(st.sampled_from(sorted(PARAMS)), min_size=2, max_size=4))
@@ -81,17 +83,17 @@ def test_tiles_of_fused_pipelines_equal_the_whole(data: st.DataObject) -> None:
     if not takes(chain, image):
         chain = tuple(registry.build(name, {}) for name in ("to8bit", "gray")) + chain
     if takes(chain, image):
-        assert_law(chain, image, data.draw(plans(image)))
+        assert_tiled_equals_whole(chain, image, data.draw(plans(image)))
 
 
 @settings(deadline=None, max_examples=30)
 @given(image=images(("uint8", "uint16")), rows=st.integers(1, 70))
-def test_a_pipeline_with_a_step_of_the_gateway_equals_the_whole(image: Image, rows: int) -> None:
+def test_a_pipeline_with_a_stage_on_the_gateway_equals_the_whole(image: Image, rows: int) -> None:
     text = "to8bit | gray | gaussian | canny low=5 high=40 | dilate | overlay colour=green"
-    assert_law(pipeline.parse(text), image, Grid(min(rows, image.shape[0]), 1))
+    assert_tiled_equals_whole(pipeline.parse(text), image, Grid(min(rows, image.shape[0]), 1))
 
 
-def _slope(image: Image) -> Image:
+def _derivative(image: Image) -> Image:
     return cv2.convertScaleAbs(cv2.Sobel(image, cv2.CV_16S, 1, 1, ksize=5))
 
 
@@ -134,7 +136,7 @@ def _ellipse(side: int) -> Image:
         ("gaussian ksize=0 sigma=2", lambda image: cv2.GaussianBlur(image, (0, 0), 2)),
         ("blur ksize=9", lambda image: cv2.blur(image, (9, 9))),
         ("median ksize=9", lambda image: cv2.medianBlur(image, 9)),
-        ("sobel dx=1 dy=1 ksize=5", _slope),
+        ("sobel dx=1 dy=1 ksize=5", _derivative),
         ("sobel absolute=false", lambda image: cv2.Sobel(image, cv2.CV_16S, 1, 0)),
         ("threshold value=99.5", lambda image: cv2.threshold(image, 99.5, 255, 0)[1]),
         ("dilate ksize=5 shape=ellipse", lambda image: cv2.dilate(image, _ellipse(5))),
@@ -187,20 +189,20 @@ def _ellipse(side: int) -> Image:
         ("gray|canny", lambda i: cv2.Canny(cv2.cvtColor(i, cv2.COLOR_BGR2GRAY), 50, 150)),
     ],
 )
-def test_the_whole_is_what_opencv_says(text: str, plain: Callable[[Image], Image]) -> None:
+def test_the_whole_equals_opencv(text: str, plain: Callable[[Image], Image]) -> None:
     image = np.random.default_rng(5).integers(0, 256, (83, 131, 3), dtype=np.uint8)
     image = cv2.GaussianBlur(image, (5, 5), 0)
     chain = pipeline.parse(text)
-    assert np.array_equal(pipeline.whole(chain, image, image), plain(image))
+    assert np.array_equal(pipeline.run_whole(chain, image, image), plain(image))
     assert np.array_equal(tiled(chain, image, Grid(4, 3)), plain(image))
 
 
-def test_every_tiled_operator_stands_under_the_law() -> None:
+def test_every_tiled_operator_is_tested_here() -> None:
     tiled_images = [name for name in registry.names() if registry.load(name).tiled]
     assert [name for name in tiled_images if not registry.load(name).measures] == sorted(PARAMS)
 
 
-def test_tiled_is_said_of_all_but_what_moves_pixels_traces_them_or_needs_the_original() -> None:
+def test_only_known_operators_are_untiled() -> None:
     whole = [name for name in registry.names() if not registry.load(name).tiled]
     assert whole == ["contours", "crop", "flip", "lines", "overlay", "resize", "rotate"]
 
@@ -236,4 +238,6 @@ def test_a_halo_one_pixel_smaller_would_be_noticed(
     less = chain[0].halo - 1
     monkeypatch.setattr(type(chain[0]), "halo", property(lambda self: less))
     image = np.random.default_rng(5).integers(0, 256, (64, 64), dtype=np.uint8)
-    assert not np.array_equal(tiled(chain, image, Grid(4, 4)), pipeline.whole(chain, image, image))
+    assert not np.array_equal(
+        tiled(chain, image, Grid(4, 4)), pipeline.run_whole(chain, image, image)
+    )

@@ -1,4 +1,4 @@
-"""The law of what measures: gathered from tiles equals measured at once, and is OpenCV's."""
+"""For all measuring operators the facts from tiles equal those of the whole, and OpenCV's."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from fogmqtt.errors import OperatorError, PipelineError, WireError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline, registry
-from fogmqtt.operators.api.measuring import Part, as_json, decode_part, differing, encode_part
+from fogmqtt.operators.api.measuring import (
+    Part,
+    as_json,
+    count_differences,
+    decode_part,
+    encode_part,
+)
 from fogmqtt.operators.histogram import Counts
 from fogmqtt.operators.stats import Moments, Sums
 from fogmqtt.operators.support.packing import pack
 from tests.drawn import images, plans
 from tests.tiling import tiled
 
-LAW = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
-#: Parameters of every operator that measures tile by tile and is tried here.
+#: Parameters of the measuring operators that are tiled and tested here.
 PARAMS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "components": {
         "connectivity": st.sampled_from([4, 8]),
@@ -36,21 +42,21 @@ PARAMS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "histogram": {"bins": st.integers(0, 8).map(lambda power: 2**power)},
     "stats": {},
 }
-#: These look through windows, and are tried with pictures of their own.
-ELSEWHERE = {"codes", "dnn"}
+#: Detectors, which have tests with images of their own.
+DETECTORS = {"codes", "dnn"}
 
 
-def assert_law(text: str, image: Image, plan: Size | Grid) -> None:
+def assert_tiled_equals_whole(text: str, image: Image, plan: Size | Grid) -> None:
     chain = pipeline.parse(text)
     before = image.copy()
-    whole = pipeline.whole(chain, image, image)
+    whole = pipeline.run_whole(chain, image, image)
     got = tiled(chain, image, plan)
-    assert differing(got, whole)[0] == 0, f"{text} on {Spec.of(image)} by {plan}"
+    assert count_differences(got, whole)[0] == 0, f"{text} on {Spec.of(image)} by {plan}"
     assert np.array_equal(image, before), "the image that came in was changed"
 
 
 @pytest.mark.parametrize("name", sorted(PARAMS))
-@LAW
+@SETTINGS
 @given(data=st.data())
 def test_facts_gathered_from_tiles_equal_those_of_the_whole(name: str, data: st.DataObject) -> None:
     operator = registry.build(name, data.draw(st.fixed_dictionaries({}, optional=PARAMS[name])))
@@ -60,23 +66,23 @@ def test_facts_gathered_from_tiles_equal_those_of_the_whole(name: str, data: st.
     except OperatorError:
         gray = image if image.ndim == 2 else image[..., 0]
         image = (gray > gray.mean()).astype(np.uint8) * 255
-    assert_law(str(operator), image, data.draw(plans(image)))
+    assert_tiled_equals_whole(str(operator), image, data.draw(plans(image)))
 
 
-def test_every_operator_that_measures_tiles_stands_under_the_law() -> None:
+def test_every_tiled_measuring_operator_is_tested() -> None:
     operators = (registry.load(name) for name in registry.names())
     measuring = {one.name for one in operators if one.measures and one.tiled}
-    assert measuring - ELSEWHERE == set(PARAMS)
+    assert measuring - DETECTORS == set(PARAMS)
 
 
-#: Uneven, and no multiple of anything.
+#: Gives tiles of uneven sizes.
 CUT = Grid(3, 4)
 
 
 def measured(text: str, image: Image, plan: Size | Grid = CUT) -> Any:
-    """The facts, which the tiles agree on."""
-    assert_law(text, image, plan)
-    return pipeline.whole(pipeline.parse(text), image, image)
+    """Return the facts; assert that tiles give the same."""
+    assert_tiled_equals_whole(text, image, plan)
+    return pipeline.run_whole(pipeline.parse(text), image, image)
 
 
 # histogram
@@ -84,7 +90,7 @@ def measured(text: str, image: Image, plan: Size | Grid = CUT) -> Any:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("bins", [1, 16, 256])
-def test_a_histogram_is_opencvs(dtype: str, bins: int) -> None:
+def test_a_histogram_equals_opencv(dtype: str, bins: int) -> None:
     values = int(np.iinfo(dtype).max) + 1
     image = np.random.default_rng(1).integers(0, values, (70, 90, 3)).astype(dtype)
     facts = measured(f"histogram bins={bins}", image)
@@ -98,7 +104,7 @@ def test_a_histogram_is_opencvs(dtype: str, bins: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "int32", "float32"])
-def test_statistics_are_opencvs_to_twelve_digits(dtype: str) -> None:
+def test_statistics_equal_opencv_to_twelve_digits(dtype: str) -> None:
     image = np.random.default_rng(2).normal(40, 30, (70, 90, 3)).astype(dtype)
     facts = measured("stats", image)
     means, stds = cv2.meanStdDev(image)
@@ -110,16 +116,16 @@ def test_statistics_are_opencvs_to_twelve_digits(dtype: str) -> None:
         assert (channel["min"], channel["max"]) == (low, high)
 
 
-def test_float_sums_are_exact_where_float64_would_lose_them() -> None:
+def test_float_sums_are_exact_beyond_float64() -> None:
     image = np.array([[1e30, 1.0, -1e30, 3e-45]], np.float32)
     facts = measured("stats", image, Size(1, 1))
     exact = (1 + float(np.float32(3e-45))) / 4
     assert facts["channels"][0]["mean"] == exact == 0.25
 
 
-@LAW
+@SETTINGS
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
-def test_float_sums_are_those_of_fractions(values: list[float]) -> None:
+def test_float_sums_equal_those_of_fractions(values: list[float]) -> None:
     (channel,) = measured("stats", np.array([values], np.float32), Size(1, 3))["channels"]
     exact = [Fraction(value) for value in values]
     mean = sum(exact) / len(exact)
@@ -127,7 +133,7 @@ def test_float_sums_are_those_of_fractions(values: list[float]) -> None:
     assert channel["std"] == math.sqrt(sum((one - mean) ** 2 for one in exact) / len(exact))
 
 
-def test_the_largest_numbers_overflow_nothing() -> None:
+def test_the_largest_numbers_do_not_overflow() -> None:
     for dtype in ("int32", "float32"):
         limits = np.iinfo(dtype) if dtype == "int32" else np.finfo(dtype)
         image = np.array([[limits.min, limits.max] * 500] * 40, dtype)
@@ -144,21 +150,21 @@ def test_an_image_of_one_value_has_no_deviation() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_statistics_of_what_is_no_number_are_refused(value: float) -> None:
+def test_statistics_of_nan_and_infinity_are_refused(value: float) -> None:
     image = np.zeros((9, 9), np.float32)
     image[4, 4] = value
-    for work in (pipeline.whole, lambda chain, image, _: tiled(chain, image, Grid(2, 2))):
+    for work in (pipeline.run_whole, lambda chain, image, _: tiled(chain, image, Grid(2, 2))):
         with pytest.raises(OperatorError, match="stats: the image holds values from"):
             work(pipeline.parse("stats"), image, image)
 
 
-# What arrives.
+# Parts that are received.
 
 TILES = cut((40, 50), Size(20, 25))
 
 
-def gathered(name: str, part: Part, spec: Spec) -> Any:
-    """What becomes of an image of which each tile says this."""
+def facts_from_parts(name: str, part: Part, spec: Spec) -> Any:
+    """Return the facts of an image whose tiles all send this part."""
     operator: Any = registry.build(name, {})
     arrived = decode_part(operator, encode_part(part))
     return operator.gather([(tile, arrived) for tile in TILES], spec)
@@ -180,10 +186,10 @@ def counts(*values: int) -> Counts:
         Counts((b"\xff", b"", b"", b"")),
     ],
 )
-def test_counts_that_cannot_be_are_refused(part: Counts) -> None:
+def test_impossible_counts_are_refused(part: Counts) -> None:
     with pytest.raises(WireError):
-        gathered("histogram", part, Spec(40, 50))
-    whole = gathered("histogram", counts(*[0] * 255, 500), Spec(40, 50))
+        facts_from_parts("histogram", part, Spec(40, 50))
+    whole = facts_from_parts("histogram", counts(*[0] * 255, 500), Spec(40, 50))
     assert whole["channels"][0][255] == 2000
 
 
@@ -209,9 +215,9 @@ def moments(low: float, high: float, total: int, squares: int) -> Moments:
         (moments(0.0, 1e300, 0, 0), "float32"),
     ],
 )
-def test_sums_that_cannot_be_are_refused(part: Moments, dtype: str) -> None:
+def test_impossible_sums_are_refused(part: Moments, dtype: str) -> None:
     with pytest.raises(WireError, match="stats: tile 0"):
-        gathered("stats", part, Spec(40, 50, 1, dtype))
+        facts_from_parts("stats", part, Spec(40, 50, 1, dtype))
 
 
 # contours and lines: whole, on the gateway
@@ -225,7 +231,7 @@ cv2.line(SHAPES, (5, 110), (155, 110), 255, 1)
 
 @pytest.mark.parametrize("mode", ["external", "list", "tree"])
 @pytest.mark.parametrize("method", ["simple", "all", "tc89"])
-def test_contours_are_opencvs(mode: str, method: str) -> None:
+def test_contours_equal_opencv(mode: str, method: str) -> None:
     facts = measured(f"contours mode={mode} method={method}", SHAPES)
     codes = {"external": 0, "list": 1, "tree": 3}, {"simple": 2, "all": 1, "tc89": 3}
     theirs, tree = cv2.findContours(SHAPES, codes[0][mode], codes[1][method])
@@ -260,14 +266,14 @@ def test_contours_without_points_are_short() -> None:
     assert "points" not in measured("contours points=false", SHAPES)["contours"][0]
 
 
-def test_contours_and_lines_behind_tiles_are_those_of_the_whole() -> None:
+def test_contours_and_lines_after_tiled_operators_equal_the_whole() -> None:
     image = np.random.default_rng(7).integers(0, 256, (90, 121, 3), dtype=np.uint8)
     for last in ("contours", "lines votes=20 length=9", "lines ends=false votes=30"):
         facts = measured(f"gray | gaussian ksize=7 | canny low=20 high=60 | {last}", image)
         assert facts["count"] > 0
 
 
-def test_segments_are_opencvs_the_longest_first() -> None:
+def test_segments_equal_opencv_with_the_longest_first() -> None:
     lines = measured("lines votes=40 length=30 gap=3", SHAPES)["lines"]
     theirs: Any = cv2.HoughLinesP(SHAPES, 1, np.pi / 180, 40, minLineLength=30, maxLineGap=3)
     ends = sorted([one["x1"], one["y1"], one["x2"], one["y2"]] for one in lines)
@@ -277,7 +283,7 @@ def test_segments_are_opencvs_the_longest_first() -> None:
     assert lengths[0] >= 150
 
 
-def test_endless_lines_are_opencvs_the_strongest_first() -> None:
+def test_infinite_lines_equal_opencv_with_the_most_votes_first() -> None:
     image = np.zeros((120, 160), np.uint8)
     cv2.line(image, (5, 110), (155, 110), 255, 1)
     (line,) = measured("lines ends=false votes=140", image)["lines"]
@@ -287,13 +293,13 @@ def test_endless_lines_are_opencvs_the_strongest_first() -> None:
 
 
 @pytest.mark.parametrize("text", ["contours", "lines", "lines ends=false", "components"])
-def test_where_nothing_is_nothing_is_found(text: str) -> None:
+def test_an_empty_image_gives_no_facts(text: str) -> None:
     facts = measured(text, np.zeros((20, 30), np.uint8))
     assert facts["count"] == facts["left_out"] == 0
     assert [] in facts.values()
 
 
-# Every one of them.
+# All measuring operators.
 
 ALL = [
     "components",
@@ -310,7 +316,7 @@ ALL = [
 
 @pytest.mark.parametrize("text", ALL)
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 3), (120, 160)])
-def test_facts_become_json_and_a_picture_of_the_measured_size(
+def test_facts_become_json_and_a_drawing_of_the_measured_size(
     text: str, size: tuple[int, int]
 ) -> None:
     image = np.ascontiguousarray(SHAPES[-size[0] - 10 :, : size[1]][: size[0]])
@@ -353,7 +359,7 @@ def test_a_parameter_out_of_range_is_named(text: str, message: str) -> None:
         ("contours", Spec(5, 5, 3), "put 'gray' before it"),
         ("lines", Spec(5, 5, 1, "float32"), "put 'to8bit' before it"),
         ("histogram", Spec(5, 5, 1, "float32"), "histogram takes uint8 or uint16"),
-        ("histogram bins=512", Spec(5, 5), "there are only 256 values"),
+        ("histogram bins=512", Spec(5, 5), "the dtype has only 256 values"),
         ("stats", Spec(5, 5, 1, "float64"), "stats takes uint8 or"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The agent at work: what it takes, answers and refuses."""
+"""The agent at work: which tiles it accepts, answers and refuses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fogmqtt.agent.service import AHEAD
+from fogmqtt.agent.service import QUEUE_AHEAD
 from fogmqtt.core.geometry import Grid, cut
 from fogmqtt.errors import OperatorError
 from fogmqtt.images import codec
@@ -35,24 +35,24 @@ from fogmqtt.wire.messages import (
 )
 from tests.agent_rig import (
     CONTROL,
-    FOUND,
     INFO,
     PIXELS,
+    REPORT,
     RESULTS,
     STATUS,
     TILES,
-    Later,
-    gate,
-    hold_up,
+    PendingConformance,
+    block_operators,
     pixels_of,
-    running,
+    running_agent,
     task,
+    unblock,
 )
 
 
 @pytest.fixture
-def held_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    hold_up(monkeypatch)
+def blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    block_operators(monkeypatch)
 
 
 @pytest.fixture
@@ -69,18 +69,20 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
 
 
 @pytest.mark.parametrize("encoding", ["binary", "base64"])
-def test_a_tile_is_accepted_then_answered_in_the_encoding_it_came_in(encoding: Encoding) -> None:
-    with running() as rig:
+def test_a_tile_is_accepted_and_answered_in_its_own_encoding(encoding: Encoding) -> None:
+    with running_agent() as rig:
         rig.tile(task(), encoding)
-        rig.link.wait(lambda: len(rig.link.answers()) == 2)
-    accepted, result = rig.link.answers()
+        rig.link.wait(lambda: len(rig.link.replies()) == 2)
+    accepted, result = rig.link.replies()
     assert accepted == Accepted(job="job", tile=0, attempt=1)
     assert isinstance(result, Result)
     assert np.array_equal(pixels_of(result), 255 - PIXELS)
     assert result.compute_s is not None
     assert result.compute_s >= 0
-    written = [said[1][:1] == b"{" for said in rig.link.said if said[0] == RESULTS]
-    assert written == [encoding == "base64"] * 2
+    is_json = [
+        published[1][:1] == b"{" for published in rig.link.published if published[0] == RESULTS
+    ]
+    assert is_json == [encoding == "base64"] * 2
 
 
 def test_tiles_of_a_colour_pipeline_equal_opencv_on_the_whole_image() -> None:
@@ -88,7 +90,7 @@ def test_tiles_of_a_colour_pipeline_equal_opencv_on_the_whole_image() -> None:
     whole = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (5, 5), 0)
     merged = np.zeros_like(whole)
     tiles = cut((61, 83), Grid(3, 2), halo=2)
-    with running(workers=2) as rig:
+    with running_agent(workers=2) as rig:
         for tile in tiles:
             sent = np.ascontiguousarray(image[tile.outer.slices])
             core = tile.core.within(tile.outer)
@@ -114,12 +116,12 @@ def test_tiles_of_a_colour_pipeline_equal_opencv_on_the_whole_image() -> None:
     assert np.array_equal(merged, whole)
 
 
-def test_the_same_tile_delivered_twice_is_worked_once(held_up: None) -> None:
-    with running() as rig:
+def test_the_same_tile_delivered_twice_runs_once(blocked: None) -> None:
+    with running_agent() as rig:
         rig.tile(task())
         rig.tile(task())
         rig.link.wait(lambda: len(rig.link.of(Accepted)) == 2)
-        gate.set()
+        unblock.set()
         rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
         rig.tile(task())
         rig.tile(task(1))
@@ -127,20 +129,20 @@ def test_the_same_tile_delivered_twice_is_worked_once(held_up: None) -> None:
     assert [result.tile for result in rig.link.of(Result)] == [0, 1]
 
 
-def test_the_answer_is_for_the_newest_attempt(held_up: None) -> None:
-    with running() as rig:
+def test_the_result_is_for_the_newest_attempt(blocked: None) -> None:
+    with running_agent() as rig:
         rig.tile(task(attempt=1))
         rig.tile(task(attempt=2), "base64")
         rig.link.wait(lambda: len(rig.link.of(Accepted)) == 2)
-        gate.set()
+        unblock.set()
         rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
     (result,) = rig.link.of(Result)
     assert result.attempt == 2
     check_digest(result)
 
 
-def test_a_cancelled_tile_is_not_answered(held_up: None) -> None:
-    with running() as rig:
+def test_a_cancelled_tile_has_no_result(blocked: None) -> None:
+    with running_agent() as rig:
         for tile in range(3):
             rig.tile(task(tile))
         for tile in (0, 1):
@@ -148,42 +150,45 @@ def test_a_cancelled_tile_is_not_answered(held_up: None) -> None:
             rig.link.deliver(Received(CONTROL, encode(cancel, "base64")))
         rig.tile(task(3))
         rig.link.wait(lambda: len(rig.link.of(Accepted)) == 4)
-        gate.set()
+        unblock.set()
         rig.link.wait(lambda: len(rig.link.of(Result)) == 2)
     assert [result.tile for result in rig.link.of(Result)] == [2, 3]
 
 
-def test_a_full_device_hands_tiles_back(held_up: None) -> None:
-    with running() as rig:
-        for tile in range(AHEAD + 3):
+def test_a_full_device_rejects_tiles(blocked: None) -> None:
+    with running_agent() as rig:
+        for tile in range(QUEUE_AHEAD + 3):
             rig.tile(task(tile))
-        rig.link.wait(lambda: len(rig.link.answers()) == AHEAD + 3)
-        assert [back.tile for back in rig.link.of(Rejected)] == [AHEAD + 1, AHEAD + 2]
+        rig.link.wait(lambda: len(rig.link.replies()) == QUEUE_AHEAD + 3)
+        assert [rejected.tile for rejected in rig.link.of(Rejected)] == [
+            QUEUE_AHEAD + 1,
+            QUEUE_AHEAD + 2,
+        ]
         assert "full" in rig.link.of(Rejected)[0].reason
 
 
 def served(priority: int) -> list[str]:
     """Whose tiles are done, in their order: three of mariem, then three of another gateway's."""
-    with running() as rig:
+    with running_agent() as rig:
         for tile in range(3):
             rig.tile(task(tile))
         for tile in range(3):
             rig.tile(task(tile, gateway="second", priority=priority))
-        gate.set()
-        rig.link.wait(lambda: sum(topic != INFO for topic, *_ in rig.link.said) >= 13)
+        unblock.set()
+        rig.link.wait(lambda: sum(topic != INFO for topic, *_ in rig.link.published) >= 13)
     decoder: Decoder[FromDevice] = Decoder(Accepted, Result)
     return [
         topic.split("/")[3]
-        for topic, payload, _ in rig.link.said
+        for topic, payload, _ in rig.link.published
         if topic not in (INFO, STATUS) and isinstance(decoder.decode(payload), Result)
     ]
 
 
-def test_several_gateways_are_served_in_turn(held_up: None) -> None:
+def test_several_gateways_take_turns(blocked: None) -> None:
     assert served(0)[1:5] in (["mariem", "second"] * 2, ["second", "mariem"] * 2)
 
 
-def test_a_gateway_whose_job_is_more_urgent_is_served_more(held_up: None) -> None:
+def test_a_gateway_whose_job_has_a_higher_priority_gets_a_larger_share(blocked: None) -> None:
     assert served(4) == ["mariem", *["second"] * 3, *["mariem"] * 2]
 
 
@@ -193,11 +198,11 @@ def test_a_gateway_whose_job_is_more_urgent_is_served_more(held_up: None) -> Non
 @pytest.mark.parametrize(
     "problem", [ValueError("boom \ud800"), SystemExit(3), KeyboardInterrupt(), MemoryError()]
 )
-def test_whatever_an_operator_raises_becomes_a_failure_with_its_traceback(
+def test_any_exception_of_an_operator_becomes_a_failure_with_its_traceback(
     raising: Callable[[BaseException], None], problem: BaseException
 ) -> None:
     raising(problem)
-    with running() as rig:
+    with running_agent() as rig:
         rig.tile(task())
         rig.link.wait(lambda: len(rig.link.of(Failure)) == 1)
         assert rig.thread.is_alive()
@@ -206,9 +211,9 @@ def test_whatever_an_operator_raises_becomes_a_failure_with_its_traceback(
     assert "run_tile" in failure.traceback
 
 
-def test_our_own_errors_keep_their_sentence(raising: Callable[[BaseException], None]) -> None:
+def test_the_reason_of_a_fog_error_is_its_message(raising: Callable[[BaseException], None]) -> None:
     raising(OperatorError("canny takes uint8"))
-    with running() as rig:
+    with running_agent() as rig:
         rig.tile(task())
         rig.link.wait(lambda: len(rig.link.of(Failure)) == 1)
     assert rig.link.of(Failure)[0].reason == "canny takes uint8"
@@ -216,7 +221,7 @@ def test_our_own_errors_keep_their_sentence(raising: Callable[[BaseException], N
 
 def test_a_traceback_is_bounded(raising: Callable[[BaseException], None]) -> None:
     raising(ValueError("x" * 100_000))
-    with running() as rig:
+    with running_agent() as rig:
         rig.tile(task())
         rig.link.wait(lambda: len(rig.link.of(Failure)) == 1)
     (failure,) = rig.link.of(Failure)
@@ -225,12 +230,12 @@ def test_a_traceback_is_bounded(raising: Callable[[BaseException], None]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "expected"),
     [
         ({"stage": [Call("cany")]}, "cany"),
         ({"stage": [Call("gaussian", {"ksize": 4})]}, "ksize"),
         ({"stage": [Call("gaussian", {"sice": 4})]}, "sice"),
-        ({"stage": []}, "without operators"),
+        ({"stage": []}, "has no operators"),
         ({"codec": "gif"}, "gif"),
         ({"result_codec": "gif"}, "gif"),
         ({"core": (0, 0, 21, 30)}, "core"),
@@ -239,66 +244,64 @@ def test_a_traceback_is_bounded(raising: Callable[[BaseException], None]) -> Non
         ({"codec": "png"}, "PNG"),
     ],
 )
-def test_a_task_that_cannot_be_done_is_answered_with_why(
-    changes: dict[str, Any], says: str
-) -> None:
-    with running() as rig:
+def test_an_impossible_task_fails_with_the_reason(changes: dict[str, Any], expected: str) -> None:
+    with running_agent() as rig:
         rig.tile(task(**changes))
         rig.link.wait(lambda: len(rig.link.of(Failure)) == 1)
-    assert says in rig.link.of(Failure)[0].reason
+    assert expected in rig.link.of(Failure)[0].reason
 
 
-def test_pixels_that_changed_on_the_way_are_refused() -> None:
+def test_pixels_that_do_not_match_their_digest_are_refused() -> None:
     broken = msgspec.structs.replace(task(), digest="0" * 16)
-    with running() as rig:
+    with running_agent() as rig:
         rig.tile(broken)
-        rig.link.wait(lambda: len(rig.link.answers()) == 1)
+        rig.link.wait(lambda: len(rig.link.replies()) == 1)
     assert "digest" in rig.link.of(Failure)[0].reason
-    assert rig.agent.complaints == {"wrong digest": 1}
+    assert rig.agent.warning_counts == {"wrong digest": 1}
 
 
-def test_a_task_without_sense_is_answered_where_it_names_itself() -> None:
-    told = {"type": "tile", "job": "job", "tile": 3, "attempt": 1, "gateway": "mariem"}
-    with running() as rig:
-        rig.link.deliver(Received(TILES, msgspec.json.encode(told)))
-        rig.link.wait(lambda: len(rig.link.answers()) == 1)
+def test_an_invalid_task_fails_if_it_names_gateway_and_tile() -> None:
+    fields = {"type": "tile", "job": "job", "tile": 3, "attempt": 1, "gateway": "mariem"}
+    with running_agent() as rig:
+        rig.link.deliver(Received(TILES, msgspec.json.encode(fields)))
+        rig.link.wait(lambda: len(rig.link.replies()) == 1)
     (failure,) = rig.link.of(Failure)
     assert (failure.job, failure.tile) == ("job", 3)
 
 
-def test_a_gateway_that_is_no_id_is_never_answered() -> None:
-    with running() as rig:
+def test_a_task_with_an_invalid_gateway_id_has_no_reply() -> None:
+    with running_agent() as rig:
         rig.tile(task(gateway="a.b"))
         rig.tile(task())
         rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
-    assert {topic for topic, *_ in rig.link.said} == {INFO, STATUS, RESULTS}
+    assert {topic for topic, *_ in rig.link.published} == {INFO, STATUS, RESULTS}
 
 
 def test_a_retained_task_is_refused() -> None:
-    with running() as rig:
+    with running_agent() as rig:
         rig.link.deliver(Received(TILES, encode(task()), retained=True))
         rig.link.deliver(Received(CONTROL, encode(Drain(), "base64"), retained=True))
         rig.tile(task(1))
         rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
-    assert rig.agent.complaints == {"retained": 2}
-    assert [answer.tile for answer in rig.link.answers()] == [1, 1]
+    assert rig.agent.warning_counts == {"retained": 2}
+    assert [reply.tile for reply in rig.link.replies()] == [1, 1]
 
 
-def test_workers_are_started_when_a_gateway_says_that_tiles_may_come() -> None:
-    with running() as rig:
-        assert not rig.warmed.is_set()
+def test_a_warm_message_starts_the_workers() -> None:
+    with running_agent() as rig:
+        assert not rig.is_warm.is_set()
         rig.link.deliver(Received(CONTROL, encode(Warm(), "base64")))
-        assert rig.warmed.wait(10)
+        assert rig.is_warm.wait(10)
 
 
-def test_no_worker_is_started_before_it_is_known_which_plug_ins_end_one() -> None:
-    with running(examiner=Later) as rig:
+def test_no_worker_is_warmed_before_the_conformance_report_is_known() -> None:
+    with running_agent(conformance_runner=PendingConformance) as rig:
         rig.link.deliver(Received(CONTROL, encode(Warm(), "base64")))
         rig.tile(task())
         rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
-        assert not rig.warmed.is_set()
-        Later.deliver(FOUND)
-        assert rig.warmed.wait(10)
+        assert not rig.is_warm.is_set()
+        PendingConformance.deliver(REPORT)
+        assert rig.is_warm.wait(10)
 
 
 def garbage(rng: random.Random, valid: list[bytes]) -> bytes:
@@ -317,14 +320,14 @@ def garbage(rng: random.Random, valid: list[bytes]) -> bytes:
     return bytes(payload)
 
 
-def test_thousands_of_malformed_messages_leave_it_alive_and_quiet(
+def test_the_agent_survives_thousands_of_malformed_messages_with_few_log_lines(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     rng = random.Random(7)
     tiles = [encode(task(shape=(2, 2, 1), core=(0, 0, 2, 2), pixels=memoryview(b"1234")))]
     tiles.append(encode(msgspec.structs.replace(task(), lease_s=float("nan"))))
     controls = [encode(Cancel(job="j", tile=0, attempt=1, gateway="mariem"), "base64")]
-    with running() as rig, caplog.at_level(logging.WARNING):
+    with running_agent() as rig, caplog.at_level(logging.WARNING):
         for _ in range(2000):
             rig.link.deliver(Received(TILES, garbage(rng, tiles)))
             rig.link.deliver(Received(CONTROL, garbage(rng, controls)))
@@ -333,17 +336,17 @@ def test_thousands_of_malformed_messages_leave_it_alive_and_quiet(
         rig.tile(task(77))
         rig.link.wait(lambda: any(one.tile == 77 for one in rig.link.of(Result)))
         assert rig.thread.is_alive()
-    assert sum(rig.agent.complaints.values()) > 4000
+    assert sum(rig.agent.warning_counts.values()) > 4000
     assert len(caplog.records) < 50
 
 
-def test_complaints_are_counted_all_and_logged_once_a_second(
+def test_all_warnings_are_counted_and_one_per_second_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    complaints = CountedWarnings()
+    warnings = CountedWarnings()
     for step in range(100):
-        complaints.add("retained", "on tiles", step / 50)
-    assert complaints.counts["retained"] == 100
+        warnings.add("retained", "on tiles", step / 50)
+    assert warnings.counts["retained"] == 100
     assert [record.message for record in caplog.records] == [
         "retained: on tiles",
         "retained: on tiles (and 49 more)",

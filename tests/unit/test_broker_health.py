@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from fogmqtt.gateway.broker_health import CUTTING, LIMITS, REMEDY, DropCounter
 from fogmqtt.gateway.jobs.report import Report
-from fogmqtt.gateway.server.broker_health import DropCounter
-from fogmqtt.gateway.server.broker_limits import CUTTING, LIMITS, REMEDY
 
 
 def test_only_what_the_counter_rises_by_is_told(caplog: pytest.LogCaptureFixture) -> None:
     drops, report = DropCounter(), Report("j1", "in.png", "gray")
     for payload in (b"7", b"7", b"9", b"0", b"3"):
-        drops.heard(payload, [report])
+        report.dropped += drops.increase(payload)
     assert report.dropped == 2 + 3, "what was before is not ours, and a new broker begins at 0"
     assert caplog.text.count("raise max_queued_messages") == 2
     told = report.as_json()["dropped"]
@@ -25,11 +24,8 @@ def test_only_what_the_counter_rises_by_is_told(caplog: pytest.LogCaptureFixture
 
 @pytest.mark.parametrize("payload", [b"", b"-1", b"many", b"9" * 10_000, b"\xff"])
 def test_what_is_no_count_changes_nothing(payload: bytes) -> None:
-    drops, report = DropCounter(), Report("j1", "in.png", "gray")
-    for one in (b"1", payload, b"1"):
-        drops.heard(one, [report])
-    assert report.dropped == 0
-    assert report.as_json()["dropped"] == {"messages": 0, "remedy": ""}
+    drops = DropCounter()
+    assert [drops.increase(one) for one in (b"1", payload, b"1")] == [0, 0, 0]
 
 
 def test_the_remedy_names_all_four_limits_that_drop_and_what_they_are() -> None:

@@ -1,4 +1,4 @@
-"""The codec: exact both ways, and unmoved by what a stranger sends."""
+"""The codecs: lossless in both directions, and safe for bytes from other machines."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def round_trip(image: Image, name: str) -> Image:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (7, 5, 3), (1, 9, 4)])
-def test_raw_holds_every_image(shape: tuple[int, ...], dtype: str) -> None:
+def test_raw_holds_any_image(shape: tuple[int, ...], dtype: str) -> None:
     image = noise(shape, dtype)
     assert np.array_equal(round_trip(image, "raw"), image)
 
 
-def test_raw_is_a_view_on_a_contiguous_image_and_copies_any_other() -> None:
+def test_raw_is_a_view_of_a_contiguous_image_and_a_copy_of_any_other() -> None:
     image = noise((6, 6))
     view = codec.encode(image, "raw")
     assert isinstance(view, memoryview)
@@ -50,7 +50,7 @@ def test_raw_is_a_view_on_a_contiguous_image_and_copies_any_other() -> None:
     assert bytes(codec.encode(image[1:4, 2:5], "raw")) == image[1:4, 2:5].tobytes()
 
 
-def test_raw_pixels_are_read_in_place_and_cannot_be_written() -> None:
+def test_a_decoded_raw_image_is_a_read_only_view() -> None:
     image = codec.decode(b"abcdef", "raw", (2, 3, 1), "uint8")
     assert not image.flags.writeable
 
@@ -69,7 +69,7 @@ def test_planes_hold_three_states(height: int, width: int) -> None:
     assert np.array_equal(round_trip(image, "planes"), image)
 
 
-def test_edges_travel_in_few_bytes() -> None:
+def test_planes_of_edges_are_small() -> None:
     image: Image = np.zeros((1000, 1000), np.uint8)
     image[::100] = 255
     assert len(codec.encode(image, "planes")) < 0.001 * image.size
@@ -78,9 +78,9 @@ def test_edges_travel_in_few_bytes() -> None:
 @pytest.mark.parametrize(
     ("name", "image", "message"),
     [
-        ("png", noise((3, 3), "int16"), "png holds no 1-channel int16"),
-        ("png", noise((3, 3, 2)), "png holds no 2-channel"),
-        ("planes", noise((3, 3, 3)), "planes hold no"),
+        ("png", noise((3, 3), "int16"), "png cannot hold a 1-channel int16"),
+        ("png", noise((3, 3, 2)), "png cannot hold a 2-channel"),
+        ("planes", noise((3, 3, 3)), "planes cannot hold"),
         ("planes", np.full((3, 3), 7, np.uint8), "only the values 0, 128 and 255"),
         ("jpeg", noise((3, 3)), "codec 'jpeg' is unknown; known are raw, png, planes"),
     ],
@@ -99,7 +99,7 @@ PLANES = bytes(codec.encode(states(4, 6), "planes"))
 @pytest.mark.parametrize(
     ("data", "name", "shape", "dtype", "message"),
     [
-        (b"abcde", "raw", (2, 3, 1), "uint8", "5 bytes of pixels where .* has 6"),
+        (b"abcde", "raw", (2, 3, 1), "uint8", "5 bytes of pixels, but .* needs 6"),
         (b"abcdefg", "raw", (2, 3, 1), "uint8", "7 bytes of pixels"),
         (b"abc", "raw", (1, 3, 1), "object", "dtype 'object'"),
         (b"", "raw", (0, 3, 1), "uint8", "has no pixels"),
@@ -111,7 +111,7 @@ PLANES = bytes(codec.encode(states(4, 6), "planes"))
         (PNG, "png", (4, 7, 1), "uint8", "announced"),
         (PNG, "png", (4, 6, 3), "uint8", "announced"),
         (PNG, "png", (4, 6, 1), "uint16", "announced"),
-        (PNG[:-12], "png", (4, 6, 1), "uint8", "cut short"),
+        (PNG[:-12], "png", (4, 6, 1), "uint8", "truncated"),
         (PNG[:40] + b"\0" * 9 + PNG[49:], "png", (4, 6, 1), "uint8", "cannot be decoded"),
         (PLANES, "planes", (4, 6, 3), "uint8", "one channel of uint8"),
         (PLANES, "planes", (9, 6, 1), "uint8", "do not inflate to the announced 24"),
@@ -119,17 +119,17 @@ PLANES = bytes(codec.encode(states(4, 6), "planes"))
         (PLANES[:-5], "planes", (4, 6, 1), "uint8", "do not inflate"),
         (PLANES + b"x", "planes", (4, 6, 1), "uint8", "do not inflate"),
         (b"garbage", "planes", (4, 6, 1), "uint8", "cannot be inflated"),
-        (zlib.compress(b"\xff" * 12), "planes", (4, 6, 1), "uint8", "decided and open"),
+        (zlib.compress(b"\xff" * 12), "planes", (4, 6, 1), "uint8", "both an edge and open"),
     ],
 )
-def test_what_does_not_hold_the_announced_image_is_refused(
+def test_bytes_that_do_not_hold_the_announced_image_are_refused(
     data: bytes, name: str, shape: tuple[int, int, int], dtype: str, message: str
 ) -> None:
     with pytest.raises(WireError, match=message):
         codec.decode(data, name, shape, dtype)
 
 
-def test_a_bomb_is_not_inflated() -> None:
+def test_a_decompression_bomb_is_not_inflated() -> None:
     bomb = zlib.compress(bytes(50_000_000), 9)
     with pytest.raises(WireError, match="do not inflate to the announced 12 bytes"):
         codec.decode(bomb, "planes", (4, 6, 1), "uint8")
@@ -151,7 +151,9 @@ def _png_header(height: int, width: int) -> bytes:
     data=st.binary(max_size=200) | st.binary(max_size=60).map(lambda tail: PNG[:50] + tail),
     name=st.sampled_from(["raw", "png", "planes"]),
 )
-def test_garbage_is_refused_or_an_image_of_the_announced_shape(data: bytes, name: str) -> None:
+def test_random_bytes_are_refused_or_give_an_image_of_the_announced_shape(
+    data: bytes, name: str
+) -> None:
     try:
         image = codec.decode(data, name, (4, 6, 1), "uint8")
     except WireError:

@@ -1,17 +1,17 @@
-"""Where two images differ."""
+"""The comparison of two images."""
 
 import numpy as np
 
 from fogmqtt.core.geometry import Rect
-from fogmqtt.images.compare import NONE, difference
+from fogmqtt.images.compare import NO_DIFFERENCE, difference
 
 
 def test_equal_images_do_not_differ():
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    assert difference(image, image.copy()) == NONE
+    assert difference(image, image.copy()) == NO_DIFFERENCE
 
 
-def test_a_difference_is_counted_boxed_and_drawn():
+def test_a_difference_has_its_count_rectangle_and_mask():
     image = np.zeros((10, 20, 3), np.uint8)
     other = image.copy()
     other[2, 5, 0] = 1
@@ -26,7 +26,7 @@ def test_a_difference_is_counted_boxed_and_drawn():
 
 def test_floats_are_compared_bit_for_bit():
     image = np.array([[np.nan, 0.0]], np.float32)
-    assert difference(image, image.copy()) == NONE
+    assert difference(image, image.copy()) == NO_DIFFERENCE
     assert difference(image, np.array([[np.nan, -0.0]], np.float32)).pixels == 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fogmqtt.conformance.report import ConformanceReport, Examined, difference
+from fogmqtt.conformance.report import ConformanceReport, OperatorReport, version_difference
 from fogmqtt.core.scheduling.events import DeviceJoined, Event
 from fogmqtt.gateway.devices.compatibility import Compatibility
 from fogmqtt.gateway.devices.registry import DeviceRegistry
@@ -13,9 +13,9 @@ from fogmqtt.wire.messages import DeviceInfo, encode
 
 HERE = ConformanceReport(
     {
-        "gray": Examined("gray", "fogmqtt", "1", {"gray/uint8": "a", "gray/float32": "b"}),
-        "canny": Examined("canny", "fogmqtt", "1", {"canny/uint8": "c"}),
-        "soften": Examined("soften", "softener", "2", {"soften/uint8": "d"}),
+        "gray": OperatorReport("gray", "fogmqtt", "1", {"gray/uint8": "a", "gray/float32": "b"}),
+        "canny": OperatorReport("canny", "fogmqtt", "1", {"canny/uint8": "c"}),
+        "soften": OperatorReport("soften", "softener", "2", {"soften/uint8": "d"}),
     },
     versions={
         "opencv": "5.0.0",
@@ -73,13 +73,13 @@ def test_the_reason_names_the_versions_that_differ(compatibility: Compatibility)
     ],
 )
 def test_a_difference_is_looked_for_where_it_is_likeliest(there: dict[str, str], why: str) -> None:
-    assert difference(there, HERE.versions) == why
+    assert version_difference(there, HERE.versions) == why
 
 
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"fingerprints": {}, "examining": True}, "is still being examined"),
+        ({"fingerprints": {}, "conformance_running": True}, "is still being examined"),
         ({"fingerprints": {}, "operators": ["gray"]}, "is not installed"),
         ({"fingerprints": {}, "problems": ["canny: ImportError: no cv2"]}, "ImportError: no cv2"),
         ({"fingerprints": {}}, "announces no fingerprint"),
@@ -132,7 +132,8 @@ def test_a_device_that_is_away_does_not_come_back_by_being_judged() -> None:
 def test_a_device_joins_again_when_its_examination_is_in(compatibility: Compatibility) -> None:
     fed: list[Event] = []
     registry = DeviceRegistry(fed.append, compatibility)
-    registry.received("eya", "info", encode(info(fingerprints={}, examining=True)), False, 0.0)
+    running = info(fingerprints={}, conformance_running=True)
+    registry.received("eya", "info", encode(running), False, 0.0)
     registry.received("eya", "info", encode(info()), False, 1.0)
     joined = [event.operators for event in fed if isinstance(event, DeviceJoined)]
     assert joined == [frozenset(), frozenset(HERE.fingerprints)]

@@ -1,4 +1,4 @@
-"""Examined once, then remembered; whatever is wrong with the cache is only a warning."""
+"""A conformance run is cached and always ends with a report; cache faults are only warnings."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
 
 from fogmqtt.conformance import cache, runner
-from fogmqtt.conformance.cache import KEPT, folder
+from fogmqtt.conformance.cache import MOST_FILES, folder
 from fogmqtt.conformance.identity import identity
-from fogmqtt.conformance.report import ConformanceReport, Examined
+from fogmqtt.conformance.report import ConformanceReport, OperatorReport
 from fogmqtt.conformance.runner import ConformanceRunner
+from fogmqtt.operators.api import registry
 
-FOUND = ConformanceReport(
-    {"gray": Examined("gray", "fogmqtt", "1", {"gray/uint8": "a"}, 2.5)}, [], {}
+REPORT = ConformanceReport(
+    {"gray": OperatorReport("gray", "fogmqtt", "1", {"gray/uint8": "a"}, 2.5)}, [], {}
 )
 
 
@@ -30,47 +33,47 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "fogmqtt"
 
 
-class Counting(ConformanceRunner):
-    """Finds FOUND, or what it is told to, in no time."""
+class CountingRunner(ConformanceRunner):
+    """Counts its runs; each gives `result` at once."""
 
     times = 0
-    finding = FOUND
+    result = REPORT
 
-    def _examine(self, *_: object) -> ConformanceReport:
+    def _check_all(self, *_: object) -> ConformanceReport:
         type(self).times += 1
-        return self.finding
+        return self.result
 
 
 @pytest.fixture(autouse=True)
 def _nothing_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Counting, "times", 0)
+    monkeypatch.setattr(CountingRunner, "times", 0)
 
 
-def examined() -> ConformanceReport:
-    found: SimpleQueue[ConformanceReport] = SimpleQueue()
-    Counting(found.put).start()
-    return found.get(timeout=10)
+def report_of_run(lock_timeout_s: float = 10) -> ConformanceReport:
+    reports: SimpleQueue[ConformanceReport] = SimpleQueue()
+    CountingRunner(reports.put, lock_timeout_s=lock_timeout_s).start()
+    return reports.get(timeout=10)
 
 
-def test_what_was_found_once_is_known_at_the_next_start(place: Path) -> None:
-    assert Counting(lambda _: None).known() is None
-    assert examined() == FOUND
-    assert Counting(lambda _: None).known() == FOUND
-    assert examined() == FOUND
-    assert Counting.times == 1
+def test_a_report_is_cached_for_the_next_start(place: Path) -> None:
+    assert CountingRunner(lambda _: None).cached() is None
+    assert report_of_run() == REPORT
+    assert CountingRunner(lambda _: None).cached() == REPORT
+    assert report_of_run() == REPORT
+    assert CountingRunner.times == 1
     assert not list(place.glob("*.new"))
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b'{"operators": 7}', b"\xff" * 100])
-def test_a_damaged_file_is_found_out_and_replaced(
+def test_a_damaged_cache_file_is_replaced(
     damage: bytes, place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    examined()
-    (file,) = place.glob("examination-*.json")
+    report_of_run()
+    (file,) = place.glob("conformance-*.json")
     file.write_bytes(damage)
-    assert examined() == FOUND
-    assert Counting.times == 2
-    assert "examining anew" in caplog.text
+    assert report_of_run() == REPORT
+    assert CountingRunner.times == 2
+    assert "the operators are checked again" in caplog.text
     assert json.loads(file.read_bytes())["operators"]["gray"]["version"] == "1"
 
 
@@ -78,56 +81,56 @@ def test_a_folder_that_cannot_be_written_is_a_warning(
     place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     place.write_text("a file where the folder should be")
-    assert examined() == FOUND
-    assert "operators will be examined at every start" in caplog.text
+    assert report_of_run() == REPORT
+    assert "operators will be checked at every start" in caplog.text
 
 
-def test_what_has_a_problem_is_examined_at_every_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody knows what the problem hangs on: a package that is installed later may solve it."""
-    monkeypatch.setattr(Counting, "finding", ConformanceReport({}, ["gray: ImportError"], {}))
-    examined()
-    examined()
-    assert Counting.times == 2
+def test_a_report_with_a_problem_is_not_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that is installed later may solve the problem."""
+    monkeypatch.setattr(CountingRunner, "result", ConformanceReport({}, ["gray: ImportError"], {}))
+    report_of_run()
+    report_of_run()
+    assert CountingRunner.times == 2
 
 
-def test_programs_that_start_at_once_examine_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_that_start_together_run_the_checks_once(monkeypatch: pytest.MonkeyPatch) -> None:
     busy, may_end = threading.Event(), threading.Event()
     found: SimpleQueue[ConformanceReport] = SimpleQueue()
 
-    def examine(self: ConformanceRunner, *_: object) -> ConformanceReport:
-        Counting.times += 1
+    def check_all(self: ConformanceRunner, *_: object) -> ConformanceReport:
+        CountingRunner.times += 1
         busy.set()
         assert may_end.wait(10)
-        return FOUND
+        return REPORT
 
-    monkeypatch.setattr(Counting, "_examine", examine)
+    monkeypatch.setattr(CountingRunner, "_check_all", check_all)
     for _ in range(3):
-        Counting(found.put).start()
+        CountingRunner(found.put).start()
     assert busy.wait(10)
     may_end.set()
-    assert [found.get(timeout=10) for _ in range(3)] == [FOUND] * 3
-    assert Counting.times == 1
+    assert [found.get(timeout=10) for _ in range(3)] == [REPORT] * 3
+    assert CountingRunner.times == 1
 
 
-def test_files_of_earlier_versions_do_not_pile_up(place: Path) -> None:
-    for number in range(KEPT + 3):
-        cache.store(place, f"{number}", FOUND)
-        os.utime(place / f"examination-{number}.json", (number, number))
-    cache.store(place, "last", FOUND)
-    kept = {file.name for file in place.glob("examination-*.json")}
-    assert len(kept) == KEPT
-    assert "examination-last.json" in kept
-    assert "examination-0.json" not in kept
+def test_the_oldest_cache_files_are_deleted(place: Path) -> None:
+    for number in range(MOST_FILES + 3):
+        cache.store(place, f"{number}", REPORT)
+        os.utime(place / f"conformance-{number}.json", (number, number))
+    cache.store(place, "last", REPORT)
+    kept = {file.name for file in place.glob("conformance-*.json")}
+    assert len(kept) == MOST_FILES
+    assert "conformance-last.json" in kept
+    assert "conformance-0.json" not in kept
 
 
-def test_another_code_path_of_opencv_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_code_path_of_opencv_is_another_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     before = identity()
     assert identity() == before
     monkeypatch.setenv("OPENCV_CPU_DISABLE", "AVX2")
     assert identity() != before
 
 
-def test_the_folder_follows_the_users_choice_and_no_relative_path(
+def test_the_cache_folder_is_xdg_cache_home_unless_that_is_relative(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert folder() == place
@@ -137,16 +140,16 @@ def test_the_folder_follows_the_users_choice_and_no_relative_path(
         assert folder() == Path("/home/eya/.cache/fogmqtt")
 
 
-def test_nothing_is_delivered_after_it_was_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_runner_delivers_no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     delivered: list[ConformanceReport] = []
-    one = Counting(delivered.append)
-    monkeypatch.setattr(runner.ConformanceRunner, "_found", lambda self: self.close() or FOUND)
+    one = CountingRunner(delivered.append)
+    monkeypatch.setattr(runner.ConformanceRunner, "_report", lambda self: self.close() or REPORT)
     one.start()
     one._thread.join(10)
     assert delivered == []
 
 
-def test_the_process_is_silent_where_whoever_asked_is_gone() -> None:
+def test_the_process_ends_silently_if_its_parent_has_ended() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as out:
@@ -158,3 +161,94 @@ def test_the_process_is_silent_where_whoever_asked_is_gone() -> None:
             check=True,
         )
     assert ended.stderr == b""
+
+
+# A run that cannot be done as usual. A gateway starts no job before it has a report.
+
+
+@contextmanager
+def stopped_process_with_the_lock(place: Path) -> Iterator[None]:
+    """Another process that holds the lock and has been stopped by SIGSTOP."""
+    place.mkdir(parents=True)
+    code = (
+        "import fcntl, pathlib, signal, os, sys;"
+        "file = pathlib.Path(sys.argv[1]).open('w'); fcntl.flock(file, fcntl.LOCK_EX);"
+        "print('locked', flush=True); os.kill(os.getpid(), signal.SIGSTOP)"
+    )
+    command = [sys.executable, "-c", code, str(place / "conformance.lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "locked\n"
+            os.waitpid(process.pid, os.WUNTRACED)
+            yield
+        finally:
+            process.kill()
+
+
+def test_a_stopped_process_that_holds_the_lock_only_delays_the_run(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with stopped_process_with_the_lock(place):
+        assert report_of_run(lock_timeout_s=0.2) == REPORT
+        assert "another program has held the lock for 0.2 s" in caplog.text
+        assert CountingRunner(lambda _: None).cached() == REPORT
+
+
+def test_a_runner_that_waits_for_the_lock_can_be_closed(place: Path) -> None:
+    reports: list[ConformanceReport] = []
+    waiting = CountingRunner(reports.append, lock_timeout_s=60)
+    with stopped_process_with_the_lock(place):
+        waiting.start()
+        waiting.close()
+        waiting._thread.join(10)
+    assert not waiting._thread.is_alive()
+    assert reports == []
+
+
+def report_of_real_run() -> ConformanceReport:
+    reports: SimpleQueue[ConformanceReport] = SimpleQueue()
+    ConformanceRunner(reports.put).start()
+    return reports.get(timeout=60)
+
+
+def test_a_process_that_cannot_be_started_gives_a_report_with_the_problem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    report = report_of_real_run()
+    assert report.operators == {}
+    (problem,) = report.problems
+    assert problem.startswith("operators cannot be checked: the process could not be run: ")
+    assert "/nonexistent/python" in problem
+
+
+@pytest.mark.parametrize("part", ["identity", "ConformanceChild"])
+def test_a_run_that_raises_gives_a_report_with_the_problem_and_logs_a_traceback(
+    part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(runner, part, fail)
+    report = report_of_real_run()
+    assert report == ConformanceReport(problems=["operators cannot be checked: out of order"])
+    (record,) = (one for one in caplog.records if one.levelname == "ERROR")
+    assert record.getMessage() == "the conformance run failed"
+    assert record.exc_info is not None
+
+
+def test_a_process_that_lives_on_after_it_closed_its_output_is_given_up(
+    tmp_path: Path,
+) -> None:
+    module = tmp_path / "closes.py"
+    module.write_text("import os, time; os.closerange(1, 64); time.sleep(1000)")
+    registry.plug_in([str(module)])
+    try:
+        reports: SimpleQueue[ConformanceReport] = SimpleQueue()
+        ConformanceRunner(reports.put, timeout_s=3).start()
+        report = reports.get(timeout=60)
+    finally:
+        registry.plug_in(())
+    assert report.fatal == {str(module): "took over 3 s"}
+    assert "canny/uint8" in report.fingerprints

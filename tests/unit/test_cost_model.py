@@ -1,201 +1,176 @@
-"""How the gateway decides whether a stage is cut, done whole on its own cores, or both."""
+"""How the gateway decides whether a stage is cut, or done whole on its own cores."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
-from fogmqtt.core.geometry import Rect
+from fogmqtt.core.scheduling.events import JobSubmitted
+from fogmqtt.core.scheduling.policy import Policy
+from fogmqtt.core.scheduling.scheduler import Scheduler
 from fogmqtt.gateway.devices.registry import AbleDevice
-from fogmqtt.gateway.execution.cost_model import (
-    BOTH_S,
-    WHOLE_S,
-    CostModel,
-    StageTrial,
-    verdict,
-)
+from fogmqtt.gateway.execution.cost_model import WHOLE_S, CostModel, Costs, StageDemand, worth
+from fogmqtt.gateway.execution.whole_image import StageCourse
 from fogmqtt.gateway.jobs.report import Report
-from fogmqtt.wire.topics import LOCAL
+from fogmqtt.workers.resources import cores
 
 MP = 1_000_000
-FAST = {"eya": AbleDevice("b1", workers=4096), "manar": AbleDevice("b2", workers=4096)}
+HERE = "attic"
 
 
-@dataclass
+def work(megapixels: float = 1.0, *, wire_bytes: float = 0.0) -> StageDemand:
+    return StageDemand("canny", "1 uint8 ", frozenset(), int(megapixels * MP), wire_bytes)
+
+
+class MeasuredFleet(Scheduler):
+    """A scheduler that expects a fixed time for every megapixel; None: nothing is measured."""
+
+    def __init__(self, seconds: float | None) -> None:
+        super().__init__(Policy())
+        self.seconds = seconds
+
+    def estimate_s(self, job: JobSubmitted, now: float) -> float | None:
+        del now
+        return None if self.seconds is None else self.seconds * sum(job.tiles) / MP
+
+
 class Clock:
-    at: float = 0.0
+    def __init__(self) -> None:
+        self.now = 0.0
 
     def __call__(self) -> float:
-        return self.at
+        return self.now
 
 
-def learned(alone_s: float, **speeds: float) -> CostModel:
-    """After a stage of 1 MP: seconds alone, and what devices of boot `b` gave, MP/s."""
-    prospects = CostModel(Clock())
-    prospects.learn_alone("canny", MP, alone_s)
-    for name, speed in speeds.items():
-        boot = "" if name == LOCAL else "b"
-        prospects.learn_tiles("canny", name, boot, int(speed * MP), MP, 1.0)
-    return prospects
+def model(whole_s: float | None, fleet_s: float | None = None) -> CostModel:
+    """Seconds for 1 MP whole on the gateway, and by the fleet."""
+    made = CostModel(MeasuredFleet(fleet_s), HERE, Clock())
+    if whole_s is not None:
+        made.learn_whole(work(), MP, whole_s)
+    return made
 
 
-def helpers(*names: str, boot: str = "b") -> dict[str, AbleDevice]:
-    return {name: AbleDevice(boot, workers=1) for name in names}
+def remote(workers: int = 1, speed: float = 1.0) -> dict[str, AbleDevice]:
+    return {"eya": AbleDevice("b1", workers, "kitchen", speed)}
 
 
-def test_while_nobody_knows_what_it_takes_alone_a_stage_is_cut() -> None:
-    assert CostModel().look("canny", MP, FAST).choice() == "tiles"
+def local(workers: int = 1) -> dict[str, AbleDevice]:
+    return {"eya": AbleDevice("b1", workers, HERE, 1.0)}
+
+
+# Which way is tried.
+
+
+def test_while_nobody_knows_what_it_takes_whole_a_stage_is_cut() -> None:
+    assert model(None, 0.1).costs(work(), remote(), whole=True).by_tiles
+
+
+def test_a_stage_that_may_not_be_whole_is_cut() -> None:
+    assert model(0.1, 9.0).costs(work(), remote(), whole=False).by_tiles
 
 
 def test_without_a_device_a_short_stage_is_done_whole() -> None:
-    assert learned(1.0).look("canny", MP, {}).choice() == "alone"
+    assert not model(1.0).costs(work(), {}, whole=True).by_tiles
 
 
 def test_what_takes_long_is_cut_so_that_devices_can_come_and_people_can_see() -> None:
-    assert learned(1.1 * WHOLE_S).look("canny", MP, {}).choice() == "tiles"
+    assert model(1.1 * WHOLE_S).costs(work(), {}, whole=True).by_tiles
 
 
-def test_unmeasured_devices_that_may_be_faster_get_tiles_while_the_gateway_does_it_too() -> None:
-    assert learned(0.9 * BOTH_S).look("canny", MP, FAST).choice() == "both"
+@pytest.mark.parametrize(("fleet_s", "by_tiles"), [(0.1, True), (100.0, False)])
+def test_a_measured_fleet_is_compared_with_the_whole_image(fleet_s: float, by_tiles: bool) -> None:
+    assert model(1.0, fleet_s).costs(work(), remote(), whole=True).by_tiles is by_tiles
 
 
-def test_what_is_too_long_to_be_done_twice_is_cut_for_unmeasured_devices() -> None:
-    assert learned(1.1 * BOTH_S).look("canny", MP, FAST).choice() == "tiles"
+def test_an_unmeasured_fleet_is_taken_at_the_speeds_that_it_announces() -> None:
+    many, few = remote(workers=100 * cores()), remote(workers=1, speed=0.01)
+    assert model(1.0).costs(work(), many, whole=True).by_tiles
+    assert not model(1.0).costs(work(), few, whole=True).by_tiles
 
 
-def test_devices_that_announce_that_they_are_slow_are_not_tried() -> None:
-    slow = {"eya": AbleDevice("b", workers=1, relative_speed=0.01)}
-    assert learned(1.0).look("canny", MP, slow).choice() == "alone"
+def test_the_gateways_own_cores_work_beside_devices() -> None:
+    costs = model(1.0, 1.0).costs(work(), remote(), whole=True)
+    assert costs.tiles_s == pytest.approx(1 / 1.6)
 
 
-def test_measured_devices_that_are_faster_get_the_tiles() -> None:
-    prospect = learned(1.0, eya=2.0, local=0.5).look("canny", MP, helpers("eya"))
-    assert (prospect.choice(), prospect.known) == ("tiles", True)
-    assert prospect.fleet_s == pytest.approx(1 / 2.5)
+def test_devices_on_this_machine_share_its_cores_and_so_gain_nothing() -> None:
+    for fleet_s in (None, 0.01):
+        costs = model(0.1, fleet_s).costs(work(), local(workers=8), whole=True)
+        assert not costs.by_tiles
 
 
-def test_measured_devices_that_are_slower_get_nothing() -> None:
-    prospect = learned(1.0, eya=0.1, local=0.5).look("canny", MP, helpers("eya"))
-    assert prospect.choice() == "alone"
+def test_carrying_costs_more_than_cheap_work_on_any_fleet() -> None:
+    many = remote(workers=1000)
+    costs = model(0.003).costs(work(wire_bytes=2 * MP), many, whole=True)
+    assert not costs.by_tiles
+    assert costs.tiles_s is not None
+    assert costs.tiles_s > 0.003
 
 
-def test_a_device_that_restarted_is_tried_anew() -> None:
-    prospects = learned(1.0, eya=0.1, local=0.9)
-    assert not prospects.look("canny", MP, helpers("eya", boot="other")).known
+# What is learned.
 
 
-def test_a_speed_on_a_small_image_says_little_of_a_large_one() -> None:
-    prospects = learned(0.001, eya=0.1, local=0.5)
-    assert prospects.look("canny", 2 * MP, helpers("eya")).known
-    assert not prospects.look("canny", 5 * MP, helpers("eya")).known
+def test_what_stages_really_take_corrects_what_is_expected() -> None:
+    made = model(1.0, 0.5)
+    costs = made.costs(work(), remote(), whole=True)
+    assert costs.by_tiles
+    for _ in range(8):
+        made.learn_tiles(work(), costs, 3.0)
+        costs = made.costs(work(), remote(), whole=True)
+    assert costs.tiles_s == pytest.approx(3.0, rel=0.1)
+    assert not costs.by_tiles
 
 
-def test_after_ten_minutes_devices_are_tried_again() -> None:
+def test_a_correction_holds_for_sizes_like_it_and_for_a_while() -> None:
     clock = Clock()
-    prospects = CostModel(clock)
-    prospects.learn_alone("canny", MP, 1.0)
-    prospects.learn_tiles("canny", "eya", "b", 1000, MP, 1.0)
-    assert prospects.look("canny", MP, helpers("eya")).known
-    clock.at = 601.0
-    assert not prospects.look("canny", MP, helpers("eya")).known
+    made = CostModel(MeasuredFleet(0.5), HERE, clock)
+    made.learn_whole(work(), MP, 1.0)
+    made.learn_tiles(work(), made.costs(work(), remote(), whole=True), 30.0)
+    assert not made.costs(work(1.01), remote(), whole=True).by_tiles
+    assert made.costs(work(20), remote(), whole=True).by_tiles
+    clock.now = 3600.0
+    assert made.costs(work(), remote(), whole=True).by_tiles
 
 
-def test_newer_figures_count_half() -> None:
-    prospects = learned(1.0)
-    prospects.learn_alone("canny", MP, 0.5)
-    assert prospects.look("canny", MP, {}).alone_s == pytest.approx(1 / 1.5)
+def test_a_stage_without_an_estimate_teaches_nothing() -> None:
+    made = model(1.0, 0.5)
+    made.learn_tiles(work(), Costs(1.0, None), 100.0)
+    assert made.costs(work(), remote(), whole=True).by_tiles
 
 
-def test_the_verdict_is_a_figure_or_a_reason() -> None:
-    assert verdict(1.0, 2.5) == "the fleet makes it 2.5 times as fast"
-    assert verdict(2.5, 1.0).startswith("the fleet cannot help here")
+def test_what_the_fleet_is_worth_is_said_plainly() -> None:
+    assert worth(0.5, 1.0) == "the fleet makes it 2.0 times as fast"
+    assert worth(2.0, 1.0).startswith("the fleet cannot help here: by tiles it takes 2.00 s")
 
 
-def trial(prospects: CostModel, *names: str) -> StageTrial:
-    prospect = prospects.look("canny", MP, helpers(*names))
-    mark = Report("j", "in.png", "canny").mark()
-    return StageTrial("canny", MP, prospect, "tiles", helpers(*names), 0.0, True, mark)
+# While tiles are on their way.
 
 
-def test_tiles_that_come_too_slowly_are_late() -> None:
-    stage = trial(learned(1.0, eya=2.0), "eya")
-    assert not stage.is_late(0.15)
-    stage.credit("eya", MP // 100, 0.2)
-    assert stage.is_late(0.25)
+@pytest.fixture
+def course() -> StageCourse:
+    """A stage of 1 MP, begun at 0, that the gateway would do whole in 1 s."""
+    costs = Costs(whole_s=1.0, tiles_s=0.5, estimate_s=0.5)
+    return StageCourse(work(), costs, True, Report("j1", "x", "canny").mark(), began_at=0.0)
 
 
-def test_tiles_that_come_in_time_are_not_late() -> None:
-    stage = trial(learned(1.0, eya=2.0), "eya")
-    stage.credit("eya", MP // 4, 0.2)
-    assert not stage.is_late(0.25)
+def test_tiles_that_come_as_expected_are_not_late(course: StageCourse) -> None:
+    assert not course.is_late(0.2)
+    course.credit(int(0.5 * MP))
+    assert not course.is_late(0.25)
 
 
-def test_large_first_tiles_are_waited_for() -> None:
-    stage = trial(learned(1.0, eya=2.0), "eya")
-    assert not stage.is_late(0.4)
-    assert stage.is_late(0.6)
+def test_when_the_tiles_that_are_left_need_longer_the_whole_image_begins(
+    course: StageCourse,
+) -> None:
+    course.credit(int(0.05 * MP))
+    assert not course.is_late(0.05), "too early to tell"
+    assert course.is_late(0.15)
 
 
-def test_a_stage_teaches_what_each_device_gave() -> None:
-    prospects = learned(1.0)
-    stage = trial(prospects, "eya", "manar")
-    stage.credit("eya", MP // 2, 0.25)
-    stage.credit(LOCAL, MP // 2, 0.5)
-    stage.teach(prospects, 0.5, by_tiles=False)
-    assert not prospects.look("canny", MP, helpers("eya", "manar")).known  # manar: too early
-    found = prospects.look("canny", MP, helpers("eya"))
-    assert found.known
-    assert found.fleet_s == pytest.approx(1 / 3)
+def test_when_no_tile_comes_at_all_the_whole_image_begins_later(course: StageCourse) -> None:
+    assert not course.is_late(0.4)
+    assert course.is_late(0.6)
 
 
-def test_of_a_stage_done_by_tiles_the_speeds_add_up_to_what_it_took() -> None:
-    prospects = learned(1.0)
-    stage = trial(prospects, "eya")
-    stage.credit("eya", MP // 2, 0.25)
-    stage.credit(LOCAL, MP // 2, 0.5)
-    stage.teach(prospects, 2.0, by_tiles=True)
-    assert prospects.look("canny", MP, helpers("eya")).fleet_s == pytest.approx(2.0)
-    assert prospects.look("canny", MP, helpers("eya")).choice() == "alone"
-
-
-def test_a_device_that_gave_nothing_in_a_long_stage_gives_nothing() -> None:
-    prospects = learned(1.0)
-    stage = trial(prospects, "eya")
-    stage.teach(prospects, 5.0, by_tiles=False)
-    assert prospects.look("canny", MP, helpers("eya")).choice() == "alone"
-
-
-def test_the_report_says_why_the_fleet_could_not_help_with_figures() -> None:
-    report = Report("j", "in.png", "canny")
-    stage = trial(learned(1.0, eya=0.1), "eya")
-    stage.credit("eya", MP // 10, 1.0)
-    stage.tell(report, 1.0, 0.5)
-    assert report.sentence == (
-        "the fleet cannot help here: by tiles it takes 10.00 s, on this gateway alone 0.50 s"
-    )
-    assert report.as_json()["local"] == {
-        "seconds": 0.5,
-        "measured": True,
-        "sentence": report.sentence,
-    }
-    assert report.as_json()["makespan"] == 1.0
-
-
-def test_the_report_of_a_stage_that_was_cut_predicts_what_it_takes_alone() -> None:
-    report = Report("j", "in.png", "canny")
-    trial(learned(1.0, eya=2.0), "eya").tell(report, 0.5, None)
-    assert (report.sentence, report.alone_s, report.alone_measured) == ("", 1.0, False)
-
-
-def test_what_tiles_did_is_taken_back_where_a_whole_was_first() -> None:
-    report = Report("j", "in.png", "canny", tiles=3, done=3)
-    report.credit("eya", Rect(0, 0, 5, 5))
-    mark = report.mark()
-    report.tiles += 4
-    report.done += 1
-    report.credit("eya", Rect(0, 0, 5, 5))
-    report.credit("manar", Rect(5, 0, 5, 5))
-    report.take_back(mark)
-    assert (report.tiles, report.done, list(report.devices)) == (3, 3, ["eya"])
-    assert report.devices["eya"].tiles == 1
+def test_a_stage_that_cannot_be_whole_is_never_late(course: StageCourse) -> None:
+    never = StageCourse(course.work, Costs(None, 0.5), False, course.before, began_at=0.0)
+    assert not never.is_late(1e6)

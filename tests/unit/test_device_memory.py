@@ -1,4 +1,4 @@
-"""`max_tile_pixels`: how a device says it, and what it does with a tile that is larger."""
+"""`max_tile_pixels`: how a device announces it and refuses a larger tile."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fogmqtt.agent.task_decoder import TaskDecoder, Unfit
+from fogmqtt.agent.task_decoder import InvalidTask, TaskDecoder
 from fogmqtt.config import DeviceSettings, load_device
 from fogmqtt.core.scheduling.events import DeviceJoined, Event
 from fogmqtt.errors import ConfigError
@@ -16,7 +16,7 @@ from fogmqtt.wire.messages import DeviceInfo, encode
 from tests.agent_rig import task
 
 
-def test_a_device_is_configured_with_it() -> None:
+def test_the_limit_is_configured() -> None:
     assert load_device(None, {}).device.max_tile_pixels == "any"
     assert load_device(None, {"FOGMQTT_DEVICE__MAX_TILE_PIXELS": "65536"}).device == DeviceSettings(
         max_tile_pixels=65536
@@ -26,7 +26,7 @@ def test_a_device_is_configured_with_it() -> None:
 
 
 @pytest.mark.parametrize(("announced", "told"), [(0, math.inf), (65536, 65536)])
-def test_the_scheduler_hears_of_it(announced: int, told: float) -> None:
+def test_the_scheduler_gets_the_limit_of_a_device(announced: int, told: float) -> None:
     fed: list[Event] = []
     registry = DeviceRegistry(fed.append, Compatibility(exact=False))
     info = DeviceInfo(
@@ -39,19 +39,18 @@ def test_the_scheduler_hears_of_it(announced: int, told: float) -> None:
     )
     registry.received("zero", "info", encode(info), False, 0.0)
     registry.received("zero", "status", b"online", False, 0.0)
-    (joined,) = fed
-    assert isinstance(joined, DeviceJoined)
+    (joined,) = (event for event in fed if isinstance(event, DeviceJoined))
     assert joined.max_tile_pixels == told
 
 
-def test_a_larger_tile_is_refused_with_both_figures() -> None:
+def test_a_larger_tile_is_refused_with_both_sizes() -> None:
     payload = encode(task(), "binary")
     height, width, _ = task().shape
-    refused = TaskDecoder(height * width - 1).read(payload, 0.0)
-    assert isinstance(refused, Unfit)
+    refused = TaskDecoder(height * width - 1).decode(payload, 0.0)
+    assert isinstance(refused, InvalidTask)
     assert refused.reason == "too large"
-    both = f"{height * width:,} pixels where this device takes {height * width - 1:,}"
-    assert both in refused.text
+    sizes = f"{height * width:,} pixels, this device accepts {height * width - 1:,}"
+    assert sizes in refused.text
     assert refused.address is not None
-    for enough in (0, height * width):
-        assert not isinstance(TaskDecoder(enough).read(payload, 0.0), Unfit)
+    for limit in (0, height * width):
+        assert not isinstance(TaskDecoder(limit).decode(payload, 0.0), InvalidTask)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from fogmqtt.core.presence import KNOWN_DEVICES, SILENCE_S
-from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, DeviceLost, Event
+from fogmqtt.core.presence import MAX_KNOWN_DEVICES, SILENCE_S
+from fogmqtt.core.scheduling.events import (
+    DeviceDraining,
+    DeviceJoined,
+    DeviceLost,
+    DeviceReported,
+    Event,
+)
 from fogmqtt.errors import WireError
 from fogmqtt.gateway.devices.compatibility import Compatibility
 from fogmqtt.gateway.devices.registry import MAX_INFOS_BYTES, NEWS_A_SECOND, DeviceRegistry
@@ -24,8 +30,13 @@ def fed() -> list[Event]:
 
 @pytest.fixture
 def registry(fed: list[Event]) -> DeviceRegistry:
-    """One that takes devices at their word."""
-    return DeviceRegistry(fed.append, Compatibility(exact=False))
+    """One that takes devices at their word; `fed` has what it tells but the check-ins."""
+
+    def feed(event: Event) -> None:
+        if not isinstance(event, DeviceReported):
+            fed.append(event)
+
+    return DeviceRegistry(feed, Compatibility(exact=False))
 
 
 def join(registry: DeviceRegistry, device: str = "eya", **fields: object) -> None:
@@ -50,6 +61,16 @@ def test_a_device_that_joins_is_told_to_warm_up(fed: list[Event]) -> None:
     registry.received("manar", "info", info(), True, 0.0)
     join(registry)
     assert warmed == ["eya"]
+
+
+def test_a_check_in_tells_how_many_tiles_a_device_has_of_any_gateway() -> None:
+    fed: list[Event] = []
+    registry = DeviceRegistry(fed.append, Compatibility(exact=False))
+    registry.received("eya", "info", info(tiles_held=3), True, 0.0)
+    assert fed == [], "a retained info is old"
+    join(registry, tiles_held=7)
+    registry.received("eya", "info", info(tiles_held=7), False, 1.0)
+    assert fed[-1] == DeviceReported("eya", 7)
 
 
 def test_an_unknown_device_can_do_nothing(registry: DeviceRegistry) -> None:
@@ -128,7 +149,7 @@ def test_made_up_devices_do_not_fill_the_memory(registry: DeviceRegistry) -> Non
     for number in range(20_000):
         registry.received(f"ghost{number}", "info", info(), True, 0.0)
         registry.received(f"other{number}", "status", b"offline", True, 0.0)
-    assert len(registry.infos) <= 2 * KNOWN_DEVICES
+    assert len(registry.infos) <= 2 * MAX_KNOWN_DEVICES
     assert "eya" in registry.infos
     assert registry.present() == ("eya",)
     registry.received("manar", "info", info(), False, 1.0)
@@ -138,13 +159,13 @@ def test_made_up_devices_do_not_fill_the_memory(registry: DeviceRegistry) -> Non
 def test_no_more_devices_than_the_limit_are_present_and_the_rest_is_refused_in_words(
     registry: DeviceRegistry, fed: list[Event]
 ) -> None:
-    for number in range(KNOWN_DEVICES):
+    for number in range(MAX_KNOWN_DEVICES):
         join(registry, f"ghost{number}")
     with pytest.raises(WireError, match="4096 devices are here: no room for eya"):
         join(registry)
     join(registry, "ghost0", boot="b2")
-    assert len(registry.present()) == len(registry.infos) == KNOWN_DEVICES
-    assert len(fed) == KNOWN_DEVICES + 1
+    assert len(registry.present()) == len(registry.infos) == MAX_KNOWN_DEVICES
+    assert len(fed) == MAX_KNOWN_DEVICES + 1
     registry.tick(SILENCE_S)
     join(registry)
     assert registry.present() == ("eya",), "ghosts are silent, and their room is free"
@@ -160,7 +181,7 @@ def test_comings_and_goings_are_logged_at_a_bounded_rate(
         registry.tick(2 * SILENCE_S)
         registry.received("ghost1", "info", info(), False, 2 * SILENCE_S)
     assert len(caplog.messages) == NEWS_A_SECOND + 1 + NEWS_A_SECOND + 1 + 1
-    assert caplog.messages[NEWS_A_SECOND] == "and 950 more that came or went"
+    assert caplog.messages[NEWS_A_SECOND] == "and 950 more lines"
     assert caplog.messages[-1] == "ghost1 is here, 2 worker(s)"
 
 

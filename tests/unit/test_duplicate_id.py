@@ -1,4 +1,4 @@
-"""Two processes, one id: exactly one of them stays."""
+"""Of two processes with one id, exactly one stays."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ import pytest
 from fogmqtt.core.duplicate_id import DuplicateIdCheck
 
 
-def announced(boot: str) -> DuplicateIdCheck:
-    rivals = DuplicateIdCheck(boot)
-    rivals.announced()
-    return rivals
+def check_of(boot: str) -> DuplicateIdCheck:
+    check = DuplicateIdCheck(boot)
+    check.own_info_seen()
+    return check
 
 
-def test_an_info_left_by_a_previous_life_is_no_rival() -> None:
-    rivals = DuplicateIdCheck("b")
-    assert not rivals.is_rival("a")
-    assert not rivals.must_leave("a", 9999.0, 1.0)
+def test_an_info_left_by_a_previous_run_is_no_duplicate() -> None:
+    check = DuplicateIdCheck("b")
+    assert not check.is_duplicate("a")
+    assert not check.must_exit("a", 9999.0, 1.0)
 
 
-def test_our_own_info_is_no_rival() -> None:
-    assert not announced("b").is_rival("b")
-    assert not announced("b").must_leave("b", 9999.0, 1.0)
+def test_the_own_info_is_no_duplicate() -> None:
+    assert not check_of("b").is_duplicate("b")
+    assert not check_of("b").must_exit("b", 9999.0, 1.0)
 
 
-def test_the_younger_leaves_and_the_elder_stays() -> None:
-    assert announced("b").must_leave("a", 35.0, 2.0)
-    assert not announced("a").must_leave("b", 2.0, 35.0)
+def test_the_younger_process_exits_and_the_older_one_stays() -> None:
+    assert check_of("b").must_exit("a", 35.0, 2.0)
+    assert not check_of("a").must_exit("b", 2.0, 35.0)
 
 
-def test_of_two_equally_old_the_smaller_boot_id_stays() -> None:
-    assert announced("b").must_leave("a", 2.0, 2.0)
-    assert not announced("a").must_leave("b", 2.0, 2.0)
+def test_of_two_processes_with_equal_uptime_the_smaller_boot_id_stays() -> None:
+    assert check_of("b").must_exit("a", 2.0, 2.0)
+    assert not check_of("a").must_exit("b", 2.0, 2.0)
 
 
-def test_who_stayed_once_does_not_leave_by_age_later() -> None:
-    rivals = announced("a")
-    assert not rivals.must_leave("b", 1.0, 2.0)
-    assert not rivals.must_leave("b", 5.0, 2.0)
+def test_a_process_that_stayed_once_does_not_exit_by_uptime_later() -> None:
+    check = check_of("a")
+    assert not check.must_exit("b", 1.0, 2.0)
+    assert not check.must_exit("b", 5.0, 2.0)
 
 
-def test_where_age_does_not_settle_it_the_boot_ids_do() -> None:
-    leaving, staying = announced("b"), announced("a")
-    assert [leaving.must_leave("a", 1.0, 2.0) for _ in range(4)] == [False, False, False, True]
-    assert not any(staying.must_leave("b", 1.0, 2.0) for _ in range(9))
+def test_boot_ids_decide_if_uptime_does_not() -> None:
+    exiting, staying = check_of("b"), check_of("a")
+    assert [exiting.must_exit("a", 1.0, 2.0) for _ in range(4)] == [False, False, False, True]
+    assert not any(staying.must_exit("b", 1.0, 2.0) for _ in range(9))
 
 
-def test_rivals_are_remembered_in_bounds() -> None:
-    rivals = announced("a")
+def test_the_memory_of_other_processes_is_bounded() -> None:
+    check = check_of("a")
     for number in range(1000):
-        rivals.must_leave(f"b{number}", 1.0, 2.0)
-    assert len(rivals._meetings) <= 16
+        check.must_exit(f"b{number}", 1.0, 2.0)
+    assert len(check._encounters) <= 16
 
 
 @dataclass
@@ -60,66 +60,66 @@ class Process:
     boot: str
     started: float
     back_off: float
-    rivals: DuplicateIdCheck = field(init=False)
-    gone: bool = False
+    check: DuplicateIdCheck = field(init=False)
+    exited: bool = False
 
     def __post_init__(self) -> None:
-        self.rivals = DuplicateIdCheck(self.boot)
+        self.check = DuplicateIdCheck(self.boot)
 
 
 @dataclass
 class Broker:
-    """Retained info, and one client per id: whoever connects throws the other out."""
+    """Keeps the retained info and admits one client per id: a new client replaces the old one."""
 
-    info: tuple[str, float] | None = ("previous life", 86_400.0)
+    info: tuple[str, float] | None = ("previous run", 86_400.0)
     status: str = "offline"
 
-    def connect(self, who: Process, now: float) -> None:
-        own_uptime = now - who.started
-        self.status = "offline"  # the will of the one that is thrown out
-        found, self.info = self.info, (who.boot, own_uptime)
+    def connect(self, process: Process, now: float) -> None:
+        own_uptime = now - process.started
+        self.status = "offline"  # the will of the replaced client
+        found, self.info = self.info, (process.boot, own_uptime)
         self.status = "online"
         for boot, uptime in filter(None, (found, self.info)):
-            if boot == who.boot:
-                who.rivals.announced()
-            elif who.rivals.must_leave(boot, uptime, own_uptime):
-                who.gone = True
+            if boot == process.boot:
+                process.check.own_info_seen()
+            elif process.check.must_exit(boot, uptime, own_uptime):
+                process.exited = True
                 return
 
 
-def fight(first: Process, second: Process) -> tuple[Broker, float]:
-    """Both connect whenever they are thrown out, until one leaves; also when it was over."""
+def run_until_one_exits(first: Process, second: Process) -> tuple[Broker, float]:
+    """Let both connect again after each replacement until one exits; return also when it exits."""
     broker = Broker()
     broker.connect(first, first.started + 0.2)
     connected, waiting, now = second, first, second.started + 0.2
     for _ in range(50):
         broker.connect(connected, now)
         connected, waiting = waiting, connected
-        if waiting.gone:
+        if waiting.exited:
             broker.connect(connected, now + connected.back_off)
             return broker, now
         now += connected.back_off
-    raise AssertionError("they go on for ever")
+    raise AssertionError("neither process exits")
 
 
 @pytest.mark.parametrize(("boot", "other"), [("a", "b"), ("b", "a")])
 @pytest.mark.parametrize("ahead_s", [0.0, 0.01, 0.5, 1.0, 1.5, 2.5, 4.0, 10.0, 3600.0])
 @pytest.mark.parametrize("back_off", [1.0, 2.0])
-def test_whenever_they_start_exactly_one_of_two_stays_online(
+def test_exactly_one_of_two_processes_stays_online_for_any_start_times(
     boot: str, other: str, ahead_s: float, back_off: float
 ) -> None:
     first = Process(boot, 0.0, 1.0)
     second = Process(other, ahead_s, back_off)
-    broker, over = fight(first, second)
-    assert first.gone != second.gone
+    broker, ended_at = run_until_one_exits(first, second)
+    assert first.exited != second.exited
     assert broker.status == "online"
     assert broker.info is not None
-    assert broker.info[0] == (second if first.gone else first).boot
-    assert over - ahead_s < 15
+    assert broker.info[0] == (second if first.exited else first).boot
+    assert ended_at - ahead_s < 15
 
 
-def test_an_agent_that_has_run_for_long_is_not_driven_out_by_a_newcomer() -> None:
-    elder, newcomer = Process("z", 0.0, 1.0), Process("a", 35.0, 1.0)
-    fight(elder, newcomer)
-    assert newcomer.gone
-    assert not elder.gone
+def test_a_long_running_agent_stays_when_a_new_one_starts() -> None:
+    older, younger = Process("z", 0.0, 1.0), Process("a", 35.0, 1.0)
+    run_until_one_exits(older, younger)
+    assert younger.exited
+    assert not older.exited

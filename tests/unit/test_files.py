@@ -1,4 +1,4 @@
-"""Image files: what OpenCV reads, and what is refused before it could harm."""
+"""Image files: read as OpenCV reads them, and refused before they do harm."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def file_of(form: str, mode: str = "RGB", **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def turned(form: str, orientation: int) -> bytes:
+def rotated(form: str, orientation: int) -> bytes:
     exif = Pillow.Exif()
     exif[ORIENTATION] = orientation
     return file_of(form, exif=exif)
@@ -82,8 +82,8 @@ def test_a_file_is_read_as_cv2_imread_reads_it(form: str, mode: str) -> None:
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photo_is_turned_as_cv2_imread_turns_it(form: str, orientation: int) -> None:
-    data = turned(form, orientation)
+def test_a_photo_is_rotated_as_cv2_imread_rotates_it(form: str, orientation: int) -> None:
+    data = rotated(form, orientation)
     loaded = files.read(data, "photo")
     assert np.array_equal(loaded.image, as_cv2_reads(data))
     assert loaded.spec.size == loaded.image.shape[:2]
@@ -97,12 +97,12 @@ def test_a_photo_is_turned_as_cv2_imread_turns_it(form: str, orientation: int) -
         ("JPEG", "CMYK", "CMYK converted to BGR"),
     ],
 )
-def test_what_is_lost_on_the_way_is_noted(form: str, mode: str, note: str) -> None:
+def test_losses_are_noted(form: str, mode: str, note: str) -> None:
     assert files.read(file_of(form, mode), "photo").notes == (note,)
     assert files.read(file_of("PNG"), "photo").notes == ()
 
 
-def test_of_several_frames_the_first_is_read_and_that_is_noted() -> None:
+def test_the_first_of_several_frames_is_read_and_noted() -> None:
     second = Pillow.new("RGB", (53, 37), "red")
     data = file_of("TIFF", save_all=True, append_images=[second])
     loaded = files.read(data, "scan.tiff")
@@ -126,21 +126,21 @@ def png_announcing(width: int, height: int) -> bytes:
     ("data", "message"),
     [
         (b"", "photo: the file is empty"),
-        (b"hello", r"photo: not an image that is read \(PNG, JPEG, WEBP, BMP, TIFF\)"),
-        (b"GIF89a" + bytes(50), "not an image that is read"),
+        (b"hello", r"photo: not an image of a supported format \(PNG, JPEG, WEBP, BMP, TIFF\)"),
+        (b"GIF89a" + bytes(50), "not an image of a supported format"),
         (png_announcing(60_000, 60_000), "60000x60000 is 3600000000 pixels, over .* = 500000000"),
         (png_announcing(0, 5), "photo: the header is damaged, or announces no pixels"),
-        (file_of("TIFF", "F"), "TIFF of mode F is not read; save it with 8 or 16 bits"),
-        (file_of("TIFF", "I"), "TIFF of mode I is not read"),
+        (file_of("TIFF", "F"), "TIFF of mode F is not supported; save it with 8 or 16 bits"),
+        (file_of("TIFF", "I"), "TIFF of mode I is not supported"),
         (png_announcing(53, 38), "photo: .*(damaged|decode)"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused_by_name(data: bytes, message: str) -> None:
+def test_an_unusable_file_is_refused_and_named(data: bytes, message: str) -> None:
     with pytest.raises(ImageError, match=message):
         files.read(data, "photo")
 
 
-def test_the_limit_is_in_pixels_and_its_owner_s() -> None:
+def test_the_limit_is_in_pixels_and_configurable() -> None:
     data = file_of("JPEG")
     assert files.read(data, "photo", max_pixels=37 * 53).spec.size == (37, 53)
     with pytest.raises(ImageError, match=r"over limits.max_pixels = 1960"):
@@ -148,7 +148,7 @@ def test_the_limit_is_in_pixels_and_its_owner_s() -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_file_that_is_cut_short_is_refused_wherever_it_is_cut(form: str) -> None:
+def test_a_truncated_file_is_refused_for_any_length(form: str) -> None:
     data = file_of(form)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about the same cut
@@ -160,7 +160,7 @@ def test_a_file_that_is_cut_short_is_refused_wherever_it_is_cut(form: str) -> No
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_damaged_file_is_refused_or_read_but_never_anything_else(form: str) -> None:
+def test_a_damaged_file_is_read_or_raises_image_error(form: str) -> None:
     data, rng = file_of(form), np.random.default_rng(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about the same damage
@@ -173,14 +173,14 @@ def test_a_damaged_file_is_refused_or_read_but_never_anything_else(form: str) ->
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".tif", ".tiff", ".PNG"])
-def test_what_is_written_reads_back_bit_for_bit(tmp_path: Path, suffix: str) -> None:
+def test_a_written_file_reads_back_bit_for_bit(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"result{suffix}"
     files.write(path, photo())
     assert np.array_equal(files.read(path.read_bytes(), path.name).image, photo())
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def test_jpeg_is_written_too(tmp_path: Path) -> None:
+def test_jpeg_can_be_written(tmp_path: Path) -> None:
     files.write(tmp_path / "result.jpg", photo())
     assert files.read((tmp_path / "result.jpg").read_bytes(), "result.jpg").format == "JPEG"
 
@@ -188,28 +188,32 @@ def test_jpeg_is_written_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "suffix", "message"),
     [
-        (photo(), ".gif", r"cannot write '.gif' files; these work: .png, .jpg"),
+        (photo(), ".gif", r"cannot write '.gif' files; use one of .png, .jpg"),
         (photo(), "", "cannot write '' files"),
-        (photo().astype(np.int16), ".png", "no .* int16 image; write .tiff, or end the pipeline"),
+        (
+            photo().astype(np.int16),
+            ".png",
+            "cannot hold a .* int16 image; write .tiff, or end",
+        ),
         (photo().astype(np.float32), ".png", "float32 image; write .tiff"),
         (photo().astype(np.uint16), ".jpg", "write .png or .tiff, or .* 'to8bit'"),
     ],
 )
-def test_an_image_that_a_file_cannot_hold_is_refused_with_the_way_out(
+def test_the_refusal_of_an_image_that_a_file_cannot_hold_suggests_a_format(
     image: Image, suffix: str, message: str
 ) -> None:
     with pytest.raises(ImageError, match=message):
         files.encode_file(image, suffix)
 
 
-def test_a_slope_with_its_sign_can_be_written_as_tiff(tmp_path: Path) -> None:
+def test_a_signed_image_can_be_written_as_tiff(tmp_path: Path) -> None:
     slope = photo()[..., 0].astype(np.int16) - 128
     files.write(tmp_path / "slope.tiff", slope)
     kept = cv2.imread(str(tmp_path / "slope.tiff"), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(kept, slope)
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "result.png"
     path.mkdir()
     with pytest.raises(ImageError, match=r"cannot write .*result\.png: Is a directory"):
@@ -219,7 +223,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         files.write(tmp_path / "nowhere" / "result.png", photo())
 
 
-def test_a_suffix_can_be_checked_before_the_work() -> None:
+def test_a_suffix_can_be_checked_in_advance() -> None:
     files.check_suffix(Path("result.TIFF"))
     with pytest.raises(ImageError, match=r"cannot write '.xyz' files"):
         files.check_suffix(Path("result.xyz"))

@@ -1,4 +1,4 @@
-"""What a device must have for a pipeline, and how it is found out that it has it."""
+"""Abilities that a pipeline needs of a device, and the fingerprints that show them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import xxhash
 
-from fogmqtt.conformance.fingerprint import DTYPES, examine, versions
+from fogmqtt.conformance.fingerprint import DTYPES, check_operator, versions
 from fogmqtt.conformance.test_images import reference_image
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.base import Operator, Samples
-from fogmqtt.operators.api.pipeline import abilities, parse
+from fogmqtt.operators.api.pipeline import parse, required_abilities
 from fogmqtt.wire.messages import Dtype
-from tests.examined import here
+from tests.conformance import local_report
 
 COLOUR = Spec(300, 400, 3)
-#: Of `picture`, by dtype.
-PICTURES = [
+#: Of `reference_image`, by dtype.
+IMAGE_HASHES = [
     "ef4c42eec30ae316",
     "6d7ab827c639e908",
     "b8689d092773c8c7",
@@ -49,50 +49,50 @@ PICTURES = [
 def test_a_pipeline_needs_each_operator_for_the_dtype_that_it_sees(
     text: str, spec: Spec, expected: set[str]
 ) -> None:
-    assert abilities(parse(text), spec) == expected
+    assert required_abilities(parse(text), spec) == expected
 
 
-def test_everything_that_travels_is_tried() -> None:
+def test_every_dtype_of_the_wire_is_checked() -> None:
     assert set(get_args(Dtype)) == set(DTYPES)
 
 
 @pytest.mark.parametrize("name", [one for one in registry.names() if registry.load(one).tiled])
 def test_every_operator_has_a_fingerprint_for_each_dtype_that_it_takes(name: str) -> None:
-    examined = here().operators[name]
-    assert examined.problem == ""
-    assert examined.fingerprints
-    assert examined.package == "fogmqtt"
+    report = local_report().operators[name]
+    assert report.problem == ""
+    assert report.fingerprints
+    assert report.package == "fogmqtt"
 
 
-def test_what_runs_on_the_gateway_alone_has_none() -> None:
-    assert here().operators["flip"].fingerprints == {}
+def test_an_operator_that_runs_on_the_gateway_has_no_fingerprint() -> None:
+    assert local_report().operators["flip"].fingerprints == {}
 
 
 @pytest.mark.parametrize("name", ["bilateral", "canny", "clahe", "gaussian", "hsv", "median"])
-def test_another_process_and_more_threads_find_the_same(name: str) -> None:
+def test_another_process_and_more_threads_have_the_same_fingerprints(name: str) -> None:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(2)
     try:
-        assert examine(name).fingerprints == here().operators[name].fingerprints
+        assert check_operator(name).fingerprints == local_report().operators[name].fingerprints
     finally:
         cv2.setNumThreads(threads)
 
 
-def test_speed_is_measured_beforehand() -> None:
-    rates = here().rates
+def test_each_tiled_operator_has_a_speed() -> None:
+    rates = local_report().rates
     assert 0 < rates["invert"] < rates["denoise"]
     assert "flip" not in rates
 
 
-def test_the_pictures_never_change() -> None:
-    """Another picture is another fingerprint: all devices of a fleet would have to be updated."""
+def test_the_test_images_never_change() -> None:
+    """Another image gives other fingerprints: all devices of a fleet would need an update."""
     hashes = [
         xxhash.xxh3_64_hexdigest(reference_image(Spec(97, 173, 3, one)).tobytes()) for one in DTYPES
     ]
-    assert hashes == PICTURES
+    assert hashes == IMAGE_HASHES
 
 
-def test_integers_in_a_picture_span_their_dtype() -> None:
+def test_integers_in_a_test_image_span_their_dtype() -> None:
     for dtype in ("uint8", "int8", "uint16", "int16"):
         image, kind = reference_image(Spec(97, 173, 1, dtype)), np.iinfo(dtype)
         assert image.min() < kind.min + 100
@@ -101,13 +101,13 @@ def test_integers_in_a_picture_span_their_dtype() -> None:
 
 @dataclass(frozen=True)
 class Odd(Operator):
-    """Does what a test tells it to."""
+    """Returns the image, with `off_by` added to one pixel."""
 
     name: ClassVar[str] = "odd"
     off_by: ClassVar[int] = 0
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",))
+        self._accept(spec, dtypes=("uint8",))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -123,7 +123,7 @@ class Demanding(Odd):
     model: str = ""
 
     def __post_init__(self) -> None:
-        self._need(bool(self.model), "model", "expected a file")
+        self._require(bool(self.model), "model", "expected a file")
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Broken(Odd):
 
 @pytest.fixture(autouse=True)
 def _plugged_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our operators are in the catalogue."""
+    """The operators of this file are in the registry."""
     ours: dict[str, type[Operator]] = {one.name: one for one in (Odd, Demanding, Misspelt, Broken)}
     load = registry.load
     monkeypatch.setattr(registry, "load", lambda name: ours.get(name) or load(name))
@@ -152,38 +152,38 @@ def _plugged_in(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_pixel_that_is_off_by_one_is_another_fingerprint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    right = examine("odd").fingerprints
+    right = check_operator("odd").fingerprints
     assert set(right) == {"odd/uint8"}
-    assert examine("odd").fingerprints == right
+    assert check_operator("odd").fingerprints == right
     monkeypatch.setattr(Odd, "off_by", 1)
-    assert examine("odd").fingerprints != right
+    assert check_operator("odd").fingerprints != right
 
 
-def test_what_cannot_run_without_files_goes_by_versions() -> None:
-    examined = examine("demanding")
-    assert set(examined.fingerprints) == {f"demanding/{dtype}" for dtype in DTYPES}
-    assert len(set(examined.fingerprints.values())) == 1
-    assert examined.ns_per_pixel is None
-    assert examined.problem == ""
+def test_an_operator_with_required_parameters_is_compared_by_versions() -> None:
+    report = check_operator("demanding")
+    assert set(report.fingerprints) == {f"demanding/{dtype}" for dtype in DTYPES}
+    assert len(set(report.fingerprints.values())) == 1
+    assert report.ns_per_pixel is None
+    assert report.problem == ""
 
 
-def test_detectors_go_by_versions_for_what_they_take() -> None:
-    assert set(here().operators["codes"].fingerprints) == {"codes/uint8"}
+def test_a_detector_is_compared_by_versions() -> None:
+    assert set(local_report().operators["codes"].fingerprints) == {"codes/uint8"}
 
 
-def test_samples_that_cannot_be_are_a_problem() -> None:
-    examined = examine("misspelt")
-    assert examined.fingerprints == {}
-    assert examined.problem.startswith("misspelt: TypeError: ")
+def test_invalid_samples_are_a_problem() -> None:
+    report = check_operator("misspelt")
+    assert report.fingerprints == {}
+    assert report.problem.startswith("misspelt: TypeError: ")
 
 
-def test_an_operator_that_raises_may_raise_for_its_users() -> None:
-    """Its tiles fail with a traceback: a device that does not get them could not say why."""
-    examined = examine("broken")
-    assert set(examined.fingerprints) == {"broken/uint8"}
-    assert examined.ns_per_pixel is None
+def test_an_operator_that_raises_has_a_fingerprint() -> None:
+    """So devices get its tiles, and report the traceback."""
+    report = check_operator("broken")
+    assert set(report.fingerprints) == {"broken/uint8"}
+    assert report.ns_per_pixel is None
 
 
-def test_versions_name_what_rounds() -> None:
+def test_versions_name_what_decides_rounding() -> None:
     assert versions()["opencv"] == cv2.__version__
     assert set(versions()) == {"opencv", "numpy", "machine", "cpu"}

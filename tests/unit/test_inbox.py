@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,10 @@ from inotify_simple import INotify, flags
 from fogmqtt.errors import ConfigError
 from fogmqtt.gateway.server import folder_events, inbox_folder, inbox_tree
 from fogmqtt.gateway.server import inbox as inbox_module
-from fogmqtt.gateway.server.inbox import (
-    LONGEST_NAME,
-    Inbox,
-    InboxFile,
-    InboxTiming,
-    free_path,
-)
+from fogmqtt.gateway.server.inbox import Inbox
+from fogmqtt.gateway.server.inbox_folder import InboxFile, InboxTiming
+from fogmqtt.gateway.storage.durable_files import LONGEST_NAME, free_path
+from fogmqtt.images.endings import ending
 
 PNG = cv2.imencode(".png", np.zeros((9, 9), np.uint8))[1].tobytes()
 JPEG = cv2.imencode(".jpg", np.zeros((9, 9), np.uint8))[1].tobytes()
@@ -260,17 +257,19 @@ def test_links_to_files_are_taken(
     run(test)
 
 
-def test_a_file_that_is_replaced_all_the_time_is_taken_each_time_it_can_be(folder: Path) -> None:
-    put(folder, *(f"old-{number}.png" for number in range(5)))
-
+def test_a_file_that_is_replaced_all_the_time_is_taken_although_more_come_than_are_taken(
+    folder: Path,
+) -> None:
     async def test() -> None:
-        async with watched(folder) as consumer:
+        async with watched(folder, EVENTS_ONLY) as consumer:
+            for number in range(5):
+                drop(folder / f"old-{number}.png")
             taken = []
-            for _ in range(10):
-                drop(folder / "latest.png")  # twice for each that is taken
+            for number in range(30):
                 drop(folder / "latest.png")
+                drop(folder / f"new-{number}.png")
                 taken.append(await consumer.take())
-            assert taken.count("latest.png") >= 5
+            assert taken.count("latest.png") >= 2
 
     run(test)
 
@@ -510,6 +509,35 @@ def test_a_pipe_is_never_opened_and_named_once(
     assert [record.getMessage() for record in caplog.records] == [
         f"inbox: {folder}/a.png is no regular file"
     ]
+
+
+def watches() -> int:
+    """How many folders this process watches."""
+    found = 0
+    for path in Path("/proc/self/fdinfo").iterdir():
+        with suppress(FileNotFoundError):
+            found += path.read_text().count("inotify wd:")
+    return found
+
+
+def test_a_folder_that_leaves_the_inbox_is_watched_no_longer(folder: Path, tmp_path: Path) -> None:
+    put(folder, "edges/a.png", "2026/b.png")
+
+    async def test() -> None:
+        async with watched(folder) as consumer:
+            assert watches() == 3
+            (folder / "2026").rename(tmp_path / "2026")
+            while watches() != 2:
+                put(folder, "edges/a.png")
+                assert await consumer.take() == "edges/a.png"
+
+    run(test)
+
+
+def test_a_pipe_that_took_a_files_place_is_opened_without_waiting(folder: Path) -> None:
+    os.mkfifo(folder / "a.png")
+    with inbox_folder._open(str(folder / "a.png")) as file, pytest.raises(OSError, match="seek"):
+        ending(file)
 
 
 # Errors.

@@ -54,7 +54,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 
 
 def begun(journal: JobJournal, text: str) -> StageRun:
-    (stage,) = pipeline.stages(pipeline.parse(text), Spec.of(IMAGE))
+    (stage,) = pipeline.split_stages(pipeline.parse(text), Spec.of(IMAGE))
     run = stage_run.begin(
         "j1.0", stage, ArrayImage(IMAGE), ArrayImage(IMAGE), plan=Auto(), limits=LIMITS, workers=2
     )
@@ -98,7 +98,7 @@ def test_a_restart_continues_with_the_halves_of_split_tiles(gateway: Gateway, te
     assert set(deeper) <= rest
     do(again, gateway.journal, *rest)
     made = again.merger.finish()
-    expected = pipeline.whole(again.operators, IMAGE, IMAGE)
+    expected = pipeline.run_whole(again.operators, IMAGE, IMAGE)
     assert made == expected if isinstance(made, dict) else np.array_equal(made, expected)
 
 

@@ -242,22 +242,15 @@ def database(folder: Path, *statements: str) -> None:
     db.close()
 
 
-def test_the_error_for_a_newer_version_says_what_to_do(folder: Path) -> None:
-    open_db(folder).close()
-    database(folder, "PRAGMA user_version=9")
-    with pytest.raises(ConfigError, match=r"version 9, from a newer fogmqtt.*move the file away"):
-        open_db(folder)
-    assert (folder / NAME).exists()
-
-
-def test_a_database_of_an_older_version_is_renamed(
-    folder: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("version", [0, 1, 9])
+def test_a_database_of_another_version_is_renamed(
+    folder: Path, caplog: pytest.LogCaptureFixture, version: int
 ) -> None:
     open_db(folder).close()
-    database(folder, "PRAGMA user_version=0")
+    database(folder, f"PRAGMA user_version={version}")
     open_db(folder).close()
     assert len(list(folder.glob(f"{NAME}.*"))) == 1
-    assert "version 0, older than 2" in caplog.text
+    assert f"version {version}, where this fogmqtt has 2" in caplog.text
 
 
 def test_another_programs_database_is_renamed(

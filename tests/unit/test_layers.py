@@ -13,6 +13,18 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "fogmqtt"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
+#: What gateway and agent are made of.
+SHARED = {
+    "core",
+    "wire",
+    "images",
+    "operators",
+    "workers",
+    "conformance",
+    "transport",
+    "config",
+    "log",
+}
 #: Layer → what it may import besides itself and errors. A new layer is refused until it is here.
 MAY_IMPORT = {
     "errors": set(),
@@ -25,17 +37,7 @@ MAY_IMPORT = {
     "operators": {"images", "core.geometry", "core.tiling"},
     # Values with their checks; whoever is configured takes them, and only cli loads them.
     "config": {"core.geometry", "core.scheduling.policy", "wire.messages", "wire.topics"},
-    "gateway": {
-        "core",
-        "wire",
-        "images",
-        "operators",
-        "workers",
-        "conformance",
-        "transport",
-        "config",
-        "log",
-    },
+    "gateway": SHARED,
     "conformance": {
         "core.geometry",
         "images",
@@ -45,20 +47,53 @@ MAY_IMPORT = {
         "workers.resources",
     },
     "workers": {"core.geometry", "wire", "images", "operators", "process_tuning"},
-    "agent": {
-        "core",
-        "wire",
-        "images",
-        "operators",
-        "workers",
-        "conformance",
-        "transport",
-        "config",
-        "log",
-    },
+    "agent": SHARED,
     "simulate": {"core", "wire", "images", "operators", "transport", "config"},
-    "dashboard": {"transport", "wire", "config"},
 }
+#: Inside the gateway: server -> jobs -> execution -> devices. `storage` is reached through the
+#: protocols of storage.api. `jobs.model` and what it is made of are data, which every part may
+#: have. `app` builds the parts, so nothing imports it but the server, the thread door and cli.
+TOOLS = {
+    "gateway.background",
+    "gateway.broker_health",
+    "gateway.broker_link",
+    "gateway.clock",
+    "gateway.events",
+    "gateway.threads",
+}
+JOB_DATA = {"gateway.jobs.model", "gateway.jobs.report", "gateway.jobs.memory_budget"}
+GATEWAY_MAY_IMPORT = {
+    "gateway.background": set(),
+    "gateway.broker_health": set(),
+    "gateway.broker_link": set(),
+    "gateway.clock": set(),
+    "gateway.threads": set(),
+    "gateway.events": {"gateway.jobs.report", "gateway.threads"},
+    "gateway.storage": {"gateway.clock"},
+    "gateway.devices": TOOLS | {"gateway.jobs.report"},
+    "gateway.execution": TOOLS | JOB_DATA | {"gateway.devices", "gateway.storage.api"},
+    "gateway.jobs": TOOLS | {"gateway.execution", "gateway.devices", "gateway.storage.api"},
+    "gateway.app": TOOLS | JOB_DATA | {"gateway.devices", "gateway.execution", "gateway.jobs"},
+    "gateway.server": TOOLS
+    | JOB_DATA
+    | {"gateway.app", "gateway.devices.status_publisher", "gateway.storage"},
+    "gateway.thread_door": TOOLS | JOB_DATA | {"gateway.app", "gateway.devices.registry"},
+}
+
+#: Short modules with one importer that the plan of their folder names nevertheless: what they do
+#: is looked for by its own name.
+PLANNED = {
+    "agent.host_info",
+    "conformance.test_images",
+    "core.scheduling.broker_outage",
+    "gateway.jobs.finalize",
+    "gateway.server.config_checks",
+    "operators.support.union_find",
+    "simulate.link_model",
+}
+#: A module with one importer and fewer lines than this belongs to its importer.
+SHORT = 60
+
 #: The command line puts everything together.
 EVERYTHING = {"cli"}
 
@@ -67,7 +102,7 @@ IMPURE = {"asyncio", "logging", "os", "random", "socket", "threading", "time"}
 
 #: Package → the places that may import it.
 PLACES = {
-    "paho": ("transport/paho.py", "transport/connection.py"),
+    "paho": ("transport/paho.py", "transport/connection.py", "transport/setup.py"),
     "yaml": ("config/text.py",),
     "PIL": ("images/",),
     "rich": ("cli/",),
@@ -122,10 +157,11 @@ def _typing_only(tree: ast.Module) -> Iterator[ast.AST]:
             yield from ast.walk(node)
 
 
-def ours(path: Path) -> Iterator[str]:
+def ours(path: Path, *, typing_too: bool = True) -> Iterator[str]:
     """Our own modules that a file imports, without the package's name."""
     modules = {name_of(file) for file in FILES} - {""}
-    names = {name.removeprefix("fogmqtt.") for name in imports(path) if name.startswith("fogmqtt.")}
+    found = imports(path, typing_too=typing_too)
+    names = {name.removeprefix("fogmqtt.") for name in found if name.startswith("fogmqtt.")}
     for name in sorted(names & modules):
         # `from fogmqtt.core import geometry` names core only on its way to the module.
         if not any(other.startswith(f"{name}.") for other in names & modules):
@@ -144,6 +180,50 @@ def test_a_file_imports_only_what_its_layer_may(path):
     assert layer in MAY_IMPORT, f"{layer} is no layer; give it a row in MAY_IMPORT"
     allowed = MAY_IMPORT[layer] | {layer, "errors"}
     assert [name for name in ours(path) if not under(name, allowed)] == []
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "gateway").rglob("*.py")), ids=name_of)
+def test_a_part_of_the_gateway_imports_only_what_stands_below_it(path):
+    name = name_of(path)
+    if path.name == "__init__.py":
+        return
+    part = next((one for one in GATEWAY_MAY_IMPORT if under(name, {one})), None)
+    assert part is not None, f"{name} is no part of the gateway; give it a row"
+    allowed = GATEWAY_MAY_IMPORT[part] | {part}
+    inside = [one for one in ours(path) if one.startswith("gateway.")]
+    assert [one for one in inside if not under(one, allowed)] == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {name_of(path): set(ours(path, typing_too=False)) for path in FILES}
+    while leaves := {name for name, others in graph.items() if not others & graph.keys()}:
+        graph = {name: others for name, others in graph.items() if name not in leaves}
+    # What is left imports something that is left: circles, and what depends on them.
+    assert sorted(graph) == []
+
+
+def test_a_short_module_with_one_importer_belongs_to_its_importer():
+    importers: dict[str, set[str]] = {}
+    for path in FILES:
+        for name in ours(path):
+            importers.setdefault(name, set()).add(name_of(path))
+    alone = {
+        name_of(path)
+        for path in FILES
+        if path.name != "__init__.py"
+        and len(importers.get(name_of(path), ())) == 1
+        and len(path.read_text("utf-8").splitlines()) < SHORT
+    }
+    assert alone - PLANNED == set()
+
+
+def test_no_public_class_has_the_name_of_another():
+    classes: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                classes.setdefault(node.name, []).append(name_of(path))
+    assert {name: where for name, where in classes.items() if len(where) > 1} == {}
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "core").rglob("*.py")), ids=name_of)
@@ -173,5 +253,5 @@ def test_a_device_starts_without_anything_heavy():
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    heavy = {"cv2", "numpy", "PIL", "rich", "fogmqtt.gateway", "fogmqtt.dashboard"}
+    heavy = {"asyncio", "cv2", "numpy", "PIL", "rich", "fogmqtt.gateway"}
     assert heavy & set(loaded) == set()

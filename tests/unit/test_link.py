@@ -1,4 +1,4 @@
-"""What broker.url and its neighbours may say, and what a refusal tells the user to do."""
+"""Which values `broker.url` and its neighbours accept, and what each refusal advises."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from fogmqtt.errors import ConfigError
 from fogmqtt.transport.link import Address, Link, parse_url
-from fogmqtt.transport.refusals import hung_up, rejected, unreachable
+from fogmqtt.transport.refusals import closed_without_answer, connack_failure, unreachable
 
 LINK = Link("mqtt://192.168.1.10", "eya")
 
@@ -24,7 +24,7 @@ LINK = Link("mqtt://192.168.1.10", "eya")
         ("mqtt://[::1]:1884", Address("::1", 1884)),
     ],
 )
-def test_a_url_names_host_port_and_whether_tls(url: str, address: Address) -> None:
+def test_a_url_gives_host_port_and_tls(url: str, address: Address) -> None:
     assert parse_url(url) == address
 
 
@@ -44,24 +44,24 @@ def test_a_url_names_host_port_and_whether_tls(url: str, address: Address) -> No
         "",
     ],
 )
-def test_anything_else_is_refused_and_names_the_key(url: str) -> None:
+def test_an_invalid_url_is_refused_and_the_error_names_the_key(url: str) -> None:
     with pytest.raises(ConfigError, match=r"^broker\.url: "):
         Link(url, "eya")
 
 
-def test_a_password_never_shows() -> None:
+def test_a_password_is_never_shown() -> None:
     assert "secret" not in repr(Link("mqtt://h", "eya", username="eya", password="secret"))
     with pytest.raises(ConfigError, match=r"broker\.password_file") as refused:
         parse_url("mqtt://eya:secret@h")
     assert "secret" not in str(refused.value)
 
 
-def test_an_empty_user_is_nobody() -> None:
+def test_an_empty_user_means_no_credentials() -> None:
     assert Link("mqtt://h", "x", username="c", password="d").credentials == ("c", "d")
     assert Link("mqtt://h", "x", username="", password="").credentials is None
 
 
-def test_certificates_must_be_files_belong_together_and_need_tls(tmp_path: Path) -> None:
+def test_certificates_need_files_a_key_and_tls(tmp_path: Path) -> None:
     pem = tmp_path / "ca.crt"
     pem.write_text("")
     with pytest.raises(ConfigError, match=r"broker\.ca: .*not a file"):
@@ -72,13 +72,13 @@ def test_certificates_must_be_files_belong_together_and_need_tls(tmp_path: Path)
         Link("mqtt://h", "x", ca=str(pem))
 
 
-def test_a_keep_alive_that_mqtt_cannot_say_is_refused() -> None:
+def test_a_keep_alive_out_of_range_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"broker\.keepalive_s"):
         Link("mqtt://h", "x", keepalive_s=70_000)
 
 
 @pytest.mark.parametrize(
-    ("problem", "says"),
+    ("problem", "expected"),
     [
         (ConnectionRefusedError(111, "refused"), "nothing listens at 192.168.1.10:1883"),
         (socket.gaierror(-2, "unknown"), "no such host"),
@@ -86,14 +86,16 @@ def test_a_keep_alive_that_mqtt_cannot_say_is_refused() -> None:
         (OSError(113, "No route to host"), "No route to host"),
     ],
 )
-def test_what_may_pass_is_not_final_and_names_the_address(problem: OSError, says: str) -> None:
+def test_a_temporary_failure_is_not_final_and_names_the_address(
+    problem: OSError, expected: str
+) -> None:
     refused = unreachable(LINK, problem)
-    assert says in refused.reason
+    assert expected in refused.reason
     assert "192.168.1.10" in refused.reason
     assert not refused.final
 
 
-def test_an_expired_certificate_says_so() -> None:
+def test_an_expired_certificate_is_named() -> None:
     problem = ssl.SSLCertVerificationError(1, "certificate verify failed")
     problem.verify_code = 10
     refused = unreachable(Link("mqtts://h", "x"), problem)
@@ -102,7 +104,7 @@ def test_an_expired_certificate_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "final", "says"),
+    ("code", "final", "expected"),
     [
         (0x84, True, "set broker.protocol to 3.1.1"),
         (0x85, True, "client id 'eya'"),
@@ -112,24 +114,24 @@ def test_an_expired_certificate_says_so() -> None:
         (0x95, True, "max_packet_size"),
     ],
 )
-def test_a_refusal_of_the_broker_names_the_way_out(code: int, final: bool, says: str) -> None:
-    refused = rejected(LINK, code, "Server unavailable")
-    assert says in refused.reason
+def test_a_connack_failure_names_the_way_out(code: int, final: bool, expected: str) -> None:
+    refused = connack_failure(LINK, code, "Server unavailable")
+    assert expected in refused.reason
     assert refused.final is final
 
 
-def test_the_other_protocol_is_proposed() -> None:
+def test_the_other_protocol_version_is_proposed() -> None:
     link = Link("mqtt://h", "x", "3.1.1")
-    assert "set broker.protocol to 5" in rejected(link, 0x84, "").reason
+    assert "set broker.protocol to 5" in connack_failure(link, 0x84, "").reason
 
 
-def test_a_refused_user_is_named_but_not_the_password() -> None:
+def test_a_refused_user_is_named_without_the_password() -> None:
     link = Link("mqtt://h", "x", username="eya", password="secret")
     for code in (0x86, 0x87):
-        assert "'eya'" in rejected(link, code, "Not authorized").reason
-        assert "secret" not in rejected(link, code, "Not authorized").reason
+        assert "'eya'" in connack_failure(link, code, "Not authorized").reason
+        assert "secret" not in connack_failure(link, code, "Not authorized").reason
 
 
-def test_a_broker_that_hangs_up_is_suspected_of_tls_or_of_wanting_a_certificate() -> None:
-    assert "mqtts://" in hung_up(LINK).reason
-    assert "broker.cert" in hung_up(Link("mqtts://h", "x")).reason
+def test_a_closed_connection_suggests_tls_or_a_certificate() -> None:
+    assert "mqtts://" in closed_without_answer(LINK).reason
+    assert "broker.cert" in closed_without_answer(Link("mqtts://h", "x")).reason

@@ -1,4 +1,4 @@
-"""What the broker in memory promises beyond the contract that it shares with Mosquitto."""
+"""The broker in memory, beyond the contract that it shares with Mosquitto."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fogmqtt.transport.memory import MemoryBroker, MemoryTransport, matches
 
 
 def client(broker: MemoryBroker, name: str, *filters: str) -> tuple[MemoryTransport, list[object]]:
-    heard: list[object] = []
+    events: list[object] = []
     will = Will(f"status/{name}", b"offline")
-    transport = MemoryTransport(broker, name, heard.append, will=will)
+    transport = MemoryTransport(broker, name, events.append, will=will)
     for topic_filter in filters:
         transport.subscribe(topic_filter)
     transport.start()
-    return transport, heard
+    return transport, events
 
 
 @pytest.mark.parametrize(
@@ -39,71 +39,71 @@ def client(broker: MemoryBroker, name: str, *filters: str) -> tuple[MemoryTransp
         ("/+", "/a", True),
     ],
 )
-def test_filters_take_topics_as_mqtt_says(topic_filter: str, topic: str, taken: bool) -> None:
+def test_filters_match_topics_as_in_mqtt(topic_filter: str, topic: str, taken: bool) -> None:
     assert matches(topic_filter, topic) is taken
 
 
-def test_a_killed_client_leaves_its_will_and_never_hears_again() -> None:
+def test_a_killed_client_leaves_its_will_and_gets_no_more_events() -> None:
     broker = MemoryBroker()
-    _, watched = client(broker, "watcher", "status/#", "talk")
-    dead, heard = client(broker, "eya", "talk")
-    dead.kill()
-    assert watched == [Connected(), Received("status/eya", b"offline")]
+    _, watcher_events = client(broker, "watcher", "status/#", "talk")
+    killed, events = client(broker, "eya", "talk")
+    killed.kill()
+    assert watcher_events == [Connected(), Received("status/eya", b"offline")]
     broker.stop()
     broker.start()
-    assert heard == [Connected()]
+    assert events == [Connected()]
     with pytest.raises(NotConnected):
-        dead.publish("talk", b"from the grave")
+        killed.publish("talk", b"too late")
 
 
-def test_a_broken_link_stays_down_until_it_is_asked_to_reconnect() -> None:
+def test_a_lost_connection_stays_down_until_reconnect() -> None:
     broker = MemoryBroker()
-    eya, heard = client(broker, "eya", "talk")
+    eya, events = client(broker, "eya", "talk")
     broker.cut("eya")
     with pytest.raises(NotConnected):
         eya.publish("talk", b"x")
     broker.reconnect("eya")
     eya.publish("talk", b"y")
-    assert heard[1:] == [
+    assert events[1:] == [
         Disconnected("the connection broke"),
         Connected(),
         Received("talk", b"y"),
     ]
 
 
-def test_whoever_loses_its_id_to_another_is_told_so() -> None:
+def test_a_client_whose_id_another_client_takes_is_disconnected_as_taken_over() -> None:
     broker = MemoryBroker()
-    _, heard = client(broker, "eya")
+    _, events = client(broker, "eya")
     client(broker, "eya")
-    lost = heard[-1]
+    lost = events[-1]
     assert isinstance(lost, Disconnected)
     assert lost.taken_over
 
 
-def test_a_stopped_broker_refuses_and_forgets_what_was_retained() -> None:
+def test_a_stopped_broker_refuses_connections_and_drops_retained_messages() -> None:
     broker = MemoryBroker()
     eya, _ = client(broker, "eya")
     eya.publish("status/eya", b"online", retain=True)
     assert broker.retained() == {"status/eya": b"online"}
     broker.stop()
-    _, heard = client(broker, "late", "status/#")
-    assert isinstance(heard[0], Refused)
+    _, events = client(broker, "late", "status/#")
+    assert isinstance(events[0], Refused)
     broker.start()
-    assert heard[1:] == [Connected()]
+    assert events[1:] == [Connected()]
 
 
-def test_the_sender_keeps_its_buffer() -> None:
+def test_a_publisher_may_reuse_its_buffer() -> None:
     broker = MemoryBroker()
-    eya, heard = client(broker, "eya", "talk")
+    eya, events = client(broker, "eya", "talk")
     buffer = bytearray(b"first")
     eya.publish("talk", buffer)
     buffer[:] = b"other"
-    assert heard[-1] == Received("talk", b"first")
+    assert events[-1] == Received("talk", b"first")
 
 
-def test_shared_subscribers_get_nothing_retained() -> None:
+def test_shared_subscribers_get_no_retained_messages() -> None:
     broker = MemoryBroker()
     eya, _ = client(broker, "eya")
     eya.publish("submit/1", b"x", retain=True)
-    _, heard = client(broker, "gateway", "$share/gateways/submit/#")
-    assert heard == [Connected()]
+    _, events = client(broker, "gateway", "$share/gateways/submit/#")
+    assert events == [Connected()]

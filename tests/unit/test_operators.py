@@ -1,4 +1,4 @@
-"""Operators: their parameters, what they take, and what has no tiles to obey the law with."""
+"""Operators: their parameters, the images that they take, and those that run untiled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fogmqtt.images.cv import cv2, one_thread
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.base import Operator
-from fogmqtt.operators.api.pipeline import parse, whole
+from fogmqtt.operators.api.pipeline import parse, run_whole
 from fogmqtt.operators.edges.canny import Canny
 from fogmqtt.operators.overlay import Overlay
 
@@ -104,7 +104,7 @@ def test_a_halo_follows_from_the_parameters(text: str, halo: int) -> None:
         ("resize width=3 height=2", Spec(2, 3, 3)),
     ],
 )
-def test_what_comes_out_is_what_was_announced(text: str, spec: Spec) -> None:
+def test_the_result_has_the_announced_spec(text: str, spec: Spec) -> None:
     image: Image = np.zeros((6, 8, 3), np.uint8)
     assert build(text).output(Spec.of(image)) == spec
     assert Spec.of(build(text).whole(image)) == spec
@@ -119,45 +119,47 @@ def test_what_comes_out_is_what_was_announced(text: str, spec: Spec) -> None:
         ("resize width=30 method=area", (30, 21), cv2.INTER_AREA),
     ],
 )
-def test_resize_is_opencv_s(text: str, size: tuple[int, int], how: int) -> None:
+def test_resize_equals_opencv(text: str, size: tuple[int, int], how: int) -> None:
     image = np.random.default_rng(1).integers(0, 256, (70, 100, 3), dtype=np.uint8)
     assert np.array_equal(build(text).whole(image), cv2.resize(image, size, interpolation=how))
 
 
-def test_to8bit_is_what_cv2_imread_makes_of_a_16_bit_file() -> None:
+def test_to8bit_equals_cv2_imread_of_a_16_bit_file() -> None:
     image = np.random.default_rng(1).integers(0, 65536, (40, 40), dtype=np.uint16)
     png = cv2.imencode(".png", image)[1]
     assert np.array_equal(build("to8bit").process(image), cv2.imdecode(png, cv2.IMREAD_GRAYSCALE))
 
 
-def test_overlay_paints_on_the_original_and_leaves_it_as_it_was() -> None:
+def test_overlay_paints_on_a_copy_of_the_original() -> None:
     original: Image = np.full((2, 2, 3), 100, np.uint8)
     mask: Image = np.array([[255, 0], [0, 1]], np.uint8)
-    drawn = whole(parse("overlay colour=#ff8000"), mask, original)
+    drawn = run_whole(parse("overlay colour=#ff8000"), mask, original)
     assert drawn.tolist() == [[[0, 128, 255], [100] * 3], [[100] * 3, [0, 128, 255]]]
     assert (original == 100).all()
 
 
 def test_overlay_blends_by_its_opacity() -> None:
     original: Image = np.full((1, 1, 3), 100, np.uint8)
-    drawn = whole(parse("overlay colour=green opacity=0.5"), np.ones((1, 1), np.uint8), original)
+    drawn = run_whole(
+        parse("overlay colour=green opacity=0.5"), np.ones((1, 1), np.uint8), original
+    )
     assert drawn.tolist() == [[[50, 178, 50]]]
 
 
 def test_overlay_draws_on_gray_and_on_16_bit_originals() -> None:
     mask: Image = np.zeros((1, 1), np.uint8)
     for original in (np.full((1, 1), 7, np.uint8), np.full((1, 1, 3), 7 * 256 + 5, np.uint16)):
-        assert whole((Overlay(),), mask, original).tolist() == [[[7, 7, 7]]]
+        assert run_whole((Overlay(),), mask, original).tolist() == [[[7, 7, 7]]]
 
 
 def test_overlay_refuses_an_original_of_another_size() -> None:
     with pytest.raises(OperatorError, match="must not change the size before it"):
-        whole((Overlay(),), np.zeros((2, 2), np.uint8), np.zeros((4, 4), np.uint8))
+        run_whole((Overlay(),), np.zeros((2, 2), np.uint8), np.zeros((4, 4), np.uint8))
     with pytest.raises(OperatorError, match="was not prepared"):
         Overlay().process(np.zeros((2, 2), np.uint8))
 
 
-def test_prepared_overlays_travel_and_compare_without_their_original() -> None:
+def test_prepared_overlays_are_sent_and_compared_without_their_original() -> None:
     original: Image = np.zeros((1, 1, 3), np.uint8)
     prepared = Overlay().prepare(np.zeros((1, 1), np.uint8), original)
     assert prepared == Overlay()
@@ -167,32 +169,32 @@ def test_prepared_overlays_travel_and_compare_without_their_original() -> None:
 def test_a_tile_without_seams_leaves_nothing_open() -> None:
     image = np.random.default_rng(1).integers(0, 256, (50, 50), dtype=np.uint8)
     operator = Canny(low=100, high=900)
-    alone = operator.process_tile(image, Rect(0, 0, 50, 50), Seams())
-    assert np.array_equal(alone, operator.process(image))
+    result = operator.process_tile(image, Rect(0, 0, 50, 50), Seams())
+    assert np.array_equal(result, operator.process(image))
 
 
 @pytest.mark.parametrize("side", ["top", "left", "bottom", "right"])
-def test_open_is_exactly_what_hangs_on_a_seam(side: str) -> None:
+def test_open_pixels_are_exactly_the_candidates_connected_to_a_seam(side: str) -> None:
     image = np.random.default_rng(1).integers(0, 256, (50, 60), dtype=np.uint8)
     operator = Canny(low=100, high=900)
     states = operator.process_tile(image, Rect(0, 0, 50, 60), Seams(**{side: True}))
     edges, candidates = operator.process(image), Canny(low=100, high=100).process(image)
     labels = cv2.connectedComponents(candidates & ~edges, connectivity=8)[1]
     line = {"top": labels[0], "left": labels[:, 0], "bottom": labels[-1], "right": labels[:, -1]}
-    hanging = np.isin(labels, line[side][line[side] > 0])
-    assert hanging.any()
-    assert np.array_equal(states == 128, hanging)
+    connected = np.isin(labels, line[side][line[side] > 0])
+    assert connected.any()
+    assert np.array_equal(states == 128, connected)
     assert np.array_equal(states == 255, edges == 255)
 
 
-def test_opencv_works_on_one_thread_when_asked() -> None:
+def test_one_thread_limits_opencv() -> None:
     before = cv2.getNumThreads()
     one_thread()
     assert cv2.getNumThreads() == 1
     cv2.setNumThreads(before)
 
 
-def test_every_operator_says_what_it_takes_and_its_halo() -> None:
+def test_every_docstring_names_the_images_and_the_parameters() -> None:
     for name in registry.names():
         text = registry.load(name).__doc__ or ""
         assert "Takes" in text, name

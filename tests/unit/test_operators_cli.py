@@ -1,4 +1,4 @@
-"""`fog-gateway operators`: what people and programs are told of operators."""
+"""`fog-gateway operators`: descriptions of operators for people and programs."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def _terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry.plug_in(())
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def output_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert main(["operators", *arguments]) == 0
     return capsys.readouterr().out
 
 
 def test_the_list_has_every_operator_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = told(capsys).splitlines()
+    lines = output_of(capsys).splitlines()
     assert max(map(len, lines)) <= 80
     assert set(registry.names()) <= {line.partition(" ")[0] for line in lines}
 
 
-def test_the_list_says_images_and_exactness(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = {line.split(" ")[0]: line.split() for line in told(capsys).splitlines() if line}
+def test_the_list_shows_images_and_exactness(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {line.split(" ")[0]: line.split() for line in output_of(capsys).splitlines() if line}
     assert rows["median"] == ["median", "ksize=5", "8", "16", "f32", "exact"]
     assert rows["otsu"][-4:] == ["gray", "8", "16", "exact"]
     assert rows["flip"][-1] == "gateway"
@@ -44,15 +44,15 @@ def test_the_list_says_images_and_exactness(capsys: pytest.CaptureFixture[str]) 
     assert rows["bilateral"][-2:] == ["exact", "*"]
 
 
-def test_what_float_arithmetic_does_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    out = " ".join(told(capsys).split())
+def test_the_list_explains_float_arithmetic(capsys: pytest.CaptureFixture[str]) -> None:
+    out = " ".join(output_of(capsys).split())
     assert "* bilateral: float arithmetic, as this OpenCV build and processor round" in out
     for name in ("gaussian", "hsv", "sobel", "unsharp", "adaptive", "codes", "dnn"):
         assert describe(name).exact != "exact"
 
 
-def test_one_operator_is_told_with_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    out = told(capsys, "canny")
+def test_the_help_of_one_operator_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    out = output_of(capsys, "canny")
     for line in (
         "canny low=50 high=150 aperture=3 l2=false",
         "low, high : float; default 50, 150",
@@ -65,40 +65,42 @@ def test_one_operator_is_told_with_everything(capsys: pytest.CaptureFixture[str]
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_every_operator_can_be_told_and_its_example_is_a_pipeline() -> None:
+def test_every_operator_has_a_summary_and_an_example() -> None:
     for name in registry.names():
         described = describe(name)
         assert described.summary
         assert "…" in described.example or name in described.example
 
 
-def test_an_unknown_operator_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_operator_gives_the_most_similar_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["operators", "cany"]) == 2
     assert "did you mean 'canny'" in capsys.readouterr().err
 
 
-def test_programs_get_json(capsys: pytest.CaptureFixture[str]) -> None:
-    found = json.loads(told(capsys, "--json"))
+def test_json_has_the_same_descriptions(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(output_of(capsys, "--json"))
     canny = next(one for one in found["operators"] if one["name"] == "canny")
     assert canny["parameters"]["aperture"] == {"type": "int", "default": "3"}
     assert canny["takes"] == {"gray": ["uint8"], "colour": ["uint8"]}
     assert (canny["exact"], canny["tiled"], canny["halo"]) == ("exact", True, 2)
     assert found["problems"] == []
-    assert json.loads(told(capsys, "canny", "--json")) == canny
+    assert json.loads(output_of(capsys, "canny", "--json")) == canny
 
 
-def test_plug_ins_are_listed_with_their_file_and_what_is_wrong_with_others(
+def test_plug_ins_are_listed_with_their_file_and_their_problems(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text("1 / 0")
     monkeypatch.setenv("FOGMQTT_PLUGINS", f"{EXAMPLES / 'emboss.py'}, {broken}")
     monkeypatch.setenv("COLUMNS", "500")  # no path is broken over two lines
-    out = told(capsys)
+    out = output_of(capsys)
     assert "from emboss.py" in out
     assert f"skipped: plug-in {broken} cannot be imported: ZeroDivisionError" in out
 
 
 def test_the_documentation_lists_the_operators_as_they_are() -> None:
-    said = (ROOT / "docs/operators.md").read_text("utf-8")
-    assert said == as_markdown(), "run: fog-gateway operators --markdown > docs/operators.md"
+    text = (ROOT / "docs/operators.md").read_text("utf-8")
+    assert text == as_markdown(), "run: fog-gateway operators --markdown > docs/operators.md"

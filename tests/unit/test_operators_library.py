@@ -1,4 +1,4 @@
-"""The library: what is refused, and what OpenCV does not define but we do."""
+"""The operators: what they refuse, and results that fogmqtt defines and OpenCV does not."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.base import Operator
-from fogmqtt.operators.api.pipeline import parse, whole
-from fogmqtt.operators.colour import levels
-from fogmqtt.operators.colour.levels import histogram
+from fogmqtt.operators.api.pipeline import parse, run_whole
+from fogmqtt.operators.support import value_counts
+from fogmqtt.operators.support.value_counts import count_values
 from tests.tiling import called, tiled
 
 RNG = np.random.default_rng(7)
@@ -28,8 +28,8 @@ def build(text: str) -> Operator:
 
 
 def done(text: str, image: Image) -> Image:
-    """The pipeline's result, which tiles agree with."""
-    result = whole(parse(text), image, image)
+    """Return the pipeline's result; assert that tiles give the same."""
+    result = run_whole(parse(text), image, image)
     assert np.array_equal(tiled(parse(text), image, Grid(1, 1)), result)
     return result
 
@@ -92,8 +92,12 @@ def test_a_parameter_out_of_range_is_refused_with_what_is_expected(text: str, me
         ("blur", Spec(5, 5, 1, "float32"), "blur takes uint8 or uint16"),
         ("channel which=red", Spec(5, 5), "has no channel 2, counted from 0"),
         ("clahe", Spec(5, 5, 1, "uint16"), "put 'to8bit' before it"),
-        ("crop left=3 width=3", Spec(5, 5), "reaches beyond 5x5 gray uint8"),
-        ("crop top=5", Spec(5, 5), "reaches beyond"),
+        (
+            "crop left=3 width=3",
+            Spec(5, 5),
+            "the rectangle exceeds the image, which is 5x5 gray uint8",
+        ),
+        ("crop top=5", Spec(5, 5), "the rectangle exceeds the image"),
         ("denoise", Spec(5, 5, 3, "uint16"), "put 'gray' before it"),
         ("hsv", Spec(5, 5), "hsv takes 3 channel(s)"),
         ("kernel weights=300", Spec(5, 5, 1, "uint16"), "sum up to 300, over 256"),
@@ -150,7 +154,7 @@ def test_a_halo_follows_from_the_parameters(text: str, halo: int) -> None:
         ("bilateral", Spec(9, 9), 64),
     ],
 )
-def test_float_arithmetic_is_aligned_wherever_it_happens(text: str, spec: Spec, align: int) -> None:
+def test_float_arithmetic_aligns_tiles(text: str, spec: Spec, align: int) -> None:
     assert build(text).alignment(spec) == align
 
 
@@ -158,7 +162,7 @@ IMAGING = [name for name in registry.names() if not registry.load(name).measures
 
 
 @pytest.mark.parametrize("name", IMAGING)
-def test_what_comes_out_is_what_was_announced(name: str) -> None:
+def test_the_result_has_the_announced_spec(name: str) -> None:
     text = {"resize": "resize factor=0.5", "crop": "crop left=3 top=2 height=5"}.get(name, name)
     operator, tried = build(text), 0
     for dtype in ("uint8", "uint16", "float32"):
@@ -177,7 +181,7 @@ def test_what_comes_out_is_what_was_announced(name: str) -> None:
 LEARNING = [name for name in registry.names() if registry.load(name).begins_stage]
 
 
-def test_what_needs_the_whole_image_is_known() -> None:
+def test_operators_that_need_the_whole_image_are_known() -> None:
     assert LEARNING == [
         "autocanny",
         "autolevels",
@@ -191,7 +195,7 @@ def test_what_needs_the_whole_image_is_known() -> None:
 
 
 @pytest.mark.parametrize("name", LEARNING)
-def test_without_having_seen_the_whole_image_it_says_so(name: str) -> None:
+def test_an_operator_that_was_not_prepared_raises(name: str) -> None:
     image = COLOUR if name == "whitebalance" else GRAY
     with pytest.raises(OperatorError, match=f"{name} was not prepared"):
         build(name).process(image)
@@ -199,14 +203,14 @@ def test_without_having_seen_the_whole_image_it_says_so(name: str) -> None:
 
 @pytest.mark.parametrize("name", LEARNING)
 @pytest.mark.parametrize("encoding", ["binary", "base64"])
-def test_what_was_learned_survives_the_journey(name: str, encoding: str) -> None:
+def test_learned_fields_survive_encoding(name: str, encoding: str) -> None:
     image = COLOUR if name == "whitebalance" else GRAY
-    learnt = build(name).prepare(image, image).placed(Rect(16, 8, 16, 16), (64, 64))
-    assert learnt != build(name)
-    assert str(learnt) == name
-    (arrived,) = called([learnt], encoding)  # type: ignore[arg-type]
-    assert arrived == learnt
-    assert np.array_equal(arrived.process(image), learnt.process(image))
+    prepared = build(name).prepare(image, image).for_tile(Rect(16, 8, 16, 16), (64, 64))
+    assert prepared != build(name)
+    assert str(prepared) == name
+    (arrived,) = called([prepared], encoding)  # type: ignore[arg-type]
+    assert arrived == prepared
+    assert np.array_equal(arrived.process(image), prepared.process(image))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +227,7 @@ def test_what_was_learned_survives_the_journey(name: str, encoding: str) -> None
         ("otsu", {"value": "much"}),
     ],
 )
-def test_something_learned_that_cannot_be_is_refused(name: str, params: dict[str, object]) -> None:
+def test_an_impossible_learned_value_is_refused(name: str, params: dict[str, object]) -> None:
     with pytest.raises(PipelineError, match=f"{name}: {next(iter(params))}="):
         registry.build(name, params)
 
@@ -256,21 +260,21 @@ def test_auto_levels_may_treat_each_channel_by_itself() -> None:
 
 
 @pytest.mark.parametrize("name", ["autolevels", "normalize", "equalize", "gamma"])
-def test_an_image_of_one_value_is_nothing_to_stumble_over(name: str) -> None:
+def test_an_image_of_one_value_keeps_its_spec(name: str) -> None:
     for dtype in ("uint8", "uint16"):
         image: Image = np.full((6, 6), 99, dtype)
         if name != "equalize" or dtype == "uint8":
             assert len(np.unique(done(name, image))) == 1
 
 
-def test_normalize_spans_the_dtype_or_what_is_asked() -> None:
+def test_normalize_spans_the_dtype_or_the_given_range() -> None:
     for dtype, most in (("uint8", 255), ("uint16", 65535), ("float32", 1)):
         image: Image = np.array([[3, 4, 7]], dtype)
         assert done("normalize", image)[0, [0, 2]].tolist() == [0, most]
         assert done("normalize low=10 high=30", image).tolist() == [[10, 15, 30]]
 
 
-def test_normalize_refuses_what_has_no_range() -> None:
+def test_normalize_refuses_nan_and_infinity() -> None:
     image: Image = np.array([[1, np.inf]], np.float32)
     with pytest.raises(OperatorError, match=r"values from 1\.0 to inf"):
         build("normalize").prepare(image, image)
@@ -285,12 +289,12 @@ def test_gamma_and_adjust_are_tables() -> None:
     assert done("gamma gamma=1", sixteen).tolist() == sixteen.tolist()
 
 
-def test_float_and_back_is_where_it_began() -> None:
+def test_tofloat_and_to8bit_restore_the_image() -> None:
     assert np.array_equal(done("tofloat | to8bit", COLOUR), COLOUR)
     assert done("tofloat", np.array([[0, 65535]], np.uint16)).tolist() == [[0.0, 1.0]]
 
 
-def test_to8bit_clips_floats_and_takes_no_number_for_black() -> None:
+def test_to8bit_clips_floats_and_turns_nan_to_black() -> None:
     image: Image = np.array([[-1, 0.5, 2, np.nan, np.inf]], np.float32)
     assert build("to8bit").process(image).tolist() == [[0, 128, 255, 0, 255]]
 
@@ -301,7 +305,7 @@ def test_a_channel_has_an_index_and_a_name() -> None:
         assert np.array_equal(done(f"channel which={index}", COLOUR), COLOUR[..., index])
 
 
-def test_slopes_of_16_bits_are_clipped_or_kept_in_float() -> None:
+def test_derivatives_of_16_bits_are_clipped_or_kept_in_float() -> None:
     image: Image = np.zeros((1, 6), np.uint16)
     image[0, 3:] = 60000
     assert done("sobel", image).max() == 65535
@@ -313,18 +317,19 @@ def test_an_element_of_ones_is_a_rectangle() -> None:
     assert np.array_equal(done("open element=11/11", GRAY), done("open ksize=2", GRAY))
 
 
-def test_colours_are_equalised_by_their_brightness() -> None:
+def test_colour_images_are_equalised_by_their_luma() -> None:
     y = cv2.cvtColor(COLOUR, cv2.COLOR_BGR2YCrCb)
     y[..., 0] = cv2.equalizeHist(y[..., 0].copy())
     assert np.array_equal(done("equalize", COLOUR), cv2.cvtColor(y, cv2.COLOR_YCrCb2BGR))
 
 
 def test_a_histogram_counts_more_than_float32_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(levels, "_COUNTABLE", 100)
+    monkeypatch.setattr(value_counts, "_MOST_COUNTABLE", 100)
     for image in (GRAY, GRAY.astype(np.uint16) * 257):
         values = int(np.iinfo(image.dtype).max) + 1
-        assert np.array_equal(histogram(image), np.bincount(image.ravel(), minlength=values))
-    assert np.array_equal(histogram(COLOUR, 2), np.bincount(COLOUR[..., 2].ravel(), minlength=256))
+        assert np.array_equal(count_values(image), np.bincount(image.ravel(), minlength=values))
+    red = np.bincount(COLOUR[..., 2].ravel(), minlength=256)
+    assert np.array_equal(count_values(COLOUR, 2), red)
 
 
 @pytest.mark.parametrize("values", [[3], [3, 4], [1, 9, 9], [0, 0, 255, 255]])
@@ -333,7 +338,7 @@ def test_auto_canny_knows_the_median(values: list[int]) -> None:
     assert build("autocanny").prepare(image, image).params() == {"median": np.median(image)}
 
 
-def test_turns_and_crops_are_plain() -> None:
+def test_flip_rotate_and_crop_move_pixels() -> None:
     assert np.array_equal(done("rotate", COLOUR), np.rot90(COLOUR, -1))
     assert np.array_equal(done("rotate degrees=180", COLOUR), done("flip axis=both", COLOUR))
     assert np.array_equal(done("flip axis=vertical", GRAY), GRAY[::-1])

@@ -1,4 +1,4 @@
-"""An operator that cannot take an image says so before any pixel, with the way out."""
+"""An operator refuses an image that it cannot take before any work, and suggests a correction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fogmqtt.images.spec import Spec
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.base import Operator
 from fogmqtt.operators.api.describe import describe
-from fogmqtt.operators.api.pipeline import parse, stages
+from fogmqtt.operators.api.pipeline import parse, split_stages
 
 SPECS = [
     Spec(64, 64, channels, dtype)
@@ -21,7 +21,7 @@ SPECS = [
 
 
 def refusal(operator: Operator, spec: Spec) -> str:
-    """The sentence; nothing where it takes the image."""
+    """Return the error; empty if the operator takes the image."""
     try:
         operator.output(spec)
     except OperatorError as problem:
@@ -33,21 +33,21 @@ def refusal(operator: Operator, spec: Spec) -> str:
 def test_a_refusal_names_operator_and_image_and_its_advice_helps(name: str) -> None:
     operator = registry.build(name, {})
     for spec in SPECS:
-        said = refusal(operator, spec)
-        if not said:
+        text = refusal(operator, spec)
+        if not text:
             continue
-        assert said.startswith(name)
-        assert str(spec) in said or "takes uint16 up to" in said
-        for advice in re.findall(r"put (.+?) before it", said):
+        assert text.startswith(name)
+        assert str(spec) in text or "takes uint16 up to" in text
+        for advice in re.findall(r"put (.+?) before it", text):
             for before in re.findall(r"'(.+?)'", advice):
-                assert helps(before, operator, spec), f"{said}: {before!r} does not help"
+                assert helps(before, operator, spec), f"{text}: {before!r} does not help"
 
 
 def helps(before: str, operator: Operator, spec: Spec) -> bool:
-    """Whether the image is taken then, or only the other half of it is still wrong."""
-    there = parse(before)[0].output(spec)
-    said = refusal(operator, there)
-    return not said or ("channel(s)" in said) != ("channel(s)" in refusal(operator, spec))
+    """Return whether the image is then taken, or only refused for its channels or its dtype."""
+    converted = parse(before)[0].output(spec)
+    text = refusal(operator, converted)
+    return not text or ("channel(s)" in text) != ("channel(s)" in refusal(operator, spec))
 
 
 @pytest.mark.parametrize(
@@ -62,25 +62,25 @@ def helps(before: str, operator: Operator, spec: Spec) -> bool:
         ("sobel absolute=false | canny", Spec(9, 9), "canny takes uint8, not 9x9 gray int16$"),
     ],
 )
-def test_what_to_put_before_it_is_said_before_anything_runs(
+def test_a_pipeline_is_refused_with_the_operator_to_insert(
     text: str, spec: Spec, advice: str
 ) -> None:
     with pytest.raises(OperatorError, match=advice):
-        stages(parse(text), spec)
+        split_stages(parse(text), spec)
 
 
-#: Of any size in OpenCV too: nothing, or everything, is steeper.
-FREE = {("canny", "low"), ("canny", "high")}
+#: Thresholds without limits, as in OpenCV: no gradient, or every gradient, is larger.
+UNLIMITED = {("canny", "low"), ("canny", "high")}
 NUMBERS = [
     (name, key)
     for name in registry.names()
     for key, one in describe(name).parameters.items()
-    if one.type in {"int", "float"} and (name, key) not in FREE
+    if one.type in {"int", "float"} and (name, key) not in UNLIMITED
 ]
 
 
 @pytest.mark.parametrize(("name", "key"), NUMBERS)
-def test_every_figure_has_its_limits(name: str, key: str) -> None:
+def test_every_number_has_limits(name: str, key: str) -> None:
     samples = registry.load(name).samples or ({},)
     for value in (-(10**9), 10**12):
         with pytest.raises(PipelineError, match=f"{name}: "):

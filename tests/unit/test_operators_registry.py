@@ -1,4 +1,4 @@
-"""The catalog: operators by name, built in and plugged in."""
+"""The registry: operators by name, built in and register_entry_points in."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class Soften(Operator):
 
 
 @dataclass(frozen=True)
-class Careless(Operator):
-    """Forgot the name."""
+class Nameless(Operator):
+    """Has no name."""
 
 
-class Bare(Operator):
-    """Forgot to be a dataclass."""
+class NoDataclass(Operator):
+    """Is not a dataclass."""
 
     name: ClassVar[str] = "bare"
 
 
-def not_even_a_class() -> None:
-    """Is no operator."""
+def a_function() -> None:
+    """Is not an operator."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def plug_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     registry.plug_in(())
 
 
-def plugged(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
+def register_entry_points(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
     found = [EntryPoint(name, value, plugins.GROUP) for name, value in entries.items()]
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: found)
     module = sys.modules[__name__]
@@ -76,23 +76,23 @@ def test_values_may_be_text_or_of_their_type() -> None:
 
 
 @pytest.mark.parametrize("value", ["nan", "-inf", float("nan"), float("inf"), None, [1], "2x"])
-def test_a_value_that_is_no_number_is_refused(value: object) -> None:
+def test_a_value_that_is_not_a_number_is_refused(value: object) -> None:
     with pytest.raises(PipelineError, match="canny: low="):
         registry.build("canny", {"low": value})
 
 
 def test_an_installed_package_adds_operators(plug_in: pytest.MonkeyPatch) -> None:
-    plugged(plug_in, soften="a_plug_in:Soften")
+    register_entry_points(plug_in, soften="a_plug_in:Soften")
     assert "soften" in registry.names()
     assert registry.build("soften", {"amount": "1.5"}).params() == {"amount": 1.5}
     with pytest.raises(PipelineError, match="did you mean 'soften'"):
         registry.load("softn")
 
 
-def test_a_plug_in_cannot_take_a_built_in_name_or_a_bad_one(
+def test_a_plug_in_cannot_have_a_built_in_or_an_invalid_name(
     plug_in: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plugged(plug_in, canny="a_plug_in:Soften", **{"a|b": "a_plug_in:Soften"})
+    register_entry_points(plug_in, canny="a_plug_in:Soften", **{"a|b": "a_plug_in:Soften"})
     with caplog.at_level(logging.WARNING):
         assert "a|b" not in registry.names()
     assert registry.load("canny") is Canny
@@ -105,17 +105,17 @@ def test_a_plug_in_cannot_take_a_built_in_name_or_a_bad_one(
     ("name", "value", "message"),
     [
         ("soften", "no_such_module:Soften", "cannot be imported .* ModuleNotFoundError"),
-        ("soften", "a_plug_in:Blunt", "cannot be imported .* AttributeError"),
-        ("soften", "a_plug_in:not_even_a_class", "is no class derived from .*Operator"),
-        ("bare", "a_plug_in:Bare", "it is no dataclass; write @dataclass"),
-        ("careless", "a_plug_in:Careless", "calls itself ''"),
-        ("blunt", "a_plug_in:Soften", "calls itself 'soften'"),
+        ("soften", "a_plug_in:Missing", "cannot be imported .* AttributeError"),
+        ("soften", "a_plug_in:a_function", "is not a class derived from .*Operator"),
+        ("bare", "a_plug_in:NoDataclass", "it is not a dataclass; write @dataclass"),
+        ("nameless", "a_plug_in:Nameless", "has the name ''"),
+        ("blunt", "a_plug_in:Soften", "has the name 'soften'"),
     ],
 )
-def test_a_broken_plug_in_is_named_and_hurts_nobody_else(
+def test_a_broken_plug_in_is_named_and_does_not_affect_others(
     plug_in: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
-    plugged(plug_in, **{name: value})
+    register_entry_points(plug_in, **{name: value})
     with pytest.raises(PipelineError, match=message):
         registry.load(name)
     assert registry.load("gray").name == "gray"

@@ -1,4 +1,4 @@
-"""Pipelines: as text, cut into stages, and on a tile."""
+"""Pipelines: their text, their stages, and their execution on a tile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PHOTO = Spec(3000, 4000, 3)
 
 @dataclass(frozen=True)
 class Shrink(Operator):
-    """A plug-in's mistake: it runs tile by tile and changes the size."""
+    """Runs tile by tile and changes the size, which is not allowed."""
 
     name: ClassVar[str] = "shrink"
 
@@ -31,25 +31,25 @@ class Shrink(Operator):
 
 
 @dataclass(frozen=True)
-class Learns(Operator):
-    """Needs to see the whole image first."""
+class NeedsWholeImage(Operator):
+    """Must see the whole image first."""
 
-    name: ClassVar[str] = "learns"
+    name: ClassVar[str] = "needs_whole_image"
     begins_stage: ClassVar[bool] = True
     align: ClassVar[int] = 64
 
 
 def stages_of(text: str, spec: Spec = PHOTO) -> list[str]:
-    """Each stage as `narrowing > operators`, the gateway's own in brackets."""
+    """Return each stage as `gateway operators > device operators`, an untiled one in brackets."""
     described = []
-    for stage in pipeline.stages(pipeline.parse(text), spec):
-        work = pipeline.written(stage.operators)
-        narrowing = pipeline.written(stage.narrowing)
-        described.append(f"{narrowing} > {work}" if stage.tiled else f"[{work}]")
+    for stage in pipeline.split_stages(pipeline.parse(text), spec):
+        work = pipeline.format_pipeline(stage.operators)
+        first = pipeline.format_pipeline(stage.gateway_operators)
+        described.append(f"{first} > {work}" if stage.tiled else f"[{work}]")
     return described
 
 
-def test_a_written_pipeline_becomes_operators_with_typed_parameters() -> None:
+def test_a_pipeline_is_parsed_to_operators_with_typed_parameters() -> None:
     assert pipeline.parse("gray | gaussian ksize=7 |canny low=20.5 l2=true ") == (
         Gray(),
         Gaussian(ksize=7),
@@ -66,10 +66,10 @@ def test_a_written_pipeline_becomes_operators_with_typed_parameters() -> None:
         "dilate shape=cross | resize factor=0.5 method=area | overlay colour=#00ff00",
     ],
 )
-def test_what_is_written_reads_back_as_the_same_operators(text: str) -> None:
+def test_a_formatted_pipeline_parses_to_the_same_operators(text: str) -> None:
     operators = pipeline.parse(text)
-    assert pipeline.written(operators) == text
-    assert [registry.build(*call) for call in pipeline.calls(operators)] == list(operators)
+    assert pipeline.format_pipeline(operators) == text
+    assert [registry.build(*call) for call in pipeline.to_calls(operators)] == list(operators)
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ def test_what_is_written_reads_back_as_the_same_operators(text: str) -> None:
     [
         ("gray | cany", "column 8: no operator is called 'cany'; did you mean 'canny'?"),
         ("canny lo=5", "column 7: canny has no parameter 'lo'; did you mean 'low'?"),
-        ("gray ksize=5", "column 6: gray has no parameter 'ksize'; it takes none"),
+        ("gray ksize=5", "column 6: gray has no parameter 'ksize'; it has no parameters"),
         ("gray | canny low=x", "column 14: canny: low=x: expected `float`, got `str`"),
         ("canny low=inf", "column 7: canny: low=inf: expected a finite number"),
         ("canny low=1 low=2", "column 13: canny has 'low' twice"),
-        ("canny fast", "column 7: 'fast' is no parameter of canny; write name=value"),
+        ("canny fast", "column 7: 'fast' is not a parameter of canny; write name=value"),
         ("gray | | canny", "column 7: there is no operator between the bars"),
         ("gray |", "column 7: there is no operator between the bars"),
         ("gaussian ksize=4", "column 10: gaussian: ksize=4: expected an odd number"),
@@ -90,7 +90,7 @@ def test_what_is_written_reads_back_as_the_same_operators(text: str) -> None:
         ("  ", "the pipeline is empty"),
     ],
 )
-def test_an_error_names_the_wrong_word_its_column_and_the_way_out(text: str, message: str) -> None:
+def test_an_error_names_the_wrong_word_its_column_and_a_correction(text: str, message: str) -> None:
     with pytest.raises(PipelineError) as caught:
         pipeline.parse(text)
     assert message in str(caught.value)
@@ -98,18 +98,18 @@ def test_an_error_names_the_wrong_word_its_column_and_the_way_out(text: str, mes
 
 
 def test_consecutive_tiled_operators_fuse_and_their_halos_add_up() -> None:
-    (stage,) = pipeline.stages(pipeline.parse("gray | gaussian ksize=7 | canny"), PHOTO)
+    (stage,) = pipeline.split_stages(pipeline.parse("gray | gaussian ksize=7 | canny"), PHOTO)
     assert stage.halo == 3 + 2
     assert stage.source == PHOTO
     assert stage.sent == stage.result == Spec(3000, 4000, 1)
 
 
-def test_the_gateway_narrows_before_it_sends() -> None:
+def test_the_gateway_runs_first_operators_that_reduce_bytes() -> None:
     assert stages_of("gray | canny") == ["gray > canny"]
     assert stages_of("to8bit | gray | canny") == ["to8bit | gray > canny"]
 
 
-def test_narrowing_that_saves_no_bytes_stays_on_the_device() -> None:
+def test_operators_that_save_no_bytes_run_on_the_device() -> None:
     assert stages_of("gray | canny", Spec(3000, 4000)) == [" > gray | canny"]
     assert stages_of("gray | to8bit | canny") == ["gray > to8bit | canny"]
 
@@ -119,7 +119,7 @@ def test_a_device_keeps_at_least_one_operator() -> None:
     assert stages_of("gray | to8bit", Spec(9, 9, 3, "uint16")) == ["gray > to8bit"]
 
 
-def test_what_follows_canny_needs_the_merged_edges() -> None:
+def test_operators_behind_canny_get_the_merged_edges() -> None:
     assert stages_of("canny | dilate | erode") == [" > canny", " > dilate | erode"]
 
 
@@ -134,29 +134,29 @@ def test_operators_that_need_the_whole_image_run_on_the_gateway() -> None:
 
 
 def test_an_operator_that_learns_from_the_whole_image_begins_a_stage() -> None:
-    found = pipeline.stages((Gray(), Learns(), Gaussian()), PHOTO)
+    found = pipeline.split_stages((Gray(), NeedsWholeImage(), Gaussian()), PHOTO)
     assert [len(stage.operators) for stage in found] == [1, 2]
     assert [stage.align for stage in found] == [1, 64]
 
 
-def test_a_stage_that_only_narrows_is_not_worth_a_round_trip() -> None:
+def test_a_stage_that_only_reduces_bytes_runs_on_the_gateway() -> None:
     assert stages_of("gray | otsu") == ["[gray]", " > otsu"]
     assert stages_of("gray | gaussian | otsu") == ["gray > gaussian", " > otsu"]
     assert stages_of("gray") == [" > gray"]
 
 
 def test_float_pixels_align_their_tiles() -> None:
-    (stage,) = pipeline.stages(pipeline.parse("gaussian | median"), PHOTO)
+    (stage,) = pipeline.split_stages(pipeline.parse("gaussian | median"), PHOTO)
     assert stage.align == 1
-    (stage,) = pipeline.stages(pipeline.parse("tofloat | gaussian | to8bit"), PHOTO)
+    (stage,) = pipeline.split_stages(pipeline.parse("tofloat | gaussian | to8bit"), PHOTO)
     assert stage.align == 64
 
 
 @dataclass(frozen=True)
-class Knows(Operator):
-    """Learns a figure and where its tile lies."""
+class LearnsMean(Operator):
+    """NeedsWholeImage the image's mean and the tile's position."""
 
-    name: ClassVar[str] = "knows"
+    name: ClassVar[str] = "learns_mean"
     begins_stage: ClassVar[bool] = True
 
     factor: float = 1.0
@@ -166,39 +166,42 @@ class Knows(Operator):
     def prepare(self, image: Image, original: Image) -> Self:
         return replace(self, mean=float(image.mean()))
 
-    def placed(self, outer: Rect, size: tuple[int, int]) -> Self:
+    def for_tile(self, outer: Rect, size: tuple[int, int]) -> Self:
         return replace(self, place=(outer.top, outer.left))
 
 
-def test_what_an_operator_learned_travels_but_is_not_written() -> None:
-    chain = (Knows(factor=2.0), Gaussian())
-    (stage,) = pipeline.stages(chain, PHOTO)
+def test_learned_fields_are_sent_but_not_formatted() -> None:
+    chain = (LearnsMean(factor=2.0), Gaussian())
+    (stage,) = pipeline.split_stages(chain, PHOTO)
     image: Image = np.full((4, 4), 3, np.uint8)
-    operators = pipeline.prepared(stage, image, image)
-    assert pipeline.written(operators) == "knows factor=2 | gaussian"
-    sent = pipeline.calls(pipeline.placed(operators, Rect(5, 7, 2, 2), (9, 9)))
-    assert sent == [("knows", {"factor": 2.0, "mean": 3.0, "place": (5, 7)}), ("gaussian", {})]
-    assert list(registry.parameters(Knows)) == ["factor"]
+    operators = pipeline.prepare(stage, image, image)
+    assert pipeline.format_pipeline(operators) == "learns_mean factor=2 | gaussian"
+    sent = pipeline.to_calls(pipeline.for_tile(operators, Rect(5, 7, 2, 2), (9, 9)))
+    assert sent == [
+        ("learns_mean", {"factor": 2.0, "mean": 3.0, "place": (5, 7)}),
+        ("gaussian", {}),
+    ]
+    assert list(registry.parameters(LearnsMean)) == ["factor"]
 
 
-def test_nobody_writes_what_is_learned() -> None:
+def test_a_learned_field_cannot_be_written() -> None:
     with pytest.raises(PipelineError, match="column 6: otsu has no parameter 'value'"):
         pipeline.parse("otsu value=3")
 
 
-def test_a_chain_that_cannot_work_is_refused_before_any_pixel_moves() -> None:
+def test_an_invalid_pipeline_is_refused_before_any_pixel_is_processed() -> None:
     with pytest.raises(OperatorError, match=r"canny takes uint8, not .* put 'to8bit' before it"):
-        pipeline.stages((Canny(),), Spec(5, 5, 1, "uint16"))
+        pipeline.split_stages((Canny(),), Spec(5, 5, 1, "uint16"))
     with pytest.raises(OperatorError, match="overlay takes 1 channel"):
         stages_of("gaussian | overlay")
 
 
 def test_a_plug_in_that_changes_the_size_of_tiles_is_refused() -> None:
     with pytest.raises(OperatorError, match=r"shrink .* must keep the size"):
-        pipeline.stages((Shrink(),), PHOTO)
+        pipeline.split_stages((Shrink(),), PHOTO)
 
 
-def test_a_tile_s_result_is_the_core_in_memory_of_its_own() -> None:
+def test_a_tile_s_result_is_the_core_in_its_own_memory() -> None:
     pixels = np.arange(20, dtype=np.uint8).reshape(4, 5)
     for core in (Rect(0, 0, 4, 5), Rect(1, 2, 2, 3)):
         result = pipeline.run_tile((Gray(),), pixels, core, Seams())
@@ -211,7 +214,7 @@ def test_a_device_refuses_a_core_outside_its_tile_and_an_empty_stage() -> None:
     pixels: Image = np.zeros((4, 5), np.uint8)
     with pytest.raises(OperatorError, match="is not within a tile"):
         pipeline.run_tile((Gray(),), pixels, Rect(1, 0, 4, 5), Seams())
-    with pytest.raises(OperatorError, match="without operators"):
+    with pytest.raises(OperatorError, match="has no operators"):
         pipeline.run_tile((), pixels, Rect(0, 0, 4, 5), Seams())
 
 

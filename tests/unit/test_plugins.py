@@ -1,4 +1,4 @@
-"""Plug-ins: modules and files that a configuration names, and packages side by side."""
+"""Plug-ins: configured modules and files, and installed packages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write(tmp_path: Path) -> Iterator[Write]:
 
 
 def install(folder: Path, package: str, *entries: str, version: str = "1.0") -> None:
-    """What pip leaves of a package with these entry points, besides its modules."""
+    """Write the metadata of an installed package with these entry points."""
     info = folder / f"{package}-{version}.dist-info"
     info.mkdir(parents=True)
     info.joinpath("METADATA").write_text(
@@ -56,14 +56,14 @@ def install(folder: Path, package: str, *entries: str, version: str = "1.0") -> 
     info.joinpath("RECORD").write_text("")
 
 
-def test_the_operators_of_a_file_are_known_by_name_and_parameters(write: Write) -> None:
+def test_the_operators_of_a_file_have_names_and_parameters(write: Write) -> None:
     registry.plug_in([write("ops.py", FADE)])
     assert registry.build("fade", {"amount": "0.25"}).params() == {"amount": 0.25}
     assert "fade" in registry.names()
     assert registry.problems() == ()
 
 
-def test_the_operators_of_a_module_are_known_with_its_packages_version(
+def test_the_operators_of_a_module_have_the_version_of_its_package(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write("fading/__init__.py", "")
@@ -76,7 +76,7 @@ def test_the_operators_of_a_module_are_known_with_its_packages_version(
     assert str(registry.origin("fade")) == "fading 2.1"
 
 
-def test_a_files_version_is_what_it_says_or_changes_with_the_file(write: Write) -> None:
+def test_a_files_version_is_its_own_or_a_hash_of_the_file(write: Write) -> None:
     silent = write("silent.py", FADE)
     registry.plug_in([silent])
     before = registry.origin("fade")
@@ -95,7 +95,7 @@ def test_plugging_in_imports_nothing(write: Write) -> None:
     assert path not in sys.modules
 
 
-def test_an_agent_that_was_told_of_plug_ins_still_loads_no_pixel_library(write: Write) -> None:
+def test_an_agent_with_plug_ins_loads_no_pixel_library(write: Write) -> None:
     code = (
         "import sys, fogmqtt.agent.service; from fogmqtt.operators.api import registry as c;"
         f"c.plug_in([{write('ops.py', FADE)!r}]); c.names();"
@@ -105,7 +105,7 @@ def test_an_agent_that_was_told_of_plug_ins_still_loads_no_pixel_library(write: 
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         ("import nothing_of_this_name", "ModuleNotFoundError: No module named 'nothing_of"),
         ("raise SystemExit('bye')", "SystemExit: bye"),
@@ -114,19 +114,19 @@ def test_an_agent_that_was_told_of_plug_ins_still_loads_no_pixel_library(write: 
     ],
 )
 def test_a_plug_in_that_cannot_be_imported_is_named_and_skipped(
-    write: Write, text: str, why: str, caplog: pytest.LogCaptureFixture
+    write: Write, text: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, sound = write("broken.py", text), write("sound.py", FADE)
     registry.plug_in([broken, sound])
     with caplog.at_level(logging.WARNING):
         (problem,) = registry.problems()
-    assert f"{broken} cannot be imported: {why}" in problem
+    assert f"{broken} cannot be imported: {reason}" in problem
     assert broken in caplog.text
     assert registry.load("fade").name == "fade"
     assert registry.load("gray").name == "gray"
 
 
-def test_an_unknown_operator_is_told_with_the_plug_ins_that_might_have_had_it(
+def test_the_error_for_an_unknown_operator_names_the_skipped_plug_ins(
     write: Write,
 ) -> None:
     broken = write("vignette.py", "1 / 0")
@@ -136,23 +136,23 @@ def test_an_unknown_operator_is_told_with_the_plug_ins_that_might_have_had_it(
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "why"),
+    ("before", "after", "reason"),
     [
-        ("@dataclass(frozen=True)", "", "Fade of .* is no dataclass; write @dataclass"),
+        ("@dataclass(frozen=True)", "", "Fade of .* is not a dataclass; write @dataclass"),
         ("@dataclass(frozen=True)", "@dataclass", "cannot inherit non-frozen dataclass"),
-        ('"fade"', '"Fade it"', "calls itself 'Fade it': a name is"),
+        ('"fade"', '"Fade it"', "its name is 'Fade it': a name has"),
         ('"fade"', '"gray"', "two operators are called 'gray': the built-in one is used, Fade of"),
         ('"fade"', '""', "defines no operator"),
     ],
 )
-def test_a_class_that_is_no_operator_is_skipped_in_words(
-    write: Write, before: str, after: str, why: str, caplog: pytest.LogCaptureFixture
+def test_a_class_that_is_not_an_operator_is_skipped_with_a_reason(
+    write: Write, before: str, after: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry.plug_in([write("ops.py", FADE.replace(before, after))])
     with caplog.at_level(logging.WARNING):
         problems = registry.problems()
     assert len(problems) == 1
-    assert re.search(why, problems[0])
+    assert re.search(reason, problems[0])
 
 
 def test_of_two_modules_with_one_operator_the_first_is_used(
@@ -189,7 +189,7 @@ def test_of_two_packages_with_one_operator_the_first_by_name_is_used(
     assert str(registry.origin("fade")) == "a-package 1.0"
 
 
-def test_a_module_that_a_package_registers_too_is_no_conflict(
+def test_a_module_that_a_package_registers_too_is_not_a_conflict(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write("fade_twice.py", FADE)

@@ -1,4 +1,4 @@
-"""docs/plugins.md: the operator that it shows works, and fails as it says without its halo."""
+"""docs/plugins.md: its operator works, and fails as documented without its halo."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     registry.plug_in(())
 
 
-def plugged(folder: Path, text: str) -> None:
+def plug_in(folder: Path, text: str) -> None:
     (folder / "soften.py").write_text(text)
     registry.plug_in([str(folder / "soften.py")])
 
 
-def test_the_operator_of_the_documentation_obeys_the_law(folder: Path) -> None:
-    plugged(folder, OPERATOR)
+def test_the_documented_operator_gives_the_same_result_in_tiles(folder: Path) -> None:
+    plug_in(folder, OPERATOR)
     check_tiled_equals_whole(registry.build("soften", {}), NOISE)
     check_tiled_equals_whole((registry.build("soften", {}), registry.build("canny", {})), NOISE)
 
 
-def test_without_its_halo_the_law_says_what_is_wrong(folder: Path) -> None:
-    plugged(folder, OPERATOR.replace("= 1", "= 0"))
+def test_without_its_halo_the_check_fails_with_the_documented_text(folder: Path) -> None:
+    plug_in(folder, OPERATOR.replace("= 1", "= 0"))
     with pytest.raises(OperatorError) as broken:
         check_tiled_equals_whole(registry.build("soften", {}), NOISE)
-    said = re.sub(r"cut by [^:]*:", "cut by …:", str(broken.value))
-    said = re.sub(r"in \d+ pixels within [^;]*; ", "in … pixels within …;\n", said)
-    assert said in DOC
+    text = re.sub(r"cut by [^:]*:", "cut by …:", str(broken.value))
+    text = re.sub(r"in \d+ pixels within [^;]*; ", "in … pixels within …;\n", text)
+    assert text in DOC
 
 
-def test_an_operator_that_writes_into_its_tile_is_told_so(folder: Path) -> None:
-    plugged(folder, OPERATOR.replace("return ", "image[0] = 0; return "))
+def test_an_operator_that_changes_its_tile_fails_the_check(folder: Path) -> None:
+    plug_in(folder, OPERATOR.replace("return ", "image[0] = 0; return "))
     with pytest.raises(ValueError, match="read-only"):
         check_tiled_equals_whole(registry.build("soften", {}), NOISE)
 
 
-def test_what_an_operator_knows_must_be_a_parameter(folder: Path) -> None:
+def test_an_operator_with_state_outside_its_fields_fails_the_check(folder: Path) -> None:
     hidden = "calls: int = field(default=0, init=False)\n"
     text = OPERATOR.replace("import dataclass", "import dataclass, field").replace(
         "    halo:", f"    begins_stage = True\n    {hidden}    halo:"
@@ -60,6 +60,6 @@ def test_what_an_operator_knows_must_be_a_parameter(folder: Path) -> None:
         object.__setattr__(self, "calls", 1)
         return self
 """
-    plugged(folder, text)
-    with pytest.raises(OperatorError, match="all that they know must be parameters"):
+    plug_in(folder, text)
+    with pytest.raises(OperatorError, match="all of an operator's state must be in its fields"):
         check_tiled_equals_whole(registry.build("soften", {}), NOISE)

@@ -21,7 +21,7 @@ def test_who_was_served_least_for_its_weight_is_next() -> None:
         shares.join(name)
     served: Counter[str] = Counter()
     for _ in range(100):
-        name = min(weights, key=shares.served)
+        name = min(weights, key=shares.virtual_time)
         shares.charge(name, 1.0, weights[name])
         served[name] += 1
     assert served == {"scan": 20, "camera": 80}
@@ -33,7 +33,7 @@ def test_who_comes_late_has_no_claim_to_what_others_got_before() -> None:
     for _ in range(10):
         shares.charge("early", 1.0, 1.0)
     shares.join("late")
-    assert shares.served("early") - shares.served("late") <= 1.0
+    assert shares.virtual_time("early") - shares.virtual_time("late") <= 1.0
 
 
 def test_who_joins_twice_starts_once() -> None:
@@ -41,7 +41,7 @@ def test_who_joins_twice_starts_once() -> None:
     shares.join("job")
     shares.charge("job", 1.0, 1.0)
     shares.join("job")
-    assert shares.served("job") == 1.0
+    assert shares.virtual_time("job") == 1.0
     shares.leave("job")
     assert "job" not in shares
 

@@ -2,36 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
-import pytest
-
 from fogmqtt.core.scheduling.event_log import EventLog, short
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.timers import Timers
-from fogmqtt.errors import ConfigError
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("accept_s", 0),
-        ("accept_s", -1.0),
-        ("lease_factor", math.nan),
-        ("max_lease_s", math.inf),
-        ("max_window", 0),
-        ("max_failures", 0),
-        ("ahead", -1),
-        ("smoothing", 1.5),
-    ],
-)
-def test_a_figure_that_makes_no_sense_is_refused_by_name(name, value):
-    with pytest.raises(ConfigError, match=f"scheduler: {name}: expected a .*, got {value!r}"):
-        Policy(**{name: value})
-
-
-def test_zero_means_something_for_some():
-    Policy(ahead=0, retry_s=0, return_pause_s=0, hedge_min_s=0, starve_s=0)
 
 
 def test_waits_that_double_end_somewhere_however_often():

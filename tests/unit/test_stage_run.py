@@ -14,8 +14,8 @@ from fogmqtt.gateway.execution.stage_run import MessageLimits, StageRun
 from fogmqtt.images import codec
 from fogmqtt.images.source import ArrayImage
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.pipeline import parse, stages, whole
-from fogmqtt.wire.messages import Result, check_digest, encode, signed
+from fogmqtt.operators.api.pipeline import parse, run_whole, split_stages
+from fogmqtt.wire.messages import Result, check_digest, encode, with_digest
 
 IMAGE = np.random.default_rng(5).integers(0, 256, (200, 300, 3), np.uint8)
 
@@ -23,7 +23,7 @@ IMAGE = np.random.default_rng(5).integers(0, 256, (200, 300, 3), np.uint8)
 def begun(
     pipeline: str, plan: TilePlan, limit: int = 900_000, image: Image = IMAGE, workers: int = 3
 ) -> StageRun:
-    (stage,) = stages(parse(pipeline), Spec.of(image))
+    (stage,) = split_stages(parse(pipeline), Spec.of(image))
     limits = MessageLimits(limit, "binary")
     source = ArrayImage(image)
     return work.begin("j.0", stage, source, source, plan=plan, limits=limits, workers=workers)
@@ -34,7 +34,7 @@ def answer(run: StageRun, index: int) -> Result:
     pixels = work.do_tile(run, run.tiles[index])
     spec = Spec.of(pixels)
     coding = run.operators[-1].result_codec
-    return signed(
+    return with_digest(
         Result(
             job=run.key,
             tile=index,
@@ -51,14 +51,14 @@ def test_cut_done_and_merged_it_is_the_whole() -> None:
     run = begun("gray | median ksize=5 | canny", Grid(3, 4))
     for tile in run.tiles:
         run.merger.paste(tile, work.given(run, tile, answer(run, tile.index)))
-    expected = whole(parse("gray | median ksize=5 | canny"), IMAGE, IMAGE)
+    expected = run_whole(parse("gray | median ksize=5 | canny"), IMAGE, IMAGE)
     assert np.array_equal(run.merger.finish(), expected)
 
 
 def test_a_colour_image_for_a_gray_stage_travels_as_one_channel() -> None:
     run = begun("gray | canny", Grid(1, 1))
     assert work.cut_tile(run, run.tiles[0]).shape == (200, 300)
-    assert run.names == {"canny"}
+    assert [operator.name for operator in run.operators] == ["canny"]
 
 
 @pytest.mark.parametrize("limit", [4096, 20_000, 900_000])
@@ -93,10 +93,10 @@ def test_wrong_results_are_refused_whatever_is_wrong() -> None:
     wrong = (
         msgspec.structs.replace(good, digest="0"),
         msgspec.structs.replace(good, pixels=memoryview(b"x")),
-        signed(msgspec.structs.replace(good, shape=(1, 1, 1))),
-        signed(msgspec.structs.replace(good, dtype="uint16")),
-        signed(msgspec.structs.replace(good, codec="raw")),
-        signed(msgspec.structs.replace(good, pixels=memoryview(b"x" * 40))),
+        with_digest(msgspec.structs.replace(good, shape=(1, 1, 1))),
+        with_digest(msgspec.structs.replace(good, dtype="uint16")),
+        with_digest(msgspec.structs.replace(good, codec="raw")),
+        with_digest(msgspec.structs.replace(good, pixels=memoryview(b"x" * 40))),
     )
     for result in wrong:
         with pytest.raises(WireError):

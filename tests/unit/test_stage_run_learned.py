@@ -14,14 +14,14 @@ from fogmqtt.images.source import ArrayImage
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline
 from fogmqtt.wire.messages import Decoder, Encoding, TileTask, encode
-from fogmqtt.workers.compute import compute
+from fogmqtt.workers.process import compute
 
 PHOTO: Image = np.random.default_rng(1).integers(0, 256, (300, 400), dtype=np.uint8)
 DECODER = Decoder(TileTask)
 
 
 def begun(text: str, limit: int, encoding: Encoding, plan: TilePlan) -> StageRun:
-    (stage,) = pipeline.stages(pipeline.parse(text), Spec.of(PHOTO))
+    (stage,) = pipeline.split_stages(pipeline.parse(text), Spec.of(PHOTO))
     limits = MessageLimits(limit, encoding)
     return stage_run.begin(
         "j1.0", stage, ArrayImage(PHOTO), ArrayImage(PHOTO), plan=plan, limits=limits, workers=2
@@ -43,7 +43,7 @@ def test_devices_and_the_gateways_own_cores_do_what_one_machine_does(
     text: str, encoding: Encoding
 ) -> None:
     run = begun(text, 200_000, encoding, Size(97, 113))
-    expected = pipeline.whole(run.stage.operators, PHOTO, PHOTO)
+    expected = pipeline.run_whole(run.stage.operators, PHOTO, PHOTO)
     for tile, message in zip(run.tiles, messages(run, encoding), strict=True):
         shape = (tile.core.height, tile.core.width, 1)
         answer = compute(DECODER.decode(message))

@@ -14,7 +14,7 @@ import pytest
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.config import GatewaySettings as Settings
-from fogmqtt.config.schema import When
+from fogmqtt.config.schema import Mode
 from fogmqtt.core.scheduling.actions import Action
 from fogmqtt.core.scheduling.events import Event, JobSubmitted
 from fogmqtt.core.scheduling.scheduler import Scheduler
@@ -30,7 +30,7 @@ PICTURE = cv2.imencode(".png", photo(60, 80))[1].tobytes()
 class Serving:
     """A serving gateway on its own cores, and a client."""
 
-    def __init__(self, spool: str, local: When = "always", **more: Any) -> None:
+    def __init__(self, spool: str, local: Mode = "always", **more: Any) -> None:
         settings = Settings(local=local, local_after=0.0, inbox="", outbox="", spool=spool)
         self.broker = MemoryBroker()
         self.heard = Inbox()
@@ -65,7 +65,7 @@ class Serving:
     def acknowledged(self, count: int) -> list[int]:
         """The messages that the broker need not keep, once they are so many."""
         wait_for(lambda: len(self.transport.acknowledged) >= count, what="acknowledgements")
-        return [receipt.mid for receipt in self.transport.acknowledged]
+        return [receipt.packet_id for receipt in self.transport.acknowledged]
 
     def end(self) -> str:
         """How the next job to end did."""

@@ -1,4 +1,4 @@
-"""A measuring operator: every tile gives a part, and the gateway makes facts of the parts."""
+"""A measuring operator: each tile gives a part, and the gateway combines the parts to facts."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ from fogmqtt.operators.api.measuring import Measuring, Part, Parts
 
 
 class Peak(Part, frozen=True):
-    """The brightest pixel of a core; row and column are the core's."""
+    """The brightest pixel of a core; row and column are counted from the core's first pixel."""
 
     value: int
     row: int
@@ -22,13 +22,16 @@ class Peak(Part, frozen=True):
 
 @dataclass(frozen=True)
 class Brightest(Measuring):
-    """Where the brightest pixel is, the first one from the top; gray uint8 or uint16. Exact."""
+    """Value and position of the brightest pixel; of equal ones, the first in reading order.
+
+    Takes uint8 or uint16 of 1 channel. Halo 0. Exact.
+    """
 
     name: ClassVar[str] = "brightest"
     part: ClassVar[type[Part]] = Peak
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"), channels=(1,))
+        self._accept(spec, dtypes=("uint8", "uint16"), channels=(1,))
         return spec
 
     def measure(self, image: Image, core: Rect, seams: Seams) -> Peak:
@@ -44,7 +47,7 @@ class Brightest(Measuring):
         value, row, column = min(peaks)
         return {"value": -value, "row": row, "column": column}
 
-    def examine(self, image: Image) -> Facts:
+    def measure_whole(self, image: Image) -> Facts:
         height, width = image.shape
         peak = self.measure(image, Rect(0, 0, height, width), Seams())
         return {"value": peak.value, "row": peak.row, "column": peak.column}

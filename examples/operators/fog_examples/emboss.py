@@ -1,4 +1,4 @@
-"""A local operator: a pixel of the result depends on the pixels near it."""
+"""A local operator: a result pixel depends on the pixels around it."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,10 @@ SLOPE = np.array([[-2, -1, 0], [-1, 0, 1], [0, 1, 2]], np.float32)
 
 @dataclass(frozen=True)
 class Emboss(Operator):
-    """The image as a relief, lit from the upper left; uint8, gray or colour. Exact."""
+    """The image as a relief that is lit from the upper left.
+
+    Takes uint8 of any channel count. Halo 1; the border reflects. Exact.
+    """
 
     name: ClassVar[str] = "emboss"
 
@@ -23,7 +26,7 @@ class Emboss(Operator):
         return 1
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",))
+        self._accept(spec, dtypes=("uint8",))
         return spec
 
     def process(self, image: Image) -> Image:

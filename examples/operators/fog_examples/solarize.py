@@ -1,4 +1,4 @@
-"""A global operator: it learns something of the whole image before the first tile is cut."""
+"""A global operator: it needs a value of the whole image before the first tile is cut."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
@@ -7,32 +7,34 @@ import numpy as np
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import Operator, learned, prepared
+from fogmqtt.operators.api.base import Operator, learned, require_prepared
 
 
 @dataclass(frozen=True)
 class Solarize(Operator):
-    """Inverts what is brighter than the image's mean, as light on a film does; uint8.
+    """Inverts values over the image's mean, like the Sabattier effect on film.
 
-    Exact: the mean is of the whole image, and goes with every tile.
+    Takes uint8 of any channel count. Halo 0. Exact: the mean is that of the whole image, over all
+    channels.
 
     Parameters
     ----------
     above : float
-        The mean is multiplied by it, 0 to 10.
+        Values over above * mean are inverted; 0 to 10.
     """
 
     name: ClassVar[str] = "solarize"
     begins_stage: ClassVar[bool] = True
 
     above: float = 1.0
+    #: The largest value that is not inverted.
     bound: int | None = learned()
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.above <= 10, "above", "expected 0 to 10")
+        self._require(0 <= self.above <= 10, "above", "expected 0 to 10")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",))
+        self._accept(spec, dtypes=("uint8",))
         return spec
 
     def prepare(self, image: Image, original: Image) -> Self:
@@ -40,5 +42,5 @@ class Solarize(Operator):
 
     def process(self, image: Image) -> Image:
         values = np.arange(256, dtype=np.uint8)
-        bound = prepared(self, self.bound)
+        bound = require_prepared(self, self.bound)
         return cv2.LUT(image, np.where(values > bound, 255 - values, values))

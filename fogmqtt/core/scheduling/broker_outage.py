@@ -38,5 +38,7 @@ def _regrant(table: LeaseTable, tile: TileState, device: DeviceState) -> bool:
         return False
     if len(device.leases) >= table.fleet.window(device):
         return False
+    if not table.fleet.has_bytes_for(tile):
+        return False
     table.grant(tile, device)
     return True

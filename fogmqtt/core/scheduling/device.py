@@ -52,6 +52,10 @@ class DeviceState:
     paused: bool = False
     #: The end of the quarantine or pause.
     wake_at: float | None = None
+    #: Tiles of other gateways that it held when it last reported.
+    held_for_others: int = 0
+    #: Until then it may still hold tiles that were cancelled.
+    cancelling_until: float = -math.inf
     #: The tiles that it holds, oldest first.
     leases: dict[TileState, Lease] = field(default_factory=dict)
     #: It holds a tile that other devices died of, and gets no other beside it.
@@ -90,6 +94,11 @@ class DeviceState:
         """Whether it may be given tiles, if its window allows."""
         return self.online and not self.draining and not self.quarantined
 
+    @property
+    def share(self) -> float:
+        """The part of its time that this gateway gets, while another one has tiles there."""
+        return 0.5 if self.held_for_others else 1.0
+
     def suits(self, job: ActiveJob) -> bool:
         """Whether it has the operators and room for the smallest parts of all tiles, and is
         trusted.
@@ -102,8 +111,8 @@ class DeviceState:
         if lease.begun_at is not None:
             return lease.begun_at
         if len(self.result_times) < self.workers:
-            return lease.granted_at
-        return max(lease.granted_at, self.result_times[-self.workers])
+            return lease.starts_at
+        return max(lease.starts_at, self.result_times[-self.workers])
 
     def begun_at(self, lease: Lease, place: int) -> float:
         """When a worker could begin with the tile at this position, from 0."""
@@ -111,8 +120,8 @@ class DeviceState:
             return lease.begun_at
         spare = self.workers - len(self.result_times)
         if place < spare:
-            return lease.granted_at
-        return max(lease.granted_at, self.result_times[place - spare])
+            return lease.starts_at
+        return max(lease.starts_at, self.result_times[place - spare])
 
     def begin(self) -> None:
         """Record which tiles a worker has begun. Call this after any change of what it holds."""

@@ -26,7 +26,8 @@ class JobSubmitted:
     `halves[i]` are the pixels of a part of tile i, halo included, after one halving, two, … (the
     largest, where they differ). An empty tuple means that the tile cannot be halved.
 
-    Each step of `priority` doubles the job's share of the fleet's time.
+    Each step of `priority` doubles the job's share of the fleet's time. `pixel_bytes` is the size
+    of a tile's message over its pixels: the scheduler limits the bytes that are in flight.
     """
 
     job: str
@@ -37,6 +38,7 @@ class JobSubmitted:
     done: frozenset[int] = frozenset()
     halves: tuple[tuple[int, ...], ...] = ()
     priority: int = 0
+    pixel_bytes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,24 @@ class DeviceDraining:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceReported:
+    """The device checked in: it holds so many tiles, those of other gateways included."""
+
+    device: str
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerLost:
     """The gateway lost the broker. This says nothing about any device."""
 
 
 @dataclass(frozen=True, slots=True)
-class TileAccepted:
-    """The device has the tile. (A PUBACK of the broker does not say that.)"""
+class TileSent:
+    """The tile is on the wire: the device's time to accept it starts now.
+
+    Only for a Scheduler with `sends_reported`.
+    """
 
     job: str
     tile: int
@@ -92,12 +105,27 @@ class TileAccepted:
 
 
 @dataclass(frozen=True, slots=True)
+class TileAccepted:
+    """The device has the tile. (A PUBACK of the broker does not say that.)
+
+    It arrived at `at`, if the gateway handles it later than that.
+    """
+
+    job: str
+    tile: int
+    attempt: int
+    device: str
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ResultArrived:
     """A complete, valid result. The gateway keeps it until KeepResult or DropResult.
 
     `compute_s` is the time of the work itself, and `start_s` the time to start its worker process,
     as the device reports them; None if it does not. `digest` identifies the pixels: two results of
-    a tile are the same if their digests are. Only jobs with check tiles need it.
+    a tile are the same if their digests are. Only jobs with check tiles need it. It
+    arrived at `at`, if the gateway handles it later than that.
     """
 
     job: str
@@ -107,6 +135,7 @@ class ResultArrived:
     compute_s: float | None = None
     digest: int | None = None
     start_s: float | None = None
+    at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +191,9 @@ Event = (
     | DeviceJoined
     | DeviceLost
     | DeviceDraining
+    | DeviceReported
     | BrokerLost
+    | TileSent
     | TileAccepted
     | ResultArrived
     | TileFailed

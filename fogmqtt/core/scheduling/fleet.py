@@ -27,6 +27,9 @@ class Fleet:
         self._policy = policy
         self._serial = 0
         self.devices: dict[str, DeviceState] = {}
+        self._offline: dict[str, DeviceState] = {}
+        #: Bytes of granted tiles that no device has accepted yet.
+        self.bytes_in_flight = 0
         #: Devices with room, devices with room and an idle worker, and devices that hold tiles.
         #: `refresh` maintains all three.
         self.with_room: dict[str, DeviceState] = {}
@@ -51,8 +54,9 @@ class Fleet:
         elif device.boot != event.boot:
             device.boot = event.boot
             device.draining = False
-            device.silences = device.starts = 0
+            device.silences = device.starts = device.held_for_others = 0
         device.online = True
+        self._offline.pop(device.id, None)
         # No window is larger, so more workers cannot be used; a false number must not cost memory.
         device.workers = max(1, min(event.workers, self._policy.max_window))
         device.operators = event.operators
@@ -72,14 +76,14 @@ class Fleet:
         return device
 
     def _forget_one(self) -> None:
-        for device in self.devices.values():
-            if not device.online:
-                device.wake_at = None
-                del self.devices[device.id]
-                return
+        if self._offline:
+            name, device = next(iter(self._offline.items()))
+            device.wake_at = None
+            del self._offline[name], self.devices[name]
 
     def lose(self, device: DeviceState) -> None:
         device.online = False
+        self._offline[device.id] = device
         self._change_readiness(device)
 
     def drain(self, device: DeviceState) -> None:
@@ -126,9 +130,9 @@ class Fleet:
             return policy.accept_after(device.silences)
         return min(policy.min_lease_s + policy.lease_factor * device.accept_time_s, policy.accept_s)
 
-    def record_message(self, device: DeviceState, now: float) -> None:
+    def record_message(self, device: DeviceState, at: float) -> None:
         """The device sent a message about a tile, so it is not silent."""
-        device.heard_at = now
+        device.heard_at = max(at, device.heard_at)
         if device.silences:
             device.silences = 0
             self.refresh(device)
@@ -171,23 +175,46 @@ class Fleet:
 
     def take(self, lease: Lease) -> None:
         device = self.devices[lease.device]
-        lease.first = all(one.accepted for one in device.leases.values())
         device.leases[lease.tile] = lease
+        self.bytes_in_flight += lease.tile.nbytes
         device.exclusive = lease.exclusive
         self.refresh(device)
+
+    def record_send(self, lease: Lease, now: float) -> None:
+        """The tile is on the wire."""
+        device = self.devices[lease.device]
+        lease.first = all(one.accepted or one is lease for one in device.leases.values())
+        lease.sent_at = now
+        lease.begun_at = None
+        self.refresh(device)
+
+    def has_bytes_for(self, tile: TileState) -> bool:
+        """Whether the budget allows sending the tile. A tile larger than the budget goes alone."""
+        limit = self._policy.max_bytes_in_flight
+        return not self.bytes_in_flight or self.bytes_in_flight + tile.nbytes <= limit
+
+    def report_held(self, device: DeviceState, held: int, now: float) -> None:
+        """The device holds this many tiles, those of other gateways included."""
+        if now < device.cancelling_until:
+            return  # it may count tiles that are not this gateway's any more
+        own = sum(lease.accepted for lease in device.leases.values())
+        device.held_for_others = max(0, held - own)
+        self.changes += 1
 
     def give_back(self, lease: Lease) -> None:
         device = self.devices[lease.device]
         del device.leases[lease.tile]
+        if not lease.accepted:
+            self.bytes_in_flight -= lease.tile.nbytes
         device.exclusive = False
         self.refresh(device)
 
     # -- how fast ---------------------------------------------------------------------------
 
     def learn(
-        self, device: DeviceState, lease: Lease, now: float, compute_s: float, start_s: float
+        self, device: DeviceState, lease: Lease, at: float, compute_s: float, start_s: float
     ) -> None:
-        """Learn the service time from a result, late or not.
+        """Learn the service time from a result that arrived at `at`, late or not.
 
         The device reports `compute_s` seconds of work and `start_s` seconds to start a worker.
         """
@@ -196,11 +223,14 @@ class Fleet:
         else:
             start_s = 0.0  # or it could seem as fast as it likes
         # Results that queued up in transit would otherwise seem to take no time at all.
-        service_s = max(now - device.freed_at(lease) - start_s, compute_s)
-        device.result_times.append(now)
+        service_s = max(at - device.freed_at(lease) - start_s, compute_s)
+        if device.held_for_others:
+            service_s = compute_s  # the rest of the time belongs to other gateways
+        device.result_times.append(at)
         self.changes += 1
-        self.service_times.learn(device, lease.tile, service_s)
-        device.tile_s = device.service_times[lease.tile.job.kind].seconds
+        if service_s or not device.held_for_others:
+            self.service_times.learn(device, lease.tile, service_s)
+            device.tile_s = device.service_times[lease.tile.job.kind].seconds
         device.strikes = device.quarantines = device.returns = 0
         device.probation = False
         self.refresh(device)
@@ -212,11 +242,14 @@ class Fleet:
         worker `hangs`, it stays busy with the tile until its expected end or restart.
         """
         device = self.devices[lease.device]
+        device.cancelling_until = now + RESTART_S
         if not lease.accepted or lease not in device.in_service():
             return
         left_s = 0.0 if hangs else min(self.service_times.left_s(device, lease), RESTART_S)
         # The next tile begins from then on, not from the previous result on.
         device.result_times.append(now + left_s)
+        if device.held_for_others:
+            return
         taken_s = now - device.freed_at(lease)
         self.changes += self.service_times.learn_at_least(device, lease.tile, taken_s)
 

@@ -14,10 +14,20 @@ def check(table: LeaseTable) -> None:
     pending = set(table.timers.pending())
     for job in table.jobs.values():
         _check_job(table, job, pending)
+    _check_bytes(table)
     for device in table.fleet.devices.values():
         _check_device(table, device, pending)
     for name in table.ended:
         _must(name not in table.jobs, f"job {name} runs and has ended")
+
+
+def _check_bytes(table: LeaseTable) -> None:
+    live = [lease for job in table.jobs.values() for lease in job.live_leases()]
+    sizes = [lease.tile.nbytes for lease in live if not lease.accepted and lease.tile.nbytes]
+    counted = table.fleet.bytes_in_flight
+    _must(counted == sum(sizes), f"{counted} bytes are in flight, in fact {sum(sizes)}")
+    fits = sum(sizes) <= table.policy.max_bytes_in_flight or len(sizes) == 1
+    _must(fits, f"{counted} bytes are in flight")
 
 
 def _check_job(table: LeaseTable, job: ActiveJob, pending: set[AnyTimer]) -> None:
@@ -46,7 +56,8 @@ def _check_job(table: LeaseTable, job: ActiveJob, pending: set[AnyTimer]) -> Non
 def _check_hope(table: LeaseTable, job: ActiveJob, pending: set[AnyTimer]) -> None:
     with_room = [one for one in table.fleet.able(job) if one.id in table.fleet.with_room]
     # A device that holds a tile may have been reserved for a suspect of a job that has ended.
-    if job.waiting and any(not one.leases for one in with_room) and not _any_suspects(table):
+    idle = any(not one.leases for one in with_room)
+    if job.waiting and idle and not _any_suspects(table) and not table.placement.is_blocked:
         _must(
             table.placement_timer in pending,
             f"{job.id} waits, there is room, and nobody looks again",
@@ -142,7 +153,7 @@ def _check_lease(table: LeaseTable, lease: Lease, pending: set[AnyTimer]) -> Non
     _must(lease.tile.grants[lease.attempt - 1] is lease, f"{name} is not its attempt")
     held = table.fleet.devices[lease.device].leases.get(lease.tile)
     _must(held is lease, f"{name}: {lease.device} does not know of it")
-    _must(lease.wake_at is not None and lease.wake_at > table.now, f"{name} is overdue")
+    _must(lease.wake_at is not None and lease.wake_at > table.fired_until, f"{name} is overdue")
 
 
 def _check_device(table: LeaseTable, device: DeviceState, pending: set[AnyTimer]) -> None:

@@ -23,11 +23,10 @@ from fogmqtt.core.scheduling.actions import (
 )
 from fogmqtt.core.scheduling.device import DeviceState
 from fogmqtt.core.scheduling.fleet import Fleet
-from fogmqtt.core.scheduling.hedging import Hedging
 from fogmqtt.core.scheduling.placement import Placement
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.progress import Ended, JobState
-from fogmqtt.core.scheduling.relief import Relief
+from fogmqtt.core.scheduling.speculation import Speculation
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheckState, TileState
 from fogmqtt.core.scheduling.timers import Timers
 
@@ -49,9 +48,12 @@ AnyTimer = Lease | TileState | DeviceState | ActiveJob | PlacementTimer
 class LeaseTable:
     """The state of the scheduler at `now`."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, *, sends_reported: bool = False) -> None:
         self.policy = policy
+        self._sends_reported = sends_reported
         self.now = -math.inf
+        #: All timers up to this time have fired.
+        self.fired_until = -math.inf
         self.actions: list[Action] = []
         self.jobs: dict[str, ActiveJob] = {}
         #: The running jobs that asked for spot checks.
@@ -59,8 +61,14 @@ class LeaseTable:
         self.ended: OrderedDict[str, Ended] = OrderedDict()
         self.fleet = Fleet(policy)
         self.placement = Placement(policy, self.fleet, self.grant, self.split)
-        self._relief = Relief(policy, self.fleet, self._left, self.grant, self.take_back)
-        self._hedging = Hedging(policy, self.fleet, self.grant, self.revoke)
+        self._speculation = Speculation(
+            policy,
+            self.fleet,
+            lambda job: self.placement.left_s(job, self.now),
+            self.grant,
+            self.revoke,
+            self.take_back,
+        )
         self.timers: Timers[AnyTimer] = Timers()
         self.placement_timer = PlacementTimer()
         #: Jobs to be reported as starved at the end of this event.
@@ -69,6 +77,12 @@ class LeaseTable:
     def advance(self, now: float) -> None:
         """Set the clock, which does not go back."""
         self.now = self.fleet.service_times.now = max(now, self.now)
+
+    def fire_timers(self, until: float) -> None:
+        """Handle what is overdue at `until`."""
+        self.fired_until = max(until, self.fired_until)
+        while (timer := self.timers.due(until)) is not None:
+            self._fire(timer)
 
     def emit(self, action: Action) -> None:
         self.actions.append(action)
@@ -96,7 +110,9 @@ class LeaseTable:
         lease = Lease(tile, len(tile.grants) + 1, device.id, self.now, accept_timeout_s, exclusive)
         tile.job.grant(lease)
         self.fleet.take(lease)
-        self.timers.set(lease, self.now + accept_timeout_s)
+        self.timers.set(lease, self.now + self.policy.send_s)
+        if not self._sends_reported:
+            self.send(lease)
         if len(tile.leases) > 1:
             self.log(lease, f"gets a copy, since {tile.leases[0].device} is slow")
         lease_s = accept_timeout_s + self.lease_s(lease)
@@ -108,15 +124,24 @@ class LeaseTable:
         self.emit(SplitTile(tile.job.id, tile.index, first.index, second.index))
         return first
 
-    def accept(self, lease: Lease) -> None:
-        """The device holds the tile: start its working time."""
-        lease.accepted, lease.accepted_at = True, self.now
+    def send(self, lease: Lease) -> None:
+        """The tile is on the wire: start its time to be accepted."""
+        self.fleet.record_send(lease, self.now)
+        self.timers.set(lease, self.now + lease.accept_timeout_s)
+
+    def accept(self, lease: Lease, at: float) -> None:
+        """The device holds the tile since `at`: start its working time."""
+        lease.accepted, lease.accepted_at = True, at
+        self.fleet.bytes_in_flight -= lease.tile.nbytes
         device = self.fleet.devices[lease.device]
-        self.fleet.record_accept(device, lease, self.now - lease.granted_at)
+        if lease.is_sent:
+            self.fleet.record_accept(device, lease, at - lease.sent_at)
+        else:
+            self.fleet.record_send(lease, at)
         begins_at = max(self.now, device.freed_at(lease))
         self.timers.set(lease, begins_at + self.lease_s(lease))
         for other in device.leases.values():
-            if not other.accepted and other.granted_at < lease.granted_at:
+            if not other.accepted and other.sent_at < lease.sent_at:
                 # Links keep order: an earlier tile that has not arrived is lost.
                 other.overtaken_at = min(other.overtaken_at, self.now)
                 self.timers.set(other, self._accept_by(other))
@@ -185,7 +210,7 @@ class LeaseTable:
 
     # -- what is overdue ------------------------------------------------------------------------
 
-    def fire(self, timer: AnyTimer) -> None:
+    def _fire(self, timer: AnyTimer) -> None:
         """Handle a timer that is due."""
         match timer:
             case Lease():
@@ -200,6 +225,9 @@ class LeaseTable:
                 pass  # stragglers are looked for after every event
 
     def _overdue(self, lease: Lease) -> None:
+        if not lease.is_sent:
+            self._unsent(lease)
+            return
         if not lease.accepted:
             self._unaccepted(lease)
             return
@@ -217,12 +245,18 @@ class LeaseTable:
         """Whether no other device could do the tile. A slow device is better than none then."""
         return all(one.id == lease.device for one in self.fleet.able(lease.tile.job))
 
+    def _unsent(self, lease: Lease) -> None:
+        """The gateway itself was too slow, which says nothing about the device."""
+        self.log(lease, f"was not sent its tile within {self.policy.send_s:g} s")
+        self.revoke(lease)
+        self.requeue(lease.tile)
+
     def _unaccepted(self, lease: Lease) -> None:
         due = self._accept_by(lease)
         if due > self.now:
             self.timers.set(lease, due)
             return
-        tile, waited_s = lease.tile, self.now - lease.granted_at
+        tile, waited_s = lease.tile, self.now - lease.sent_at
         tile.excluded |= {lease.device}
         self.log(lease, f"did not accept within {waited_s:.1f} s")
         self.revoke(lease)
@@ -232,13 +266,13 @@ class LeaseTable:
     def _accept_by(self, lease: Lease) -> float:
         # A device that sends messages is alive: on a slow link its later tiles are still in
         # transit.
-        spoke_at = max(lease.granted_at, self.fleet.devices[lease.device].heard_at)
-        latest = lease.granted_at + max(lease.accept_timeout_s, self.policy.accept_max_s)
+        spoke_at = max(lease.sent_at, self.fleet.devices[lease.device].heard_at)
+        latest = lease.sent_at + max(lease.accept_timeout_s, self.policy.accept_max_s)
         return min(spoke_at + lease.accept_timeout_s, latest, lease.overtaken_at + OVERTAKEN_S)
 
     def _record_silence(self, lease: Lease) -> None:
         device = self.fleet.devices[lease.device]
-        if lease.granted_at < device.silent_since:
+        if lease.sent_at < device.silent_since:
             return  # sent before a silence was noticed: it belongs to that silence
         lease.struck = True
         device.silent_since = self.now
@@ -368,8 +402,11 @@ class LeaseTable:
 
     def place(self) -> None:
         """Place tiles and copies, and check which jobs have no able device."""
-        relieved = self._relief.relieve(self.now)
-        wakeups = relieved, self.placement.place(self.now), self._hedging.hedge(self.now)
+        wakeups = (
+            self._speculation.move_from_slow_devices(self.now),
+            self.placement.place(self.now),
+            self._speculation.copy_to_idle_devices(self.now),
+        )
         self.placement_timer.wake_at = None
         if due := [at for at in wakeups if at is not None]:
             self.timers.set(self.placement_timer, min(due))
@@ -379,9 +416,6 @@ class LeaseTable:
                 self._update_starvation(job)
         while self._starving:
             self._report(self._starving.pop(0))
-
-    def _left(self, job: ActiveJob) -> float:
-        return self.placement.left_s(job, self.now)
 
     def _update_starvation(self, job: ActiveJob) -> None:
         if job.remaining == 0 or any(True for _ in self.fleet.able(job)):

@@ -28,6 +28,8 @@ _MIN_PAUSE_S = 0.01
 #: Small tiles say little about large ones: a tile has at most this many times the pixels of the
 #: measured ones.
 _MAX_GROWTH = 8
+#: Placement goes on when the bytes in flight fell below the limit over this.
+_REFILL = 4 / 3
 #: Times are sums of floats: a smaller difference is none.
 _TOLERANCE_S = 1e-6
 #: (seconds until it would be done, tiles per worker, order of joining): the least is best.
@@ -52,6 +54,8 @@ class Placement:
         self._shares: FairQueue[str] = FairQueue()
         #: The number of changes of the fleet when all devices with room were last considered.
         self._reconsidered_at = 0
+        #: A tile did not fit into the budget of bytes in flight.
+        self.is_blocked = False
         #: When they are considered again because a device was skipped.
         self._reconsider_at = math.inf
 
@@ -99,28 +103,32 @@ class Placement:
         return None if self._reconsider_at == math.inf else self._reconsider_at
 
     def _place(self, now: float) -> None:
-        if not self._fleet.candidates:
+        # The job whose turn it is keeps it, so that a large tile waits no longer than others.
+        spent = self._fleet.bytes_in_flight * _REFILL > self._policy.max_bytes_in_flight
+        if not self._fleet.candidates or (self.is_blocked and spent):
             return
+        self.is_blocked = False
         reserved = self._place_suspects()
         rankings: dict[str, Ranking] = {}
         turns = [
-            (self._shares.served(name), place, job)
+            (self._shares.virtual_time(name), place, job)
             for place, (name, job) in enumerate(self._jobs.items())
         ]
         heapq.heapify(turns)
-        while self._fleet.candidates and turns:
+        while self._fleet.candidates and turns and not self.is_blocked:
             _, place, job = turns[0]
             if job.id not in rankings:
                 rankings[job.id] = Ranking(self._fleet, job, reserved, self.left_s(job, now))
             if self._place_one(rankings[job.id], reserved):
-                heapq.heapreplace(turns, (self._shares.served(job.id), place, job))
+                heapq.heapreplace(turns, (self._shares.virtual_time(job.id), place, job))
                 continue
             # Grants only make devices busier, so no device suits this job in this round any more.
             heapq.heappop(turns)
             if not job.has_waiting_tiles:
                 self._dequeue_job(job)
         self._reconsider_at = self._next_attempt(rankings.values(), now)
-        self._fleet.candidates.clear()
+        if not self.is_blocked:
+            self._fleet.candidates.clear()
 
     def _dequeue_job(self, job: ActiveJob) -> None:
         """The job has no waiting tile for now."""
@@ -138,8 +146,11 @@ class Placement:
         )
 
     def _charge_and_grant(self, tile: TileState, device: DeviceState) -> None:
-        """Grant a tile and charge its cost to the job's share."""
+        """Grant a tile and charge its cost to the job's share, if the bytes in flight allow it."""
         job = tile.job
+        if not self._fleet.has_bytes_for(tile):
+            self.is_blocked = True
+            return
         cost_s = max(self._fleet.service_times.service_s(device, tile), self._policy.least_s)
         self._shares.charge(job.id, cost_s, job.weight)
         self._grant(tile, device)
@@ -257,7 +268,7 @@ class Placement:
             for tile in list(job.suspects):
                 part = self._split_to_fit(tile)
                 device = self._least_busy(part)
-                if device is not None and not device.leases:
+                if device is not None and not device.leases and self._fleet.has_bytes_for(part):
                     self._grant(part, device)
                 elif reserved is None:
                     reserved = device

@@ -32,6 +32,7 @@ from fogmqtt.core.scheduling.events import (
     DeviceJoined,
     DeviceLost,
     DeviceRefuted,
+    DeviceReported,
     Event,
     JobCancelled,
     JobSubmitted,
@@ -41,13 +42,14 @@ from fogmqtt.core.scheduling.events import (
     TileArbitrated,
     TileFailed,
     TileRejected,
+    TileSent,
 )
 from fogmqtt.core.scheduling.leases import OVERTAKEN_S, LeaseTable
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.progress import JobState, Progress
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheckState
 
-_TileEvent = TileAccepted | ResultArrived | TileFailed | TileRejected
+_TileEvent = TileSent | TileAccepted | ResultArrived | TileFailed | TileRejected
 
 
 class Scheduler:
@@ -55,10 +57,13 @@ class Scheduler:
 
     `now` is in seconds of any clock that does not go back. No sequence of events raises, except
     JobSubmitted with an invalid job.
+
+    With `sends_reported` the gateway reports by TileSent when a tile is on the wire, and the
+    device's time counts from then on. Without it a tile counts as sent when it is granted.
     """
 
-    def __init__(self, policy: Policy) -> None:
-        self._table = LeaseTable(policy)
+    def __init__(self, policy: Policy, *, sends_reported: bool = False) -> None:
+        self._table = LeaseTable(policy, sends_reported=sends_reported)
         self._fleet_log = EventLog(0.0)
 
     # -- what the gateway asks ----------------------------------------------------------------
@@ -72,10 +77,10 @@ class Scheduler:
         table = self._table
         table.advance(now)
         table.actions = []
-        # Arrivals are handled before time-outs: a late result is still a valid result.
+        # Arrivals are handled before time-outs: a late result is still a valid result. What
+        # arrived after this event and before `now` may not have been handled yet.
         self._apply(event)
-        while (timer := table.timers.due(table.now)) is not None:
-            table.fire(timer)
+        table.fire_timers(self._arrival(event))
         if table.jobs_with_checks:
             spot_checks.drop_hopeless_checks(table)
         table.place()
@@ -115,6 +120,11 @@ class Scheduler:
         """
         return self._table.fleet.service_times.whole_s(kind, pixels)
 
+    def holds(self, job: str, tile: int, attempt: int, device: str) -> bool:
+        """Whether the device should still get this tile. Ask this before publishing it."""
+        lease = self._lease(TileSent(job, tile, attempt, device))
+        return lease is not None and lease.live
+
     def progress(self, job: str) -> Progress:
         """The progress of a job, until `forget`. The last 256 ended jobs are kept.
 
@@ -146,6 +156,8 @@ class Scheduler:
         match event:
             case ResultArrived():
                 self._result(event)
+            case TileSent():
+                self._sent(event)
             case TileAccepted():
                 self._accepted(event)
             case TileFailed():
@@ -162,6 +174,9 @@ class Scheduler:
                 self._lost(device, reason)
             case DeviceDraining(device):
                 self._draining(device)
+            case DeviceReported(device, held):
+                if (known := self._table.fleet.get(device)) is not None:
+                    self._table.fleet.report_held(known, held, self._table.now)
             case BrokerLost():
                 self._broker_lost()
             case TileArbitrated():
@@ -218,21 +233,27 @@ class Scheduler:
         for job in self._table.jobs.values():
             job.event_log.add(self._table.now, "we lost the broker and took every lease back")
 
+    def _sent(self, event: TileSent) -> None:
+        lease = self._lease(event)
+        if lease is not None and lease.live and not lease.is_sent:
+            self._table.send(lease)
+
     def _accepted(self, event: TileAccepted) -> None:
         lease = self._lease(event)
         if lease is None:
             self._log_unknown(event, "accepted")
             return
-        self._record_message(lease)
+        at = max(self._arrival(event), lease.starts_at)
+        self._record_message(lease, at)
         if lease.live and not lease.accepted:
-            self._table.accept(lease)
+            self._table.accept(lease, at)
 
     def _result(self, event: ResultArrived) -> None:
         lease = self._lease(event)
         if lease is None:
             self._drop(event, self._unknown_reason(event))
             return
-        self._record_message(lease)
+        self._record_message(lease, self._arrival(event))
         if lease.device in lease.tile.job.refuted:
             self._drop(event, "refuted")
             return
@@ -281,7 +302,7 @@ class Scheduler:
             return
         table, tile = self._table, lease.tile
         lease.answered = True
-        self._record_message(lease)
+        self._record_message(lease, self._table.now)
         table.release(lease)
         table.log(lease, f"failed: {event.reason}")
         lease.failed = not lease.struck
@@ -300,7 +321,7 @@ class Scheduler:
             self._log_unknown(event, "returned")
             return
         lease.answered = True
-        self._record_message(lease)
+        self._record_message(lease, self._table.now)
         self._table.pause(lease.device)
         if not lease.live:
             return
@@ -317,10 +338,15 @@ class Scheduler:
         tile = job.tile(event.tile) if job else None
         return tile.lease(event.attempt, event.device) if tile else None
 
-    def _record_message(self, lease: Lease) -> None:
+    def _arrival(self, event: Event) -> float:
+        """When the event happened, which may be before it is handled."""
+        at = event.at if isinstance(event, TileAccepted | ResultArrived) else None
+        return self._table.now if at is None else min(at, self._table.now)
+
+    def _record_message(self, lease: Lease, at: float) -> None:
         device = self._table.fleet.get(lease.device)
         if device is not None:
-            self._table.fleet.record_message(device, self._table.now)
+            self._table.fleet.record_message(device, at)
 
     def _measure(self, lease: Lease, event: ResultArrived) -> None:
         """Learn from a result how fast its device is, and which other results were lost."""
@@ -333,7 +359,8 @@ class Scheduler:
         if not self._is_possible(lease, event):
             compute_s = start_s = None
             self._distrust(device, lease, event)
-        table.fleet.learn(device, lease, table.now, compute_s or 0.0, start_s or 0.0)
+        at = max(self._arrival(event), lease.starts_at)
+        table.fleet.learn(device, lease, at, compute_s or 0.0, start_s or 0.0)
         for other in _overtaken(device, lease):
             table.shorten_lease(other, OVERTAKEN_S)
         if is_first:
@@ -345,13 +372,13 @@ class Scheduler:
     def _is_possible(self, lease: Lease, event: ResultArrived) -> bool:
         """Whether the device can have spent that long, possibly since an earlier lease."""
         parts = [part for part in (event.compute_s, event.start_s) if part is not None]
-        most_s = self._table.now - lease.tile.first_granted(lease.device)
+        most_s = self._arrival(event) - lease.tile.first_granted(lease.device)
         return all(part >= 0 for part in parts) and sum(parts) <= most_s
 
     def _distrust(self, device: DeviceState, lease: Lease, event: ResultArrived) -> None:
         """Log an impossible claim; report it once per start of the device."""
         start = f" and {event.start_s} s of starting" if event.start_s else ""
-        within_s = self._table.now - lease.granted_at
+        within_s = self._arrival(event) - lease.granted_at
         claim = f"claims {event.compute_s} s of work{start} within {within_s:.2f} s"
         self._table.log(lease, claim)
         if device.distrusted != device.boot:
@@ -384,6 +411,6 @@ def _overtaken(device: DeviceState, lease: Lease) -> list[Lease]:
     older = [
         other
         for other in device.leases.values()
-        if other.accepted and other.granted_at < lease.granted_at
+        if other.accepted and other.starts_at < lease.starts_at
     ]
     return older[: max(0, len(older) - device.workers + 1)]

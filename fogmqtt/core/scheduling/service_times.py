@@ -45,10 +45,11 @@ class ServiceTimes:
     def rate(self, device: DeviceState, kind: str) -> float:
         """Seconds per pixel and worker; 0 while the kind is unknown.
 
-        An unmeasured device counts as typical, so that it is tried as soon as any other.
+        An unmeasured device counts as typical, so that it is tried as soon as any other. A device
+        that holds tiles of another gateway has only a part of its time.
         """
         service_time = device.service_times.get(kind) or self._typical.get(kind)
-        return service_time.rate if service_time is not None else 0.0
+        return service_time.rate / device.share if service_time is not None else 0.0
 
     def rate_now(self, device: DeviceState, kind: str) -> float:
         """The rate, corrected by the delay of the tiles in service."""
@@ -103,7 +104,8 @@ class ServiceTimes:
 
     def _elapsed_s(self, device: DeviceState, lease: Lease, place: int) -> float:
         """How long a worker has had the tile. Time in transit does not count."""
-        return self.now - max(device.begun_at(lease, place), lease.accepted_at)
+        elapsed_s = self.now - max(device.begun_at(lease, place), lease.accepted_at)
+        return elapsed_s if lease.is_sent else min(elapsed_s, 0.0)
 
     def late_at(self, device: DeviceState) -> float:
         """When the first of its tiles in service becomes late, or became."""
@@ -111,6 +113,7 @@ class ServiceTimes:
         ends = (
             max(device.begun_at(lease, place), lease.accepted_at) + self.service_s(device, tile)
             for place, (tile, lease) in enumerate(hands)
+            if lease.is_sent
         )
         return min(ends, default=math.inf)
 

@@ -61,6 +61,8 @@ class Lease:
     accept_timeout_s: float
     #: The device holds no other tile beside this one.
     exclusive: bool = False
+    #: When its message was on the wire; infinity before that.
+    sent_at: float = math.inf
     accepted: bool = False
     accepted_at: float = -math.inf
     #: Slowdown factor assumed from the device's previous tile.
@@ -83,6 +85,15 @@ class Lease:
     #: The digest of its result, if that result counts.
     digest: int | None = None
     wake_at: float | None = None
+
+    @property
+    def is_sent(self) -> bool:
+        return self.sent_at < math.inf
+
+    @property
+    def starts_at(self) -> float:
+        """From when on the device's time counts."""
+        return self.sent_at if self.is_sent else self.granted_at
 
     @property
     def live(self) -> bool:
@@ -125,6 +136,11 @@ class TileState:
     mishaps: tuple[str, ...] = ()
     #: The end of its back-off.
     wake_at: float | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The size of its message."""
+        return math.ceil(self.pixels * self.job.pixel_bytes)
 
     @property
     def losses(self) -> int:
@@ -211,6 +227,8 @@ class ActiveJob:
     event_log: EventLog
     #: The weight of its share of the fleet's time.
     weight: float = 1.0
+    #: The bytes of a tile's message per pixel.
+    pixel_bytes: float = 0.0
     #: The image's tiles, then their check tiles, then the halves of split tiles.
     tiles: list[TileState] = field(default_factory=list)
     #: Of the tiles that are neither check tiles nor split: their number, how many are not done, and
@@ -255,8 +273,8 @@ class ActiveJob:
             raise ValueError(f"job {event.job!r} has no tiles; cut the image first")
         if min(event.tiles) < 1:
             raise ValueError(f"job {event.job!r} has a tile without pixels: {min(event.tiles)}")
-        event_log, contribution = EventLog(now), weight(event.priority)
-        job = cls(event.job, event.kind, event.operators, now, event_log, contribution)
+        job = cls(event.job, event.kind, event.operators, now, EventLog(now))
+        job.weight, job.pixel_bytes = weight(event.priority), event.pixel_bytes
         parts = event.halves or ((),) * len(event.tiles)
         for index, (pixels, halves) in enumerate(zip(event.tiles, parts, strict=True)):
             job.tiles.append(TileState(job, index, pixels, halves))

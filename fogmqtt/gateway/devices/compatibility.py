@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fogmqtt.conformance.report import ConformanceReport, difference
-from fogmqtt.operators.api.pipeline import Stage, abilities
+from fogmqtt.conformance.report import ConformanceReport, version_difference
+from fogmqtt.operators.api.pipeline import Stage, required_abilities
 from fogmqtt.wire.messages import DeviceInfo
 
 
@@ -50,7 +50,7 @@ class Compatibility:
         """What a device must offer to do a stage's tiles."""
         if not self._exact:
             return frozenset(operator.name for operator in stage.operators)
-        return abilities(stage.operators, stage.sent)
+        return required_abilities(stage.operators, stage.sent)
 
     @property
     def rates(self) -> Mapping[str, float]:
@@ -79,7 +79,7 @@ class Compatibility:
         if ability in info.fingerprints:
             why = self._difference(info, name)
             return f"rounds differently ({why})" if why else "rounds differently"
-        if info.examining:
+        if info.conformance_running:
             return "is still being examined"
         if name not in info.operators:
             return "is not installed"
@@ -88,4 +88,4 @@ class Compatibility:
 
     def _difference(self, info: DeviceInfo, name: str) -> str:
         here = self._here or ConformanceReport()
-        return difference(info.versions, here.versions, here.package_of(name))
+        return version_difference(info.versions, here.versions, here.package_of(name))

@@ -8,8 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from fogmqtt.conformance.report import ConformanceReport
-from fogmqtt.core.presence import KNOWN_DEVICES, Introduction, Presence
-from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, DeviceLost, Event
+from fogmqtt.core.presence import MAX_KNOWN_DEVICES, DeviceDescription, Presence
+from fogmqtt.core.scheduling.events import (
+    DeviceDraining,
+    DeviceJoined,
+    DeviceLost,
+    DeviceReported,
+    Event,
+)
 from fogmqtt.errors import WireError
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.compatibility import Compatibility
@@ -87,8 +93,8 @@ class DeviceRegistry:
         """A message on devices/<device>/status or /info. Raises WireError for a strange one."""
         if device == LOCAL:
             raise WireError(f"a device calls itself {LOCAL!r}, which names a gateway's own cores")
-        if not self._presence.has_room(device):
-            raise WireError(f"{KNOWN_DEVICES} devices are here: no room for {device}")
+        if not self._presence.accepts(device):
+            raise WireError(f"{MAX_KNOWN_DEVICES} devices are here: no room for {device}")
         if leaf == "info":
             self._introduced(device, payload, retained, now)
         elif payload in (ONLINE, OFFLINE):
@@ -97,11 +103,11 @@ class DeviceRegistry:
             raise WireError(f"{device} has the status {payload[:40]!r}; expected online or offline")
 
     def heard(self, device: str, now: float) -> None:
-        self._presence.heard(device, now)
+        self._presence.message_received(device, now)
 
     def tick(self, now: float) -> float | None:
         """Lose who is silent; returns when to look again."""
-        self._tell(self._presence.silent(now), now)
+        self._tell(self._presence.expire(now), now)
         return self._presence.next_wakeup()
 
     def broker_lost(self) -> None:
@@ -118,7 +124,7 @@ class DeviceRegistry:
         self.compatibility.examined(found)
         moment = now()
         for device, info in self.infos.items():
-            self._tell(self._presence.judged(device, self._introduction(info)), moment)
+            self._tell(self._presence.redescribe(device, self._introduction(info)), moment)
 
     def operators(self, device: str) -> frozenset[str]:
         """What a device may do; nothing where it is not present."""
@@ -172,10 +178,13 @@ class DeviceRegistry:
         info = self._decoder.decode(payload)
         self._remember(device, info, len(payload))
         self._tell(self._presence.info(device, self._introduction(info), retained, now), now)
+        if not retained and self._presence.description(device) is not None:
+            # Tiles of other gateways among them: the device is busy, not slow.
+            self._feed(DeviceReported(device, info.tiles_held))
 
-    def _introduction(self, info: DeviceInfo) -> Introduction:
+    def _introduction(self, info: DeviceInfo) -> DeviceDescription:
         offer = self.compatibility.judge(info)
-        return Introduction(
+        return DeviceDescription(
             info.boot,
             info.workers,
             offer.abilities,
@@ -186,7 +195,7 @@ class DeviceRegistry:
 
     def _remember(self, device: str, info: DeviceInfo, size: int) -> None:
         more = size - self._sizes.get(device, 0)
-        if self._infos_bytes + more > MAX_INFOS_BYTES or len(self.infos) >= 2 * KNOWN_DEVICES:
+        if self._infos_bytes + more > MAX_INFOS_BYTES or len(self.infos) >= 2 * MAX_KNOWN_DEVICES:
             self._forget_strangers()
         more = size - self._sizes.get(device, 0)
         if self._infos_bytes + more > MAX_INFOS_BYTES:
@@ -206,15 +215,15 @@ class DeviceRegistry:
         for event in events:
             match event:
                 case DeviceJoined(device, workers=workers):
-                    self._news.tell(logging.INFO, f"{device} is here, {workers} worker(s)", now)
+                    self._news.log(logging.INFO, f"{device} is here, {workers} worker(s)", now)
                     if self._warm is not None:
                         self._warm(device)
                     self._bus.emit(DeviceCame(device))
                 case DeviceLost(device, reason):
-                    self._news.tell(logging.WARNING, f"{device} is lost: {reason}", now)
+                    self._news.log(logging.WARNING, f"{device} is lost: {reason}", now)
                     self._bus.emit(DeviceLeft(device, reason))
                 case DeviceDraining(device):
-                    self._news.tell(logging.INFO, f"{device} takes no more tiles", now)
+                    self._news.log(logging.INFO, f"{device} takes no more tiles", now)
                     self._bus.emit(DeviceLeft(device, "it takes no more tiles"))
             self._feed(event)
 

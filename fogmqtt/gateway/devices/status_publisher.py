@@ -15,10 +15,10 @@ from fogmqtt.errors import ListenerDropped, NotConnected
 from fogmqtt.gateway.broker_link import BrokerLink
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.events import (
+    EventSubscription,
     GatewayEvent,
     JobEnded,
     JobProgressed,
-    Subscription,
 )
 from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.transport.base import Will
@@ -116,7 +116,7 @@ class StatusPublisher:
         """What a gateway publishes about itself. Raises WireError."""
         return self._decoder.decode(payload)
 
-    async def follow(self, events: Subscription) -> None:
+    async def follow(self, events: EventSubscription) -> None:
         """Publish how jobs go, each at most once in EVERY_S seconds until its end."""
         published_at: dict[str, float] = {}
         with events:

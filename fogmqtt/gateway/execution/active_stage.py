@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fogmqtt.errors import FogError, JobFailed
 from fogmqtt.gateway.execution.stage_run import StageRun
 from fogmqtt.gateway.jobs.model import Job
-from fogmqtt.operators.api.results import Given
+from fogmqtt.operators.api.results import TileResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class KeptResult:
 
     tile: int
     device: str
-    result: Given
+    result: TileResult
 
 
 @dataclass(eq=False, slots=True)

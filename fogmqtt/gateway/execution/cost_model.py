@@ -39,7 +39,7 @@ _REMEMBERED: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class StageWork:
+class StageDemand:
     """What there is to do: `pixels` of one `kind`, and the bytes that travel if it is cut."""
 
     #: The operators as the scheduler knows them; with `source` also the gateway's narrowing.
@@ -93,15 +93,15 @@ class CostModel:
         #: Measured by estimated seconds, by kind and size.
         self._corrections: dict[tuple[str, int], _Correction] = {}
 
-    def knows_whole(self, work: StageWork) -> bool:
+    def knows_whole(self, work: StageDemand) -> bool:
         """Whether it is known how long the gateway takes for this kind of work."""
         return self._scheduler.whole_s(work.whole_kind, work.pixels) is not None
 
-    def learn_whole(self, work: StageWork, pixels: int, seconds: float) -> None:
+    def learn_whole(self, work: StageDemand, pixels: int, seconds: float) -> None:
         """The gateway took so long for an image, or for a part of one, without cutting it."""
         self._scheduler.learn_whole(work.whole_kind, pixels, seconds)
 
-    def learn_tiles(self, work: StageWork, costs: Costs, seconds: float) -> None:
+    def learn_tiles(self, work: StageDemand, costs: Costs, seconds: float) -> None:
         """The fleet took so long, or would have taken, where `costs` was expected."""
         if not costs.estimate_s:
             return
@@ -114,7 +114,7 @@ class CostModel:
         if len(self._corrections) > _REMEMBERED:
             del self._corrections[next(iter(self._corrections))]
 
-    def costs(self, work: StageWork, able: Mapping[str, AbleDevice], *, whole: bool) -> Costs:
+    def costs(self, work: StageDemand, able: Mapping[str, AbleDevice], *, whole: bool) -> Costs:
         """What the stage is expected to take now; `whole` if the gateway may do it whole."""
         whole_s = self._scheduler.whole_s(work.whole_kind, work.pixels) if whole else None
         if not able:
@@ -126,7 +126,7 @@ class CostModel:
         return Costs(whole_s, factor * estimate_s, estimate_s)
 
     def _tiles_s(
-        self, work: StageWork, able: Mapping[str, AbleDevice], whole_s: float | None
+        self, work: StageDemand, able: Mapping[str, AbleDevice], whole_s: float | None
     ) -> float | None:
         fleet_s = self._scheduler.estimate_s(_even_tiles(work, able), self._clock())
         if whole_s is None:
@@ -134,7 +134,7 @@ class CostModel:
         others = [device for device in able.values() if device.host != self._host]
         if not others:
             # They share this machine's cores: cutting only adds to the work.
-            return None if fleet_s is None else max(fleet_s, whole_s)
+            return max(fleet_s or 0.0, whole_s)
         if fleet_s is None:
             speed = sum(device.workers * device.relative_speed for device in others)
             fleet_s = whole_s * cores() / speed
@@ -158,13 +158,13 @@ def worth(tiles_s: float, whole_s: float) -> str:
     )
 
 
-def _even_tiles(work: StageWork, able: Mapping[str, AbleDevice]) -> JobSubmitted:
+def _even_tiles(work: StageDemand, able: Mapping[str, AbleDevice]) -> JobSubmitted:
     """The work as equal tiles: the real plan costs more than this question is worth."""
     count = _TILES_PER_WORKER * sum(device.workers for device in able.values())
     pixels = max(1, work.pixels // count)
     return JobSubmitted("an estimate", work.kind, (pixels,) * count, work.needs)
 
 
-def _key(work: StageWork) -> tuple[str, int]:
+def _key(work: StageDemand) -> tuple[str, int]:
     """Of a small image, carrying is most of the time; so sizes are told apart by powers of four."""
     return work.whole_kind, int(math.log2(max(1, work.pixels))) // 2

@@ -30,6 +30,7 @@ from fogmqtt.core.scheduling.events import (
     TileArbitrated,
     TileFailed,
     TileRejected,
+    TileSent,
 )
 from fogmqtt.core.scheduling.scheduler import Scheduler
 from fogmqtt.errors import FogError, NotConnected, WireError
@@ -46,7 +47,7 @@ from fogmqtt.gateway.jobs.report import TileFailure
 from fogmqtt.gateway.threads import Threads
 from fogmqtt.log import CountedWarnings, one_line
 from fogmqtt.operators.api.measuring import Part, encode_part
-from fogmqtt.operators.api.results import Given
+from fogmqtt.operators.api.results import TileResult
 from fogmqtt.wire.messages import (
     CONTENT_TYPES,
     Accepted,
@@ -79,7 +80,7 @@ _Lease = tuple[str, int, int, str]
 class _CheckedResult:
     """A valid result; the scheduler has yet to say whether it counts."""
 
-    result: Given
+    result: TileResult
     fingerprint: int
     #: The result as it travels, for the journal.
     data: memoryview | None
@@ -117,7 +118,6 @@ class Dispatcher:
         self._topics = topics
         self._wire = wire
         self._local_allowed = local_allowed
-        self._codec = "raw" if wire.codec == "auto" else wire.codec
         self._decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
         self._background = BackgroundTasks()
         self._stages: dict[str, ActiveStage] = {}
@@ -190,8 +190,11 @@ class Dispatcher:
         """Tell a device that tiles may come, so that it starts its workers."""
         self._control(device, Warm())
 
-    def received(self, device: str, payload: bytes) -> None:
-        """Take a message from our results topic; the topic names the device. Raises WireError."""
+    def received(self, device: str, payload: bytes, at: float) -> None:
+        """Take a message from our results topic, which names the device.
+
+        It arrived at `at`, in seconds of the monotonic clock. Raises WireError.
+        """
         message = self._decoder.decode(payload)
         stage = self._stages.get(message.job)
         if stage is None:
@@ -202,14 +205,14 @@ class Dispatcher:
         lease = (message.job, message.tile, message.attempt, device)
         match message:
             case Accepted():
-                self.feed(TileAccepted(*lease))
+                self.feed(TileAccepted(*lease, at))
             case Rejected():
                 self.feed(TileRejected(*lease))
             case Failure(reason=reason, traceback=traceback):
                 self._warnings.add("failure", _where(lease, reason), now())
                 self._fail_tile(stage, lease, one_line(reason), traceback)
             case Result():
-                work = self._check(stage, message, lease, len(payload))
+                work = self._check(stage, message, lease, len(payload), at)
                 self._background.start(work, f"check of {message.job}/{message.tile}")
 
     async def close(self) -> None:
@@ -313,7 +316,7 @@ class Dispatcher:
             attempt=order.attempt,
             gateway=self._gateway_id,
             lease_s=order.lease_s,
-            wire_codec=self._codec,
+            wire_codec=self._wire.codec,
             priority=stage.job.request.priority,
         )
         return encode(task, self._wire.encoding)
@@ -329,10 +332,11 @@ class Dispatcher:
 
     async def _publish(self, tile: _OutgoingTile) -> None:
         order, stage = tile.order, tile.stage
+        lease = (order.job, order.tile, order.attempt, order.device)
         try:
             payload = await tile.encoded
-            if order.job not in self._stages:
-                return
+            if not self._scheduler.holds(*lease):
+                return  # the lease or the job ended while the tile was encoded
             self._link.publish(
                 self._topics.device(order.device, "tiles"),
                 payload,
@@ -349,6 +353,7 @@ class Dispatcher:
             stage.fail(f"{type(problem).__name__}: {problem}")
         else:
             stage.job.report.bytes_out += len(payload)
+            self.feed(TileSent(*lease))
 
     def _cancel(self, order: act.CancelTile) -> None:
         """Tell a device to stop. An expired tile may finish: late is not wrong."""
@@ -376,6 +381,7 @@ class Dispatcher:
     # Tiles on this machine.
 
     async def _do_locally(self, stage: ActiveStage, lease: _Lease, lease_s: float) -> None:
+        self.feed(TileSent(*lease))
         self.feed(TileAccepted(*lease))
         try:
             checked, compute_s = await self._computed(stage.run, lease[1], lease_s)
@@ -384,7 +390,7 @@ class Dispatcher:
         except FogError as problem:
             self._fail_tile(stage, lease, str(problem), "")
         else:
-            self._arrived(lease, checked, compute_s, None)
+            self._arrived(lease, checked, compute_s, None, now())
         finally:
             self._local_tiles.pop(lease, None)
             self.changed.set()
@@ -411,7 +417,7 @@ class Dispatcher:
     # Results in.
 
     async def _check(
-        self, stage: ActiveStage, message: Result, lease: _Lease, wire_bytes: int
+        self, stage: ActiveStage, message: Result, lease: _Lease, wire_bytes: int, at: float
     ) -> None:
         run, tile = stage.run, stage.run.tile(message.tile)
 
@@ -425,14 +431,19 @@ class Dispatcher:
             self._warnings.add("bad result", f"{lease[3]}: {problem}", now())
             self.feed(TileFailed(*lease, str(problem)))
             return
-        self._arrived(lease, checked, message.compute_s, message.start_s)
+        self._arrived(lease, checked, message.compute_s, message.start_s, at)
 
     def _arrived(
-        self, lease: _Lease, checked: _CheckedResult, compute_s: float | None, start_s: float | None
+        self,
+        lease: _Lease,
+        checked: _CheckedResult,
+        compute_s: float | None,
+        start_s: float | None,
+        at: float,
     ) -> None:
         if lease[0] in self._stages:
             self._undecided[lease] = checked
-            self.feed(ResultArrived(*lease, compute_s, checked.fingerprint, start_s))
+            self.feed(ResultArrived(*lease, compute_s, checked.fingerprint, start_s, at))
 
     def _fail_tile(self, stage: ActiveStage, lease: _Lease, reason: str, traceback: str) -> None:
         _, tile, attempt, device = lease
@@ -527,6 +538,7 @@ def _submitted(stage: ActiveStage) -> JobSubmitted:
         # A later run of the gateway knows halves by their indices, and nothing of check tiles.
         halves=() if job.request.journal and run.check_tiles else run.halves_pixels,
         priority=job.request.priority,
+        pixel_bytes=run.stage.sent.pixel_bytes,
     )
 
 
@@ -549,7 +561,7 @@ def _revoke(stage: ActiveStage, revoked: act.RevokeResult) -> None:
         job.request.journal.revoke_tile(job.position, revoked.tile)
 
 
-def _fingerprint(result: Given) -> int:
+def _fingerprint(result: TileResult) -> int:
     data = encode_part(result) if isinstance(result, Part) else result.data.cast("B")
     return xxhash.xxh3_64_intdigest(data)
 

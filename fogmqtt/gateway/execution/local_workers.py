@@ -13,14 +13,14 @@ from fogmqtt.gateway.threads import Threads
 from fogmqtt.wire.messages import Call, TileTask
 from fogmqtt.workers.pool import Pool
 from fogmqtt.workers.resources import cores, worker_memory_mb
-from fogmqtt.workers.work import Dropped, Failed, Finished, Pixels
+from fogmqtt.workers.work import TileOutput, WorkCancelled, WorkFailed, WorkFinished
 
 #: The gateway's own work goes first: cutting, encoding and merging feed the whole fleet.
 NICE: Final = 10
 #: Seconds for starting a process: a slow board loads OpenCV from a memory card.
 _START_S: Final = 60.0
 
-_Ticket = asyncio.Future[Finished[Any]]
+_Ticket = asyncio.Future[WorkFinished[Any]]
 
 
 class LocalTileError(FogError):
@@ -52,7 +52,7 @@ class LocalWorkers:
         # A process that cannot be started fails the tiles that it is given later, with the reason.
         await asyncio.gather(*starts, return_exceptions=True)
 
-    async def do(self, cut: Callable[[], TileTask], lease_s: float) -> tuple[Pixels, float]:
+    async def do(self, cut: Callable[[], TileTask], lease_s: float) -> tuple[TileOutput, float]:
         """Cut a tile in a thread and have a worker do it within `lease_s` seconds.
 
         Returns the pixels and the seconds of work. Raises LocalTileError, and what `cut` raises.
@@ -69,11 +69,11 @@ class LocalWorkers:
                 self._pool.cancel(ticket)
             raise
         match finished.outcome:
-            case Pixels():
+            case TileOutput():
                 return finished.outcome, finished.compute_s
-            case Failed(reason, traceback):
+            case WorkFailed(reason, traceback):
                 raise LocalTileError(reason, traceback)
-            case Dropped():
+            case WorkCancelled():
                 raise LocalTileError("the tile was dropped")
 
     def close(self) -> None:
@@ -88,11 +88,11 @@ class LocalWorkers:
             self._pool = Pool(self.size, _settle, memory_mb=worker_memory_mb(self.size), nice=NICE)
         ticket: _Ticket = asyncio.get_running_loop().create_future()
         ticket.add_done_callback(lambda _: self._free.release())
-        self._pool.give(ticket, task, received_at=received_at, until=received_at + lease_s)
+        self._pool.start(ticket, task, received_at=received_at, deadline=received_at + lease_s)
         return ticket
 
 
-def _settle(finished: Finished[_Ticket]) -> None:
+def _settle(finished: WorkFinished[_Ticket]) -> None:
     """Settle a ticket from a worker's thread."""
     ticket = finished.key
     try:

@@ -16,7 +16,7 @@ from fogmqtt.errors import PlanError, WireError
 from fogmqtt.gateway.execution import stage_run
 from fogmqtt.gateway.execution.stage_run import MessageLimits, StageRun
 from fogmqtt.gateway.storage.api import JobJournal, StoredTile
-from fogmqtt.operators.api.pipeline import calls
+from fogmqtt.operators.api.pipeline import to_calls
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def _kind(run: StageRun) -> str:
     stage = run.stage
     facts = (
         __version__,
-        calls(run.operators),
+        to_calls(run.operators),
         str(stage.source),
         str(stage.result),
         stage.halo,

@@ -21,15 +21,14 @@ from fogmqtt.operators.api.base import Merger, Operator
 from fogmqtt.operators.api.measuring import Measuring
 from fogmqtt.operators.api.pipeline import (
     Stage,
-    abilities,
-    calls,
-    narrow,
-    placed,
-    prepared,
+    for_tile,
+    format_pipeline,
+    prepare,
+    run_gateway_operators,
     run_tile,
-    written,
+    to_calls,
 )
-from fogmqtt.wire.messages import Call, Encoding, Result, TileTask, check_digest, signed
+from fogmqtt.wire.messages import Call, Encoding, Result, TileTask, check_digest, with_digest
 
 #: The planes codec in the worst case: two bits a pixel and what zlib adds to the incompressible.
 PLANES_PIXEL_BYTES = 0.26
@@ -111,17 +110,7 @@ class StageRun:
 
     @property
     def kind(self) -> str:
-        return written(self.operators)
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The operators that a device must have to take a tile."""
-        return frozenset(operator.name for operator in self.operators)
-
-    @property
-    def abilities(self) -> frozenset[str]:
-        """The same, with the dtypes that they see in this stage."""
-        return abilities(self.operators, self.stage.sent)
+        return format_pipeline(self.operators)
 
 
 def begin(
@@ -143,7 +132,7 @@ def begin(
     """
     operators = stage.operators
     if operators[0].begins_stage:
-        operators = prepared(stage, as_array(image), as_array(original))
+        operators = prepare(stage, as_array(image), as_array(original))
     tiles = planned(stage, plan, limits.pixel_bytes - _long_calls(operators), workers)
     merger = operators[-1].merger(stage.result)
     check_tiles = sampled(range(len(tiles)), sample)
@@ -183,7 +172,7 @@ def with_tiles(run: StageRun, tiles: tuple[Tile, ...]) -> StageRun:
 
 def _long_calls(operators: Sequence[Operator]) -> int:
     """Bytes of the operators beyond what a header has room for: some learn whole tables."""
-    return max(0, len(msgspec.json.encode(calls(operators))) - HEADER_BYTES // 2)
+    return max(0, len(msgspec.json.encode(to_calls(operators))) - HEADER_BYTES // 2)
 
 
 def planned(stage: Stage, plan: TilePlan, limit_bytes: int, workers: int) -> tuple[Tile, ...]:
@@ -222,13 +211,15 @@ def result_pixel_bytes(stage: Stage) -> float:
 
 def cut_tile(run: StageRun, tile: Tile) -> Image:
     """The pixels that a device gets for a tile: contiguous, narrowed."""
-    return np.ascontiguousarray(narrow(run.stage.narrowing, run.image.read(tile.outer)))
+    return np.ascontiguousarray(
+        run_gateway_operators(run.stage.gateway_operators, run.image.read(tile.outer))
+    )
 
 
-def do_tile(run: StageRun, tile: Tile) -> results.Given:
+def do_tile(run: StageRun, tile: Tile) -> results.TileResult:
     """The work of a device, done here."""
     core = tile.core.within(tile.outer)
-    operators = placed(run.operators, tile.outer, run.stage.source.size)
+    operators = for_tile(run.operators, tile.outer, run.stage.source.size)
     return run_tile(operators, cut_tile(run, tile), core, tile.seams)
 
 
@@ -246,8 +237,8 @@ def task(
     pixels = cut_tile(run, tile)
     spec = Spec.of(pixels)
     core = tile.core.within(tile.outer)
-    stage = calls(placed(run.operators, tile.outer, run.stage.source.size))
-    return signed(
+    stage = to_calls(for_tile(run.operators, tile.outer, run.stage.source.size))
+    return with_digest(
         TileTask(
             job=run.key,
             tile=tile.index,
@@ -273,7 +264,7 @@ def letters(seams: Seams) -> str:
     return "".join(letter for letter, cut_here in sides if cut_here)
 
 
-def given(run: StageRun, tile: Tile, result: Result) -> results.Given:
+def given(run: StageRun, tile: Tile, result: Result) -> results.TileResult:
     """What a result holds, if it is what this tile must give.
 
     Raises WireError for a wrong digest, shape or dtype, and for damaged pixels or facts.
@@ -286,7 +277,7 @@ def given(run: StageRun, tile: Tile, result: Result) -> results.Given:
 
 def fitting(
     run: StageRun, tile: Tile, shape: tuple[int, int, int], dtype: str, data: memoryview
-) -> results.Given:
+) -> results.TileResult:
     """What the bytes of a result hold. Raises WireError where this tile gives no such thing."""
     expected = _expected(run, tile)
     if (shape, dtype) != expected:
@@ -297,14 +288,14 @@ def fitting(
     return decoded(run, tile, data)
 
 
-def decoded(run: StageRun, tile: Tile, data: memoryview | bytes) -> results.Given:
+def decoded(run: StageRun, tile: Tile, data: memoryview | bytes) -> results.TileResult:
     """What the bytes of this tile's result hold. Raises WireError where it is no such thing."""
     last = run.operators[-1]
-    encoded = results.Encoded(memoryview(data), *_expected(run, tile))
+    encoded = results.EncodedResult(memoryview(data), *_expected(run, tile))
     return results.decode(last, last.result_codec, encoded)
 
 
-def encoded(run: StageRun, tile: Tile, given: results.Given) -> memoryview:
+def encoded(run: StageRun, tile: Tile, given: results.TileResult) -> memoryview:
     """A result's bytes as a device would send them."""
     last = run.operators[-1]
     return results.encode(last, given, tile.core, last.result_codec).data

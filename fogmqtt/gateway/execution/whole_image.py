@@ -16,7 +16,7 @@ from fogmqtt.core.geometry import Auto, Rect
 from fogmqtt.errors import FogError
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.registry import DeviceRegistry
-from fogmqtt.gateway.execution.cost_model import CostModel, Costs, StageWork, worth
+from fogmqtt.gateway.execution.cost_model import CostModel, Costs, StageDemand, worth
 from fogmqtt.gateway.execution.dispatcher import Dispatcher
 from fogmqtt.gateway.execution.stage_run import result_pixel_bytes
 from fogmqtt.gateway.jobs.model import Job
@@ -25,8 +25,8 @@ from fogmqtt.gateway.threads import Threads
 from fogmqtt.images.source import ImageSource, as_array
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api import registry as operator_registry
-from fogmqtt.operators.api.base import Made
-from fogmqtt.operators.api.pipeline import Operators, Stage, whole, written
+from fogmqtt.operators.api.base import StageOutput
+from fogmqtt.operators.api.pipeline import Operators, Stage, format_pipeline, run_whole
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ _CHECK_S: Final = 0.02
 class StageCourse:
     """One stage at work: what is expected of it, and what has come of it."""
 
-    work: StageWork
+    work: StageDemand
     costs: Costs
     #: Whether the gateway may do it whole, at once or when its tiles are late.
     may_be_whole: bool
@@ -105,9 +105,9 @@ class WholeImage:
         """Decide whether a stage is cut or done whole."""
         spec = image.spec
         pixels = spec.height * spec.width
-        work = StageWork(
-            written(stage.operators),
-            f"{spec.channels} {spec.dtype} {written(stage.narrowing)}",
+        work = StageDemand(
+            format_pipeline(stage.operators),
+            f"{spec.channels} {spec.dtype} {format_pipeline(stage.gateway_operators)}",
             self._registry.compatibility.needs(stage),
             pixels,
             pixels * (stage.sent.pixel_bytes + result_pixel_bytes(stage)),
@@ -122,14 +122,15 @@ class WholeImage:
 
     async def compute(
         self, job: Job, stage: Stage, image: ImageSource, course: StageCourse
-    ) -> Made:
+    ) -> StageOutput:
         """Do the stage whole, at once or as soon as its tiles are late."""
         while course.by_tiles and not course.is_late(now()):
             await asyncio.sleep(_CHECK_S)
         began_at, original = now(), job.original
         assert original is not None  # noqa: S101  # set when the image was decoded
         made = await self._threads.image(
-            lambda: whole(_operators(stage), as_array(image), as_array(original))
+            lambda: run_whole(_operators(stage), as_array(image), as_array(original)),
+            course.work.pixels,
         )
         course.whole_s = now() - began_at
         # Beside tiles it is slower than alone.
@@ -155,11 +156,13 @@ class WholeImage:
         report.count_alone(whole_s, measured=True)
         report.explain(_why_whole(course, tiles_s, whole_s))
 
-    async def _time_sample(self, work: StageWork, operators: Operators, image: ImageSource) -> None:
+    async def _time_sample(
+        self, work: StageDemand, operators: Operators, image: ImageSource
+    ) -> None:
         rows = min(_SAMPLE_ROWS, image.spec.height)
         sample = image.read(Rect(0, 0, rows, image.spec.width))
         try:
-            seconds = await self._threads.image(lambda: _whole_s(operators, sample))
+            seconds = await self._threads.image(lambda: _whole_s(operators, sample), sample.size)
         except FogError as problem:
             log.debug("%s cannot be timed on a sample: %s", work.kind, problem)
             return
@@ -172,12 +175,12 @@ class WholeImage:
             and isinstance(job.request.tiles, Auto)
             and not job.request.run_suffix
             and pixels <= WHOLE_PIXELS
-            and all(operator_registry.is_ours(operator.name) for operator in _operators(stage))
+            and all(operator_registry.is_built_in(operator.name) for operator in _operators(stage))
         )
 
 
 def _operators(stage: Stage) -> Operators:
-    return (*stage.narrowing, *stage.operators)
+    return (*stage.gateway_operators, *stage.operators)
 
 
 def _why_whole(course: StageCourse, tiles_s: float | None, whole_s: float) -> str:
@@ -192,7 +195,7 @@ def _whole_s(operators: Operators, sample: Image) -> float:
 
     def once() -> float:
         began = now()
-        whole(operators, sample, sample)
+        run_whole(operators, sample, sample)
         return now() - began
 
     return min(once(), once())

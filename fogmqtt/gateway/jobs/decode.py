@@ -21,12 +21,19 @@ import msgspec
 import numpy as np
 
 from fogmqtt.errors import FogError, ImageError
-from fogmqtt.images.files import MAX_PIXELS, Loaded
+from fogmqtt.images.files import MAX_PIXELS, LoadedImage
 from fogmqtt.images.spec import Spec
 from fogmqtt.workers.channel import open_memory
-from fogmqtt.workers.child import Process
-from fogmqtt.workers.decoder_process import PROCEED, Ask, Decoded, DecodeRefused, Opened, Said
-from fogmqtt.workers.process import Broken
+from fogmqtt.workers.child import ChildProcess
+from fogmqtt.workers.decoder_process import (
+    PROCEED,
+    Decoded,
+    DecodeRefused,
+    DecodeReply,
+    DecodeRequest,
+    HeaderRead,
+)
+from fogmqtt.workers.process import WorkerFailed
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +82,14 @@ class Decoders:
     def __init__(self, *, patience_s: float = PATIENCE_S, program: str = _PROGRAM) -> None:
         self._patience_s = patience_s
         self._code = f"from {program} import main; main()"
-        self._said: msgspec.msgpack.Decoder[Said] = msgspec.msgpack.Decoder(Said)
+        self._said: msgspec.msgpack.Decoder[DecodeReply] = msgspec.msgpack.Decoder(DecodeReply)
         self._lock = threading.Lock()
         # A process ends with the thread that started it, and callers' threads come and go.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoders")
         self._closed = False
         #: The last to finish is the first to be given a file: it is warm.
-        self._idle: list[Process] = []
-        self._busy: set[Process] = set()
+        self._idle: list[ChildProcess] = []
+        self._busy: set[ChildProcess] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -102,7 +109,7 @@ class Decoders:
         *,
         max_pixels: int = MAX_PIXELS,
         reserve: Callable[[int], None] = _reserve_nothing,
-    ) -> Loaded:
+    ) -> LoadedImage:
         """The image in the file of this descriptor, as `images.files.read` reads it.
 
         Its memory is shared with no process any more; what is written to it stays here. Raises
@@ -129,7 +136,7 @@ class Decoders:
             process.end()
         self._starter.shutdown()
 
-    def _read(self, order: _Order) -> Loaded:
+    def _read(self, order: _Order) -> LoadedImage:
         process = self._take(order.name)
         try:
             said = self._converse(process, order)
@@ -145,50 +152,50 @@ class Decoders:
             raise ImageError(f"{order.name}: its decoder talks nonsense: {problem}") from None
         match said:
             case Decoded():
-                self._give_back(process, worn=said.worn)
+                self._give_back(process, worn=said.needs_replacement)
                 return _loaded(said, order)
             case DecodeRefused(reason):
                 self._give_back(process, worn=False)
                 raise ImageError(reason)
-            case Broken(reason, traceback):
+            case WorkerFailed(reason, traceback):
                 self._give_back(process, worn=True)
                 log.error("%s: its decoder: %s\n%s", order.name, reason, traceback)
                 raise ImageError(f"{order.name}: its decoder failed: {reason}; {_WAY_OUT}")
-            case Opened():
+            case HeaderRead():
                 self._end(process)
                 raise ImageError(f"{order.name}: its decoder opened it twice")
 
-    def _converse(self, process: Process, order: _Order) -> Said:
+    def _converse(self, process: ChildProcess, order: _Order) -> DecodeReply:
         """Raises _Late, and EOFError, OSError and others where the process is not what it was."""
-        asked = msgspec.msgpack.encode(Ask(order.name, order.max_pixels))
-        process.tell(asked, (order.file, order.pixels))
+        asked = msgspec.msgpack.encode(DecodeRequest(order.name, order.max_pixels))
+        process.send_message(asked, (order.file, order.pixels))
         said = self._hear(process, order.size * _BYTE_S)
-        if not isinstance(said, Opened):
+        if not isinstance(said, HeaderRead):
             return said
         pixels = min(said.pixels, order.max_pixels)
         order.reserve(pixels * said.pixel_bytes)
-        process.tell(PROCEED)
+        process.send_message(PROCEED)
         return self._hear(process, pixels * _PIXEL_S)
 
-    def _hear(self, process: Process, more_s: float) -> Said:
+    def _hear(self, process: ChildProcess, more_s: float) -> DecodeReply:
         within_s = self._patience_s + more_s
-        if not process.speaks(within_s):
+        if not process.is_readable(within_s):
             raise _Late(f"{within_s:.3g} s")
-        heard = process.hear()
+        heard = process.receive_message()
         if heard is None:
             raise EOFError
         return self._said.decode(heard)
 
-    def _take(self, name: str) -> Process:
+    def _take(self, name: str) -> ChildProcess:
         with self._lock:
             while self._idle:
                 process = self._idle.pop()
-                if not process.speaks():
+                if not process.is_readable():
                     self._busy.add(process)
                     return process
                 process.end()  # somebody ended it while it had nothing to say
         try:
-            process = self._starter.submit(Process, self._code).result()
+            process = self._starter.submit(ChildProcess, self._code).result()
         except (OSError, RuntimeError) as problem:  # RuntimeError: `close` was called
             raise ImageError(f"{name}: no process to decode it in: {problem}") from None
         with self._lock:
@@ -197,7 +204,7 @@ class Decoders:
                 process.kill()
         return process
 
-    def _give_back(self, process: Process, *, worn: bool) -> None:
+    def _give_back(self, process: ChildProcess, *, worn: bool) -> None:
         with self._lock:
             self._busy.discard(process)
             keep = not worn and not self._closed
@@ -206,24 +213,24 @@ class Decoders:
         if not keep:
             process.end()
 
-    def _given_up(self, process: Process, order: _Order, late: str) -> ImageError:
+    def _given_up(self, process: ChildProcess, order: _Order, late: str) -> ImageError:
         traceback = self._end(process, asking_why=True)[1]
         log.warning("%s: its decoder hung\n%s", order.name, traceback)
         return ImageError(
             f"{order.name}: its decoder did not return within {late} and was ended; {_WAY_OUT}"
         )
 
-    def _died(self, process: Process, order: _Order) -> ImageError:
+    def _died(self, process: ChildProcess, order: _Order) -> ImageError:
         how, traceback = self._end(process)
         if self._closed:
             return ImageError(f"{order.name}: not decoded, since the gateway is stopping")
         log.warning("%s: its decoder %s\n%s", order.name, how, traceback)
         return ImageError(f"{order.name}: its decoder {how}; {_WAY_OUT}")
 
-    def _end(self, process: Process, *, asking_why: bool = False) -> tuple[str, str]:
+    def _end(self, process: ChildProcess, *, asking_why: bool = False) -> tuple[str, str]:
         with self._lock:
             self._busy.discard(process)
-        ending = process.end(asking_why=asking_why)
+        ending = process.end(dump_traceback=asking_why)
         return str(ending), ending.traceback
 
 
@@ -240,7 +247,7 @@ def in_memory(data: bytes) -> int:
     return descriptor
 
 
-def _loaded(said: Decoded, order: _Order) -> Loaded:
+def _loaded(said: Decoded, order: _Order) -> LoadedImage:
     """Raises ImageError where the memory does not hold what was said."""
     if said.dtype not in _DTYPES or min(said.shape) < 1 or not 2 <= len(said.shape) <= 3:
         raise ImageError(f"{order.name}: its decoder gave {said.dtype} of {said.shape}")
@@ -249,4 +256,4 @@ def _loaded(said: Decoded, order: _Order) -> Loaded:
         raise ImageError(f"{order.name}: its decoder gave less than {size:,} bytes")
     memory = mmap.mmap(order.pixels, size, access=mmap.ACCESS_COPY)
     image = np.frombuffer(memory, said.dtype).reshape(said.shape)
-    return Loaded(image, Spec.of(image), said.notes, said.format)
+    return LoadedImage(image, Spec.of(image), said.notes, said.format)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from fogmqtt.gateway.jobs.model import Job, Outcome
 from fogmqtt.gateway.jobs.report import differ_line
-from fogmqtt.images.compare import NONE, Difference, difference
+from fogmqtt.images.compare import NO_DIFFERENCE, Difference, difference
 from fogmqtt.images.picture import as_colour
 from fogmqtt.images.source import as_array
 from fogmqtt.images.spec import Image
-from fogmqtt.operators.api.base import Facts, Made
-from fogmqtt.operators.api.measuring import Measuring, differing
-from fogmqtt.operators.api.pipeline import Operators, whole
+from fogmqtt.operators.api.base import Facts, StageOutput
+from fogmqtt.operators.api.measuring import Measuring, count_differences
+from fogmqtt.operators.api.pipeline import Operators, run_whole
 
 
-def finalize(job: Job, made: Made) -> Outcome:
+def finalize(job: Job, made: StageOutput) -> Outcome:
     """What the client gets of what the last stage made. Raises FogError, as operators do."""
     assert job.original is not None  # noqa: S101  # set when the image was decoded
     original = as_array(job.original)
-    found = _compare(job, made, original) if job.request.verify else NONE
+    found = _compare(job, made, original) if job.request.verify else NO_DIFFERENCE
     if isinstance(made, dict):
         picture, facts = _drawn(job, made, original), made
     else:
@@ -27,11 +27,11 @@ def finalize(job: Job, made: Made) -> Outcome:
     return Outcome(job.id, job.report, done, original, error, found.picture, facts)
 
 
-def _compare(job: Job, made: Made, original: Image) -> Difference:
-    expected = whole(job.operators, original, original)
+def _compare(job: Job, made: StageOutput, original: Image) -> Difference:
+    expected = run_whole(job.operators, original, original)
     if isinstance(made, dict) or isinstance(expected, dict):
-        job.report.differ, job.report.facts = differing(made, expected)
-        return NONE
+        job.report.differ, job.report.facts = count_differences(made, expected)
+        return NO_DIFFERENCE
     found = difference(made, expected)
     job.report.differ = found.pixels
     return found
@@ -50,6 +50,6 @@ def _drawn(job: Job, facts: Facts, original: Image) -> Image:
 def _posted(post: Operators, picture: Image, original: Image) -> Image:
     if not post:
         return picture
-    done = whole(post, picture, original)
+    done = run_whole(post, picture, original)
     assert not isinstance(done, dict)  # noqa: S101  # intake refuses a post that measures
     return done

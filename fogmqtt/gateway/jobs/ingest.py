@@ -13,7 +13,7 @@ from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.images.source import ArrayImage, ImageSource
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Operator
-from fogmqtt.operators.api.pipeline import Stage, parse, parse_post, result, stages
+from fogmqtt.operators.api.pipeline import Stage, output_spec, parse, parse_post, split_stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ def ingest(
     post = parse_post(request.post)
     image, notes = _pixels(request, limits, decoders, memory)
     spec = Spec.of(image)
-    plan = stages(operators, spec)
+    plan = split_stages(operators, spec)
     picture = Spec(*plan[-1].source.size, 3) if plan[-1].measures else plan[-1].result
-    result(post, picture)
+    output_spec(post, picture)
     return IngestedJob(ArrayImage(image), operators, plan, post, notes)
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 
 from fogmqtt.core.geometry import Rect
-from fogmqtt.gateway.server.broker_limits import REMEDY
+from fogmqtt.gateway.broker_health import REMEDY
 from fogmqtt.log import one_line
 
 #: So many of a job's failed tiles are kept with their tracebacks, the newest.

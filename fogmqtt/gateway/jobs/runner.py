@@ -14,18 +14,18 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import Rect
 from fogmqtt.errors import FogError, ImageError
+from fogmqtt.gateway.background import race
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.registry import DeviceRegistry
 from fogmqtt.gateway.devices.settling import Settling
 from fogmqtt.gateway.events import EventBus, JobAccepted, JobEnded, JobNoticed, JobProgressed
 from fogmqtt.gateway.execution import stage_run
 from fogmqtt.gateway.execution.dispatcher import Dispatcher
-from fogmqtt.gateway.execution.race import race
 from fogmqtt.gateway.execution.resume import resume_stage
 from fogmqtt.gateway.execution.stage_run import StageRun
 from fogmqtt.gateway.execution.whole_image import StageCourse, WholeImage
@@ -38,8 +38,8 @@ from fogmqtt.gateway.jobs.queue import JobQueue
 from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.gateway.threads import Threads
 from fogmqtt.images.source import ArrayImage, ImageSource, as_array
-from fogmqtt.operators.api.base import Made
-from fogmqtt.operators.api.pipeline import Stage, whole
+from fogmqtt.operators.api.base import StageOutput
+from fogmqtt.operators.api.pipeline import Stage, run_whole
 from fogmqtt.wire.topics import LOCAL
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ DELIVERY_S: Final = 120.0
 WORKERS_UNKNOWN: Final = 4
 #: Deliveries that did not return; with more of them, further ones fail at once.
 MAX_HUNG_DELIVERIES: Final = 16
+
+T = TypeVar("T")
 
 
 class JobRunner:
@@ -114,7 +116,7 @@ class JobRunner:
     async def process(self, job: Job) -> Outcome:
         """Make a job's result, or raise what prevents it."""
         entering = await self.ingest(job)
-        made: Made = as_array(entering)
+        made: StageOutput = as_array(entering)
         for position, stage in enumerate(job.stages):
             job.position, job.entering = position, entering
             made = await self.run_stage(job, stage, entering)
@@ -133,10 +135,10 @@ class JobRunner:
             self._bus.emit(JobNoticed(job.report, note))
         return ingested.image
 
-    async def run_stage(self, job: Job, stage: Stage, image: ImageSource) -> Made:
+    async def run_stage(self, job: Job, stage: Stage, image: ImageSource) -> StageOutput:
         """Do one stage: whole on this gateway, by tiles on the fleet, or both until one is done."""
         if not stage.tiled:
-            return await self._threads.image(partial(_whole, job, stage, image))
+            return await self._on_image(job, partial(_whole, job, stage, image))
         await self._settling.wait()
         course = await self._whole_image.course(job, stage, image)
         won = await race(
@@ -151,9 +153,9 @@ class JobRunner:
 
     async def run_tiles(
         self, job: Job, stage: Stage, image: ImageSource, course: StageCourse
-    ) -> Made:
+    ) -> StageOutput:
         """Do one stage by tiles: plan, cut, send, paste what comes back, and merge."""
-        run = await self._threads.image(self._planner(job, stage, image))
+        run = await self._on_image(job, self._planner(job, stage, image))
         course.began_at = now()
         self._count_planned(job, run)
         needs = self._registry.compatibility.needs(stage)
@@ -164,11 +166,11 @@ class JobRunner:
                 course.credit(tile.core.pixels)
                 await self._threads.tile(partial(run.merger.paste, tile, kept.result))
                 self._tell_progress(job)
-        return await self._threads.image(run.merger.finish)
+        return await self._on_image(job, run.merger.finish)
 
-    async def finalize(self, job: Job, made: Made) -> Outcome:
+    async def finalize(self, job: Job, made: StageOutput) -> Outcome:
         """Verify, draw facts, and post-process."""
-        return await self._threads.image(partial(finalize, job, made))
+        return await self._on_image(job, partial(finalize, job, made))
 
     async def deliver(self, job: Job, outcome: Outcome) -> Outcome:
         """Hand the result over. A delivery that fails or hangs makes the job fail."""
@@ -220,6 +222,10 @@ class JobRunner:
             if limit.expired():
                 return _failed(job, self._timed_out(job))
             return _failed(job, _described(job, problem), problem)
+
+    async def _on_image(self, job: Job, work: Callable[[], T]) -> T:
+        """Do work on the whole image beside the event loop."""
+        return await self._threads.image(work, job.report.pixels)
 
     def _planner(self, job: Job, stage: Stage, image: ImageSource) -> Callable[[], StageRun]:
         """What cuts a stage into tiles, as today's fleet and broker take them; for a thread."""
@@ -275,9 +281,9 @@ class JobRunner:
         )
 
 
-def _whole(job: Job, stage: Stage, image: ImageSource) -> Made:
+def _whole(job: Job, stage: Stage, image: ImageSource) -> StageOutput:
     assert job.original is not None  # noqa: S101  # set when the image was decoded
-    return whole(stage.operators, as_array(image), as_array(job.original))
+    return run_whole(stage.operators, as_array(image), as_array(job.original))
 
 
 def _failed(job: Job, reason: str, problem: Exception | None = None) -> Outcome:

@@ -81,11 +81,8 @@ class FolderEvents:
         flags = self._flags
         if event.mask & flags.Q_OVERFLOW:
             return FolderEvent("", Change.LOST)
-        if event.mask & flags.IGNORED:
-            self._folders.pop(event.wd, None)
-            return None
         folder = self._folders.get(event.wd)
-        if folder is None or not event.name:
+        if folder is None or not event.name:  # without a name, the watch itself has ended
             return None
         return FolderEvent(f"{folder}/{event.name}", self._change(event.mask))
 

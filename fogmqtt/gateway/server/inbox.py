@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Container
+from collections.abc import AsyncIterator, Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fogmqtt.errors import ConfigError
 from fogmqtt.gateway.server.inbox_folder import InboxFile, InboxFolder, InboxTiming
-from fogmqtt.gateway.server.inbox_tree import DONE, FAILED
-from fogmqtt.gateway.server.io_thread import IoThread
-
-__all__ = ["DONE", "FAILED", "Inbox", "InboxFile", "InboxTiming", "free_path"]
+from fogmqtt.gateway.threads import IoThread
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +30,6 @@ _HUNG_S = 10.0
 _RECOVER_S = 10.0
 #: Seconds that starting and closing wait for the file system.
 _PATIENCE_S = 5.0
-
-#: Longest name of a file that is written, in bytes. Most file systems take 255; the others are
-#: for `.<name>.txt.part`, which is written beside it.
-LONGEST_NAME = 240
 
 
 class Inbox:
@@ -165,38 +157,3 @@ class Inbox:
         if self._reader is not None:
             asyncio.get_running_loop().remove_reader(self._reader)
             self._reader = None
-
-
-def free_path(path: Path, taken: Container[str] = ()) -> Path:
-    """This path, or with a number before its suffix where something is there, or it is `taken`.
-
-    A name that is too long is shortened. Nothing is reserved: callers that may run at the same
-    time need a lock, and `taken` for names that are chosen and not written.
-    """
-    path = _numbered(path, 1)
-    if not _is_used(path, taken):
-        return path
-    # A camera may send 100 000 files of one name: their numbers are not tried one by one.
-    low, high = 1, 2
-    while _is_used(_numbered(path, high), taken):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _is_used(_numbered(path, middle), taken):
-            low = middle
-        else:
-            high = middle
-    return _numbered(path, high)
-
-
-def _is_used(path: Path, taken: Container[str]) -> bool:
-    # A link that leads nowhere is something, too.
-    return str(path) in taken or path.exists() or path.is_symlink()
-
-
-def _numbered(path: Path, number: int) -> Path:
-    end = f"-{number}{path.suffix}" if number > 1 else path.suffix
-    stem = path.stem
-    while stem and len(os.fsencode(stem + end)) > LONGEST_NAME:
-        stem = stem[:-1]
-    return path.with_name(stem + end) if stem else path

@@ -8,12 +8,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from fogmqtt.gateway.server.folder_events import Change, FolderEvent, FolderEvents, open_events
+from fogmqtt.gateway.storage.job_store import DONE, FAILED
 from fogmqtt.log import one_line
 
 log = logging.getLogger(__name__)
-
-#: Subfolders that originals are moved to when their jobs are over.
-DONE, FAILED = "done", "failed"
 
 #: How programs end the name of a file that they have not finished.
 _UNFINISHED = (

@@ -29,10 +29,11 @@ from fogmqtt.gateway.background import BackgroundTasks, Supervisor
 from fogmqtt.gateway.broker_link import Connect
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.status_publisher import EVERY_S, job_status
-from fogmqtt.gateway.events import JobNoticed, JobProgressed, Subscription
+from fogmqtt.gateway.events import EventSubscription, JobNoticed, JobProgressed
 from fogmqtt.gateway.jobs.model import JobRequest, Outcome, new_job_id
 from fogmqtt.gateway.server.config_checks import check_outbox, check_pipelines
-from fogmqtt.gateway.server.inbox import Inbox, InboxFile
+from fogmqtt.gateway.server.inbox import Inbox
+from fogmqtt.gateway.server.inbox_folder import InboxFile
 from fogmqtt.gateway.server.outbox import Outbox
 from fogmqtt.gateway.server.replies import Replies, Reply
 from fogmqtt.gateway.storage.api import (
@@ -202,7 +203,7 @@ class Server:
             origin=_origin(message),
             accepted_at=time.time(),
         )
-        if message.receipt and message.receipt.again and entry.origin in self._origins:
+        if message.receipt and message.receipt.is_repeated and entry.origin in self._origins:
             log.info("%s was accepted already: the broker repeats it", entry.name)
             self._acknowledge(message.receipt)
             return
@@ -232,7 +233,7 @@ class Server:
                 "a retained image would be done again at every start; publish it without retain"
             )
         if pipeline not in self.config.pipelines:
-            near = registry.nearest(pipeline[:80], self.config.pipelines)
+            near = registry.suggestion(pipeline[:80], self.config.pipelines)
             raise PipelineError(f"no pipeline {pipeline[:80]!r} in the configuration; {near}")
         if self._waiting >= self.config.limits.max_waiting:
             raise FogError(
@@ -326,9 +327,11 @@ class Server:
         self._spooling += 1
         try:
             await asyncio.wrap_future(self._store.accept_file(entry, file.path))
-        except (FogError, OSError) as problem:
+        except Exception as problem:  # noqa: BLE001  # a file that cannot be taken ends no server
             inbox.retry(file, PAUSE_S)
             self.gateway.warn("inbox", f"cannot take {file.path}: {self._refusal(problem)}")
+            if is_full(problem):
+                await asyncio.sleep(PAUSE_S)  # the next file would not fit either
             return
         finally:
             self._spooling -= 1
@@ -481,7 +484,7 @@ class Server:
 
     # What is published while a job runs.
 
-    async def _report_progress(self, events: Subscription) -> None:
+    async def _report_progress(self, events: EventSubscription) -> None:
         """Publish progress and notices to whoever submitted an image."""
         with events:
             try:
@@ -547,7 +550,7 @@ def _origin(message: Received) -> str:
     if message.receipt is None:
         return ""
     digest = xxhash.xxh3_128_hexdigest(message.payload)
-    return f"{message.receipt.mid}/{message.topic}/{digest}"
+    return f"{message.receipt.packet_id}/{message.topic}/{digest}"
 
 
 def _new_suffix() -> str:

@@ -21,6 +21,11 @@ PART = ".part"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+#: Longest name of a file that is written, in bytes. Most file systems take 255; the others are
+#: for `.<name>.txt.part`, which is written beside it.
+LONGEST_NAME = 240
+
+
 class DurableFiles:
     """Changes on the real disk. All methods raise OSError, `commit` raises sqlite3.Error."""
 
@@ -132,9 +137,35 @@ def is_full(problem: BaseException) -> bool:
 
 
 def free_path(path: Path, taken: Container[str] = ()) -> Path:
-    """This path, or one with a number before its suffix if it exists or is in `taken`."""
-    candidate, number = path, 1
-    while candidate.exists() or str(candidate) in taken:
-        number += 1
-        candidate = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return candidate
+    """This path, or with a number before its suffix where something is there, or it is `taken`.
+
+    A name that is too long is shortened. Nothing is reserved: callers that may run at the same
+    time need a lock, and `taken` for names that are chosen and not written.
+    """
+    path = _numbered(path, 1)
+    if not _is_used(path, taken):
+        return path
+    # A camera may send 100 000 files of one name: their numbers are not tried one by one.
+    low, high = 1, 2
+    while _is_used(_numbered(path, high), taken):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _is_used(_numbered(path, middle), taken):
+            low = middle
+        else:
+            high = middle
+    return _numbered(path, high)
+
+
+def _is_used(path: Path, taken: Container[str]) -> bool:
+    # A link that leads nowhere is something, too.
+    return str(path) in taken or path.exists() or path.is_symlink()
+
+
+def _numbered(path: Path, number: int) -> Path:
+    end = f"-{number}{path.suffix}" if number > 1 else path.suffix
+    stem = path.stem
+    while stem and len(os.fsencode(stem + end)) > LONGEST_NAME:
+        stem = stem[:-1]
+    return path.with_name(stem + end) if stem else path

@@ -135,8 +135,8 @@ class JournalDb:
     def __init__(self, folder: Path, disk: DurableFiles, keep_s: float) -> None:
         """Open or create it. Finished jobs are remembered for `keep_s` seconds.
 
-        A damaged database or one of an older version is renamed, and the log says so. Raises
-        ConfigError for one of a newer version and for one that cannot be opened.
+        A damaged database or one of another version is renamed, and the log says so: that costs
+        work, never an image. Raises ConfigError for one that cannot be opened.
         """
         self.folder = folder
         self.path = folder / NAME
@@ -353,7 +353,7 @@ class JournalDb:
         return db
 
     def _check(self, db: sqlite3.Connection) -> None:
-        """Raise DatabaseError for an unusable file, ConfigError for a newer version."""
+        """Raise DatabaseError for a file that is damaged, of another version, or not ours."""
         version, application = (_pragma(db, name) for name in ("user_version", "application_id"))
         (state,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
@@ -361,14 +361,8 @@ class JournalDb:
         is_new = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if not is_new and application != _APPLICATION:
             raise sqlite3.DatabaseError("another program's database")
-        if not is_new and version < VERSION:
-            raise sqlite3.DatabaseError(f"version {version}, older than {VERSION}")
-        if version > VERSION:
-            raise ConfigError(
-                f"gateway.spool: {self.path} has version {version}, from a newer fogmqtt; this "
-                f"one knows {VERSION}. Update fogmqtt, or move the file away: the images beside "
-                "it are kept, and their jobs start again"
-            )
+        if not is_new and version != VERSION:
+            raise sqlite3.DatabaseError(f"version {version}, where this fogmqtt has {VERSION}")
         db.execute("PRAGMA journal_mode=WAL")
         if is_new:
             db.executescript(

@@ -1,19 +1,21 @@
-"""What an operator is: a frozen dataclass whose fields are its parameters on the wire.
+"""The base class of operators: a frozen dataclass whose fields are its parameters on the wire.
 
-One law binds every operator, built in or plugged in: *tiled equals whole, bit for bit*. `whole`
-says what the whole is; a stage of operators run tile by tile and merged must equal it.
+Every operator, built in or plugged in, must satisfy one rule: *tiled equals whole, bit for bit*.
+The method `whole` defines the result for a whole image. The same operators, run tile by tile and
+merged, must give the same bits.
 
-| method        | runs                    | sees                                   |
-|---------------|-------------------------|----------------------------------------|
-| output        | both, before any pixel  | the Spec; refuses what it cannot take  |
-| prepare       | gateway, once per job   | the whole image and the job's original |
-| process       | device, per tile        | core + halo, clipped at the border     |
-| process_tile  | device, last of a stage | the same, and where the core is        |
-| placed        | gateway, per tile       | where the tile lies in the image       |
-| merger        | gateway                 | the results, by tile                   |
-| whole         | one machine             | the whole image                        |
+| method        | runs on                 | receives                                    |
+|---------------|-------------------------|---------------------------------------------|
+| output        | both, before any pixel  | the Spec; refuses what it cannot take       |
+| prepare       | gateway, once per job   | the whole image and the job's original      |
+| for_tile      | gateway, per tile       | the tile's position in the image            |
+| process       | device, per tile        | core + halo, clipped at the image's border  |
+| process_tile  | device, last of a stage | the same, and the position of the core      |
+| merger        | gateway                 | the results, by tile                        |
+| whole         | one machine             | the whole image                             |
 
-What gives facts instead of an image derives from `Measuring` (fogmqtt/operators/api/measuring/py).
+An operator that gives facts instead of an image derives from `Measuring`
+(fogmqtt/operators/api/measuring.py).
 """
 
 from __future__ import annotations
@@ -30,53 +32,60 @@ from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.source import ArrayImage, ImageBuffer, whole
 from fogmqtt.images.spec import Image, Spec
 
-#: Float arithmetic rounds differently in the vector body and in the tail of a row: tiles that
-#: begin and end at multiples of this many pixels have the whole image's (research: exact tiling).
+#: Float arithmetic rounds differently in the vectorised part and in the remainder of a row. Tiles
+#: that begin and end at multiples of this many pixels round like the whole image.
 FLOAT_ALIGN = 64
 
-#: What a measuring operator gives: a JSON object, in whole-image coordinates.
+#: The result of a measuring operator: a JSON object, in coordinates of the whole image.
 Facts = dict[str, Any]
-#: What comes out of a pipeline.
-Made = Image | Facts
-#: Parameters of several calls.
+#: The result of a stage or of a pipeline: an image, or facts.
+StageOutput = Image | Facts
+#: Parameters of several calls of one operator.
 Samples = Sequence[Mapping[str, Any]]
 
 _LEARNED = "learned"
 
 
 def learned() -> Any:
-    """A field that `prepare` fills in: it travels with the others, but nobody writes it."""
+    """Return a dataclass field that `prepare` fills in.
+
+    The field is sent to devices like a parameter, but cannot be written in a pipeline. Its value
+    is None until `prepare` or `for_tile` sets it.
+    """
     return field(default=None, repr=False, metadata={_LEARNED: True})
 
 
 def is_learned(one: Field[Any]) -> bool:
-    """Whether a field was made by `learned`."""
+    """Return whether a field was made by `learned`."""
     return _LEARNED in one.metadata
 
 
-def by_build(what: str) -> str:
-    """For `exactness`: what OpenCV does in float arithmetic that its builds order differently."""
+def build_dependent(what: str) -> str:
+    """Return the `exactness` of float arithmetic that builds of OpenCV do in different orders.
+
+    `what` names the case, for example "float32".
+    """
     return f"{what} as this OpenCV build and processor round; devices that differ get no tiles"
 
 
 class Merger(Protocol):
-    """Puts results together. `paste` may run on several threads at once for different tiles."""
+    """Combines the tiles' results. Several threads may call `paste` at once for different tiles."""
 
     def paste(self, tile: Tile, result: Any, /) -> None:
-        """Take one tile's result: pixels of the core's height and width, or a part of facts.
+        """Add one tile's result: pixels of the core's height and width, or a `Part` of facts.
 
-        A tile may be pasted again; its newest result counts.
+        A tile may be pasted again; its latest result counts.
         """
 
-    def finish(self) -> Made:
-        """Return the whole image, or the facts, after every tile was pasted."""
+    def finish(self) -> StageOutput:
+        """Return the whole image, or the facts. Call it once, after every tile was pasted."""
 
 
 class PasteMerger:
     """Writes each tile's pixels to the tile's core: the merger of most operators.
 
     The result is an image of `output`. It is written to `image`, which must be of that spec, or
-    to a new array if `image` is not given.
+    to a new array if `image` is None.
     """
 
     def __init__(self, output: Spec, image: ImageBuffer | None = None) -> None:
@@ -95,93 +104,115 @@ class PasteMerger:
 class Operator:
     """Base of all operators. Subclasses are frozen dataclasses registered under `name`."""
 
-    #: How it is written in a pipeline.
+    #: The name in a pipeline.
     name: ClassVar[str] = ""
     #: Tiles begin and end at multiples of this many pixels: 1 for integer arithmetic,
-    #: FLOAT_ALIGN for float. Float images raise it by themselves, see `alignment`.
+    #: FLOAT_ALIGN for float arithmetic. For float images FLOAT_ALIGN is implied, see `alignment`.
     align: ClassVar[int] = 1
-    #: What people must know of how exact it is, beyond the law: a sentence, or nothing.
+    #: What users must know about exactness beyond "tiled equals whole": a sentence, or nothing.
     exactness: ClassVar[str] = ""
-    #: True: it gives facts, not an image; see `Measuring`.
+    #: True: the result is facts, not an image; see `Measuring`.
     measures: ClassVar[bool] = False
-    #: False: it needs the image whole and runs on the gateway.
+    #: False: the operator needs the whole image and runs on the gateway.
     tiled: ClassVar[bool] = True
-    #: True: `prepare` looks at the image, so what stands before it must be merged first.
+    #: True: `prepare` reads the image, so the results of the operators before must be merged first.
     begins_stage: ClassVar[bool] = False
-    #: True: `merger` does more than paste, so what stands behind it needs the merged image.
+    #: True: `merger` does more than paste, so the operators behind need the merged image.
     ends_stage: ClassVar[bool] = False
-    #: True: per pixel, exact and cheap, with fewer bytes out than in: the gateway runs it while
-    #: it cuts, so that a colour photo for a gray pipeline travels as one channel.
-    narrows: ClassVar[bool] = False
-    #: How results travel; a codec of fogmqtt.images.codec.
+    #: True: works per pixel, is exact and cheap, and gives fewer bytes than it takes. The gateway
+    #: runs it before it sends a tile, so that a gray pipeline's tiles have one channel.
+    reduces_bytes: ClassVar[bool] = False
+    #: How results are encoded on the wire; a codec of fogmqtt.images.codec.
     result_codec: ClassVar[str] = "raw"
-    #: Parameters of the calls by whose results two devices are compared: one of each way that the
-    #: work takes through OpenCV. None: the versions of OpenCV and the kind of machine decide.
+    #: Parameters of the calls by which the rounding of two devices is compared: one call for each
+    #: code path in OpenCV. Empty: versions of OpenCV and the kind of processor are compared.
     samples: ClassVar[Samples] = ({},)
 
     @property
     def halo(self) -> int:
-        """How many pixels around itself a result pixel depends on. Parameters only."""
+        """How many pixels on each side of it a result pixel depends on.
+
+        It follows from the parameters alone.
+        """
         return 0
 
     def alignment(self, spec: Spec) -> int:
-        """`align` for images of `spec`: all arithmetic on float pixels is float arithmetic."""
+        """Return `align` for images of `spec`; for float pixels it is raised to FLOAT_ALIGN."""
         return lcm(self.align, FLOAT_ALIGN) if spec.dtype.startswith("float") else self.align
 
     def variant(self, spec: Spec) -> str:
-        """What sets these parameters apart from others that more devices agree about."""
+        """Return a short name for parameters that round differently on more devices than others.
+
+        It becomes part of the ability. Empty for all other parameters.
+        """
         del spec
         return ""
 
     def ability(self, spec: Spec) -> str:
-        """What a device must have, in the gateway's rounding, to do this to images of `spec`.
+        """Return the name under which devices announce that they do this to images of `spec`.
 
-        `gaussian/uint8`, or with a variant `gaussian/uint8/k15`.
+        For example `gaussian/uint8`, or with a variant `gaussian/uint8/k15`. A device gets tiles
+        only if its fingerprint of this ability equals the gateway's.
         """
         return "/".join(filter(None, (self.name, spec.dtype, self.variant(spec))))
 
     def output(self, spec: Spec) -> Spec:
-        """What comes out for `spec`. Raises OperatorError for what this operator cannot take."""
+        """Return the result's spec for an image of `spec`.
+
+        Raises OperatorError for an image that this operator cannot take.
+        """
         return spec
 
     def prepare(self, image: Image, original: Image) -> Self:
-        """Learn what only the whole image tells; `original` is what the job came with.
+        """Return this operator with the learned fields set, which depend on the whole image.
 
+        `image` is the image that this operator gets, `original` the one that the job came with.
         Both are whole arrays in memory: an `ImageSource` must be read as a whole first.
         """
         del image, original
         return self
 
-    def placed(self, outer: Rect, size: tuple[int, int]) -> Self:
-        """This operator for a tile that lies there, halo and all, in an image of this size."""
+    def for_tile(self, outer: Rect, size: tuple[int, int]) -> Self:
+        """Return this operator for one tile.
+
+        `outer` is the tile with its halo, in an image of `size` (height, width).
+        """
         del outer, size
         return self
 
     def process(self, image: Image) -> Image:
-        """The work: pure, on a tile with its halo as on a whole image; keeps height and width."""
+        """Return the result for a tile with its halo, or for a whole image.
+
+        It has the height and width of `image` if the operator is tiled. A pure function: it must
+        not change `image`, and depends on nothing but `image` and the fields.
+        """
         raise NotImplementedError
 
     def process_tile(self, image: Image, core: Rect, seams: Seams) -> Image:
-        """As `process`, for the core alone; `core` is in the tile's own coordinates."""
+        """Return the result for the core alone.
+
+        `image` is a tile with its halo, `core` its core in the tile's own coordinates, and `seams`
+        says which sides of the core are not the image's border.
+        """
         del seams
-        return checked(self, self.process(image), self.output(Spec.of(image)))[core.slices]
+        return check_output(self, self.process(image), self.output(Spec.of(image)))[core.slices]
 
     def merger(self, output: Spec) -> Merger:
-        """What puts tiles' results together into an image of `output`.
+        """Return a new merger that makes an image of `output` from the tiles' results.
 
-        Tiles may be of any sizes; all of them together cover the image once.
+        Tiles may have any sizes; their cores together cover the image once.
         """
         return PasteMerger(output)
 
     def whole(self, image: Image) -> Image:
-        """The same on one machine: OpenCV's own answer for the whole image.
+        """Return the result for a whole image on one machine; by default that of `process`.
 
         `image` is a whole array in memory: an `ImageSource` must be read as a whole first.
         """
         return self.process(image)
 
     def params(self) -> dict[str, Any]:
-        """The parameters that differ from their defaults, as they travel and are written."""
+        """Return the parameters that differ from their defaults, learned ones too."""
         return {
             one.name: getattr(self, one.name)
             for one in fields(self)
@@ -189,22 +220,28 @@ class Operator:
         }
 
     def __str__(self) -> str:
-        unwritten = {one.name for one in fields(self) if is_learned(one)}
-        written = (f"{k}={_written(v)}" for k, v in self.params().items() if k not in unwritten)
-        return " ".join((self.name, *written))
+        hidden = {one.name for one in fields(self) if is_learned(one)}
+        shown = (f"{k}={_format(v)}" for k, v in self.params().items() if k not in hidden)
+        return " ".join((self.name, *shown))
 
-    # What subclasses use to check their parameters and images.
+    # Subclasses use these methods to check their parameters and images.
 
-    def _need(self, holds: bool, parameter: str, expected: str) -> None:
-        """Raise PipelineError unless `holds`; for __post_init__."""
+    def _require(self, holds: bool, parameter: str, expected: str) -> None:
+        """Raise PipelineError unless `holds`; for `__post_init__`.
+
+        The error names the parameter, its value and what was `expected`.
+        """
         if not holds:
             value = getattr(self, parameter)
-            raise PipelineError(f"{self.name}: {parameter}={_written(value)}: {expected}")
+            raise PipelineError(f"{self.name}: {parameter}={_format(value)}: {expected}")
 
-    def _take(
+    def _accept(
         self, spec: Spec, *, dtypes: tuple[str, ...] = (), channels: tuple[int, ...] = ()
     ) -> None:
-        """Raise OperatorError unless the image is of these dtypes and channel counts."""
+        """Raise OperatorError unless `spec` has one of these dtypes and channel counts.
+
+        An empty tuple accepts all.
+        """
         if dtypes and spec.dtype not in dtypes:
             wanted = " or ".join(dtypes)
             raise OperatorError(f"{self.name} takes {wanted}, not {spec}{_to_dtype(spec, dtypes)}")
@@ -214,13 +251,13 @@ class Operator:
             raise OperatorError(f"{self.name} takes {wanted} channel(s), not {spec}{hint}")
 
 
-#: What the operators take that make other dtypes.
-_CONVERTED = ("uint8", "uint16", "float32")
+#: Dtypes that the converting operators to8bit and tofloat take.
+_CONVERTIBLE = ("uint8", "uint16", "float32")
 
 
 def _to_dtype(spec: Spec, dtypes: tuple[str, ...]) -> str:
-    """What to put before an operator that takes these, if anything helps."""
-    if spec.dtype not in _CONVERTED:
+    """Return a hint which converting operator to put before one that takes `dtypes`; or nothing."""
+    if spec.dtype not in _CONVERTIBLE:
         return ""
     makers = {"uint8": "to8bit", "float32": "tofloat"}
     useful = [f"'{maker}'" for dtype, maker in makers.items() if dtype in dtypes]
@@ -229,41 +266,40 @@ def _to_dtype(spec: Spec, dtypes: tuple[str, ...]) -> str:
 
 def _to_channels(spec: Spec, channels: tuple[int, ...]) -> str:
     if 1 in channels:
-        narrower = "gray" if spec.channels == 3 and spec.dtype in _CONVERTED else "channel which=0"
-        return f"; put '{narrower}' before it"
+        converter = (
+            "gray" if spec.channels == 3 and spec.dtype in _CONVERTIBLE else "channel which=0"
+        )
+        return f"; put '{converter}' before it"
     return "; it needs a colour image"
 
 
 _T = TypeVar("_T")
 
 
-def prepared(operator: Operator, value: _T | None) -> _T:
-    """What the operator learned of the whole image.
-
-    Raises OperatorError if `prepare` was never called.
-    """
+def require_prepared(operator: Operator, value: _T | None) -> _T:
+    """Return the value of a learned field. Raises OperatorError if it is None."""
     if value is None:
         raise OperatorError(f"{operator.name} was not prepared: it must see the whole image first")
     return value
 
 
-def checked(operator: Operator, given: object, expected: Spec) -> Image:
-    """What an operator gave, if it is the image that it said it would give.
+def check_output(operator: Operator, result: object, expected: Spec) -> Image:
+    """Return an operator's result if it is an image of the spec that its `output` promised.
 
-    Raises OperatorError that names the operator and what it gave: the next one, or the gateway,
-    would stumble over it without knowing whose it is.
+    Raises OperatorError, which names the operator and its result. Without this check the next
+    operator or the gateway would fail, and not name the operator at fault.
     """
-    if not isinstance(given, np.ndarray):
-        raise OperatorError(f"{operator.name} gave a {type(given).__name__}, not {expected}")
-    if given.ndim not in (2, 3):
-        raise OperatorError(f"{operator.name} gave an array of {given.shape}, not {expected}")
-    spec = Spec.of(given)
+    if not isinstance(result, np.ndarray):
+        raise OperatorError(f"{operator.name} gave a {type(result).__name__}, not {expected}")
+    if result.ndim not in (2, 3):
+        raise OperatorError(f"{operator.name} gave an array of {result.shape}, not {expected}")
+    spec = Spec.of(result)
     if spec != expected:
         raise OperatorError(f"{operator.name} gave {spec}, not {expected}")
-    return given
+    return result
 
 
-def _written(value: object) -> str:
+def _format(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():

@@ -1,4 +1,4 @@
-"""What people and programs are told of operators."""
+"""Descriptions of operators, for people and programs."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from fogmqtt.images.spec import Spec
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.base import Operator
 
-#: What is tried, and how it is written; images of 64 x 64 pixels.
+#: Dtypes that are tried → their names in a table. The images are 64 x 64 pixels.
 DTYPES = {"uint8": "8", "uint16": "16", "float32": "f32"}
 _KINDS = {1: "gray", 3: "colour"}
 _PIXELS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
-    """What can be written behind an operator's name."""
+class ParameterDescription:
+    """A parameter that can be written after an operator's name."""
 
     type: str
-    #: None where it must be given.
+    #: None if the parameter is required.
     default: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
+class OperatorDescription:
     """One operator."""
 
     name: str
     summary: str
-    #: All that its author says of it.
+    #: The whole docstring.
     text: str
-    parameters: Mapping[str, Parameter]
-    #: `gray` and `colour`: the dtypes that it takes of them with default parameters.
+    parameters: Mapping[str, ParameterDescription]
+    #: `gray` and `colour` → the dtypes that it takes with default parameters.
     takes: Mapping[str, tuple[str, ...]]
-    #: `exact`, or in which way.
+    #: `exact`, or a sentence on exactness.
     exact: str
-    #: Whether devices do it; else it sees the image whole, on the gateway.
+    #: Whether it runs on devices; else it runs on the gateway, on the whole image.
     tiled: bool
     measures: bool
     #: With default parameters.
     halo: int | None
     align: int
-    #: What it came with, and that one's version.
+    #: The package that it comes with, and the package's version.
     package: str
     version: str
     #: A pipeline that works.
@@ -54,15 +54,15 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True)
-class Library:
-    """All operators, and what is wrong with those that are skipped."""
+class OperatorList:
+    """All operators, and the problems of those that are skipped."""
 
-    operators: tuple[Description, ...]
+    operators: tuple[OperatorDescription, ...]
     problems: tuple[str, ...]
 
 
-def library() -> Library:
-    """Everything that this process can use. Imports all of it."""
+def describe_all() -> OperatorList:
+    """Return all operators that this process can use. Imports all of them."""
     problems = list(registry.problems())
     described = []
     for name in registry.names():
@@ -70,35 +70,35 @@ def library() -> Library:
             described.append(describe(name))
         except PipelineError as problem:
             problems.append(str(problem))
-    return Library(tuple(described), tuple(problems))
+    return OperatorList(tuple(described), tuple(problems))
 
 
-def describe(name: str) -> Description:
-    """One operator. Raises PipelineError like `catalog.load`."""
+def describe(name: str) -> OperatorDescription:
+    """Return the description of one operator. Raises PipelineError like `registry.load`."""
     operator = registry.load(name)
     text = inspect.getdoc(operator) or ""
-    usual = _usual(operator)
-    takes = _takes(usual) if usual else {}
+    default = _default_instance(operator)
+    takes = _takes(default) if default else {}
     origin = registry.origin(name)
-    return Description(
+    return OperatorDescription(
         name=name,
         summary=" ".join(text.partition("\n\n")[0].split()),
         text=text,
         parameters=dict(_parameters(operator)),
         takes=takes,
-        exact=_exact(operator),
+        exact=_exactness(operator),
         tiled=operator.tiled,
         measures=operator.measures,
-        halo=usual.halo if usual else None,
+        halo=default.halo if default else None,
         align=operator.align,
         package=origin.package,
         version=origin.version,
-        example=_example(operator, usual, takes),
+        example=_example(operator, default, takes),
     )
 
 
-def images(takes: Mapping[str, tuple[str, ...]]) -> str:
-    """In few letters: `8 16 f32` for gray and colour, `gray 8` where only gray is taken."""
+def format_images(takes: Mapping[str, tuple[str, ...]]) -> str:
+    """Return the accepted images: `8 16 f32` for gray and colour, `gray 8` for gray only."""
     if not takes:
         return "see its help"
     short = {kind: " ".join(DTYPES[one] for one in dtypes) for kind, dtypes in takes.items()}
@@ -107,39 +107,39 @@ def images(takes: Mapping[str, tuple[str, ...]]) -> str:
     return ", ".join(f"{kind} {dtypes}" for kind, dtypes in short.items())
 
 
-def written(parameters: Mapping[str, Parameter]) -> str:
-    """As in a pipeline, with the defaults; `[element]` for a text that is usually empty."""
-    return " ".join(_shown(key, one.default) for key, one in parameters.items())
+def format_parameters(parameters: Mapping[str, ParameterDescription]) -> str:
+    """Return parameters as in a pipeline, with defaults; `[element]` for one that is empty."""
+    return " ".join(_format_parameter(key, one.default) for key, one in parameters.items())
 
 
-def _shown(key: str, default: str | None) -> str:
+def _format_parameter(key: str, default: str | None) -> str:
     if default is None:
         return f"{key}=…"
     return f"{key}={default}" if default else f"[{key}]"
 
 
-def _usual(operator: type[Operator]) -> Operator | None:
-    """With default parameters; None where some must be given."""
+def _default_instance(operator: type[Operator]) -> Operator | None:
+    """Return the operator with default parameters, or None if it has required ones."""
     try:
         return registry.build(operator.name, {})
     except (FogError, TypeError):
         return None
 
 
-def _parameters(operator: type[Operator]) -> Iterator[tuple[str, Parameter]]:
+def _parameters(operator: type[Operator]) -> Iterator[tuple[str, ParameterDescription]]:
     defaults = {one.name: one.default for one in fields(operator)}
     for name, kind in registry.parameters(operator).items():
-        default = None if defaults[name] is MISSING else _text(defaults[name])
-        yield name, Parameter(_type(kind), default)
+        default = None if defaults[name] is MISSING else _format_default(defaults[name])
+        yield name, ParameterDescription(_format_type(kind), default)
 
 
-def _type(kind: Any) -> str:
+def _format_type(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " | ".join(map(str, get_args(kind)))
     return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
-def _text(value: object) -> str:
+def _format_default(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -162,23 +162,23 @@ def _accepts(operator: Operator, channels: int, dtype: str) -> bool:
     return True
 
 
-def _exact(operator: type[Operator]) -> str:
+def _exactness(operator: type[Operator]) -> str:
     if not operator.tiled:
         return "; ".join(filter(None, ("whole image on the gateway", operator.exactness)))
     return operator.exactness or "exact"
 
 
 def _example(
-    operator: type[Operator], usual: Operator | None, takes: Mapping[str, tuple[str, ...]]
+    operator: type[Operator], default: Operator | None, takes: Mapping[str, tuple[str, ...]]
 ) -> str:
     calls = [str(registry.build(operator.name, one)) for one in operator.samples or () if one]
     call = min(calls, key=len, default=operator.name)
-    if usual is None and not calls:
-        call = f"{operator.name} {_needed(operator)}"
+    if default is None and not calls:
+        call = f"{operator.name} {_required_parameter(operator)}"
     needs_gray = "gray" in takes and "colour" not in takes
     return f"gray | {call}" if needs_gray else call
 
 
-def _needed(operator: type[Operator]) -> str:
-    """The first parameter: of what cannot be made without any, it is one that must be given."""
+def _required_parameter(operator: type[Operator]) -> str:
+    """Return the first parameter with a placeholder: for operators with required parameters."""
     return f"{next(iter(registry.parameters(operator)), '')}=…"

@@ -1,14 +1,15 @@
 """Operators whose result is facts about an image, not another image.
 
-A device answers with a *part*: what its core alone tells. The gateway gathers the parts into
-*facts*, a JSON object in whole-image coordinates. The law is the same: gathered equals whole.
+A device answers with a *part*: the measurements of one core. The gateway gathers the parts into
+*facts*, a JSON object in coordinates of the whole image. The rule is the same as for images: facts
+gathered from tiles equal those of the whole image.
 
-| method  | runs                  | sees                              |
-|---------|-----------------------|-----------------------------------|
-| measure | device, per tile      | core + halo, and where the core is |
-| gather  | gateway               | the parts, by tile                |
-| examine | one machine           | the whole image                   |
-| draw    | gateway, for people   | a picture and the facts           |
+| method        | runs on             | receives                                |
+|---------------|---------------------|-----------------------------------------|
+| measure       | device, per tile    | core + halo, and the core's position    |
+| gather        | gateway             | the parts, by tile                      |
+| measure_whole | one machine         | the whole image                         |
+| draw          | gateway, for people | an image and the facts                  |
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from fogmqtt.operators.api.base import Facts, Operator
 
 
 class Part(msgspec.Struct, frozen=True):
-    """What one core tells. A subclass is the schema that an arriving part is held against."""
+    """The measurements of one core. Subclasses are the schemas that received parts must match."""
 
 
+#: Each tile with its part.
 Parts = Sequence[tuple[Tile, Any]]
 
 _ABSENT = object()
@@ -37,37 +39,45 @@ _ABSENT = object()
 
 @dataclass(frozen=True)
 class Measuring(Operator):
-    """Base of the operators that measure. One stands last in its pipeline.
+    """Base of the operators that measure. Such an operator must be the last of its pipeline.
 
-    With `tiled` False there are no parts: `examine` runs on the gateway, and the operators
-    before it are what the devices do.
+    With `tiled` False there are no parts: `measure_whole` runs on the gateway, and the devices run
+    the operators before it.
     """
 
     measures: ClassVar[bool] = True
     ends_stage: ClassVar[bool] = True
     result_codec: ClassVar[str] = "facts"
-    #: What `measure` answers with.
+    #: The type of the result of `measure`.
     part: ClassVar[type[Part]] = Part
-    #: Bytes of a part for each pixel of its core, at the worst: tiles are planned with it.
+    #: The most bytes of a part for each pixel of its core. Tile sizes are planned with it.
     part_pixel_bytes: ClassVar[float] = 0.0
 
     def measure(self, image: Image, core: Rect, seams: Seams) -> Part:
-        """What the core tells, of type `part`; `core` is in the tile's own coordinates."""
-        raise NotImplementedError
+        """Return the measurements of a core, of type `part`.
 
-    def gather(self, parts: Parts, image: Spec) -> Facts:
-        """The facts of the whole image, of this Spec; parts by top, then left of their cores.
-
-        Parts came over the wire: they have the type `part`, and may still say the impossible.
+        `image` is a tile with its halo, `core` its core in the tile's own coordinates, and `seams`
+        says which sides of the core are not the image's border.
         """
         raise NotImplementedError
 
-    def examine(self, image: Image) -> Facts:
-        """The same on one machine, from the whole image."""
+    def gather(self, parts: Parts, image: Spec) -> Facts:
+        """Return the facts of the whole image, whose spec is `image`.
+
+        `parts` is sorted by the top, then the left of the cores. Parts were received from devices:
+        their type is checked, but their values may be impossible. Raises WireError for those.
+        """
+        raise NotImplementedError
+
+    def measure_whole(self, image: Image) -> Facts:
+        """Return the facts of a whole image on one machine."""
         raise NotImplementedError
 
     def draw(self, picture: Image, facts: Facts) -> Image:
-        """The facts for people: `picture` is 8-bit colour of the measured size, and yours."""
+        """Return an image that shows the facts.
+
+        `picture` is uint8 (height, width, 3) of the measured size. The method may draw on it.
+        """
         del facts
         return picture
 
@@ -76,7 +86,7 @@ class Measuring(Operator):
 
 
 class PartsMerger:
-    """Keeps the parts until all are there."""
+    """Collects the parts, and gathers them when all are present."""
 
     def __init__(self, operator: Measuring, image: Spec) -> None:
         self._operator = operator
@@ -92,37 +102,39 @@ class PartsMerger:
 
 
 def encode_part(part: Part) -> bytes:
-    """A part as it travels: MessagePack, whatever the message around it is."""
+    """Return a part as MessagePack, whatever the encoding of the message around it."""
     return msgspec.msgpack.encode(part)
 
 
 def decode_part(operator: Operator, data: bytes | memoryview) -> Part:
-    """A part that arrived. Raises WireError where it is none of this operator's."""
+    """Return a received part. Raises WireError if it is not one of this operator."""
     if not isinstance(operator, Measuring):
         raise WireError(f"{operator.name} gives pixels, not facts")
     try:
         return msgspec.msgpack.decode(data, type=operator.part)
     except (msgspec.MsgspecError, RecursionError, ValueError) as problem:
-        raise WireError(f"{operator.name}: no part of its facts: {problem}") from None
+        raise WireError(
+            f"{operator.name}: the result is not a part of its facts: {problem}"
+        ) from None
 
 
 def as_json(facts: Facts) -> bytes:
-    """Facts as people and programs read them, with a newline at the end."""
+    """Return facts as indented JSON with a newline at the end."""
     return msgspec.json.format(msgspec.json.encode(facts)) + b"\n"
 
 
-def differing(made: object, expected: object) -> tuple[int, int]:
-    """How many single values differ between two facts, and how many there are.
+def count_differences(actual: object, expected: object) -> tuple[int, int]:
+    """Return how many single values of two facts differ, and how many values there are.
 
-    What only one of them has counts as differing.
+    A value that only one of them has counts as different.
     """
-    if isinstance(made, dict) and isinstance(expected, dict):
-        keys = sorted(made.keys() | expected.keys())
-        pairs = [(made.get(key, _ABSENT), expected.get(key, _ABSENT)) for key in keys]
-    elif isinstance(made, list) and isinstance(expected, list):
-        pairs = list(zip_longest(made, expected, fillvalue=_ABSENT))
+    if isinstance(actual, dict) and isinstance(expected, dict):
+        keys = sorted(actual.keys() | expected.keys())
+        pairs = [(actual.get(key, _ABSENT), expected.get(key, _ABSENT)) for key in keys]
+    elif isinstance(actual, list) and isinstance(expected, list):
+        pairs = list(zip_longest(actual, expected, fillvalue=_ABSENT))
     else:
-        same = type(made) is type(expected) and made == expected
+        same = type(actual) is type(expected) and actual == expected
         return int(not same), 1
-    counts = [differing(*pair) for pair in pairs]
+    counts = [count_differences(*pair) for pair in pairs]
     return sum(count[0] for count in counts), sum(count[1] for count in counts)

@@ -1,12 +1,13 @@
-"""Which operators there are, by name. Imports neither numpy nor OpenCV until one is loaded.
+"""The operators, by name. Imports neither numpy nor OpenCV until an operator is loaded.
 
 Another package adds operators by entry points of the group `fogmqtt.operators`:
 
     [project.entry-points."fogmqtt.operators"]
     sharpen = "my_package.sharpen:Sharpen"
 
-The name left of the sign is the class's `name`. A configuration adds those of single modules and
-files, its `plugins`. Built-in names cannot be taken. See docs/plugins.md.
+The name left of the equals sign is the class's `name`. A configuration adds the operators of
+modules and files by its setting `plugins`. Names of built-in operators cannot be reused. See
+docs/plugins.md.
 """
 
 from __future__ import annotations
@@ -85,169 +86,176 @@ _BUILT_IN: Mapping[str, str] = {
     "whitebalance": "fogmqtt.operators.colour.white_balance:WhiteBalance",
 }
 
-_OURS = "fogmqtt"
+_PACKAGE = "fogmqtt"
 
-_others = PlugIns(_BUILT_IN)
+_plug_ins = PlugIns(_BUILT_IN)
 
 
 def plug_in(modules: Iterable[str], fatal: Mapping[str, str] = MappingProxyType({})) -> None:
-    """From now on use these modules' operators, and no earlier ones'.
+    """Use the operators of these modules from now on, and not those of earlier calls.
 
-    Names to import, or absolute paths of .py files; without those, and without the packages'
-    entry points, that are `fatal` to a process which imports them, each with how. Imports nothing
-    yet: `load` of an unknown name, `import_plug_ins` and `problems` do.
+    `modules` are names to import, or absolute paths of .py files. `fatal` maps modules and entry
+    points whose import ends or hangs a process to how the process ended: they are skipped.
+
+    Imports nothing. The first `load` of an unknown name, `import_plug_ins` or `problems` imports
+    the modules.
     """
-    global _others
-    _others = PlugIns(_BUILT_IN, modules, fatal)
+    global _plug_ins
+    _plug_ins = PlugIns(_BUILT_IN, modules, fatal)
     load.cache_clear()
 
 
 def plug_ins() -> tuple[str, ...]:
-    """The modules that are used, for a child process to be given them."""
-    return _others.modules
+    """Return the modules in use, so that a child process can use them too."""
+    return _plug_ins.modules
 
 
 def has_plug_ins() -> bool:
-    """Whether anything is plugged in, by a configuration or a package."""
-    return bool(_others.given or _others.entries)
+    """Return whether a configuration or an installed package adds any operator."""
+    return bool(_plug_ins.configured or _plug_ins.entries)
 
 
 def import_all(before: Callable[[str], object]) -> None:
-    """Import all that is plugged in, of packages too; `before` is called with each.
+    """Import all plug-ins, those of packages too; call `before` before each import.
 
-    A module is told by its name or path, an operator of a package by its entry point's value.
-    What is wrong with one is no exception.
+    `before` gets a module's name or path, or the value of a package's entry point. A plug-in that
+    cannot be imported raises no exception.
     """
     import_plug_ins(before)
-    for name, entry in _others.entries.items():
+    for name, entry in _plug_ins.entries.items():
         before(entry.value)
         with contextlib.suppress(PipelineError):
             load(name)
 
 
 def import_plug_ins(before: Callable[[str], object] = str) -> None:
-    """Import the modules that were plugged in, once; `before` is called with each.
+    """Import the modules in use, once; call `before` with each before its import.
 
-    What is wrong with them is in `problems`.
+    A module that cannot be imported raises no exception; `problems` then names it.
     """
-    _others.import_modules(before)
+    _plug_ins.import_modules(before)
 
 
 def problems() -> tuple[str, ...]:
-    """Which plug-ins are skipped and why, a sentence each; imports the modules.
+    """Return one sentence for each plug-in that is skipped. Imports the modules.
 
-    Packages are not imported: what is wrong with the operator of one, `load` raises.
+    Packages are not imported: `load` raises if the operator of a package cannot be used.
     """
-    return _others.problems()
+    return _plug_ins.problems()
 
 
 def names() -> tuple[str, ...]:
-    """All operators in alphabetical order: built in, and plugged in by installed packages.
+    """Return the names of all operators in alphabetical order.
 
-    Nothing is imported for it, so a name may still fail in `load`, and operators of modules are
-    among them only after `import_plug_ins`.
+    Imports nothing: `load` may still fail for a name of a package, and the operators of modules
+    are included only after `import_plug_ins`.
     """
-    return tuple(sorted((*_BUILT_IN, *_others.names())))
+    return tuple(sorted((*_BUILT_IN, *_plug_ins.names())))
 
 
 @cache
 def load(name: str) -> type[Operator]:
-    """The operator's class.
+    """Return the operator's class.
 
-    Raises PipelineError for an unknown name, with the nearest known one, and for a plug-in
-    that cannot be imported or is no operator.
+    Raises PipelineError for an unknown name, with the most similar known one, and for a plug-in
+    that cannot be imported or is not an operator.
     """
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
         built_in: type[Operator] = getattr(importlib.import_module(module), attribute)
         return built_in
-    found = _others.find(name)
+    found = _plug_ins.find(name)
     if found is None:
         skipped = "".join(f"; {problem}" for problem in problems())
-        raise PipelineError(f"no operator is called {name!r}; {nearest(name, names())}{skipped}")
+        raise PipelineError(f"no operator is called {name!r}; {suggestion(name, names())}{skipped}")
     return found
 
 
 def origin(name: str) -> Origin:
-    """What an operator came with, and its version. Raises like `load`."""
-    return Origin(_OURS, __version__) if name in _BUILT_IN else _others.origin(load(name))
+    """Return the package that an operator comes with, and its version. Raises like `load`."""
+    return Origin(_PACKAGE, __version__) if name in _BUILT_IN else _plug_ins.origin(load(name))
 
 
-def is_ours(name: str) -> bool:
-    """Whether an operator is of this package, and no plug-in."""
+def is_built_in(name: str) -> bool:
+    """Return whether an operator comes with fogmqtt and is not a plug-in."""
     return name in _BUILT_IN
 
 
 def build(name: str, params: Mapping[str, Any]) -> Operator:
-    """The operator with these parameters; values may be text, as in a written pipeline.
+    """Return the operator with these parameters. Values may be text, as in a written pipeline.
 
-    Raises PipelineError for an unknown operator or parameter, with the nearest known name, and
-    for a value of another type or out of range.
+    Raises PipelineError for an unknown operator or parameter, with the most similar known name,
+    and for a value of a wrong type or out of range.
     """
     operator = load(name)
-    return operator(**{key: convert(operator, key, value) for key, value in params.items()})
+    return operator(**{key: convert_value(operator, key, value) for key, value in params.items()})
 
 
 def parameters(operator: type[Operator]) -> Mapping[str, Any]:
-    """The types of the parameters that can be written, by name, in the order of definition."""
-    return _written(_class(operator))
+    """Return name → type of the parameters that can be written, in the order of definition."""
+    return _parameter_types(_hashable(operator))
 
 
-def _class(operator: type[Operator]) -> Any:
-    return operator  # mypy takes a class for unhashable
+def _hashable(operator: type[Operator]) -> Any:
+    return operator  # mypy takes the class for unhashable
 
 
 @cache
-def _written(operator: type[Any]) -> Mapping[str, Any]:
+def _parameter_types(operator: type[Any]) -> Mapping[str, Any]:
     from fogmqtt.operators.api.base import is_learned
 
-    unwritten = {field.name for field in fields(operator) if is_learned(field)}
-    travelling = _travelling(_class(operator))
-    return {key: kind for key, kind in travelling.items() if key not in unwritten}
+    hidden = {field.name for field in fields(operator) if is_learned(field)}
+    types = _field_types(_hashable(operator))
+    return {key: kind for key, kind in types.items() if key not in hidden}
 
 
 @cache
-def _travelling(operator: type[Any]) -> Mapping[str, Any]:
+def _field_types(operator: type[Any]) -> Mapping[str, Any]:
     types = typing.get_type_hints(operator)
     return {field.name: types[field.name] for field in fields(operator) if field.init}
 
 
-def read(operator: type[Operator], key: str, text: str) -> Any:
-    """What `text` says of the parameter `key`, as somebody wrote it. Raises like `convert`."""
-    if key not in parameters(operator):
-        raise _unknown(operator, key)
-    return convert(operator, key, text)
+def parse_value(operator: type[Operator], key: str, text: str) -> Any:
+    """Return the value that `text` gives to the parameter `key`. Raises like `convert_value`.
 
-
-def convert(operator: type[Operator], key: str, value: object) -> Any:
-    """`value` as the type of the operator's parameter `key`, written or learned.
-
-    Raises PipelineError if there is no such parameter or no such value of it.
+    Learned fields cannot be written: they count as unknown.
     """
-    known = _travelling(_class(operator))
+    if key not in parameters(operator):
+        raise _unknown_parameter(operator, key)
+    return convert_value(operator, key, text)
+
+
+def convert_value(operator: type[Operator], key: str, value: object) -> Any:
+    """Return `value` converted to the type of the operator's field `key`, learned ones too.
+
+    Raises PipelineError if there is no such field, or the value does not fit its type.
+    """
+    known = _field_types(_hashable(operator))
     if key not in known:
-        raise _unknown(operator, key)
+        raise _unknown_parameter(operator, key)
     try:
         converted = msgspec.convert(value, known[key], strict=False)
     except msgspec.ValidationError as problem:
-        raise PipelineError(f"{operator.name}: {key}={value}: {_lower(str(problem))}") from None
+        raise PipelineError(
+            f"{operator.name}: {key}={value}: {_lower_first(str(problem))}"
+        ) from None
     if isinstance(converted, float) and not math.isfinite(converted):
         raise PipelineError(f"{operator.name}: {key}={value}: expected a finite number")
     return converted
 
 
-def _unknown(operator: type[Operator], key: str) -> PipelineError:
+def _unknown_parameter(operator: type[Operator], key: str) -> PipelineError:
     known = parameters(operator)
-    hint = nearest(key, known) if known else "it takes none"
+    hint = suggestion(key, known) if known else "it has no parameters"
     return PipelineError(f"{operator.name} has no parameter {key!r}; {hint}")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The hint for a misspelt word: the nearest known one, or all of them."""
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return the hint for a misspelt word: the most similar known word, or all of them."""
     known = tuple(known)
     close = difflib.get_close_matches(word.lower(), known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
 
 
-def _lower(sentence: str) -> str:
+def _lower_first(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]

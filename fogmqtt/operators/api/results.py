@@ -1,4 +1,4 @@
-"""A tile's result as it travels: pixels, or a part of facts."""
+"""A tile's result and its encoding on the wire: pixels, or a part of facts."""
 
 from __future__ import annotations
 
@@ -13,41 +13,42 @@ from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Operator
 from fogmqtt.operators.api.measuring import Part, decode_part, encode_part
 
-#: What a tile gives.
-Given = Image | Part
+#: The result of a tile: an image of the core's height and width, or a part of facts.
+TileResult = Image | Part
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """A result's bytes, and what they are of."""
+class EncodedResult:
+    """A result's bytes, and the shape and dtype of its array."""
 
     data: memoryview
-    #: Height and width of the core; channels.
+    #: Height, width and channels of the core.
     shape: tuple[int, int, int]
     dtype: str
 
 
-def encode(operator: Operator, given: Given, core: Rect, result_codec: str) -> Encoded:
-    """The result of a stage that `operator` ends, for this core.
+def encode(operator: Operator, result: TileResult, core: Rect, result_codec: str) -> EncodedResult:
+    """Return the encoded result for a core; `operator` is the last one of the stage.
 
-    Raises OperatorError for what is no result of such a core, WireError for a wrong codec.
+    Raises OperatorError if the result does not fit the core, WireError if the codec does not fit
+    the operator.
     """
     if operator.measures != (result_codec == "facts"):
         raise WireError(f"{operator.name} does not answer in codec {result_codec!r}")
     size = core.height, core.width
-    if isinstance(given, Part):
-        return Encoded(memoryview(encode_part(given)), (*size, 1), "uint8")
-    if operator.measures or not isinstance(given, np.ndarray):
-        raise OperatorError(f"{operator.name} gave a {type(given).__name__} for a core of {core}")
-    spec = Spec.of(given)
+    if isinstance(result, Part):
+        return EncodedResult(memoryview(encode_part(result)), (*size, 1), "uint8")
+    if operator.measures or not isinstance(result, np.ndarray):
+        raise OperatorError(f"{operator.name} gave a {type(result).__name__} for a core of {core}")
+    spec = Spec.of(result)
     if spec.size != size:
         raise OperatorError(f"{operator.name} gave {spec} for a core of {core}")
-    data = memoryview(codec.encode(given, result_codec))
-    return Encoded(data, (*size, spec.channels), spec.dtype)
+    data = memoryview(codec.encode(result, result_codec))
+    return EncodedResult(data, (*size, spec.channels), spec.dtype)
 
 
-def decode(operator: Operator, result_codec: str, encoded: Encoded) -> Given:
-    """What `encode` made the bytes of. Raises WireError where they hold no such thing."""
+def decode(operator: Operator, result_codec: str, encoded: EncodedResult) -> TileResult:
+    """Return the result that `encode` encoded. Raises WireError for invalid bytes."""
     if result_codec == "facts":
         return decode_part(operator, encoded.data)
     return codec.decode(encoded.data, result_codec, encoded.shape, encoded.dtype)

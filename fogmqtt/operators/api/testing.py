@@ -1,12 +1,12 @@
-"""The law that binds every operator, for tests: tiled equals whole, bit for bit.
+"""The test that every operator must pass: tiled equals whole, bit for bit.
 
-    from fogmqtt.operators.api.testing import check_law
+    from fogmqtt.operators.api.testing import check_tiled_equals_whole
 
     def test_vignette_is_exact() -> None:
-        check_law(Vignette(), cv2.imread("photo.jpg"))
+        check_tiled_equals_whole(Vignette(), cv2.imread("photo.jpg"))
 
-An image is cut, every tile and every operator travels as over the wire, and the results are
-merged, all in this process.
+The test cuts an image into tiles, encodes and decodes tiles and operators as for the wire, runs
+them, and merges the results, all in this process.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from fogmqtt.images import codec
 from fogmqtt.images.compare import difference
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline, registry, results
-from fogmqtt.operators.api.base import Made, Operator
-from fogmqtt.operators.api.measuring import Part, differing
+from fogmqtt.operators.api.base import Operator, StageOutput
+from fogmqtt.operators.api.measuring import Part, count_differences
 from fogmqtt.operators.api.pipeline import Stage
 
-Plan = Size | Grid
+FixedPlan = Size | Grid
 
-#: Strips, uneven grids, and tiles that are thinner than most halos.
-PLANS: Sequence[Plan] = (
+#: Strips, uneven grids, and tiles that are smaller than most halos.
+PLANS: Sequence[FixedPlan] = (
     Grid(1, 1),
     Grid(1, 3),
     Grid(5, 1),
@@ -44,41 +44,47 @@ PLANS: Sequence[Plan] = (
 
 
 def check_tiled_equals_whole(
-    operator: Operator | Sequence[Operator], image: Image, plans: Sequence[Plan] = PLANS
+    operator: Operator | Sequence[Operator], image: Image, plans: Sequence[FixedPlan] = PLANS
 ) -> None:
-    """Raise OperatorError unless tiles give what the whole image gives, however it is cut.
+    """Raise OperatorError if the result of any plan's tiles differs from that of the whole image.
 
-    A sequence of operators is a pipeline. Take an image of some 100 to 300 pixels a side, whose
-    sides are no multiples of anything, with edges and noise.
+    A sequence of operators is run as a pipeline. Use an image of 100 to 300 pixels a side with
+    edges and noise, whose sides have no common divisors with tile sizes.
     """
     operators = (operator,) if isinstance(operator, Operator) else tuple(operator)
-    given = image.copy()
-    given.flags.writeable = False  # so that an operator which writes there says so
-    whole = pipeline.whole(operators, given, given)
+    source = image.copy()
+    source.flags.writeable = False  # an operator that changes its input then raises
+    whole = pipeline.run_whole(operators, source, source)
     for plan in plans:
-        differs = _difference(tiled(operators, given, plan), whole)
-        if differs:
+        differences = _differences(tiled(operators, source, plan), whole)
+        if differences:
+            text, spec = pipeline.format_pipeline(operators), Spec.of(image)
             raise OperatorError(
-                f"{pipeline.written(operators)} on {Spec.of(image)}, cut by {plan}: tiles differ "
-                f"from the whole in {differs}; {_advice(operators, Spec.of(image))}"
+                f"{text} on {spec}, cut by {plan}: tiles differ from the whole in {differences}; "
+                f"{_advice(operators, spec)}"
             )
 
 
-def tiled(operators: Sequence[Operator], image: Image, plan: Plan) -> Made:
-    """The pipeline's result, every stage of it cut, sent, worked on, sent back and merged."""
-    done: Made = image
-    for stage in pipeline.stages(operators, Spec.of(image)):
+def tiled(operators: Sequence[Operator], image: Image, plan: FixedPlan) -> StageOutput:
+    """Return a pipeline's result, with each tiled stage cut, encoded, run, decoded and merged."""
+    done: StageOutput = image
+    for stage in pipeline.split_stages(operators, Spec.of(image)):
         assert not isinstance(done, dict)  # noqa: S101  # only the last stage measures
         if stage.tiled:
-            tiles = _halved(cut(done.shape[:2], plan, halo=stage.halo, align=stage.align), stage)
-            done = run_stage(stage, pipeline.prepared(stage, done, image), done, tiles)
+            tiles = _with_halves(
+                cut(done.shape[:2], plan, halo=stage.halo, align=stage.align), stage
+            )
+            done = run_stage(stage, pipeline.prepare(stage, done, image), done, tiles)
         else:
-            done = pipeline.whole(stage.operators, done, image)
+            done = pipeline.run_whole(stage.operators, done, image)
     return done
 
 
-def _halved(tiles: Sequence[Tile], stage: Stage) -> Sequence[Tile]:
-    """Every third tile in halves, and one of these too: so a gateway suits slow devices."""
+def _with_halves(tiles: Sequence[Tile], stage: Stage) -> Sequence[Tile]:
+    """Return the tiles with every third one split in halves, and one of its halves again.
+
+    A gateway splits tiles like this for slow devices.
+    """
     found: list[Tile] = []
     for tile in tiles:
         parts = [tile]
@@ -91,14 +97,17 @@ def _halved(tiles: Sequence[Tile], stage: Stage) -> Sequence[Tile]:
 
 def run_stage(
     stage: Stage, operators: Sequence[Operator], image: Image, tiles: Sequence[Tile]
-) -> Made:
-    """One round trip; `operators` are the stage's, prepared. Raises OperatorError."""
+) -> StageOutput:
+    """Return the merged result of a stage's tiles; `operators` are the stage's, prepared.
+
+    Raises OperatorError.
+    """
     last = operators[-1]
     merger = last.merger(stage.result)
     for tile in tiles:
-        sent = pipeline.narrow(stage.narrowing, image[tile.outer.slices])
-        given = run_on_device(operators, sent, tile, image.shape[:2])
-        encoded = results.encode(last, given, tile.core, last.result_codec)
+        sent = pipeline.run_gateway_operators(stage.gateway_operators, image[tile.outer.slices])
+        result = run_on_device(operators, sent, tile, image.shape[:2])
+        encoded = results.encode(last, result, tile.core, last.result_codec)
         merger.paste(tile, results.decode(last, last.result_codec, encoded))
     return merger.finish()
 
@@ -106,11 +115,16 @@ def run_stage(
 def run_on_device(
     operators: Sequence[Operator], sent: Image, tile: Tile, size: tuple[int, int]
 ) -> Image | Part:
-    """As a device does: from bytes that it must not change, with operators built from calls."""
-    here = pipeline.placed(operators, tile.outer, size)
-    arrived = travelled(here, "msgpack" if tile.index % 2 else "json")
-    if arrived != list(here):
-        raise OperatorError(f"{here} arrive as {arrived}: all that they know must be parameters")
+    """Return a tile's result as a device computes it.
+
+    The operators are built from calls, and the pixels are a read-only view of bytes.
+    """
+    original = pipeline.for_tile(operators, tile.outer, size)
+    arrived = round_trip(original, "msgpack" if tile.index % 2 else "json")
+    if arrived != list(original):
+        raise OperatorError(
+            f"{original} arrive as {arrived}: all of an operator's state must be in its fields"
+        )
     spec = Spec.of(sent)
     pixels = codec.decode(
         bytes(codec.encode(sent, "raw")), "raw", (*spec.size, spec.channels), spec.dtype
@@ -118,25 +132,27 @@ def run_on_device(
     return pipeline.run_tile(arrived, pixels, tile.core.within(tile.outer), tile.seams)
 
 
-def travelled(operators: Sequence[Operator], packing: Literal["msgpack", "json"]) -> list[Operator]:
-    """The operators after a journey as calls."""
+def round_trip(
+    operators: Sequence[Operator], packing: Literal["msgpack", "json"]
+) -> list[Operator]:
+    """Return the operators after they were encoded and decoded as calls."""
     pack = msgspec.msgpack if packing == "msgpack" else msgspec.json
-    calls = pack.decode(pack.encode(pipeline.calls(operators)))
+    calls = pack.decode(pack.encode(pipeline.to_calls(operators)))
     return [_built(one, params) for one, (_, params) in zip(operators, calls, strict=True)]
 
 
 def _built(operator: Operator, params: dict[str, Any]) -> Operator:
-    # Not by its name: an operator under test need not be plugged in.
+    # Not looked up by name: an operator under test need not be plugged in.
     kind = type(operator)
-    return kind(**{key: registry.convert(kind, key, value) for key, value in params.items()})
+    return kind(**{key: registry.convert_value(kind, key, value) for key, value in params.items()})
 
 
-def _difference(made: Made, whole: Made) -> str:
-    """Where they differ, nothing if they do not."""
-    if isinstance(made, np.ndarray) and isinstance(whole, np.ndarray):
-        found = difference(made, whole)
+def _differences(actual: StageOutput, whole: StageOutput) -> str:
+    """Return where two results differ; empty if they are equal."""
+    if isinstance(actual, np.ndarray) and isinstance(whole, np.ndarray):
+        found = difference(actual, whole)
         return f"{found.pixels} pixels within {found.where}" if found.pixels else ""
-    values, total = differing(made, whole)
+    values, total = count_differences(actual, whole)
     return f"{values} of {total} values" if values else ""
 
 

@@ -1,7 +1,7 @@
-"""Contrast that adapts to its place: CLAHE.
+"""CLAHE: contrast limited adaptive histogram equalisation.
 
-OpenCV blends the tables of the four nearest cells by the pixel's place in the whole image. So
-the gateway makes the tables, and a device blends them by where its tile lies.
+OpenCV blends the tables of the four nearest cells by the pixel's position in the whole image. So
+the gateway computes the tables, and a device blends them by the position of its tile.
 """
 
 from __future__ import annotations
@@ -16,38 +16,40 @@ import numpy as np
 from fogmqtt.core.geometry import Rect
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import Operator, learned, prepared
-from fogmqtt.operators.colour.levels import brightness, histogram, on_brightness
+from fogmqtt.operators.api.base import Operator, learned, require_prepared
+from fogmqtt.operators.colour.levels import apply_to_luma, luma
+from fogmqtt.operators.support.value_counts import count_values
 
-_VALUES = 256
+_LEVELS = 256
 
 
 @dataclass(frozen=True)
 class Clahe(Operator):
-    """`cv2.createCLAHE(clip, (columns, rows)).apply`: equalised by cells, contrast limited.
+    """Local contrast by `cv2.createCLAHE(clip, (columns, rows)).apply` (Zuiderveld, 1994).
 
-    Takes uint8 of 1 or 3 channels and keeps both; of a colour image it works on the Y of YCrCb.
-    Halo 0; the tables are the whole image's. Exact: tiles are blended in OpenCV's float32 as on
-    x86, on every device; OpenCV itself rounds 0.01 % of the pixels differently on ARM.
+    Takes uint8 of 1 or 3 channels and keeps both. In a colour image it changes the Y of YCrCb. Halo
+    0; the histograms are those of the whole image. Exact, the same on all devices: tiles are
+    blended in float32 as OpenCV does on x86. On ARM, OpenCV itself rounds 0.01 % of the pixels
+    otherwise.
 
     Parameters
     ----------
     clip : float
-        Limit of the contrast, 0 to 1000; 0 is none.
+        Limit of the contrast, 0 to 1000; 0 is no limit.
     columns, rows : int
-        Cells across and down, 1 to 16.
+        Number of cells across and down, 1 to 16.
     """
 
     name: ClassVar[str] = "clahe"
     exactness: ClassVar[str] = (
-        "as OpenCV on x86, on every device; cv2.CLAHE on ARM rounds 0.01 % otherwise"
+        "as OpenCV on x86, on every device; cv2.CLAHE on ARM rounds 0.01 % of the pixels otherwise"
     )
     begins_stage: ClassVar[bool] = True
 
     clip: float = 2.0
     columns: int = 8
     rows: int = 8
-    #: One table of 256 values for each cell, in row-major order.
+    #: The tables of the cells, 256 values each, in row-major order.
     tables: bytes | None = learned()
     #: Height and width of a cell, pixels.
     cell: tuple[int, int] | None = learned()
@@ -55,22 +57,22 @@ class Clahe(Operator):
     place: tuple[int, int] | None = learned()
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.clip <= 1000, "clip", "expected 0 to 1000")
+        self._require(0 <= self.clip <= 1000, "clip", "expected 0 to 1000")
         for count in ("columns", "rows"):
-            self._need(1 <= getattr(self, count) <= 16, count, "expected 1 to 16 cells")
-        expected = self.rows * self.columns * _VALUES
-        fine = self.tables is None or len(self.tables) == expected
-        self._need(fine, "tables", f"expected {expected} bytes")
-        self._need(self.place is None or min(self.place) >= 0, "place", "expected 0 or more")
-        self._need(self.cell is None or min(self.cell) > 0, "cell", "expected at least 1 pixel")
+            self._require(1 <= getattr(self, count) <= 16, count, "expected 1 to 16 cells")
+        expected = self.rows * self.columns * _LEVELS
+        valid = self.tables is None or len(self.tables) == expected
+        self._require(valid, "tables", f"expected {expected} bytes")
+        self._require(self.place is None or min(self.place) >= 0, "place", "expected 0 or more")
+        self._require(self.cell is None or min(self.cell) > 0, "cell", "expected at least 1 pixel")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1, 3))
+        self._accept(spec, dtypes=("uint8",), channels=(1, 3))
         return spec
 
     def prepare(self, image: Image, original: Image) -> Self:
         del original
-        gray = self._padded(brightness(image))
+        gray = self._padded(luma(image))
         height, width = gray.shape[0] // self.rows, gray.shape[1] // self.columns
         cells = (
             gray[top : top + height, left : left + width]
@@ -80,20 +82,23 @@ class Clahe(Operator):
         tables = b"".join(_table(one, self.clip).tobytes() for one in cells)
         return replace(self, tables=tables, cell=(height, width))
 
-    def placed(self, outer: Rect, size: tuple[int, int]) -> Self:
+    def for_tile(self, outer: Rect, size: tuple[int, int]) -> Self:
         del size
         return replace(self, place=(outer.top, outer.left))
 
     def process(self, image: Image) -> Image:
-        """Raises OperatorError unless `prepare` was called."""
-        return on_brightness(image, self._blended)
+        """Return the result for a tile. Raises OperatorError unless `prepare` was called."""
+        return apply_to_luma(image, self._blended)
 
     def whole(self, image: Image) -> Image:
         cells = cv2.createCLAHE(self.clip, (self.columns, self.rows))
-        return on_brightness(image, cells.apply)
+        return apply_to_luma(image, cells.apply)
 
     def _padded(self, gray: Image) -> Image:
-        """Reflected to whole cells; OpenCV pads both sides as soon as one of them needs it."""
+        """Return the image, reflected to whole cells.
+
+        OpenCV pads both sides as soon as one of them is not a multiple.
+        """
         height, width = gray.shape
         below, right = height % self.rows, width % self.columns
         if not below and not right:
@@ -102,31 +107,35 @@ class Clahe(Operator):
         return cv2.copyMakeBorder(gray, 0, more[0], 0, more[1], cv2.BORDER_REFLECT_101)
 
     def _blended(self, gray: Image) -> Image:
-        shape = self.rows, self.columns, _VALUES
-        tables = np.frombuffer(prepared(self, self.tables), np.uint8).reshape(shape)
+        shape = self.rows, self.columns, _LEVELS
+        tables = np.frombuffer(require_prepared(self, self.tables), np.uint8).reshape(shape)
         top, left = self.place or (0, 0)
-        height, width = prepared(self, self.cell)
+        height, width = require_prepared(self, self.cell)
         done = np.empty_like(gray)
-        across = list(_spans(left, gray.shape[1], width, self.columns))
-        for row in _spans(top, gray.shape[0], height, self.rows):
+        across = list(_cell_spans(left, gray.shape[1], width, self.columns))
+        for row in _cell_spans(top, gray.shape[0], height, self.rows):
             for column in across:
                 part = row.pixels, column.pixels
                 done[part] = _blend(tables, gray[part], row, column)
         return done
 
 
-class _Span(NamedTuple):
-    """Pixels along one side that lie between the same two cells."""
+class _CellSpan(NamedTuple):
+    """Consecutive pixels along one axis that lie between the same two cells."""
 
     pixels: slice
     before: int
     after: int
-    #: How much of `after` each pixel takes, float32.
+    #: Weight of `after` for each pixel, float32.
     share: Image
 
 
-def _spans(start: int, count: int, cell: int, cells: int) -> Iterator[_Span]:
-    """OpenCV's arithmetic, in its float32: the middles of the cells are where the tables hold."""
+def _cell_spans(start: int, count: int, cell: int, cells: int) -> Iterator[_CellSpan]:
+    """Yield the spans of a tile, computed in float32 as OpenCV does.
+
+    A table holds at the middle of its cell. `start` is the tile's first pixel, `count` its size,
+    `cell` the size of a cell, and `cells` their number.
+    """
     at = np.arange(start, start + count).astype(np.float32)
     position = at * (np.float32(1) / np.float32(cell)) - np.float32(0.5)
     before = np.floor(position).astype(np.int64)
@@ -134,10 +143,12 @@ def _spans(start: int, count: int, cell: int, cells: int) -> Iterator[_Span]:
     cuts = [0, *(np.flatnonzero(np.diff(before)) + 1).tolist(), count]
     for first, end in pairwise(cuts):
         index = min(int(before[first]), cells - 1)
-        yield _Span(slice(first, end), max(index, 0), min(index + 1, cells - 1), share[first:end])
+        yield _CellSpan(
+            slice(first, end), max(index, 0), min(index + 1, cells - 1), share[first:end]
+        )
 
 
-def _blend(tables: Image, gray: Image, row: _Span, column: _Span) -> Image:
+def _blend(tables: Image, gray: Image, row: _CellSpan, column: _CellSpan) -> Image:
     one = np.float32(1)
     across = (one - column.share, column.share)
     upper, lower = (
@@ -151,20 +162,20 @@ def _blend(tables: Image, gray: Image, row: _Span, column: _Span) -> Image:
 
 
 def _table(cell: Image, clip: float) -> Image:
-    counts = histogram(cell)
+    counts = count_values(cell)
     if clip > 0:
-        counts = _clipped(counts, max(1, int(clip * cell.size / _VALUES)))
-    scale = np.float32(_VALUES - 1) / np.float32(cell.size)
+        counts = _clipped(counts, max(1, int(clip * cell.size / _LEVELS)))
+    scale = np.float32(_LEVELS - 1) / np.float32(cell.size)
     values: Image = np.rint(counts.cumsum().astype(np.float32) * scale)
-    return np.clip(values, 0, _VALUES - 1).astype(np.uint8)
+    return np.clip(values, 0, _LEVELS - 1).astype(np.uint8)
 
 
 def _clipped(counts: Image, limit: int) -> Image:
-    """What is over the limit is spread over all values, as evenly as OpenCV does it."""
+    """Spread the counts over the limit over all values, as evenly as OpenCV does."""
     over = int(np.maximum(counts - limit, 0).sum())
-    each, rest = divmod(over, _VALUES)
+    each, rest = divmod(over, _LEVELS)
     counts = np.minimum(counts, limit) + each
     if rest:
-        step = max(_VALUES // rest, 1)
+        step = max(_LEVELS // rest, 1)
         counts[: rest * step : step] += 1
     return counts

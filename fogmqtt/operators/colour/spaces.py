@@ -1,4 +1,4 @@
-"""Operators on colours: other colour spaces, one channel of several."""
+"""Colour spaces, and single channels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, by_build
-from fogmqtt.operators.api.registry import nearest
+from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, build_dependent
+from fogmqtt.operators.api.registry import suggestion
 
 _CHANNELS = {
     "blue": 0,
@@ -27,18 +27,19 @@ _MOST_CHANNELS = 4
 
 @dataclass(frozen=True)
 class Gray(Operator):
-    """Brightness: `cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)`; a gray image passes unchanged.
+    """Brightness by `cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)`.
 
-    Takes uint8, uint16 or float32 of 1 or 3 channels, gives one channel of the same dtype.
-    Halo 0. Exact; float32 between devices of one kind.
+    Takes uint8, uint16 or float32 of 1 or 3 channels; the result has 1 channel of the same dtype. A
+    gray image stays as it is. Halo 0. Exact; for float32 only between devices with the same OpenCV
+    build and kind of processor.
     """
 
     name: ClassVar[str] = "gray"
-    exactness: ClassVar[str] = by_build("float32")
-    narrows: ClassVar[bool] = True
+    exactness: ClassVar[str] = build_dependent("float32")
+    reduces_bytes: ClassVar[bool] = True
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "float32"), channels=(1, 3))
+        self._accept(spec, dtypes=("uint8", "uint16", "float32"), channels=(1, 3))
         return replace(spec, channels=1)
 
     def process(self, image: Image) -> Image:
@@ -47,22 +48,22 @@ class Gray(Operator):
 
 @dataclass(frozen=True)
 class Hsv(Operator):
-    """Hue, saturation and value: `cv2.cvtColor(image, cv2.COLOR_BGR2HSV)`, or back.
+    """Hue, saturation and value by `cv2.cvtColor(image, cv2.COLOR_BGR2HSV)`, or back.
 
-    Takes uint8 or float32 (0 to 1) of 3 channels and keeps both. Halo 0. Exact between devices
-    of one kind: OpenCV works in float here, so ARM differs from x86 by 1 in some pixels, and
-    `back` between versions too.
+    Takes uint8 or float32 (0 to 1) of 3 channels and keeps both. Halo 0. Exact only between devices
+    with the same OpenCV build and kind of processor, because OpenCV uses float arithmetic: results
+    on ARM and x86 differ by 1 in some pixels, and those of `back` also between versions of OpenCV.
 
     Parameters
     ----------
     back : bool
-        From HSV to BGR.
+        Whether to convert from HSV to BGR.
     full : bool
-        8 bits: hue is 0 to 255 instead of 0 to 180 (degrees / 2).
+        For uint8: hue is 0 to 255 instead of 0 to 180 (degrees / 2).
     """
 
     name: ClassVar[str] = "hsv"
-    exactness: ClassVar[str] = by_build("float arithmetic, of 8 bits too,")
+    exactness: ClassVar[str] = build_dependent("float arithmetic, of 8 bits too,")
     samples: ClassVar[Samples] = ({}, {"full": True}, {"back": True}, {"back": True, "full": True})
 
     back: bool = False
@@ -76,7 +77,7 @@ class Hsv(Operator):
         return "back" if self.back else ""
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "float32"), channels=(3,))
+        self._accept(spec, dtypes=("uint8", "float32"), channels=(3,))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -89,25 +90,26 @@ class Hsv(Operator):
 
 @dataclass(frozen=True)
 class Lab(Operator):
-    """CIE L*a*b*: `cv2.cvtColor(image, cv2.COLOR_BGR2Lab)`, or back.
+    """CIE L*a*b* by `cv2.cvtColor(image, cv2.COLOR_BGR2Lab)`, or back.
 
-    Takes uint8 (L * 255 / 100, a + 128, b + 128) or float32 (0 to 1) of 3 channels and keeps
-    both. Halo 0. Exact: 8 bits are integer arithmetic, the same on all devices.
+    Takes uint8 (L * 255 / 100, a + 128, b + 128) or float32 (0 to 1) of 3 channels and keeps both.
+    Halo 0. Exact; uint8 uses integer arithmetic and is the same on all devices, float32 only
+    between devices with the same OpenCV build and kind of processor.
 
     Parameters
     ----------
     back : bool
-        From Lab to BGR.
+        Whether to convert from Lab to BGR.
     """
 
     name: ClassVar[str] = "lab"
-    exactness: ClassVar[str] = by_build("float32")
+    exactness: ClassVar[str] = build_dependent("float32")
     samples: ClassVar[Samples] = ({}, {"back": True})
 
     back: bool = False
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "float32"), channels=(3,))
+        self._accept(spec, dtypes=("uint8", "float32"), channels=(3,))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -116,25 +118,27 @@ class Lab(Operator):
 
 @dataclass(frozen=True)
 class Channel(Operator):
-    """One channel of several: `cv2.extractChannel`.
+    """One of the channels, by `cv2.extractChannel`.
 
-    Takes any dtype of enough channels, gives one channel of the same dtype. Halo 0. Exact.
+    Takes any dtype; the result has 1 channel of the same dtype. Halo 0. Exact.
 
     Parameters
     ----------
     which : str
-        An index from 0; blue, green or red of a BGR image; hue, saturation or value after
+        An index from 0 to 3; blue, green or red for a BGR image; hue, saturation or value after
         `hsv`; lightness after `lab`.
     """
 
     name: ClassVar[str] = "channel"
-    narrows: ClassVar[bool] = True
+    reduces_bytes: ClassVar[bool] = True
 
     which: str = "green"
 
     def __post_init__(self) -> None:
         known = self.which in _CHANNELS or self.which in map(str, range(_MOST_CHANNELS))
-        self._need(known, "which", f"{nearest(self.which, _CHANNELS)}, or an index from 0 to 3")
+        self._require(
+            known, "which", f"{suggestion(self.which, _CHANNELS)}, or an index from 0 to 3"
+        )
 
     @property
     def _index(self) -> int:

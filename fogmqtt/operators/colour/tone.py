@@ -1,4 +1,4 @@
-"""Operators on each value by itself, from what is written alone."""
+"""Operators that change each value independently of all others."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Operator
 
-#: float64 to float64, each value by itself.
+#: A function of float64 values, applied to each value of an array.
 Curve = Callable[[Image], Image]
 
 
-def mapped(image: Image, curve: Curve) -> Image:
-    """What `curve` makes of each value, rounded half to even and clipped; uint8 or uint16.
+def apply_curve(image: Image, curve: Curve) -> Image:
+    """Return `curve` of each value of a uint8 or uint16 image, rounded half to even and clipped.
 
-    The curve runs once over all values that there can be, in float64 of numpy: the same bits on
-    every machine, wherever the pixel lies.
+    The curve is computed once for each possible value, by numpy in float64, and looked up in a
+    table. So the result has the same bits on every machine and at every position.
     """
     most = np.iinfo(image.dtype).max
     values = curve(np.arange(most + 1, dtype=np.float64))
@@ -30,15 +30,16 @@ def mapped(image: Image, curve: Curve) -> Image:
 
 @dataclass(frozen=True)
 class Invert(Operator):
-    """The negative: 255 - x, or 65535 - x for 16 bits.
+    """Negative: 255 - x for uint8, 65535 - x for uint16.
 
-    Takes uint8 or uint16 of any channel count and keeps both. Halo 0. Exact.
+    Takes uint8 or uint16 of any channel count and keeps both. Halo 0. Exact, the same on all
+    devices.
     """
 
     name: ClassVar[str] = "invert"
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._accept(spec, dtypes=("uint8", "uint16"))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -47,22 +48,23 @@ class Invert(Operator):
 
 @dataclass(frozen=True)
 class To8Bit(Operator):
-    """16 bits to 8 by the high byte, as `cv2.imread` does; an 8-bit image passes unchanged.
+    """Conversion to 8 bits; of 16 bits it keeps the high byte, as `cv2.imread` does.
 
-    Takes uint8, uint16 or float32 of any channel count, gives uint8; float32 from 0 to 1 becomes
-    0 to 255, rounded half to even and clipped. Halo 0. Exact.
+    Takes uint8, uint16 or float32 of any channel count; the result is uint8. uint8 stays as it is.
+    float32 values from 0 to 1 become 0 to 255, rounded half to even and clipped; NaN becomes 0.
+    Halo 0. Exact, the same on all devices.
     """
 
     name: ClassVar[str] = "to8bit"
-    narrows: ClassVar[bool] = True
+    reduces_bytes: ClassVar[bool] = True
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "float32"))
+        self._accept(spec, dtypes=("uint8", "uint16", "float32"))
         return replace(spec, dtype="uint8")
 
     def process(self, image: Image) -> Image:
         if image.dtype == np.float32:
-            # NaN, which an operator of others may give, is black.
+            # A plug-in may give NaN: it becomes black.
             scaled = np.nan_to_num(image * np.float32(255), nan=0)
             return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
         return image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
@@ -70,16 +72,17 @@ class To8Bit(Operator):
 
 @dataclass(frozen=True)
 class ToFloat(Operator):
-    """Values from 0 to 1 in float32: x / 255, or x / 65535 for 16 bits.
+    """Conversion to float32 from 0 to 1: x / 255 for uint8, x / 65535 for uint16.
 
-    Takes uint8, uint16 or float32 of any channel count, gives float32; a float32 image passes
-    unchanged. Halo 0. Exact. Write such results as .tiff, or go back with `to8bit`.
+    Takes uint8, uint16 or float32 of any channel count; the result is float32. float32 stays as it
+    is. Halo 0. Exact, the same on all devices. Write such a result as .tiff, or convert it with
+    `to8bit`.
     """
 
     name: ClassVar[str] = "tofloat"
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "float32"))
+        self._accept(spec, dtypes=("uint8", "uint16", "float32"))
         return replace(spec, dtype="float32")
 
     def process(self, image: Image) -> Image:
@@ -90,67 +93,69 @@ class ToFloat(Operator):
 
 @dataclass(frozen=True)
 class Gamma(Operator):
-    """Brighter or darker mid-tones: (x / most) ** (1 / gamma) * most, by a table.
+    """Gamma correction: (x / most) ** (1 / gamma) * most, by a table.
 
-    Takes uint8 or uint16 of any channel count and keeps both. Halo 0. Exact; `most` is 255 or
-    65535, and the table is float64, rounded half to even.
+    Takes uint8 or uint16 of any channel count and keeps both; `most` is 255 or 65535. Halo 0.
+    Exact, the same on all devices. fogmqtt defines the result, because OpenCV has no such function.
+    The table is computed in float64 and rounded half to even.
 
     Parameters
     ----------
     gamma : float
-        0.01 to 100; over 1 is brighter.
+        Exponent, 0.01 to 100; values over 1 brighten the mid-tones.
     """
 
     name: ClassVar[str] = "gamma"
     exactness: ClassVar[str] = (
-        "whole is defined here, by a table in float64; OpenCV has no such function"
+        "defined by fogmqtt, by a table in float64; OpenCV has no such function"
     )
 
     gamma: float = 2.2
 
     def __post_init__(self) -> None:
-        self._need(0.01 <= self.gamma <= 100, "gamma", "expected 0.01 to 100")
+        self._require(0.01 <= self.gamma <= 100, "gamma", "expected 0.01 to 100")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._accept(spec, dtypes=("uint8", "uint16"))
         return spec
 
     def process(self, image: Image) -> Image:
         most = np.iinfo(image.dtype).max
-        return mapped(image, lambda values: (values / most) ** (1 / self.gamma) * most)
+        return apply_curve(image, lambda values: (values / most) ** (1 / self.gamma) * most)
 
 
 @dataclass(frozen=True)
 class Adjust(Operator):
     """Contrast and brightness: contrast * x + brightness, by a table.
 
-    Takes uint8 or uint16 of any channel count and keeps both. Halo 0. Exact; float64, rounded
-    half to even and clipped.
+    Takes uint8 or uint16 of any channel count and keeps both. Halo 0. Exact, the same on all
+    devices. fogmqtt defines the result, because OpenCV has no such function. The table is computed
+    in float64, rounded half to even and clipped.
 
     Parameters
     ----------
     contrast : float
-        0 to 100; 1 leaves it.
+        Factor, 0 to 100; 1 changes nothing.
     brightness : float
-        -255 to 255, in steps of 8 bits; times 257 for 16 bits.
+        Value that is added, -255 to 255 steps of 8 bits; for uint16 it is multiplied by 257.
     """
 
     name: ClassVar[str] = "adjust"
     exactness: ClassVar[str] = (
-        "whole is defined here, by a table in float64; OpenCV has no such function"
+        "defined by fogmqtt, by a table in float64; OpenCV has no such function"
     )
 
     contrast: float = 1.0
     brightness: float = 0.0
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.contrast <= 100, "contrast", "expected 0 to 100")
-        self._need(abs(self.brightness) <= 255, "brightness", "expected -255 to 255")
+        self._require(0 <= self.contrast <= 100, "contrast", "expected 0 to 100")
+        self._require(abs(self.brightness) <= 255, "brightness", "expected -255 to 255")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._accept(spec, dtypes=("uint8", "uint16"))
         return spec
 
     def process(self, image: Image) -> Image:
         added = self.brightness * (257 if image.dtype == np.uint16 else 1)
-        return mapped(image, lambda values: values * self.contrast + added)
+        return apply_curve(image, lambda values: values * self.contrast + added)

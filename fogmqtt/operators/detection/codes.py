@@ -1,4 +1,4 @@
-"""Codes made for machines: QR codes, bar codes and ArUco markers, found across seams."""
+"""QR codes, bar codes and ArUco markers, found across seams."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.frames import Colour, frame
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Facts, Samples
-from fogmqtt.operators.api.registry import nearest
-from fogmqtt.operators.support.sliding_window import Views, Windowed, hundredths
+from fogmqtt.operators.api.registry import suggestion
+from fogmqtt.operators.support.sliding_window import TileFindings, WindowDetector, to_hundredths
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["qr", "bar", "aruco"]
-#: Pixels; a detector's corner may lie a little outside of its window.
-_FARTHEST = 10_000
+#: Pixels; a corner may lie slightly outside its window.
+_LARGEST_POSITION = 10_000
 #: In hundredths of a pixel.
-_Place = Annotated[int, msgspec.Meta(ge=-100 * _FARTHEST, le=100 * _FARTHEST)]
+_Place = Annotated[int, msgspec.Meta(ge=-100 * _LARGEST_POSITION, le=100 * _LARGEST_POSITION)]
 _Corners = tuple[_Place, _Place, _Place, _Place, _Place, _Place, _Place, _Place]
 #: A QR code holds 7 089 digits, or 4 296 letters, or 2 953 bytes.
 _LONGEST_TEXT = 8_000
 
 
 class Code(msgspec.Struct, frozen=True, array_like=True):
-    """A code in a window: x and y of four corners."""
+    """A code in a window. `corners` are x and y of its four corners in hundredths of a pixel."""
 
     kind: Kind
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=_LONGEST_TEXT)]
@@ -42,43 +42,45 @@ class Code(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True)
-class Codes(Windowed[Code]):
+class Codes(WindowDetector[Code]):
     """QR codes, bar codes (EAN-13, EAN-8, UPC) and ArUco markers, with their texts and corners.
 
-    Takes uint8 of 1 or 3 channels; write `gray | codes`, and a third of the bytes travel. The
-    whole is defined window by window: squares of twice `size`, every `size` pixels, each searched
-    alone by OpenCV's detectors (`QRCodeDetector` and `QRCodeDetectorAruco`, `BarcodeDetector`,
-    `ArucoDetector`). Codes of one kind and text that overlap are one: the one that lies farthest
-    from where its window was cut. Exact against that for any tiling. Halo: `size`.
+    Takes uint8 of 1 or 3 channels; `gray | codes` sends a third of the bytes. The image is searched
+    in windows: squares of twice `size`, every `size` pixels, each by OpenCV's detectors
+    (`QRCodeDetector`, `QRCodeDetectorAruco`, `BarcodeDetector`, `ArucoDetector`). Of overlapping
+    codes of one kind and text, the one that is farthest from a cut side of its window is kept.
+    Halo: `size`. Exact for any tiling, between devices with the same OpenCV build and kind of
+    processor.
 
     The facts::
 
         {"codes": [{"kind": "qr", "text": "…", "corners": [[x, y], [x, y], [x, y], [x, y]]}],
          "left_out": 0}
 
-    Codes stand in reading order; corners in pixels of the whole image, to a hundredth, in the
-    detector's order. Only what could be read is told; an ArUco marker's text is its number. Bytes
-    of a text that are no UTF-8 become U+FFFD. `left_out` counts codes beyond what a window may
-    tell (`size` squared / 4 bytes; a code takes some 40 bytes and its text), smallest first.
+    Codes are listed in reading order, with their corners in pixels of the whole image, to a
+    hundredth, in the detector's order. Only codes whose text could be read are listed. The text of
+    an ArUco marker is its number. Invalid UTF-8 becomes U+FFFD. The findings of a window may take
+    `size` squared / 4 bytes (a code takes about 40 bytes and its text); `left_out` counts the codes
+    beyond that, the smallest ones.
 
     Parameters
     ----------
     kinds : str
-        What to look for: qr, bar, aruco, with commas between them.
+        The kinds to search, separated by commas: qr, bar, aruco.
     dictionary : str
-        Which ArUco markers: OpenCV's predefined dictionaries, as 4x4_50 or apriltag_36h11.
+        The dictionary of the ArUco markers: one of OpenCV's, such as 4x4_50 or apriltag_36h11.
     size : int
-        The largest code that is surely found, with the white around it: the longer side of its
+        The largest code that is certainly found, with its white margin: the longer side of its
         upright bounding box, 32 to 2048 pixels.
     """
 
     name: ClassVar[str] = "codes"
-    part: ClassVar[Any] = Views[Code]
-    # No picture of ours has codes, so the build of OpenCV decides who agrees.
+    part: ClassVar[Any] = TileFindings[Code]
+    # The test images contain no codes, so builds of OpenCV are compared instead of results.
     samples: ClassVar[Samples] = ()
     exactness: ClassVar[str] = (
-        "searched in windows of twice its size, not in the whole image at once; "
-        "the same OpenCV build and kind of processor on every device"
+        "searched in windows of twice its size, not in the whole image at once; only between "
+        "devices with the same OpenCV build and kind of processor"
     )
 
     kinds: str = "qr,bar,aruco"
@@ -87,15 +89,15 @@ class Codes(Windowed[Code]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        asked = self.kinds.split(",")
-        known = set(asked) <= set(_READERS) and len(asked) == len(set(asked))
-        self._need(known, "kinds", f"expected some of {','.join(_READERS)}, each once")
+        kinds = self.kinds.split(",")
+        known = set(kinds) <= set(_DETECTORS) and len(kinds) == len(set(kinds))
+        self._require(known, "kinds", f"expected some of {','.join(_DETECTORS)}, each once")
         names = _dictionaries()
-        self._need(self.dictionary in names, "dictionary", nearest(self.dictionary, names))
-        self._need(32 <= self.size <= 2048, "size", "expected 32 to 2048 pixels")
+        self._require(self.dictionary in names, "dictionary", suggestion(self.dictionary, names))
+        self._require(32 <= self.size <= 2048, "size", "expected 32 to 2048 pixels")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1, 3))
+        self._accept(spec, dtypes=("uint8",), channels=(1, 3))
         if "qr" in self.kinds and not hasattr(cv2.QRCodeDetector, "detectAndDecodeBytesMulti"):
             raise OperatorError(
                 f"codes: QR codes need OpenCV 4.12 or newer, this is {cv2.__version__}; "
@@ -103,35 +105,35 @@ class Codes(Windowed[Code]):
             )
         return spec
 
-    def windows(self) -> tuple[int, int]:
+    def window_layout(self) -> tuple[int, int]:
         return 2 * self.size, self.size
 
-    def look(self, pixels: Image) -> Sequence[Code]:
+    def detect(self, pixels: Image) -> Sequence[Code]:
         gray = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
         codes: set[Code] = set()
         for kind in self.kinds.split(","):
             try:
-                codes.update(_READERS[kind](gray, self.dictionary))
-            except cv2.error as problem:  # what breaks it here breaks it everywhere
-                log.warning("codes: OpenCV gave up on %s in a window: %s", kind, problem)
-        return sorted(codes, key=lambda code: (-_extent(code.corners), *_order(code)))
+                codes.update(_DETECTORS[kind](gray, self.dictionary))
+            except cv2.error as problem:  # it fails alike on every device
+                log.warning("codes: OpenCV failed to search for %s in a window: %s", kind, problem)
+        return sorted(codes, key=lambda code: (-_box_area(code.corners), *_order(code)))
 
     def merge(self, found: Sequence[tuple[Rect, Code]], size: tuple[int, int]) -> Facts:
         ranked = sorted(
-            (code.kind, code.text, -_depth(code, window, size), _moved(code, window))
+            (code.kind, code.text, -_distance_to_cut(code, window, size), _to_image(code, window))
             for window, code in found
         )
         kept: list[Code] = []
         for (kind, text), same in groupby(ranked, key=lambda one: one[:2]):
-            apart: list[Any] = []
+            separate: list[Any] = []
             for *_, corners in same:
-                if not any(_overlap(corners, other) for other in apart):
-                    apart.append(corners)
-            kept.extend(Code(kind, text, corners) for corners in apart)
+                if not any(_overlap(corners, other) for other in separate):
+                    separate.append(corners)
+            kept.extend(Code(kind, text, corners) for corners in separate)
         return {"codes": [_fact(code) for code in sorted(kept, key=_order)]}
 
     def draw(self, picture: Image, facts: Facts) -> Image:
-        """Each code in its frame, with its text above it."""
+        """Draw a frame around each code, with its text above it."""
         for code in facts["codes"]:
             corners = np.array(code["corners"])
             frame(picture, corners, f"{code['kind']} {code['text']}", _COLOURS[code["kind"]])
@@ -147,67 +149,67 @@ def _dictionaries() -> dict[str, int]:
     return {name.removeprefix("DICT_").lower(): getattr(cv2.aruco, name) for name in names}
 
 
-# The readers: what OpenCV finds in a gray window. New detectors for each, so that nothing is
-# remembered from one window to the next.
+# The detectors return what OpenCV finds in a gray window. Each call makes a new OpenCV detector, so
+# that no state passes from one window to the next.
 
 
 def _qr(gray: Image, dictionary: str) -> Iterator[Code]:
-    """By each of OpenCV's three ways: none of them finds all that another finds."""
+    """Search with OpenCV's three methods: none finds all codes that the others find."""
     del dictionary
     for detector in (cv2.QRCodeDetector(), cv2.QRCodeDetectorAruco()):
-        cv2.setRNGSeed(0)  # it clusters from random beginnings
+        cv2.setRNGSeed(0)  # its clustering starts at random points
         _, texts, corners, _ = detector.detectAndDecodeBytesMulti(gray)
-        yield from _read("qr", texts, corners)
+        yield from _readable("qr", texts, corners)
     cv2.setRNGSeed(0)
     text, corner, _ = cv2.QRCodeDetector().detectAndDecodeBytes(gray)
-    yield from _read("qr", [text], corner)
+    yield from _readable("qr", [text], corner)
 
 
 def _bar(gray: Image, dictionary: str) -> Iterator[Code]:
     del dictionary
     _, texts, corners, _ = cv2.barcode.BarcodeDetector().detectAndDecodeMulti(gray)
-    yield from _read("bar", texts, corners)
+    yield from _readable("bar", texts, corners)
 
 
 def _aruco(gray: Image, dictionary: str) -> Iterator[Code]:
     markers = cv2.aruco.getPredefinedDictionary(_dictionaries()[dictionary])
     corners, numbers, _ = cv2.aruco.ArucoDetector(markers).detectMarkers(gray)
     if numbers is not None:
-        yield from _read("aruco", (str(number) for number in numbers.flat), corners)
+        yield from _readable("aruco", (str(number) for number in numbers.flat), corners)
 
 
-def _read(kind: Kind, texts: Iterable[str | bytes], corners: Any) -> Iterator[Code]:
-    """What was not only found, but read, and lies where a code can."""
+def _readable(kind: Kind, texts: Iterable[str | bytes], corners: Any) -> Iterator[Code]:
+    """Yield the codes that have a text and a possible position."""
     for index, raw in enumerate(texts):
         text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
-        if text and np.all(np.abs(corners[index]) <= _FARTHEST):
-            places = hundredths(corners[index]).ravel().tolist()
+        if text and np.all(np.abs(corners[index]) <= _LARGEST_POSITION):
+            places = to_hundredths(corners[index]).ravel().tolist()
             yield Code(kind, text[:_LONGEST_TEXT], tuple(places))
 
 
-_READERS: dict[str, Callable[[Image, str], Iterator[Code]]] = {
+_DETECTORS: dict[str, Callable[[Image, str], Iterator[Code]]] = {
     "qr": _qr,
     "bar": _bar,
     "aruco": _aruco,
 }
 
 
-# Quads, in whole hundredths of a pixel: no rounding, so the order of work does not matter.
+# Quadrilaterals, in hundredths of a pixel: integers, so the order of the work does not matter.
 
 
 def _order(code: Code) -> tuple[int, int, str, str, _Corners]:
-    """Reading order: from the top, from the left."""
+    """Return the sort key for reading order: from the top, then from the left."""
     return min(code.corners[1::2]), min(code.corners[::2]), code.kind, code.text, code.corners
 
 
-def _extent(corners: _Corners) -> int:
-    """The area of the upright box around a quad."""
+def _box_area(corners: _Corners) -> int:
+    """Return the area of the upright box around a quadrilateral."""
     across, down = corners[::2], corners[1::2]
     return (max(across) - min(across)) * (max(down) - min(down))
 
 
-def _depth(code: Code, window: Rect, size: tuple[int, int]) -> int:
-    """How far the middle of a code is from the next side at which its window was cut, times 4."""
+def _distance_to_cut(code: Code, window: Rect, size: tuple[int, int]) -> int:
+    """Return 4 times the distance of the code's centre from the nearest cut side of its window."""
     x, y = sum(code.corners[::2]), sum(code.corners[1::2])
     cuts = (
         (y, window.top > 0),
@@ -218,13 +220,13 @@ def _depth(code: Code, window: Rect, size: tuple[int, int]) -> int:
     return min((distance for distance, cut in cuts if cut), default=400 * max(size))
 
 
-def _moved(code: Code, window: Rect) -> tuple[int, ...]:
+def _to_image(code: Code, window: Rect) -> tuple[int, ...]:
     offset = (100 * window.left, 100 * window.top) * 4
     return tuple(place + by for place, by in zip(code.corners, offset, strict=True))
 
 
 def _overlap(one: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether two convex quads share more than a border: no side of either separates them."""
+    """Return whether two convex quadrilaterals overlap: no side of either separates them."""
     return not any(_separates(edges, one, other) for edges in (one, other))
 
 

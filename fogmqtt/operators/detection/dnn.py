@@ -1,4 +1,4 @@
-"""Objects found by a network: an ONNX file, known by its hash."""
+"""Object detection with a neural network: an ONNX file that is identified by its hash."""
 
 from __future__ import annotations
 
@@ -17,17 +17,23 @@ from fogmqtt.images.frames import Colour, frame
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Facts, Samples
 from fogmqtt.operators.support import models
-from fogmqtt.operators.support.boxes import CERTAIN, FORMS, Boxes, read, suppressed
-from fogmqtt.operators.support.sliding_window import Views, Windowed
+from fogmqtt.operators.support.boxes import (
+    FORMS,
+    SCORE_SCALE,
+    Boxes,
+    parse_output,
+    suppress_overlaps,
+)
+from fogmqtt.operators.support.sliding_window import TileFindings, WindowDetector
 
 _LARGEST = 4096
 _Place = Annotated[int, msgspec.Meta(ge=0, le=100 * _LARGEST)]
-#: What the windows of a small image are filled up with, as YOLO was trained.
+#: The colour that fills the window of a small image, as in the training of YOLO.
 _FILL = (114, 114, 114)
-#: The end of an object this near to where its window was cut may not be its end: 1/64 of it.
-_NEAR = 64
-#: No window tells of more.
-_MOST = 1000
+#: A box that ends within 1/64 of the window from a cut side may be only a part of its object.
+_NEAR_FRACTION = 64
+#: The most findings of a window.
+_MOST_PER_WINDOW = 1000
 _T = TypeVar("_T")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _COLOURS: tuple[Colour, ...] = (
@@ -41,9 +47,9 @@ _COLOURS: tuple[Colour, ...] = (
 
 
 class Detection(msgspec.Struct, frozen=True, array_like=True):
-    """An object in a window: ten-thousandths of a score, hundredths of a pixel."""
+    """An object in a window: score in ten-thousandths, box in hundredths of a pixel."""
 
-    score: Annotated[int, msgspec.Meta(ge=0, le=CERTAIN)]
+    score: Annotated[int, msgspec.Meta(ge=0, le=SCORE_SCALE)]
     kind: Annotated[int, msgspec.Meta(ge=0, le=100_000)]
     left: _Place
     top: _Place
@@ -52,58 +58,59 @@ class Detection(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True)
-class Dnn(Windowed[Detection]):
-    """Objects that a network finds, with their class, score and box.
+class Dnn(WindowDetector[Detection]):
+    """Objects that a neural network finds, with class, score and box.
 
-    Takes uint8 of 1 or 3 channels; the network sees RGB from 0 to 1, a gray image three times.
-    The whole is defined window by window: squares of `window` pixels, every `stride` pixels, are
-    given to `cv2.dnn` alone, a window over a small image filled up with gray (114). Of boxes of
-    one class the best stays where they overlap (NMS), first in each window, then in the whole
-    image; there, a box that ends where its window was cut counts after all others, and goes also
-    where more than `nms` of itself lies in a better box. Exact against that for any tiling.
-    Halo: half a window.
+    Takes uint8 of 1 or 3 channels. The network gets RGB from 0 to 1; a gray image is repeated in
+    all three channels. The image is searched in windows: squares of `window` pixels, every `stride`
+    pixels, each by `cv2.dnn`. In an image smaller than a window, the rest of the window is filled
+    with gray (114). Of overlapping boxes of one class only the best is kept (non-maximum
+    suppression), in each window and then in the whole image. There, a box that ends where its
+    window was cut ranks behind all others, and is also removed if more than `nms` of its area lies
+    in a better box. Halo: half a window. Exact for any tiling, between devices with the same
+    OpenCV build and kind of processor.
 
     The facts::
 
         {"objects": [{"class": "face", "score": 0.9312, "box": [left, top, width, height]}],
          "left_out": 0}
 
-    Best first; boxes in pixels of the whole image, to a hundredth. `left_out` counts objects
-    beyond what a window may tell (`stride` squared / 4 bytes, some 20 bytes each; 1000 at most),
-    those of the lowest scores.
+    Objects are listed best first, with boxes in pixels of the whole image, to a hundredth. The
+    findings of a window may take `stride` squared / 4 bytes (about 20 bytes each) and are 1000 at
+    most; `left_out` counts the objects beyond that, those with the lowest scores.
 
-    A tile must hold more than a window, and one of 640 x 640 in colour takes 1.2 MB: raise
+    A tile must be larger than a window, and one of 640 x 640 pixels in colour takes 1.2 MB. Raise
     `wire.max_message_bytes` to 3 MB for it, or use a model for windows up to 416.
 
     Parameters
     ----------
     model : str
-        Path of the ONNX file, on each device and on the gateway; a relative one is looked for
-        in the working directory and in the folder that the setting `models` names.
+        Path of the ONNX file on each device and on the gateway. A relative path is looked for in
+        the working directory and in the folder of the setting `models`.
     sha256 : str
-        Its hash, 64 hex digits: a device with another file under that name refuses.
+        The file's SHA-256, 64 hex digits. A device whose file has another hash refuses the tile.
     window : int
         Side of the model's square input, 16 to 4096 pixels.
     stride : int
-        Pixels from window to window, an eighth of `window` up to all of it; 0 is half. Objects
-        up to `window - stride` pixels are whole in some window.
+        Distance between windows in pixels, from an eighth of `window` to all of it; 0 is half of
+        it. Objects of up to `window - stride` pixels lie completely in some window.
     format : {"yolov8", "yolov5", "boxes"}
-        The output: 1 x (4 + classes) x boxes, 1 x boxes x (5 + classes), or 1 x boxes x 6 with
-        corners, score and class.
+        Shape of the output: 1 x (4 + classes) x boxes, 1 x boxes x (5 + classes), or 1 x boxes x 6
+        with corners, score and class.
     score : float
         The least score, over 0 to 1.
     nms : float
-        How much of their union two boxes may share, 0 to 1.
+        The largest share of their union that two boxes may have in common, 0 to 1.
     classes : str
-        Names in the model's order, with commas between them; without, their numbers.
+        Names of the classes in the model's order, separated by commas; if empty, their numbers.
     """
 
     name: ClassVar[str] = "dnn"
-    part: ClassVar[Any] = Views[Detection]
+    part: ClassVar[Any] = TileFindings[Detection]
     samples: ClassVar[Samples] = ()
     exactness: ClassVar[str] = (
-        "searched in windows, not in the whole image at once; the same OpenCV build and kind of "
-        "processor on every device: networks round differently elsewhere"
+        "searched in windows, not in the whole image at once; only between devices with the same "
+        "OpenCV build and kind of processor"
     )
 
     model: str = ""
@@ -117,23 +124,23 @@ class Dnn(Windowed[Detection]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._need(bool(self.model), "model", "name an ONNX file")
-        self._need(16 <= self.window <= _LARGEST, "window", f"expected 16 to {_LARGEST} pixels")
+        self._require(bool(self.model), "model", "name an ONNX file")
+        self._require(16 <= self.window <= _LARGEST, "window", f"expected 16 to {_LARGEST} pixels")
         least = -(-self.window // 8)
-        fine = self.stride == 0 or least <= self.stride <= self.window
-        self._need(fine, "stride", f"expected {least} to {self.window} pixels, or 0 for half")
-        self._need(self.format in FORMS, "format", f"expected {', '.join(FORMS)}")
-        self._need(0 < self.score <= 1, "score", "expected over 0 to 1")
-        self._need(0 <= self.nms <= 1, "nms", "expected 0 to 1")
-        fine = not self.classes or all(self.classes.split(","))
-        self._need(fine, "classes", "expected names with commas between them")
-        self._need_hash()
+        valid = self.stride == 0 or least <= self.stride <= self.window
+        self._require(valid, "stride", f"expected {least} to {self.window} pixels, or 0 for half")
+        self._require(self.format in FORMS, "format", f"expected {', '.join(FORMS)}")
+        self._require(0 < self.score <= 1, "score", "expected over 0 to 1")
+        self._require(0 <= self.nms <= 1, "nms", "expected 0 to 1")
+        valid = not self.classes or all(self.classes.split(","))
+        self._require(valid, "classes", "expected names with commas between them")
+        self._require_hash()
 
-    def _need_hash(self) -> None:
+    def _require_hash(self) -> None:
         if _HASH.fullmatch(self.sha256):
             return
         try:
-            advice = f"the one here is sha256={models.digest(self.model)}"
+            advice = f"the one here is sha256={models.file_digest(self.model)}"
         except OperatorError as problem:
             advice = str(problem)
         raise PipelineError(
@@ -142,29 +149,29 @@ class Dnn(Windowed[Detection]):
         )
 
     def output(self, spec: Spec) -> Spec:
-        """Raises OperatorError also where the model is not there, or another."""
-        self._take(spec, dtypes=("uint8",), channels=(1, 3))
-        self._usable(models.check)
+        """Raises OperatorError also if the model is missing, or has another hash."""
+        self._accept(spec, dtypes=("uint8",), channels=(1, 3))
+        self._with_model(models.verified_path)
         return spec
 
-    def _usable(self, use: Callable[[str, str], _T]) -> _T:
+    def _with_model(self, use: Callable[[str, str], _T]) -> _T:
         try:
             return use(self.model, self.sha256)
         except OperatorError as problem:
             raise OperatorError(f"dnn: {problem}") from None
 
-    def windows(self) -> tuple[int, int]:
+    def window_layout(self) -> tuple[int, int]:
         return self.window, self.stride or self.window // 2
 
-    def look(self, pixels: Image) -> Sequence[Detection]:
-        """Raises OperatorError where the model is not there, not that one, or not usable."""
+    def detect(self, pixels: Image) -> Sequence[Detection]:
+        """Raises OperatorError if the model is missing, has another hash, or cannot be run."""
         height, width = pixels.shape[:2]
         names = len(self.classes.split(",")) if self.classes else 0
-        boxes = read(self.format, self._answer(pixels), self.score, names)
+        boxes = parse_output(self.format, self._outputs(pixels), self.score, names)
         limits = [100 * width, 100 * height] * 2
         boxes = Boxes(boxes.places.clip(0, limits), boxes.scores, boxes.classes)
-        boxes = boxes.only((boxes.places[:, :2] < boxes.places[:, 2:]).all(axis=1))
-        best = boxes.only(suppressed(boxes, self.nms, _MOST))
+        boxes = boxes.select((boxes.places[:, :2] < boxes.places[:, 2:]).all(axis=1))
+        best = boxes.select(suppress_overlaps(boxes, self.nms, _MOST_PER_WINDOW))
         return [
             Detection(score, kind, *place)
             for score, kind, place in zip(
@@ -176,19 +183,28 @@ class Dnn(Windowed[Detection]):
         rows = [_row(window, one, size) for window, one in found]
         table = np.array(rows, np.int64).reshape(-1, 7)
         boxes = Boxes(table[:, 2:6], table[:, 0], table[:, 1])
-        stay = boxes.only(suppressed(boxes, self.nms, len(boxes), table[:, 6] > 0))
-        stay = stay.only(stay.order())
+        remaining = boxes.select(suppress_overlaps(boxes, self.nms, len(boxes), table[:, 6] > 0))
+        remaining = remaining.select(remaining.order())
         names = dict(enumerate(self.classes.split(","))) if self.classes else {}
-        lines = zip(stay.scores.tolist(), stay.classes.tolist(), stay.places.tolist(), strict=True)
+        lines = zip(
+            remaining.scores.tolist(),
+            remaining.classes.tolist(),
+            remaining.places.tolist(),
+            strict=True,
+        )
         return {
             "objects": [
-                {"class": names.get(kind, str(kind)), "score": score / CERTAIN, "box": _box(place)}
+                {
+                    "class": names.get(kind, str(kind)),
+                    "score": score / SCORE_SCALE,
+                    "box": _box(place),
+                }
                 for score, kind, place in lines
             ]
         }
 
     def draw(self, picture: Image, facts: Facts) -> Image:
-        """Each object in its frame, with its class and score above it; a colour for each class."""
+        """Draw a frame in the colour of the class around each object, with class and score."""
         for one in reversed(facts["objects"]):
             left, top, width, height = one["box"]
             right, bottom = left + width, top + height
@@ -197,9 +213,9 @@ class Dnn(Windowed[Detection]):
             frame(picture, corners, f"{one['class']} {one['score']:.2f}", colour)
         return picture
 
-    def _answer(self, pixels: Image) -> Sequence[Image]:
-        """The network's outputs for a window."""
-        net = self._usable(models.network)
+    def _outputs(self, pixels: Image) -> Sequence[Image]:
+        """Return the network's outputs for a window."""
+        net = self._with_model(models.network)
         colour = pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
         below, right = (self.window - side for side in colour.shape[:2])
         full = cv2.copyMakeBorder(colour, 0, below, 0, right, cv2.BORDER_CONSTANT, value=_FILL)
@@ -215,8 +231,8 @@ class Dnn(Windowed[Detection]):
 
 
 def _row(window: Rect, one: Detection, size: tuple[int, int]) -> tuple[int, ...]:
-    """Score, class, the four places in the whole image, and whether it may be a piece."""
-    near = 100 * max(window.height, window.width) // _NEAR
+    """Return score, class, the box in the whole image, and 1 if it may be part of an object."""
+    near = 100 * max(window.height, window.width) // _NEAR_FRACTION
     piece = (
         (window.top > 0 and one.top < near)
         or (window.left > 0 and one.left < near)

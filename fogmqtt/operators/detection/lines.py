@@ -1,4 +1,4 @@
-"""Straight lines, by Hough's transform."""
+"""Straight lines by the Hough transform."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from fogmqtt.operators.api.base import Facts
 from fogmqtt.operators.api.measuring import Measuring
 
 _COLOUR: Colour = (60, 220, 255)
-#: More endless lines hide the picture.
-_DRAWN_ENDLESS = 50
+#: Infinite lines in a drawing: more of them would hide the image.
+_MOST_DRAWN = 50
 
 
 @dataclass(frozen=True)
 class Lines(Measuring):
-    """Straight lines in an edge image: `cv2.HoughLinesP`, or without ends `cv2.HoughLines`.
+    """Straight lines in an edge image by `cv2.HoughLinesP`; infinite lines by `cv2.HoughLines`.
 
-    Takes uint8 of 1 channel; what is not 0 votes, so write `gray | canny | lines`. Runs whole, on
-    the gateway: the devices do what stands before it. Exact; the segments come from a search in
-    random order, and OpenCV begins it the same way each time.
+    Takes uint8 of 1 channel; pixels other than 0 are edges: `gray | canny | lines`. Runs on the
+    whole image, on the gateway; devices run the operators before it. Exact: segments are searched
+    in a random order that OpenCV starts alike each time.
 
-    The facts, of segments the longest first::
+    The facts, with the longest segments first::
 
         {"count": 1, "left_out": 0,
          "lines": [{"x1": 10, "y1": 4, "x2": 200, "y2": 9, "length": 190.07}]}
 
-    and of endless lines those with the most votes first::
+    and for `ends=false`, with the lines of the most votes first::
 
         {"count": 1, "left_out": 0, "lines": [{"rho": 120.5, "theta": 45.0, "votes": 310}]}
 
-    Pixels of the whole image; `rho` is the line's distance from the middle of the upper left
-    pixel, `theta` the degrees of its normal to a ten-thousandth, 0 for an upright
-    line, 90 for a level one.
+    Positions and lengths are pixels of the whole image. `rho` is the distance of the line from the
+    centre of the top left pixel. `theta` is the direction of its normal in degrees, to a
+    ten-thousandth: 0 for a vertical line, 90 for a horizontal one. `left_out` lines, the last ones,
+    are not listed.
 
     Parameters
     ----------
@@ -50,13 +51,13 @@ class Lines(Measuring):
     gap : float
         The largest gap within a segment, 0 to 10000 pixels.
     rho : float
-        How fine distances are told apart, 0.5 to 100 pixels.
+        Resolution of distances, 0.5 to 100 pixels.
     theta : float
-        How fine angles are, 0.25 to 90 degrees.
+        Resolution of angles, 0.25 to 90 degrees.
     ends : bool
-        Segments; if false endless lines, for which length and gap do not count.
+        Whether to find segments; if false, infinite lines, for which length and gap do not matter.
     most : int
-        How many are listed, 1 to 100000.
+        The most lines that are listed, 1 to 100000.
     """
 
     name: ClassVar[str] = "lines"
@@ -71,19 +72,19 @@ class Lines(Measuring):
     most: int = 1000
 
     def __post_init__(self) -> None:
-        self._need(1 <= self.votes <= 1_000_000, "votes", "expected 1 to 1000000")
-        self._need(0 <= self.length <= 100_000, "length", "expected 0 to 100000 pixels")
-        self._need(0 <= self.gap <= 10_000, "gap", "expected 0 to 10000 pixels")
-        self._need(0.5 <= self.rho <= 100, "rho", "expected 0.5 to 100 pixels")
-        self._need(0.25 <= self.theta <= 90, "theta", "expected 0.25 to 90 degrees")
-        self._need(1 <= self.most <= 100_000, "most", "expected 1 to 100000")
+        self._require(1 <= self.votes <= 1_000_000, "votes", "expected 1 to 1000000")
+        self._require(0 <= self.length <= 100_000, "length", "expected 0 to 100000 pixels")
+        self._require(0 <= self.gap <= 10_000, "gap", "expected 0 to 10000 pixels")
+        self._require(0.5 <= self.rho <= 100, "rho", "expected 0.5 to 100 pixels")
+        self._require(0.25 <= self.theta <= 90, "theta", "expected 0.25 to 90 degrees")
+        self._require(1 <= self.most <= 100_000, "most", "expected 1 to 100000")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1,))
+        self._accept(spec, dtypes=("uint8",), channels=(1,))
         return spec
 
-    def examine(self, image: Image) -> Facts:
-        lines = self._segments(image) if self.ends else self._endless(image)
+    def measure_whole(self, image: Image) -> Facts:
+        lines = self._segments(image) if self.ends else self._infinite_lines(image)
         count = len(lines)
         return {"count": count, "left_out": max(0, count - self.most), "lines": lines[: self.most]}
 
@@ -103,7 +104,7 @@ class Lines(Measuring):
         ]
         return sorted(lines, key=lambda line: -line["length"])
 
-    def _endless(self, image: Image) -> list[dict[str, Any]]:
+    def _infinite_lines(self, image: Image) -> list[dict[str, Any]]:
         found = cv2.HoughLinesWithAccumulator(image, self.rho, math.radians(self.theta), self.votes)
         rows = [] if found is None else found.reshape(-1, 3).tolist()
         return [
@@ -112,9 +113,9 @@ class Lines(Measuring):
         ]
 
     def draw(self, picture: Image, facts: Facts) -> Image:
-        """The segments, or the first of the endless lines, on the darkened picture."""
+        """Draw the segments, or the first of the infinite lines, on the darkened image."""
         canvas = darkened(picture)
-        lines = facts["lines"] if self.ends else facts["lines"][:_DRAWN_ENDLESS]
+        lines = facts["lines"] if self.ends else facts["lines"][:_MOST_DRAWN]
         for one in lines:
             begin, end = _ends(one, canvas)
             cv2.line(canvas, begin, end, _COLOUR, pen(canvas), cv2.LINE_AA)
@@ -122,12 +123,12 @@ class Lines(Measuring):
 
 
 def _ends(line: dict[str, Any], picture: Image) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Where a line is drawn from and to; an endless one from beyond the picture to beyond it."""
+    """Return the two ends of a line in a drawing; an infinite line ends outside the image."""
     if "x1" in line:
         return (line["x1"], line["y1"]), (line["x2"], line["y2"])
     normal = np.array(
         [math.cos(math.radians(line["theta"])), math.sin(math.radians(line["theta"]))]
     )
-    far = math.hypot(*picture.shape[:2]) * np.array([-normal[1], normal[0]])
-    begin, end = np.rint(normal * line["rho"] - far), np.rint(normal * line["rho"] + far)
+    offset = math.hypot(*picture.shape[:2]) * np.array([-normal[1], normal[0]])
+    begin, end = np.rint(normal * line["rho"] - offset), np.rint(normal * line["rho"] + offset)
     return (int(begin[0]), int(begin[1])), (int(end[0]), int(end[1]))

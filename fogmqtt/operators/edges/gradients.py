@@ -1,4 +1,4 @@
-"""Slopes. Canny has a file of its own."""
+"""Derivatives: Sobel, Scharr, Prewitt and Laplacian."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import numpy as np
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, by_build
+from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, build_dependent
 
 _DTYPES = ("uint8", "uint16", "float32")
 
 
 @dataclass(frozen=True)
-class _Slope(Operator):
-    """What all have in common: 16 bits hold the slopes of 8, float32 those of everything else."""
+class _Derivative(Operator):
+    """Base of the derivatives: int16 holds those of uint8, float32 those of other dtypes."""
 
-    exactness: ClassVar[str] = by_build("float32")
+    exactness: ClassVar[str] = build_dependent("float32")
 
     def alignment(self, spec: Spec) -> int:
         return 1 if spec.dtype == "uint8" else FLOAT_ALIGN
 
     def process(self, image: Image) -> Image:
         depth = cv2.CV_16S if image.dtype == np.uint8 else cv2.CV_32F
-        slope = self._slope(image, depth)
+        derivative = self._derivative(image, depth)
         if not self._magnitude:
-            return slope
+            return derivative
         if image.dtype == np.uint8:
-            return cv2.convertScaleAbs(slope)
-        magnitude = np.abs(slope)
+            return cv2.convertScaleAbs(derivative)
+        magnitude = np.abs(derivative)
         if image.dtype == np.uint16:
             return np.minimum(magnitude, np.float32(65535)).astype(np.uint16)
         return magnitude
@@ -39,32 +39,33 @@ class _Slope(Operator):
     def _magnitude(self) -> bool:
         raise NotImplementedError
 
-    def _slope(self, image: Image, depth: int) -> Image:
+    def _derivative(self, image: Image, depth: int) -> Image:
         raise NotImplementedError
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=_DTYPES)
+        self._accept(spec, dtypes=_DTYPES)
         if self._magnitude:
             return spec
         return replace(spec, dtype="int16" if spec.dtype == "uint8" else "float32")
 
 
 @dataclass(frozen=True)
-class Sobel(_Slope):
-    """`cv2.Sobel(image, depth, dx, dy, ksize=ksize)`; the border reflects.
+class Sobel(_Derivative):
+    """Derivative by `cv2.Sobel(image, depth, dx, dy, ksize=ksize)`.
 
-    Takes uint8, uint16 or float32 of any channel count. Gives the slope's magnitude in the same
-    dtype, clipped at its largest (`cv2.convertScaleAbs` for uint8), or with `absolute=false` the
-    slope itself: int16 of uint8, else float32. Exact; float32 between devices of one kind.
+    Takes uint8, uint16 or float32 of any channel count. The result is the magnitude in the same
+    dtype, clipped to its range (`cv2.convertScaleAbs` for uint8); with `absolute=false` it is the
+    signed value, int16 for uint8 and float32 for the others. The border is reflected. Exact; for
+    float32 only between devices with the same OpenCV build and kind of processor.
 
     Parameters
     ----------
     dx, dy : int
-        Order of the derivative across and down, 0 to 2, not both 0, less than ksize.
+        Order of the horizontal and of the vertical derivative, 0 to 2, not both 0, less than ksize.
     ksize : int
-        Pixels: 1, 3, 5 or 7. Halo ksize // 2, at least 1.
+        Side of the kernel in pixels: 1, 3, 5 or 7. Halo ksize // 2, at least 1.
     absolute : bool
-        Whether to give the magnitude.
+        Whether the result is the magnitude.
     """
 
     name: ClassVar[str] = "sobel"
@@ -82,12 +83,12 @@ class Sobel(_Slope):
     absolute: bool = True
 
     def __post_init__(self) -> None:
-        self._need(self.ksize in (1, 3, 5, 7), "ksize", "expected 1, 3, 5 or 7")
-        # OpenCV's kernel of size 1 is 3 wide along the derivative.
+        self._require(self.ksize in (1, 3, 5, 7), "ksize", "expected 1, 3, 5 or 7")
+        # For ksize 1, OpenCV uses a kernel of 3 pixels along the derivative.
         most = min(2, max(self.ksize, 3) - 1)
         for order in ("dx", "dy"):
-            self._need(0 <= getattr(self, order) <= most, order, f"expected 0 to {most}")
-        self._need(self.dx + self.dy > 0, "dx", "dx and dy cannot both be 0")
+            self._require(0 <= getattr(self, order) <= most, order, f"expected 0 to {most}")
+        self._require(self.dx + self.dy > 0, "dx", "dx and dy cannot both be 0")
 
     @property
     def halo(self) -> int:
@@ -97,12 +98,14 @@ class Sobel(_Slope):
     def _magnitude(self) -> bool:
         return self.absolute
 
-    def _slope(self, image: Image, depth: int) -> Image:
+    def _derivative(self, image: Image, depth: int) -> Image:
         return cv2.Sobel(image, depth, self.dx, self.dy, ksize=self.ksize)
 
 
 @dataclass(frozen=True)
-class _FirstSlope(_Slope):
+class _FirstDerivative(_Derivative):
+    """Base of the first derivatives with a kernel of 3 x 3 pixels."""
+
     samples: ClassVar[Samples] = ({}, {"dx": 0, "dy": 1, "absolute": False})
 
     dx: int = 1
@@ -111,8 +114,8 @@ class _FirstSlope(_Slope):
 
     def __post_init__(self) -> None:
         for order in ("dx", "dy"):
-            self._need(getattr(self, order) in (0, 1), order, "expected 0 or 1")
-        self._need(self.dx + self.dy == 1, "dx", "expected dx=1 dy=0 or dx=0 dy=1")
+            self._require(getattr(self, order) in (0, 1), order, "expected 0 or 1")
+        self._require(self.dx + self.dy == 1, "dx", "expected dx=1 dy=0 or dx=0 dy=1")
 
     @property
     def halo(self) -> int:
@@ -124,65 +127,67 @@ class _FirstSlope(_Slope):
 
 
 @dataclass(frozen=True)
-class Scharr(_FirstSlope):
-    """`cv2.Scharr(image, depth, dx, dy)`: weights 3, 10, 3; the border reflects. Halo 1.
+class Scharr(_FirstDerivative):
+    """First derivative by `cv2.Scharr(image, depth, dx, dy)`, with weights 3, 10, 3.
 
-    Takes uint8, uint16 or float32 of any channel count. Gives the slope's magnitude in the same
-    dtype, clipped at its largest (`cv2.convertScaleAbs` for uint8), or with `absolute=false` the
-    slope itself: int16 of uint8, else float32. Exact; float32 between devices of one kind.
+    Takes uint8, uint16 or float32 of any channel count. The result is the magnitude in the same
+    dtype, clipped to its range (`cv2.convertScaleAbs` for uint8); with `absolute=false` it is the
+    signed value, int16 for uint8 and float32 for the others. Halo 1. The border is reflected.
+    Exact; for float32 only between devices with the same OpenCV build and kind of processor.
 
     Parameters
     ----------
     dx, dy : int
-        1 and 0 for slopes across, 0 and 1 for slopes down.
+        1 and 0 for the horizontal derivative, 0 and 1 for the vertical one.
     absolute : bool
-        Whether to give the magnitude.
+        Whether the result is the magnitude.
     """
 
     name: ClassVar[str] = "scharr"
 
-    def _slope(self, image: Image, depth: int) -> Image:
+    def _derivative(self, image: Image, depth: int) -> Image:
         return cv2.Scharr(image, depth, self.dx, self.dy)
 
 
 @dataclass(frozen=True)
-class Prewitt(_FirstSlope):
-    """Slopes with equal weights: `cv2.filter2D` with -1, 0, 1 in three rows; the border reflects.
+class Prewitt(_FirstDerivative):
+    """First derivative by `cv2.filter2D` with -1, 0, 1 in three equal rows.
 
-    Takes uint8, uint16 or float32 of any channel count. Gives the slope's magnitude in the same
-    dtype, clipped at its largest (`cv2.convertScaleAbs` for uint8), or with `absolute=false` the
-    slope itself: int16 of uint8, else float32. Halo 1. Exact; float32 between devices of one
-    kind.
+    Takes uint8, uint16 or float32 of any channel count. The result is the magnitude in the same
+    dtype, clipped to its range (`cv2.convertScaleAbs` for uint8); with `absolute=false` it is the
+    signed value, int16 for uint8 and float32 for the others. Halo 1. The border is reflected.
+    Exact; for float32 only between devices with the same OpenCV build and kind of processor.
 
     Parameters
     ----------
     dx, dy : int
-        1 and 0 for slopes across, 0 and 1 for slopes down.
+        1 and 0 for the horizontal derivative, 0 and 1 for the vertical one.
     absolute : bool
-        Whether to give the magnitude.
+        Whether the result is the magnitude.
     """
 
     name: ClassVar[str] = "prewitt"
 
-    def _slope(self, image: Image, depth: int) -> Image:
+    def _derivative(self, image: Image, depth: int) -> Image:
         kernel = np.array([[-1, 0, 1]] * 3, np.float32)
         return cv2.filter2D(image, depth, kernel if self.dx else kernel.T)
 
 
 @dataclass(frozen=True)
-class Laplacian(_Slope):
-    """`cv2.Laplacian(image, depth, ksize=ksize)`, both second derivatives; the border reflects.
+class Laplacian(_Derivative):
+    """Sum of the second derivatives by `cv2.Laplacian(image, depth, ksize=ksize)`.
 
-    Takes uint8, uint16 or float32 of any channel count. Gives the magnitude in the same dtype,
-    clipped at its largest (`cv2.convertScaleAbs` for uint8), or with `absolute=false` the value
-    itself: int16 of uint8, else float32. Exact; float32 between devices of one kind.
+    Takes uint8, uint16 or float32 of any channel count. The result is the magnitude in the same
+    dtype, clipped to its range (`cv2.convertScaleAbs` for uint8); with `absolute=false` it is the
+    signed value, int16 for uint8 and float32 for the others. The border is reflected. Exact; for
+    float32 only between devices with the same OpenCV build and kind of processor.
 
     Parameters
     ----------
     ksize : int
-        Pixels: 1, 3, 5 or 7. Halo ksize // 2, at least 1.
+        Side of the kernel in pixels: 1, 3, 5 or 7. Halo ksize // 2, at least 1.
     absolute : bool
-        Whether to give the magnitude.
+        Whether the result is the magnitude.
     """
 
     name: ClassVar[str] = "laplacian"
@@ -192,7 +197,7 @@ class Laplacian(_Slope):
     absolute: bool = True
 
     def __post_init__(self) -> None:
-        self._need(self.ksize in (1, 3, 5, 7), "ksize", "expected 1, 3, 5 or 7")
+        self._require(self.ksize in (1, 3, 5, 7), "ksize", "expected 1, 3, 5 or 7")
 
     @property
     def halo(self) -> int:
@@ -202,5 +207,5 @@ class Laplacian(_Slope):
     def _magnitude(self) -> bool:
         return self.absolute
 
-    def _slope(self, image: Image, depth: int) -> Image:
+    def _derivative(self, image: Image, depth: int) -> Image:
         return cv2.Laplacian(image, depth, ksize=self.ksize)

@@ -1,4 +1,4 @@
-"""Smoothing that spares edges. What costs most and so gains most from many devices."""
+"""Smoothing that keeps edges. These operators cost the most and gain the most from many devices."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ import numpy as np
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, by_build
+from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, build_dependent
 
 
 @dataclass(frozen=True)
 class Bilateral(Operator):
-    """`cv2.bilateralFilter(image, d, color, space)`; the border reflects.
+    """Edge-preserving smoothing by `cv2.bilateralFilter(image, d, color, space)`.
 
-    Takes uint8 of 1 or 3 channels and keeps both; of float32, OpenCV's weights depend on the
-    whole image's range, so it is not taken. Exact between devices of one kind, and never with
-    IPP, which is off here: it is float arithmetic.
+    The bilateral filter of Tomasi and Manduchi, 1998.
+
+    Takes uint8 of 1 or 3 channels and keeps both. float32 is not accepted, because OpenCV's weights
+    then depend on the range of the whole image. The border is reflected. Float arithmetic, without
+    IPP: exact only between devices with the same OpenCV build and kind of processor.
 
     Parameters
     ----------
     d : int
-        Diameter in pixels, 1 to 101; 0 derives it from space. Halo d // 2.
+        Diameter of the neighbourhood in pixels, 1 to 101; 0 derives it from space. Halo d // 2; for
+        d=0, 1.5 * space, rounded; at least 1.
     color : float
-        Sigma of the values' distance, over 0 to 1000.
+        Standard deviation of the weights by difference of values, over 0 to 1000.
     space : float
-        Sigma of the pixels' distance, over 0 to 100 pixels. For d=0 the halo is 1.5 * space,
-        rounded, at least 1.
+        Standard deviation of the weights by distance, over 0 to 100 pixels.
     """
 
     name: ClassVar[str] = "bilateral"
-    exactness: ClassVar[str] = by_build("float arithmetic,")
+    exactness: ClassVar[str] = build_dependent("float arithmetic,")
     samples: ClassVar[Samples] = ({}, {"d": 5, "color": 30.0})
     align: ClassVar[int] = FLOAT_ALIGN
 
@@ -41,17 +43,17 @@ class Bilateral(Operator):
     space: float = 75.0
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.d <= 101, "d", "expected 0 to 101 pixels")
-        self._need(0 < self.color <= 1000, "color", "expected over 0, to 1000")
-        self._need(0 < self.space <= 100, "space", "expected over 0, to 100 pixels")
+        self._require(0 <= self.d <= 101, "d", "expected 0 to 101 pixels")
+        self._require(0 < self.color <= 1000, "color", "expected over 0, to 1000")
+        self._require(0 < self.space <= 100, "space", "expected over 0, to 100 pixels")
 
     @property
     def halo(self) -> int:
-        # OpenCV makes the radius at least 1 whatever d is.
+        # OpenCV uses a radius of at least 1 for every d.
         return max(self.d // 2 if self.d else round(1.5 * self.space), 1)
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1, 3))
+        self._accept(spec, dtypes=("uint8",), channels=(1, 3))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -60,21 +62,24 @@ class Bilateral(Operator):
 
 @dataclass(frozen=True)
 class Denoise(Operator):
-    """Non-local means: `cv2.fastNlMeansDenoising`, `...Colored` for colour; the border reflects.
+    """Non-local means by `cv2.fastNlMeansDenoising`, for colour `fastNlMeansDenoisingColored`.
 
-    Takes uint8 of 1 or 3 channels, or uint16 of 1 (by absolute distances, `NORM_L1`), and keeps
-    both. Halo template // 2 + search // 2. Exact, the same on all devices.
+    The algorithm of Buades, Coll and Morel, 2011.
+
+    Takes uint8 of 1 or 3 channels, or uint16 of 1 channel (compared by absolute differences,
+    `NORM_L1`), and keeps both. Halo template // 2 + search // 2. The border is reflected. Exact,
+    the same on all devices.
 
     Parameters
     ----------
     h : float
-        Strength, over 0 to 1000 steps of the dtype.
+        Filter strength, over 0 to 1000 steps of the dtype.
     color : float
-        Strength for the colour parts of a colour image, over 0 to 1000.
+        Filter strength for the colour components of a colour image, over 0 to 1000 steps.
     template : int
-        Side of the patches that are compared, pixels, odd, 1 to 21.
+        Side of the patches that are compared, in pixels, odd, 1 to 21.
     search : int
-        Side of the area that is searched, pixels, odd, 1 to 61.
+        Side of the area that is searched, in pixels, odd, 1 to 61.
     """
 
     name: ClassVar[str] = "denoise"
@@ -87,11 +92,11 @@ class Denoise(Operator):
 
     def __post_init__(self) -> None:
         for strength in ("h", "color"):
-            self._need(0 < getattr(self, strength) <= 1000, strength, "expected over 0, to 1000")
+            self._require(0 < getattr(self, strength) <= 1000, strength, "expected over 0, to 1000")
         for side, most in (("template", 21), ("search", 61)):
             value = getattr(self, side)
-            fine = value % 2 == 1 and 1 <= value <= most
-            self._need(fine, side, f"expected an odd number from 1 to {most}")
+            valid = value % 2 == 1 and 1 <= value <= most
+            self._require(valid, side, f"expected an odd number from 1 to {most}")
 
     @property
     def halo(self) -> int:
@@ -99,8 +104,8 @@ class Denoise(Operator):
 
     def output(self, spec: Spec) -> Spec:
         if spec.dtype == "uint16":
-            self._take(spec, channels=(1,))
-        self._take(spec, dtypes=("uint8", "uint16"), channels=(1, 3))
+            self._accept(spec, channels=(1,))
+        self._accept(spec, dtypes=("uint8", "uint16"), channels=(1, 3))
         return spec
 
     def process(self, image: Image) -> Image:

@@ -1,4 +1,6 @@
-"""Filters by weights. All sums are whole numbers of a power of two, so no order rounds them."""
+"""Filters with given weights. Weights are whole numbers over a power of two, so sums are exact in
+any order.
+"""
 
 from __future__ import annotations
 
@@ -12,35 +14,37 @@ import numpy as np
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import Operator, Samples, by_build
+from fogmqtt.operators.api.base import Operator, Samples, build_dependent
 from fogmqtt.operators.filters.smoothing import Gaussian
 
 _WEIGHTS = re.compile(r"-?\d{1,6}(,-?\d{1,6})*")
-#: Larger kernels take OpenCV's way by Fourier transform, which rounds by the tile.
+#: Number of weights → side. For larger kernels OpenCV uses the Fourier transform, whose rounding
+#: depends on the tile.
 _SIDES = {1: 1, 9: 3, 25: 5, 49: 7}
 _DIVISORS = tuple(2**power for power in range(17))
-#: What float32 counts without a gap, over the dtype's largest value.
+#: The largest integer up to which float32 holds all, divided by the dtype's largest value.
 _LARGEST_SUM = {"uint8": 2**24 // 255, "uint16": 2**24 // 65535}
-_EIGHTHS = "expected 0.125 to 8 in steps of 0.125, so that sums are exact"
+_EXPECTED_AMOUNT = "expected 0.125 to 8 in steps of 0.125, so that sums are exact"
 
 
 @dataclass(frozen=True)
 class Kernel(Operator):
-    """`cv2.filter2D` with a kernel of whole numbers over a power of two; the border reflects.
+    """Correlation with a kernel of whole numbers over a power of two, by `cv2.filter2D`.
 
-    Takes uint8 or uint16 of any channel count and keeps both; results are rounded half to even
-    and clipped. Exact, the same on all devices: the weights' magnitudes may sum up to 65793 for
-    8 bits and 256 for 16, so that float32 holds every sum. The kernel is not flipped.
+    Takes uint8 or uint16 of any channel count and keeps both. The kernel is not flipped. Results
+    are rounded half to even and clipped. The border is reflected. Exact, the same on all devices:
+    float32 holds every sum, because the sum of the weights' magnitudes is limited to 65793 for 8
+    bits and 256 for 16 bits.
 
     Parameters
     ----------
     weights : str
-        1, 9, 25 or 49 whole numbers with commas, row by row: 0,-1,0,-1,5,-1,0,-1,0. Halo: half
-        the side, rounded down.
+        1, 9, 25 or 49 whole numbers of up to 6 digits, separated by commas, row by row:
+        0,-1,0,-1,5,-1,0,-1,0. Halo: half the side of the kernel, rounded down.
     divisor : int
-        A power of two, 1 to 65536.
+        Divisor of the sum: a power of two, 1 to 65536.
     offset : int
-        Added at the end, -255 to 255, in steps of the dtype.
+        Value that is added after the division, -255 to 255 steps of the dtype.
     """
 
     name: ClassVar[str] = "kernel"
@@ -54,23 +58,23 @@ class Kernel(Operator):
     offset: int = 0
 
     def __post_init__(self) -> None:
-        fine = _WEIGHTS.fullmatch(self.weights) is not None
-        self._need(fine, "weights", "expected whole numbers with commas between them")
+        valid = _WEIGHTS.fullmatch(self.weights) is not None
+        self._require(valid, "weights", "expected whole numbers with commas between them")
         count = len(self.weights.split(","))
-        self._need(count in _SIDES, "weights", f"expected 1, 9, 25 or 49 of them, not {count}")
-        self._need(self.divisor in _DIVISORS, "divisor", "expected a power of 2 up to 65536")
-        self._need(abs(self.offset) <= 255, "offset", "expected -255 to 255")
+        self._require(count in _SIDES, "weights", f"expected 1, 9, 25 or 49 of them, not {count}")
+        self._require(self.divisor in _DIVISORS, "divisor", "expected a power of 2 up to 65536")
+        self._require(abs(self.offset) <= 255, "offset", "expected -255 to 255")
 
     @property
     def halo(self) -> int:
         return len(self._matrix()) // 2
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
-        reach = int(np.abs(self._matrix()).sum()) + abs(self.offset) * self.divisor
-        if reach > _LARGEST_SUM[spec.dtype]:
+        self._accept(spec, dtypes=("uint8", "uint16"))
+        total = int(np.abs(self._matrix()).sum()) + abs(self.offset) * self.divisor
+        if total > _LARGEST_SUM[spec.dtype]:
             raise OperatorError(
-                f"{self}: the weights' magnitudes and offset * divisor sum up to {reach}, over "
+                f"{self}: the weights' magnitudes and offset * divisor sum up to {total}, over "
                 f"{_LARGEST_SUM[spec.dtype]}, where sums of {spec.dtype} are no longer exact"
             )
         return spec
@@ -86,15 +90,15 @@ class Kernel(Operator):
 
 @dataclass(frozen=True)
 class Sharpen(Operator):
-    """`cv2.filter2D` with 1 + 4 * amount in the middle and -amount on its four sides.
+    """Sharpening by `cv2.filter2D` with 1 + 4 * amount in the middle and -amount on its four sides.
 
-    Takes uint8 or uint16 of any channel count and keeps both. Halo 1; the border reflects.
+    Takes uint8 or uint16 of any channel count and keeps both. Halo 1. The border is reflected.
     Exact, the same on all devices.
 
     Parameters
     ----------
     amount : float
-        0.125 to 8, in steps of 0.125.
+        Strength, 0.125 to 8 in steps of 0.125.
     """
 
     name: ClassVar[str] = "sharpen"
@@ -102,14 +106,14 @@ class Sharpen(Operator):
     amount: float = 1.0
 
     def __post_init__(self) -> None:
-        self._need(_eighths(self.amount), "amount", _EIGHTHS)
+        self._require(_is_in_eighths(self.amount), "amount", _EXPECTED_AMOUNT)
 
     @property
     def halo(self) -> int:
         return 1
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._accept(spec, dtypes=("uint8", "uint16"))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -122,21 +126,22 @@ class Sharpen(Operator):
 class Unsharp(Operator):
     """Unsharp mask: (1 + amount) * x - amount * `cv2.GaussianBlur` of x, by `cv2.addWeighted`.
 
-    Takes uint8 or uint16 of any channel count and keeps both; the border reflects. Exact. On
-    ARM, OpenCV 5 rounds ksize 15 and 21 of uint8 differently from x86.
+    Takes uint8 or uint16 of any channel count and keeps both. The border is reflected. Exact. On
+    ARM, OpenCV 5 rounds ksize 15 and 21 of uint8 otherwise than on x86.
 
     Parameters
     ----------
     ksize : int
-        Pixels, odd, 1 to 255; 0 derives it from sigma. Halo as gaussian's.
+        Side of the Gaussian kernel in pixels, odd, 1 to 255; 0 derives it from sigma. Halo ksize //
+        2; for ksize=0, about 4 * sigma.
     sigma : float
-        Pixels, 0 to 31; 0 derives it from ksize.
+        Standard deviation, 0 to 31 pixels; 0 derives it from ksize.
     amount : float
-        0.125 to 8, in steps of 0.125.
+        Strength, 0.125 to 8 in steps of 0.125.
     """
 
     name: ClassVar[str] = "unsharp"
-    exactness: ClassVar[str] = by_build("uint8 with ksize 15 or 21 on ARM")
+    exactness: ClassVar[str] = build_dependent("uint8 with ksize 15 or 21 on ARM")
     samples: ClassVar[Samples] = tuple({"amount": 0.625, **one} for one in Gaussian.samples)
 
     ksize: int = 5
@@ -144,12 +149,12 @@ class Unsharp(Operator):
     amount: float = 1.0
 
     def __post_init__(self) -> None:
-        self._need(_eighths(self.amount), "amount", _EIGHTHS)
+        self._require(_is_in_eighths(self.amount), "amount", _EXPECTED_AMOUNT)
         try:
             self._blur()
         except PipelineError as problem:
-            said = str(problem).removeprefix(f"{Gaussian.name}: ")
-            raise PipelineError(f"{self.name}: {said}") from None
+            text = str(problem).removeprefix(f"{Gaussian.name}: ")
+            raise PipelineError(f"{self.name}: {text}") from None
 
     @property
     def halo(self) -> int:
@@ -159,7 +164,7 @@ class Unsharp(Operator):
         return self._blur().variant(spec)
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._accept(spec, dtypes=("uint8", "uint16"))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -170,5 +175,5 @@ class Unsharp(Operator):
         return Gaussian(ksize=self.ksize, sigma=self.sigma)
 
 
-def _eighths(amount: float) -> bool:
+def _is_in_eighths(amount: float) -> bool:
     return 0 < amount <= 8 and (amount * 8).is_integer()

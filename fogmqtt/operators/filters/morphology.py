@@ -1,6 +1,6 @@
-"""Operators on shapes: the largest or smallest value around each pixel, and what is made of them.
+"""Morphology: the largest or smallest value around each pixel, and combinations of them.
 
-Comparing rounds nothing, so all are exact for every dtype, the same on all devices.
+Comparisons do not round, so all of these operators are exact for every dtype.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Operator
 
-Shape = Literal["rect", "ellipse", "cross"]
+KernelShape = Literal["rect", "ellipse", "cross"]
 
 _SHAPES: dict[str, int] = {
     "rect": cv2.MORPH_RECT,
@@ -27,21 +27,23 @@ _ELEMENT = re.compile(r"[01]{1,31}(/[01]{1,31}){0,30}")
 
 @dataclass(frozen=True)
 class _Morphology(Operator):
+    """Base of the morphological operators: `cv2.morphologyEx` with a kernel."""
+
     _operation: ClassVar[int] = cv2.MORPH_DILATE
-    #: How often the kernel passes over the image in one iteration.
+    #: Number of dilations and erosions in one iteration.
     _passes: ClassVar[int] = 1
 
     ksize: int = 3
-    shape: Shape = "rect"
+    shape: KernelShape = "rect"
     iterations: int = 1
     element: str = ""
 
     def __post_init__(self) -> None:
-        self._need(1 <= self.ksize <= 255, "ksize", "expected 1 to 255")
-        self._need(self.shape in _SHAPES, "shape", f"expected {', '.join(_SHAPES)}")
-        self._need(1 <= self.iterations <= 100, "iterations", "expected 1 to 100")
+        self._require(1 <= self.ksize <= 255, "ksize", "expected 1 to 255")
+        self._require(self.shape in _SHAPES, "shape", f"expected {', '.join(_SHAPES)}")
+        self._require(1 <= self.iterations <= 100, "iterations", "expected 1 to 100")
         if self.element:
-            self._need(_is_element(self.element), "element", _EXPECTED)
+            self._require(_is_element(self.element), "element", _EXPECTED_ELEMENT)
 
     @property
     def halo(self) -> int:
@@ -49,7 +51,7 @@ class _Morphology(Operator):
         return self._passes * self.iterations * reach
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "int16", "float32"))
+        self._accept(spec, dtypes=("uint8", "uint16", "int16", "float32"))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -62,7 +64,9 @@ class _Morphology(Operator):
         return cv2.getStructuringElement(_SHAPES[self.shape], (self.ksize, self.ksize))
 
 
-_EXPECTED = "expected rows of 0 and 1 of one length up to 31, as 010/111/010, with a 1 in them"
+_EXPECTED_ELEMENT = (
+    "expected rows of 0 and 1 of one length up to 31, with a 1 in them, as 010/111/010"
+)
 
 
 def _is_element(text: str) -> bool:
@@ -72,21 +76,22 @@ def _is_element(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Dilate(_Morphology):
-    """`cv2.dilate`: bright shapes grow.
+    """Largest value around each pixel by `cv2.dilate`: bright shapes grow.
 
-    Takes uint8, uint16, int16 or float32 of any channel count and keeps both. What is beyond the
-    border does not count. Exact, the same on all devices.
+    Takes uint8, uint16, int16 or float32 of any channel count and keeps both. Pixels beyond the
+    border do not count. Exact, the same on all devices.
 
     Parameters
     ----------
     ksize : int
         Side of the kernel in pixels, 1 to 255.
     shape : {"rect", "ellipse", "cross"}
-        The kernel's.
+        KernelShape of the kernel.
     iterations : int
-        1 to 100. Halo iterations * (ksize // 2).
+        Number of repetitions, 1 to 100. Halo iterations * (ksize // 2).
     element : str
-        A kernel of your own instead of ksize and shape: its rows, up to 31x31, as 010/111/010.
+        A kernel instead of ksize and shape: rows of 0 and 1 of one length, up to 31 x 31, separated
+        by slashes, such as 010/111/010.
     """
 
     name: ClassVar[str] = "dilate"
@@ -95,21 +100,22 @@ class Dilate(_Morphology):
 
 @dataclass(frozen=True)
 class Erode(_Morphology):
-    """`cv2.erode`: bright shapes shrink.
+    """Smallest value around each pixel by `cv2.erode`: bright shapes shrink.
 
-    Takes uint8, uint16, int16 or float32 of any channel count and keeps both. What is beyond the
-    border does not count. Exact, the same on all devices.
+    Takes uint8, uint16, int16 or float32 of any channel count and keeps both. Pixels beyond the
+    border do not count. Exact, the same on all devices.
 
     Parameters
     ----------
     ksize : int
         Side of the kernel in pixels, 1 to 255.
     shape : {"rect", "ellipse", "cross"}
-        The kernel's.
+        KernelShape of the kernel.
     iterations : int
-        1 to 100. Halo iterations * (ksize // 2).
+        Number of repetitions, 1 to 100. Halo iterations * (ksize // 2).
     element : str
-        A kernel of your own instead of ksize and shape: its rows, up to 31x31, as 010/111/010.
+        A kernel instead of ksize and shape: rows of 0 and 1 of one length, up to 31 x 31, separated
+        by slashes, such as 010/111/010.
     """
 
     name: ClassVar[str] = "erode"
@@ -118,21 +124,22 @@ class Erode(_Morphology):
 
 @dataclass(frozen=True)
 class Open(_Morphology):
-    """`cv2.morphologyEx` with `MORPH_OPEN`, erode then dilate: small bright spots vanish.
+    """Opening (erode, then dilate) by `cv2.morphologyEx`: removes small bright spots.
 
-    Takes uint8, uint16, int16 or float32 of any channel count and keeps both. What is beyond the
-    border does not count. Exact, the same on all devices.
+    Takes uint8, uint16, int16 or float32 of any channel count and keeps both. Pixels beyond the
+    border do not count. Exact, the same on all devices.
 
     Parameters
     ----------
     ksize : int
         Side of the kernel in pixels, 1 to 255.
     shape : {"rect", "ellipse", "cross"}
-        The kernel's.
+        KernelShape of the kernel.
     iterations : int
-        1 to 100. Halo 2 * iterations * (ksize // 2).
+        Number of repetitions, 1 to 100. Halo 2 * iterations * (ksize // 2).
     element : str
-        A kernel of your own instead of ksize and shape: its rows, up to 31x31, as 010/111/010.
+        A kernel instead of ksize and shape: rows of 0 and 1 of one length, up to 31 x 31, separated
+        by slashes, such as 010/111/010.
     """
 
     name: ClassVar[str] = "open"
@@ -142,21 +149,22 @@ class Open(_Morphology):
 
 @dataclass(frozen=True)
 class Close(_Morphology):
-    """`cv2.morphologyEx` with `MORPH_CLOSE`, dilate then erode: small dark gaps fill.
+    """Closing (dilate, then erode) by `cv2.morphologyEx`: fills small dark gaps.
 
-    Takes uint8, uint16, int16 or float32 of any channel count and keeps both. What is beyond the
-    border does not count. Exact, the same on all devices.
+    Takes uint8, uint16, int16 or float32 of any channel count and keeps both. Pixels beyond the
+    border do not count. Exact, the same on all devices.
 
     Parameters
     ----------
     ksize : int
         Side of the kernel in pixels, 1 to 255.
     shape : {"rect", "ellipse", "cross"}
-        The kernel's.
+        KernelShape of the kernel.
     iterations : int
-        1 to 100. Halo 2 * iterations * (ksize // 2).
+        Number of repetitions, 1 to 100. Halo 2 * iterations * (ksize // 2).
     element : str
-        A kernel of your own instead of ksize and shape: its rows, up to 31x31, as 010/111/010.
+        A kernel instead of ksize and shape: rows of 0 and 1 of one length, up to 31 x 31, separated
+        by slashes, such as 010/111/010.
     """
 
     name: ClassVar[str] = "close"
@@ -166,21 +174,22 @@ class Close(_Morphology):
 
 @dataclass(frozen=True)
 class Gradient(_Morphology):
-    """`cv2.morphologyEx` with `MORPH_GRADIENT`, dilate minus erode: outlines.
+    """Morphological gradient (dilate minus erode) by `cv2.morphologyEx`: outlines.
 
-    Takes uint8, uint16, int16 or float32 of any channel count and keeps both. What is beyond the
-    border does not count. Exact, the same on all devices.
+    Takes uint8, uint16, int16 or float32 of any channel count and keeps both. Pixels beyond the
+    border do not count. Exact, the same on all devices.
 
     Parameters
     ----------
     ksize : int
         Side of the kernel in pixels, 1 to 255.
     shape : {"rect", "ellipse", "cross"}
-        The kernel's.
+        KernelShape of the kernel.
     iterations : int
-        1 to 100. Halo iterations * (ksize // 2).
+        Number of repetitions, 1 to 100. Halo iterations * (ksize // 2).
     element : str
-        A kernel of your own instead of ksize and shape: its rows, up to 31x31, as 010/111/010.
+        A kernel instead of ksize and shape: rows of 0 and 1 of one length, up to 31 x 31, separated
+        by slashes, such as 010/111/010.
     """
 
     name: ClassVar[str] = "gradient"
@@ -189,21 +198,22 @@ class Gradient(_Morphology):
 
 @dataclass(frozen=True)
 class TopHat(_Morphology):
-    """`cv2.morphologyEx` with `MORPH_TOPHAT`, the image minus its opening: small bright spots.
+    """Top hat (the image minus its opening) by `cv2.morphologyEx`: small bright spots.
 
-    Takes uint8, uint16, int16 or float32 of any channel count and keeps both. What is beyond the
-    border does not count. Exact, the same on all devices.
+    Takes uint8, uint16, int16 or float32 of any channel count and keeps both. Pixels beyond the
+    border do not count. Exact, the same on all devices.
 
     Parameters
     ----------
     ksize : int
         Side of the kernel in pixels, 1 to 255.
     shape : {"rect", "ellipse", "cross"}
-        The kernel's.
+        KernelShape of the kernel.
     iterations : int
-        1 to 100. Halo 2 * iterations * (ksize // 2).
+        Number of repetitions, 1 to 100. Halo 2 * iterations * (ksize // 2).
     element : str
-        A kernel of your own instead of ksize and shape: its rows, up to 31x31, as 010/111/010.
+        A kernel instead of ksize and shape: rows of 0 and 1 of one length, up to 31 x 31, separated
+        by slashes, such as 010/111/010.
     """
 
     name: ClassVar[str] = "tophat"
@@ -213,21 +223,22 @@ class TopHat(_Morphology):
 
 @dataclass(frozen=True)
 class BlackHat(_Morphology):
-    """`cv2.morphologyEx` with `MORPH_BLACKHAT`, the closing minus the image: small dark gaps.
+    """Black hat (the closing minus the image) by `cv2.morphologyEx`: small dark gaps.
 
-    Takes uint8, uint16, int16 or float32 of any channel count and keeps both. What is beyond the
-    border does not count. Exact, the same on all devices.
+    Takes uint8, uint16, int16 or float32 of any channel count and keeps both. Pixels beyond the
+    border do not count. Exact, the same on all devices.
 
     Parameters
     ----------
     ksize : int
         Side of the kernel in pixels, 1 to 255.
     shape : {"rect", "ellipse", "cross"}
-        The kernel's.
+        KernelShape of the kernel.
     iterations : int
-        1 to 100. Halo 2 * iterations * (ksize // 2).
+        Number of repetitions, 1 to 100. Halo 2 * iterations * (ksize // 2).
     element : str
-        A kernel of your own instead of ksize and shape: its rows, up to 31x31, as 010/111/010.
+        A kernel instead of ksize and shape: rows of 0 and 1 of one length, up to 31 x 31, separated
+        by slashes, such as 010/111/010.
     """
 
     name: ClassVar[str] = "blackhat"

@@ -1,4 +1,6 @@
-"""Smoothing filters. Integer arithmetic for 8 and 16 bits: tiles are exact with the plain halo."""
+"""Smoothing filters. For 8 and 16 bits they use integer arithmetic, which is exact in tiles of any
+size.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +10,39 @@ from typing import ClassVar
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import Operator, Samples, by_build
+from fogmqtt.operators.api.base import Operator, Samples, build_dependent
 
 _LARGEST = 255
-#: On ARM, OpenCV 5 has other code for these sizes of an 8-bit Gaussian kernel.
-_APART = (15, 21)
+#: Sizes of an 8-bit Gaussian kernel for which OpenCV 5 has different code on ARM.
+_ARM_SIZES = (15, 21)
 
 
 @dataclass(frozen=True)
 class Gaussian(Operator):
-    """`cv2.GaussianBlur(image, (ksize, ksize), sigma)`; the border reflects.
+    """Gaussian blur by `cv2.GaussianBlur(image, (ksize, ksize), sigma)`.
 
-    Takes uint8, uint16 or float32 of any channel count and keeps both. Exact; float32 between
-    devices of one kind. On ARM, OpenCV 5 rounds ksize 15 and 21 of uint8 differently from x86.
+    Takes uint8, uint16 or float32 of any channel count and keeps both. The border is reflected.
+    Exact; for float32 only between devices with the same OpenCV build and kind of processor. On
+    ARM, OpenCV 5 rounds ksize 15 and 21 of uint8 otherwise than on x86.
 
     Parameters
     ----------
     ksize : int
-        Pixels, odd, 1 to 255; 0 derives it from sigma. Halo ksize // 2.
+        Side of the kernel in pixels, odd, 1 to 255; 0 derives it from sigma. Halo ksize // 2; for
+        ksize=0, about 4 * sigma.
     sigma : float
-        Pixels, 0 to 31; 0 derives it from ksize.
+        Standard deviation, 0 to 31 pixels; 0 derives it from ksize.
     """
 
     name: ClassVar[str] = "gaussian"
-    exactness: ClassVar[str] = by_build("float32, and uint8 with ksize 15 or 21 on ARM,")
+    exactness: ClassVar[str] = build_dependent("float32, and uint8 with ksize 15 or 21 on ARM,")
     samples: ClassVar[Samples] = (
         {},
         {"ksize": 3},
         {"ksize": 7, "sigma": 1.5},
         {"ksize": 31},
         {"ksize": 0, "sigma": 1.4},
-        *({"ksize": ksize} for ksize in _APART),
+        *({"ksize": ksize} for ksize in _ARM_SIZES),
     )
 
     ksize: int = 5
@@ -46,22 +50,22 @@ class Gaussian(Operator):
 
     def __post_init__(self) -> None:
         odd = self.ksize % 2 == 1 and 1 <= self.ksize <= _LARGEST
-        self._need(odd or self.ksize == 0, "ksize", "expected an odd number from 1 to 255, or 0")
-        self._need(0 <= self.sigma <= 31, "sigma", "expected 0 to 31 pixels")
-        self._need(bool(self.ksize or self.sigma), "sigma", "ksize=0 needs a sigma over 0")
+        self._require(odd or self.ksize == 0, "ksize", "expected an odd number from 1 to 255, or 0")
+        self._require(0 <= self.sigma <= 31, "sigma", "expected 0 to 31 pixels")
+        self._require(bool(self.ksize or self.sigma), "sigma", "ksize=0 needs a sigma over 0")
 
     @property
     def halo(self) -> int:
-        # For ksize 0 OpenCV takes 3 sigmas each side for 8 bits and 4 for others: the wider
-        # holds for all.
+        # For ksize 0, OpenCV's radius is 3 sigmas for 8 bits and 4 for other dtypes. The larger
+        # one is sufficient for both.
         return (self.ksize or round(8 * self.sigma + 1) | 1) // 2
 
     def variant(self, spec: Spec) -> str:
         ksize = self.ksize or round(6 * self.sigma + 1) | 1
-        return f"k{ksize}" if spec.dtype == "uint8" and ksize in _APART else ""
+        return f"k{ksize}" if spec.dtype == "uint8" and ksize in _ARM_SIZES else ""
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "float32"))
+        self._accept(spec, dtypes=("uint8", "uint16", "float32"))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -70,20 +74,22 @@ class Gaussian(Operator):
 
 @dataclass(frozen=True)
 class Blur(Operator):
-    """`cv2.blur(image, (ksize, ksize))`, the mean of a square; the border reflects.
+    """Mean of a square of pixels by `cv2.blur(image, (ksize, ksize))`.
 
-    Takes uint8, or uint16 up to ksize 9, of any channel count, and keeps both. Exact, the same
-    on all devices. Not float32: OpenCV's running sums carry what was left of the tile.
+    Takes uint8, or uint16 up to ksize 9, of any channel count and keeps both. float32 is not
+    accepted, because OpenCV's running sums depend on the pixels left of the tile. The border is
+    reflected. Exact, the same on all devices.
 
     Parameters
     ----------
     ksize : int
-        Pixels, odd, 1 to 127. Halo ksize // 2.
+        Side of the square in pixels, odd, 1 to 127. Halo ksize // 2.
     """
 
-    # OpenCV divides by ksize² in float32 or float64, depending on the column. Both round to the
-    # same value unless the quotient lies nearer to a half than float32 can tell. An even kernel
-    # meets halves exactly; an odd one stays 0.5 / ksize² away, enough within these bounds.
+    # OpenCV divides by ksize² in float32 or in float64, depending on the column. Both round to the
+    # same integer unless the quotient is closer to a half than float32 resolves. For an even ksize
+    # it can be exactly a half. For an odd ksize it is at least 0.5 / ksize² away from a half, which
+    # is sufficient within the accepted range.
 
     name: ClassVar[str] = "blur"
     samples: ClassVar[Samples] = ({}, {"ksize": 3}, {"ksize": 31})
@@ -91,15 +97,15 @@ class Blur(Operator):
     ksize: int = 5
 
     def __post_init__(self) -> None:
-        fine = self.ksize % 2 == 1 and 1 <= self.ksize <= 127
-        self._need(fine, "ksize", "expected an odd number from 1 to 127")
+        valid = self.ksize % 2 == 1 and 1 <= self.ksize <= 127
+        self._require(valid, "ksize", "expected an odd number from 1 to 127")
 
     @property
     def halo(self) -> int:
         return self.ksize // 2
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16"))
+        self._accept(spec, dtypes=("uint8", "uint16"))
         if spec.dtype == "uint16" and self.ksize > 9:
             raise OperatorError(f"{self} takes uint16 up to ksize=9 only; put 'to8bit' before it")
         return spec
@@ -110,15 +116,15 @@ class Blur(Operator):
 
 @dataclass(frozen=True)
 class Median(Operator):
-    """`cv2.medianBlur(image, ksize)`; the border is repeated.
+    """Median of a square of pixels by `cv2.medianBlur(image, ksize)`.
 
-    Takes uint8, or uint16 and float32 up to ksize 5, of 1, 3 or 4 channels, and keeps both.
-    Exact, the same on all devices.
+    Takes uint8, or uint16 and float32 up to ksize 5, of 1, 3 or 4 channels and keeps both. The
+    border is repeated. Exact, the same on all devices.
 
     Parameters
     ----------
     ksize : int
-        Pixels, odd, 3 to 255. Halo ksize // 2.
+        Side of the square in pixels, odd, 3 to 255. Halo ksize // 2.
     """
 
     name: ClassVar[str] = "median"
@@ -127,15 +133,15 @@ class Median(Operator):
     ksize: int = 5
 
     def __post_init__(self) -> None:
-        fine = self.ksize % 2 == 1 and 3 <= self.ksize <= _LARGEST
-        self._need(fine, "ksize", "expected an odd number from 3 to 255")
+        valid = self.ksize % 2 == 1 and 3 <= self.ksize <= _LARGEST
+        self._require(valid, "ksize", "expected an odd number from 3 to 255")
 
     @property
     def halo(self) -> int:
         return self.ksize // 2
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "float32"), channels=(1, 3, 4))
+        self._accept(spec, dtypes=("uint8", "uint16", "float32"), channels=(1, 3, 4))
         if spec.dtype != "uint8" and self.ksize > 5:
             raise OperatorError(
                 f"{self} takes {spec.dtype} up to ksize=5 only; put 'to8bit' before it"

@@ -1,4 +1,4 @@
-"""Connected components, with areas and boxes, across seams."""
+"""Connected components with areas, boxes and centroids, joined across seams."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from fogmqtt.operators.api.base import Facts, Samples, learned
 from fogmqtt.operators.api.measuring import Measuring, Part, Parts
 from fogmqtt.operators.support.component_codec import (
     MOST_BYTES,
-    PackedRegions,
-    Regions,
-    Surroundings,
-    find,
-    packed,
-    unpacked,
+    ComponentsPart,
+    CoreComponents,
+    CorePlacement,
+    decode_components,
+    encode_components,
+    find_components,
 )
 from fogmqtt.operators.support.union_find import roots
 
-#: With more numbers, a picture is a heap of numbers.
-_NUMBERED = 60
-#: Indices of components → left, top, width, height, area of each, and their centroids.
-_Figures = Callable[[Image], tuple[Image, Image]]
+#: Number labels in a drawing: with more it cannot be read.
+_MOST_NUMBERS = 60
+#: Indices of components → their left, top, width, height and area, and their centroids.
+_GetFigures = Callable[[Image], tuple[Image, Image]]
 
 
 @dataclass(frozen=True)
 class Components(Measuring):
-    """Connected components of a mask: area, box and centroid of each, over all seams.
+    """Connected components of a mask, with area, box and centroid.
 
-    Takes uint8 of 1 channel; what is not 0 is foreground, so write `gray | otsu | components`.
-    Halo 0. Exact: areas, boxes and centroids are those of `cv2.connectedComponentsWithStats` of
-    the whole image, and the order is its order, the same on all devices.
+    Takes uint8 of 1 channel; values other than 0 are foreground: `gray | otsu | components`. Halo
+    0. Exact, the same on all devices: areas, boxes, centroids and their order are those of
+    `cv2.connectedComponentsWithStats` of the whole image.
 
     The facts::
 
@@ -47,25 +47,26 @@ class Components(Measuring):
          "components": [{"number": 1, "area": 120, "left": 17, "top": 4, "width": 15,
                          "height": 10, "centroid": [24.5, 8.25]}]}
 
-    Pixels of the whole image. `count` is how many have at least `min_area`, `smaller` how many
-    have less. They are numbered from 1 to `count`, with `min_area=1` as OpenCV labels them;
-    `left_out` of them, the ones of the smallest areas, are not listed.
+    Positions and lengths are pixels of the whole image. `count` components have at least
+    `min_area`, and `smaller` have less. Components are numbered from 1 to `count`; with
+    `min_area=1` the numbers are OpenCV's labels. `left_out` components, those with the smallest
+    areas, are not listed.
 
-    Where components are so many that they would take more than half a byte for each pixel of a
-    tile, its mask travels as bits and the gateway looks for them.
+    If the components of a tile would take more than half a byte for each of its pixels, the device
+    sends the mask as bits instead, and the gateway finds the components.
 
     Parameters
     ----------
     connectivity : int
         8, or 4 for neighbours that share a side only.
     min_area : int
-        Pixels, 1 to 2 ** 31 - 1.
+        The least area that counts, 1 to 2147483647 pixels.
     most : int
-        How many are listed, 1 to 100000; a thousand take some 150 kB.
+        The most components that are listed, 1 to 100000; a thousand take about 150 kB.
     """
 
     name: ClassVar[str] = "components"
-    part: ClassVar[type[Part]] = Regions
+    part: ClassVar[type[Part]] = ComponentsPart
     part_pixel_bytes: ClassVar[float] = MOST_BYTES
     samples: ClassVar[Samples] = ({}, {"connectivity": 4})
 
@@ -76,30 +77,30 @@ class Components(Measuring):
     place: tuple[int, int] | None = learned()
 
     def __post_init__(self) -> None:
-        self._need(self.connectivity in (4, 8), "connectivity", "expected 4 or 8")
-        self._need(1 <= self.min_area < 2**31, "min_area", "expected 1 to 2147483647 pixels")
-        self._need(1 <= self.most <= 100_000, "most", "expected 1 to 100000")
-        self._need(self.place is None or min(self.place) >= 0, "place", "expected 0 or more")
+        self._require(self.connectivity in (4, 8), "connectivity", "expected 4 or 8")
+        self._require(1 <= self.min_area < 2**31, "min_area", "expected 1 to 2147483647 pixels")
+        self._require(1 <= self.most <= 100_000, "most", "expected 1 to 100000")
+        self._require(self.place is None or min(self.place) >= 0, "place", "expected 0 or more")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1,))
+        self._accept(spec, dtypes=("uint8",), channels=(1,))
         return spec
 
-    def placed(self, outer: Rect, size: tuple[int, int]) -> Self:
+    def for_tile(self, outer: Rect, size: tuple[int, int]) -> Self:
         del size
         return replace(self, place=(outer.top, outer.left))
 
-    def measure(self, image: Image, core: Rect, seams: Seams) -> Regions:
+    def measure(self, image: Image, core: Rect, seams: Seams) -> ComponentsPart:
         top, left = self.place or (0, 0)
-        moved = Rect(core.top + top, core.left + left, core.height, core.width)
-        around = Surroundings(moved, seams, self.connectivity)
+        global_core = Rect(core.top + top, core.left + left, core.height, core.width)
+        placement = CorePlacement(global_core, seams, self.connectivity)
         mask = image[core.slices]
-        return packed(mask, find(mask, around, self.min_area), around)
+        return encode_components(mask, find_components(mask, placement, self.min_area), placement)
 
     def gather(self, parts: Parts, image: Spec) -> Facts:
         """Raises WireError for components that a core cannot have."""
         del image
-        found = [(tile, self._unpacked(tile, part)) for tile, part in parts]
+        found = [(tile, self._decoded(tile, part)) for tile, part in parts]
         table = np.concatenate([one.table for _, one in found])
         _join(table, self._pairs(found))
         table = table[table["area"] > 0]
@@ -108,7 +109,7 @@ class Components(Measuring):
         smaller = sum(one.smaller for _, one in found)
         return self._facts(areas, lambda listed: _figures(table[order[listed]]), smaller)
 
-    def examine(self, image: Image) -> Facts:
+    def measure_whole(self, image: Image) -> Facts:
         _, _, stats, centroids = cv2.connectedComponentsWithStats(
             image, connectivity=self.connectivity, ltype=cv2.CV_32S
         )
@@ -116,22 +117,22 @@ class Components(Measuring):
         areas = stats[:, cv2.CC_STAT_AREA]
         return self._facts(areas, lambda listed: (stats[listed], centroids[listed]), 0)
 
-    def _unpacked(self, tile: Tile, part: Regions) -> PackedRegions:
-        around = Surroundings(tile.core, tile.seams, self.connectivity)
+    def _decoded(self, tile: Tile, part: ComponentsPart) -> CoreComponents:
+        placement = CorePlacement(tile.core, tile.seams, self.connectivity)
         try:
-            return unpacked(part, around, self.min_area)
+            return decode_components(part, placement, self.min_area)
         except WireError as problem:
             raise WireError(f"{self.name}: tile {tile.index}: {problem}") from None
 
-    def _pairs(self, found: Sequence[tuple[Tile, PackedRegions]]) -> Image:
-        """Which rows of all tables touch across a seam, (n, 2)."""
+    def _pairs(self, found: Sequence[tuple[Tile, CoreComponents]]) -> Image:
+        """Return which rows of all tables touch across a seam, (n, 2) int64."""
         lines = list(_seam_lines(found))
         shifts = (-1, 0, 1) if self.connectivity == 8 else (0,)
         touching = [_touching(line, shift) for line in lines for shift in shifts]
         return np.concatenate([np.zeros((0, 2), np.int64), *touching]) - 1
 
-    def _facts(self, areas: Image, figures: _Figures, smaller: int) -> Facts:
-        """The facts of components with these areas, in OpenCV's order."""
+    def _facts(self, areas: Image, figures: _GetFigures, smaller: int) -> Facts:
+        """Return the facts of components with these areas, in OpenCV's order."""
         large = np.flatnonzero(areas >= self.min_area)
         listed = _largest(areas[large], self.most)
         stats, centroids = figures(large[listed])
@@ -144,13 +145,13 @@ class Components(Measuring):
         }
 
     def draw(self, picture: Image, facts: Facts) -> Image:
-        """Each in its box on the darkened picture, the largest with their numbers."""
+        """Draw the box of each component on the darkened image, and the numbers of the largest."""
         canvas = darkened(picture)
         components = sorted(facts["components"], key=lambda one: one["area"])
-        for one in components[:-_NUMBERED]:
+        for one in components[:-_MOST_NUMBERS]:
             (begin, _, end, _), colour = box_corners(one), hue(one["number"])
             cv2.rectangle(canvas, begin, end, colour, pen(canvas))
-        for one in components[-_NUMBERED:]:
+        for one in components[-_MOST_NUMBERS:]:
             frame(canvas, np.array(box_corners(one)), str(one["number"]), hue(one["number"]))
         return canvas
 
@@ -168,10 +169,10 @@ def _component(number: int, stats: list[int], centroid: list[float]) -> dict[str
     }
 
 
-def _seam_lines(found: Sequence[tuple[Tile, PackedRegions]]) -> Iterator[Image]:
-    """For each seam through the whole image the two lines of pixels along it, (2, length).
+def _seam_lines(found: Sequence[tuple[Tile, CoreComponents]]) -> Iterator[Image]:
+    """Yield the two lines of pixels along each seam of the whole image, (2, length).
 
-    A pixel is its component's row in all tables, from 1, or 0.
+    A pixel's value is the row of its component in all tables, counted from 1, or 0.
     """
     lines: dict[tuple[str, int], Image] = {}
     before = 0
@@ -187,7 +188,10 @@ def _seam_lines(found: Sequence[tuple[Tile, PackedRegions]]) -> Iterator[Image]:
 
 
 def _seams(tile: Tile) -> Iterator[tuple[str, int, int, slice]]:
-    """The tile's seams in the order of its rim: where, on which side of it, and how far."""
+    """Yield the tile's seams in the order of its rim.
+
+    Each is its axis, its position, the side of it on which the tile lies, and its extent.
+    """
     core, seams = tile.core, tile.seams
     across, down = slice(core.left, core.right), slice(core.top, core.bottom)
     if seams.top:
@@ -201,18 +205,18 @@ def _seams(tile: Tile) -> Iterator[tuple[str, int, int, slice]]:
 
 
 def _touching(line: Image, shift: int) -> Image:
-    """Pairs across a seam, of pixels that are `shift` apart along it."""
+    """Return the pairs of components on the two sides of a seam whose pixels are `shift` apart."""
     length = line.shape[1]
     one = line[0, max(0, -shift) : length - max(0, shift)]
     other = line[1, max(0, shift) : length - max(0, -shift)]
     both = (one > 0) & (other > 0)
-    # Two that touch do so in runs: the first pixel of each is enough.
+    # Components touch along runs of pixels: the first pixel of each run is sufficient.
     both[1:] &= (one[1:] != one[:-1]) | (other[1:] != other[:-1])
     return np.stack([one[both], other[both]], axis=1)
 
 
 def _join(table: Image, pairs: Image) -> None:
-    """Make one of those that touch: the first of them in the table; the others lose their area."""
+    """Join components that touch: the first row in the table gets the sums, the others area 0."""
     nodes, places = np.unique(pairs, return_inverse=True)
     if not len(nodes):
         return
@@ -229,7 +233,7 @@ def _join(table: Image, pairs: Image) -> None:
     table[nodes[order[starts]]] = joined
 
 
-#: How each field of two is made that of one.
+#: Field → the function that combines the values of joined components.
 _SUMS = {
     **dict.fromkeys(("area", "x", "y"), np.add),
     **dict.fromkeys(("top", "left"), np.minimum),
@@ -238,20 +242,20 @@ _SUMS = {
 
 
 def _index(table: Image) -> Image:
-    """By which OpenCV orders components: their first blocks, row by row."""
+    """Return the numbers by which OpenCV orders components: their first blocks, row by row."""
     index: Image = table["row"] * (int(table["column"].max(initial=0)) + 1) + table["column"]
     return index
 
 
 def _figures(table: Image) -> tuple[Image, Image]:
-    """As OpenCV gives them: left, top, width, height, area; and centroids."""
+    """Return left, top, width, height and area (n, 5), and centroids (n, 2), as OpenCV does."""
     width, height = table["right"] - table["left"], table["bottom"] - table["top"]
     stats = np.stack([table["left"], table["top"], width, height, table["area"]], axis=1)
     return stats, np.stack([table["x"], table["y"]], axis=1) / table["area"][:, np.newaxis]
 
 
 def _largest(areas: Image, most: int) -> Image:
-    """The indices of the largest, in order; of equal ones the first."""
+    """Return the indices of the largest areas, in ascending order; of equal ones the first."""
     if len(areas) <= most:
         return np.arange(len(areas))
     least = np.partition(areas, -most)[-most]

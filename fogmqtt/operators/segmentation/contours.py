@@ -1,4 +1,4 @@
-"""The outlines of what a mask shows."""
+"""Contours of the shapes in a mask."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _METHODS = {
 
 @dataclass(frozen=True)
 class Contours(Measuring):
-    """`cv2.findContours`: outlines of what is not 0, with area, length and box.
+    """Contours of the non-zero shapes by `cv2.findContours` (Suzuki and Abe, 1985).
 
-    Takes uint8 of 1 channel, as `gray | canny | close | contours`. Runs whole, on the gateway: the
-    devices do what stands before it. Exact.
+    Takes uint8 of 1 channel, for example `gray | canny | close | contours`. Runs on the whole
+    image, on the gateway; devices run the operators before it. Exact.
 
     The facts::
 
@@ -34,26 +34,29 @@ class Contours(Measuring):
          "contours": [{"number": 1, "parent": 0, "area": 120.5, "perimeter": 48.2, "left": 17,
                        "top": 4, "width": 15, "height": 10, "points": [[17, 4], [17, 5]]}]}
 
-    Pixels of the whole image. `count` is how many have at least `min_area`, `smaller` how many
-    have less. Contours have OpenCV's order and are numbered by it from 1; `parent` is the number
-    of the next one around it, 0 for none, and always 0 but for `mode=tree`. `left_out` of them,
-    the ones of the smallest areas, are not listed. The area is that of the polygon through the
-    border's pixels: an outline of one pixel's width has hardly any.
+    Positions and lengths are pixels of the whole image. `count` contours have at least `min_area`,
+    and `smaller` have less. Contours are numbered from 1 in OpenCV's order. `parent` is the number
+    of the next contour around it; 0 is none, and `parent` is always 0 unless `mode=tree`.
+    `left_out` contours, those with the smallest areas, are not listed. The area is that of the
+    polygon through the pixels of the border: an outline of one pixel's width has almost none.
 
     Parameters
     ----------
     mode : {"external", "list", "tree"}
-        Outermost ones only; all, holes too; all, with what lies in what.
+        external finds the outermost contours only, list finds all including holes, tree also finds
+        which contour lies in which.
     method : {"simple", "all", "tc89"}
-        Ends of straight lines; every pixel; Teh and Chin's dominant points.
+        Points of a contour: the ends of straight lines, every pixel, or the dominant points of Teh
+        and Chin, 1989.
     epsilon : float
-        Fewer points, none of the outline farther from them than this: 0 to 1000 pixels, 0 for all.
+        Simplification: no pixel of the contour is farther than this from its polygon, 0 to 1000
+        pixels; 0 is none.
     min_area : float
-        Square pixels, 0 to 1e9.
+        The least area that counts, 0 to 1e9 square pixels.
     most : int
-        How many are listed, 1 to 100000.
+        The most contours that are listed, 1 to 100000.
     points : bool
-        Whether the points are listed too.
+        Whether the points are listed.
     """
 
     name: ClassVar[str] = "contours"
@@ -67,17 +70,17 @@ class Contours(Measuring):
     points: bool = True
 
     def __post_init__(self) -> None:
-        self._need(self.mode in _MODES, "mode", f"expected {', '.join(_MODES)}")
-        self._need(self.method in _METHODS, "method", f"expected {', '.join(_METHODS)}")
-        self._need(0 <= self.epsilon <= 1000, "epsilon", "expected 0 to 1000 pixels")
-        self._need(0 <= self.min_area <= 1e9, "min_area", "expected 0 to 1e9 square pixels")
-        self._need(1 <= self.most <= 100_000, "most", "expected 1 to 100000")
+        self._require(self.mode in _MODES, "mode", f"expected {', '.join(_MODES)}")
+        self._require(self.method in _METHODS, "method", f"expected {', '.join(_METHODS)}")
+        self._require(0 <= self.epsilon <= 1000, "epsilon", "expected 0 to 1000 pixels")
+        self._require(0 <= self.min_area <= 1e9, "min_area", "expected 0 to 1e9 square pixels")
+        self._require(1 <= self.most <= 100_000, "most", "expected 1 to 100000")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1,))
+        self._accept(spec, dtypes=("uint8",), channels=(1,))
         return spec
 
-    def examine(self, image: Image) -> Facts:
+    def measure_whole(self, image: Image) -> Facts:
         found, tree = cv2.findContours(image, _MODES[self.mode], _METHODS[self.method])
         contours = [self._simplified(contour) for contour in found]
         parents = tree[0, :, 3].tolist() if self.mode == "tree" and found else [-1] * len(found)
@@ -112,7 +115,7 @@ class Contours(Measuring):
         return {**fact, "points": contour.reshape(-1, 2).tolist()} if self.points else fact
 
     def draw(self, picture: Image, facts: Facts) -> Image:
-        """Each in a colour of its own on the darkened picture; without points its box."""
+        """Draw each contour in its own colour on the darkened image; without points, its box."""
         canvas = darkened(picture)
         for one in facts["contours"]:
             outline = np.array(one.get("points") or box_corners(one), np.int32).reshape(-1, 1, 2)

@@ -1,4 +1,4 @@
-"""Black and white: by a fixed bound, by the pixel's surroundings, by the whole histogram."""
+"""Thresholds: a fixed one, one from the surroundings, and ones from the histogram of the image."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from typing import ClassVar, Literal, Self
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import FLOAT_ALIGN, Operator, Samples, by_build, learned, prepared
+from fogmqtt.operators.api.base import (
+    FLOAT_ALIGN,
+    Operator,
+    Samples,
+    build_dependent,
+    learned,
+    require_prepared,
+)
 
-Method = Literal["mean", "gaussian"]
+Weights = Literal["mean", "gaussian"]
 
 
 def _kind(inverse: bool) -> int:
@@ -18,18 +25,21 @@ def _kind(inverse: bool) -> int:
 
 @dataclass(frozen=True)
 class Threshold(Operator):
-    """`cv2.threshold`: `max` where a value is over `value`, else 0. Halo 0. Exact.
+    """Fixed threshold by `cv2.threshold`: `max` for values over `value`, else 0.
 
-    Takes uint8, uint16 or float32 of any channel count and keeps both.
+    Takes uint8, uint16 or float32 of any channel count and keeps both. Halo 0. Exact, the same on
+    all devices.
 
     Parameters
     ----------
     value : float
-        The bound itself counts as below, as in OpenCV; for integers it is rounded down.
+        The threshold, -65536 to 65536. A value equal to it is not over it, as in OpenCV. For
+        integer images it is rounded down.
     max : float
-        What the values above become, 0 or more; rounded to, and at most, the dtype's largest.
+        Result for values over the threshold, 0 to 65535; rounded to the dtype, and at most its
+        largest value.
     inverse : bool
-        `max` where a value is not over `value`.
+        Whether to exchange `max` and 0.
     """
 
     name: ClassVar[str] = "threshold"
@@ -39,11 +49,11 @@ class Threshold(Operator):
     inverse: bool = False
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.max <= 65535, "max", "expected 0 to 65535")
-        self._need(abs(self.value) <= 65536, "value", "expected -65536 to 65536")
+        self._require(0 <= self.max <= 65535, "max", "expected 0 to 65535")
+        self._require(abs(self.value) <= 65536, "value", "expected -65536 to 65536")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8", "uint16", "float32"))
+        self._accept(spec, dtypes=("uint8", "uint16", "float32"))
         return spec
 
     def process(self, image: Image) -> Image:
@@ -52,43 +62,44 @@ class Threshold(Operator):
 
 @dataclass(frozen=True)
 class Adaptive(Operator):
-    """`cv2.adaptiveThreshold`: `max` where a value is over its surroundings' mean minus `c`.
+    """Threshold from the surroundings by `cv2.adaptiveThreshold`.
 
-    Takes uint8 of 1 channel and keeps both. Halo block // 2; the border is repeated. Exact; the
-    gaussian mean is float arithmetic inside, so it is exact between devices of one kind.
+    Takes uint8 of 1 channel and keeps both. The result is `max` where a value is over the mean of
+    its surroundings minus `c`, else 0. The border is repeated. Exact; method=gaussian uses float
+    arithmetic and is exact only between devices with the same OpenCV build and kind of processor.
 
     Parameters
     ----------
     method : {"mean", "gaussian"}
-        How the surroundings are weighted.
+        Weights of the surroundings.
     block : int
-        Side of the surroundings in pixels, odd, 3 to 127.
+        Side of the surroundings in pixels, odd, 3 to 127. Halo block // 2.
     c : float
-        Subtracted from the mean, -255 to 255.
+        Value that is subtracted from the mean, -255 to 255.
     max : float
-        What the values above become, 0 to 255.
+        Result for values over the threshold, 0 to 255.
     inverse : bool
-        `max` where a value is not over.
+        Whether to exchange `max` and 0.
     """
 
-    # Blocks over 127: the mean rounds by column, see filters.Blur.
+    # For blocks over 127, the rounding of the mean depends on the column: see smoothing.Blur.
 
     name: ClassVar[str] = "adaptive"
-    exactness: ClassVar[str] = by_build("method=gaussian")
+    exactness: ClassVar[str] = build_dependent("method=gaussian")
     samples: ClassVar[Samples] = ({}, {"method": "gaussian"})
 
-    method: Method = "mean"
+    method: Weights = "mean"
     block: int = 11
     c: float = 2.0
     max: float = 255.0
     inverse: bool = False
 
     def __post_init__(self) -> None:
-        self._need(self.method in ("mean", "gaussian"), "method", "expected mean or gaussian")
-        fine = self.block % 2 == 1 and 3 <= self.block <= 127
-        self._need(fine, "block", "expected an odd number from 3 to 127")
-        self._need(abs(self.c) <= 255, "c", "expected -255 to 255")
-        self._need(0 <= self.max <= 255, "max", "expected 0 to 255")
+        self._require(self.method in ("mean", "gaussian"), "method", "expected mean or gaussian")
+        valid = self.block % 2 == 1 and 3 <= self.block <= 127
+        self._require(valid, "block", "expected an odd number from 3 to 127")
+        self._require(abs(self.c) <= 255, "c", "expected -255 to 255")
+        self._require(0 <= self.max <= 255, "max", "expected 0 to 255")
 
     @property
     def halo(self) -> int:
@@ -102,32 +113,34 @@ class Adaptive(Operator):
         return "gaussian" if self.method == "gaussian" else ""
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=("uint8",), channels=(1,))
+        self._accept(spec, dtypes=("uint8",), channels=(1,))
         return spec
 
     def process(self, image: Image) -> Image:
         gaussian = self.method == "gaussian"
-        how = cv2.ADAPTIVE_THRESH_GAUSSIAN_C if gaussian else cv2.ADAPTIVE_THRESH_MEAN_C
+        weights = cv2.ADAPTIVE_THRESH_GAUSSIAN_C if gaussian else cv2.ADAPTIVE_THRESH_MEAN_C
         kind = _kind(self.inverse)
-        return cv2.adaptiveThreshold(image, self.max, how, kind, self.block, self.c)
+        return cv2.adaptiveThreshold(image, self.max, weights, kind, self.block, self.c)
 
 
 @dataclass(frozen=True)
-class _ByHistogram(Operator):
+class _HistogramThreshold(Operator):
+    """Base of the thresholds that follow from the histogram of the whole image."""
+
     begins_stage: ClassVar[bool] = True
     _method: ClassVar[int] = 0
     _dtypes: ClassVar[tuple[str, ...]] = ()
 
     max: float = 255.0
     inverse: bool = False
-    #: The bound that the whole image's histogram gives.
+    #: The threshold of the whole image.
     value: float | None = learned()
 
     def __post_init__(self) -> None:
-        self._need(0 <= self.max <= 65535, "max", "expected 0 to 65535")
+        self._require(0 <= self.max <= 65535, "max", "expected 0 to 65535")
 
     def output(self, spec: Spec) -> Spec:
-        self._take(spec, dtypes=self._dtypes, channels=(1,))
+        self._accept(spec, dtypes=self._dtypes, channels=(1,))
         return spec
 
     def prepare(self, image: Image, original: Image) -> Self:
@@ -135,25 +148,28 @@ class _ByHistogram(Operator):
         return replace(self, value=float(cv2.threshold(image, 0, 0, self._method)[0]))
 
     def process(self, image: Image) -> Image:
-        """Raises OperatorError unless `prepare` was called."""
-        return cv2.threshold(image, prepared(self, self.value), self.max, _kind(self.inverse))[1]
+        """Return the result for a tile. Raises OperatorError unless `prepare` was called."""
+        return cv2.threshold(
+            image, require_prepared(self, self.value), self.max, _kind(self.inverse)
+        )[1]
 
     def whole(self, image: Image) -> Image:
         return cv2.threshold(image, 0, self.max, _kind(self.inverse) | self._method)[1]
 
 
 @dataclass(frozen=True)
-class Otsu(_ByHistogram):
-    """`cv2.threshold` with `THRESH_OTSU`: the bound that parts the histogram best. Halo 0.
+class Otsu(_HistogramThreshold):
+    """Threshold by `cv2.threshold` with `THRESH_OTSU` (Otsu, 1979), for histograms with two peaks.
 
-    Takes uint8 or uint16 of 1 channel and keeps both. The bound is the whole image's. Exact.
+    Takes uint8 or uint16 of 1 channel and keeps both. Halo 0; the threshold is that of the whole
+    image. Exact, the same on all devices.
 
     Parameters
     ----------
     max : float
-        What the values above the bound become, 0 or more; at most the dtype's largest.
+        Result for values over the threshold, 0 to 65535; at most the largest value of the dtype.
     inverse : bool
-        `max` where a value is not above.
+        Whether to exchange `max` and 0.
     """
 
     name: ClassVar[str] = "otsu"
@@ -162,17 +178,18 @@ class Otsu(_ByHistogram):
 
 
 @dataclass(frozen=True)
-class Triangle(_ByHistogram):
-    """`cv2.threshold` with `THRESH_TRIANGLE`: for histograms of one peak. Halo 0.
+class Triangle(_HistogramThreshold):
+    """Threshold by `cv2.threshold` with `THRESH_TRIANGLE` (Zack et al., 1977), for one peak.
 
-    Takes uint8 of 1 channel and keeps both. The bound is the whole image's. Exact.
+    Takes uint8 of 1 channel and keeps both. Halo 0; the threshold is that of the whole image.
+    Exact, the same on all devices.
 
     Parameters
     ----------
     max : float
-        What the values above the bound become, 0 or more; at most 255.
+        Result for values over the threshold, 0 to 65535; at most 255.
     inverse : bool
-        `max` where a value is not above.
+        Whether to exchange `max` and 0.
     """
 
     name: ClassVar[str] = "triangle"

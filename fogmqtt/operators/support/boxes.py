@@ -1,6 +1,6 @@
-"""Boxes around objects, in whole numbers: what networks answer, and which of them say the same.
+"""Boxes around objects, in integers: the outputs of networks, and non-maximum suppression.
 
-Places are hundredths of a pixel and scores ten-thousandths, so that comparing rounds nothing.
+Positions are hundredths of a pixel and scores are ten-thousandths, so comparisons do not round.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.spec import Image
 
-#: Of a score of 1.
-CERTAIN = 10_000
+#: The integer for a score of 1.
+SCORE_SCALE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +29,26 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def only(self, which: Any) -> Self:
-        """Those that an index array or a mask picks, in its order."""
+    def select(self, which: Any) -> Self:
+        """Return the boxes that an index array or a mask selects, in its order."""
         return type(self)(self.places[which], self.scores[which], self.classes[which])
 
     def order(self, last: Image | None = None) -> Image:
-        """Indices by falling score, then class and place; those in the mask `last` at the end."""
+        """Return the indices by falling score, then class and place.
+
+        Boxes in the mask `last` come after all others.
+        """
         keys = [*self.places.T, self.classes, -self.scores]
         return np.lexsort(keys if last is None else [*keys, last])
 
 
-def suppressed(boxes: Boxes, share: float, most: int, pieces: Image | None = None) -> Image:
-    """Indices of the boxes that stay when those that say the same have gone, best first.
+def suppress_overlaps(boxes: Boxes, share: float, most: int, pieces: Image | None = None) -> Image:
+    """Return the indices of the boxes that remain after non-maximum suppression, best first.
 
-    A box goes where the intersection with a better one of its class is over `share` of their
-    union. `pieces` masks boxes that may be parts of objects: they come after all others, and go
-    also where over `share` of themselves lies in a better box. At most `most` stay.
+    A box is removed if its intersection with a better box of its class exceeds `share` of their
+    union. `pieces` masks boxes that may be parts of objects: they rank behind all others, and are
+    also removed if more than `share` of their own area lies in a better box. At most `most` boxes
+    remain.
     """
     order = boxes.order(pieces)
     kept: list[int] = []
@@ -61,7 +65,7 @@ def suppressed(boxes: Boxes, share: float, most: int, pieces: Image | None = Non
 
 
 def _shared(one: Image, others: Image) -> tuple[Image, Image]:
-    """The areas that `others` share with one box, and their own."""
+    """Return the areas that `others` share with one box, and their own areas."""
     corner = np.minimum(others[:, 2:], one[2:]) - np.maximum(others[:, :2], one[:2])
     return np.maximum(corner, 0).prod(axis=1), _areas(others)
 
@@ -71,16 +75,16 @@ def _areas(places: Image) -> Image:
     return areas
 
 
-# What networks answer. Places are pixels of the window, float32.
+# Outputs of networks. Places are pixels of the window, float32.
 
-_Raw = tuple[Image, Image, Image]
+_FloatBoxes = tuple[Image, Image, Image]
 
 
-def read(form: str, outputs: Sequence[Image], least: float, classes: int) -> Boxes:
-    """The boxes of a network's outputs that score at least `least`.
+def parse_output(form: str, outputs: Sequence[Image], least: float, classes: int) -> Boxes:
+    """Return the boxes of a network's outputs with a score of at least `least`.
 
-    `form` is one of FORMS; `classes` is how many there must be, 0 for any number. Raises
-    OperatorError for outputs that are not of the form.
+    `form` is one of FORMS; `classes` is the expected number of classes, 0 for any. Raises
+    OperatorError for outputs of another form.
     """
     shapes = ", ".join("x".join(str(side) for side in one.shape) for one in outputs)
     one = outputs[0] if len(outputs) == 1 else np.empty(0)
@@ -90,12 +94,12 @@ def read(form: str, outputs: Sequence[Image], least: float, classes: int) -> Box
     if not _plausible(form, rows, classes):
         wanted = f" for {classes} classes" if classes and form != "boxes" else ""
         raise OperatorError(f"dnn: the output is {shapes}, not {_SHAPES[form]}{wanted}")
-    with np.errstate(invalid="ignore"):  # networks may answer with infinities
-        return _whole(FORMS[form](rows.astype(np.float64)), least)
+    with np.errstate(invalid="ignore"):  # outputs may contain infinities
+        return _to_integers(FORMS[form](rows.astype(np.float64)), least)
 
 
 def _plausible(form: str, rows: Image, classes: int) -> bool:
-    """Whether rows have as many fields as the form; a transposed output has more than rows."""
+    """Return whether the rows have the number of fields of the form, and are not transposed."""
     count, fields = int(rows.shape[0]), int(rows.shape[1])
     if form == "boxes":
         return fields == 6
@@ -103,31 +107,31 @@ def _plausible(form: str, rows: Image, classes: int) -> bool:
     return known == classes if classes else known >= 1 and fields <= count
 
 
-def _yolov8(rows: Image) -> _Raw:
+def _yolov8(rows: Image) -> _FloatBoxes:
     scores = rows[:, 4:]
     return _corners(rows), scores.max(axis=1), scores.argmax(axis=1)
 
 
-def _yolov5(rows: Image) -> _Raw:
+def _yolov5(rows: Image) -> _FloatBoxes:
     scores = rows[:, 5:] * rows[:, 4:5]
     return _corners(rows), scores.max(axis=1), scores.argmax(axis=1)
 
 
-def _plain(rows: Image) -> _Raw:
+def _corner_rows(rows: Image) -> _FloatBoxes:
     return rows[:, :4], rows[:, 4], rows[:, 5]
 
 
 def _corners(rows: Image) -> Image:
-    """From the middle, width and height."""
+    """Return left, top, right and bottom from centre, width and height."""
     half = rows[:, 2:4] / 2
     return np.hstack([rows[:, :2] - half, rows[:, :2] + half])
 
 
-#: How each format is read: rows of one box each → corners, scores, classes.
-FORMS: dict[str, Callable[[Image], _Raw]] = {
+#: Format → function from rows of one box each to corners, scores and classes.
+FORMS: dict[str, Callable[[Image], _FloatBoxes]] = {
     "yolov8": _yolov8,
     "yolov5": _yolov5,
-    "boxes": _plain,
+    "boxes": _corner_rows,
 }
 _SHAPES = {
     "yolov8": "yolov8's 1 x (4 + classes) x boxes",
@@ -135,17 +139,17 @@ _SHAPES = {
     "boxes": "1 x boxes x (left, top, right, bottom, score, class)",
 }
 
-#: Beyond any window, pixels, and any number of classes.
+#: Larger than any window in pixels, and than any number of classes.
 _FARTHEST = 100_000
 
 
-def _whole(raw: _Raw, least: float) -> Boxes:
-    """As whole numbers; without what scores less, and what is no box at all."""
-    places, scores, classes = raw
-    fine = (scores >= least) & (np.abs(places) < _FARTHEST).all(axis=1)
-    fine &= (classes >= 0) & (classes < _FARTHEST)
+def _to_integers(boxes: _FloatBoxes, least: float) -> Boxes:
+    """Return integer boxes, without those of a lower score or impossible values."""
+    places, scores, classes = boxes
+    valid = (scores >= least) & (np.abs(places) < _FARTHEST).all(axis=1)
+    valid &= (classes >= 0) & (classes < _FARTHEST)
     return Boxes(
-        np.rint(places[fine] * 100).astype(np.int64),
-        np.rint(np.minimum(scores[fine], 1) * CERTAIN).astype(np.int64),
-        classes[fine].astype(np.int64),
+        np.rint(places[valid] * 100).astype(np.int64),
+        np.rint(np.minimum(scores[valid], 1) * SCORE_SCALE).astype(np.int64),
+        classes[valid].astype(np.int64),
     )

@@ -1,7 +1,7 @@
-"""Connected components of one core: found, and as few bytes for the gateway.
+"""Connected components of one core, and their compact encoding for the gateway.
 
-A *block* is a pixel with 4 neighbours, 2 x 2 pixels of the whole image with 8: components stand
-in the order of their first blocks, which is how OpenCV numbers them, and no two share a block.
+A *block* is one pixel for connectivity 4, and 2 x 2 pixels of the whole image for connectivity 8.
+OpenCV numbers components in the order of their first blocks, and no two components share a block.
 """
 
 from __future__ import annotations
@@ -20,34 +20,35 @@ from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.measuring import Part
 from fogmqtt.operators.support.packing import Packed, pack, unpack
 
-#: A component, in pixels of the whole image; bottom and right are exclusive. `row` and `column`
-#: are its first block's, `x` and `y` the sums over its pixels.
+#: A component, in pixels of the whole image; bottom and right are exclusive. `row` and `column` are
+#: those of its first block; `x` and `y` are sums over the coordinates of its pixels.
 _FIELDS = ("row", "column", "area", "top", "left", "bottom", "right", "x", "y")
 REGION = np.dtype([(name, np.int64) for name in _FIELDS])
-#: What one takes on the wire, see `_columns`.
+#: Numbers for each component on the wire, see `_columns`.
 _COLUMNS = 8
-#: Bytes of a part for each pixel of the core, beside a few dozen: denser masks travel as bits.
+#: The most bytes of a part for each pixel of the core, plus _SPARE_BYTES. Masks that need more are
+#: sent as bits.
 MOST_BYTES = 0.5
-_FEW_BYTES = 64
-_NOTHING: Packed = (b"", b"", b"", b"")
+_SPARE_BYTES = 64
+_EMPTY: Packed = (b"", b"", b"", b"")
 
 
-class Regions(Part, frozen=True):
-    """The components of a core; or, where those are too many, its pixels."""
+class ComponentsPart(Part, frozen=True):
+    """The components of a core; or, if they are too many, the pixels of the core."""
 
-    #: Eight numbers each, see `_columns`: the first number of all, then the second...
+    #: Eight numbers for each component, see `_columns`: the first number of all, then the second, …
     regions: Packed
-    #: Components along the seams, in runs: lengths less 1, then numbers from 1, or 0.
+    #: The components along the seams as runs: lengths minus 1, then numbers from 1, or 0.
     rim: Packed
-    #: Components that are too small to be told and touch no seam.
+    #: The number of components that are too small and touch no seam.
     smaller: Annotated[int, msgspec.Meta(ge=0)] = 0
-    #: One bit each, row after row, or nothing.
+    #: One bit for each pixel, row by row, or empty.
     pixels: bytes = b""
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """Where a core lies in the whole image, and what makes its pixels neighbours."""
+class CorePlacement:
+    """The position of a core in the whole image, its seams, and the connectivity of pixels."""
 
     core: Rect
     seams: Seams
@@ -55,7 +56,7 @@ class Surroundings:
 
     @property
     def step(self) -> int:
-        """The side of a block, pixels."""
+        """The side of a block in pixels."""
         return 2 if self.connectivity == 8 else 1
 
     @property
@@ -68,38 +69,39 @@ class Surroundings:
 
     @property
     def rim(self) -> int:
-        """How many pixels lie along the seams; one in a corner counts twice."""
+        """The number of pixels along the seams; a pixel in a corner counts twice."""
         across = (self.seams.top + self.seams.bottom) * self.core.width
         return across + (self.seams.left + self.seams.right) * self.core.height
 
 
 @dataclass(frozen=True)
-class PackedRegions:
+class CoreComponents:
     """The components of a core, in order."""
 
     #: Of dtype REGION.
     table: Image
-    #: For each pixel along the seams (top, left, bottom, right) its component's number in the
+    #: For each pixel along the seams (top, left, bottom, right) the number of its component in the
     #: table, from 1, or 0.
     rim: Image
     smaller: int
 
 
-def find(mask: Image, around: Surroundings, least: int) -> PackedRegions:
-    """The components of a core's pixels, uint8; those under `least` only where they touch a seam.
+def find_components(mask: Image, placement: CorePlacement, least: int) -> CoreComponents:
+    """Return the components of a core's pixels, (height, width) uint8.
 
-    Raises OperatorError should OpenCV number components in an order that is not the blocks'.
+    Components smaller than `least` pixels are counted only, unless they touch a seam. Raises
+    OperatorError if OpenCV numbers components in another order than that of the blocks.
     """
-    core, blocks, step = around.core, around.blocks, around.step
+    core, blocks, step = placement.core, placement.blocks, placement.step
     above, before = core.top - blocks.top * step, core.left - blocks.left * step
     below = blocks.height * step - above - core.height
     behind = blocks.width * step - before - core.width
-    # With all of its blocks, so that OpenCV's are those of the whole image.
+    # Padded to whole blocks, so that OpenCV's blocks are those of the whole image.
     full = cv2.copyMakeBorder(mask, above, below, before, behind, cv2.BORDER_CONSTANT, value=0)
     count, labels, stats, centroids = cv2.connectedComponentsWithStats(
-        full, connectivity=around.connectivity, ltype=cv2.CV_32S
+        full, connectivity=placement.connectivity, ltype=cv2.CV_32S
     )
-    first = _firsts(labels, step)
+    first = _first_blocks(labels, step)
     if len(first) != count - 1:
         raise OperatorError(f"OpenCV {cv2.__version__} numbers components in another order")
     table = _table(stats[1:], centroids[1:], (blocks.top * step, blocks.left * step))
@@ -107,11 +109,11 @@ def find(mask: Image, around: Surroundings, least: int) -> PackedRegions:
     table["row"] += blocks.top
     table["column"] += blocks.left
     inside = labels[above : above + core.height, before : before + core.width]
-    return _told(table, np.concatenate(list(_sides(inside, around.seams))), least)
+    return _relevant(table, np.concatenate(list(_rim_lines(inside, placement.seams))), least)
 
 
-def _firsts(labels: Image, step: int) -> Image:
-    """The index of the first block of each component: where a larger number occurs than before."""
+def _first_blocks(labels: Image, step: int) -> Image:
+    """Return the index of the first block of each component, where a new largest number occurs."""
     if step == 2:
         rows = np.maximum(labels[::2], labels[1::2])
         labels = np.maximum(rows[:, ::2], rows[:, 1::2])
@@ -120,19 +122,19 @@ def _firsts(labels: Image, step: int) -> Image:
 
 
 def _table(stats: Image, centroids: Image, origin: tuple[int, int]) -> Image:
-    """OpenCV's figures, in whole numbers and in the whole image."""
+    """Return OpenCV's figures as integers, in coordinates of the whole image."""
     table = np.zeros(len(stats), REGION)
     left, top, width, height, area = stats.T.astype(np.int64)
     table["area"] = area
     table["top"], table["left"] = top + origin[0], left + origin[1]
     table["bottom"], table["right"] = table["top"] + height, table["left"] + width
-    # OpenCV divided the sums by the area: nothing is lost below 2 ** 51.
+    # OpenCV divides the sums by the area in float64: they are exact below 2 ** 51.
     table["x"] = np.rint(centroids[:, 0] * area).astype(np.int64) + area * origin[1]
     table["y"] = np.rint(centroids[:, 1] * area).astype(np.int64) + area * origin[0]
     return table
 
 
-def _sides(labels: Image, seams: Seams) -> Iterator[Image]:
+def _rim_lines(labels: Image, seams: Seams) -> Iterator[Image]:
     yield np.zeros(0, np.int64)
     if seams.top:
         yield labels[0]
@@ -144,53 +146,59 @@ def _sides(labels: Image, seams: Seams) -> Iterator[Image]:
         yield labels[:, -1]
 
 
-def _told(table: Image, rim: Image, least: int) -> PackedRegions:
-    told = table["area"] >= least
-    told[rim[rim > 0] - 1] = True
-    renumbered = np.concatenate([[0], np.cumsum(told) * told])
-    return PackedRegions(table[told], renumbered[rim], int(np.count_nonzero(~told)))
+def _relevant(table: Image, rim: Image, least: int) -> CoreComponents:
+    """Keep the components that have at least `least` pixels or touch a seam, and renumber them."""
+    relevant = table["area"] >= least
+    relevant[rim[rim > 0] - 1] = True
+    renumbered = np.concatenate([[0], np.cumsum(relevant) * relevant])
+    return CoreComponents(table[relevant], renumbered[rim], int(np.count_nonzero(~relevant)))
 
 
-# On the wire.
+# The encoding on the wire.
 
 
-def packed(mask: Image, found: PackedRegions, around: Surroundings) -> Regions:
-    """What was found in the mask, in at most MOST_BYTES for each of its pixels."""
+def encode_components(
+    mask: Image, found: CoreComponents, placement: CorePlacement
+) -> ComponentsPart:
+    """Return the components as a part, of at most MOST_BYTES for each pixel of the mask."""
     runs = np.flatnonzero(np.diff(found.rim, prepend=-1))
     lengths = np.diff(runs, append=len(found.rim))
     rim = pack(np.concatenate([lengths - 1, found.rim[runs]]))
-    regions = pack(np.concatenate(_columns(found.table, around)))
-    size = sum(len(rung) for rung in (*rim, *regions))
-    if size <= mask.size * MOST_BYTES + _FEW_BYTES:
-        return Regions(regions, rim, found.smaller)
-    return Regions(_NOTHING, _NOTHING, pixels=np.packbits(mask != 0).tobytes())
+    regions = pack(np.concatenate(_columns(found.table, placement)))
+    size = sum(len(level) for level in (*rim, *regions))
+    if size <= mask.size * MOST_BYTES + _SPARE_BYTES:
+        return ComponentsPart(regions, rim, found.smaller)
+    return ComponentsPart(_EMPTY, _EMPTY, pixels=np.packbits(mask != 0).tobytes())
 
 
-def unpacked(part: Regions, around: Surroundings, least: int) -> PackedRegions:
-    """What is in a part of the core there. Raises WireError for what no core can have."""
+def decode_components(part: ComponentsPart, placement: CorePlacement, least: int) -> CoreComponents:
+    """Return the components of a received part. Raises WireError for an impossible one."""
     if part.pixels:
-        return find(_bits(part.pixels, around.core), around, least)
-    table = _regions(unpack(part.regions), around)
+        return find_components(_bits(part.pixels, placement.core), placement, least)
+    table = _decode_table(unpack(part.regions), placement)
     runs = unpack(part.rim)
     lengths, numbers = runs[: len(runs) // 2] + 1, runs[len(runs) // 2 :]
-    fine = len(lengths) == len(numbers) and (numbers <= len(table)).all()
-    if not fine or (lengths > around.rim).any() or lengths.sum() != around.rim:
-        raise WireError("seams of another length, or with components that it does not tell of")
-    if part.smaller > around.core.pixels:
-        raise WireError("more small components than pixels")
-    return PackedRegions(table, np.repeat(numbers, lengths), part.smaller)
+    valid = len(lengths) == len(numbers) and (numbers <= len(table)).all()
+    if not valid or (lengths > placement.rim).any() or lengths.sum() != placement.rim:
+        raise WireError("the components along the seams do not fit the seams or the table")
+    if part.smaller > placement.core.pixels:
+        raise WireError("there are more small components than pixels")
+    return CoreComponents(table, np.repeat(numbers, lengths), part.smaller)
 
 
 def _bits(data: bytes, core: Rect) -> Image:
     if len(data) != -(-core.pixels // 8):
-        raise WireError(f"{len(data)} bytes of pixels for {core}")
+        raise WireError(f"{len(data)} bytes of pixels do not fit {core}")
     bits = np.unpackbits(np.frombuffer(data, np.uint8), count=core.pixels)
     return bits.reshape(core.height, core.width)
 
 
-def _columns(table: Image, around: Surroundings) -> list[Image]:
-    """Eight small numbers for each component: where it is from the one before, then the rest."""
-    blocks, step = around.blocks, around.step
+def _columns(table: Image, placement: CorePlacement) -> list[Image]:
+    """Return eight small numbers for each component.
+
+    The first is its distance, in blocks, from the component before.
+    """
+    blocks, step = placement.blocks, placement.step
     index = (table["row"] - blocks.top) * blocks.width + table["column"] - blocks.left
     return [
         np.diff(index, prepend=-1) - 1,
@@ -204,13 +212,13 @@ def _columns(table: Image, around: Surroundings) -> list[Image]:
     ]
 
 
-def _regions(numbers: Image, around: Surroundings) -> Image:
-    blocks, step, most = around.blocks, around.step, 4 * around.core.pixels
-    if len(numbers) % _COLUMNS or len(numbers) > _COLUMNS * around.core.pixels:
-        raise WireError("components that are incomplete, or more than pixels")
+def _decode_table(numbers: Image, placement: CorePlacement) -> Image:
+    blocks, step, most = placement.blocks, placement.step, 4 * placement.core.pixels
+    if len(numbers) % _COLUMNS or len(numbers) > _COLUMNS * placement.core.pixels:
+        raise WireError("components are incomplete, or more than pixels")
     gap, area, down, across, height, width, x, y = numbers.reshape(_COLUMNS, -1)
     if (numbers[: -2 * len(gap)] > most).any():
-        raise WireError("components that are larger than the core")
+        raise WireError("components are larger than the core")
     table = np.zeros(len(gap), REGION)
     index = np.cumsum(gap + 1) - 1
     row, column = np.divmod(index, blocks.width)
@@ -219,18 +227,18 @@ def _regions(numbers: Image, around: Surroundings) -> Image:
     table["top"] = table["row"] * step + down
     table["left"] = table["column"] * step + step - 1 - across
     table["bottom"], table["right"] = table["top"] + height + 1, table["left"] + width + 1
-    if not _possible(table, around) or (x > area * width + width).any():
-        raise WireError("components that the core cannot have")
+    if not _fits(table, placement) or (x > area * width + width).any():
+        raise WireError("the core has no room for the components")
     if (y > area * height + height).any():
-        raise WireError("components with their middle outside of them")
+        raise WireError("the centroid of a component is outside its box")
     table["x"] = x + table["left"] * table["area"]
     table["y"] = y + table["top"] * table["area"]
     return table
 
 
-def _possible(table: Image, around: Surroundings) -> bool:
-    """Whether the core has room for these components: where they begin and how far they go."""
-    core, blocks = around.core, around.blocks
+def _fits(table: Image, placement: CorePlacement) -> bool:
+    """Return whether the core has room for these components."""
+    core, blocks = placement.core, placement.blocks
     sides = (table["bottom"] - table["top"]) * (table["right"] - table["left"])
     return bool(
         (table["row"] < blocks.bottom).all()

@@ -1,4 +1,4 @@
-"""Flooding from seeds, at a cost that grows with what is flooded and not with the image."""
+"""Flood fill from seeds, whose cost grows with the filled area and not with the image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
 
-#: cv2.floodFill clears a mask of its image's size at every call: 7 ms for 100 MP, 4 µs for this.
+#: cv2.floodFill clears a mask of its image's size at every call: 7 ms for 100 MP, 4 µs for a block.
 _BLOCK = 256
 
 #: (row, column)
@@ -18,10 +18,10 @@ Seed = tuple[int, int]
 
 
 def flood(image: Image, seeds: Iterable[Seed], old: int, new: int) -> None:
-    """Paint in place every pixel of value `old` that hangs, 8-connected, on a seed of value `old`.
+    """Set the 8-connected area of value `old` around each seed to `new`, in place.
 
-    `image` is uint8 of two dimensions and contiguous. Pixels of value `old` beside such of
-    value `new` may be painted as well, so seed all of them that matter.
+    `image` is uint8, two-dimensional and contiguous. Pixels of value `old` next to pixels of value
+    `new` may be filled too, so give all of them that matter as seeds.
     """
     waiting = list(seeds)
     while waiting:
@@ -31,7 +31,10 @@ def flood(image: Image, seeds: Iterable[Seed], old: int, new: int) -> None:
 
 
 def touching(line: Image, beside: Image, old: int, new: int) -> npt.NDArray[np.intp]:
-    """Where `line` is `old` and one of its three neighbours in the parallel `beside` is `new`."""
+    """Return the positions where `line` is `old` and a neighbour in the parallel `beside` is `new`.
+
+    Each position has three neighbours there: the opposite one and those before and after it.
+    """
     found = np.flatnonzero(line == old)
     if not found.size:
         return found
@@ -42,22 +45,22 @@ def touching(line: Image, beside: Image, old: int, new: int) -> npt.NDArray[np.i
 
 
 def _flood_block(image: Image, row: int, column: int, old: int, new: int) -> Iterator[Seed]:
-    """Flood the block around a seed; gives the pixels past its sides where the flood goes on."""
+    """Fill the block around a seed, and yield the pixels beyond it where the fill continues."""
     top, left = row - row % _BLOCK, column - column % _BLOCK
     block = image[top : top + _BLOCK, left : left + _BLOCK]
     *_, (x, y, width, height) = cv2.floodFill(block, None, (column - left, row - top), new, flags=8)
     first, last = max(left + x - 1, 0), left + x + width + 1
-    for inner, outer in _passed(top, y, y + height, image.shape[0]):
+    for inner, outer in _reached_sides(top, y, y + height, image.shape[0]):
         line = touching(image[outer, first:last], image[inner, first:last], old, new)
         yield from ((outer, first + int(at)) for at in line)
     first, last = max(top + y - 1, 0), top + y + height + 1
-    for inner, outer in _passed(left, x, x + width, image.shape[1]):
+    for inner, outer in _reached_sides(left, x, x + width, image.shape[1]):
         line = touching(image[first:last, outer], image[first:last, inner], old, new)
         yield from ((first + int(at), outer) for at in line)
 
 
-def _passed(start: int, low: int, high: int, extent: int) -> Iterator[tuple[int, int]]:
-    """The sides of a block at `start` that a flood over low..high reaches: the line in, and out."""
+def _reached_sides(start: int, low: int, high: int, extent: int) -> Iterator[tuple[int, int]]:
+    """Yield the inner and the outer line of each side that a fill over low..high reaches."""
     if low == 0 and start > 0:
         yield start, start - 1
     if high == _BLOCK and start + _BLOCK < extent:

@@ -1,7 +1,7 @@
-"""Model files: found by name, known by their hash, loaded once for each thread.
+"""Model files: found by name, verified by hash, and loaded once for each thread.
 
-A relative path is looked for in the working directory, and in the folder that the setting `models`
-names. Both programs hand it on in its environment variable, so that their child processes know it.
+A relative path is looked for in the working directory and in the folder of the setting `models`.
+Gateway and device pass that setting to their child processes in an environment variable.
 """
 
 from __future__ import annotations
@@ -18,54 +18,54 @@ import numpy as np
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
 
-#: The environment variable of the setting.
-FOLDER = "FOGMQTT_MODELS"
-#: A thread keeps so many networks; they are large.
-_KEPT = 2
+#: The environment variable of the setting `models`.
+FOLDER_VARIABLE = "FOGMQTT_MODELS"
+#: Networks that a thread keeps; they are large.
+_MOST_NETWORKS = 2
 
 
-class _Identity(NamedTuple):
-    """A file as it is now; another when it changed."""
+class _FileState(NamedTuple):
+    """The present state of a file; it differs after the file changed."""
 
     path: Path
     changed_ns: int
     size: int
 
 
-class _Loaded(threading.local):
-    """The networks of one thread, newest last: OpenCV's must not be shared."""
+class _ThreadNetworks(threading.local):
+    """The networks of one thread, the newest last: OpenCV's networks are not thread-safe."""
 
     def __init__(self) -> None:
-        self.nets: dict[tuple[_Identity, str], Any] = {}
+        self.nets: dict[tuple[_FileState, str], Any] = {}
 
 
-_loaded = _Loaded()
+_networks = _ThreadNetworks()
 
 
-def find(model: str) -> Path:
-    """The file of a model. Raises OperatorError that says where it was looked for."""
-    folders = Path(), Path(os.environ.get(FOLDER) or "models")
-    # An absolute path stays what it is, whatever stands before it.
+def find_file(model: str) -> Path:
+    """Return the file of a model. Raises OperatorError that names the places of the search."""
+    folders = Path(), Path(os.environ.get(FOLDER_VARIABLE) or "models")
+    # Joining a folder with an absolute path gives the absolute path.
     candidates = list(dict.fromkeys((folder / model).absolute() for folder in folders))
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    looked = ", ".join(str(candidate) for candidate in candidates)
-    raise OperatorError(f"model {model}: no such file; looked for {looked}")
+    places = ", ".join(str(candidate) for candidate in candidates)
+    raise OperatorError(f"model {model}: no such file; looked for {places}")
 
 
-def digest(model: str) -> str:
-    """The SHA-256 of a model's file, in hex. Raises OperatorError where there is none."""
-    return _digest(*_identity(model, find(model)))
+def file_digest(model: str) -> str:
+    """Return the SHA-256 of a model's file, in hex. Raises OperatorError if there is none."""
+    return _digest(*_file_state(model, find_file(model)))
 
 
-def check(model: str, sha256: str) -> Path:
-    """The model's file, if it is the one with this hash.
+def verified_path(model: str, sha256: str) -> Path:
+    """Return the model's file if it has this hash.
 
-    Raises OperatorError for no file, and for another: it gives that one's hash.
+    Raises OperatorError if there is no such file, or if it has another hash, which is named.
     """
-    path = find(model)
-    real = _digest(*_identity(model, path))
+    path = find_file(model)
+    real = _digest(*_file_state(model, path))
     if real != sha256:
         raise OperatorError(
             f"model {model}: {path} is another file: its hash is {real}, expected {sha256}"
@@ -74,24 +74,24 @@ def check(model: str, sha256: str) -> Path:
 
 
 def network(model: str, sha256: str) -> Any:
-    """The network in a model's file, as a `cv2.dnn.Net` that is this thread's alone.
+    """Return the network of a model's file, as a `cv2.dnn.Net` of the calling thread.
 
-    Raises OperatorError like `check`, and for a file that OpenCV cannot load.
+    Raises OperatorError like `verified_path`, and for a file that OpenCV cannot load.
     """
-    key = (_identity(model, check(model, sha256)), sha256)
-    nets = _loaded.nets
+    key = (_file_state(model, verified_path(model, sha256)), sha256)
+    nets = _networks.nets
     nets[key] = nets.pop(key, None) or _load(model, key[0].path, sha256)
-    while len(nets) > _KEPT:
+    while len(nets) > _MOST_NETWORKS:
         del nets[next(iter(nets))]
     return nets[key]
 
 
-def _identity(model: str, path: Path) -> _Identity:
+def _file_state(model: str, path: Path) -> _FileState:
     try:
         stat = path.stat()
     except OSError as problem:
         raise OperatorError(f"model {model}: {problem}") from None
-    return _Identity(path, stat.st_mtime_ns, stat.st_size)
+    return _FileState(path, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=16)
@@ -103,12 +103,12 @@ def _digest(path: Path, changed_ns: int, size: int) -> str:
 def _load(model: str, path: Path, sha256: str) -> Any:
     data = _read(path)
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise OperatorError(f"model {model}: {path} was changed while it was read")
+        raise OperatorError(f"model {model}: {path} changed while it was read")
     try:
         return cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
     except cv2.error as problem:
         raise OperatorError(
-            f"model {model}: {path} is no ONNX model that OpenCV {cv2.__version__} "
+            f"model {model}: {path} is not an ONNX model that OpenCV {cv2.__version__} "
             f"can load: {reason(problem)}"
         ) from None
 
@@ -121,6 +121,6 @@ def _read(path: Path) -> bytes:
 
 
 def reason(problem: cv2.error) -> str:
-    """What OpenCV says, on one line, without where in its sources."""
+    """Return OpenCV's message on one line, without the position in its source code."""
     text = " ".join(str(getattr(problem, "err", "") or problem).split())
     return text[:300]

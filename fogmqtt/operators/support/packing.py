@@ -1,7 +1,7 @@
-"""Many whole numbers, most of them small, in few bytes: the same bytes on every machine.
+"""A compact encoding of many integers that are mostly small, with the same bytes on every machine.
 
-A compressor would do as well, but each build of zlib writes other bytes, and devices are compared
-by their answers.
+A general compressor would also do, but builds of zlib write different bytes, and devices are
+compared by the bytes of their results.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ import numpy as np
 from fogmqtt.errors import WireError
 from fogmqtt.images.spec import Image
 
-#: The numbers, lowest rung first, little-endian: a number that does not fit below the largest of
-#: its rung leaves that largest there and stands, in order, on the next one.
+#: Little-endian integers of 1, 2, 4 and 8 bytes. A number that is at least the largest value of its
+#: level is stored there as that largest value, and in full in the next level, in order.
 Packed = tuple[bytes, bytes, bytes, bytes]
 
-_RUNGS = tuple(np.dtype(kind) for kind in ("u1", "<u2", "<u4", "<u8"))
+_LEVELS = tuple(np.dtype(kind) for kind in ("u1", "<u2", "<u4", "<u8"))
 
 
 def pack(values: Image) -> Packed:
-    """The numbers of a one-dimensional array, from 0 to 2 ** 63 - 1."""
-    rungs = []
-    for kind in _RUNGS[:-1]:
+    """Return the encoding of a one-dimensional array of integers from 0 to 2 ** 63 - 1."""
+    levels = []
+    for kind in _LEVELS[:-1]:
         most = np.iinfo(kind).max
-        rungs.append(np.minimum(values, most).astype(kind).tobytes())
+        levels.append(np.minimum(values, most).astype(kind).tobytes())
         values = values[values >= most]
-    bottom, middle, upper = rungs
-    return bottom, middle, upper, values.astype(_RUNGS[-1]).tobytes()
+    bottom, middle, upper = levels
+    return bottom, middle, upper, values.astype(_LEVELS[-1]).tobytes()
 
 
 def unpack(packed: Packed) -> Image:
-    """The numbers again, int64. Takes memory for eight bytes for each byte that arrived.
+    """Return the integers, int64. Takes eight bytes of memory for each byte of `packed`.
 
-    Raises WireError for bytes that `pack` does not make.
+    Raises WireError for bytes that `pack` does not produce.
     """
-    steps = [_rung(data, kind) for data, kind in zip(packed, _RUNGS, strict=True)]
+    steps = [_decode_level(data, kind) for data, kind in zip(packed, _LEVELS, strict=True)]
     if (steps[-1] < 0).any():
-        raise WireError("packed numbers of 2 ** 63 and more")
-    for (lower, upper), kind in reversed(tuple(zip(pairwise(steps), _RUNGS, strict=False))):
+        raise WireError("a packed number is 2 ** 63 or more")
+    for (lower, upper), kind in reversed(tuple(zip(pairwise(steps), _LEVELS, strict=False))):
         most = int(np.iinfo(kind).max)
         higher = lower == most
         if np.count_nonzero(higher) != len(upper) or (upper < most).any():
-            raise WireError("packed numbers that do not fit together")
+            raise WireError("the levels of packed numbers do not fit together")
         lower[higher] = upper
     return steps[0]
 
 
-def _rung(data: bytes, kind: np.dtype[np.unsignedinteger]) -> Image:
+def _decode_level(data: bytes, kind: np.dtype[np.unsignedinteger]) -> Image:
     if len(data) % kind.itemsize:
-        raise WireError("packed numbers that end in the middle of one")
+        raise WireError("packed numbers end in the middle of a number")
     return np.frombuffer(data, kind).astype(np.int64)

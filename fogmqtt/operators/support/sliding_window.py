@@ -1,12 +1,13 @@
-"""Windows of fixed places: what makes a detector exact for any tiling.
+"""Windows at fixed positions, which make a detector exact for any tiling.
 
-What a detector answers depends on all that it sees. So the image is looked at in *windows*:
-squares of `side` pixels, every `stride` pixels down and across; those that would reach beyond the
-right or bottom border are moved inward, and an image smaller than a window is one window. A window
-is always the same pixels, and is looked at alone: by whom does not matter. It belongs to the tile
-whose core has its centre, and with a halo of half a window that tile has all of it.
+The result of a detector depends on all pixels that it gets. So an image is divided into *windows*:
+squares of `side` pixels, every `stride` pixels down and across. Windows that would exceed the right
+or bottom border are shifted inward, and an image smaller than a window is one window. A window
+always has the same pixels and is searched alone, so it does not matter which device does it. It
+belongs to the tile whose core contains its centre; with a halo of half a window that tile has all
+of its pixels.
 
-What is at most `side - stride` pixels wide and high lies whole in some window.
+An object of at most `side - stride` pixels in width and height lies completely in some window.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Facts, learned
 from fogmqtt.operators.api.measuring import Measuring, Part, Parts
 
-#: Of each pixel that a window adds to the windows before it, so many of its bytes may be facts:
-#: a part is then never larger than the tile that it answers, whatever the image.
-_FACT_SHARE = 0.25
+#: The most bytes of findings for each pixel that a window adds to the windows before it. With this
+#: limit, a part is never larger than its tile.
+_BYTES_PER_PIXEL = 0.25
 
-#: One thing found in a window, in the window's coordinates.
+#: One finding in a window, in the window's coordinates.
 F = TypeVar("F", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True)
-class Lattice:
+class WindowGrid:
     """The windows of an image of `size` (height, width); `stride` is at most `side`."""
 
     size: tuple[int, int]
@@ -44,19 +45,19 @@ class Lattice:
         return self._count(0) * self._count(1)
 
     def window(self, index: int) -> Rect:
-        """The window of this index; they are counted in row-major order."""
+        """Return the window of this index. Windows are numbered in row-major order."""
         row, column = divmod(index, self._count(1))
         height, width = (min(self.side, extent) for extent in self.size)
         return Rect(self._start(0, row), self._start(1, column), height, width)
 
     def owned(self, core: Rect) -> Iterator[int]:
-        """The windows that belong to the tile with this core, in order."""
+        """Yield the windows that belong to the tile with this core, in order."""
         columns = list(self._centred(1, core.left, core.right))
         for row in self._centred(0, core.top, core.bottom):
             yield from (row * self._count(1) + column for column in columns)
 
     def added(self, window: Rect) -> int:
-        """Pixels that a window adds to those before it."""
+        """Return how many pixels a window adds to the windows before it."""
         return min(window.height, self.stride) * min(window.width, self.stride)
 
     def _count(self, axis: int) -> int:
@@ -66,7 +67,7 @@ class Lattice:
         return max(0, min(step * self.stride, self.size[axis] - self.side))
 
     def _centred(self, axis: int, begin: int, end: int) -> Iterator[int]:
-        """The steps along an axis whose windows have their centre from `begin` to `end`."""
+        """Yield the steps along an axis whose windows have their centre in `begin` to `end`."""
         half = min(self.side, self.size[axis]) // 2
         first = max(0, (begin - half) // self.stride)
         last = min(self._count(axis), (end - half) // self.stride + 2)
@@ -75,126 +76,128 @@ class Lattice:
                 yield step
 
 
-class View(msgspec.Struct, Generic[F], frozen=True, array_like=True):
-    """What one window shows."""
+class WindowFindings(msgspec.Struct, Generic[F], frozen=True, array_like=True):
+    """The findings in one window."""
 
     window: int
     found: list[F]
-    #: Things that were found and not told: there were too many.
+    #: Number of findings that were left out because there were too many.
     left_out: int = 0
 
 
-class Views(Part, Generic[F], frozen=True):
-    """A tile's windows in which something was found, in order."""
+class TileFindings(Part, Generic[F], frozen=True):
+    """The findings in a tile's windows, in order, without empty windows."""
 
-    views: list[View[F]]
+    views: list[WindowFindings[F]]
 
 
 @dataclass(frozen=True)
-class Windowed(Measuring, Generic[F]):
-    """Base of detectors. They say how large windows are, look at one, and merge what was found.
+class WindowDetector(Measuring, Generic[F]):
+    """Base of detectors. A detector defines the windows, searches one, and merges the findings.
 
-    A window may tell a quarter of a byte for each pixel of stride x stride; what is beyond that
-    is left out, the last of `look` first, and counted.
+    The findings of a window may take a quarter of a byte for each pixel of stride x stride.
+    Findings beyond that, the last ones of `detect` first, are left out and counted.
     """
 
-    #: Less than a byte for each pixel that was sent, so this never decides about tiles.
-    part_pixel_bytes: ClassVar[float] = _FACT_SHARE
+    #: Less than a byte for each pixel that was sent, so it never limits the size of tiles.
+    part_pixel_bytes: ClassVar[float] = _BYTES_PER_PIXEL
 
     #: Row and column of the tile's first pixel, height and width of the image.
     place: tuple[int, int, int, int] | None = learned()
 
     def __post_init__(self) -> None:
-        self._need(self.place is None or min(self.place) >= 0, "place", "expected 0 or more")
+        self._require(self.place is None or min(self.place) >= 0, "place", "expected 0 or more")
 
-    def windows(self) -> tuple[int, int]:
-        """Side and stride of the windows, pixels."""
+    def window_layout(self) -> tuple[int, int]:
+        """Return side and stride of the windows, in pixels."""
         raise NotImplementedError
 
-    def look(self, pixels: Image) -> Sequence[F]:
-        """What is in a window, best first. Pure: the same pixels have the same answer."""
+    def detect(self, pixels: Image) -> Sequence[F]:
+        """Return the findings in a window, best first. A pure function of the pixels."""
         raise NotImplementedError
 
     def merge(self, found: Sequence[tuple[Rect, F]], size: tuple[int, int]) -> Facts:
-        """The facts of an image of `size` from all windows' findings, in the windows' order."""
+        """Return the facts of an image of `size` from all findings, in the order of the windows."""
         raise NotImplementedError
 
     @property
     def halo(self) -> int:
-        return -(-self.windows()[0] // 2)
+        return -(-self.window_layout()[0] // 2)
 
-    def placed(self, outer: Rect, size: tuple[int, int]) -> Self:
+    def for_tile(self, outer: Rect, size: tuple[int, int]) -> Self:
         return replace(self, place=(outer.top, outer.left, *size))
 
-    def measure(self, image: Image, core: Rect, seams: Seams) -> Views[F]:
-        """Raises OperatorError where the tile does not have its windows."""
+    def measure(self, image: Image, core: Rect, seams: Seams) -> TileFindings[F]:
+        """Raises OperatorError if the tile does not contain its windows."""
         del seams
-        here = image.shape[0], image.shape[1]
-        top, left, *size = self.place or (0, 0, *here)
-        outer = Rect(top, left, *here)
-        lattice = self._lattice((size[0], size[1]))
-        moved = Rect(core.top + top, core.left + left, core.height, core.width)
-        views = (self._view(image, outer, lattice, index) for index in lattice.owned(moved))
-        return Views([view for view in views if view.found or view.left_out])
+        tile_size = image.shape[0], image.shape[1]
+        top, left, *size = self.place or (0, 0, *tile_size)
+        outer = Rect(top, left, *tile_size)
+        grid = self._window_grid((size[0], size[1]))
+        global_core = Rect(core.top + top, core.left + left, core.height, core.width)
+        views = (self._search(image, outer, grid, index) for index in grid.owned(global_core))
+        return TileFindings([view for view in views if view.found or view.left_out])
 
     def gather(self, parts: Parts, image: Spec) -> Facts:
-        """Raises WireError for a window that is not the tile's, or tells too much."""
-        lattice = self._lattice(image.size)
-        views: list[View[F]] = []
+        """Raises WireError for a window that is not the tile's, or that has too many findings."""
+        grid = self._window_grid(image.size)
+        views: list[WindowFindings[F]] = []
         for tile, part in parts:
-            owned = set(lattice.owned(tile.core))
-            strange = [view for view in part.views if not self._believed(view, owned, lattice)]
-            if strange:
+            owned = set(grid.owned(tile.core))
+            invalid = [view for view in part.views if not self._is_valid(view, owned, grid)]
+            if invalid:
                 raise WireError(
-                    f"{self.name}: tile {tile.index} tells of window {strange[0].window} "
-                    "what it cannot know, or more than it may"
+                    f"{self.name}: tile {tile.index} has findings for window {invalid[0].window} "
+                    "which is not its own, or more than are allowed"
                 )
             views.extend(part.views)
-        return self._facts(sorted(views, key=lambda view: view.window), lattice)
+        return self._facts(sorted(views, key=lambda view: view.window), grid)
 
-    def examine(self, image: Image) -> Facts:
-        lattice = self._lattice(Spec.of(image).size)
-        whole = Rect(0, 0, *lattice.size)
-        views = [self._view(image, whole, lattice, index) for index in range(len(lattice))]
-        return self._facts(views, lattice)
+    def measure_whole(self, image: Image) -> Facts:
+        grid = self._window_grid(Spec.of(image).size)
+        whole = Rect(0, 0, *grid.size)
+        views = [self._search(image, whole, grid, index) for index in range(len(grid))]
+        return self._facts(views, grid)
 
-    def _lattice(self, size: tuple[int, int]) -> Lattice:
-        return Lattice(size, *self.windows())
+    def _window_grid(self, size: tuple[int, int]) -> WindowGrid:
+        return WindowGrid(size, *self.window_layout())
 
-    def _view(self, image: Image, outer: Rect, lattice: Lattice, index: int) -> View[F]:
-        window = lattice.window(index)
+    def _search(self, image: Image, outer: Rect, grid: WindowGrid, index: int) -> WindowFindings[F]:
+        window = grid.window(index)
         if not outer.contains(window):
-            raise OperatorError(f"{self.name}: the tile {outer} does not have its window {window}")
+            raise OperatorError(
+                f"{self.name}: the tile {outer} does not contain its window {window}"
+            )
         pixels = np.ascontiguousarray(image[window.within(outer).slices])
-        found = list(self.look(pixels))
-        told = _within(found, int(lattice.added(window) * _FACT_SHARE))
-        return View(index, told, len(found) - len(told))
+        found = list(self.detect(pixels))
+        kept = _limit_bytes(found, int(grid.added(window) * _BYTES_PER_PIXEL))
+        return WindowFindings(index, kept, len(found) - len(kept))
 
-    def _believed(self, view: View[F], owned: set[int], lattice: Lattice) -> bool:
-        """Whether it is a window of the tile's, tells once, and no more than there is room for."""
+    def _is_valid(self, view: WindowFindings[F], owned: set[int], grid: WindowGrid) -> bool:
+        """Return whether it is one of the tile's windows, new, and within its limit of bytes."""
         if view.window not in owned or view.left_out < 0:
             return False
         owned.remove(view.window)
-        room = int(lattice.added(lattice.window(view.window)) * _FACT_SHARE)
-        return len(_within(view.found, room)) == len(view.found)
+        room = int(grid.added(grid.window(view.window)) * _BYTES_PER_PIXEL)
+        return len(_limit_bytes(view.found, room)) == len(view.found)
 
-    def _facts(self, views: Sequence[View[F]], lattice: Lattice) -> Facts:
-        found = [(lattice.window(view.window), one) for view in views for one in view.found]
-        facts = self.merge(found, lattice.size)
+    def _facts(self, views: Sequence[WindowFindings[F]], grid: WindowGrid) -> Facts:
+        found = [(grid.window(view.window), one) for view in views for one in view.found]
+        facts = self.merge(found, grid.size)
         return {**facts, "left_out": sum(view.left_out for view in views)}
 
 
-def _within(found: Sequence[F], room: int) -> list[F]:
-    """The first of `found`, as many as take at most `room` bytes."""
-    told: list[F] = []
+def _limit_bytes(found: Sequence[F], room: int) -> list[F]:
+    """Return the first of `found` that together take at most `room` bytes."""
+    kept: list[F] = []
     for one in found:
         room -= len(msgspec.msgpack.encode(one))
         if room < 0:
             break
-        told.append(one)
-    return told
+        kept.append(one)
+    return kept
 
 
-def hundredths(values: Any) -> Any:
-    """Pixels as whole hundredths, int64: how places travel, and are compared without rounding."""
+def to_hundredths(values: Any) -> Any:
+    """Return pixels as whole hundredths, int64, so that positions are compared without rounding."""
     return np.rint(np.asarray(values, np.float64) * 100).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Which things are one, from pairs that are: union-find for many pairs at once."""
+"""Union-find for many pairs at once: which items belong to one set."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from fogmqtt.images.spec import Image
 
 
 def roots(count: int, pairs: Image) -> Image:
-    """For each of `count` things the smallest that it is one with, int64; `pairs` is (n, 2).
+    """Return the smallest item of each item's set, (count,) int64.
 
-    Each turn hooks every root to the smallest of its neighbours and flattens the trees. In two
-    turns a root is hooked or is hooked to, so turns grow with the logarithm of `count`.
+    `pairs` is (n, 2): the two items of a pair belong to one set. Each round links every root to the
+    smallest of its neighbours and flattens the trees. Of any two rounds in sequence, one links each
+    root to another or another to it, so the number of rounds grows with the logarithm of `count`.
     """
     parent: Image = np.arange(count)
     while True:
@@ -20,12 +21,12 @@ def roots(count: int, pairs: Image) -> Image:
         if not len(ends):
             return parent
         np.minimum.at(parent, ends.max(axis=1), ends.min(axis=1))
-        parent = _flat(parent)
+        parent = _flatten(parent)
 
 
-def _flat(parent: Image) -> Image:
+def _flatten(parent: Image) -> Image:
     while True:
-        beyond = parent[parent]
-        if np.array_equal(beyond, parent):
+        grandparent = parent[parent]
+        if np.array_equal(grandparent, parent):
             return parent
-        parent = beyond
+        parent = grandparent

@@ -1,4 +1,4 @@
-"""Each operator obeys the law: tiles give what the whole image gives, bit for bit."""
+"""Each operator gives the result of the whole image in tiles, bit for bit."""
 
 import numpy as np
 import pytest
@@ -15,11 +15,11 @@ SOFT = cv2.GaussianBlur(NOISE, (0, 0), 4)
 
 @pytest.mark.parametrize("image", [NOISE, SOFT, SOFT[:, :, 0].copy()])
 @pytest.mark.parametrize("operator", [Emboss(), Solarize(), Solarize(above=0.5)])
-def test_an_image_is_the_same_in_tiles(operator, image):
+def test_tiles_equal_the_whole(operator, image):
     check_tiled_equals_whole(operator, image)
 
 
-def test_they_fuse_with_others():
+def test_tiles_of_a_pipeline_equal_the_whole():
     check_tiled_equals_whole((Solarize(), Emboss(), Emboss()), SOFT)
 
 

@@ -1,4 +1,4 @@
-"""How this machine rounds, for devices that a test plays."""
+"""The conformance report of this machine, for tests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fogmqtt.conformance.runner import ConformanceRunner
 
 
 @cache
-def here() -> ConformanceReport:
-    """What a device on this machine announces; shares the cache of the processes in tests."""
+def local_report() -> ConformanceReport:
+    """Return what a device on this machine announces; the tests' processes use the same cache."""
     found: SimpleQueue[ConformanceReport] = SimpleQueue()
     ConformanceRunner(found.put).start()
     return found.get(timeout=60)

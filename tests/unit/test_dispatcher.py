@@ -1,0 +1,164 @@
+"""Tiles go out in the scheduler's order, results are checked, and long work delays no tile."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from fogmqtt.core.geometry import Grid, Tile
+from fogmqtt.gateway.execution import stage_run
+from fogmqtt.gateway.execution.stage_run import StageRun
+from fogmqtt.wire.messages import Accepted, Result, TileTask
+from tests.gateway_rig import (
+    Rig,
+    accepted,
+    do_nothing,
+    eventually,
+    inverted,
+    request,
+    result,
+    run,
+)
+
+
+def test_tiles_are_published_in_the_order_in_which_they_were_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A tile that takes long to encode is not overtaken by the next one for the same device."""
+    encode = stage_run.task
+
+    def slow_at_first(run: StageRun, tile: Tile, **options: Any) -> TileTask:
+        if tile.index == 0:
+            time.sleep(0.2)
+        return encode(run, tile, **options)
+
+    monkeypatch.setattr(stage_run, "task", slow_at_first)
+
+    async def test() -> None:
+        rig = Rig()
+        device = rig.device()
+        async with rig.gateway() as gateway:
+            await gateway.submit(request(plan=Grid(4, 4))).outcome()
+        first = [task.tile for task in device.tasks[:3]]
+        assert first == sorted(first)
+
+    run(test())
+
+
+def test_a_tile_whose_job_ended_while_it_was_encoded_is_not_published(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoding, go_on, encode = threading.Event(), threading.Event(), stage_run.task
+
+    def waiting(run: StageRun, tile: Tile, **options: Any) -> TileTask:
+        encoding.set()
+        go_on.wait(10)
+        return encode(run, tile, **options)
+
+    monkeypatch.setattr(stage_run, "task", waiting)
+
+    async def test() -> None:
+        rig = Rig()
+        device = rig.device()
+        async with rig.gateway() as gateway:
+            handle = gateway.submit(request())
+            await eventually(encoding.is_set)
+            handle.cancel()
+            await handle.outcome()
+            go_on.set()
+            monkeypatch.setattr(stage_run, "task", encode)
+            await gateway.submit(request()).outcome()
+        assert {task.job.split(".")[0] for task in device.tasks} != {handle.id}
+        assert handle.id not in {task.job.split(".")[0] for task in device.tasks}
+
+    try:
+        run(test())
+    finally:
+        go_on.set()
+
+
+def test_long_work_on_large_images_delays_no_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two large images that are being verified must not make devices look slow or silent."""
+    busy, release = threading.Barrier(3), threading.Event()
+
+    def long_work() -> None:
+        busy.wait(10)
+        release.wait(30)
+
+    async def test() -> None:
+        rig = Rig()
+        rig.device()
+        async with rig.gateway() as gateway:
+            threads = gateway._threads
+            long = [asyncio.ensure_future(threads.image(long_work, 10**8)) for _ in range(2)]
+            await asyncio.get_running_loop().run_in_executor(None, lambda: busy.wait(10))
+            outcome = await gateway.submit(request(plan=Grid(4, 4))).outcome()
+            assert outcome.error is None
+            assert outcome.report.retries == 0
+            release.set()
+            await asyncio.gather(*long)
+
+    try:
+        run(test())
+    finally:
+        release.set()
+
+
+def test_a_result_of_the_wrong_shape_fails_its_attempt_and_another_is_asked_for() -> None:
+    seen: set[int] = set()
+
+    def wrong_at_first(task: TileTask) -> list[Accepted | Result]:
+        good = result(task)
+        if task.tile in seen:
+            return [accepted(task), good]
+        seen.add(task.tile)
+        return [accepted(task), msgspec.structs.replace(good, digest="0" * 16)]
+
+    async def test() -> None:
+        rig = Rig()
+        rig.device("eya", answer=wrong_at_first)
+        rig.device("manar")
+        async with rig.gateway() as gateway:
+            outcome = await gateway.submit(request()).outcome()
+        assert np.array_equal(outcome.image, inverted())
+
+    run(test())
+
+
+def test_a_result_of_a_device_that_was_never_asked_counts_for_nothing() -> None:
+    async def test() -> None:
+        rig = Rig()
+        asked = rig.device("eya", answer=do_nothing)
+        async with rig.gateway() as gateway:
+            handle = gateway.submit(request(plan=Grid(1, 1)))
+            await eventually(lambda: asked.tasks)
+            stranger = rig.device("stranger", answer=do_nothing)
+            forged = msgspec.structs.replace(asked.tasks[0], pixels=memoryview(bytes(96 * 128)))
+            stranger.publish(asked.tasks[0], result(forged))
+            await asyncio.sleep(0.1)
+            assert handle.report.done == 0
+            asked.publish(asked.tasks[0], result(asked.tasks[0]))
+            assert np.array_equal((await handle.outcome()).image, inverted())
+
+    run(test())
+
+
+def test_of_two_results_for_one_tile_the_first_counts() -> None:
+    def twice(task: TileTask) -> list[Accepted | Result]:
+        return [accepted(task), result(task), result(task)]
+
+    async def test() -> None:
+        rig = Rig()
+        rig.device(answer=twice)
+        async with rig.gateway() as gateway:
+            outcome = await gateway.submit(request(plan=Grid(3, 3))).outcome()
+        assert outcome.report.done == 9
+        assert np.array_equal(outcome.image, inverted())
+
+    run(test())
