@@ -10,39 +10,60 @@ STAMP  := .venv/.ready
 # Debian keeps servers where ordinary users do not look.
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
-.PHONY: help demo test fleets mutations chaos soak fuzz lint bench clean broker broker-or-wheel
+# Tests of one file share processes and results, so one process of pytest runs them all. The long
+# files are in the folders that come first.
+SPREAD    := --dist loadfile --no-loadscope-reorder
+# Tests that only compute run in one process for each core.
+PROCESSES ?= $(shell nproc 2>/dev/null || echo 2)
+# Tests with brokers and processes of their own.
+REAL      := $(wildcard tests/chaos tests/integration tests/browser)
 
-help: ## show this
+.PHONY: help demo quick unit test proof fleets mutations chaos soak fuzz lint bench clean
+.PHONY: broker broker-or-wheel
+
+help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
 
-demo: $(STAMP) broker-or-wheel ## broker, gateway and three devices on this machine; IMAGE=photo.jpg for your own
+demo: $(STAMP) broker-or-wheel ## start broker, gateway and three devices here; IMAGE=photo.jpg for your own photo
 	$(BIN)/fog-gateway demo $(if $(IMAGE),"$(IMAGE)")
 
-test: $(STAMP) broker ## every test: pure ones first, then real brokers and real processes
-	$(BIN)/pytest tests/unit tests/property
-	$(BIN)/pytest $(wildcard tests/integration tests/chaos tests/browser)
+quick: lint unit ## check formatting, rules and types, run the unit tests (1 minute)
 
-fleets: $(STAMP) ## 10 000 random fleets with faults in virtual time; each must end whole and in time
+unit: $(STAMP) ## run the unit tests
+	$(BIN)/pytest -n $(PROCESSES) $(SPREAD) tests/unit
+
+test: $(STAMP) broker ## run all tests but those of make proof (10 minutes)
+	$(BIN)/pytest -n $(PROCESSES) $(SPREAD) -m "not proof" tests/property tests/unit
+	$(BIN)/pytest -n 2 $(SPREAD) -m "not serial and not proof" $(REAL)
+	$(BIN)/pytest -m "serial and not proof" $(REAL)
+
+proof: fleets mutations broker ## run the long tests, and a part of fuzz, soak and chaos (35 minutes)
+	$(BIN)/pytest -m proof tests
+	$(BIN)/python -m tests.fuzz --messages 20000 --images 3000
+	$(BIN)/python -m tests.soak --jobs 2000
+	$(BIN)/python -m tests.chaos --seeds 3
+
+fleets: $(STAMP) ## simulate 10 000 random fleets with faults; each must end whole and in time
 	$(BIN)/python -m tests.fleets
 
-mutations: $(STAMP) ## bugs planted in copies of the scheduler, one each; its property test must catch all
+mutations: $(STAMP) ## plant bugs in copies of the scheduler, one each; its property test must find all
 	$(BIN)/python -m tests.mutations
 
-chaos: $(STAMP) broker ## 240 faults among real processes and a real broker; chaos/ gets a report and timelines
+chaos: $(STAMP) broker ## cause 240 faults among real processes; chaos/ gets a report and timelines
 	$(BIN)/python -m tests.chaos
 
-soak: $(STAMP) broker ## 10 000 small jobs; soak/ gets memory, files and threads as a plot, and latencies
+soak: $(STAMP) broker ## do 10 000 small jobs; soak/ gets memory, files and threads as a plot, and latencies
 	$(BIN)/python -m tests.soak
 
-fuzz: $(STAMP) broker ## 100 000 hostile messages and 10 000 damaged image files
+fuzz: $(STAMP) broker ## send 100 000 hostile messages and read 10 000 damaged image files
 	$(BIN)/python -m tests.fuzz
 
-lint: $(STAMP) ## formatting, rules and types
+lint: $(STAMP) ## check formatting, rules and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(STAMP) broker ## the benchmarks; each prints its table
+bench: $(STAMP) broker ## run the benchmarks; each prints its table
 	@set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
 
 clean: ## remove what was built here; results and configuration stay
@@ -60,8 +81,8 @@ $(STAMP): pyproject.toml
 	touch $@
 
 broker:
-	@command -v mosquitto >/dev/null || $(get_mosquitto) \
-	  || { echo "make: the tests need Mosquitto: apt install mosquitto" >&2; exit 1; }
+	@command -v mosquitto >/dev/null && command -v mosquitto_pub >/dev/null || $(get_mosquitto) \
+	  || { echo "make: the tests need Mosquitto: apt install mosquitto mosquitto-clients" >&2; exit 1; }
 
 broker-or-wheel:
 	@command -v mosquitto >/dev/null || $(get_mosquitto) \
@@ -75,7 +96,7 @@ define get_mosquitto
     echo "make: installing Mosquitto"; \
     $$root apt-get update -qq || true; \
     $$root env DEBIAN_FRONTEND=noninteractive \
-      apt-get install -y -qq --no-install-recommends mosquitto >/dev/null || true; \
+      apt-get install -y -qq --no-install-recommends mosquitto mosquitto-clients >/dev/null || true; \
   fi; \
   command -v mosquitto >/dev/null; }
 endef

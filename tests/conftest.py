@@ -8,27 +8,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.fog import RealBroker, mosquitto
+from tests.fog import RealBroker, mosquitto, need
 
 
 def _need_mosquitto() -> None:
-    if mosquitto() is not None:
-        return
-    reason = "Mosquitto is not installed: `sudo apt install mosquitto`"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    need(mosquitto(), "Mosquitto", "sudo apt install mosquitto")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Our programs remember what they find here, and nothing of the tester's own."""
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    """Our programs remember what they find here, and nothing of the tester's own.
+
+    The processes of pytest-xdist share it: what one of them examined, the others know.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    cache = folder / "cache"
+    cache.mkdir(exist_ok=True)
+    os.environ["XDG_CACHE_HOME"] = str(cache)
 
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealBroker]:
-    """One Mosquitto for the whole run. Use ids and a prefix of your own; never stop it."""
+    """One Mosquitto for all tests of a process. Use ids and a prefix of your own; never stop it."""
     _need_mosquitto()
     shared = RealBroker(tmp_path_factory.mktemp("broker"))
     shared.start()

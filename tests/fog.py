@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import random
 import shutil
 import signal
 import socket
@@ -11,10 +12,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
+
+import pytest
 
 from fogmqtt.transport.base import Connected, Received, Transport
 from fogmqtt.transport.embedded import is_listening
@@ -34,16 +37,33 @@ max_queued_messages 10000
 """
 
 
+#: Below the ports that Linux gives to connections: such a port is still free a moment later.
+_PORTS = range(10_000, 32_000)
+
+
 def mosquitto() -> str | None:
     """The program; Debian puts it where a normal user's PATH does not lead."""
     return shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
+def need(found: object, what: str, install: str) -> None:
+    """Skip the test where a program or package is not installed; in CI, fail."""
+    if found:
+        return
+    reason = f"{what} is not installed: `{install}`"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 def free_port() -> int:
     """A loopback port that nobody listens at."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    chance = random.SystemRandom()  # tests in other processes ask at the same moment
+    while True:
+        port = chance.choice(_PORTS)
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for(found: Callable[[], T], *, within: float = 10.0, what: str = "") -> T:

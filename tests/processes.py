@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from fogmqtt.images.spec import Image
+from fogmqtt.transport.base import Received
 from fogmqtt.wire.topics import OFFLINE, ONLINE
 from tests.fog import Probe, RealBroker, probe, wait_for
 
@@ -275,6 +276,16 @@ def private_fog(folder: Path, more: str = "", **settings: str) -> Iterator[Fog]:
             yield made
     finally:
         broker.kill()
+
+
+def forget_gateways(broker: RealBroker) -> None:
+    """Remove what gateways that are gone left retained at a broker."""
+    end = "tests/end"
+    topics = ("fog/v1/gateways/#", "fog/v1/jobs/#", "fog/v1/replies/#", end)
+    with probe(broker.url, *topics, client_id="forgets") as client:
+        client.publish(end, b"")  # it arrives after all that is retained
+        while (message := client.inbox.take(Received)).topic != end:
+            client.publish(message.topic, b"", retain=True)
 
 
 def status_becomes(client: Probe, topic: str, expected: bytes) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from fogmqtt.transport import embedded
 from fogmqtt.transport.base import Received
 from fogmqtt.transport.embedded import EmbeddedBroker, is_listening, is_local
 from fogmqtt.transport.link import Protocol
-from tests.fog import free_port, probe, wait_for
+from tests.fog import free_port, need, probe, wait_for
 
 PROGRAMS = ("mosquitto", "iotcore")
 BOTH: tuple[Protocol, ...] = (5, "3.1.1")
@@ -39,7 +40,7 @@ def program(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Makes `EmbeddedBroker` find this program."""
     name = str(request.param)
     if name == "iotcore":
-        pytest.importorskip("iotcore")
+        need(find_spec("iotcore"), "iotcore", "pip install 'fogmqtt[embedded]'")
         monkeypatch.setattr(embedded, "_find_mosquitto", lambda: None)
     else:
         request.getfixturevalue("broker")  # skips or fails where Mosquitto is missing

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.fog import need
 from tests.processes import Fog, edges_of, photo, private_fog, read, same
 
 pytestmark = pytest.mark.broker
@@ -21,8 +22,7 @@ SECRET = "s3kr1t-Pässwort"
 def locked(broker: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fog]:
     """A broker that wants a password, and one device that knows it."""
     del broker  # skips or fails where Mosquitto is missing
-    if shutil.which("mosquitto_passwd") is None:
-        pytest.skip("mosquitto_passwd is not installed: `sudo apt install mosquitto`")
+    need(shutil.which("mosquitto_passwd"), "mosquitto_passwd", "sudo apt install mosquitto")
     folder = tmp_path_factory.mktemp("locked")
     passwords = folder / "passwords"
     passwords.touch(mode=0o600)

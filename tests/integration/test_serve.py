@@ -19,7 +19,7 @@ import pytest
 from fogmqtt.images.spec import Image
 from fogmqtt.transport.base import Received
 from fogmqtt.transport.embedded import is_listening
-from tests.fog import Probe, free_port, probe, wait_for
+from tests.fog import Probe, free_port, need, probe, wait_for
 from tests.misbehaving import workers_of
 from tests.processes import (
     Fog,
@@ -90,8 +90,8 @@ def offered(me: Probe, data: bytes, **where: str) -> str:
 def test_any_stock_client_submits_a_file_and_gets_a_file(
     fog: Fog, gateway: Program, picture: Path, version: str
 ) -> None:
-    if shutil.which("mosquitto_pub") is None:
-        pytest.skip("mosquitto-clients is not installed: `sudo apt install mosquitto-clients`")
+    clients = "mosquitto-clients"
+    need(shutil.which("mosquitto_pub"), clients, f"sudo apt install {clients}")
     at = ["-V", version, "-p", str(fog.broker.port), "-q", "1"]
     topic, out = f"fog/v1/replies/v{version}/image", fog.folder / f"answer-{version}"
     # A session that the broker keeps: so nothing is missed between the two.

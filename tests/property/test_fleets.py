@@ -47,6 +47,8 @@ def test_the_makespan_stays_near_the_bound(verdicts):
     assert ratios[-1] <= 2.0, max(verdicts, key=lambda one: one.ratio)
 
 
+@pytest.mark.proof
+@pytest.mark.timeout(600)
 def test_a_thousand_devices_do_a_hundred_thousand_tiles_near_the_bound():
     chance = random.Random(1)
     speeds = [math.exp(chance.uniform(math.log(1e6), math.log(10e6))) for _ in range(1000)]

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -130,8 +131,13 @@ def name_of(path: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
-def imports(path: Path, *, typing_too: bool = True) -> Iterator[str]:
+@cache
+def imports(path: Path, *, typing_too: bool = True) -> tuple[str, ...]:
     """Every module that a file imports, inside functions too."""
+    return tuple(_imports(path, typing_too))
+
+
+def _imports(path: Path, typing_too: bool) -> Iterator[str]:
     tree = ast.parse(path.read_text("utf-8"))
     skipped = set() if typing_too else set(_typing_only(tree))
     for node in ast.walk(tree):

@@ -225,7 +225,7 @@ def test_closing_ends_what_hangs_at_once() -> None:
 def test_no_process_outlives_its_parent() -> None:
     code = (
         "from fogmqtt.gateway.jobs.decode import Decoders, in_memory\n"
-        "from tests.unit.test_decode import PNG\n"
+        "from tests.integration.test_decode import PNG\n"
         f"Decoders(program={ROTTEN!r}).read(in_memory(PNG), 'hang.png')"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
