@@ -49,7 +49,10 @@ class ServiceTimes:
         that holds tiles of another gateway has only a part of its time.
         """
         service_time = device.service_times.get(kind) or self._typical.get(kind)
-        return service_time.rate / device.share if service_time is not None else 0.0
+        if service_time is None:
+            return 0.0
+        rate = service_time.seconds / service_time.pixels
+        return rate / device.share if device.held_for_others else rate
 
     def rate_now(self, device: DeviceState, kind: str) -> float:
         """The rate, corrected by the delay of the tiles in service."""
