@@ -628,8 +628,8 @@ TIME = (
         "lease-without-end",
         "what is never accepted stays with its device",
         LEASES,
-        "LeaseTable.send",
-        "self.timers.set(lease, self.now + lease.accept_timeout_s)",
+        "LeaseTable.grant",
+        "self.timers.set(lease, self.now + accept_timeout_s)",
         "",
     ),
     Bug(

@@ -212,6 +212,7 @@ class Fog(RuleBasedStateMachine):
         self.submitted = 0
         self.boards = {name: Board(name) for name in DEVICES}
         self.sent: list[SendTile] = []
+        self.reported: set[SendTile] = set()
         self.broken = False
         self.to_denounce = 0
 
@@ -376,8 +377,7 @@ class Fog(RuleBasedStateMachine):
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
     def send(self, data: st.DataObject) -> None:
-        order = self.an_order(data)
-        self.feed(TileSent(order.job, order.tile, order.attempt, order.device))
+        self.report_sent(self.an_order(data))
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data(), waited_s=st.sampled_from((0, 0, 0, 2)))
@@ -513,6 +513,10 @@ class Fog(RuleBasedStateMachine):
         recent = self.sent[-12:]
         held = [one for one in recent if (one.job, one.tile) in self.boards[one.device].held]
         return data.draw(st.sampled_from(recent + 2 * held))
+
+    def report_sent(self, order: SendTile) -> None:
+        self.reported.add(order)
+        self.feed(TileSent(order.job, order.tile, order.attempt, order.device))
 
     def say_accepted(self, order: SendTile, waited_s: float = 0) -> None:
         key, board = (order.job, order.tile), self.boards[order.device]
@@ -841,8 +845,8 @@ class Fog(RuleBasedStateMachine):
 
     def work_honestly(self, name: str) -> None:
         self.settle_disputes()
-        for order in self.sent[-3:]:
-            self.feed(TileSent(order.job, order.tile, order.attempt, order.device))
+        for order in [one for one in self.sent[-3:] if one not in self.reported]:
+            self.report_sent(order)
         held = self.boards[name].held
         mine = [one for one in self.sent if one.device == name and (one.job, one.tile) in held]
         if not mine:

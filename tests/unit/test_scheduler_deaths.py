@@ -19,7 +19,7 @@ def test_a_tile_that_devices_die_of_fails_its_job():
         order = sent(actions)[0] if sent(actions) else order
     assert isinstance(actions[0], FailJob)
     assert actions[0].reason.startswith(
-        "tile 0 was in the hands of 2 devices that died: eya: last will; manar: last will"
+        "tile 0 was with 2 devices that died: eya: last will; manar: last will"
     )
     assert last.device == "manar"
 

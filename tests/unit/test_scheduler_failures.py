@@ -40,7 +40,7 @@ def test_a_lone_device_gets_its_failed_tile_again_after_longer_and_longer_waits(
     assert waits == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 5, 5])
 
 
-def test_a_tile_that_fails_everywhere_fails_its_job_and_the_reason_tells_the_story():
+def test_a_tile_that_fails_everywhere_fails_its_job_and_the_reason_quotes_the_event_log():
     bench = Bench(max_failures=2)
     bench.join("eya")
     bench.join("manar")

@@ -1,4 +1,4 @@
-"""The scheduler's parts that stand alone: its numbers, its story, its timers."""
+"""The scheduler's parts that stand alone: its numbers, its event log, its timers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_limit_below_the_first_wait_does_not_shorten_it():
     assert Policy(accept_s=100).accept_after(0) == 100
 
 
-def test_a_story_is_bounded_and_says_what_is_gone():
+def test_an_event_log_is_bounded_and_says_what_is_gone():
     event_log = EventLog(began=10)
     for second in range(100):
         event_log.add(10 + second, f"line {second}")

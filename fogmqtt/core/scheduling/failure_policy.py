@@ -46,7 +46,7 @@ def on_losses(tile: TileState, fleet: Fleet, policy: Policy) -> str | None:
     if few and any(others):
         return None
     died = "1 device" if tile.losses == 1 else f"{tile.losses} devices"
-    return f"{tile} was in the hands of {died} that died: {_mishaps(tile)}"
+    return f"{tile} was with {died} that died: {_mishaps(tile)}"
 
 
 def on_expiries(tile: TileState, policy: Policy) -> str | None:

@@ -175,6 +175,7 @@ class Fleet:
 
     def take(self, lease: Lease) -> None:
         device = self.devices[lease.device]
+        lease.first = all(one.accepted for one in device.leases.values())
         device.leases[lease.tile] = lease
         self.bytes_in_flight += lease.tile.nbytes
         device.exclusive = lease.exclusive

@@ -60,7 +60,7 @@ def _check_hope(table: LeaseTable, job: ActiveJob, pending: set[AnyTimer]) -> No
     if job.waiting and idle and not _any_suspects(table) and not table.placement.is_blocked:
         _must(
             table.placement_timer in pending,
-            f"{job.id} waits, there is room, and nobody looks again",
+            f"{job.id} waits, there is room, and no timer is set",
         )
 
 

@@ -109,10 +109,12 @@ class LeaseTable:
         exclusive = failure_policy.is_suspect(tile, self.policy)
         lease = Lease(tile, len(tile.grants) + 1, device.id, self.now, accept_timeout_s, exclusive)
         tile.job.grant(lease)
+        if self._sends_reported:
+            self.timers.set(lease, self.now + self.policy.send_s)
+        else:
+            lease.sent_at = self.now
+            self.timers.set(lease, self.now + accept_timeout_s)
         self.fleet.take(lease)
-        self.timers.set(lease, self.now + self.policy.send_s)
-        if not self._sends_reported:
-            self.send(lease)
         if len(tile.leases) > 1:
             self.log(lease, f"gets a copy, since {tile.leases[0].device} is slow")
         lease_s = accept_timeout_s + self.lease_s(lease)

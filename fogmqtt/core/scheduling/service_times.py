@@ -49,7 +49,10 @@ class ServiceTimes:
         that holds tiles of another gateway has only a part of its time.
         """
         service_time = device.service_times.get(kind) or self._typical.get(kind)
-        return service_time.rate / device.share if service_time is not None else 0.0
+        if service_time is None:
+            return 0.0
+        rate = service_time.seconds / service_time.pixels
+        return rate / device.share if device.held_for_others else rate
 
     def rate_now(self, device: DeviceState, kind: str) -> float:
         """The rate, corrected by the delay of the tiles in service."""
@@ -99,8 +102,8 @@ class ServiceTimes:
             return 0.0
         late_s = self._elapsed_s(device, lease, place) - expected_s
         overrun_s = _OVERRUN * late_s if self._is_slow(late_s, expected_s) else 0.0
-        feared_s = (lease.slowdown_factor - 1) * expected_s
-        return max(-late_s, overrun_s, feared_s - late_s)
+        slowed_s = (lease.slowdown_factor - 1) * expected_s
+        return max(-late_s, overrun_s, slowed_s - late_s)
 
     def _elapsed_s(self, device: DeviceState, lease: Lease, place: int) -> float:
         """How long a worker has had the tile. Time in transit does not count."""
@@ -109,10 +112,10 @@ class ServiceTimes:
 
     def late_at(self, device: DeviceState) -> float:
         """When the first of its tiles in service becomes late, or became."""
-        hands = list(device.leases.items())[: device.workers]
+        in_service = list(device.leases.items())[: device.workers]
         ends = (
             max(device.begun_at(lease, place), lease.accepted_at) + self.service_s(device, tile)
-            for place, (tile, lease) in enumerate(hands)
+            for place, (tile, lease) in enumerate(in_service)
             if lease.is_sent
         )
         return min(ends, default=math.inf)
