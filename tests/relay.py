@@ -80,9 +80,10 @@ class Relay:
             sink.sendall(data)
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        for sock in (source, sink):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The other direction may have closed its socket already.
         with contextlib.suppress(OSError):
+            for sock in (source, sink):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.carry(source, sink)
         # The direction that ends first shuts down both sockets. The second shutdown is harmless.
         for sock in (source, sink):

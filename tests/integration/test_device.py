@@ -95,6 +95,7 @@ def start_of_python() -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.serial
 def test_it_is_online_within_a_second_and_uses_little_memory(broker: RealBroker) -> None:
     best = python = float("inf")
     with watching(broker, "light") as client:

@@ -115,6 +115,7 @@ def test_a_receiver_that_raises_causes_a_reconnect(
     transport.close()
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("protocol", BOTH)
 def test_small_round_trips_do_not_wait_for_delayed_acknowledgements(
     broker: RealBroker, protocol: Protocol

@@ -15,7 +15,7 @@ from tests.hearing import Hearing, hearing
 from tests.misbehaving import install
 from tests.processes import DEVICES, Fog, Program, edges_of, photo, private_fog, read, same
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.serial]
 
 #: Pixels per second of a device: the job takes three of them some 3 seconds.
 SPEED = 60_000

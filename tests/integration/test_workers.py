@@ -346,12 +346,16 @@ from fogmqtt.wire.messages import *
 from fogmqtt.workers.pool import Pool
 done = SimpleQueue()
 pool = Pool(2, done.put)
-for how in ("print", "hang"):
+def start(key, how):
     work = TileTask(job="j", tile=0, attempt=1, gateway="g", shape=(1, 1, 1), dtype="uint8",
                     stage=[Call("misbehave", {"how": how})], core=(0, 0, 1, 1), lease_s=99.0,
                     pixels=memoryview(bytes([13])))
-    pool.start(how, work, received_at=time.monotonic(), deadline=time.monotonic() + 99)
-done.get()
+    pool.start(key, work, received_at=time.monotonic(), deadline=time.monotonic() + 99)
+for key in (1, 2):
+    start(key, "print")
+for key in (1, 2):
+    done.get()  # each of the two processes did a tile, so both have set up their signals
+start(3, "hang")
 print("ready", flush=True)
 time.sleep(99)
 """
