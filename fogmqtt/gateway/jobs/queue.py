@@ -54,13 +54,15 @@ class JobQueue:
             raise
 
     def _leave(self, priority: int, turn: asyncio.Future[None]) -> None:
+        """Forget a job that was cancelled while it waited, or give back its place if it had one."""
+        if not turn.cancelled():  # its turn had come at the same moment
+            self._begun[priority] -= 1
+            self._admit()
+            return
         queue = self._queues.get(priority)
         if queue is not None and turn in queue:
             queue.remove(turn)
             self._forget_empty(priority)
-        else:  # its turn had come at the same moment
-            self._begun[priority] -= 1
-            self._admit()
 
     def _admit(self) -> None:
         """Begin the oldest jobs of every priority, the highest first, as far as places go."""
