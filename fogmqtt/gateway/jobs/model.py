@@ -93,6 +93,8 @@ class Job:
     #: When the job's turn came, and when its progress was last told.
     started_at: float = 0.0
     progress_at: float = float("-inf")
+    #: Whether the job's task has run at all; one that is cancelled before that would not run.
+    task_started: bool = False
     #: Why the job is to end without a result.
     cancel_reason: str = ""
 
@@ -133,8 +135,9 @@ class JobHandle:
 
     def cancel(self, reason: str = "the job was cancelled") -> None:
         """End the job; its outcome has `reason` as its error. No other job is touched."""
-        self._job.cancel_reason = self._job.cancel_reason or reason
-        self._task.cancel()
+        self._job.cancel_reason = self._job.cancel_reason or reason or "the job was cancelled"
+        if self._job.task_started:
+            self._task.cancel()
 
     async def outcome(self) -> Outcome:
         """Wait until the job has ended and its result is delivered."""

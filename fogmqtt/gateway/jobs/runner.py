@@ -201,8 +201,12 @@ class JobRunner:
     # Around the way.
 
     async def _run(self, job: Job) -> Outcome:
-        """Wait for the job's turn, do it, and tell how it ended."""
-        outcome = await self._outcome(job)
+        """Wait for the job's turn, do it, and return how it ended."""
+        job.task_started = True
+        if job.cancel_reason:
+            outcome = _failed(job, job.cancel_reason)
+        else:
+            outcome = await self._outcome(job)
         job.memory.release()
         del self._jobs[job.id]
         self._bus.emit(JobEnded(job.report, outcome.error))
