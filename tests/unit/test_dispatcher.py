@@ -31,14 +31,14 @@ def test_tiles_are_published_in_the_order_in_which_they_were_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A tile that takes long to encode is not overtaken by the next one for the same device."""
-    encode = stage_run.task
+    encode = stage_run.make_task
 
     def slow_at_first(run: StageRun, tile: Tile, **options: Any) -> TileTask:
         if tile.index == 0:
             time.sleep(0.2)
         return encode(run, tile, **options)
 
-    monkeypatch.setattr(stage_run, "task", slow_at_first)
+    monkeypatch.setattr(stage_run, "make_task", slow_at_first)
 
     async def test() -> None:
         rig = Rig()
@@ -54,14 +54,14 @@ def test_tiles_are_published_in_the_order_in_which_they_were_given(
 def test_a_tile_whose_job_ended_while_it_was_encoded_is_not_published(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    encoding, go_on, encode = threading.Event(), threading.Event(), stage_run.task
+    encoding, go_on, encode = threading.Event(), threading.Event(), stage_run.make_task
 
     def waiting(run: StageRun, tile: Tile, **options: Any) -> TileTask:
         encoding.set()
         go_on.wait(10)
         return encode(run, tile, **options)
 
-    monkeypatch.setattr(stage_run, "task", waiting)
+    monkeypatch.setattr(stage_run, "make_task", waiting)
 
     async def test() -> None:
         rig = Rig()
@@ -72,7 +72,7 @@ def test_a_tile_whose_job_ended_while_it_was_encoded_is_not_published(
             handle.cancel()
             await handle.outcome()
             go_on.set()
-            monkeypatch.setattr(stage_run, "task", encode)
+            monkeypatch.setattr(stage_run, "make_task", encode)
             await gateway.submit(request()).outcome()
         assert {task.job.split(".")[0] for task in device.tasks} != {handle.id}
         assert handle.id not in {task.job.split(".")[0] for task in device.tasks}

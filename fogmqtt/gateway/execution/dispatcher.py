@@ -310,7 +310,7 @@ class Dispatcher:
 
     def _encoded(self, stage: ActiveStage, order: act.SendTile) -> bytes:
         """Cut and encode a tile; runs in a thread."""
-        task = stage_run.task(
+        task = stage_run.make_task(
             stage.run,
             stage.run.tile(order.tile),
             attempt=order.attempt,
@@ -402,14 +402,14 @@ class Dispatcher:
         tile = run.tile(index)
 
         def cut() -> TileTask:
-            return stage_run.task(
+            return stage_run.make_task(
                 run, tile, attempt=1, gateway=self._gateway_id, lease_s=lease_s, wire_codec="raw"
             )
 
         pixels, compute_s = await self._workers.do(cut, lease_s)
 
         def check() -> _CheckedResult:
-            result = stage_run.fitting(run, tile, pixels.shape, pixels.dtype, pixels.data)
+            result = stage_run.decode_output(run, tile, pixels.shape, pixels.dtype, pixels.data)
             return _CheckedResult(result, _fingerprint(result), pixels.data, 0)
 
         return await self._threads.tile(check), compute_s
@@ -422,7 +422,7 @@ class Dispatcher:
         run, tile = stage.run, stage.run.tile(message.tile)
 
         def check() -> _CheckedResult:
-            result = stage_run.given(run, tile, message)
+            result = stage_run.decode_result(run, tile, message)
             return _CheckedResult(result, _fingerprint(result), message.pixels, wire_bytes)
 
         try:
@@ -531,7 +531,7 @@ def _submitted(stage: ActiveStage) -> JobSubmitted:
     return JobSubmitted(
         run.key,
         run.kind,
-        run.work,
+        run.tile_pixels,
         stage.needs,
         run.check_tiles,
         done=frozenset(run.done) | run.halved,

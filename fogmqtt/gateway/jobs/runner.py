@@ -239,7 +239,7 @@ class JobRunner:
         assert original is not None  # noqa: S101  # set when the image was decoded
 
         def plan() -> StageRun:
-            run = stage_run.begin(
+            run = stage_run.plan_stage(
                 key,
                 stage,
                 image,
@@ -258,7 +258,7 @@ class JobRunner:
     def _count_planned(self, job: Job, run: StageRun) -> None:
         """Note how many tiles there are, and those that an earlier run of the gateway finished."""
         report = job.report
-        report.tiles += len(run.known) - len(run.halved)
+        report.tiles += len(run.planned_tiles) - len(run.halved)
         report.mosaic.clear()
         for tile, device in run.done.items():
             report.credit(device, run.tile(tile).core)
