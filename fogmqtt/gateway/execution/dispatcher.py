@@ -389,6 +389,9 @@ class Dispatcher:
             self._fail_tile(stage, lease, one_line(str(problem)), problem.traceback)
         except FogError as problem:
             self._fail_tile(stage, lease, str(problem), "")
+        except Exception as problem:
+            log.exception("tile %s/%d cannot be done on this machine", lease[0], lease[1])
+            self._fail_tile(stage, lease, f"{type(problem).__name__}: {problem}", "")
         else:
             self._arrived(lease, checked, compute_s, None, now())
         finally:
@@ -430,6 +433,10 @@ class Dispatcher:
         except FogError as problem:
             self._warnings.add("bad result", f"{lease[3]}: {problem}", now())
             self.feed(TileFailed(*lease, str(problem)))
+            return
+        except Exception as problem:
+            log.exception("the result of tile %s/%d cannot be checked", lease[0], lease[1])
+            self.feed(TileFailed(*lease, f"{type(problem).__name__}: {problem}"))
             return
         self._arrived(lease, checked, message.compute_s, message.start_s, at)
 
@@ -500,6 +507,9 @@ class Dispatcher:
         except FogError as problem:
             text = f"{run.key}/{index} fails on this gateway too: {problem}"
             self._warnings.add("disagreement", text, now())
+            return None
+        except Exception:
+            log.exception("tile %s/%d cannot be arbitrated", run.key, index)
             return None
         return checked.fingerprint
 
