@@ -18,7 +18,7 @@ class JobQueue:
     def __init__(self, places: int) -> None:
         """`places`: jobs of one priority that may be under way at once."""
         self._places = places
-        #: Who waits, by priority; no queue is empty.
+        #: The waiting jobs by priority; no queue is empty.
         self._queues: dict[int, deque[asyncio.Future[None]]] = {}
         self._begun: Counter[int] = Counter()
         self._held = False
@@ -65,7 +65,7 @@ class JobQueue:
             self._forget_empty(priority)
 
     def _admit(self) -> None:
-        """Begin the oldest jobs of every priority, the highest first, as far as places go."""
+        """Let the oldest jobs of every priority begin while there are places, the highest first."""
         if self._held:
             return
         for priority in sorted(self._queues, reverse=True):
