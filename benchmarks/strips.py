@@ -62,7 +62,7 @@ class Strips:
         pixels = image(case.pixels)
         (stage,) = pipeline.split_stages(pipeline.parse("invert"), Spec.of(pixels))
         grid = Grid(1, len(there.devices))
-        self.run = stage_run.begin(
+        self.run = stage_run.plan_stage(
             "strips",
             stage,
             ArrayImage(pixels),
@@ -82,7 +82,7 @@ class Strips:
         began = now()
         self.attempt += 1
         for index, device in enumerate(self.there.devices):
-            task = stage_run.task(
+            task = stage_run.make_task(
                 self.run,
                 self.run.tile(index),
                 attempt=self.attempt,
@@ -94,7 +94,7 @@ class Strips:
         for _ in self.there.devices:
             result = self._result()
             tile = self.run.tile(result.tile)
-            self.run.merger.paste(tile, stage_run.given(self.run, tile, result))
+            self.run.merger.paste(tile, stage_run.decode_result(self.run, tile, result))
         return now() - began
 
     def _result(self) -> Result:

@@ -281,13 +281,13 @@ def _shorten_delays(case: Case) -> None:
     settling.SETTLE_S = 0.0
     server_module.RETRY_S = 0.005
     writer.GATHER_S = 0.002
-    cut = stage_run.task
+    cut = stage_run.make_task
 
     def recording(run: StageRun, tile: Tile, **options: Any) -> TileTask:
         case.record("tile", f"{run.key.split('.')[1]}-{tile.index}".encode())
         return cut(run, tile, **options)
 
-    stage_run.task = recording
+    stage_run.make_task = recording
 
 
 def _record_reply(case: Case, event: object) -> None:

@@ -126,8 +126,8 @@ class Misbehave(Operator):
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
-    """Return the worker processes below the process with this id."""
-    return [child for child in psutil.Process(pid).children(recursive=True) if _is_worker(child)]
+    """Return the workers that the process with this id started itself."""
+    return [child for child in psutil.Process(pid).children() if _is_worker(child)]
 
 
 def _is_worker(process: psutil.Process) -> bool:

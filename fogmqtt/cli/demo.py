@@ -27,7 +27,7 @@ from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.background import Supervisor
 from fogmqtt.gateway.broker_link import Connect
 from fogmqtt.gateway.jobs.model import JobRequest, Outcome
-from fogmqtt.gateway.jobs.report import differ_line
+from fogmqtt.gateway.jobs.report import format_differences
 from fogmqtt.images import files
 from fogmqtt.images.mosaic import mosaic
 from fogmqtt.transport.embedded import EmbeddedBroker
@@ -132,7 +132,7 @@ def _tell(outcome: Outcome, out: Path, console: Console) -> int:
     console.print(f"{out / 'edges.png'}   the edges", highlight=False)
     console.print(f"{out / 'mosaic.png'}  who did which tile", highlight=False)
     console.print(f"{report.name}: {report.tiles} tiles in {report.seconds:.2f} s", highlight=False)
-    console.print(differ_line(report), highlight=False)
+    console.print(format_differences(report), highlight=False)
     return 1 if report.differ else 0
 
 

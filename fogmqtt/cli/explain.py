@@ -11,7 +11,7 @@ from fogmqtt.cli.forecast import Forecast, forecast
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import Tile, TilePlan
 from fogmqtt.errors import NoBroker, PlanError
-from fogmqtt.gateway.execution.stage_run import MessageLimits, planned, result_pixel_bytes
+from fogmqtt.gateway.execution.stage_run import MessageLimits, plan_tiles, result_pixel_bytes
 from fogmqtt.gateway.jobs.decode import Decoders
 from fogmqtt.gateway.jobs.ingest import ingest
 from fogmqtt.gateway.jobs.memory_budget import MemoryBudget
@@ -66,7 +66,7 @@ def _stage(config: GatewayConfig, stage: Stage, plan: TilePlan, workers: int) ->
 def _sent(config: GatewayConfig, stage: Stage, plan: TilePlan, workers: int) -> str:
     limits = MessageLimits(config.wire.max_message_bytes, config.wire.encoding)
     try:
-        tiles = planned(stage, plan, limits.pixel_bytes, workers)
+        tiles = plan_tiles(stage, plan, limits.pixel_bytes, workers)
     except PlanError as problem:
         return f"cannot be cut: {problem}"
     outer, core = sum(tile.outer.pixels for tile in tiles), sum(tile.core.pixels for tile in tiles)

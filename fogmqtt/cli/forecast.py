@@ -14,7 +14,7 @@ from fogmqtt.core.geometry import Auto, TilePlan
 from fogmqtt.errors import JobFailed
 from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.events import JobEnded, JobNoticed
-from fogmqtt.gateway.execution.cost_model import worth
+from fogmqtt.gateway.execution.cost_model import compare_times
 from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.pipeline import parse, run_whole
@@ -35,7 +35,7 @@ class Forecast:
 
     def sentence(self) -> str:
         """The forecast for people."""
-        gain = worth(self.fleet_s, self.alone_s)
+        gain = compare_times(self.fleet_s, self.alone_s)
         by = f"{len(self.devices)} device(s), {self.workers} worker(s): {', '.join(self.devices)}"
         return (
             f"predicted with {by}: {self.fleet_s:.2f} s\n"

@@ -28,7 +28,7 @@ from fogmqtt.conformance.runner import fatal_imports
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import JobFailed, PipelineError
 from fogmqtt.gateway.jobs.model import Outcome
-from fogmqtt.gateway.jobs.report import differ_line
+from fogmqtt.gateway.jobs.report import format_differences
 from fogmqtt.gateway.server.server import Server
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.measuring import as_json
@@ -204,7 +204,7 @@ def _tell(outcome: Outcome, console: Console, *, print_facts: bool) -> None:
     if report.sentence:
         console.print(report.sentence, highlight=False, markup=False, soft_wrap=True)
     if report.differ is not None:
-        print(differ_line(report))
+        print(format_differences(report))
     elif outcome.facts is not None and print_facts:
         print(as_json(outcome.facts).decode(), end="")
 

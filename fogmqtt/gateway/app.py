@@ -304,7 +304,7 @@ class Gateway:
 
         def found(report: ConformanceReport) -> None:
             with suppress(RuntimeError):  # the loop is closed: the gateway has stopped
-                loop.call_soon_threadsafe(self._registry.examined, report)
+                loop.call_soon_threadsafe(self._registry.conformance_finished, report)
 
         self._conformance = ConformanceRunner(found)
         self._conformance.start()
@@ -397,7 +397,7 @@ class Gateway:
             case ("devices", device, ("status" | "info") as leaf) if is_id(device):
                 self._registry.received(device, leaf, payload, retained, now())
             case ("gateways", _, "results", device) if is_id(device) and not retained:
-                self._registry.heard(device, now())
+                self._registry.note_message(device, now())
                 self._dispatcher.received(device, payload, message.at)
             case ("gateways", self.id, "info"):
                 self._meet_duplicate(payload)

@@ -1,8 +1,8 @@
-"""What the broker tells of its health: messages that it dropped, and what to raise in its settings.
+"""The broker's health: messages that it dropped, and which of its settings to raise.
 
-A broker does not tell its limits, so the figures are Mosquitto's own defaults and those of our
-`broker/mosquitto.conf`. It keeps for each client what is in flight plus what is queued, by number
-and by bytes, and drops what comes then (mosquitto.conf(5); measured in docs/reliability.md).
+A broker does not publish its limits, so the figures are Mosquitto's defaults and those of our
+`broker/mosquitto.conf`. It limits the messages in flight and in the queue of each client, by number
+and by bytes, and drops further ones (mosquitto.conf(5); measured in docs/reliability.md).
 """
 
 from __future__ import annotations
@@ -20,62 +20,62 @@ DROPPED: Final = "$SYS/broker/publish/messages/dropped"
 
 @dataclass(frozen=True, slots=True)
 class BrokerLimit:
-    """One setting of mosquitto.conf whose excess is dropped and counted."""
+    """One setting of mosquitto.conf; messages beyond it are dropped and counted."""
 
     name: str
-    #: Where mosquitto.conf says nothing of it; None: no limit.
+    #: The value if mosquitto.conf does not set it; None means no limit.
     default: int | None
-    #: In `broker/mosquitto.conf`; None: not said there.
-    ours: int | None = None
-    #: What to mind.
-    mind: str = ""
+    #: The value in our `broker/mosquitto.conf`; None if it is not set there.
+    configured: int | None = None
+    #: A warning about values, appended to the description.
+    warning: str = ""
 
-    @property
-    def told(self) -> str:
-        """The setting with its value, as people read it."""
-        usual = "no limit" if self.default is None else str(self.default)
-        ours = "" if self.ours is None else f", {self.ours} in broker/mosquitto.conf"
-        return f"{self.name} ({usual} unless set{ours}{self.mind})"
+    def __str__(self) -> str:
+        default = "no limit" if self.default is None else str(self.default)
+        configured = ""
+        if self.configured is not None:
+            configured = f", {self.configured} in broker/mosquitto.conf"
+        return f"{self.name} ({default} unless set{configured}{self.warning})"
 
 
-#: In the order in which they are met.
+#: In the order in which a slow client reaches them.
 LIMITS = (
-    # 0 cuts clients off whose publish is denied, on Debian's build.
+    # With 0, Debian's build disconnects clients whose publish is denied.
     BrokerLimit("max_queued_messages", 1000, 10_000, "; never 0"),
     BrokerLimit("max_queued_bytes", None, 268_435_456),
-    # These are on the way to a client beside what is queued for it.
+    # Messages in flight are counted beside the queued ones.
     BrokerLimit("max_inflight_messages", 20),
     BrokerLimit("max_inflight_bytes", None),
 )
-#: These end connections instead, and are not in that counter: the broker's log tells of them.
-CUTTING = ("max_packet_size", "memory_limit")
+#: Limits that end connections. They are not in the counter; the broker logs them.
+DISCONNECTING_LIMITS = ("max_packet_size", "memory_limit")
 
 REMEDY = (
-    f"raise {LIMITS[0].told} or {LIMITS[1].told} in mosquitto.conf, whichever a client that reads "
-    f"slowly reaches first; {LIMITS[2].told} and {LIMITS[3].told} count beside them; "
-    f"{' and '.join(CUTTING)} cut clients off instead, which its log tells"
+    f"raise {LIMITS[0]} or {LIMITS[1]} in mosquitto.conf: the first one that a slow client "
+    f"reaches; {LIMITS[2]} and {LIMITS[3]} count beside them; "
+    f"{' and '.join(DISCONNECTING_LIMITS)} disconnect clients instead, and the broker logs that"
 )
 
 
 class DropCounter:
-    """Follows the broker's counter, which counts the messages of all of its clients."""
+    """Follows the broker's counter, which counts dropped messages of all its clients."""
 
     def __init__(self) -> None:
         self._last: int | None = None
 
     def unavailable(self, reason: str) -> None:
-        """The broker does not publish the counter."""
-        log.info("messages that the broker drops stay unknown: %s", reason)
+        """Log that the broker does not publish the counter."""
+        log.info("messages that the broker drops cannot be counted: %s", reason)
 
     def increase(self, payload: bytes) -> int:
         """Take the counter's newest value; return by how much it rose, and log that."""
         if not (payload.isdigit() and len(payload) <= 20):
-            log.debug("%s: %r is no count", DROPPED, payload[:40])
+            log.debug("%s: %r is not a count", DROPPED, payload[:40])
             return 0
         count = int(payload)
-        more = 0 if self._last is None else count - self._last
-        self._last = count  # lower than before: the broker was started again
-        if more <= 0:
+        dropped = 0 if self._last is None else count - self._last
+        self._last = count
+        if dropped <= 0:  # below 0 the broker was restarted
             return 0
-        log.warning("the broker dropped %d messages to slow clients: %s", more, REMEDY)
-        return more
+        log.warning("the broker dropped %d messages to slow clients: %s", dropped, REMEDY)
+        return dropped

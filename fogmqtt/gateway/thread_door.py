@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.scheduling.scheduler import Scheduler
+from fogmqtt.errors import FogError
 from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.broker_link import Connect
 from fogmqtt.gateway.devices.registry import DeviceView
@@ -42,7 +43,7 @@ class ThreadDoor:
         async def outcome() -> Outcome:
             return await self._gateway.submit(request).outcome()
 
-        return asyncio.run_coroutine_threadsafe(outcome(), self._loop)
+        return self._start(outcome())
 
     def run(self, request: JobRequest) -> Outcome:
         """Do a job, and return how it ended."""
@@ -79,7 +80,15 @@ class ThreadDoor:
         return self._wait(answer())
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        return self._start(coroutine).result()
+
+    def _start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine in the gateway's event loop. Raises FogError if that has ended."""
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:
+            coroutine.close()
+            raise FogError("the gateway has stopped; nothing can be asked of it any more") from None
 
 
 class GatewayThread:

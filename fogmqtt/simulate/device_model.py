@@ -27,7 +27,7 @@ from fogmqtt.core.scheduling.events import (
 from fogmqtt.simulate.event_queue import EventQueue
 from fogmqtt.simulate.fleet import DeviceSpec
 from fogmqtt.simulate.link_model import LinkModel
-from fogmqtt.simulate.record import Fate, Record, Span
+from fogmqtt.simulate.record import Record, Span, SpanState
 from fogmqtt.simulate.speed_profile import SpeedProfile
 from fogmqtt.simulate.work import ENVELOPE_BYTES, TileWork
 
@@ -224,7 +224,7 @@ class DeviceModel:
             self._event_queue.at(until, self._stop, key, span)
             return
         self._end(key, span)
-        span.fate = Fate.WASTED
+        span.state = SpanState.WASTED
         self._event_queue.at(now + _START_S, self._free, self._boot, span.worker)
         if cancelled:
             self._queue.work_ended_early(key)
@@ -326,7 +326,7 @@ class DeviceModel:
         self.uptimes[-1] = (self.uptimes[-1][0], now)
         self._record.mark(name, now, "crash", for_s)
         for span in self._running.values():
-            span.end_s, span.fate = now, Fate.CUT
+            span.end_s, span.state = now, SpanState.CUT
         self._boot += 1
         self._reset()
         self._drop_connection()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fogmqtt.images.drawing import Box, Drawing, Label, Line, Shape
-from fogmqtt.simulate.record import EventMark, Fate, Span
+from fogmqtt.simulate.record import EventMark, Span, SpanState
 
 _WIDTH = 1200
 _TOP, _BOTTOM, _RIGHT = 74, 40, 24
@@ -124,9 +124,9 @@ def _joined(chart: Chart, spans: Iterable[Span]) -> Iterator[Span]:
         if (
             close
             and narrow
-            and (held.fate, held.hedge, held.job)
+            and (held.state, held.hedge, held.job)
             == (
-                span.fate,
+                span.state,
                 span.hedge,
                 span.job,
             )
@@ -140,15 +140,15 @@ def _joined(chart: Chart, spans: Iterable[Span]) -> Iterator[Span]:
 
 
 def _colours(span: Span, job: int, number: int) -> tuple[str, str]:
-    match span.fate:
-        case Fate.WASTED:
+    match span.state:
+        case SpanState.WASTED:
             return _WASTED, _WASTED_LINES
-        case Fate.CUT:
+        case SpanState.CUT:
             return _CUT, _CUT_LINES
-        case Fate.RUNNING:
+        case SpanState.RUNNING:
             # The run ended before the tile did.
             return _WASTED, _WASTED_LINES
-        case Fate.KEPT:
+        case SpanState.KEPT:
             shades = _HEDGE if span.hedge else _JOBS[job % len(_JOBS)]
             return shades[number % 2], ""
 
@@ -156,7 +156,7 @@ def _colours(span: Span, job: int, number: int) -> tuple[str, str]:
 def _tip(span: Span) -> str:
     kind = " (copy)" if span.hedge else ""
     return (
-        f"{span.job} tile {span.tile}, attempt {span.attempt}{kind}: {span.fate.value}, "
+        f"{span.job} tile {span.tile}, attempt {span.attempt}{kind}: {span.state.value}, "
         f"{span.begin_s:.3f} to {span.end_s:.3f} s"
     )
 

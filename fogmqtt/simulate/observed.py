@@ -14,7 +14,7 @@ from fogmqtt.core.scheduling.actions import (
     SplitTile,
 )
 from fogmqtt.core.scheduling.events import DeviceLost, Event, JobSubmitted, ResultArrived
-from fogmqtt.simulate.record import Fate, Outstanding, Record, Span
+from fogmqtt.simulate.record import Outstanding, Record, Span, SpanState
 
 #: (job, tile, attempt, device)
 _Lease = tuple[str, int, int, str]
@@ -65,7 +65,7 @@ class _Replay:
             case JobSubmitted(job, tiles=tiles):
                 self._pixels.update(((job, index), size) for index, size in enumerate(tiles))
             case ResultArrived(job, tile, attempt, device, compute_s):
-                self._work((job, tile, attempt, device), now, compute_s, Fate.RUNNING)
+                self._work((job, tile, attempt, device), now, compute_s, SpanState.RUNNING)
             case DeviceLost(device):
                 self._lose(device, now)
             case _:
@@ -97,19 +97,19 @@ class _Replay:
     def _lose(self, device: str, now: float) -> None:
         self._record.mark(device, now - self._since_s, "crash", float("inf"))
         for lease in self._first(device):
-            self._work(lease, now, None, Fate.CUT)
+            self._work(lease, now, None, SpanState.CUT)
         self._held[device].clear()
 
     def _cancel(self, lease: _Lease, now: float) -> None:
         if lease in self._first(lease[3]):
-            self._work(lease, now, None, Fate.WASTED)
+            self._work(lease, now, None, SpanState.WASTED)
         self._held[lease[3]].pop(lease, None)
 
     def _first(self, device: str) -> list[_Lease]:
         """The tiles that its workers are expected to work on."""
         return list(self._held[device])[: len(self._free[device])]
 
-    def _work(self, lease: _Lease, now: float, took_s: float | None, fate: Fate) -> None:
+    def _work(self, lease: _Lease, now: float, took_s: float | None, state: SpanState) -> None:
         """A worker's time. Without the device's own figure it begins when the worker was free."""
         end_s = now - self._since_s
         free = self._free[lease[3]]
@@ -130,7 +130,7 @@ class _Replay:
                 hedge,
                 begin_s,
                 end_s,
-                fate,
+                state,
             )
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.simulate.fleet import FleetSpec
 from fogmqtt.simulate.lower_bound import Capacity, bound_s
-from fogmqtt.simulate.record import Fate, Record, Span
+from fogmqtt.simulate.record import Record, Span, SpanState
 from fogmqtt.simulate.simulation import LONGEST_S, JobRun, Simulation, Watch
 from fogmqtt.simulate.work import JobWork
 
@@ -115,7 +115,7 @@ def outcome_of(simulation: Simulation) -> SimulationResult:
     now = simulation.event_queue.now
     began = min(run.work.at_s for run in simulation.jobs)
     spent = [span.seconds for span in simulation.record.spans]
-    wasted = [span.seconds for span in simulation.record.spans if span.fate is not Fate.KEPT]
+    wasted = [span.seconds for span in simulation.record.spans if span.state is not SpanState.KEPT]
     return SimulationResult(
         seed=simulation.seed,
         makespan_s=now - began,
@@ -170,7 +170,7 @@ def _devices(simulation: Simulation) -> tuple[DeviceFigures, ...]:
 
 def _device(simulation: Simulation, name: str, spans: Sequence[Span]) -> DeviceFigures:
     device_model, now = simulation.device_models[name], simulation.event_queue.now
-    kept = [span for span in spans if span.fate is Fate.KEPT]
+    kept = [span for span in spans if span.state is SpanState.KEPT]
     busy_s = sum(span.seconds for span in kept)
     spent_s = sum(span.seconds for span in spans)
     up_s = sum(max(0.0, min(end, now) - begin) for begin, end in device_model.uptimes)

@@ -21,7 +21,7 @@ from fogmqtt.core.scheduling.events import (
 TileKey = tuple[str, int]
 
 
-class Fate(Enum):
+class SpanState(Enum):
     """What became of a worker's time."""
 
     KEPT = "kept"
@@ -46,7 +46,7 @@ class Span:
     hedge: bool
     begin_s: float
     end_s: float = math.inf
-    fate: Fate = Fate.RUNNING
+    state: SpanState = SpanState.RUNNING
 
     @property
     def seconds(self) -> float:
@@ -80,13 +80,13 @@ class Record:
         self._kept.add((kept.job, kept.tile, kept.attempt, kept.device))
 
     def settle(self, now: float) -> None:
-        """Set the fate of every span; a running one ends now."""
+        """Set the state of every span; a running one ends now."""
         for span in self.spans:
             if span.end_s > now:
                 span.end_s = now
-            elif span.fate is Fate.RUNNING:
+            elif span.state is SpanState.RUNNING:
                 kept = (span.job, span.tile, span.attempt, span.device) in self._kept
-                span.fate = Fate.KEPT if kept else Fate.WASTED
+                span.state = SpanState.KEPT if kept else SpanState.WASTED
 
 
 class Outstanding:

@@ -39,12 +39,12 @@ def _span(span: Span, number: int) -> dict[str, Any]:
     return {
         "ph": "X",
         "name": f"{span.job} tile {span.tile}",
-        "cat": f"{span.fate.value},hedge" if span.hedge else span.fate.value,
+        "cat": f"{span.state.value},hedge" if span.hedge else span.state.value,
         "pid": number,
         "tid": span.worker,
         "ts": span.begin_s * _US,
         "dur": span.seconds * _US,
-        "args": {"attempt": span.attempt, "pixels": span.pixels, "fate": span.fate.value},
+        "args": {"attempt": span.attempt, "pixels": span.pixels, "state": span.state.value},
     }
 
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from fogmqtt.errors import ImageError
-from fogmqtt.gateway.jobs.decode import Decoders, in_memory
+from fogmqtt.gateway.jobs.decode import Decoders, open_bytes
 from fogmqtt.images import files
 from tests.broken_files import mutated, whole
 from tests.fog import wait_for
@@ -42,7 +42,7 @@ def decoders() -> Iterator[Decoders]:
 @pytest.fixture(scope="module")
 def rotten() -> Iterator[Decoders]:
     """Whose decoder does what it is told; the tests before may have left it warm or dead."""
-    with Decoders(program=ROTTEN, patience_s=PATIENCE_S) as made:
+    with Decoders(program=ROTTEN, timeout_s=PATIENCE_S) as made:
         yield made
 
 
@@ -58,7 +58,7 @@ def _runs(process: psutil.Process, what: str) -> bool:
 
 
 def read(decoders: Decoders, data: bytes, name: str, max_pixels: int = 10**9) -> files.LoadedImage:
-    file = in_memory(data)
+    file = open_bytes(data)
     try:
         return decoders.read(file, name, max_pixels=max_pixels)
     finally:
@@ -212,7 +212,7 @@ def test_a_process_that_somebody_ended_while_it_was_idle_costs_no_file(rotten: D
 
 
 def test_closing_ends_what_hangs_at_once() -> None:
-    with Decoders(program=ROTTEN, patience_s=60) as one, ThreadPoolExecutor(1) as threads:
+    with Decoders(program=ROTTEN, timeout_s=60) as one, ThreadPoolExecutor(1) as threads:
         assert threads.submit(is_exact, one).result(30)
         (process,) = processes("rotten")[-1:]
         said = threads.submit(refusal, one, "hang.png")
@@ -224,9 +224,9 @@ def test_closing_ends_what_hangs_at_once() -> None:
 
 def test_no_process_outlives_its_parent() -> None:
     code = (
-        "from fogmqtt.gateway.jobs.decode import Decoders, in_memory\n"
+        "from fogmqtt.gateway.jobs.decode import Decoders, open_bytes\n"
         "from tests.integration.test_decode import PNG\n"
-        f"Decoders(program={ROTTEN!r}).read(in_memory(PNG), 'hang.png')"
+        f"Decoders(program={ROTTEN!r}).read(open_bytes(PNG), 'hang.png')"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     try:
@@ -242,7 +242,7 @@ def test_no_process_outlives_its_parent() -> None:
 def test_what_no_process_can_be_had_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fogmqtt.workers.child._start", _no_memory)
     with Decoders() as one:
-        assert "honest.png: no process to decode it in: " in refusal(one, "honest.png")
+        assert "honest.png: cannot start a process to decode it: " in refusal(one, "honest.png")
 
 
 def _no_memory(*arguments: object) -> None:

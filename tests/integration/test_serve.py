@@ -342,9 +342,9 @@ def test_devices_of_every_order_of_starting_come_together(lone_fog: Fog) -> None
     gateway.says("no link")
     lone_fog.broker.start()
     gateway.says("mariem is online")
-    gateway.says("eya is here")
+    gateway.says("eya is online")
     lone_fog.device("manar").says("manar is online")
-    gateway.says("manar is here")
+    gateway.says("manar is online")
     with lone_fog.probe(f"{REPLY}/#", client_id="me") as client:
         submit(client, image.read_bytes())
         assert final(client)["state"] == "done"

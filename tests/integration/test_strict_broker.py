@@ -16,7 +16,7 @@ from tests.strict import CUT, CUT_LATE, REFUSE, SILENT, WAYS, strict
 
 BOTH: tuple[Protocol, ...] = (5, "3.1.1")
 COUNTER = "$SYS/broker/publish/messages/dropped"
-UNKNOWN = "messages that the broker drops stay unknown: "
+UNKNOWN = "messages that the broker drops cannot be counted: "
 #: What is delivered in the beginning for each way not to grant it, and the reason that is told.
 BEGINNINGS: dict[str, tuple[list[type], str]] = {
     CUT: (

@@ -97,11 +97,11 @@ def test_a_gateway_serves_submissions_its_inbox_and_other_commands(fog: Fog) -> 
 def test_a_device_that_dies_there_is_lost_and_comes_back(fog: Fog) -> None:
     gateway = serving(fog)
     (eya,) = fog.fleet("eya")
-    gateway.says("eya is here")
+    gateway.says("eya is online")
     eya.kill()
     gateway.says("eya is lost")
     fog.fleet("eya")
-    until(lambda: gateway.said.count("eya is here") == 2, "eya to be back")
+    until(lambda: gateway.said.count("eya is online") == 2, "eya to be back")
 
 
 def test_a_gateway_uses_such_a_broker_that_somebody_else_runs(
@@ -113,7 +113,7 @@ def test_a_gateway_uses_such_a_broker_that_somebody_else_runs(
         fog.fleet("eya")
         # docs/reliability.md: there without a session.
         gateway = fog.serve(GATEWAY__SESSION_S="0", GATEWAY__DELIVER="outbox")
-        gateway.says("messages that the broker drops stay unknown")
+        gateway.says("messages that the broker drops cannot be counted")
         image = fog.save("in.png", photo(300, 400))
         expected = edges_of(image)
         image.rename(fog.folder / "inbox" / "in.png")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fogmqtt.gateway.broker_health import CUTTING, LIMITS, REMEDY, DropCounter
+from fogmqtt.gateway.broker_health import DISCONNECTING_LIMITS, LIMITS, REMEDY, DropCounter
 from fogmqtt.gateway.jobs.report import Report
 
 
@@ -41,11 +41,13 @@ def test_the_remedy_names_all_four_limits_that_drop_and_what_they_are() -> None:
     assert "max_queued_bytes (no limit unless set, 268435456 in broker/mosquitto.conf)" in REMEDY
     assert "max_inflight_messages (20 unless set)" in REMEDY
     assert "max_inflight_bytes (no limit unless set)" in REMEDY
-    assert all(name in REMEDY for name in CUTTING), "they are no remedy for drops, and told as such"
+    assert all(name in REMEDY for name in DISCONNECTING_LIMITS), (
+        "they are no remedy for drops, and told as such"
+    )
 
 
 def test_what_the_remedy_says_of_our_own_configuration_is_true() -> None:
     lines = (Path(__file__).parents[2] / "broker/mosquitto.conf").read_text("utf-8").splitlines()
     said = dict(line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
     for limit in LIMITS:
-        assert said.get(limit.name) == (None if limit.ours is None else str(limit.ours))
+        assert said.get(limit.name) == (None if limit.configured is None else str(limit.configured))

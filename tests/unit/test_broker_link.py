@@ -155,7 +155,8 @@ def test_a_reply_that_was_lost_with_the_link_is_published_again() -> None:
         transport, link = linked()
         listening = asyncio.ensure_future(listen(link, []))
         link.start()
-        replies = Replies(link, 1)
+        owed: list[int] = []
+        replies = Replies(link, 1, lambda: owed.append(replies.owed_bytes))
         delivering = asyncio.ensure_future(replies.deliver([Reply("image", b"pixels")]))
         await eventually(lambda: transport.sent)
         assert replies.owed_bytes == 6
@@ -165,7 +166,7 @@ def test_a_reply_that_was_lost_with_the_link_is_published_again() -> None:
         await eventually(lambda: len(transport.sent) == 2)
         transport.confirm()
         await delivering
-        assert replies.owed_bytes == 0
+        assert owed == [6, 0]
         listening.cancel()
 
     run(test())
@@ -188,5 +189,19 @@ def test_a_reply_that_the_broker_does_not_take_is_told_and_not_counted_as_delive
         with pytest.raises((PublishRefused, TooLarge), match="the reply on image was not taken"):
             await delivering
         listening.cancel()
+
+    run(test())
+
+
+def test_a_delivery_that_is_cancelled_at_once_owes_nothing() -> None:
+    async def test() -> None:
+        _, link = linked()
+        replies = Replies(link, 1)
+        delivering = asyncio.ensure_future(replies.deliver([Reply("image", b"pixels")]))
+        await asyncio.sleep(0)
+        assert replies.owed_bytes == 6
+        delivering.cancel()
+        await asyncio.wait([delivering])
+        assert replies.owed_bytes == 0
 
     run(test())

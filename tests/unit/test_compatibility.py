@@ -43,12 +43,12 @@ def info(**changes: object) -> DeviceInfo:
 @pytest.fixture
 def compatibility() -> Compatibility:
     made = Compatibility(exact=True)
-    made.examined(HERE)
+    made.set_reference(HERE)
     return made
 
 
 def test_a_device_may_do_what_it_rounds_alike(compatibility: Compatibility) -> None:
-    offer = compatibility.judge(info(fingerprints={**HERE.fingerprints, "gray/float32": "x"}))
+    offer = compatibility.check(info(fingerprints={**HERE.fingerprints, "gray/float32": "x"}))
     assert offer.abilities == {"gray/uint8", "canny/uint8", "soften/uint8"}
     assert offer.lacks == {"gray/float32": "rounds differently"}
 
@@ -56,7 +56,7 @@ def test_a_device_may_do_what_it_rounds_alike(compatibility: Compatibility) -> N
 def test_the_reason_names_the_versions_that_differ(compatibility: Compatibility) -> None:
     prints = {**HERE.fingerprints, "gray/float32": "x", "soften/uint8": "y"}
     older = HERE.versions | {"opencv": "4.10.0", "softener": "1"}
-    assert compatibility.differs(info(fingerprints=prints, versions=older)) == {
+    assert compatibility.differences(info(fingerprints=prints, versions=older)) == {
         "gray/float32": "rounds differently (OpenCV 4.10.0 there, 5.0.0 here)",
         "soften/uint8": "rounds differently (softener 1 there, 2 here)",
     }
@@ -88,36 +88,36 @@ def test_a_difference_is_looked_for_where_it_is_likeliest(there: dict[str, str],
 def test_what_is_missing_is_said_too(
     compatibility: Compatibility, changes: dict[str, object], why: str
 ) -> None:
-    offer = compatibility.judge(info(**changes))
+    offer = compatibility.check(info(**changes))
     assert offer.abilities == frozenset()
     assert offer.lacks["canny/uint8"] == why
-    assert compatibility.differs(info(**changes)) == {}
+    assert compatibility.differences(info(**changes)) == {}
 
 
 def test_what_the_gateway_could_not_check_is_given_to_nobody(
     compatibility: Compatibility,
 ) -> None:
-    offer = compatibility.judge(info(fingerprints={"hsv/uint8": "z"}))
+    offer = compatibility.check(info(fingerprints={"hsv/uint8": "z"}))
     assert offer.abilities == frozenset()
     assert offer.lacks["hsv/uint8"] == "this gateway could not examine it"
 
 
 def test_without_exact_a_device_is_taken_at_its_word() -> None:
     compatibility = Compatibility(exact=False)
-    assert compatibility.known
-    offer = compatibility.judge(info(fingerprints={}, operators=["gray"]))
+    assert compatibility.is_ready
+    offer = compatibility.check(info(fingerprints={}, operators=["gray"]))
     assert offer.abilities == {"gray"}
-    assert compatibility.differs(info()) == {}
+    assert compatibility.differences(info()) == {}
 
 
 def test_until_the_gateway_is_examined_nobody_may_do_anything_and_then_all_are_judged() -> None:
     fed: list[Event] = []
     registry = DeviceRegistry(fed.append, Compatibility(exact=True))
     registry.received("eya", "info", encode(info()), False, 0.0)
-    assert not registry.compatibility.known
+    assert not registry.compatibility.is_ready
     assert registry.operators("eya") == frozenset()
-    registry.examined(HERE)
-    assert registry.compatibility.known
+    registry.conformance_finished(HERE)
+    assert registry.compatibility.is_ready
     assert fed[-1] == DeviceJoined("eya", "b1", 2, frozenset(HERE.fingerprints), {})
 
 
@@ -125,7 +125,7 @@ def test_a_device_that_is_away_does_not_come_back_by_being_judged() -> None:
     fed: list[Event] = []
     registry = DeviceRegistry(fed.append, Compatibility(exact=True))
     registry.received("eya", "info", encode(info()), True, 0.0)
-    registry.examined(HERE)
+    registry.conformance_finished(HERE)
     assert fed == []
 
 

@@ -8,8 +8,14 @@ from fogmqtt.core.scheduling.events import JobSubmitted
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.scheduler import Scheduler
 from fogmqtt.gateway.devices.registry import AbleDevice
-from fogmqtt.gateway.execution.cost_model import WHOLE_S, CostModel, Costs, StageDemand, worth
-from fogmqtt.gateway.execution.whole_image import StageCourse
+from fogmqtt.gateway.execution.cost_model import (
+    WHOLE_S,
+    CostModel,
+    Costs,
+    StageDemand,
+    compare_times,
+)
+from fogmqtt.gateway.execution.whole_image import StageAttempt
 from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.workers.resources import cores
 
@@ -138,39 +144,41 @@ def test_a_stage_without_an_estimate_teaches_nothing() -> None:
 
 
 def test_what_the_fleet_is_worth_is_said_plainly() -> None:
-    assert worth(0.5, 1.0) == "the fleet makes it 2.0 times as fast"
-    assert worth(2.0, 1.0).startswith("the fleet cannot help here: by tiles it takes 2.00 s")
+    assert compare_times(0.5, 1.0) == "the fleet makes it 2.0 times as fast"
+    assert compare_times(2.0, 1.0).startswith(
+        "the fleet cannot help here: by tiles it takes 2.00 s"
+    )
 
 
 # While tiles are on their way.
 
 
 @pytest.fixture
-def course() -> StageCourse:
+def course() -> StageAttempt:
     """A stage of 1 MP, begun at 0, that the gateway would do whole in 1 s."""
     costs = Costs(whole_s=1.0, tiles_s=0.5, estimate_s=0.5)
-    return StageCourse(work(), costs, True, Report("j1", "x", "canny").mark(), began_at=0.0)
+    return StageAttempt(work(), costs, True, Report("j1", "x", "canny").snapshot(), began_at=0.0)
 
 
-def test_tiles_that_come_as_expected_are_not_late(course: StageCourse) -> None:
+def test_tiles_that_come_as_expected_are_not_late(course: StageAttempt) -> None:
     assert not course.is_late(0.2)
     course.credit(int(0.5 * MP))
     assert not course.is_late(0.25)
 
 
 def test_when_the_tiles_that_are_left_need_longer_the_whole_image_begins(
-    course: StageCourse,
+    course: StageAttempt,
 ) -> None:
     course.credit(int(0.05 * MP))
     assert not course.is_late(0.05), "too early to tell"
     assert course.is_late(0.15)
 
 
-def test_when_no_tile_comes_at_all_the_whole_image_begins_later(course: StageCourse) -> None:
+def test_when_no_tile_comes_at_all_the_whole_image_begins_later(course: StageAttempt) -> None:
     assert not course.is_late(0.4)
     assert course.is_late(0.6)
 
 
-def test_a_stage_that_cannot_be_whole_is_never_late(course: StageCourse) -> None:
-    never = StageCourse(course.work, Costs(None, 0.5), False, course.before, began_at=0.0)
+def test_a_stage_that_cannot_be_whole_is_never_late(course: StageAttempt) -> None:
+    never = StageAttempt(course.work, Costs(None, 0.5), False, course.before, began_at=0.0)
     assert not never.is_late(1e6)

@@ -14,7 +14,7 @@ from fogmqtt.core.scheduling.events import (
 )
 from fogmqtt.errors import WireError
 from fogmqtt.gateway.devices.compatibility import Compatibility
-from fogmqtt.gateway.devices.registry import MAX_INFOS_BYTES, NEWS_A_SECOND, DeviceRegistry
+from fogmqtt.gateway.devices.registry import DEVICE_LINES_PER_S, MAX_INFOS_BYTES, DeviceRegistry
 from fogmqtt.wire.messages import DeviceInfo, encode
 
 
@@ -98,7 +98,7 @@ def test_a_draining_device_is_told_as_such(registry: DeviceRegistry, fed: list[E
 
 def test_silence_loses_it_and_a_word_saves_it(registry: DeviceRegistry, fed: list[Event]) -> None:
     join(registry)
-    registry.heard("eya", 10.0)
+    registry.note_message("eya", 10.0)
     assert registry.tick(SILENCE_S) == 10.0 + SILENCE_S
     assert registry.present() == ("eya",)
     assert registry.tick(10.0 + SILENCE_S) is None
@@ -161,7 +161,7 @@ def test_no_more_devices_than_the_limit_are_present_and_the_rest_is_refused_in_w
 ) -> None:
     for number in range(MAX_KNOWN_DEVICES):
         join(registry, f"ghost{number}")
-    with pytest.raises(WireError, match="4096 devices are here: no room for eya"):
+    with pytest.raises(WireError, match="4096 devices are known: there is no room for eya"):
         join(registry)
     join(registry, "ghost0", boot="b2")
     assert len(registry.present()) == len(registry.infos) == MAX_KNOWN_DEVICES
@@ -180,9 +180,9 @@ def test_comings_and_goings_are_logged_at_a_bounded_rate(
         registry.tick(SILENCE_S)
         registry.tick(2 * SILENCE_S)
         registry.received("ghost1", "info", info(), False, 2 * SILENCE_S)
-    assert len(caplog.messages) == NEWS_A_SECOND + 1 + NEWS_A_SECOND + 1 + 1
-    assert caplog.messages[NEWS_A_SECOND] == "and 950 more lines"
-    assert caplog.messages[-1] == "ghost1 is here, 2 worker(s)"
+    assert len(caplog.messages) == DEVICE_LINES_PER_S + 1 + DEVICE_LINES_PER_S + 1 + 1
+    assert caplog.messages[DEVICE_LINES_PER_S] == "and 950 more lines"
+    assert caplog.messages[-1] == "ghost1 is online, 2 worker(s)"
 
 
 def test_an_info_of_no_sane_size_is_refused(registry: DeviceRegistry, fed: list[Event]) -> None:

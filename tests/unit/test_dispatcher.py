@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from fogmqtt.config.schema import VerifySettings
 from fogmqtt.core.geometry import Grid, Tile
 from fogmqtt.gateway.execution import stage_run
+from fogmqtt.gateway.execution.local_workers import LocalWorkers
 from fogmqtt.gateway.execution.stage_run import StageRun
+from fogmqtt.operators.api.results import TileResult
 from fogmqtt.wire.messages import Accepted, Result, TileTask
 from tests.gateway_rig import (
     Rig,
     accepted,
+    config,
     do_nothing,
     eventually,
     inverted,
@@ -31,14 +36,14 @@ def test_tiles_are_published_in_the_order_in_which_they_were_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A tile that takes long to encode is not overtaken by the next one for the same device."""
-    encode = stage_run.task
+    encode = stage_run.make_task
 
     def slow_at_first(run: StageRun, tile: Tile, **options: Any) -> TileTask:
         if tile.index == 0:
             time.sleep(0.2)
         return encode(run, tile, **options)
 
-    monkeypatch.setattr(stage_run, "task", slow_at_first)
+    monkeypatch.setattr(stage_run, "make_task", slow_at_first)
 
     async def test() -> None:
         rig = Rig()
@@ -54,14 +59,14 @@ def test_tiles_are_published_in_the_order_in_which_they_were_given(
 def test_a_tile_whose_job_ended_while_it_was_encoded_is_not_published(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    encoding, go_on, encode = threading.Event(), threading.Event(), stage_run.task
+    encoding, go_on, encode = threading.Event(), threading.Event(), stage_run.make_task
 
     def waiting(run: StageRun, tile: Tile, **options: Any) -> TileTask:
         encoding.set()
         go_on.wait(10)
         return encode(run, tile, **options)
 
-    monkeypatch.setattr(stage_run, "task", waiting)
+    monkeypatch.setattr(stage_run, "make_task", waiting)
 
     async def test() -> None:
         rig = Rig()
@@ -72,7 +77,7 @@ def test_a_tile_whose_job_ended_while_it_was_encoded_is_not_published(
             handle.cancel()
             await handle.outcome()
             go_on.set()
-            monkeypatch.setattr(stage_run, "task", encode)
+            monkeypatch.setattr(stage_run, "make_task", encode)
             await gateway.submit(request()).outcome()
         assert {task.job.split(".")[0] for task in device.tasks} != {handle.id}
         assert handle.id not in {task.job.split(".")[0] for task in device.tasks}
@@ -162,3 +167,54 @@ def test_of_two_results_for_one_tile_the_first_counts() -> None:
         assert np.array_equal(outcome.image, inverted())
 
     run(test())
+
+
+def test_a_result_that_cannot_be_checked_fails_its_attempt_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The scheduler is told of an unexpected error: it does not wait until the lease is over."""
+    decode, problems = stage_run.decode_result, [MemoryError("no room")]
+
+    def fail_once(run: StageRun, tile: Tile, answer: Result) -> TileResult:
+        if problems:
+            raise problems.pop()
+        return decode(run, tile, answer)
+
+    monkeypatch.setattr(stage_run, "decode_result", fail_once)
+
+    async def test() -> None:
+        rig = Rig()
+        rig.device()
+        async with rig.gateway() as gateway:
+            outcome = await gateway.submit(request(plan=Grid(1, 1), timeout_s=5.0)).outcome()
+        assert outcome.error is None
+        assert outcome.report.retries == 1
+
+    run(test())
+    assert "cannot be checked" in caplog.text
+
+
+def test_a_job_ends_although_this_machine_cannot_tell_which_device_is_right(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(LocalWorkers, "do", fail)
+
+    def wrong(task: TileTask) -> list[Accepted | Result]:
+        pixels = memoryview(bytes(task.pixels.nbytes))
+        return [accepted(task), result(msgspec.structs.replace(task, pixels=pixels))]
+
+    async def test() -> None:
+        rig = Rig()
+        rig.device("eya")
+        rig.device("manar", answer=wrong)
+        checking = replace(config(), verify=VerifySettings(sample=1.0))
+        async with rig.gateway(checking) as gateway:
+            await gateway.settled()
+            outcome = await gateway.submit(request(timeout_s=5.0)).outcome()
+        assert outcome.error is None
+
+    run(test())
+    assert "cannot be arbitrated" in caplog.text

@@ -121,6 +121,22 @@ def test_a_job_that_waits_can_be_cancelled_too() -> None:
     run(test())
 
 
+def test_a_job_that_is_cancelled_before_it_ran_at_all_has_an_outcome() -> None:
+    async def test() -> None:
+        rig = Rig()
+        async with rig.gateway() as gateway:
+            with gateway.events("test") as events:
+                handle = gateway.submit(request())
+                handle.cancel("too early")
+                outcome = await handle.outcome()
+                while not isinstance(await anext(events), JobEnded):
+                    pass
+            assert outcome.error == "too early"
+            assert gateway.jobs() == ()
+
+    run(test())
+
+
 def test_a_job_that_is_late_says_how_far_it_came_and_who_is_online() -> None:
     async def test() -> None:
         rig = Rig()

@@ -17,6 +17,7 @@ from fogmqtt.gateway.storage.job_store import DiskJobStore
 from fogmqtt.images.source import ArrayImage
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline, results
+from tests.tiling import do_tile
 
 IMAGE: Image = np.random.default_rng(3).integers(0, 256, (900, 1200), np.uint8)
 LIMITS = MessageLimits(400_000, "binary")
@@ -55,7 +56,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 
 def begun(journal: JobJournal, text: str) -> StageRun:
     (stage,) = pipeline.split_stages(pipeline.parse(text), Spec.of(IMAGE))
-    run = stage_run.begin(
+    run = stage_run.plan_stage(
         "j1.0", stage, ArrayImage(IMAGE), ArrayImage(IMAGE), plan=Auto(), limits=LIMITS, workers=2
     )
     return resume_stage(run, journal, 0, limits=LIMITS, sample=0.0)
@@ -66,7 +67,7 @@ def do(run: StageRun, journal: JobJournal, *indices: int) -> None:
     last = run.operators[-1]
     for index in indices:
         tile = run.tile(index)
-        given = stage_run.do_tile(run, tile)
+        given = do_tile(run, tile)
         encoded = results.encode(last, given, tile.core, last.result_codec)
         journal.keep_tile(0, index, "eya", encoded.data)
         run.merger.paste(tile, given)
@@ -93,7 +94,7 @@ def test_a_restart_continues_with_the_halves_of_split_tiles(gateway: Gateway, te
     assert set(again.done) == {1, second}
     assert again.halved == {0, first}
     assert again.halves == run.halves
-    assert len(again.work) == count + 4 == len(again.halves_pixels)
+    assert len(again.tile_pixels) == count + 4 == len(again.halves_pixels)
     rest = set(range(again.count)) - set(again.done) - again.halved
     assert set(deeper) <= rest
     do(again, gateway.journal, *rest)

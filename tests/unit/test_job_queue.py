@@ -26,12 +26,20 @@ class Jobs:
         await settle()
 
     async def end(self, name: str) -> None:
-        self._ends[name].set()
+        self.end_soon(name)
         await settle()
 
+    def end_soon(self, name: str) -> None:
+        """End a job before any other coroutine runs."""
+        self._ends[name].set()
+
     async def cancel(self, name: str) -> None:
-        self._tasks[name].cancel()
+        self.cancel_soon(name)
         await settle()
+
+    def cancel_soon(self, name: str) -> None:
+        """Cancel a job before any other coroutine runs."""
+        self._tasks[name].cancel()
 
     async def _run(self, name: str, priority: int) -> None:
         async with self.queue.turn(priority):
@@ -136,6 +144,17 @@ async def test_a_job_that_is_cancelled_in_the_moment_of_its_turn_gives_the_place
     await holding
     await tasks["third"]
     assert begun == ["third"]
+
+
+@in_a_loop
+async def test_a_place_that_is_free_in_the_moment_of_a_cancellation_is_given_once() -> None:
+    jobs = Jobs(1)
+    for name in ("first", "second", "third", "fourth"):
+        await jobs.add(name)
+    jobs.end_soon("first")
+    jobs.cancel_soon("second")  # it has not run since, so it is in the queue as the place comes
+    await settle()
+    assert jobs.begun == ["first", "third"]
 
 
 steps = st.lists(st.tuples(st.sampled_from("aaec"), st.integers(-1, 1)), max_size=40)

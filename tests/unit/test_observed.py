@@ -11,7 +11,7 @@ from fogmqtt.core.scheduling.events import (
     TileAccepted,
 )
 from fogmqtt.simulate.observed import Observer
-from fogmqtt.simulate.record import Fate
+from fogmqtt.simulate.record import SpanState
 
 WORKERS = {"eya": 1, "manar": 2}
 
@@ -44,7 +44,7 @@ def test_a_tile_ends_when_its_result_is_here_and_began_as_the_device_says():
         (TileAccepted("job", 0, 1, "eya"), [], 101.1),
         (result(0, 0.5), [keep(0)], 102.0),
     )
-    assert (one.device, one.tile, one.pixels, one.fate) == ("eya", 0, 1000, Fate.KEPT)
+    assert (one.device, one.tile, one.pixels, one.state) == ("eya", 0, 1000, SpanState.KEPT)
     assert (one.begin_s, one.end_s) == (pytest.approx(1.5), pytest.approx(2.0))
 
 
@@ -73,8 +73,8 @@ def test_the_slower_of_two_copies_was_for_nothing():
         (Tick(), [send(0, "manar", 2)], 102.0),
         (result(0, 0.5, "manar", 2), [keep(0, "manar", 2), CancelTile("job", 0, 1, "eya")], 103.0),
     )[::-1]
-    assert (copy.device, copy.hedge, copy.fate) == ("manar", True, Fate.KEPT)
-    assert (slow.device, slow.hedge, slow.fate) == ("eya", False, Fate.WASTED)
+    assert (copy.device, copy.hedge, copy.state) == ("manar", True, SpanState.KEPT)
+    assert (slow.device, slow.hedge, slow.state) == ("eya", False, SpanState.WASTED)
     assert (slow.begin_s, slow.end_s) == (1.0, 3.0)
 
 
@@ -84,7 +84,7 @@ def test_a_result_that_nobody_wants_any_more_is_drawn_too():
         (result(0, 0.5), [keep(0)], 102.0),
         (result(0, 0.5, "manar", 2), [DropResult("job", 0, 2, "manar", "late")], 103.0),
     )
-    assert (kept.fate, late.fate) == (Fate.KEPT, Fate.WASTED)
+    assert (kept.state, late.state) == (SpanState.KEPT, SpanState.WASTED)
 
 
 def test_what_a_lost_device_had_in_hand_is_cut_off():
@@ -93,7 +93,7 @@ def test_what_a_lost_device_had_in_hand_is_cut_off():
     watch(DeviceLost("eya", "its last will"), [], 102.0)
     record = watch.record(100.0, WORKERS)
     (cut,) = record.spans
-    assert (cut.tile, cut.fate, cut.begin_s, cut.end_s) == (0, Fate.CUT, 1.0, 2.0)
+    assert (cut.tile, cut.state, cut.begin_s, cut.end_s) == (0, SpanState.CUT, 1.0, 2.0)
     assert [(mark.device, mark.at_s, mark.what) for mark in record.marks] == [("eya", 2.0, "crash")]
 
 

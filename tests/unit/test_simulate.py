@@ -15,7 +15,7 @@ from fogmqtt.errors import ConfigError, PlanError
 from fogmqtt.simulate.fleet import DeviceSpec, Faults, FleetSpec, LinkSpec, Outage, Step
 from fogmqtt.simulate.link_model import LinkModel
 from fogmqtt.simulate.outcome import simulate
-from fogmqtt.simulate.record import Fate
+from fogmqtt.simulate.record import SpanState
 from fogmqtt.simulate.speed_profile import SpeedProfile
 from fogmqtt.simulate.trace import trace
 from fogmqtt.simulate.work import even_job, planned_job
@@ -134,7 +134,7 @@ def test_no_run_beats_the_bound(seed):
 
 def test_every_worker_second_is_accounted_for():
     outcome = simulate(ROUGH, [even_job("job", 60, 500_000)], 3)
-    kept = [span for span in outcome.record.spans if span.fate is Fate.KEPT]
+    kept = [span for span in outcome.record.spans if span.state is SpanState.KEPT]
     assert sorted(span.tile for span in kept) == list(range(60))
     spent = sum(span.seconds for span in outcome.record.spans)
     figures = outcome.devices
@@ -155,7 +155,7 @@ def test_a_crash_takes_what_was_in_hand_and_others_finish_it():
     assert outcome.done
     assert outcome.retries >= 1
     assert [one.crashes for one in outcome.devices] == [1, 0]
-    (cut,) = [span for span in outcome.record.spans if span.fate is Fate.CUT]
+    (cut,) = [span for span in outcome.record.spans if span.state is SpanState.CUT]
     assert (cut.device, cut.end_s) == ("a", 0.55)
 
 

@@ -11,12 +11,12 @@ from fogmqtt.images.drawing import Box, Drawing, Label, Line, png, svg
 from fogmqtt.simulate.fleet import DeviceSpec, Faults, FleetSpec, Outage
 from fogmqtt.simulate.gantt import Chart, gantt
 from fogmqtt.simulate.outcome import simulate
-from fogmqtt.simulate.record import EventMark, Fate, Span
+from fogmqtt.simulate.record import EventMark, Span, SpanState
 from fogmqtt.simulate.work import even_job
 
 
-def span(device, begin_s, end_s, *, worker=0, fate=Fate.KEPT, hedge=False, tile=0):
-    return Span(device, worker, "job", tile, 1, 1000, hedge, begin_s, end_s, fate)
+def span(device, begin_s, end_s, *, worker=0, state=SpanState.KEPT, hedge=False, tile=0):
+    return Span(device, worker, "job", tile, 1, 1000, hedge, begin_s, end_s, state)
 
 
 def boxes(spans, *, lanes=(("a", 1), ("b", 2)), marks=(), end_s=10.0):
@@ -46,8 +46,8 @@ def test_work_for_nothing_is_hatched_and_a_faster_copy_has_a_colour_of_its_own()
         [
             span("a", 0, 1),
             span("a", 1, 2, hedge=True),
-            span("a", 2, 3, fate=Fate.WASTED),
-            span("a", 3, 4, fate=Fate.CUT),
+            span("a", 2, 3, state=SpanState.WASTED),
+            span("a", 3, 4, state=SpanState.CUT),
         ]
     )
     assert [bool(box.hatch) for box in (kept, hedge, wasted, cut)] == [False, False, True, True]

@@ -9,13 +9,14 @@ import pytest
 from fogmqtt.core.geometry import Auto, Grid, Seams, TilePlan
 from fogmqtt.core.tiling import parts
 from fogmqtt.errors import PlanError, WireError
-from fogmqtt.gateway.execution import stage_run as work
+from fogmqtt.gateway.execution import stage_run
 from fogmqtt.gateway.execution.stage_run import MessageLimits, StageRun
 from fogmqtt.images import codec
 from fogmqtt.images.source import ArrayImage
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.pipeline import parse, run_whole, split_stages
 from fogmqtt.wire.messages import Result, check_digest, encode, with_digest
+from tests.tiling import do_tile
 
 IMAGE = np.random.default_rng(5).integers(0, 256, (200, 300, 3), np.uint8)
 
@@ -26,12 +27,14 @@ def begun(
     (stage,) = split_stages(parse(pipeline), Spec.of(image))
     limits = MessageLimits(limit, "binary")
     source = ArrayImage(image)
-    return work.begin("j.0", stage, source, source, plan=plan, limits=limits, workers=workers)
+    return stage_run.plan_stage(
+        "j.0", stage, source, source, plan=plan, limits=limits, workers=workers
+    )
 
 
 def answer(run: StageRun, index: int) -> Result:
     """What a device would send."""
-    pixels = work.do_tile(run, run.tiles[index])
+    pixels = do_tile(run, run.tiles[index])
     spec = Spec.of(pixels)
     coding = run.operators[-1].result_codec
     return with_digest(
@@ -50,14 +53,14 @@ def answer(run: StageRun, index: int) -> Result:
 def test_cut_done_and_merged_it_is_the_whole() -> None:
     run = begun("gray | median ksize=5 | canny", Grid(3, 4))
     for tile in run.tiles:
-        run.merger.paste(tile, work.given(run, tile, answer(run, tile.index)))
+        run.merger.paste(tile, stage_run.decode_result(run, tile, answer(run, tile.index)))
     expected = run_whole(parse("gray | median ksize=5 | canny"), IMAGE, IMAGE)
     assert np.array_equal(run.merger.finish(), expected)
 
 
 def test_a_colour_image_for_a_gray_stage_travels_as_one_channel() -> None:
     run = begun("gray | canny", Grid(1, 1))
-    assert work.cut_tile(run, run.tiles[0]).shape == (200, 300)
+    assert stage_run.cut_tile(run, run.tiles[0]).shape == (200, 300)
     assert [operator.name for operator in run.operators] == ["canny"]
 
 
@@ -65,7 +68,9 @@ def test_a_colour_image_for_a_gray_stage_travels_as_one_channel() -> None:
 def test_no_message_of_an_automatic_plan_is_over_the_limit(limit: int) -> None:
     run = begun("gray | canny", Auto(), limit)
     for tile in run.tiles:
-        task = work.task(run, tile, attempt=1, gateway="mariem", lease_s=30.0, wire_codec="raw")
+        task = stage_run.make_task(
+            run, tile, attempt=1, gateway="mariem", lease_s=30.0, wire_codec="raw"
+        )
         check_digest(task)
         assert len(encode(task)) <= limit
 
@@ -80,16 +85,16 @@ def test_a_plan_that_is_too_coarse_for_a_message_is_refused() -> None:
 
 
 def test_seams_travel_as_letters() -> None:
-    assert work.letters(Seams()) == ""
-    assert work.letters(Seams(top=True, right=True)) == "tr"
-    assert work.letters(Seams(top=True, left=True, bottom=True, right=True)) == "tlbr"
+    assert stage_run.format_seams(Seams()) == ""
+    assert stage_run.format_seams(Seams(top=True, right=True)) == "tr"
+    assert stage_run.format_seams(Seams(top=True, left=True, bottom=True, right=True)) == "tlbr"
 
 
 def test_wrong_results_are_refused_whatever_is_wrong() -> None:
     run = begun("gray | canny", Grid(2, 2))
     good = answer(run, 0)
     tile = run.tiles[0]
-    work.given(run, tile, good)
+    stage_run.decode_result(run, tile, good)
     wrong = (
         msgspec.structs.replace(good, digest="0"),
         msgspec.structs.replace(good, pixels=memoryview(b"x")),
@@ -100,14 +105,14 @@ def test_wrong_results_are_refused_whatever_is_wrong() -> None:
     )
     for result in wrong:
         with pytest.raises(WireError):
-            work.given(run, tile, result)
+            stage_run.decode_result(run, tile, result)
 
 
 def test_a_tile_of_another_shape_is_not_this_one() -> None:
     run = begun("gray | canny", Grid(3, 7))
     wide = next(tile for tile in run.tiles if tile.core.width != run.tiles[0].core.width)
     with pytest.raises(WireError, match="expected"):
-        work.given(run, wide, answer(run, 0))
+        stage_run.decode_result(run, wide, answer(run, 0))
 
 
 @pytest.mark.parametrize("pipeline", ["invert", "gray | canny", "bilateral"])

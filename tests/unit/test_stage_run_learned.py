@@ -15,6 +15,7 @@ from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline
 from fogmqtt.wire.messages import Decoder, Encoding, TileTask, encode
 from fogmqtt.workers.process import compute
+from tests.tiling import do_tile
 
 PHOTO: Image = np.random.default_rng(1).integers(0, 256, (300, 400), dtype=np.uint8)
 DECODER = Decoder(TileTask)
@@ -23,7 +24,7 @@ DECODER = Decoder(TileTask)
 def begun(text: str, limit: int, encoding: Encoding, plan: TilePlan) -> StageRun:
     (stage,) = pipeline.split_stages(pipeline.parse(text), Spec.of(PHOTO))
     limits = MessageLimits(limit, encoding)
-    return stage_run.begin(
+    return stage_run.plan_stage(
         "j1.0", stage, ArrayImage(PHOTO), ArrayImage(PHOTO), plan=plan, limits=limits, workers=2
     )
 
@@ -31,7 +32,8 @@ def begun(text: str, limit: int, encoding: Encoding, plan: TilePlan) -> StageRun
 def messages(run: StageRun, encoding: Encoding) -> list[bytes]:
     return [
         encode(
-            stage_run.task(run, tile, attempt=1, gateway="g", lease_s=9, wire_codec="raw"), encoding
+            stage_run.make_task(run, tile, attempt=1, gateway="g", lease_s=9, wire_codec="raw"),
+            encoding,
         )
         for tile in run.tiles
     ]
@@ -49,7 +51,7 @@ def test_devices_and_the_gateways_own_cores_do_what_one_machine_does(
         answer = compute(DECODER.decode(message))
         pixels = codec.decode(answer.data, "raw", shape, answer.dtype)
         assert np.array_equal(pixels, expected[tile.core.slices])
-        assert np.array_equal(stage_run.do_tile(run, tile), expected[tile.core.slices])
+        assert np.array_equal(do_tile(run, tile), expected[tile.core.slices])
 
 
 @pytest.mark.parametrize("encoding", ["binary", "base64"])

@@ -18,6 +18,7 @@ from fogmqtt.config.schema import Mode
 from fogmqtt.core.scheduling.actions import Action
 from fogmqtt.core.scheduling.events import Event, JobSubmitted
 from fogmqtt.core.scheduling.scheduler import Scheduler
+from fogmqtt.errors import ConfigError
 from fogmqtt.gateway.server.server import Server
 from fogmqtt.transport.base import Deliver, Receipt, Received, Will
 from fogmqtt.transport.memory import MemoryBroker, MemoryTransport
@@ -157,3 +158,22 @@ def test_a_job_has_the_priority_of_its_pipeline_for_every_life_of_the_gateway(
         wait_for(lambda: len(begun) == 3, what="three jobs")
         serving.close()
         assert sorted(begun) == [-1, 0, 2]
+
+
+def test_a_server_whose_inbox_cannot_be_watched_leaves_no_thread_behind(tmp_path: Path) -> None:
+    (tmp_path / "inbox").write_bytes(b"a file where the folder should be")
+    settings = Settings(
+        inbox=str(tmp_path / "inbox"), outbox=str(tmp_path / "out"), spool=str(tmp_path / "spool")
+    )
+    broker = MemoryBroker()
+
+    async def serve() -> None:
+        server = Server(
+            GatewayConfig(gateway=settings, exact=False),
+            lambda deliver, will: MemoryTransport(broker, "mariem", deliver, will=will),
+        )
+        await server.run()
+
+    with pytest.raises(ConfigError, match=r"gateway\.inbox"):
+        asyncio.run(serve())
+    assert not {"spool", "inbox"} & {thread.name for thread in threading.enumerate()}

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from fogmqtt.errors import NoBroker
+from fogmqtt.errors import FogError, NoBroker
 from fogmqtt.gateway.events import GatewayEvent, JobEnded
 from fogmqtt.gateway.thread_door import GatewayThread
 from tests.fog import wait_for
@@ -57,3 +57,12 @@ def test_what_ends_the_gateway_is_raised_where_it_was_started() -> None:
         GatewayThread(config(), "mariem", rig.connect, broker_within_s=0.1) as gateway,
     ):
         assert gateway.run(request()).error == "the gateway is stopping"
+
+
+def test_after_the_end_of_the_gateway_every_call_says_so() -> None:
+    rig = Rig()
+    with GatewayThread(config(), "mariem", rig.connect) as gateway:
+        pass
+    for call in (gateway.jobs, lambda: gateway.submit(request()), gateway.wait_until_settled):
+        with pytest.raises(FogError, match="the gateway has stopped"):
+            call()

@@ -1,7 +1,7 @@
-"""Which devices may do what: those that round as this gateway does.
+"""Which abilities a device may be used for: those with the same fingerprint as on this gateway.
 
-The measure is the gateway's own examination, since what it cannot give to devices it does itself,
-and what it does is what `verify` compares with.
+The gateway's own conformance report is the reference: the gateway does what no device can do, and
+`verify` compares with what the gateway computes.
 """
 
 from __future__ import annotations
@@ -16,76 +16,83 @@ from fogmqtt.wire.messages import DeviceInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a device may do, and of all else that it might, why not."""
+class AbilityCheck:
+    """The abilities that a device may be used for, and the reason for each other ability."""
 
     abilities: frozenset[str] = frozenset()
     lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 class Compatibility:
-    """Compares devices with this gateway. With `exact` False it takes them at their word."""
+    """Compares devices with this gateway.
+
+    If `exact` is False, nothing is compared: a device may be used for every operator that it has.
+    """
 
     def __init__(self, *, exact: bool) -> None:
         self._exact = exact
-        self._here: ConformanceReport | None = None
-        #: Set as soon as devices can be judged.
+        self._reference: ConformanceReport | None = None
+        #: Set as soon as devices can be compared.
         self.ready = asyncio.Event()
         if not exact:
             self.ready.set()
         self._fingerprints: Mapping[str, str] = {}
 
     @property
-    def known(self) -> bool:
-        """Whether devices can be judged yet."""
+    def is_ready(self) -> bool:
+        """Whether devices can be compared yet."""
         return self.ready.is_set()
 
-    def examined(self, found: ConformanceReport) -> None:
-        """This gateway was examined: devices are judged by that from now on."""
-        self._here = found
-        self._fingerprints = found.fingerprints
+    def set_reference(self, report: ConformanceReport) -> None:
+        """Compare devices with this gateway's report from now on."""
+        self._reference = report
+        self._fingerprints = report.fingerprints
         self.ready.set()
 
     def needs(self, stage: Stage) -> frozenset[str]:
-        """What a device must offer to do a stage's tiles."""
+        """Return the abilities that a device must have for a stage's tiles."""
         if not self._exact:
             return frozenset(operator.name for operator in stage.operators)
         return required_abilities(stage.operators, stage.sent)
 
     @property
     def rates(self) -> Mapping[str, float]:
-        """How fast this gateway is, as it was examined: nanoseconds per pixel, by operator."""
-        return self._here.rates if self._here is not None else {}
+        """The measured times of this gateway: nanoseconds per pixel, by operator."""
+        return self._reference.rates if self._reference is not None else {}
 
-    def judge(self, info: DeviceInfo) -> Verdict:
-        """What a device that says this of itself may do."""
+    def check(self, info: DeviceInfo) -> AbilityCheck:
+        """Compare the fingerprints of a device with this gateway's."""
         if not self._exact:
-            return Verdict(frozenset(info.operators))
+            return AbilityCheck(frozenset(info.operators))
         ours, theirs = self._fingerprints, info.fingerprints
-        able = frozenset(one for one in ours if theirs.get(one) == ours[one])
-        lacks = {one: self._why(info, one) for one in (*ours, *theirs) if one not in able}
-        return Verdict(able, lacks)
+        abilities = frozenset(name for name in ours if theirs.get(name) == ours[name])
+        lacks = {
+            name: self._reason(info, name) for name in (*ours, *theirs) if name not in abilities
+        }
+        return AbilityCheck(abilities, lacks)
 
-    def differs(self, info: DeviceInfo) -> dict[str, str]:
-        """The abilities in which it rounds differently, each with the reason."""
+    def differences(self, info: DeviceInfo) -> dict[str, str]:
+        """Return the abilities with another fingerprint than here, each with the reason."""
         ours, theirs = self._fingerprints, info.fingerprints
-        both = sorted(ours.keys() & theirs.keys())
-        return {one: self._why(info, one) for one in both if ours[one] != theirs[one]}
+        common = sorted(ours.keys() & theirs.keys())
+        return {name: self._reason(info, name) for name in common if ours[name] != theirs[name]}
 
-    def _why(self, info: DeviceInfo, ability: str) -> str:
+    def _reason(self, info: DeviceInfo, ability: str) -> str:
+        """Return why a device is not used for an ability; the text follows the ability's name."""
         name = ability.partition("/")[0]
         if ability not in self._fingerprints:
-            return "this gateway could not examine it" if self.known else "is not compared yet"
+            return "this gateway could not examine it" if self.is_ready else "is not compared yet"
         if ability in info.fingerprints:
-            why = self._difference(info, name)
-            return f"rounds differently ({why})" if why else "rounds differently"
+            versions = self._version_difference(info, name)
+            return f"rounds differently ({versions})" if versions else "rounds differently"
         if info.conformance_running:
             return "is still being examined"
         if name not in info.operators:
             return "is not installed"
-        problems = (one for one in info.problems if one.startswith(f"{name}: "))
+        problems = (problem for problem in info.problems if problem.startswith(f"{name}: "))
         return next(problems, "announces no fingerprint").removeprefix(f"{name}: ")
 
-    def _difference(self, info: DeviceInfo, name: str) -> str:
-        here = self._here or ConformanceReport()
-        return version_difference(info.versions, here.versions, here.package_of(name))
+    def _version_difference(self, info: DeviceInfo, operator: str) -> str:
+        reference = self._reference or ConformanceReport()
+        package = reference.package_of(operator)
+        return version_difference(info.versions, reference.versions, package)

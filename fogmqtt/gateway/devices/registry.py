@@ -1,4 +1,4 @@
-"""The devices as their retained topics describe them."""
+"""The devices, as their retained topics describe them, and which of them can do a stage."""
 
 from __future__ import annotations
 
@@ -27,47 +27,46 @@ from fogmqtt.wire.topics import LOCAL, OFFLINE, ONLINE
 
 log = logging.getLogger(__name__)
 
-#: The largest info that is read (ours have some 6 kB), and how many bytes of them are remembered:
-#: both come from the network.
+#: The largest info message that is read, in bytes; ours have about 6 kB. It comes from the network.
 MAX_INFO_BYTES = 65_536
+#: The bytes of all info messages that are kept.
 MAX_INFOS_BYTES = 32_000_000
-#: Devices that come or go and are logged: a room full, and no flood.
-NEWS_A_SECOND = 50
-
-
-#: What is announced is not believed beyond this many times our own speed, either way.
-_MOST = 100.0
+#: Log lines about devices that come or go, per second: a small fleet is logged, a flood is not.
+DEVICE_LINES_PER_S = 50
+#: The announced speed of a device is limited to this many times our own, up and down.
+_MAX_SPEED_RATIO = 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class AbleDevice:
-    """A device that can do a stage's tiles now."""
+    """A device that can do tiles of a stage now."""
 
     boot: str
     workers: int
     host: str = ""
-    #: The speed of one of its workers as a multiple of one of our cores, where it was announced.
+    #: The speed of one of its workers as a multiple of one of our cores; 1 if it is unknown.
     relative_speed: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceView:
-    """A device for people and programs."""
+    """A device as users and programs see it."""
 
     id: str
     online: bool
     info: DeviceInfo
-    #: What it may do, as operator/dtype; all else that it has, with the reason why not.
+    #: The abilities that it may be used for, as operator/dtype.
     abilities: frozenset[str]
+    #: Every other ability, with the reason.
     lacks: Mapping[str, str]
-    #: Of `lacks`, what it computes differently from this gateway.
+    #: The part of `lacks` that it computes differently from this gateway.
     differs: Mapping[str, str]
 
 
 class DeviceRegistry:
     """Follows the devices' topics. It belongs to the event loop.
 
-    `feed` tells the scheduler. `warm` tells a device that joins that tiles may come.
+    `feed` passes an event to the scheduler. `warm` lets a device that joins start its workers.
     """
 
     def __init__(
@@ -83,80 +82,82 @@ class DeviceRegistry:
         self.compatibility = compatibility
         self._presence = Presence()
         self._decoder = Decoder(DeviceInfo)
-        #: The newest info of every device that introduced itself and is not forgotten.
+        #: The newest info of every device.
         self.infos: dict[str, DeviceInfo] = {}
         self._sizes: dict[str, int] = {}
-        self._news = RateLimitedLog(NEWS_A_SECOND)
+        self._device_log = RateLimitedLog(DEVICE_LINES_PER_S)
         self._infos_bytes = 0
 
     def received(self, device: str, leaf: str, payload: bytes, retained: bool, now: float) -> None:
-        """A message on devices/<device>/status or /info. Raises WireError for a strange one."""
+        """Take a message on devices/<device>/status or /info. Raises WireError if it is invalid."""
         if device == LOCAL:
-            raise WireError(f"a device calls itself {LOCAL!r}, which names a gateway's own cores")
+            raise WireError(f"a device has the id {LOCAL!r}, which names a gateway's own cores")
         if not self._presence.accepts(device):
-            raise WireError(f"{MAX_KNOWN_DEVICES} devices are here: no room for {device}")
+            raise WireError(f"{MAX_KNOWN_DEVICES} devices are known: there is no room for {device}")
         if leaf == "info":
-            self._introduced(device, payload, retained, now)
+            self._take_info(device, payload, retained, now)
         elif payload in (ONLINE, OFFLINE):
-            self._tell(self._presence.status(device, payload == ONLINE, now), now)
+            self._apply(self._presence.status(device, payload == ONLINE, now), now)
         elif payload:
             raise WireError(f"{device} has the status {payload[:40]!r}; expected online or offline")
 
-    def heard(self, device: str, now: float) -> None:
+    def note_message(self, device: str, now: float) -> None:
+        """Note that a device sent a message, so it is not silent."""
         self._presence.message_received(device, now)
 
     def tick(self, now: float) -> float | None:
-        """Lose who is silent; returns when to look again."""
-        self._tell(self._presence.expire(now), now)
+        """Lose the devices that are silent for too long; returns when to call this again."""
+        self._apply(self._presence.expire(now), now)
         return self._presence.next_wakeup()
 
     def broker_lost(self) -> None:
+        """Keep no device online: their topics come in again with the next connection."""
         self._presence.broker_lost()
 
     def workers(self) -> int:
-        """Tiles that the devices which are present work on at the same time."""
-        return sum(introduction.workers for introduction in self._presence.present().values())
+        """Return the number of workers of all devices that are online."""
+        return sum(description.workers for description in self._presence.present().values())
 
-    def examined(self, found: ConformanceReport) -> None:
-        """The gateway was examined: hold every device against that."""
-        for problem in found.problems:
+    def conformance_finished(self, report: ConformanceReport) -> None:
+        """Compare every device with this gateway's conformance report."""
+        for problem in report.problems:
             log.warning("%s", one_line(problem))
-        self.compatibility.examined(found)
+        self.compatibility.set_reference(report)
         moment = now()
         for device, info in self.infos.items():
-            self._tell(self._presence.redescribe(device, self._introduction(info)), moment)
+            self._apply(self._presence.redescribe(device, self._describe(info)), moment)
 
     def operators(self, device: str) -> frozenset[str]:
-        """What a device may do; nothing where it is not present."""
-        introduction = self._presence.present().get(device)
-        return introduction.operators if introduction else frozenset()
+        """Return the abilities of a device; none if it is offline."""
+        description = self._presence.present().get(device)
+        return description.operators if description else frozenset()
 
     def present(self) -> tuple[str, ...]:
+        """Return the ids of the devices that are online, in order."""
         return tuple(sorted(self._presence.present()))
 
     def view(self, device: str) -> DeviceView | None:
-        """A device that has introduced itself, online or not."""
+        """Return a device that has sent its info, online or not; None if it is unknown."""
         info = self.infos.get(device)
         if info is None:
             return None
-        introduction = self._presence.present().get(device)
-        judged = self.compatibility.judge(info)
+        description = self._presence.present().get(device)
         return DeviceView(
             id=device,
-            online=introduction is not None,
+            online=description is not None,
             info=info,
-            abilities=introduction.operators if introduction else frozenset(),
-            lacks=judged.lacks,
-            differs=self.compatibility.differs(info),
+            abilities=description.operators if description else frozenset(),
+            lacks=self.compatibility.check(info).lacks,
+            differs=self.compatibility.differences(info),
         )
 
     def views(self) -> tuple[DeviceView, ...]:
-        """All devices that have introduced themselves, by name."""
-        found = (self.view(device) for device in sorted(self.infos))
-        return tuple(view for view in found if view is not None)
+        """Return all devices that have sent their info, in the order of their ids."""
+        views = (self.view(device) for device in sorted(self.infos))
+        return tuple(view for view in views if view is not None)
 
     def able(self, ready: Iterable[str], stage: Stage) -> dict[str, AbleDevice]:
-        """Those of the `ready` devices that can do a stage's tiles."""
+        """Return the devices among `ready` that can do a stage's tiles, by id."""
         needs = self.compatibility.needs(stage)
         names = [operator.name for operator in stage.operators]
         ours, present = self.compatibility.rates, self._presence.present()
@@ -170,60 +171,63 @@ class DeviceRegistry:
             and needs <= present[device].operators
         }
 
-    def _introduced(self, device: str, payload: bytes, retained: bool, now: float) -> None:
+    def _take_info(self, device: str, payload: bytes, retained: bool, now: float) -> None:
         if not payload:
-            return  # somebody cleared the topic; the next check-in fills it
+            return  # somebody cleared the topic; the device's next check-in fills it
         if len(payload) > MAX_INFO_BYTES:
             raise WireError(f"{device} has an info of {len(payload)} bytes, over {MAX_INFO_BYTES}")
         info = self._decoder.decode(payload)
-        self._remember(device, info, len(payload))
-        self._tell(self._presence.info(device, self._introduction(info), retained, now), now)
+        self._keep_info(device, info, len(payload))
+        self._apply(self._presence.info(device, self._describe(info), retained, now), now)
         if not retained and self._presence.description(device) is not None:
-            # Tiles of other gateways among them: the device is busy, not slow.
+            # These include tiles of other gateways, so that a busy device does not look slow.
             self._feed(DeviceReported(device, info.tiles_held))
 
-    def _introduction(self, info: DeviceInfo) -> DeviceDescription:
-        offer = self.compatibility.judge(info)
+    def _describe(self, info: DeviceInfo) -> DeviceDescription:
+        check = self.compatibility.check(info)
         return DeviceDescription(
             info.boot,
             info.workers,
-            offer.abilities,
+            check.abilities,
             info.draining,
-            offer.lacks,
+            check.lacks,
             info.max_tile_pixels or math.inf,
         )
 
-    def _remember(self, device: str, info: DeviceInfo, size: int) -> None:
+    def _keep_info(self, device: str, info: DeviceInfo, size: int) -> None:
         more = size - self._sizes.get(device, 0)
         if self._infos_bytes + more > MAX_INFOS_BYTES or len(self.infos) >= 2 * MAX_KNOWN_DEVICES:
-            self._forget_strangers()
+            self._forget_absent()
         more = size - self._sizes.get(device, 0)
         if self._infos_bytes + more > MAX_INFOS_BYTES:
-            raise WireError(f"no room for the info of {device}: {MAX_INFOS_BYTES} bytes are known")
+            raise WireError(f"no room for the info of {device}: {MAX_INFOS_BYTES} bytes are kept")
         self.infos[device] = info
         self._sizes[device] = size
         self._infos_bytes += more
 
-    def _forget_strangers(self) -> None:
-        """Of who is not present only what they say next counts."""
+    def _forget_absent(self) -> None:
+        """Drop the infos of devices that are offline."""
         present = self._presence.present()
         self.infos = {device: info for device, info in self.infos.items() if device in present}
         self._sizes = {device: self._sizes[device] for device in self.infos}
         self._infos_bytes = sum(self._sizes.values())
 
-    def _tell(self, events: list[Event], now: float) -> None:
+    def _apply(self, events: list[Event], now: float) -> None:
+        """Log and publish changes of presence, and pass them to the scheduler."""
         for event in events:
             match event:
                 case DeviceJoined(device, workers=workers):
-                    self._news.log(logging.INFO, f"{device} is here, {workers} worker(s)", now)
+                    self._device_log.log(
+                        logging.INFO, f"{device} is online, {workers} worker(s)", now
+                    )
                     if self._warm is not None:
                         self._warm(device)
                     self._bus.emit(DeviceCame(device))
                 case DeviceLost(device, reason):
-                    self._news.log(logging.WARNING, f"{device} is lost: {reason}", now)
+                    self._device_log.log(logging.WARNING, f"{device} is lost: {reason}", now)
                     self._bus.emit(DeviceLeft(device, reason))
                 case DeviceDraining(device):
-                    self._news.log(logging.INFO, f"{device} takes no more tiles", now)
+                    self._device_log.log(logging.INFO, f"{device} takes no more tiles", now)
                     self._bus.emit(DeviceLeft(device, "it takes no more tiles"))
             self._feed(event)
 
@@ -231,9 +235,12 @@ class DeviceRegistry:
 def _relative_speed(
     names: Iterable[str], ours: Mapping[str, float], theirs: Mapping[str, float]
 ) -> float:
-    """How many times as fast as one of our cores; 1 where that was not announced."""
-    both = [name for name in names if name in ours and name in theirs]
-    here, there = (sum(rates[name] for name in both) for rates in (ours, theirs))
-    if not here > 0 or not there > 0:
+    """Return the speed of a worker as a multiple of one of our cores; 1 if it is unknown.
+
+    `ours` and `theirs` are nanoseconds per pixel, by operator.
+    """
+    common = [name for name in names if name in ours and name in theirs]
+    our_ns, their_ns = (sum(rates[name] for name in common) for rates in (ours, theirs))
+    if not our_ns > 0 or not their_ns > 0:  # NaN, too
         return 1.0
-    return min(max(here / there, 1 / _MOST), _MOST)
+    return min(max(our_ns / their_ns, 1 / _MAX_SPEED_RATIO), _MAX_SPEED_RATIO)

@@ -1,4 +1,4 @@
-"""When the devices that are online are known, so that a job can be planned for them."""
+"""Waits until the devices that are online are known, so that a job can be planned for them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fogmqtt.gateway.devices.compatibility import Compatibility
 
 #: Seconds from the connection until the devices' retained topics have come in.
 SETTLE_S: Final = 0.3
-#: Seconds more for messages that have come in and were not looked at yet.
+#: More seconds for messages that have come in and are not handled yet.
 BACKLOG_S: Final = 5.0
 
 
 class Settling:
-    """It belongs to the event loop."""
+    """Tells when devices are known. It belongs to the event loop."""
 
     def __init__(self, link: BrokerLink, compatibility: Compatibility, offline_s: float) -> None:
         """`offline_s`: seconds after which a job is planned without a broker."""
@@ -26,11 +26,11 @@ class Settling:
         self._connected_at = now()
 
     def connected(self) -> None:
-        """The link is up: retained topics begin to come in."""
+        """Note that the link is up: retained topics begin to come in."""
         self._connected_at = now()
 
     async def wait(self) -> None:
-        """Wait until the devices are known and judged, or there has been no broker for long."""
+        """Wait until the devices are known and compared, or no broker answered for long."""
         await self._compatibility.ready.wait()
         if not self._link.connected:
             try:

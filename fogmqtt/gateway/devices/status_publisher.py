@@ -41,8 +41,9 @@ def gateway_will(gateway_id: str, topics: Topics) -> Will:
 class StatusPublisher:
     """Publishes through a link; nothing is published while the link is down.
 
-    Only what `stays` is retained: the broker would keep the name of every one-off run for ever.
-    `expires` says whether the broker clears the topics of jobs by itself, as MQTT 5 does.
+    If `stays` is true, presence is retained. A one-off gateway does not stay: the broker would
+    keep its topics for ever. `expires` says whether the broker clears the topics of jobs by
+    itself, as MQTT 5 does.
     """
 
     def __init__(
@@ -67,11 +68,12 @@ class StatusPublisher:
         self._sequence = 0
         self._paused = ""
         self._decoder = Decoder(GatewayInfo)
-        #: When to clear which job's topic, oldest first: MQTT 3.1.1 knows no expiry.
+        #: The topics of jobs with the time to clear them, oldest first: MQTT 3.1.1 has no expiry.
         self._clear_at: OrderedDict[str, float] = OrderedDict()
 
     @property
     def uptime_s(self) -> float:
+        """Seconds since the gateway was built."""
         return now() - self._started_at
 
     @property
@@ -85,7 +87,7 @@ class StatusPublisher:
         self.introduce()
 
     def introduce(self) -> None:
-        """Publish info, then `online`: whoever sees us online can read who we are."""
+        """Publish info, then `online`: whoever sees us online can read our info."""
         self._sequence += 1
         info = GatewayInfo(
             boot=self.boot,
@@ -113,21 +115,21 @@ class StatusPublisher:
             return  # the will has done it
 
     def read(self, payload: bytes) -> GatewayInfo:
-        """What a gateway publishes about itself. Raises WireError."""
+        """Decode the info that a gateway publishes about itself. Raises WireError."""
         return self._decoder.decode(payload)
 
     async def follow(self, events: EventSubscription) -> None:
-        """Publish how jobs go, each at most once in EVERY_S seconds until its end."""
+        """Publish the status of jobs, each at most once in EVERY_S seconds until its end."""
         published_at: dict[str, float] = {}
         with events:
             try:
                 async for event in events:
                     self._follow(event, published_at)
             except ListenerDropped:
-                return  # only this gateway's progress topics stand still; the bus has logged it
+                return  # only the status topics of jobs stop changing; the bus has logged it
 
     def job(self, status: JobStatus) -> None:
-        """Publish how a job goes on its own topic; lost while the link is down."""
+        """Publish a job's status on its own topic; lost while the link is down."""
         topic = self._topics.job_status(status.job)
         message = msgspec.structs.replace(status, gateway=self._gateway_id)
         try:
@@ -167,7 +169,7 @@ class StatusPublisher:
             try:
                 self._link.publish(topic, b"", retain=True)
             except NotConnected:
-                continue  # gone with the broker, or expired there
+                continue  # the topic is gone with the broker
         return STATUS_KEPT_S
 
     def _publish_status(self, status: bytes) -> None:
@@ -176,7 +178,7 @@ class StatusPublisher:
 
 
 def job_status(report: Report, state: State, error: str | None = None) -> JobStatus:
-    """How a job goes, as it travels."""
+    """Return a job's status message."""
     return JobStatus(
         job=report.job,
         state=state,

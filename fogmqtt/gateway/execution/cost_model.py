@@ -1,8 +1,8 @@
-"""How long a stage takes by tiles, and whole on this gateway: which of the two is to be tried.
+"""Compares the expected time of a stage by tiles with its time whole on this gateway.
 
-There is one kind of figure: expected seconds. For the fleet they come from the scheduler, which
-has measured the devices, or from the speeds that the devices announce. For the gateway they come
-from whole images, or from a sample of this one.
+All figures are expected seconds. For the fleet they come from the scheduler, which has measured the
+devices, or from the speeds that the devices announce. For the gateway they come from earlier whole
+images, or from a sample of this image.
 """
 
 from __future__ import annotations
@@ -18,34 +18,36 @@ from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.registry import AbleDevice
 from fogmqtt.workers.resources import cores
 
-#: A stage that takes longer than this whole, in seconds, is always cut: so it can be cancelled,
-#: shows its progress, and devices that come later can help. The longer, the less cutting costs.
+#: A stage that takes longer than this whole, in seconds, is always cut. Then it can be cancelled,
+#: shows its progress, and devices that come later can help. Cutting costs little in comparison.
 WHOLE_S: Final = 10.0
-#: Tiles must gain this much: figures vary, and a whole image disturbs nobody.
+#: Tiles must take less than this part of the whole image's time: figures vary, and a whole image
+#: takes no device's time.
 _GAIN: Final = 0.9
-#: What cutting, sending and merging leave of this machine's own speed.
+#: The part of this machine's speed that is left beside cutting, sending and merging.
 _LOCAL_SHARE: Final = 0.6
-#: Seconds for carrying a byte to a device or back, until it is measured (24 MP of `invert` on two
+#: Seconds to transfer a byte to a device or back, until it is measured (24 MP of `invert` on two
 #: cores of 2020: 4 to 6 ns).
-_CARRY_S: Final = 5e-9
-#: Equal tiles by which the scheduler is asked, for each worker.
+_TRANSFER_S: Final = 5e-9
+#: The number of equal tiles for each worker in a question to the scheduler.
 _TILES_PER_WORKER: Final = 4
 #: The weight of the newest measurement.
 _NEWEST: Final = 0.5
-#: What was measured is measured again after so many seconds: links and fleets change.
+#: Seconds after which a measurement is not used any more: links and fleets change.
 _STALE_S: Final = 600.0
-#: Of so many kinds and sizes of work, the one learned first is forgotten.
+#: The number of kinds and sizes of work that are remembered; the oldest is forgotten first.
 _REMEMBERED: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class StageDemand:
-    """What there is to do: `pixels` of one `kind`, and the bytes that travel if it is cut."""
+    """The work of a stage: `pixels` of one `kind`, and the bytes that are sent if it is cut."""
 
-    #: The operators as the scheduler knows them; with `source` also the gateway's narrowing.
+    #: The operators as text, by which the scheduler learns service times.
     kind: str
+    #: The image's channels and dtype, and the gateway's own operators.
     source: str
-    #: What a device must offer.
+    #: The abilities that a device must have.
     needs: frozenset[str]
     pixels: int
     wire_bytes: float
@@ -59,9 +61,9 @@ class StageDemand:
 class Costs:
     """Expected seconds for a stage.
 
-    `whole_s` is None where the gateway may not do it whole, or nobody knows how long it takes;
-    `tiles_s` is None where no device can help. `estimate_s` is `tiles_s` before it was corrected
-    by what earlier stages really took.
+    `whole_s` is None if the gateway may not do it whole, or if its time is not known. `tiles_s` is
+    None if no device can help. `estimate_s` is `tiles_s` without the correction by the measured
+    times of earlier stages.
     """
 
     whole_s: float | None
@@ -90,19 +92,19 @@ class CostModel:
         self._scheduler = scheduler
         self._host = host
         self._clock = clock
-        #: Measured by estimated seconds, by kind and size.
+        #: Measured divided by estimated seconds, by kind and size.
         self._corrections: dict[tuple[str, int], _Correction] = {}
 
     def knows_whole(self, work: StageDemand) -> bool:
-        """Whether it is known how long the gateway takes for this kind of work."""
+        """Whether the time of the gateway for this kind of work is known."""
         return self._scheduler.whole_s(work.whole_kind, work.pixels) is not None
 
     def learn_whole(self, work: StageDemand, pixels: int, seconds: float) -> None:
-        """The gateway took so long for an image, or for a part of one, without cutting it."""
+        """Learn the gateway's seconds for an image, or a part of it, without cutting it."""
         self._scheduler.learn_whole(work.whole_kind, pixels, seconds)
 
     def learn_tiles(self, work: StageDemand, costs: Costs, seconds: float) -> None:
-        """The fleet took so long, or would have taken, where `costs` was expected."""
+        """Learn the seconds that the fleet took, or would have taken, instead of `costs`."""
         if not costs.estimate_s:
             return
         factor, key = seconds / costs.estimate_s, _key(work)
@@ -115,7 +117,7 @@ class CostModel:
             del self._corrections[next(iter(self._corrections))]
 
     def costs(self, work: StageDemand, able: Mapping[str, AbleDevice], *, whole: bool) -> Costs:
-        """What the stage is expected to take now; `whole` if the gateway may do it whole."""
+        """Return the expected costs now. `whole`: whether the gateway may do the stage whole."""
         whole_s = self._scheduler.whole_s(work.whole_kind, work.pixels) if whole else None
         if not able:
             return Costs(whole_s, None)
@@ -133,13 +135,13 @@ class CostModel:
             return fleet_s
         others = [device for device in able.values() if device.host != self._host]
         if not others:
-            # They share this machine's cores: cutting only adds to the work.
+            # All devices share this machine's cores, so cutting only adds work.
             return max(fleet_s or 0.0, whole_s)
         if fleet_s is None:
             speed = sum(device.workers * device.relative_speed for device in others)
             fleet_s = whole_s * cores() / speed
         together_s = 1 / (1 / max(fleet_s, 1e-6) + _LOCAL_SHARE / max(whole_s, 1e-6))
-        return max(together_s, _CARRY_S * work.wire_bytes)
+        return max(together_s, _TRANSFER_S * work.wire_bytes)
 
     def _correction(self, key: tuple[str, int]) -> float | None:
         known = self._corrections.get(key)
@@ -148,8 +150,8 @@ class CostModel:
         return known.factor
 
 
-def worth(tiles_s: float, whole_s: float) -> str:
-    """What the fleet is worth, for people."""
+def compare_times(tiles_s: float, whole_s: float) -> str:
+    """Return a sentence about the gain by the fleet."""
     if tiles_s < whole_s:
         return f"the fleet makes it {whole_s / tiles_s:.1f} times as fast"
     return (
@@ -159,12 +161,12 @@ def worth(tiles_s: float, whole_s: float) -> str:
 
 
 def _even_tiles(work: StageDemand, able: Mapping[str, AbleDevice]) -> JobSubmitted:
-    """The work as equal tiles: the real plan costs more than this question is worth."""
+    """Return the work as equal tiles. Making the real plan takes too long for an estimate."""
     count = _TILES_PER_WORKER * sum(device.workers for device in able.values())
     pixels = max(1, work.pixels // count)
     return JobSubmitted("an estimate", work.kind, (pixels,) * count, work.needs)
 
 
 def _key(work: StageDemand) -> tuple[str, int]:
-    """Of a small image, carrying is most of the time; so sizes are told apart by powers of four."""
+    """Return the kind with the size as a power of four: small images are mostly transfer time."""
     return work.whole_kind, int(math.log2(max(1, work.pixels))) // 2

@@ -310,7 +310,7 @@ class Dispatcher:
 
     def _encoded(self, stage: ActiveStage, order: act.SendTile) -> bytes:
         """Cut and encode a tile; runs in a thread."""
-        task = stage_run.task(
+        task = stage_run.make_task(
             stage.run,
             stage.run.tile(order.tile),
             attempt=order.attempt,
@@ -389,6 +389,9 @@ class Dispatcher:
             self._fail_tile(stage, lease, one_line(str(problem)), problem.traceback)
         except FogError as problem:
             self._fail_tile(stage, lease, str(problem), "")
+        except Exception as problem:
+            log.exception("tile %s/%d cannot be done on this machine", lease[0], lease[1])
+            self._fail_tile(stage, lease, f"{type(problem).__name__}: {problem}", "")
         else:
             self._arrived(lease, checked, compute_s, None, now())
         finally:
@@ -402,14 +405,14 @@ class Dispatcher:
         tile = run.tile(index)
 
         def cut() -> TileTask:
-            return stage_run.task(
+            return stage_run.make_task(
                 run, tile, attempt=1, gateway=self._gateway_id, lease_s=lease_s, wire_codec="raw"
             )
 
         pixels, compute_s = await self._workers.do(cut, lease_s)
 
         def check() -> _CheckedResult:
-            result = stage_run.fitting(run, tile, pixels.shape, pixels.dtype, pixels.data)
+            result = stage_run.decode_output(run, tile, pixels.shape, pixels.dtype, pixels.data)
             return _CheckedResult(result, _fingerprint(result), pixels.data, 0)
 
         return await self._threads.tile(check), compute_s
@@ -422,7 +425,7 @@ class Dispatcher:
         run, tile = stage.run, stage.run.tile(message.tile)
 
         def check() -> _CheckedResult:
-            result = stage_run.given(run, tile, message)
+            result = stage_run.decode_result(run, tile, message)
             return _CheckedResult(result, _fingerprint(result), message.pixels, wire_bytes)
 
         try:
@@ -430,6 +433,10 @@ class Dispatcher:
         except FogError as problem:
             self._warnings.add("bad result", f"{lease[3]}: {problem}", now())
             self.feed(TileFailed(*lease, str(problem)))
+            return
+        except Exception as problem:
+            log.exception("the result of tile %s/%d cannot be checked", lease[0], lease[1])
+            self.feed(TileFailed(*lease, f"{type(problem).__name__}: {problem}"))
             return
         self._arrived(lease, checked, message.compute_s, message.start_s, at)
 
@@ -501,6 +508,9 @@ class Dispatcher:
             text = f"{run.key}/{index} fails on this gateway too: {problem}"
             self._warnings.add("disagreement", text, now())
             return None
+        except Exception:
+            log.exception("tile %s/%d cannot be arbitrated", run.key, index)
+            return None
         return checked.fingerprint
 
 
@@ -531,7 +541,7 @@ def _submitted(stage: ActiveStage) -> JobSubmitted:
     return JobSubmitted(
         run.key,
         run.kind,
-        run.work,
+        run.tile_pixels,
         stage.needs,
         run.check_tiles,
         done=frozenset(run.done) | run.halved,

@@ -61,7 +61,11 @@ class LocalWorkers:
         received_at = now()
         task = await self._threads.tile(cut)
         await self._free.acquire()
-        ticket = self._give(task, received_at, lease_s)
+        try:
+            ticket = self._give(task, received_at, lease_s)
+        except (OSError, RuntimeError) as problem:  # no file descriptor or no thread is left
+            self._free.release()
+            raise LocalTileError(f"no worker for tile {task.tile}: {problem}") from None
         try:
             finished = await asyncio.shield(ticket)
         except asyncio.CancelledError:

@@ -24,48 +24,49 @@ log = logging.getLogger(__name__)
 def resume_stage(
     run: StageRun, journal: JobJournal, position: int, *, limits: MessageLimits, sample: float
 ) -> StageRun:
-    """The stage with its recorded tiles, the finished ones merged; else `run`, newly recorded.
+    """Return the stage with its recorded tiles, and the finished ones merged.
 
-    `sample` is as in `stage_run.begin`. Finished tiles are not checked again, and none are where
-    tiles were split. Blocking: call from a worker thread.
+    If nothing is recorded, or its tiles do not fit any more, `run` is recorded and returned.
+    `sample` is as in `stage_run.plan_stage`. Finished tiles are not checked again. If tiles were
+    split, no tile is checked. Blocking: call from a worker thread.
     """
-    kind = _kind(run)
+    kind = _stage_digest(run)
     recorded = journal.recorded_stage(position, kind)
     if recorded is None or not _fit(run, recorded.tiles, limits):
         journal.begin_stage(position, kind, run.tiles)
         return run
-    resumed = stage_run.with_tiles(run, recorded.tiles)
+    resumed = stage_run.replace_tiles(run, recorded.tiles)
     for tile, first, second in recorded.splits:
         resumed.split(tile, first, second)
     resumed = replace(resumed, done=dict(_merge(resumed, journal.continue_stage(position))))
     if resumed.halves:
         return resumed
-    rest = [tile.index for tile in resumed.tiles if tile.index not in resumed.done]
-    return replace(resumed, check_tiles=stage_run.sampled(rest, sample))
+    unfinished = [tile.index for tile in resumed.tiles if tile.index not in resumed.done]
+    return replace(resumed, check_tiles=stage_run.sample_tiles(unfinished, sample))
 
 
-def _merge(run: StageRun, stored: Iterator[StoredTile]) -> Iterator[tuple[int, str]]:
+def _merge(run: StageRun, finished: Iterator[StoredTile]) -> Iterator[tuple[int, str]]:
     """Merge finished tiles; yields the index and the device of each."""
-    for one in stored:
-        if one.tile >= run.count:
-            log.warning("%s: tile %d is repeated: its split is not recorded", run.key, one.tile)
+    for stored in finished:
+        if stored.tile >= run.count:
+            log.warning("%s: tile %d is repeated: its split is not recorded", run.key, stored.tile)
             continue
-        tile = run.tile(one.tile)
+        tile = run.tile(stored.tile)
         try:
-            run.merger.paste(tile, stage_run.decoded(run, tile, one.data))
+            run.merger.paste(tile, stage_run.decode_stored(run, tile, stored.data))
         except WireError as problem:
-            log.warning("%s: tile %d is repeated: %s", run.key, one.tile, problem)
+            log.warning("%s: tile %d is repeated: %s", run.key, stored.tile, problem)
             continue
-        yield one.tile, one.device
+        yield stored.tile, stored.device
 
 
-def _kind(run: StageRun) -> str:
-    """Identifies everything that determines a tile's result except its place and its pixels.
+def _stage_digest(run: StageRun) -> str:
+    """Return a digest of what determines a tile's result, except its place and its pixels.
 
-    That includes our version: tiles of an operator before a fix must not be used after it.
+    It covers our version: tiles that an operator made before a fix must not be used after it.
     """
     stage = run.stage
-    facts = (
+    description = (
         __version__,
         to_calls(run.operators),
         str(stage.source),
@@ -74,11 +75,11 @@ def _kind(run: StageRun) -> str:
         stage.align,
         run.operators[-1].result_codec,
     )
-    return xxhash.xxh3_128_hexdigest(msgspec.json.encode(facts))
+    return xxhash.xxh3_128_hexdigest(msgspec.json.encode(description))
 
 
 def _fit(run: StageRun, tiles: tuple[Tile, ...], limits: MessageLimits) -> bool:
-    """Whether the tiles are of this image and within the broker's present limit."""
+    """Whether the tiles are of this image and within the broker's limit now."""
     try:
         check_plan(
             tiles,

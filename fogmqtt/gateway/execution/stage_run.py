@@ -1,4 +1,7 @@
-"""One stage of a job at work: its pixels, cut, sent, checked and merged. Runs in the pool."""
+"""A tiled stage of a job: its plan, its tasks, and the decoding of its results.
+
+The functions work on pixels and may take long: call them in a worker thread.
+"""
 
 from __future__ import annotations
 
@@ -25,31 +28,31 @@ from fogmqtt.operators.api.pipeline import (
     format_pipeline,
     prepare,
     run_gateway_operators,
-    run_tile,
     to_calls,
 )
 from fogmqtt.wire.messages import Call, Encoding, Result, TileTask, check_digest, with_digest
 
-#: The planes codec in the worst case: two bits a pixel and what zlib adds to the incompressible.
+#: Bytes per pixel of the planes codec in the worst case: two bits, and what zlib adds to data that
+#: it cannot compress.
 PLANES_PIXEL_BYTES = 0.26
 
 
 @dataclass(frozen=True, slots=True)
 class MessageLimits:
-    """What a message may be, header and all."""
+    """How large a message may be, with its header."""
 
     message_bytes: int
     encoding: Encoding
 
     @property
     def pixel_bytes(self) -> int:
-        """The same before base64 makes four bytes of three."""
+        """The limit in bytes before encoding: base64 makes four bytes of three."""
         return self.message_bytes if self.encoding == "binary" else self.message_bytes * 3 // 4
 
 
 @dataclass(frozen=True, slots=True)
 class StageRun:
-    """A stage with the image that enters it, its tiles and what merges them."""
+    """A tiled stage of one job: the image that enters it, its tiles, and what merges them."""
 
     key: str
     stage: Stage
@@ -57,18 +60,18 @@ class StageRun:
     image: ImageSource
     tiles: tuple[Tile, ...]
     merger: Merger
-    #: Tiles that a second device does once more, see `core.checks`.
+    #: Tiles that a second device does again, to compare; see `core.scheduling.spot_checks`.
     check_tiles: tuple[int, ...] = ()
-    #: False: the plan is the user's own, and kept to.
+    #: Whether tiles may be halved. A plan of the user's own is kept.
     splits: bool = False
-    #: Halves of tiles, by index, and the tiles that they stand for. Owner thread only.
+    #: Halves of tiles by their index, and the tiles that they replace. For the event loop only.
     halves: dict[int, Tile] = field(default_factory=dict)
     halved: set[int] = field(default_factory=set)
-    #: Tiles that an earlier life of this gateway finished, merged already, and who did each.
+    #: The device of each tile that an earlier run of the gateway finished. They are merged.
     done: Mapping[int, str] = field(default_factory=dict)
 
     def tile(self, index: int) -> Tile:
-        """A tile of the image, the twin of one, or half of one, in this order of indices."""
+        """Return a tile of the image, a check tile or a half. Indices follow this order."""
         if index < len(self.tiles):
             return self.tiles[index]
         if index in self.halves:
@@ -80,40 +83,47 @@ class StageRun:
 
     @property
     def count(self) -> int:
-        """How many indices there are now."""
+        """The number of tiles, check tiles and halves now."""
         return len(self.tiles) + len(self.check_tiles) + len(self.halves)
 
     def split(self, index: int, first: int, second: int) -> None:
-        """Let two halves stand for a tile. Raises ValueError for one that cannot be halved."""
+        """Replace a tile by two halves with these indices.
+
+        Raises ValueError if the tile cannot be halved.
+        """
         tile = self.tile(index)
         halves = halve(tile, halo=self.stage.halo, align=self.stage.align)
         if halves is None:
             raise ValueError(f"{tile} cannot be halved")
         self.halved.add(index)
-        for place, half in zip((first, second), halves, strict=True):
-            self.halves[place] = replace(half, index=place)
+        for half_index, half in zip((first, second), halves, strict=True):
+            self.halves[half_index] = replace(half, index=half_index)
 
     @property
-    def known(self) -> tuple[Tile, ...]:
-        """The tiles and halves that there are before anything is sent."""
+    def planned_tiles(self) -> tuple[Tile, ...]:
+        """The tiles and halves that exist before anything is sent."""
         return (*self.tiles, *self.halves.values())
 
     @property
-    def work(self) -> tuple[int, ...]:
-        """Pixels that a device handles for each of them, halo and all."""
-        return tuple(tile.outer.pixels for tile in self.known)
+    def tile_pixels(self) -> tuple[int, ...]:
+        """The pixels of each planned tile, halo included."""
+        return tuple(tile.outer.pixels for tile in self.planned_tiles)
 
     @property
     def halves_pixels(self) -> tuple[tuple[int, ...], ...]:
-        """The pixels of their parts after each halving; empty where none may be halved."""
-        return _parts(self.stage, self.known) if self.splits else ()
+        """For each planned tile, the pixels of its parts after each halving.
+
+        Empty if tiles may not be halved.
+        """
+        return _halves_pixels(self.stage, self.planned_tiles) if self.splits else ()
 
     @property
     def kind(self) -> str:
+        """The operators as text, by which the scheduler learns service times."""
         return format_pipeline(self.operators)
 
 
-def begin(
+def plan_stage(
     key: str,
     stage: Stage,
     image: ImageSource,
@@ -124,85 +134,67 @@ def begin(
     workers: int,
     sample: float = 0.0,
 ) -> StageRun:
-    """Prepare a tiled stage: what it must know of the whole image, its tiles, its merger.
+    """Prepare a tiled stage: its operators for this image, its tiles and its merger.
 
-    `sample` is the share of tiles that a second device does too, at least one if it is not 0.
-
-    Raises PlanError where the plan is impossible or makes messages that are too large.
+    `sample` is the share of tiles that a second device does too: at least one tile unless it is 0.
+    Raises PlanError if the plan is impossible or makes messages that are too large.
     """
     operators = stage.operators
     if operators[0].begins_stage:
         operators = prepare(stage, as_array(image), as_array(original))
-    tiles = planned(stage, plan, limits.pixel_bytes - _long_calls(operators), workers)
+    limit_bytes = limits.pixel_bytes - _excess_call_bytes(operators)
+    tiles = plan_tiles(stage, plan, limit_bytes, workers)
     merger = operators[-1].merger(stage.result)
-    check_tiles = sampled(range(len(tiles)), sample)
+    check_tiles = sample_tiles(range(len(tiles)), sample)
     splits = isinstance(plan, Auto)
     return StageRun(key, stage, operators, image, tiles, merger, check_tiles, splits)
 
 
-def _parts(stage: Stage, tiles: Sequence[Tile]) -> tuple[tuple[int, ...], ...]:
-    # Counted once for all cores that are cut alike: it takes half a millisecond.
-    alike = [_cut_alike(tile, stage.align) for tile in tiles]
-    found = {
-        key: parts(tile, halo=stage.halo, align=stage.align)
-        for key, tile in dict(zip(alike, tiles, strict=True)).items()
-    }
-    return tuple(found[key] for key in alike)
-
-
-def _cut_alike(tile: Tile, align: int) -> tuple[int, ...]:
-    core, outer = tile.core, tile.outer
-    # Middles are rounded to even multiples of the alignment.
-    phase = core.top % (2 * align), core.left % (2 * align)
-    above, beside = core.top - outer.top, core.left - outer.left
-    return core.height, core.width, *phase, above, beside, outer.height, outer.width
-
-
-def sampled(tiles: Sequence[int], share: float) -> tuple[int, ...]:
-    """This share of tiles, at least one if it is not 0 and there is one."""
-    # Of the system's randomness: a device that cheats must not know where nobody looks.
-    return tuple(sorted(SystemRandom().sample(tiles, math.ceil(len(tiles) * share))))
-
-
-def with_tiles(run: StageRun, tiles: tuple[Tile, ...]) -> StageRun:
-    """The same stage, cut otherwise, with nothing merged and no twins."""
+def replace_tiles(run: StageRun, tiles: tuple[Tile, ...]) -> StageRun:
+    """Return the same stage with other tiles, an empty merger and no check tiles."""
     merger = run.operators[-1].merger(run.stage.result)
     return replace(run, tiles=tiles, merger=merger, check_tiles=(), halves={}, halved=set())
 
 
-def _long_calls(operators: Sequence[Operator]) -> int:
-    """Bytes of the operators beyond what a header has room for: some learn whole tables."""
-    return max(0, len(msgspec.json.encode(to_calls(operators))) - HEADER_BYTES // 2)
+def plan_tiles(stage: Stage, plan: TilePlan, limit_bytes: int, workers: int) -> tuple[Tile, ...]:
+    """Cut a stage into tiles for this number of workers, none of them over `limit_bytes`.
 
-
-def planned(stage: Stage, plan: TilePlan, limit_bytes: int, workers: int) -> tuple[Tile, ...]:
-    """The tiles of a stage for so many workers, none of them over `limit_bytes`.
-
-    Raises PlanError where the plan is impossible or makes messages that are too large.
+    Raises PlanError if the plan is impossible or makes messages that are too large.
     """
     size = stage.source.size
-    sent = stage.sent.pixel_bytes
-    back = result_pixel_bytes(stage)
-    chosen: Size | Grid
+    sent_bytes = stage.sent.pixel_bytes
+    result_bytes = result_pixel_bytes(stage)
+    grid: Size | Grid
     if isinstance(plan, Auto):
-        chosen = auto_plan(
+        grid = auto_plan(
             size,
-            sent_pixel_bytes=sent,
-            result_pixel_bytes=back,
+            sent_pixel_bytes=sent_bytes,
+            result_pixel_bytes=result_bytes,
             limit_bytes=limit_bytes,
             workers=workers,
             halo=stage.halo,
             align=stage.align,
         )
     else:
-        chosen = plan
-    tiles = cut(size, chosen, halo=stage.halo, align=stage.align)
-    check_plan(tiles, sent_pixel_bytes=sent, result_pixel_bytes=back, limit_bytes=limit_bytes)
+        grid = plan
+    tiles = cut(size, grid, halo=stage.halo, align=stage.align)
+    check_plan(
+        tiles,
+        sent_pixel_bytes=sent_bytes,
+        result_pixel_bytes=result_bytes,
+        limit_bytes=limit_bytes,
+    )
     return tiles
 
 
+def sample_tiles(tiles: Sequence[int], share: float) -> tuple[int, ...]:
+    """Choose this share of the tiles at random: at least one tile unless the share is 0."""
+    # The system's randomness: a device that cheats must not predict which tiles are checked.
+    return tuple(sorted(SystemRandom().sample(tiles, math.ceil(len(tiles) * share))))
+
+
 def result_pixel_bytes(stage: Stage) -> float:
-    """Bytes that come back for a pixel of the core, at the worst."""
+    """Return the bytes of a result for each pixel of the core, at most."""
     last = stage.operators[-1]
     if isinstance(last, Measuring):
         return last.part_pixel_bytes
@@ -210,20 +202,16 @@ def result_pixel_bytes(stage: Stage) -> float:
 
 
 def cut_tile(run: StageRun, tile: Tile) -> Image:
-    """The pixels that a device gets for a tile: contiguous, narrowed."""
+    """Return the pixels that a device gets for a tile: the contiguous array of its outer rectangle.
+
+    The stage's gateway operators have run on it, so that fewer bytes travel.
+    """
     return np.ascontiguousarray(
         run_gateway_operators(run.stage.gateway_operators, run.image.read(tile.outer))
     )
 
 
-def do_tile(run: StageRun, tile: Tile) -> results.TileResult:
-    """The work of a device, done here."""
-    core = tile.core.within(tile.outer)
-    operators = for_tile(run.operators, tile.outer, run.stage.source.size)
-    return run_tile(operators, cut_tile(run, tile), core, tile.seams)
-
-
-def task(
+def make_task(
     run: StageRun,
     tile: Tile,
     *,
@@ -233,22 +221,22 @@ def task(
     wire_codec: str,
     priority: int = 0,
 ) -> TileTask:
-    """The message that asks a device for a tile."""
+    """Cut a tile, and make the message that asks a device to process it."""
     pixels = cut_tile(run, tile)
     spec = Spec.of(pixels)
     core = tile.core.within(tile.outer)
-    stage = to_calls(for_tile(run.operators, tile.outer, run.stage.source.size))
+    calls = to_calls(for_tile(run.operators, tile.outer, run.stage.source.size))
     return with_digest(
         TileTask(
             job=run.key,
             tile=tile.index,
             attempt=attempt,
             gateway=gateway,
-            stage=[Call(name, params) for name, params in stage],
+            stage=[Call(name, params) for name, params in calls],
             shape=(spec.height, spec.width, spec.channels),
             dtype=spec.dtype,  # type: ignore[arg-type]  # the codec refuses others
             core=(core.top, core.left, core.height, core.width),
-            seams=letters(tile.seams),
+            seams=format_seams(tile.seams),
             codec=wire_codec,
             result_codec=run.operators[-1].result_codec,
             lease_s=lease_s,
@@ -258,51 +246,73 @@ def task(
     )
 
 
-def letters(seams: Seams) -> str:
-    """Seams as they travel: letters of "tlbr"."""
+def format_seams(seams: Seams) -> str:
+    """Return seams as in a message: letters of "tlbr"."""
     sides = zip("tlbr", (seams.top, seams.left, seams.bottom, seams.right), strict=True)
-    return "".join(letter for letter, cut_here in sides if cut_here)
+    return "".join(letter for letter, is_seam in sides if is_seam)
 
 
-def given(run: StageRun, tile: Tile, result: Result) -> results.TileResult:
-    """What a result holds, if it is what this tile must give.
+def decode_result(run: StageRun, tile: Tile, result: Result) -> results.TileResult:
+    """Check the message with a tile's result, and decode it.
 
-    Raises WireError for a wrong digest, shape or dtype, and for damaged pixels or facts.
+    Raises WireError for a wrong digest, codec, shape or dtype, and for damaged pixels or facts.
     """
     check_digest(result)
     if result.codec != run.operators[-1].result_codec:
         raise WireError(f"{result.job} tile {tile.index}: codec {result.codec!r} was not asked for")
-    return fitting(run, tile, result.shape, result.dtype, result.pixels)
+    return decode_output(run, tile, result.shape, result.dtype, result.pixels)
 
 
-def fitting(
+def decode_output(
     run: StageRun, tile: Tile, shape: tuple[int, int, int], dtype: str, data: memoryview
 ) -> results.TileResult:
-    """What the bytes of a result hold. Raises WireError where this tile gives no such thing."""
-    expected = _expected(run, tile)
+    """Decode the output of a worker. Raises WireError for a wrong shape or dtype, or bad data.
+
+    `shape` is height, width and channels.
+    """
+    expected = _expected_output(run, tile)
     if (shape, dtype) != expected:
         raise WireError(
             f"{run.key} tile {tile.index}: a result of {shape} {dtype}, "
             f"expected {expected[0]} {expected[1]}"
         )
-    return decoded(run, tile, data)
+    return decode_stored(run, tile, data)
 
 
-def decoded(run: StageRun, tile: Tile, data: memoryview | bytes) -> results.TileResult:
-    """What the bytes of this tile's result hold. Raises WireError where it is no such thing."""
+def decode_stored(run: StageRun, tile: Tile, data: memoryview | bytes) -> results.TileResult:
+    """Decode the bytes of a tile's result, such as from the journal. Raises WireError."""
     last = run.operators[-1]
-    encoded = results.EncodedResult(memoryview(data), *_expected(run, tile))
+    encoded = results.EncodedResult(memoryview(data), *_expected_output(run, tile))
     return results.decode(last, last.result_codec, encoded)
 
 
-def encoded(run: StageRun, tile: Tile, given: results.TileResult) -> memoryview:
-    """A result's bytes as a device would send them."""
-    last = run.operators[-1]
-    return results.encode(last, given, tile.core, last.result_codec).data
-
-
-def _expected(run: StageRun, tile: Tile) -> tuple[tuple[int, int, int], str]:
+def _expected_output(run: StageRun, tile: Tile) -> tuple[tuple[int, int, int], str]:
+    """Return the shape (height, width, channels) and the dtype of a tile's result."""
     size = tile.core.height, tile.core.width
     if run.stage.measures:
         return (*size, 1), "uint8"
     return (*size, run.stage.result.channels), run.stage.result.dtype
+
+
+def _excess_call_bytes(operators: Sequence[Operator]) -> int:
+    """Return the bytes of the calls beyond the header's room: some operators learn large tables."""
+    return max(0, len(msgspec.json.encode(to_calls(operators))) - HEADER_BYTES // 2)
+
+
+def _halves_pixels(stage: Stage, tiles: Sequence[Tile]) -> tuple[tuple[int, ...], ...]:
+    # It takes half a millisecond for a tile, so it is done once for all tiles of one shape.
+    keys = [_shape_key(tile, stage.align) for tile in tiles]
+    pixels = {
+        key: parts(tile, halo=stage.halo, align=stage.align)
+        for key, tile in dict(zip(keys, tiles, strict=True)).items()
+    }
+    return tuple(pixels[key] for key in keys)
+
+
+def _shape_key(tile: Tile, align: int) -> tuple[int, ...]:
+    """Return what determines how a tile is halved."""
+    core, outer = tile.core, tile.outer
+    # The middle of a tile is rounded to an even multiple of the alignment.
+    phase = core.top % (2 * align), core.left % (2 * align)
+    above, beside = core.top - outer.top, core.left - outer.left
+    return core.height, core.width, *phase, above, beside, outer.height, outer.width

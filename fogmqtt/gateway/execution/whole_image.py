@@ -1,8 +1,8 @@
-"""Stages that this gateway does whole, on all its cores: where no fleet is faster.
+"""Stages that this gateway does whole, on all its cores, because no fleet is faster.
 
-Cutting, carrying and merging cost more than the work of a cheap operator, on any fleet. A whole
-image is exact by definition, so its result may replace the tiles at any moment: it is a second
-copy of all the tiles that are left, and starts by the same rule as a second copy of one.
+For a cheap operator, cutting, transfer and merging take longer than the work itself. A whole image
+is exact by definition, so its result may replace the tiles at any moment. It counts as a second
+copy of all the tiles that are left, and starts by the same rule as a second copy of one tile.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fogmqtt.core.geometry import Auto, Rect
 from fogmqtt.errors import FogError
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.registry import DeviceRegistry
-from fogmqtt.gateway.execution.cost_model import CostModel, Costs, StageDemand, worth
+from fogmqtt.gateway.execution.cost_model import CostModel, Costs, StageDemand, compare_times
 from fogmqtt.gateway.execution.dispatcher import Dispatcher
 from fogmqtt.gateway.execution.stage_run import result_pixel_bytes
 from fogmqtt.gateway.jobs.model import Job
@@ -30,28 +30,29 @@ from fogmqtt.operators.api.pipeline import Operators, Stage, format_pipeline, ru
 
 log = logging.getLogger(__name__)
 
-#: A whole image takes several times its memory, tiles take little: no more pixels than these.
+#: The largest image that is done whole, in pixels: it takes several times the image's memory.
 WHOLE_PIXELS: Final = 100_000_000
-#: Rows that are timed where nobody knows yet how long a kind of work takes here.
+#: The rows of the sample that is timed if the time of a kind of work is not known yet.
 _SAMPLE_ROWS: Final = 64
-#: The whole is begun where the tiles that are left need this many times its time, …
-_LATE: Final = 1.2
-#: … as far as can be told after this part of it, or after a larger one if no tile is done yet.
-_SOON: Final = 0.1
-_BLIND: Final = 0.5
-#: Seconds between two checks of that.
+#: The whole image is begun if the tiles that are left need this many times its time.
+_LATE_FACTOR: Final = 1.2
+#: The speed of tiles is judged after this part of the whole image's time, …
+_FIRST_CHECK: Final = 0.1
+#: … and if no tile is done by then, after this part.
+_FIRST_CHECK_WITHOUT_TILES: Final = 0.5
+#: Seconds between two checks whether tiles are late.
 _CHECK_S: Final = 0.02
 
 
 @dataclass(slots=True)
-class StageCourse:
-    """One stage at work: what is expected of it, and what has come of it."""
+class StageAttempt:
+    """A tiled stage in progress: its expected costs, and the measurements so far."""
 
     work: StageDemand
     costs: Costs
-    #: Whether the gateway may do it whole, at once or when its tiles are late.
+    #: Whether the gateway may do the stage whole, at once or when its tiles are late.
     may_be_whole: bool
-    #: The job's report before this stage.
+    #: The progress of the job's report before this stage.
     before: ReportSnapshot
     began_at: float = field(default_factory=now)
     done_pixels: int = 0
@@ -63,28 +64,28 @@ class StageCourse:
         return self.costs.by_tiles
 
     def credit(self, pixels: int) -> None:
-        """A tile is merged."""
+        """Count the pixels of a merged tile."""
         self.done_pixels += pixels
 
     def tiles_s(self, moment: float) -> float | None:
-        """Seconds for all tiles at the speed so far; None while no tile is done."""
+        """Return the seconds for all tiles at the speed so far; None while no tile is done."""
         if not self.done_pixels:
             return None
         return (moment - self.began_at) * self.work.pixels / self.done_pixels
 
     def is_late(self, moment: float) -> bool:
-        """Whether the whole image, begun now, should be done before the tiles that are left."""
+        """Whether the whole image, begun now, would probably finish before the other tiles."""
         whole_s = self.costs.whole_s
         if whole_s is None:
             return False
         elapsed_s, total_s = moment - self.began_at, self.tiles_s(moment)
         if total_s is None:
-            return elapsed_s > _BLIND * whole_s
-        return elapsed_s > _SOON * whole_s and total_s - elapsed_s > _LATE * whole_s
+            return elapsed_s > _FIRST_CHECK_WITHOUT_TILES * whole_s
+        return elapsed_s > _FIRST_CHECK * whole_s and total_s - elapsed_s > _LATE_FACTOR * whole_s
 
 
 class WholeImage:
-    """Decides how stages are done, and does those that are done whole."""
+    """Decides whether a stage is cut, and does stages whole. It belongs to the event loop."""
 
     def __init__(
         self,
@@ -101,7 +102,7 @@ class WholeImage:
         self._costs = costs
         self._allowed = allowed
 
-    async def course(self, job: Job, stage: Stage, image: ImageSource) -> StageCourse:
+    async def plan(self, job: Job, stage: Stage, image: ImageSource) -> StageAttempt:
         """Decide whether a stage is cut or done whole."""
         spec = image.spec
         pixels = spec.height * spec.width
@@ -118,43 +119,43 @@ class WholeImage:
         able = self._registry.able(self._dispatcher.ready_devices(), stage)
         costs = self._costs.costs(work, able, whole=possible)
         may_be_whole = possible and not (costs.by_tiles and costs.tiles_s is None)
-        return StageCourse(work, costs, may_be_whole, job.report.mark())
+        return StageAttempt(work, costs, may_be_whole, job.report.snapshot())
 
     async def compute(
-        self, job: Job, stage: Stage, image: ImageSource, course: StageCourse
+        self, job: Job, stage: Stage, image: ImageSource, attempt: StageAttempt
     ) -> StageOutput:
         """Do the stage whole, at once or as soon as its tiles are late."""
-        while course.by_tiles and not course.is_late(now()):
+        while attempt.by_tiles and not attempt.is_late(now()):
             await asyncio.sleep(_CHECK_S)
         began_at, original = now(), job.original
         assert original is not None  # noqa: S101  # set when the image was decoded
-        made = await self._threads.image(
+        output = await self._threads.image(
             lambda: run_whole(_operators(stage), as_array(image), as_array(original)),
-            course.work.pixels,
+            attempt.work.pixels,
         )
-        course.whole_s = now() - began_at
-        # Beside tiles it is slower than alone.
-        if not course.by_tiles or course.whole_s < (course.costs.whole_s or 0.0):
-            self._costs.learn_whole(course.work, course.work.pixels, course.whole_s)
-        return made
+        attempt.whole_s = now() - began_at
+        # Beside tiles it is slower than alone, so only a faster time is learned then.
+        if not attempt.by_tiles or attempt.whole_s < (attempt.costs.whole_s or 0.0):
+            self._costs.learn_whole(attempt.work, attempt.work.pixels, attempt.whole_s)
+        return output
 
-    def learn(self, job: Job, course: StageCourse, *, by_tiles: bool) -> None:
+    def learn(self, job: Job, attempt: StageAttempt, *, by_tiles: bool) -> None:
         """Remember what the stage took, and write it into the job's report."""
         moment, report = now(), job.report
-        took_s = moment - course.began_at
-        tiles_s = took_s if by_tiles else course.tiles_s(moment)
-        if tiles_s is None and course.by_tiles:
-            tiles_s = max(took_s, course.costs.tiles_s or 0.0)  # at least as long as that
-        if course.by_tiles and tiles_s is not None:
-            self._costs.learn_tiles(course.work, course.costs, tiles_s)
+        took_s = moment - attempt.began_at
+        tiles_s = took_s if by_tiles else attempt.tiles_s(moment)
+        if tiles_s is None and attempt.by_tiles:
+            tiles_s = max(took_s, attempt.costs.tiles_s or 0.0)  # it would have taken longer
+        if attempt.by_tiles and tiles_s is not None:
+            self._costs.learn_tiles(attempt.work, attempt.costs, tiles_s)
         report.makespan += took_s
         if by_tiles:
-            report.count_alone(course.costs.whole_s, measured=False)
+            report.add_alone(attempt.costs.whole_s, measured=False)
             return
-        report.take_back(course.before)
-        whole_s = course.whole_s or took_s
-        report.count_alone(whole_s, measured=True)
-        report.explain(_why_whole(course, tiles_s, whole_s))
+        report.restore(attempt.before)
+        whole_s = attempt.whole_s or took_s
+        report.add_alone(whole_s, measured=True)
+        report.add_reason(_why_whole(attempt, tiles_s, whole_s))
 
     async def _time_sample(
         self, work: StageDemand, operators: Operators, image: ImageSource
@@ -162,7 +163,7 @@ class WholeImage:
         rows = min(_SAMPLE_ROWS, image.spec.height)
         sample = image.read(Rect(0, 0, rows, image.spec.width))
         try:
-            seconds = await self._threads.image(lambda: _whole_s(operators, sample), sample.size)
+            seconds = await self._threads.image(lambda: _time_whole(operators, sample), sample.size)
         except FogError as problem:
             log.debug("%s cannot be timed on a sample: %s", work.kind, problem)
             return
@@ -171,7 +172,7 @@ class WholeImage:
     def _possible(self, job: Job, stage: Stage, pixels: int) -> bool:
         return (
             self._allowed
-            # A plan of the user's own is kept to, and so is what an earlier run began.
+            # A user's own plan is kept, and so are the tiles of an earlier run.
             and isinstance(job.request.tiles, Auto)
             and not job.request.run_suffix
             and pixels <= WHOLE_PIXELS
@@ -183,15 +184,15 @@ def _operators(stage: Stage) -> Operators:
     return (*stage.gateway_operators, *stage.operators)
 
 
-def _why_whole(course: StageCourse, tiles_s: float | None, whole_s: float) -> str:
-    expected_s = tiles_s if tiles_s is not None else course.costs.tiles_s
+def _why_whole(attempt: StageAttempt, tiles_s: float | None, whole_s: float) -> str:
+    expected_s = tiles_s if tiles_s is not None else attempt.costs.tiles_s
     if expected_s is None:
         return f"no device can help with this now: this gateway took {whole_s:.2f} s alone"
-    return worth(max(expected_s, whole_s), whole_s)
+    return compare_times(max(expected_s, whole_s), whole_s)
 
 
-def _whole_s(operators: Operators, sample: Image) -> float:
-    """The faster of two: the first one loads what the operators need."""
+def _time_whole(operators: Operators, sample: Image) -> float:
+    """Return the seconds of the faster of two runs: the first one loads what operators need."""
 
     def once() -> float:
         began = now()

@@ -1,7 +1,7 @@
-"""Image files decoded in processes of their own, so that the gateway outlives native decoders.
+"""Decodes image files in child processes, so that a crash of a native decoder ends no gateway.
 
-A file goes there and its pixels come back as descriptors: nothing is copied on the way, and the
-gateway maps the memory that the process wrote.
+The file and the memory for its pixels are passed as descriptors. Nothing is copied: the gateway
+maps the memory that the process wrote.
 """
 
 from __future__ import annotations
@@ -33,61 +33,67 @@ from fogmqtt.workers.decoder_process import (
     DecodeRequest,
     HeaderRead,
 )
+from fogmqtt.workers.exit_status import ExitStatus
 from fogmqtt.workers.process import WorkerFailed
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a process may take to open a file, its own start included, and to decode it,
-#: beside what its size takes.
-PATIENCE_S: Final = 30.0
-#: Seconds of a byte that is read and of a pixel that is decoded, on a slow board.
+#: Seconds in which a process must open a file, its own start included, and seconds in which it must
+#: decode it. The time that the file's size needs is added.
+TIMEOUT_S: Final = 30.0
+#: Seconds to read a byte, and seconds to decode a pixel, on a slow board.
 _BYTE_S, _PIXEL_S = 1e-7, 2e-6
 
 _PROGRAM: Final = "fogmqtt.workers.decoder_process"
 _DTYPES = ("uint8", "uint16")
-_WAY_OUT = "save it again with another program"
+_ADVICE = "save it again with another program"
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
-    """A file to be read, the memory for its pixels, and the file's name in messages."""
+class _DecodeJob:
+    """One file to decode."""
 
+    #: The descriptors of the file and of the memory for its pixels.
     file: int
     pixels: int
+    #: The file's name in messages.
     name: str
     max_pixels: int
-    #: Called with the bytes of the decoded image before they are there; may wait.
+    #: Called with the size of the decoded image in bytes, before it is decoded; may block.
     reserve: Callable[[int], None]
 
     @property
-    def size(self) -> int:
+    def file_bytes(self) -> int:
         return os.fstat(self.file).st_size
 
 
 def _reserve_nothing(image_bytes: int) -> None:
-    """Let every image in, whatever its size."""
+    """Accept an image of any size."""
 
 
-class _Late(Exception):
-    """The process did not answer within so many seconds."""
+class _DecoderTimeout(Exception):
+    """The process did not reply in time. The text is that time."""
 
 
 class Decoders:
-    """As many processes as threads read at once; the first starts with the first file.
+    """Decoder processes: one for each thread that reads at a time, started when it is needed.
 
-    Processes end with `close`, and with this process. `program` is the module
-    whose `main` it runs. For any thread.
+    The processes end with `close`, and with this process. A process may take `timeout_s` seconds to
+    open a file, and again to decode it, plus the time that the file's size needs. `program` is the
+    module whose `main` it runs. Any thread may call the methods.
     """
 
-    def __init__(self, *, patience_s: float = PATIENCE_S, program: str = _PROGRAM) -> None:
-        self._patience_s = patience_s
+    def __init__(self, *, timeout_s: float = TIMEOUT_S, program: str = _PROGRAM) -> None:
+        self._timeout_s = timeout_s
         self._code = f"from {program} import main; main()"
-        self._said: msgspec.msgpack.Decoder[DecodeReply] = msgspec.msgpack.Decoder(DecodeReply)
+        self._reply_decoder: msgspec.msgpack.Decoder[DecodeReply] = msgspec.msgpack.Decoder(
+            DecodeReply
+        )
         self._lock = threading.Lock()
-        # A process ends with the thread that started it, and callers' threads come and go.
+        # A process ends with the thread that started it, so a thread of our own starts all.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoders")
         self._closed = False
-        #: The last to finish is the first to be given a file: it is warm.
+        #: The process that finished last gets the next file: its caches are warm.
         self._idle: list[ChildProcess] = []
         self._busy: set[ChildProcess] = set()
 
@@ -110,23 +116,23 @@ class Decoders:
         max_pixels: int = MAX_PIXELS,
         reserve: Callable[[int], None] = _reserve_nothing,
     ) -> LoadedImage:
-        """The image in the file of this descriptor, as `images.files.read` reads it.
+        """Decode the file of this descriptor, with the result of `images.files.read`.
 
-        Its memory is shared with no process any more; what is written to it stays here. Raises
-        ImageError like `images.files.read`, and for a file that ended its process, or did not
-        come out of it in time.
+        The image is a uint8 or uint16 array of height x width or height x width x channels, in
+        private memory. `reserve` is called with its size in bytes before it is decoded, and may
+        block. Raises ImageError like `images.files.read`, and if the process ended or was too slow.
         """
         try:
             pixels = open_memory()
         except OSError as problem:
             raise ImageError(f"{name}: no memory for its pixels: {problem.strerror}") from None
         try:
-            return self._read(_Order(file, pixels, name, max_pixels, reserve))
+            return self._read(_DecodeJob(file, pixels, name, max_pixels, reserve))
         finally:
             os.close(pixels)
 
     def close(self) -> None:
-        """End the processes, whatever they do; nothing is read any more."""
+        """End all processes at once. Later calls of `read` raise ImageError."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -136,124 +142,133 @@ class Decoders:
             process.end()
         self._starter.shutdown()
 
-    def _read(self, order: _Order) -> LoadedImage:
-        process = self._take(order.name)
+    def _read(self, job: _DecodeJob) -> LoadedImage:
+        process = self._acquire(job.name)
         try:
-            said = self._converse(process, order)
-        except _Late as late:
-            raise self._given_up(process, order, str(late)) from None
+            reply = self._exchange(process, job)
+        except _DecoderTimeout as timeout:
+            raise self._timed_out(process, job, str(timeout)) from None
         except (EOFError, OSError):
-            raise self._died(process, order) from None
+            raise self._crashed(process, job) from None
         except FogError:
             self._end(process)
             raise
         except msgspec.MsgspecError as problem:
             self._end(process)
-            raise ImageError(f"{order.name}: its decoder talks nonsense: {problem}") from None
-        match said:
+            raise ImageError(f"{job.name}: its decoder sent an invalid reply: {problem}") from None
+        match reply:
             case Decoded():
-                self._give_back(process, worn=said.needs_replacement)
-                return _loaded(said, order)
+                self._release(process, replace=reply.needs_replacement)
+                return _map_image(reply, job)
             case DecodeRefused(reason):
-                self._give_back(process, worn=False)
+                self._release(process, replace=False)
                 raise ImageError(reason)
             case WorkerFailed(reason, traceback):
-                self._give_back(process, worn=True)
-                log.error("%s: its decoder: %s\n%s", order.name, reason, traceback)
-                raise ImageError(f"{order.name}: its decoder failed: {reason}; {_WAY_OUT}")
+                self._release(process, replace=True)
+                log.error("%s: its decoder: %s\n%s", job.name, reason, traceback)
+                raise ImageError(f"{job.name}: its decoder failed: {reason}; {_ADVICE}")
             case HeaderRead():
                 self._end(process)
-                raise ImageError(f"{order.name}: its decoder opened it twice")
+                raise ImageError(f"{job.name}: its decoder read the header twice")
 
-    def _converse(self, process: ChildProcess, order: _Order) -> DecodeReply:
-        """Raises _Late, and EOFError, OSError and others where the process is not what it was."""
-        asked = msgspec.msgpack.encode(DecodeRequest(order.name, order.max_pixels))
-        process.send_message(asked, (order.file, order.pixels))
-        said = self._hear(process, order.size * _BYTE_S)
-        if not isinstance(said, HeaderRead):
-            return said
-        pixels = min(said.pixels, order.max_pixels)
-        order.reserve(pixels * said.pixel_bytes)
+    def _exchange(self, process: ChildProcess, job: _DecodeJob) -> DecodeReply:
+        """Send a file to a process and return its last reply.
+
+        Raises _DecoderTimeout, EOFError and OSError if the process ended, msgspec.MsgspecError
+        for an invalid reply, and what `reserve` raises.
+        """
+        request = msgspec.msgpack.encode(DecodeRequest(job.name, job.max_pixels))
+        process.send_message(request, (job.file, job.pixels))
+        reply = self._receive(process, job.file_bytes * _BYTE_S)
+        if not isinstance(reply, HeaderRead):
+            return reply
+        pixels = min(reply.pixels, job.max_pixels)
+        job.reserve(pixels * reply.pixel_bytes)
         process.send_message(PROCEED)
-        return self._hear(process, pixels * _PIXEL_S)
+        return self._receive(process, pixels * _PIXEL_S)
 
-    def _hear(self, process: ChildProcess, more_s: float) -> DecodeReply:
-        within_s = self._patience_s + more_s
+    def _receive(self, process: ChildProcess, size_s: float) -> DecodeReply:
+        """Receive a reply within the time-out plus the time that the size needs."""
+        within_s = self._timeout_s + size_s
         if not process.is_readable(within_s):
-            raise _Late(f"{within_s:.3g} s")
-        heard = process.receive_message()
-        if heard is None:
+            raise _DecoderTimeout(f"{within_s:.3g} s")
+        message = process.receive_message()
+        if message is None:
             raise EOFError
-        return self._said.decode(heard)
+        return self._reply_decoder.decode(message)
 
-    def _take(self, name: str) -> ChildProcess:
+    def _acquire(self, name: str) -> ChildProcess:
+        """Return an idle process, or a new one."""
         with self._lock:
             while self._idle:
                 process = self._idle.pop()
                 if not process.is_readable():
                     self._busy.add(process)
                     return process
-                process.end()  # somebody ended it while it had nothing to say
+                process.end()  # an idle process is readable only if it has ended
         try:
             process = self._starter.submit(ChildProcess, self._code).result()
         except (OSError, RuntimeError) as problem:  # RuntimeError: `close` was called
-            raise ImageError(f"{name}: no process to decode it in: {problem}") from None
+            raise ImageError(f"{name}: cannot start a process to decode it: {problem}") from None
         with self._lock:
             self._busy.add(process)
             if self._closed:
                 process.kill()
         return process
 
-    def _give_back(self, process: ChildProcess, *, worn: bool) -> None:
+    def _release(self, process: ChildProcess, *, replace: bool) -> None:
+        """Keep a process for the next file, or end it if it is to be replaced."""
         with self._lock:
             self._busy.discard(process)
-            keep = not worn and not self._closed
+            keep = not replace and not self._closed
             if keep:
                 self._idle.append(process)
         if not keep:
             process.end()
 
-    def _given_up(self, process: ChildProcess, order: _Order, late: str) -> ImageError:
-        traceback = self._end(process, asking_why=True)[1]
-        log.warning("%s: its decoder hung\n%s", order.name, traceback)
+    def _timed_out(self, process: ChildProcess, job: _DecodeJob, within: str) -> ImageError:
+        traceback = self._end(process, dump_traceback=True).traceback
+        log.warning("%s: its decoder hung\n%s", job.name, traceback)
         return ImageError(
-            f"{order.name}: its decoder did not return within {late} and was ended; {_WAY_OUT}"
+            f"{job.name}: its decoder did not return within {within} and was ended; {_ADVICE}"
         )
 
-    def _died(self, process: ChildProcess, order: _Order) -> ImageError:
-        how, traceback = self._end(process)
+    def _crashed(self, process: ChildProcess, job: _DecodeJob) -> ImageError:
+        status = self._end(process)
         if self._closed:
-            return ImageError(f"{order.name}: not decoded, since the gateway is stopping")
-        log.warning("%s: its decoder %s\n%s", order.name, how, traceback)
-        return ImageError(f"{order.name}: its decoder {how}; {_WAY_OUT}")
+            return ImageError(f"{job.name}: not decoded, since the gateway is stopping")
+        log.warning("%s: its decoder %s\n%s", job.name, status, status.traceback)
+        return ImageError(f"{job.name}: its decoder {status}; {_ADVICE}")
 
-    def _end(self, process: ChildProcess, *, asking_why: bool = False) -> tuple[str, str]:
+    def _end(self, process: ChildProcess, *, dump_traceback: bool = False) -> ExitStatus:
         with self._lock:
             self._busy.discard(process)
-        ending = process.end(dump_traceback=asking_why)
-        return str(ending), ending.traceback
+        return process.end(dump_traceback=dump_traceback)
 
 
-def in_memory(data: bytes) -> int:
-    """A file with these bytes, for `Decoders.read`; the caller closes it. Raises OSError."""
+def open_bytes(data: bytes) -> int:
+    """Return the descriptor of a file in memory with these bytes. The caller closes it.
+
+    Raises OSError.
+    """
     descriptor = open_memory()
     try:
-        done = 0
-        while done < len(data):
-            done += os.pwrite(descriptor, memoryview(data)[done:], done)
+        written = 0
+        while written < len(data):
+            written += os.pwrite(descriptor, memoryview(data)[written:], written)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
 
 
-def _loaded(said: Decoded, order: _Order) -> LoadedImage:
-    """Raises ImageError where the memory does not hold what was said."""
-    if said.dtype not in _DTYPES or min(said.shape) < 1 or not 2 <= len(said.shape) <= 3:
-        raise ImageError(f"{order.name}: its decoder gave {said.dtype} of {said.shape}")
-    size = math.prod(said.shape) * np.dtype(said.dtype).itemsize
-    if size > os.fstat(order.pixels).st_size:
-        raise ImageError(f"{order.name}: its decoder gave less than {size:,} bytes")
-    memory = mmap.mmap(order.pixels, size, access=mmap.ACCESS_COPY)
-    image = np.frombuffer(memory, said.dtype).reshape(said.shape)
-    return LoadedImage(image, Spec.of(image), said.notes, said.format)
+def _map_image(reply: Decoded, job: _DecodeJob) -> LoadedImage:
+    """Map the memory that the process wrote. Raises ImageError if the reply does not fit it."""
+    if reply.dtype not in _DTYPES or min(reply.shape) < 1 or not 2 <= len(reply.shape) <= 3:
+        raise ImageError(f"{job.name}: its decoder gave {reply.dtype} of {reply.shape}")
+    size = math.prod(reply.shape) * np.dtype(reply.dtype).itemsize
+    if size > os.fstat(job.pixels).st_size:
+        raise ImageError(f"{job.name}: its decoder gave less than {size:,} bytes")
+    memory = mmap.mmap(job.pixels, size, access=mmap.ACCESS_COPY)
+    image = np.frombuffer(memory, reply.dtype).reshape(reply.shape)
+    return LoadedImage(image, Spec.of(image), reply.notes, reply.format)

@@ -1,4 +1,4 @@
-"""From a request to pixels and a plan of work."""
+"""The first step of a job: parse its pipelines, decode its image, and split it into stages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fogmqtt.config import LimitSettings
 from fogmqtt.errors import ImageError
-from fogmqtt.gateway.jobs.decode import Decoders, in_memory
+from fogmqtt.gateway.jobs.decode import Decoders, open_bytes
 from fogmqtt.gateway.jobs.memory_budget import Reservation
 from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.images.source import ArrayImage, ImageSource
@@ -18,43 +18,45 @@ from fogmqtt.operators.api.pipeline import Stage, output_spec, parse, parse_post
 
 @dataclass(frozen=True, slots=True)
 class IngestedJob:
-    """A request, understood."""
+    """The decoded image and the parsed pipelines of a request."""
 
     image: ImageSource
     operators: tuple[Operator, ...]
     stages: tuple[Stage, ...]
     post: tuple[Operator, ...]
-    #: What was dropped or converted on the way in, for a person.
+    #: Sentences for users about what was dropped or converted.
     notes: tuple[str, ...]
 
 
 def ingest(
     request: JobRequest, limits: LimitSettings, decoders: Decoders, memory: Reservation
 ) -> IngestedJob:
-    """Understand the pipelines first, since that is cheap, then read the image.
+    """Parse the pipelines, then decode the image. Blocking: call from a worker thread.
 
-    Raises ImageError, PipelineError and OperatorError with the image's or the word's name.
+    Raises PipelineError, OperatorError and ImageError. The text names the word or the image.
     """
+    # The pipelines first: that is cheap.
     operators = parse(request.pipeline)
     post = parse_post(request.post)
-    image, notes = _pixels(request, limits, decoders, memory)
+    image, notes = _load_image(request, limits, decoders, memory)
     spec = Spec.of(image)
-    plan = split_stages(operators, spec)
-    picture = Spec(*plan[-1].source.size, 3) if plan[-1].measures else plan[-1].result
-    output_spec(post, picture)
-    return IngestedJob(ArrayImage(image), operators, plan, post, notes)
+    stages = split_stages(operators, spec)
+    last = stages[-1]
+    output_spec(post, Spec(*last.source.size, 3) if last.measures else last.result)
+    return IngestedJob(ArrayImage(image), operators, stages, post, notes)
 
 
-def _pixels(
+def _load_image(
     request: JobRequest, limits: LimitSettings, decoders: Decoders, memory: Reservation
 ) -> tuple[Image, tuple[str, ...]]:
+    """Return the image of a request and notes for users. Raises ImageError."""
     if request.image is not None:
         memory.take(request.image.nbytes)
         return request.image, ()
-    if request.journal is not None and (kept := request.journal.read_pixels()) is not None:
-        memory.take(kept.nbytes)
-        return kept, ()
-    file = _file(request, limits)
+    if request.journal is not None and (image := request.journal.read_pixels()) is not None:
+        memory.take(image.nbytes)
+        return image, ()
+    file = _open_file(request, limits)
     try:
         loaded = decoders.read(
             file, request.name, max_pixels=limits.max_pixels, reserve=memory.take
@@ -66,13 +68,16 @@ def _pixels(
     return loaded.image, loaded.notes
 
 
-def _file(request: JobRequest, limits: LimitSettings) -> int:
-    """The image's file, open; what came as bytes becomes one. The caller closes it."""
+def _open_file(request: JobRequest, limits: LimitSettings) -> int:
+    """Return the descriptor of the image's file, or of a file in memory for an image in bytes.
+
+    The caller closes it. Raises ImageError.
+    """
     if request.data is not None:
         _check_size(len(request.data), request.name, limits)
-        return in_memory(request.data)
+        return open_bytes(request.data)
     if request.path is None:
-        raise ImageError(f"{request.name}: a request without an image")
+        raise ImageError(f"{request.name}: the request has no image; set path, data or image")
     if request.path.exists() and not request.path.is_file():
         raise ImageError(f"{request.path}: not a file; name an image")
     if request.journal is not None and not request.path.exists():

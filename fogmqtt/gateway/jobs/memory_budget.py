@@ -1,4 +1,4 @@
-"""How much memory the images of all jobs may take together.
+"""The memory that the images of all jobs may take together.
 
 The number of jobs alone does not bound it: four images of 500 MP with 16 bits a channel are more
 than most machines have.
@@ -19,21 +19,21 @@ _SHARE: Final = 0.5
 
 
 class MemoryBudget:
-    """The memory that is left for images. For any thread."""
+    """The memory for the images of all jobs. Any thread may call the methods."""
 
     def __init__(self, limit_bytes: float | None = None) -> None:
-        """`limit_bytes` of all jobs together; by default half of the machine's memory."""
+        """`limit_bytes` is for all jobs together; by default half of the machine's memory."""
         self.limit = _SHARE * memory_mb() * 2**20 if limit_bytes is None else limit_bytes
         self.used = 0
         self.changed = threading.Condition()
 
     def reservation(self) -> Reservation:
-        """Return a job's part, which is empty at first."""
+        """Return a reservation for one job, of 0 bytes at first."""
         return Reservation(self)
 
 
 class Reservation:
-    """What one job has of the budget. For any thread."""
+    """The part of the budget that one job uses. Any thread may call the methods."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
@@ -43,8 +43,8 @@ class Reservation:
     def take(self, image_bytes: int) -> None:
         """Wait until there is room for an image of this size; blocks its thread.
 
-        An image that is larger than the whole budget is let in when it is alone. Raises FogError
-        if the job ends meanwhile.
+        An image that is larger than the whole budget waits until no other job uses memory. Raises
+        FogError if the job ends meanwhile.
         """
         budget, needed = self._budget, COPIES * image_bytes
         with budget.changed:
@@ -55,7 +55,7 @@ class Reservation:
             budget.used += needed
 
     def release(self) -> None:
-        """Give everything back."""
+        """Return all memory to the budget, and let `take` raise FogError."""
         budget = self._budget
         with budget.changed:
             self._released = True

@@ -1,4 +1,4 @@
-"""What a job is, from the request to the outcome."""
+"""The data of a job: its request, its state, its handle and its outcome."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def new_job_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a job ended: with an image, or with the error that says why not."""
+    """The end of a job: with an image, or with an error.
+
+    Images are uint8, uint16 or float32 arrays of height x width or height x width x channels.
+    """
 
     job: str
     report: Report
@@ -34,11 +37,12 @@ class Outcome:
     #: The image that the job came with, decoded; None if it could not be decoded.
     original: Image | None = None
     error: str | None = None
-    #: 255 where pixels differ from one machine's; None if none do, or nobody compared.
+    #: A height x width uint8 mask, 255 where pixels differ from one machine's; None if no pixel
+    #: differs, or the job was not verified.
     difference: Image | None = None
-    #: What a measuring pipeline found; None for any other.
+    #: The facts of a measuring pipeline; None for any other.
     facts: Facts | None = None
-    #: The error does not lie in the image itself, so another try may succeed.
+    #: Whether another try may succeed: the error is not in the image itself.
     retryable: bool = False
 
 
@@ -48,7 +52,7 @@ Deliver = Callable[[Outcome], None]
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """An image, what to do with it, and where the result goes.
+    """An image, the pipeline for it, and where the result goes.
 
     The image is a file (`path`), a file's bytes (`data`), or decoded already (`image`, an array of
     height x width or height x width x channels).
@@ -68,10 +72,10 @@ class JobRequest:
     timeout_s: float | None = None
     deliver: Deliver | None = None
     job: str = field(default_factory=new_job_id)
-    #: Where the job's progress is written down, for a serving gateway with a spool.
+    #: Records the job's progress, for a serving gateway with a spool.
     journal: JobJournal | None = None
-    #: Not empty if an earlier run of the gateway had this job: late results of that run must not
-    #: count, since its tiles may have been others.
+    #: Not empty if an earlier run of the gateway had this job. It distinguishes late results of
+    #: that run, whose tiles may have been cut otherwise.
     run_suffix: str = ""
 
 
@@ -86,13 +90,15 @@ class Job:
     post: tuple[Operator, ...] = ()
     stages: tuple[Stage, ...] = ()
     original: ImageSource | None = None
-    #: The stage at work, counted from 0.
+    #: The index of the present stage.
     position: int = 0
-    #: What enters the stage at work.
+    #: The image that enters the present stage.
     entering: ImageSource | None = None
-    #: When the job's turn came, and when its progress was last told.
+    #: When the job's turn came, and when its progress was last published.
     started_at: float = 0.0
     progress_at: float = float("-inf")
+    #: Whether the job's task has run at all; one that is cancelled before that would not run.
+    task_started: bool = False
     #: Why the job is to end without a result.
     cancel_reason: str = ""
 
@@ -102,7 +108,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """The name of the stage at work for the scheduler and on the wire."""
+        """The name of the present stage for the scheduler and in messages."""
         return f"{self.request.job}.{self.position}{self.request.run_suffix}"
 
 
@@ -132,9 +138,10 @@ class JobHandle:
         return self._task.done()
 
     def cancel(self, reason: str = "the job was cancelled") -> None:
-        """End the job; its outcome has `reason` as its error. No other job is touched."""
-        self._job.cancel_reason = self._job.cancel_reason or reason
-        self._task.cancel()
+        """End this job; `reason` becomes the error of its outcome."""
+        self._job.cancel_reason = self._job.cancel_reason or reason or "the job was cancelled"
+        if self._job.task_started:
+            self._task.cancel()
 
     async def outcome(self) -> Outcome:
         """Wait until the job has ended and its result is delivered."""

@@ -18,7 +18,7 @@ class JobQueue:
     def __init__(self, places: int) -> None:
         """`places`: jobs of one priority that may be under way at once."""
         self._places = places
-        #: Who waits, by priority; no queue is empty.
+        #: The waiting jobs by priority; no queue is empty.
         self._queues: dict[int, deque[asyncio.Future[None]]] = {}
         self._begun: Counter[int] = Counter()
         self._held = False
@@ -54,16 +54,18 @@ class JobQueue:
             raise
 
     def _leave(self, priority: int, turn: asyncio.Future[None]) -> None:
+        """Forget a job that was cancelled while it waited, or give back its place if it had one."""
+        if not turn.cancelled():  # its turn had come at the same moment
+            self._begun[priority] -= 1
+            self._admit()
+            return
         queue = self._queues.get(priority)
         if queue is not None and turn in queue:
             queue.remove(turn)
             self._forget_empty(priority)
-        else:  # its turn had come at the same moment
-            self._begun[priority] -= 1
-            self._admit()
 
     def _admit(self) -> None:
-        """Begin the oldest jobs of every priority, the highest first, as far as places go."""
+        """Let the oldest jobs of every priority begin while there are places, the highest first."""
         if self._held:
             return
         for priority in sorted(self._queues, reverse=True):

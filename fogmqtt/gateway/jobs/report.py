@@ -9,9 +9,9 @@ from fogmqtt.core.geometry import Rect
 from fogmqtt.gateway.broker_health import REMEDY
 from fogmqtt.log import one_line
 
-#: So many of a job's failed tiles are kept with their tracebacks, the newest.
+#: The number of failed attempts that are kept with their tracebacks, the newest.
 _FAILURES = 20
-#: And so many lines of a traceback are shown.
+#: The number of lines of a traceback that are shown, the last.
 _LINES = 15
 
 
@@ -25,7 +25,7 @@ class DeviceShare:
 
 @dataclass(frozen=True, slots=True)
 class TileFailure:
-    """One attempt that failed, in the device's own words."""
+    """One failed attempt, with the device's reason and traceback."""
 
     tile: int
     attempt: int
@@ -36,7 +36,7 @@ class TileFailure:
 
 @dataclass(frozen=True, slots=True)
 class ReportSnapshot:
-    """How far a report was before a stage."""
+    """The progress of a report before a stage."""
 
     tiles: int
     done: int
@@ -58,26 +58,26 @@ class Report:
     retries: int = 0
     hedges: int = 0
     duplicates: int = 0
-    #: Tiles that a second device, or the gateway, found right.
+    #: Tiles whose result a second device or the gateway confirmed.
     checked: int = 0
     bytes_out: int = 0
     bytes_back: int = 0
-    #: Messages that the broker dropped meanwhile, of anybody's; known to some 10 s.
+    #: Messages of any client that the broker dropped meanwhile; it publishes them every 10 s.
     dropped: int = 0
-    #: Pixels, or single facts, that differ from one machine; None unless verified.
+    #: Pixels or facts that differ from one machine's; None if the job was not verified.
     differ: int | None = None
-    #: Single facts that were compared; None where pixels were.
+    #: Facts that were compared; None if pixels were compared.
     facts: int | None = None
-    #: Seconds from a stage's first tile until it is merged, of all stages that devices could do.
+    #: Seconds from the first tile of a stage until it is merged, for all tiled stages together.
     makespan: float = 0.0
-    #: What these stages take on this gateway alone; None where nobody knows. Whether all of them
-    #: were done so, or it is predicted.
+    #: Seconds of these stages on this gateway alone; None if they are not known.
     alone_s: float | None = 0.0
+    #: Whether all these seconds were measured; otherwise some are predicted.
     alone_measured: bool = True
-    #: Why the fleet could not help; empty where it could.
+    #: Why the fleet could not help; empty if it helped.
     sentence: str = ""
     failures: deque[TileFailure] = field(default_factory=lambda: deque(maxlen=_FAILURES))
-    #: Which device did each tile: (device, core's top, left, height, width), of the last stage.
+    #: The tiles of the last stage: (device, core's top, left, height, width).
     mosaic: list[tuple[str, int, int, int, int]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, object]:
@@ -110,14 +110,14 @@ class Report:
         }
 
     def credit(self, device: str, core: Rect) -> None:
-        """The device did this tile."""
+        """Count a tile for the device that did it."""
         share = self.devices.setdefault(device, DeviceShare())
         share.tiles += 1
         share.pixels += core.pixels
         self.mosaic.append(_piece(device, core))
 
     def uncredit(self, device: str, core: Rect) -> None:
-        """What it did does not count any more."""
+        """Undo `credit`."""
         share = self.devices[device]
         share.tiles -= 1
         share.pixels -= core.pixels
@@ -125,29 +125,29 @@ class Report:
             del self.devices[device]
         self.mosaic.remove(_piece(device, core))
 
-    def count_alone(self, seconds: float | None, *, measured: bool) -> None:
-        """A stage takes so long on this gateway alone."""
+    def add_alone(self, seconds: float | None, *, measured: bool) -> None:
+        """Add the seconds of a stage on this gateway alone; None if they are not known."""
         known = self.alone_s is not None and seconds is not None
         self.alone_s = (self.alone_s or 0.0) + (seconds or 0.0) if known else None
         self.alone_measured = self.alone_measured and measured
 
-    def explain(self, sentence: str) -> None:
-        """Say once more why the fleet could not help."""
+    def add_reason(self, sentence: str) -> None:
+        """Add a reason why the fleet could not help."""
         self.sentence = "; ".join(filter(None, (self.sentence, sentence)))
 
-    def mark(self) -> ReportSnapshot:
-        """What `take_back` goes back to."""
-        shares = {device: (one.tiles, one.pixels) for device, one in self.devices.items()}
+    def snapshot(self) -> ReportSnapshot:
+        """Return the progress now, for `restore`."""
+        shares = {device: (share.tiles, share.pixels) for device, share in self.devices.items()}
         return ReportSnapshot(self.tiles, self.done, shares)
 
-    def take_back(self, mark: ReportSnapshot) -> None:
-        """What was done since then does not count."""
-        self.tiles, self.done = mark.tiles, mark.done
-        self.devices = {device: DeviceShare(*share) for device, share in mark.devices.items()}
+    def restore(self, snapshot: ReportSnapshot) -> None:
+        """Discard the progress since the snapshot."""
+        self.tiles, self.done = snapshot.tiles, snapshot.done
+        self.devices = {device: DeviceShare(*share) for device, share in snapshot.devices.items()}
         self.mosaic.clear()
 
     def last_traceback(self) -> str:
-        """The newest failure's, line by line and safe for a terminal; empty where there is none."""
+        """Return the newest failure's traceback, safe for a terminal; empty if there is none."""
         if not self.failures:
             return ""
         failure = self.failures[-1]
@@ -160,8 +160,8 @@ def _piece(device: str, core: Rect) -> tuple[str, int, int, int, int]:
     return device, core.top, core.left, core.height, core.width
 
 
-def differ_line(report: Report, where: Rect | None = None) -> str:
-    """What `--verify` found, as people read it."""
+def format_differences(report: Report, where: Rect | None = None) -> str:
+    """Return the result of a comparison with one machine as a sentence."""
     if report.facts is not None:
         return f"{report.differ} of {report.facts} facts differ from one machine"
     line = f"{report.differ} of {report.pixels} pixels differ from one machine"

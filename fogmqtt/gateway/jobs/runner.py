@@ -1,9 +1,9 @@
-"""The way of an image, from its request to its delivered result: `process` is the whole of it.
+"""Runs jobs, from the request to the delivered result. `JobRunner.process` is the whole sequence.
 
     submit -> decode -> for each stage: plan -> cut -> send -> result -> paste -> merge
            -> verify and post-process -> deliver
 
-Each job is one coroutine. Cancelling a job cancels its coroutine; what it raises ends this job and
+Each job is one coroutine. Cancelling a job cancels its coroutine. An exception ends its own job and
 no other.
 """
 
@@ -28,7 +28,7 @@ from fogmqtt.gateway.execution import stage_run
 from fogmqtt.gateway.execution.dispatcher import Dispatcher
 from fogmqtt.gateway.execution.resume import resume_stage
 from fogmqtt.gateway.execution.stage_run import StageRun
-from fogmqtt.gateway.execution.whole_image import StageCourse, WholeImage
+from fogmqtt.gateway.execution.whole_image import StageAttempt, WholeImage
 from fogmqtt.gateway.jobs.decode import Decoders
 from fogmqtt.gateway.jobs.finalize import finalize
 from fogmqtt.gateway.jobs.ingest import ingest
@@ -46,11 +46,11 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two events about a job's progress.
 PROGRESS_S: Final = 0.1
-#: Seconds that a delivery may take: longer than a slow disk needs, and shorter than for ever.
+#: Seconds that a delivery may take. A slow disk needs less.
 DELIVERY_S: Final = 120.0
-#: Workers that an automatic plan counts on while no device is online.
+#: The number of workers for an automatic plan while no device is online.
 WORKERS_UNKNOWN: Final = 4
-#: Deliveries that did not return; with more of them, further ones fail at once.
+#: The number of deliveries that may hang; beyond it, further deliveries fail at once.
 MAX_HUNG_DELIVERIES: Final = 16
 
 T = TypeVar("T")
@@ -95,12 +95,12 @@ class JobRunner:
         return handle
 
     def job(self, job: str) -> JobHandle | None:
-        """A job that has not ended."""
-        found = self._jobs.get(job)
-        return None if found is None else found[0]
+        """Return a job that has not ended; None if there is no such job."""
+        entry = self._jobs.get(job)
+        return None if entry is None else entry[0]
 
     def jobs(self) -> tuple[JobHandle, ...]:
-        """The jobs that have not ended, in the order in which they were submitted."""
+        """Return the jobs that have not ended, in the order in which they were submitted."""
         return tuple(handle for handle, _ in self._jobs.values())
 
     async def close(self, reason: str) -> None:
@@ -111,18 +111,18 @@ class JobRunner:
         self._decoders.close()
         await asyncio.gather(*(task for _, task in jobs), return_exceptions=True)
 
-    # The way of a job, step by step.
+    # The steps of a job.
 
     async def process(self, job: Job) -> Outcome:
-        """Make a job's result, or raise what prevents it."""
+        """Do all steps up to the outcome. Raises FogError, and what operators raise."""
         entering = await self.ingest(job)
-        made: StageOutput = as_array(entering)
+        output: StageOutput = as_array(entering)
         for position, stage in enumerate(job.stages):
             job.position, job.entering = position, entering
-            made = await self.run_stage(job, stage, entering)
-            if not isinstance(made, dict):
-                entering = ArrayImage(made)
-        return await self.finalize(job, made)
+            output = await self.run_stage(job, stage, entering)
+            if not isinstance(output, dict):
+                entering = ArrayImage(output)
+        return await self.finalize(job, output)
 
     async def ingest(self, job: Job) -> ImageSource:
         """Decode the image, and split the pipeline into stages."""
@@ -138,42 +138,42 @@ class JobRunner:
     async def run_stage(self, job: Job, stage: Stage, image: ImageSource) -> StageOutput:
         """Do one stage: whole on this gateway, by tiles on the fleet, or both until one is done."""
         if not stage.tiled:
-            return await self._on_image(job, partial(_whole, job, stage, image))
+            return await self._on_image(job, partial(_run_whole_stage, job, stage, image))
         await self._settling.wait()
-        course = await self._whole_image.course(job, stage, image)
+        attempt = await self._whole_image.plan(job, stage, image)
         won = await race(
             f"job {job.id}",
-            self.run_tiles(job, stage, image, course) if course.by_tiles else None,
-            self._whole_image.compute(job, stage, image, course) if course.may_be_whole else None,
+            self.run_tiles(job, stage, image, attempt) if attempt.by_tiles else None,
+            self._whole_image.compute(job, stage, image, attempt) if attempt.may_be_whole else None,
         )
-        self._whole_image.learn(job, course, by_tiles=won.by_tiles)
+        self._whole_image.learn(job, attempt, by_tiles=won.by_tiles)
         if not won.by_tiles:
             self._credit_whole(job, stage)
         return won.result
 
     async def run_tiles(
-        self, job: Job, stage: Stage, image: ImageSource, course: StageCourse
+        self, job: Job, stage: Stage, image: ImageSource, attempt: StageAttempt
     ) -> StageOutput:
-        """Do one stage by tiles: plan, cut, send, paste what comes back, and merge."""
+        """Do one stage by tiles: plan, cut, send, paste the results, and merge."""
         run = await self._on_image(job, self._planner(job, stage, image))
-        course.began_at = now()
+        attempt.began_at = now()
         self._count_planned(job, run)
         needs = self._registry.compatibility.needs(stage)
         with self._dispatcher.scheduled(job, run, needs) as active:
             self._bus.emit(JobProgressed(job.report))
             async for kept in active.results():
                 tile = run.tile(kept.tile)
-                course.credit(tile.core.pixels)
+                attempt.credit(tile.core.pixels)
                 await self._threads.tile(partial(run.merger.paste, tile, kept.result))
-                self._tell_progress(job)
+                self._publish_progress(job)
         return await self._on_image(job, run.merger.finish)
 
-    async def finalize(self, job: Job, made: StageOutput) -> Outcome:
+    async def finalize(self, job: Job, output: StageOutput) -> Outcome:
         """Verify, draw facts, and post-process."""
-        return await self._on_image(job, partial(finalize, job, made))
+        return await self._on_image(job, partial(finalize, job, output))
 
     async def deliver(self, job: Job, outcome: Outcome) -> Outcome:
-        """Hand the result over. A delivery that fails or hangs makes the job fail."""
+        """Call the request's `deliver`. A delivery that fails or hangs makes the job fail."""
         deliver = job.request.deliver
         if deliver is None:
             return outcome
@@ -192,17 +192,21 @@ class JobRunner:
             async with asyncio.timeout(DELIVERY_S) as limit:
                 await self._threads.apart(work, "delivery")
         except Exception as problem:  # noqa: BLE001  # a delivery ends its own job at most
-            reason = _described(job, problem)
+            reason = _describe(job, problem)
             if limit.expired():
                 reason = f"{job.request.name}: not delivered within {DELIVERY_S:g} s"
             return replace(outcome, error=reason, retryable=True)
         return outcome
 
-    # Around the way.
+    # Around the steps.
 
     async def _run(self, job: Job) -> Outcome:
-        """Wait for the job's turn, do it, and tell how it ended."""
-        outcome = await self._outcome(job)
+        """Wait for the job's turn, do it, and return how it ended."""
+        job.task_started = True
+        if job.cancel_reason:
+            outcome = _failed(job, job.cancel_reason)
+        else:
+            outcome = await self._outcome(job)
         job.memory.release()
         del self._jobs[job.id]
         self._bus.emit(JobEnded(job.report, outcome.error))
@@ -221,21 +225,21 @@ class JobRunner:
         except Exception as problem:  # noqa: BLE001  # ends this job and no other
             if limit.expired():
                 return _failed(job, self._timed_out(job))
-            return _failed(job, _described(job, problem), problem)
+            return _failed(job, _describe(job, problem), problem)
 
     async def _on_image(self, job: Job, work: Callable[[], T]) -> T:
         """Do work on the whole image beside the event loop."""
         return await self._threads.image(work, job.report.pixels)
 
     def _planner(self, job: Job, stage: Stage, image: ImageSource) -> Callable[[], StageRun]:
-        """What cuts a stage into tiles, as today's fleet and broker take them; for a thread."""
+        """Return a function that cuts a stage for the present fleet and broker; for a thread."""
         limits, sample = self._dispatcher.limits(), self._sample
         workers = self._registry.workers() or WORKERS_UNKNOWN
         key, position, original, journal = job.key, job.position, job.original, job.request.journal
         assert original is not None  # noqa: S101  # set when the image was decoded
 
         def plan() -> StageRun:
-            run = stage_run.begin(
+            run = stage_run.plan_stage(
                 key,
                 stage,
                 image,
@@ -252,9 +256,9 @@ class JobRunner:
         return plan
 
     def _count_planned(self, job: Job, run: StageRun) -> None:
-        """Note how many tiles there are, and those that an earlier run of the gateway finished."""
+        """Count the tiles, and the tiles that an earlier run of the gateway finished."""
         report = job.report
-        report.tiles += len(run.known) - len(run.halved)
+        report.tiles += len(run.planned_tiles) - len(run.halved)
         report.mosaic.clear()
         for tile, device in run.done.items():
             report.credit(device, run.tile(tile).core)
@@ -264,9 +268,9 @@ class JobRunner:
         job.report.credit(LOCAL, Rect(0, 0, *stage.source.size))
         job.report.tiles += 1
         job.report.done += 1
-        self._tell_progress(job)
+        self._publish_progress(job)
 
-    def _tell_progress(self, job: Job) -> None:
+    def _publish_progress(self, job: Job) -> None:
         moment, report = now(), job.report
         if moment - job.progress_at >= PROGRESS_S or report.done == report.tiles:
             job.progress_at = moment
@@ -281,13 +285,13 @@ class JobRunner:
         )
 
 
-def _whole(job: Job, stage: Stage, image: ImageSource) -> StageOutput:
+def _run_whole_stage(job: Job, stage: Stage, image: ImageSource) -> StageOutput:
     assert job.original is not None  # noqa: S101  # set when the image was decoded
     return run_whole(stage.operators, as_array(image), as_array(job.original))
 
 
 def _failed(job: Job, reason: str, problem: Exception | None = None) -> Outcome:
-    """A job without a result."""
+    """Return the outcome of a job without a result."""
     if job.started_at:
         job.report.seconds = now() - job.started_at
     original = None if job.original is None else as_array(job.original)
@@ -295,10 +299,10 @@ def _failed(job: Job, reason: str, problem: Exception | None = None) -> Outcome:
     return Outcome(job.id, job.report, None, original, reason, retryable=retryable)
 
 
-def _described(job: Job, problem: Exception) -> str:
+def _describe(job: Job, problem: Exception) -> str:
     if isinstance(problem, FogError):
         return str(problem)
     if isinstance(problem, OSError):
         return f"{job.request.name}: {problem}"
-    log.error("job %s: unexpected", job.id, exc_info=problem)
+    log.error("job %s failed unexpectedly", job.id, exc_info=problem)
     return f"{job.request.name}: {type(problem).__name__}: {problem}"

@@ -1,8 +1,9 @@
-"""Replies to whoever submitted an image: each is published until the broker has it."""
+"""Replies to the clients that submit images: each is published until the broker has it."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fogmqtt.errors import NotConnected, PublishRefused, TooLarge
@@ -13,29 +14,36 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A topic and what is published there."""
+    """A message for a client."""
 
     topic: str
     payload: bytes
 
 
 class Replies:
-    """Publishes replies. It belongs to the event loop."""
+    """Publishes replies. It belongs to the event loop.
 
-    def __init__(self, link: BrokerLink, qos: int) -> None:
+    `owed_changed` is called after every change of `owed_bytes`.
+    """
+
+    def __init__(
+        self, link: BrokerLink, qos: int, owed_changed: Callable[[], None] = lambda: None
+    ) -> None:
         self._link = link
+        self._owed_changed = owed_changed
         # At QoS 0 nobody would know whether the broker has a result.
         self._final_qos = max(1, qos)
         self._qos = qos
+        #: Bytes that the broker does not have yet, by the id of the list of replies.
         self._owed: dict[int, int] = {}
 
     @property
     def owed_bytes(self) -> int:
-        """Memory of final replies that the broker does not have yet."""
+        """The bytes of the final replies that the broker does not have yet."""
         return sum(self._owed.values())
 
     def publish(self, reply: Reply) -> None:
-        """Publish something that may be lost: the final reply follows in any case."""
+        """Publish a reply that may be lost, because the final reply follows."""
         try:
             self._link.publish(reply.topic, reply.payload, qos=self._qos)
         except NotConnected:
@@ -47,14 +55,14 @@ class Replies:
         Returns when the broker has all of them. Raises TooLarge if one is over the broker's limit,
         and PublishRefused if the broker does not take it.
         """
-        key = id(replies)
-        self._owed[key] = sum(len(reply.payload) for reply in replies)
         try:
-            for reply in replies:
+            for index, reply in enumerate(replies):
+                self._owed[id(replies)] = sum(len(owed.payload) for owed in replies[index:])
+                self._owed_changed()
                 await self._confirm(reply)
-                self._owed[key] -= len(reply.payload)
         finally:
-            del self._owed[key]
+            self._owed.pop(id(replies), None)
+            self._owed_changed()
 
     async def _confirm(self, reply: Reply) -> None:
         while True:
@@ -62,7 +70,7 @@ class Replies:
             try:
                 await self._link.publish_confirmed(reply.topic, reply.payload, qos=self._final_qos)
             except NotConnected:
-                continue  # the next connection, if the broker did not have it before
+                continue  # it is published again over the next connection
             except (PublishRefused, TooLarge) as problem:
                 raise type(problem)(
                     f"the reply on {reply.topic} was not taken: {problem}"

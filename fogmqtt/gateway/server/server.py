@@ -23,7 +23,14 @@ from msgspec.structs import replace
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
-from fogmqtt.errors import FogError, ListenerDropped, PipelineError, TransportError, UsageError
+from fogmqtt.errors import (
+    ConfigError,
+    FogError,
+    ListenerDropped,
+    PipelineError,
+    TransportError,
+    UsageError,
+)
 from fogmqtt.gateway.app import Gateway, Submission
 from fogmqtt.gateway.background import BackgroundTasks, Supervisor
 from fogmqtt.gateway.broker_link import Connect
@@ -99,7 +106,7 @@ class Server:
         self.gateway = Gateway(config, config.gateway.id, connect, serves=True)
         reserved = self._store.reserved_paths().result() if self._store else set()
         self._outbox = Outbox(config.gateway, self._store, self._files, reserved)
-        self._replies = Replies(self.gateway.link, config.wire.qos)
+        self._replies = Replies(self.gateway.link, config.wire.qos, self._hold_jobs)
         self._background = BackgroundTasks()
         self._accepted: dict[str, _Accepted] = {}
         #: Images on their way to the spool.
@@ -111,9 +118,10 @@ class Server:
 
     async def run(self) -> None:
         """Serve until cancelled. What the spool has then is continued at the next start."""
-        unfinished = await self._unfinished()
-        inbox = await self._open_inbox()
+        inbox: Inbox | None = None
         try:
+            unfinished = await self._unfinished()
+            inbox = await self._open_inbox()
             async with self.gateway:
                 await self._serve_all(unfinished, inbox)
         finally:
@@ -159,9 +167,13 @@ class Server:
         if not settings.inbox:
             return None
         folder = Path(settings.inbox)
-        excluded = [Path(one) for one in (settings.outbox, settings.spool) if one]
+        excluded = [Path(name) for name in (settings.outbox, settings.spool) if name]
         inbox = Inbox(folder, tuple(self.config.pipelines), excluded=excluded)
-        await inbox.start()
+        try:
+            await inbox.start()
+        except ConfigError:
+            await inbox.close()
+            raise
         log.info("watching %s", folder)
         return inbox
 
@@ -443,14 +455,7 @@ class Server:
             for leaf, data in results.items()
         ]
         replies.append(self._status_reply(entry, replace(status, file=accepted.file)))
-        delivering = asyncio.ensure_future(self._replies.deliver(replies))
-        await asyncio.sleep(0)  # so that its bytes are counted
-        self._hold_jobs()
-        try:
-            await delivering
-        finally:
-            delivering.cancel()
-            self._hold_jobs()
+        await self._replies.deliver(replies)
 
     async def _record_end(
         self, entry: SpoolEntry, error: str | None, letter: DeadLetter | None
