@@ -19,6 +19,7 @@ import sqlite3
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -300,7 +301,7 @@ def _record_reply(case: Case, event: object) -> None:
 def _is_done(case: Case, server: Server) -> bool:
     submits = case.kind in ("reply", "dead")
     taken = case.recorded("ack") if submits else not _files(case.folder / "inbox")
-    return bool(taken) and not case.notes() and not server.gateway.jobs()
+    return bool(taken) and not case.jobs() and not server.gateway.jobs()
 
 
 def _files(folder: Path) -> list[str]:
@@ -318,6 +319,9 @@ def forked(case: Case, number: int, disk: StoppingDisk) -> tuple[int, int]:
             os.write(writing, str(disk.made).encode())
             code = 0
         finally:
+            if code:
+                traceback.print_exc()
+                sys.stderr.flush()
             os._exit(code)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
