@@ -95,7 +95,7 @@ def test_devices_names_it_and_why(fog: Fog) -> None:
     # Which others differ depends on the processor: on some, bilateral does.
     assert remark.startswith("manar gets no tiles for ")
     assert ", gaussian/float32, gray/float32, " in remark
-    assert remark.endswith(": rounds differently (without AVX2 there)")
+    assert remark.endswith(": it rounds differently (without AVX2 there)")
 
 
 def test_a_job_that_it_alone_could_do_says_what_it_lacks(fog: Fog) -> None:
