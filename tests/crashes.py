@@ -300,7 +300,7 @@ def _record_reply(case: Case, event: object) -> None:
 def _is_done(case: Case, server: Server) -> bool:
     submits = case.kind in ("reply", "dead")
     taken = case.recorded("ack") if submits else not _files(case.folder / "inbox")
-    return bool(taken) and not case.notes() and not server.gateway.jobs()
+    return bool(taken) and not case.jobs() and not server.gateway.jobs()
 
 
 def _files(folder: Path) -> list[str]:
