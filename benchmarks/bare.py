@@ -1,8 +1,8 @@
 """The bare transport: the same bytes through the same broker with plain paho, and nothing else.
 
-A publisher sends tiles to echo processes, keeps a window in flight for each, and counts answers
-of a given size. It is what any MQTT program of this shape must spend. On request an echo also
-calls plain cv2 on the tile: what any program that has the work done must spend.
+A publisher sends tiles to echo processes, keeps a window in flight for each, and counts replies of
+a given size. Any MQTT program of this kind needs this time. On request an echo also calls plain cv2
+on the tile: any program that processes tiles needs that time.
 """
 
 from __future__ import annotations
@@ -20,27 +20,29 @@ import paho.mqtt.client as mqtt
 from fogmqtt.images.cv import cv2
 
 WINDOW = 4
-#: Bytes to answer with, the tile's width, what to do with it.
+#: The bytes of the reply, the width of the tile, and the index of the work.
 HEAD = struct.Struct(">IIB")
 WORK = ("nothing", "invert", "canny")
 
 
 def client(client_id: str, port: int) -> mqtt.Client:
-    made = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5)
-    made.on_socket_open = lambda _client, _userdata, sock: sock.setsockopt(
+    connected = mqtt.Client(
+        mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5
+    )
+    connected.on_socket_open = lambda _client, _userdata, sock: sock.setsockopt(
         socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
     )
-    made.max_inflight_messages_set(100)
-    made.connect("127.0.0.1", port)
-    return made
+    connected.max_inflight_messages_set(100)
+    connected.connect("127.0.0.1", port)
+    return connected
 
 
 def echo(name: str, port: int, stop: multiprocessing.synchronize.Event) -> None:
-    """A device: does what the task's head says, and answers with as many bytes as it says."""
+    """A device: does the work of the task's head, and replies with the requested bytes."""
     cv2.setNumThreads(1)
     device = client(name, port)
 
-    def answer(_client: object, _userdata: object, message: mqtt.MQTTMessage) -> None:
+    def reply(_client: object, _userdata: object, message: mqtt.MQTTMessage) -> None:
         size, width, work = HEAD.unpack_from(message.payload)
         tile = np.frombuffer(message.payload, np.uint8)
         tile = tile[: len(tile) // width * width].reshape(-1, width)
@@ -50,7 +52,7 @@ def echo(name: str, port: int, stop: multiprocessing.synchronize.Event) -> None:
             cv2.Canny(tile, 50, 150)
         device.publish(f"bare/back/{name}", message.payload[:size], qos=1)
 
-    device.on_message = answer
+    device.on_message = reply
     device.on_connect = lambda *_: device.subscribe(f"bare/out/{name}", 1)
     device.loop_start()
     stop.wait()
@@ -60,7 +62,7 @@ def echo(name: str, port: int, stop: multiprocessing.synchronize.Event) -> None:
 
 @dataclass(frozen=True)
 class Load:
-    """The tiles' pixels, gray, and bytes per answer."""
+    """The gray pixels of the tiles, and the bytes of a reply."""
 
     pixels: bytes
     width: int
@@ -98,7 +100,7 @@ class Bare:
         self._await_echoes()
 
     def seconds(self, load: Load) -> float:
-        """How long `load` takes, round trip."""
+        """Return the seconds for all tiles of `load` and their replies."""
         self._left = load.tasks()
         self._missing = load.tiles
         self._done.clear()
@@ -107,7 +109,7 @@ class Bare:
             for name in self._names:
                 self._send(name)
         if not self._done.wait(60):
-            raise RuntimeError(f"{self._missing} tiles never came back")
+            raise RuntimeError(f"{self._missing} replies are missing after 60 s")
         return time.perf_counter() - began
 
     def close(self) -> None:
@@ -118,7 +120,7 @@ class Bare:
         self._client.loop_stop()
 
     def _await_echoes(self) -> None:
-        """Knock until each has answered; what is published before they listen is lost."""
+        """Publish until each echo replies: messages before their subscription are lost."""
         silent = set(self._names)
         self._client.on_message = lambda _client, _userdata, message: silent.discard(
             message.topic.rsplit("/", 1)[1]

@@ -1,4 +1,4 @@
-"""What exact Canny in tiles costs, as ratios to plain cv2.Canny on one thread in the same run.
+"""Measures exact Canny in tiles, as ratios to plain cv2.Canny on one thread in the same run.
 
     .venv/bin/python -m benchmarks.bench_canny [--megapixels 100] [IMAGE…]
 
@@ -37,7 +37,7 @@ def best_of(work: Callable[[], object], rounds: int) -> float:
 
 
 def ratio(work: Callable[[], object], plain: Callable[[], object], rounds: int = 25) -> float:
-    """Of the medians, taken in turn, so that both meet the same disturbances."""
+    """Return the ratio of medians; both are measured in turn, with the same disturbances."""
     pairs = [(best_of(work, 1), best_of(plain, 1)) for _ in range(rounds)]
     return statistics.median(pair[0] for pair in pairs) / statistics.median(p[1] for p in pairs)
 
@@ -62,7 +62,7 @@ def gray_of(image: Image) -> Image:
 
 
 def to_megapixels(gray: Image, megapixels: float) -> Image:
-    """Mirrored over and over: enlarged, it would have hardly any edges left."""
+    """Enlarge an image by mirroring: scaling would leave hardly any edges."""
     factor = (megapixels * 1e6 / gray.size) ** 0.5
     sides = [(0, max(0, round(side * factor) - side)) for side in gray.shape]
     return np.pad(gray, sides, mode="symmetric")

@@ -1,4 +1,4 @@
-"""What decoding in a process of its own costs: time beside decoding here, and memory of both.
+"""Measures decoding in a child process: the time compared with decoding here, and the memory.
 
 Run: python benchmarks/bench_decode.py [--rounds 15]
 """
@@ -28,7 +28,7 @@ MB = 1 << 20
 
 
 def photograph(height: int, width: int) -> Image:
-    """Slopes, and the grain of a camera."""
+    """Return a smooth image with the noise of a camera."""
     rng = np.random.default_rng(1)
     coarse = rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     smooth = cv2.GaussianBlur(cv2.resize(coarse, (width, height)), (0, 0), 3)
@@ -51,12 +51,12 @@ def apart(decoders: Decoders, path: Path) -> Image:
 def seconds(read: Read, path: Path) -> float:
     began = time.perf_counter()
     image = read(path)
-    image[::64, ::64].sum()  # what is mapped is touched
+    image[::64, ::64].sum()  # touch the mapped pages
     return time.perf_counter() - began
 
 
 def row(path: Path, there: Read, rounds: int) -> str:
-    """Milliseconds of both, the difference and the ratio: medians of pairs."""
+    """Return the milliseconds of both, the difference and the ratio: medians of pairs."""
     assert np.array_equal(here(path), there(path))
     pairs = []
     for number in range(rounds):
@@ -69,7 +69,7 @@ def row(path: Path, there: Read, rounds: int) -> str:
 
 
 def memory(there: Read, path: Path) -> str:
-    """What we hold for an image, and what its process keeps and took at most."""
+    """Return the memory of this process and of the child for an image."""
     us, before = psutil.Process(), psutil.Process().memory_full_info()
     image = there(path)
     image.sum()

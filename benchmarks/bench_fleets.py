@@ -1,9 +1,9 @@
 """Makespan against the ideal on emulated fleets: real processes, real Mosquitto, real gateway.
 
-An emulated device sleeps until each tile has taken its core's pixels / speed, so two cores carry
-many. The ideal is total pixels / the sum of what each device could do while it could. `first` is
-the first job of a fleet, in which every device loads OpenCV; the others are counted. Gantt charts
-of the median rounds go to benchmarks/results/.
+An emulated device sleeps until each tile has taken its core's pixels / speed, so two cores emulate
+many devices. The ideal is the time in which all devices work until their fault. `first` is the
+first job of a fleet, in which every device loads OpenCV; the later jobs are counted. Gantt charts
+of the median rounds are written to benchmarks/results/.
 
 Run: .venv/bin/python benchmarks/bench_fleets.py [--rounds 5] [--case eight…] [--compare]
 """
@@ -41,7 +41,7 @@ RESULTS = Path(__file__).with_name("results")
 
 
 class Watched(Scheduler):
-    """The scheduler, with somebody who looks over its shoulder."""
+    """A scheduler whose events and actions are observed."""
 
     def __init__(self, policy: Policy, watch: Observer) -> None:
         super().__init__(policy, sends_reported=True)
@@ -55,7 +55,7 @@ class Watched(Scheduler):
 
 @dataclass(frozen=True)
 class Round:
-    """One job: its time, and who did what."""
+    """One job: its seconds, its report, and the record of its tiles."""
 
     seconds: float
     report: Report
@@ -67,60 +67,61 @@ class Rig:
     """A gateway whose devices are all online."""
 
     gateway: ThreadDoor
-    there: Emulated
+    emulated: Emulated
     observer: Observer
 
     def job(self, case: Case, pixels: Image, *, faulty: bool) -> Round:
         began = now()
-        with fault(case if faulty else replace(case, fault=""), self.there):
+        with fault(case if faulty else replace(case, fault=""), self.emulated):
             report = job(self.gateway, pixels, "invert")
-        record = self.observer.record(began, dict.fromkeys(self.there.devices, 1))
+        record = self.observer.record(began, dict.fromkeys(self.emulated.devices, 1))
         self.observer.notes.clear()
         return Round(report.seconds, report, record)
 
 
 @contextmanager
-def rig(there: Emulated) -> Iterator[Rig]:
+def rig(emulated: Emulated) -> Iterator[Rig]:
     observer = Observer()
 
     def watched(config: GatewayConfig) -> Scheduler:
         return Watched(config.policy(), observer)
 
-    with gateway_at(there.url, len(there.devices), scheduler=watched) as gateway:
-        yield Rig(gateway, there, observer)
+    with gateway_at(emulated.url, len(emulated.devices), scheduler=watched) as gateway:
+        yield Rig(gateway, emulated, observer)
 
 
 def run(case: Case, rounds: int) -> tuple[list[Round], list[Round]]:
-    """First jobs of fleets, and the rounds that count. Who is killed needs a new fleet."""
+    """Return the first jobs and the counted rounds. A killed device needs a new fleet."""
     first, counted = [], []
     each = 1 if case.fault == "killed" else rounds
     pixels = image(case.pixels)
     while len(counted) < rounds:
-        with fleet(case) as there, rig(there) as made:
-            first.append(made.job(case, pixels, faulty=False))
+        with fleet(case) as emulated, rig(emulated) as gateway:
+            first.append(gateway.job(case, pixels, faulty=False))
             for _ in range(each):
-                counted.append(made.job(case, pixels, faulty=True))
-                restore(case, there)
+                counted.append(gateway.job(case, pixels, faulty=True))
+                restore(case, emulated)
     return first, counted
 
 
 def draw(case: Case, counted: list[Round]) -> None:
-    """The median round's chart."""
-    shown = sorted(counted, key=lambda one: one.seconds)[(len(counted) - 1) // 2]
-    lanes = [(name, 1) for name in sorted({span.device for span in shown.record.spans})]
-    title = f"{case.name}: {shown.seconds:.2f} s, {shown.seconds / case.ideal_s:.3f} of the ideal"
-    record = shown.record
-    chart = Chart(title, lanes, record.spans, record.marks, shown.seconds, case.ideal_s)
+    """Draw the chart of the median round."""
+    median = sorted(counted, key=lambda job: job.seconds)[(len(counted) - 1) // 2]
+    lanes = [(name, 1) for name in sorted({span.device for span in median.record.spans})]
+    title = f"{case.name}: {median.seconds:.2f} s, {median.seconds / case.ideal_s:.3f} of the ideal"
+    record = median.record
+    chart = Chart(title, lanes, record.spans, record.marks, median.seconds, case.ideal_s)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{case.slug}.svg").write_text(svg(gantt(chart)), "utf-8")
 
 
-def tell(case: Case, first: list[Round], counted: list[Round], others: str) -> None:
-    found = [one.seconds / case.ideal_s for one in counted]
-    cold = statistics.median(one.seconds for one in first) / case.ideal_s
+def print_row(case: Case, first: list[Round], counted: list[Round], others: str) -> None:
+    load = os.getloadavg()[0]
+    ratios = [job.seconds / case.ideal_s for job in counted]
+    cold = statistics.median(job.seconds for job in first) / case.ideal_s
     print(
-        f"{case.name:18} {case.ideal_s:6.2f} s {cold:7.3f} {statistics.median(found):7.3f} "
-        f"{min(found):7.3f} {max(found):7.3f} {case.limit:6.2f} {os.getloadavg()[0]:5.1f}{others}",
+        f"{case.name:18} {case.ideal_s:6.2f} s {cold:7.3f} {statistics.median(ratios):7.3f} "
+        f"{min(ratios):7.3f} {max(ratios):7.3f} {case.limit:6.2f} {load:5.1f}{others}",
         flush=True,
     )
 
@@ -142,7 +143,7 @@ def main() -> None:
             continue
         first, counted = run(case, options.rounds)
         draw(case, counted)
-        tell(case, first, counted, compare(case, options.rounds) if options.compare else "")
+        print_row(case, first, counted, compare(case, options.rounds) if options.compare else "")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The whole way, memory to memory: 24 MP gray, three devices, Mosquitto, and the bare transport.
+"""Measures a job from memory to memory: 24 MP gray, three devices, Mosquitto, and bare paho.
 
 Each round measures, one after the other, a fog job and the same bytes through the same broker
 with plain paho (benchmarks/bare.py); the figure is the median of the ratios. `+ work` lets the

@@ -1,4 +1,4 @@
-"""What spool and ledger cost, and how soon a killed gateway goes on.
+"""Measures the cost of the spool and its journal, and the restart of a killed gateway.
 
 24 MP Canny, submitted over MQTT, three devices: two gateways that differ in `gateway.spool` take
 turns on one broker; the figure is the median of the ratios of neighbours. Then a gateway is killed
@@ -47,20 +47,20 @@ class Client:
 
     def __init__(self, url: str, prefix: str) -> None:
         self.prefix = prefix
-        self.heard: SimpleQueue[object] = SimpleQueue()
+        self.events: SimpleQueue[object] = SimpleQueue()
         self.name = prefix.split("/")[0]
-        self.transport = PahoTransport(Link(url, f"client-{self.name}"), self.heard.put)
+        self.transport = PahoTransport(Link(url, f"client-{self.name}"), self.events.put)
         for filters in ("replies/#", "devices/+/tiles", "devices/+/status", "gateways/+/status"):
             self.transport.subscribe(f"{prefix}/{filters}")
         self.transport.start()
-        while not isinstance(self.heard.get(timeout=10), Connected):
+        while not isinstance(self.events.get(timeout=10), Connected):
             pass
 
     def wait(self, end: str, payload: bytes = b"", *, within: float = 120.0) -> Received:
         """The next message on a topic that ends like this, and holds this."""
         deadline = time.monotonic() + within
         while True:
-            event = self.heard.get(timeout=max(0.0, deadline - time.monotonic()))
+            event = self.events.get(timeout=max(0.0, deadline - time.monotonic()))
             if (
                 isinstance(event, Received)
                 and event.topic.endswith(end)
@@ -82,7 +82,7 @@ class Client:
 
 @contextmanager
 def running(folder: Path, *command: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A program of ours, killed at the end."""
+    """Run one of our programs, and kill it at the end."""
     names = {f"FOGMQTT_{name}": value for name, value in settings.items()}
     log = (folder / f"{command[0].split('.')[-1]}.log").open("ab")
     process = subprocess.Popen(
@@ -102,7 +102,7 @@ def running(folder: Path, *command: str, **settings: str) -> Iterator[subprocess
 def fog(
     stack: ExitStack, folder: Path, url: str, prefix: str, *options: str, **settings: str
 ) -> Client:
-    """Devices and a serving gateway under a prefix of their own."""
+    """Start devices and a serving gateway with a topic prefix of their own."""
     folder.mkdir(parents=True)
     shared = {"BROKER__URL": url, "WIRE__PREFIX": prefix}
     client = Client(url, prefix)

@@ -1,9 +1,9 @@
 """Jobs with `local: auto` against the same pipeline on the gateway alone, `pipeline.run_whole`.
 
-Real devices, real Mosquitto, real gateway; in-memory images. Job and whole take turns, so what
-else the machine does meets both. The first job is shown by itself: nothing is known before it.
-The devices are processes on this machine, so what they really compute costs the gateway time;
-`--emulate-speed` only makes them slower.
+Real devices, real Mosquitto, real gateway; images in memory. Job and whole take turns, so other
+load affects both. The first job is shown separately: no times are known before it. The devices are
+processes on this machine, so their work takes time from the gateway; `--emulate-speed` only makes
+them slower.
 
 Run: .venv/bin/python benchmarks/bench_local.py [--rounds 5] [--case "no device"…]
 """

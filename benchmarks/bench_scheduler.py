@@ -93,7 +93,7 @@ class Model:
 
 
 def ideal_s(devices: int, tiles: int) -> float:
-    """How long it takes if nobody ever waits."""
+    """Return the seconds for all tiles if no device ever waits."""
     rate = sum(1 / (FASTEST_S * (1 + index % 10)) for index in range(devices))
     return tiles / rate
 

@@ -1,4 +1,4 @@
-"""What a simulated event costs, and that it grows no faster than the logarithm of the fleet.
+"""Measures the cost of a simulated event, and its growth with the fleet.
 
     python benchmarks/bench_simulator.py [results/simulator.svg]
 
@@ -66,7 +66,7 @@ def measure(devices: int) -> Measured:
 
 
 def plot(runs: Sequence[Measured]) -> Drawing:
-    """Cost per event against devices, and what log n would make of the first."""
+    """Draw the cost per event by devices, and the logarithm from the first run on."""
     top = 1.2 * max(max(run.event_us for run in runs), grown(runs, runs[-1]))
 
     def x(devices: float) -> float:
@@ -96,7 +96,7 @@ def plot(runs: Sequence[Measured]) -> Drawing:
 
 
 def grown(runs: Sequence[Measured], run: Measured) -> float:
-    """What an event would cost, did it grow with the logarithm from the first run on."""
+    """Return the cost of an event if it grew with the logarithm from the first run on."""
     first = runs[0]
     return first.event_us * math.log(run.devices) / math.log(first.devices)
 

@@ -1,4 +1,4 @@
-"""Gateways and jobs of the benchmarks, through the gateway's door for other threads."""
+"""Gateways and jobs of the benchmarks, run by GatewayThread."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ def gateway_at(
     local_after_s: float | None = None,
     scheduler: Callable[[GatewayConfig], Scheduler] | None = None,
 ) -> Iterator[ThreadDoor]:
-    """A gateway that knows so many devices, all of which have checked their operators."""
+    """Run a gateway until this number of devices is online and has checked its operators."""
     config = replace(GatewayConfig(), broker=BrokerSettings(url=url, embedded="never"))
     config = replace(config, gateway=replace(config.gateway, local=local))
     if local_after_s is not None:
         config = replace(config, gateway=replace(config.gateway, local_after=local_after_s))
-    made = None if scheduler is None else scheduler(config)
-    with GatewayThread(config, "bench", connector(config.broker, "bench"), scheduler=made) as door:
+    own_scheduler = None if scheduler is None else scheduler(config)
+    with GatewayThread(
+        config, "bench", connector(config.broker, "bench"), scheduler=own_scheduler
+    ) as door:
         _wait_for(door, devices)
         yield door
 
 
 def job(gateway: ThreadDoor, image: Image, pipeline: str) -> Report:
-    """One job, to its end. Raises AssertionError if it fails."""
+    """Run one job and return its report. Raises AssertionError if it fails."""
     outcome = gateway.run(JobRequest("bench", pipeline, image=image))
     assert outcome.error is None, outcome.error
     return outcome.report

@@ -1,4 +1,4 @@
-"""Emulated fleets: real `fog-device` processes that take their time, and a real broker."""
+"""Emulated fleets: real `fog-device` processes with a limited speed, and a real broker."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from fogmqtt.transport.embedded import EmbeddedBroker
 
 MP = 1_000_000
 EIGHT = (1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.1)
-#: What is left of a speed that drops.
+#: The factor of a speed that drops.
 DROP = 0.1
 
 
 @dataclass(frozen=True)
 class Case:
-    """Speeds in pixels per second, and what befalls the first device in mid-job."""
+    """Speeds in pixels per second, and the fault of the first device in the middle of a job."""
 
     name: str
     speeds: tuple[float, ...]
     pixels: int
     limit: float
-    #: "", "killed" or "drops": half of the time that the job would take without that.
+    #: "", "killed" or "drops". It happens after half of the ideal time of a job without a fault.
     fault: str = ""
 
     @property
@@ -40,7 +40,7 @@ class Case:
 
     @property
     def ideal_s(self) -> float:
-        """Total pixels / what all devices could do, each while it could."""
+        """Seconds for all pixels if every device works all the time until its fault."""
         if not self.fault:
             return self.pixels / sum(self.speeds)
         rest = sum(self.speeds[1:]) + (DROP * self.speeds[0] if self.fault == "drops" else 0.0)
@@ -52,7 +52,7 @@ class Case:
 
 
 def _times(factor: float, speeds: tuple[float, ...] = EIGHT) -> tuple[float, ...]:
-    return tuple(one * factor * MP for one in speeds)
+    return tuple(speed * factor * MP for speed in speeds)
 
 
 _LAB = _times(1, tuple(np.random.default_rng(1).uniform(0.2, 2.0, 64)))
@@ -83,7 +83,7 @@ class Emulated:
 
 @contextmanager
 def fleet(case: Case) -> Iterator[Emulated]:
-    """Start it; nobody waits for the devices to be online."""
+    """Start the broker and the devices. The devices may not be online yet."""
     os.environ["FOGMQTT_DEVICE__WORKERS"] = "1"
     with ExitStack() as stack:
         broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{free_port()}")
@@ -91,33 +91,33 @@ def fleet(case: Case) -> Iterator[Emulated]:
         devices = {}
         for number, speed in enumerate(case.speeds):
             name = f"d{number:02}-{speed / MP:.3g}mp".replace(".", "_")
-            told = f"{speed},{speed * DROP}" if case.fault == "drops" else f"{speed}"
-            process = device_process(name, broker.url, "--emulate-speed", told)
+            speeds = f"{speed},{speed * DROP}" if case.fault == "drops" else f"{speed}"
+            process = device_process(name, broker.url, "--emulate-speed", speeds)
             devices[name] = stack.enter_context(process)
         yield Emulated(broker.url, devices)
 
 
 @contextmanager
-def fault(case: Case, there: Emulated) -> Iterator[None]:
-    """Inside, what the case has in store for its first device happens in time."""
-    with later(case, lambda: strike(case, next(iter(there.devices.values())))):
+def fault(case: Case, emulated: Emulated) -> Iterator[None]:
+    """Let the fault of the case happen during the block."""
+    with later(case, lambda: strike(case, next(iter(emulated.devices.values())))):
         yield
 
 
 def strike(case: Case, victim: Popen[bytes]) -> None:
-    """Let it happen."""
+    """Cause the fault at once."""
     victim.send_signal(signal.SIGKILL if case.fault == "killed" else signal.SIGUSR1)
 
 
-def restore(case: Case, there: Emulated) -> None:
-    """A device whose speed dropped is as fast as before."""
+def restore(case: Case, emulated: Emulated) -> None:
+    """Restore the speed of a device whose speed dropped."""
     if case.fault == "drops":
-        strike(case, next(iter(there.devices.values())))
+        strike(case, next(iter(emulated.devices.values())))
 
 
 @contextmanager
 def later(case: Case, happen: Callable[[], Any]) -> Iterator[None]:
-    """Call it at the moment of the case's fault, if it has one."""
+    """Call `happen` at the time of the case's fault, if it has one."""
     if not case.fault:
         yield
         return

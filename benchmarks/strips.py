@@ -1,4 +1,4 @@
-"""A strip for each device, all of one width, and no second try: how most begin."""
+"""A baseline: one strip for each device, all of the same size, without retries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from emulated import Case, Emulated, fault, fleet, image, restore
 
-from fogmqtt.cli.common import link
+from fogmqtt.cli.common import make_link
 from fogmqtt.config import BrokerSettings
 from fogmqtt.core.geometry import Grid
 from fogmqtt.gateway.clock import now
@@ -24,44 +24,44 @@ from fogmqtt.wire.topics import ONLINE, Topics
 TOPICS = Topics()
 #: A strip is one message.
 LIMITS = stage_run.MessageLimits(1 << 27, "binary")
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 
 T = TypeVar("T")
 
 
 def equal_strips(case: Case, rounds: int) -> list[float]:
-    """Seconds of each round; none where a device is killed: its strip never comes."""
+    """Return the seconds of each round; none if a device is killed, as its strip is lost."""
     if case.fault == "killed":
         return []
-    with fleet(case) as there:
-        one = Strips(case, there)
+    with fleet(case) as devices:
+        strips = Strips(case, devices)
         try:
-            one.job()  # they load OpenCV
-            return [one.faulty_job(case) for _ in range(rounds)]
+            strips.job()  # the devices load OpenCV
+            return [strips.faulty_job(case) for _ in range(rounds)]
         finally:
-            one.transport.close()
+            strips.transport.close()
 
 
 class Strips:
-    """Sends the strips, and pastes what comes back."""
+    """Sends the strips, and pastes the results."""
 
-    def __init__(self, case: Case, there: Emulated) -> None:
-        self.there = there
+    def __init__(self, case: Case, fleet: Emulated) -> None:
+        self.fleet = fleet
         self.attempt = 0
         self.arrived: SimpleQueue[object] = SimpleQueue()
         self.decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
         self.transport = PahoTransport(
-            link(BrokerSettings(url=there.url), "strips"), self.arrived.put
+            make_link(BrokerSettings(url=fleet.url), "strips"), self.arrived.put
         )
         self.transport.subscribe(TOPICS.device("+", "status"))
         self.transport.subscribe(TOPICS.gateway("strips", "results/+"))
         self.transport.start()
         self._wait(Connected, lambda _: True)
-        for _ in there.devices:
+        for _ in fleet.devices:
             self._wait(Received, lambda message: message.payload == ONLINE)
         pixels = image(case.pixels)
         (stage,) = pipeline.split_stages(pipeline.parse("invert"), Spec.of(pixels))
-        grid = Grid(1, len(there.devices))
+        grid = Grid(1, len(fleet.devices))
         self.run = stage_run.plan_stage(
             "strips",
             stage,
@@ -73,15 +73,15 @@ class Strips:
         )
 
     def faulty_job(self, case: Case) -> float:
-        with fault(case, self.there):
+        with fault(case, self.fleet):
             seconds = self.job()
-        restore(case, self.there)
+        restore(case, self.fleet)
         return seconds
 
     def job(self) -> float:
         began = now()
         self.attempt += 1
-        for index, device in enumerate(self.there.devices):
+        for index, device in enumerate(self.fleet.devices):
             task = stage_run.make_task(
                 self.run,
                 self.run.tile(index),
@@ -91,7 +91,7 @@ class Strips:
                 wire_codec="raw",
             )
             self.transport.publish(TOPICS.device(device, "tiles"), encode(task, "binary"))
-        for _ in self.there.devices:
+        for _ in self.fleet.devices:
             result = self._result()
             tile = self.run.tile(result.tile)
             self.run.merger.paste(tile, stage_run.decode_result(self.run, tile, result))
@@ -100,13 +100,13 @@ class Strips:
     def _result(self) -> Result:
         while True:
             received = self._wait(Received, lambda message: "/results/" in message.topic)
-            said = self.decoder.decode(received.payload)
-            assert not isinstance(said, Failure | Rejected), said
-            if isinstance(said, Result):
-                return said
+            message = self.decoder.decode(received.payload)
+            assert not isinstance(message, Failure | Rejected), message
+            if isinstance(message, Result):
+                return message
 
-    def _wait(self, kind: type[T], right: Callable[[T], bool]) -> T:
+    def _wait(self, kind: type[T], accepts: Callable[[T], bool]) -> T:
         while True:
-            item = self.arrived.get(timeout=PATIENCE_S)
-            if isinstance(item, kind) and right(item):
+            item = self.arrived.get(timeout=TIMEOUT_S)
+            if isinstance(item, kind) and accepts(item):
                 return item

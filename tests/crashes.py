@@ -258,7 +258,7 @@ async def _run_gateway(case: Case, number: int, disk: StoppingDisk) -> None:
     up = asyncio.get_running_loop().create_task(server.gateway.link.up())
     await asyncio.wait([serving, up], return_when=asyncio.FIRST_COMPLETED)
     if case.kind in ("reply", "dead") and not case.recorded("ack"):
-        receipt = Receipt(0, 1, again=number > 1)
+        receipt = Receipt(0, 1, is_repeated=number > 1)
         delivers[0](Received("fog/v1/submit/edges/me", case.picture, False, receipt))
     while not serving.done() and not _is_done(case, server):
         await asyncio.sleep(0.005)

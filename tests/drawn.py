@@ -32,7 +32,7 @@ halves = st.integers(0, 15)
 
 Strategies = dict[str, st.SearchStrategy[Any]]
 
-#: Parameters of every tiled operator; one that is missing here fails the last test below.
+#: Parameters of every tiled operator; `test_every_tiled_operator_is_tested_here` fails without one.
 PARAMS: dict[str, Strategies | st.SearchStrategy[dict[str, Any]]] = {
     "adaptive": {
         "method": st.sampled_from(["mean", "gaussian"]),

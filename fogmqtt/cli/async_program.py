@@ -1,4 +1,4 @@
-"""How a command runs a coroutine, and how it ends. Only commands of the gateway import it."""
+"""Runs the coroutine of a command. Only commands of the gateway import this module."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ T = TypeVar("T")
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end. SIGINT and SIGTERM cancel it; a second one ends the process.
+    """Run a coroutine and return its result.
 
-    Raises KeyboardInterrupt if a signal ended it.
+    SIGINT and SIGTERM cancel it, and a second signal ends the process. Raises KeyboardInterrupt if
+    a signal ended the coroutine.
     """
 
     async def with_signals() -> T:
@@ -41,7 +42,7 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
 def run_program(main: Callable[[], int]) -> NoReturn:
     """Run a command and end the process with its exit code.
 
-    Work in threads that nobody wants any more is left behind: Python cannot end it.
+    Python cannot end threads whose work is no longer wanted, so the process ends without them.
     """
     code = main()
     if abandoned():

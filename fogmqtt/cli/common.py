@@ -1,4 +1,4 @@
-"""What both commands share: logging, exit codes, signals, the way to the broker."""
+"""What both commands share: logging, exit codes, signals, and the link to the broker."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fogmqtt.config.settings import PREFIX
 from fogmqtt.errors import FogError
 from fogmqtt.transport.link import Link
 
-#: What a shell expects of a program that Ctrl-C ended: 128 + SIGINT.
+#: The exit code of a program that Ctrl-C ended: 128 + SIGINT.
 INTERRUPTED = 130
 
 
 def set_up_logging(verbose: int = 0, *, quiet: bool = False) -> None:
-    """Log to stderr. `quiet` leaves out what is only news; each `verbose` says more."""
+    """Log to stderr from level INFO on, or WARNING if `quiet`; each `verbose` is a level more."""
     level = logging.WARNING if quiet else logging.INFO
     logging.basicConfig(
         level=max(logging.DEBUG, level - 10 * verbose),
@@ -31,13 +31,13 @@ def set_up_logging(verbose: int = 0, *, quiet: bool = False) -> None:
     )
 
 
-def offer_models(folder: str) -> None:
-    """Let operators here and in child processes look for model files in this folder, too."""
+def set_model_folder(folder: str) -> None:
+    """Let operators in this process and its children find model files in this folder."""
     os.environ[f"{PREFIX}MODELS"] = str(Path(folder).absolute())
 
 
-def guarded(command: Callable[[], int]) -> int:
-    """Run a command; a FogError becomes one line on stderr and its exit code."""
+def report_errors(command: Callable[[], int]) -> int:
+    """Run a command and return its exit code; a FogError is printed to stderr as one line."""
     try:
         return command()
     except FogError as problem:
@@ -49,31 +49,31 @@ def guarded(command: Callable[[], int]) -> int:
 
 @contextmanager
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM call `stop`; a second one ends the process at once.
+    """Call `stop` for SIGINT and SIGTERM inside the block; a second signal ends the process.
 
-    `stop` must be safe in a signal handler: it may only put something into a SimpleQueue.
+    `stop` runs in a signal handler, so it must not wait for a lock.
     """
-    asked = False
+    is_stopping = False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
+        nonlocal is_stopping
         del number, frame
-        if asked:
+        if is_stopping:
             os._exit(INTERRUPTED)
-        asked = True
+        is_stopping = True
         stop()
 
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, handle) for number in signals}
+    previous = {number: signal.signal(number, handle) for number in signals}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def link(broker: BrokerSettings, client_id: str) -> Link:
-    """What the transport must know of the broker."""
+def make_link(broker: BrokerSettings, client_id: str) -> Link:
+    """Return the settings of the transport for this broker and client id."""
     return Link(
         url=broker.url,
         client_id=client_id,
@@ -87,16 +87,16 @@ def link(broker: BrokerSettings, client_id: str) -> Link:
     )
 
 
-def positive(what: str) -> Callable[[str], float]:
-    """For argparse: text to a finite number above 0 of `what`, in its plural."""
+def positive_number(unit: str) -> Callable[[str], float]:
+    """Return a type for argparse: a finite number above 0. `unit` is a plural, for errors."""
 
-    def read(text: str) -> float:
+    def parse(text: str) -> float:
         try:
             number = float(text)
         except ValueError:
             number = 0.0
         if not 0 < number < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {what} above 0")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit} above 0")
         return number
 
-    return read
+    return parse

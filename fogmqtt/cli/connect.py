@@ -1,4 +1,4 @@
-"""From the configuration to a link, with a broker of our own where none is there."""
+"""Connects gateways to the configured broker, and starts an embedded broker if none answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from fogmqtt.cli.common import link
+from fogmqtt.cli.common import make_link
 from fogmqtt.config import BrokerSettings, GatewayConfig
 from fogmqtt.gateway.broker_link import Connect
 from fogmqtt.transport.base import Deliver, Transport, Will
@@ -17,35 +17,36 @@ from fogmqtt.transport.paho import PahoTransport
 def connector(
     broker: BrokerSettings,
     client_id: str,
-    own: EmbeddedBroker | None = None,
+    embedded: EmbeddedBroker | None = None,
     *,
     session_s: int = 0,
 ) -> Connect:
-    """What makes a gateway's transport; `own` is the broker that we started, if we did.
+    """Return a function that makes a gateway's transport.
 
-    `session_s` is as in Link.
+    `embedded` is the broker that this process started, if it did. `session_s` is as in Link.
     """
-    has_counters = own is None or own.has_counters
+    has_counters = embedded is None or embedded.has_counters
 
     def connect(deliver: Deliver, will: Will) -> Transport:
-        whole = replace(link(broker, client_id), session_s=session_s, has_counters=has_counters)
-        return PahoTransport(whole, deliver, will=will)
+        link = make_link(broker, client_id)
+        link = replace(link, session_s=session_s, has_counters=has_counters)
+        return PahoTransport(link, deliver, will=will)
 
     return connect
 
 
-def serving_connector(config: GatewayConfig, own: EmbeddedBroker | None) -> Connect:
-    """The same for a gateway that serves: the broker sends unacknowledged messages again."""
-    # Our own broker ends with us, and iotcore does when a shared subscription returns. With QoS 2
-    # paho does not know the end of an exchange that began on another connection: the broker would
-    # wait for it for as long as the session lasts.
-    session_s = 0 if own or config.wire.qos == 2 else config.gateway.session_s
-    return connector(config.broker, config.gateway.id, own, session_s=session_s)
+def serving_connector(config: GatewayConfig, embedded: EmbeddedBroker | None) -> Connect:
+    """As `connector`, for a serving gateway: the broker repeats unacknowledged messages."""
+    # An embedded broker ends with this process, and iotcore crashes when a shared subscription
+    # returns. With QoS 2, paho cannot finish an exchange that began on an earlier connection: the
+    # broker would wait for it until the session ends.
+    session_s = 0 if embedded or config.wire.qos == 2 else config.gateway.session_s
+    return connector(config.broker, config.gateway.id, embedded, session_s=session_s)
 
 
 @contextmanager
-def broker_at_hand(config: GatewayConfig) -> Iterator[EmbeddedBroker | None]:
-    """Start a broker of our own where the configuration lets us and none answers; end it after."""
+def embedded_broker(config: GatewayConfig) -> Iterator[EmbeddedBroker | None]:
+    """Run an embedded broker during the block if none answers and the configuration allows it."""
     embedded = _start(config.broker)
     try:
         yield embedded

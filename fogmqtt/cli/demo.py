@@ -1,4 +1,4 @@
-"""`fog-gateway demo`: the whole thing on one machine, as separate processes, leaving nothing."""
+"""`fog-gateway demo`: a broker, three devices and a gateway on this machine, for one image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.console import Console
 from fogmqtt.cli.async_program import run_async
 from fogmqtt.cli.connect import connector
 from fogmqtt.cli.outputs import Outputs
-from fogmqtt.cli.progress import Display, display, who_did_what
+from fogmqtt.cli.progress import Display, device_table, open_display
 from fogmqtt.cli.run import show_event
 from fogmqtt.config import BrokerSettings, GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
@@ -36,15 +36,16 @@ DEVICES = ("eya", "oumayma", "manar")
 #: "Coffee" of scikit-image's data: Rachel Michetti, courtesy of Pikolo Espresso Bar, CC0.
 PHOTO = Path(__file__).with_name("photo.png")
 PIPELINE = "gray | canny"
-#: Seconds in which three devices start, on a slow and busy machine.
+#: Seconds in which three devices must be online; a slow and busy machine needs most of them.
 START_S = 30.0
+#: Seconds in which a device process must end.
 STOP_S = 10.0
 
 
 def demo(config: GatewayConfig, image: Path | None, out: Path, console: Console) -> int:
-    """Process a photo with three devices; writes edges.png and mosaic.png into `out`.
+    """Process an image with three devices; write edges.png and mosaic.png into `out`.
 
-    Raises JobFailed, and NoBroker where no broker can be started.
+    Returns the exit code. Raises JobFailed, and NoBroker if no broker can be started.
     """
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -52,30 +53,30 @@ def demo(config: GatewayConfig, image: Path | None, out: Path, console: Console)
         stack.callback(broker.stop)
         console.print(f"broker   {broker.program} at {broker.url}", highlight=False)
         processes = [stack.enter_context(device_process(device, broker.url)) for device in DEVICES]
-        console.print(f"devices  {', '.join(DEVICES)}, a process each", highlight=False)
-        console.print(f"gateway  {config.gateway.id}, {PIPELINE}", highlight=False)
-        shown = display(console)
-        stack.callback(shown.close)
-        there = replace(
+        console.print(f"devices  {', '.join(DEVICES)}: one process each", highlight=False)
+        console.print(f"gateway  {config.gateway.id}: {PIPELINE}", highlight=False)
+        display = open_display(console)
+        stack.callback(display.close)
+        config = replace(
             config,
             broker=BrokerSettings(url=broker.url, embedded="never"),
-            # It would do a photo alone before a device has its first tile.
+            # The gateway alone would finish before a device has its first tile.
             gateway=replace(config.gateway, local="never"),
         )
         outputs = DemoOutputs(Outputs(out / "edges.png", None, out / "edges.differ.png"))
-        connect = connector(there.broker, there.gateway.id, broker)
-        outcome = run_async(_job(there, connect, outputs, image or PHOTO, processes, shown))
-    return _tell(outcome, out, console)
+        connect = connector(config.broker, config.gateway.id, broker)
+        outcome = run_async(_run(config, connect, outputs, image or PHOTO, processes, display))
+    return _print(outcome, out, console)
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOutputs:
-    """The files of the demo: a mosaic beside the result."""
+    """Writes the result and a mosaic of the tiles."""
 
     outputs: Outputs
 
     def write(self, outcome: Outcome) -> None:
-        """Raises ImageError where a file cannot be written."""
+        """Write the files. Raises ImageError if a file cannot be written."""
         self.outputs.write(outcome)
         if outcome.image is None or outcome.original is None or self.outputs.image is None:
             return
@@ -83,13 +84,13 @@ class DemoOutputs:
         files.write(self.outputs.image.with_name("mosaic.png"), picture)
 
 
-async def _job(
+async def _run(
     config: GatewayConfig,
     connect: Connect,
     outputs: DemoOutputs,
     photo: Path,
     processes: Sequence[Popen[bytes]],
-    shown: Display,
+    display: Display,
 ) -> Outcome:
     request = JobRequest(
         name=photo.name,
@@ -101,13 +102,13 @@ async def _job(
     )
     async with Supervisor() as supervisor, Gateway(config, config.gateway.id, connect) as gateway:
         supervisor.start(_watch(processes), "device processes")
-        gateway.listen("terminal", partial(show_event, shown))
-        await _all_online(gateway)
+        gateway.listen("terminal", partial(show_event, display))
+        await _wait_for_devices(gateway)
         return await gateway.submit(request).outcome()
 
 
-async def _all_online(gateway: Gateway) -> None:
-    """Wait until every device is online, or it has taken too long."""
+async def _wait_for_devices(gateway: Gateway) -> None:
+    """Wait until every device is online, for a bounded time."""
     with suppress(TimeoutError), gateway.events("demo") as events:
         async with asyncio.timeout(START_S):
             while len(gateway.online()) < len(DEVICES):
@@ -122,25 +123,34 @@ async def _watch(processes: Sequence[Popen[bytes]]) -> None:
         await asyncio.sleep(0.2)
 
 
-def _tell(outcome: Outcome, out: Path, console: Console) -> int:
+def _print(outcome: Outcome, out: Path, console: Console) -> int:
     if outcome.image is None:
-        raise JobFailed(outcome.error or "the demo gave no result")
+        raise JobFailed(outcome.error or "the demo has no result")
     report = outcome.report
     console.print()
-    console.print(who_did_what(report))
+    console.print(device_table(report))
     console.print()
     console.print(f"{out / 'edges.png'}   the edges", highlight=False)
-    console.print(f"{out / 'mosaic.png'}  who did which tile", highlight=False)
+    console.print(f"{out / 'mosaic.png'}  the device of each tile", highlight=False)
     console.print(f"{report.name}: {report.tiles} tiles in {report.seconds:.2f} s", highlight=False)
     console.print(format_differences(report), highlight=False)
     return 1 if report.differ else 0
 
 
 @contextmanager
-def device_process(device: str, url: str, *more: str) -> Iterator[Popen[bytes]]:
-    """A device process of our own; ended by its own goodbye, or else by force."""
-    command = [sys.executable, "-m", "fogmqtt.cli.device", "--id", device, "--broker", url, *more]
-    # In a session of its own: Ctrl-C reaches us, and we end it in order.
+def device_process(device: str, url: str, *arguments: str) -> Iterator[Popen[bytes]]:
+    """Run a device process during the block. SIGTERM ends it, and SIGKILL if it does not stop."""
+    command = [
+        sys.executable,
+        "-m",
+        "fogmqtt.cli.device",
+        "--id",
+        device,
+        "--broker",
+        url,
+        *arguments,
+    ]
+    # In a session of its own: Ctrl-C reaches only this program, which then ends the device.
     process = Popen(
         command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -158,15 +168,15 @@ def device_process(device: str, url: str, *more: str) -> Iterator[Popen[bytes]]:
 
 
 def _check_alive(process: Popen[bytes]) -> None:
-    """Raise JobFailed with a device's last words where it ended by itself."""
+    """Raise JobFailed with the last line of a device process if it has ended by itself."""
     if process.poll() is None or process.stderr is None:
         return
-    said = process.stderr.read().decode(errors="replace").strip().splitlines()
-    raise JobFailed(f"a device ended by itself: {said[-1] if said else process.returncode}")
+    lines = process.stderr.read().decode(errors="replace").strip().splitlines()
+    raise JobFailed(f"a device ended by itself: {lines[-1] if lines else process.returncode}")
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
+    """Return a loopback port on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""`fog-gateway devices`: who there is."""
+"""`fog-gateway devices`: the devices that have announced themselves."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from fogmqtt.log import one_line
 
 
 def show_devices(config: GatewayConfig, console: Console, *, as_json: bool) -> int:
-    """Print who is online. Raises NoBroker."""
+    """Print the devices and return the exit code. Raises NoBroker."""
     devices = find_devices(config)
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(_listed(devices))).decode())
+        print(msgspec.json.format(msgspec.json.encode(_as_json(devices))).decode())
     else:
         console.print(_table(devices))
         console.print(Text("".join(_remarks(devices))), soft_wrap=True, end="")
     return 0
 
 
-def _listed(devices: Sequence[DeviceView]) -> dict[str, Any]:
+def _as_json(devices: Sequence[DeviceView]) -> dict[str, Any]:
     return {
         device.id: {
             "online": device.online,
@@ -39,37 +39,37 @@ def _listed(devices: Sequence[DeviceView]) -> dict[str, Any]:
 
 
 def _remarks(devices: Sequence[DeviceView]) -> Iterator[str]:
-    """What people should know of devices: how they round, and what is wrong with operators."""
+    """Yield lines about devices: different results, limits, and problems of operators."""
     for device in devices:
         info = device.info
         by_reason: dict[str, list[str]] = {}
-        for ability, why in device.differs.items():
-            by_reason.setdefault(why, []).append(ability)
-        for why, abilities in by_reason.items():
-            what = ", ".join(_shortened(abilities, info.fingerprints))
-            yield f"{device.id} gets no tiles for {one_line(what)}: {one_line(why)}\n"
+        for ability, reason in device.differs.items():
+            by_reason.setdefault(reason, []).append(ability)
+        for reason, abilities in by_reason.items():
+            names = ", ".join(_shorten(abilities, info.fingerprints))
+            yield f"{device.id} gets no tiles for {one_line(names)}: it {one_line(reason)}\n"
         if info.max_tile_pixels:
             yield f"{device.id} takes tiles of at most {info.max_tile_pixels:,} pixels\n"
         yield from (f"{device.id}: {one_line(problem)}\n" for problem in info.problems)
 
 
-def _shortened(abilities: Sequence[str], known: Iterable[str]) -> Iterator[str]:
-    """Of operators of which every ability is there, only the name."""
-    every, some = _by_name(known), _by_name(abilities)
-    for name, those in some.items():
-        yield from [name] if len(those) == len(every[name]) else those
+def _shorten(abilities: Sequence[str], all_abilities: Iterable[str]) -> Iterator[str]:
+    """Yield only the name of an operator if `abilities` has all its abilities."""
+    complete = _by_operator(all_abilities)
+    for name, some in _by_operator(abilities).items():
+        yield from [name] if len(some) == len(complete[name]) else some
 
 
-def _by_name(abilities: Iterable[str]) -> dict[str, list[str]]:
-    named: dict[str, list[str]] = {}
+def _by_operator(abilities: Iterable[str]) -> dict[str, list[str]]:
+    by_operator: dict[str, list[str]] = {}
     for ability in abilities:
-        named.setdefault(ability.partition("/")[0], []).append(ability)
-    return named
+        by_operator.setdefault(ability.partition("/")[0], []).append(ability)
+    return by_operator
 
 
 def _table(devices: Sequence[DeviceView]) -> Table | str:
     if not devices:
-        return "no device has ever announced itself here; start one: fog-device --id eya"
+        return "no device has announced itself at this broker; start one: fog-device --id eya"
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in (
         "device",
@@ -91,7 +91,7 @@ def _table(devices: Sequence[DeviceView]) -> Table | str:
             Text(one_line(info.host)),
             str(info.workers),
             str(len(info.operators)),
-            _differing(device),
+            _differing_operators(device),
             str(info.tiles_done),
             f"{info.uptime_s:.0f} s",
             "" if info.temperature_c is None else f"{info.temperature_c:.0f}",
@@ -99,9 +99,9 @@ def _table(devices: Sequence[DeviceView]) -> Table | str:
     return table
 
 
-def _differing(device: DeviceView) -> str:
-    """How many operators a device rounds differently."""
+def _differing_operators(device: DeviceView) -> str:
+    """Return the number of operators with other results than here; "?" if it is not known yet."""
     if device.info.conformance_running:
         return "?"
-    names = _by_name(device.differs)
+    names = _by_operator(device.differs)
     return str(len(names)) if names else ""

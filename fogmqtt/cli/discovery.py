@@ -1,4 +1,4 @@
-"""The devices that are online, found without taking part."""
+"""Finds the devices at the broker, by a short-lived gateway that runs no job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fogmqtt.gateway.devices.registry import DeviceView
 
 
 def find_devices(config: GatewayConfig) -> tuple[DeviceView, ...]:
-    """The devices that have introduced themselves, compared with this gateway. Raises NoBroker."""
+    """Return the devices that have sent their info, compared with this machine. Raises NoBroker."""
     return run_async(_find_devices(config))
 
 

@@ -1,4 +1,4 @@
-"""`fog-gateway explain`: how a pipeline would be done on an image, and how long it would take."""
+"""`fog-gateway explain`: the stages of a pipeline on an image, and a predicted time."""
 
 from __future__ import annotations
 
@@ -23,27 +23,32 @@ from fogmqtt.operators.api.pipeline import Stage, format_pipeline
 from fogmqtt.transport.embedded import is_listening, is_local
 
 
-def explain(config: GatewayConfig, text: str, photo: Path, plan: TilePlan, console: Console) -> int:
+def explain(
+    config: GatewayConfig, text: str, image_path: Path, plan: TilePlan, console: Console
+) -> int:
     """Print the stages of a pipeline on this image, and a prediction for the present fleet.
 
-    Raises PipelineError, ImageError and OperatorError. Without a broker there is no prediction.
+    Returns the exit code. Without a broker there is no prediction. Raises PipelineError, ImageError
+    and OperatorError.
     """
-    request = JobRequest(name=photo.name, pipeline=text, path=photo)
+    request = JobRequest(name=image_path.name, pipeline=text, path=image_path)
     with Decoders() as decoders:
         job = ingest(request, config.limits, decoders, MemoryBudget().reservation())
-    console.print(Text(f"{text.strip()}  on {photo.name}: {job.image.spec}"), soft_wrap=True)
-    known = _known(config, text, as_array(job.image), plan)
-    workers = known.workers if isinstance(known, Forecast) else WORKERS_UNKNOWN
+    console.print(Text(f"{text.strip()}  on {image_path.name}: {job.image.spec}"), soft_wrap=True)
+    prediction = _predict(config, text, as_array(job.image), plan)
+    workers = prediction.workers if isinstance(prediction, Forecast) else WORKERS_UNKNOWN
     console.print()
     for number, stage in enumerate(job.stages, 1):
-        line = f"stage {number}  {_stage(config, stage, plan, workers)}"
+        line = f"stage {number}  {_describe_stage(config, stage, plan, workers)}"
         console.print(Text(line), soft_wrap=True)
     console.print()
-    console.print(Text(known if isinstance(known, str) else known.sentence()), soft_wrap=True)
+    sentence = prediction if isinstance(prediction, str) else prediction.sentence()
+    console.print(Text(sentence), soft_wrap=True)
     return 0
 
 
-def _known(config: GatewayConfig, text: str, image: Image, plan: TilePlan) -> Forecast | str:
+def _predict(config: GatewayConfig, text: str, image: Image, plan: TilePlan) -> Forecast | str:
+    """Return a forecast, or a sentence that says why there is none."""
     url = config.broker.url
     if is_local(url) and not is_listening(url):
         return f"no prediction: nothing listens at {url}"
@@ -53,17 +58,17 @@ def _known(config: GatewayConfig, text: str, image: Image, plan: TilePlan) -> Fo
         return f"no prediction: {problem}"
 
 
-def _stage(config: GatewayConfig, stage: Stage, plan: TilePlan, workers: int) -> str:
+def _describe_stage(config: GatewayConfig, stage: Stage, plan: TilePlan, workers: int) -> str:
     if not stage.tiled:
         return f"on the gateway: {format_pipeline(stage.operators)}"
-    work = format_pipeline(stage.operators)
+    text = format_pipeline(stage.operators)
     if stage.gateway_operators:
-        done_here = format_pipeline(stage.gateway_operators)
-        work += f"\n         (the gateway does {done_here} while it cuts)"
-    return f"on the devices: {work}\n         {_sent(config, stage, plan, workers)}"
+        gateway_operators = format_pipeline(stage.gateway_operators)
+        text += f"\n         (the gateway does {gateway_operators} while it cuts)"
+    return f"on the devices: {text}\n         {_describe_tiles(config, stage, plan, workers)}"
 
 
-def _sent(config: GatewayConfig, stage: Stage, plan: TilePlan, workers: int) -> str:
+def _describe_tiles(config: GatewayConfig, stage: Stage, plan: TilePlan, workers: int) -> str:
     limits = MessageLimits(config.wire.max_message_bytes, config.wire.encoding)
     try:
         tiles = plan_tiles(stage, plan, limits.pixel_bytes, workers)
@@ -71,12 +76,12 @@ def _sent(config: GatewayConfig, stage: Stage, plan: TilePlan, workers: int) -> 
         return f"cannot be cut: {problem}"
     outer, core = sum(tile.outer.pixels for tile in tiles), sum(tile.core.pixels for tile in tiles)
     return (
-        f"{_tiles(tiles)}, halo {stage.halo}, align {stage.align}\n         bytes per pixel: "
+        f"{_count_tiles(tiles)}, halo {stage.halo}, align {stage.align}\n         bytes per pixel: "
         f"{outer / core * stage.sent.pixel_bytes:.2f} out, "
         f"at most {result_pixel_bytes(stage):.2f} back"
     )
 
 
-def _tiles(tiles: tuple[Tile, ...]) -> str:
-    core = max((tile.core for tile in tiles), key=lambda one: one.pixels)
+def _count_tiles(tiles: tuple[Tile, ...]) -> str:
+    core = max((tile.core for tile in tiles), key=lambda rect: rect.pixels)
     return f"{len(tiles)} tile(s) of {core.width}x{core.height}"

@@ -1,4 +1,4 @@
-"""How long a job would take on the fleet that is online: measured on a sample of its image."""
+"""Predicts the time of a job on the fleet that is online, from a sample of its image."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.pipeline import parse, run_whole
 
-#: The sample: enough for every device to have tiles, little enough to be waited for.
+#: The size of the sample: every device gets tiles, and it takes little time.
 SAMPLE_PIXELS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Seconds for the whole image, by the fleet and by one machine with no wire."""
+    """Predicted seconds for the whole image, by the fleet and by this machine alone."""
 
     devices: tuple[str, ...]
     workers: int
@@ -34,21 +34,21 @@ class Forecast:
     sample_pixels: int
 
     def sentence(self) -> str:
-        """The forecast for people."""
+        """Return the forecast as text for users."""
         gain = compare_times(self.fleet_s, self.alone_s)
         by = f"{len(self.devices)} device(s), {self.workers} worker(s): {', '.join(self.devices)}"
         return (
             f"predicted with {by}: {self.fleet_s:.2f} s\n"
             f"on this machine alone: {self.alone_s:.2f} s; {gain}\n"
-            f"(measured on {self.sample_pixels / 1e6:.1f} MP of it; reading and writing files is "
-            "left out)"
+            f"(measured on {self.sample_pixels / 1e6:.1f} MP of it, without reading and writing "
+            "files)"
         )
 
 
 def forecast(config: GatewayConfig, pipeline: str, image: Image, tiles: TilePlan) -> Forecast | str:
-    """Measure a sample; a sentence where no device is there to be measured.
+    """Measure a sample; return a sentence if no device is online.
 
-    Raises NoBroker, and JobFailed where the sample could not be done.
+    Raises NoBroker, and JobFailed if the sample cannot be processed.
     """
     return run_async(_forecast(config, pipeline, image, tiles))
 
@@ -68,34 +68,34 @@ async def _forecast(
         await gateway.settled()
         if not gateway.online():
             return "no prediction: no device is online; start one: fog-device --id eya"
-        return await _measured(gateway, pipeline, image, tiles)
+        return await _measure(gateway, pipeline, image, tiles)
 
 
-async def _measured(gateway: Gateway, pipeline: str, image: Image, tiles: TilePlan) -> Forecast:
+async def _measure(gateway: Gateway, pipeline: str, image: Image, tiles: TilePlan) -> Forecast:
     height, width = image.shape[:2]
     rows = min(height, max(1, SAMPLE_PIXELS // width))
     sample, quarter = image[:rows], image[: max(1, rows // 4)]
 
-    async def job(part: Image) -> float:
-        # A plan for the whole image need not fit a part of it.
+    async def seconds(part: Image) -> float:
+        # A plan for the whole image may not fit a part of it.
         plan = tiles if rows == height and part is sample else Auto()
-        return await _job(gateway, pipeline, part, plan)
+        return await _run_job(gateway, pipeline, part, plan)
 
-    await job(quarter)  # devices that were idle load OpenCV now
-    few_s, many_s = await job(quarter), await job(sample)
-    pixel_s = max(0.0, (many_s - few_s) / max(1, (rows - len(quarter)) * width))
+    await seconds(quarter)  # idle devices load OpenCV now
+    quarter_s, sample_s = await seconds(quarter), await seconds(sample)
+    pixel_s = max(0.0, (sample_s - quarter_s) / max(1, (rows - len(quarter)) * width))
     online = [device for device in gateway.devices() if device.online]
     return Forecast(
         tuple(device.id for device in online),
         sum(device.info.workers for device in online),
-        many_s + pixel_s * (height - rows) * width,
-        _alone(pipeline, sample) * height / rows,
+        sample_s + pixel_s * (height - rows) * width,
+        _time_alone(pipeline, sample) * height / rows,
         rows * width,
     )
 
 
-async def _job(gateway: Gateway, pipeline: str, image: Image, tiles: TilePlan) -> float:
-    """Seconds for one job. Raises JobFailed if it fails, or if no device can do it."""
+async def _run_job(gateway: Gateway, pipeline: str, image: Image, tiles: TilePlan) -> float:
+    """Run one job and return its seconds. Raises JobFailed if it fails or no device can do it."""
     with gateway.events("forecast") as events:
         handle = gateway.submit(
             JobRequest(name="the sample", pipeline=pipeline, image=image, tiles=tiles)
@@ -114,14 +114,16 @@ async def _job(gateway: Gateway, pipeline: str, image: Image, tiles: TilePlan) -
     return outcome.report.seconds
 
 
-def _alone(pipeline: str, sample: Image) -> float:
+def _time_alone(pipeline: str, sample: Image) -> float:
+    """Return the seconds of the faster of two runs on this machine."""
+
     def work() -> None:
         run_whole(parse(pipeline), sample, sample)
 
-    return min(_timed(work) for _ in range(2))
+    return min(_seconds(work) for _ in range(2))
 
 
-def _timed(work: Callable[[], None]) -> float:
+def _seconds(work: Callable[[], None]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from fogmqtt import __version__
 from fogmqtt.cli.async_program import run_async, run_program
-from fogmqtt.cli.common import guarded, offer_models, positive, set_up_logging
-from fogmqtt.cli.connect import broker_at_hand, serving_connector
+from fogmqtt.cli.common import positive_number, report_errors, set_model_folder, set_up_logging
+from fogmqtt.cli.connect import embedded_broker, serving_connector
 from fogmqtt.cli.demo import demo
 from fogmqtt.cli.devices import show_devices
 from fogmqtt.cli.explain import explain
@@ -39,7 +39,7 @@ Command = Callable[[GatewayConfig, argparse.Namespace], int]
 #: argparse names this type with an underscore, and gives no other.
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-#: What may be meant for the name of a pipeline.
+#: A text that may be the name of a pipeline.
 _WORD = re.compile(r"[\w-]+")
 
 _EPILOG = """\
@@ -49,16 +49,16 @@ every key of the configuration can be set as FOGMQTT_BROKER__URL and so on"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
     tune()
     set_up_logging(options.verbose, quiet=options.function is not _serve)
-    return guarded(lambda: _run_command(options))
+    return report_errors(lambda: _run_command(options))
 
 
 def _run_command(options: argparse.Namespace) -> int:
     config = load_gateway(options.config, os.environ)
-    offer_models(config.models)
+    set_model_folder(config.models)
     registry.plug_in(config.plugins)
     fatal = fatal_imports(config.plugins)
     if fatal:
@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fog-gateway {__version__}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration (YAML)")
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: all")
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0, help="log more; twice: log everything"
+    )
     parser.set_defaults(function=_serve)
     commands = parser.add_subparsers(metavar="COMMAND")
     _add(commands, "serve", _serve, "serve the submit topic and the inbox folder (the default)")
@@ -85,13 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_verify(commands)
     _add_explain(commands)
     _add_demo(commands)
-    devices = _add(commands, "devices", _devices, "who is online")
-    devices.add_argument("--json", action="store_true", help="for programs")
-    add_arguments(_add(commands, "simulate", _simulate, "how long a job would take on a fleet"))
+    devices = _add(commands, "devices", _devices, "list the devices that are online")
+    devices.add_argument("--json", action="store_true", help="print JSON")
+    add_arguments(_add(commands, "simulate", _simulate, "predict the time of a job on a fleet"))
     _add_operators(commands)
-    again = _add(commands, "retry", _retry, "list jobs that failed, or have them tried again")
-    again.add_argument("job", nargs="?", metavar="JOB")
-    again.add_argument("--all", action="store_true", help="every one of them")
+    retry_parser = _add(commands, "retry", _retry, "list the jobs that failed, or retry them")
+    retry_parser.add_argument("job", nargs="?", metavar="JOB", help="retry this job")
+    retry_parser.add_argument("--all", action="store_true", help="retry all of them")
     return parser
 
 
@@ -102,64 +104,81 @@ def _add(commands: Subparsers, name: str, function: Command, text: str) -> argpa
 
 
 def _add_run(commands: Subparsers) -> None:
-    parser = _add(commands, "run", _run, "do one-off jobs with the devices that are online")
+    parser = _add(commands, "run", _run, "process images with the devices that are online")
     _add_job(parser)
     parser.add_argument(
         "-o",
         "--out",
-        help="a file (.json for the facts of a measuring pipeline), or a folder for several",
+        help="a file (.json for the facts of a measuring pipeline), or a folder for several images",
     )
     parser.add_argument("--post", help="a pipeline for the merged image, run on the gateway")
     parser.add_argument(
-        "--verify", action="store_true", help="compare with one machine; 1 if different"
+        "--verify",
+        action="store_true",
+        help="compare with one machine; exit code 1 if pixels differ",
     )
 
 
 def _add_verify(commands: Subparsers) -> None:
     parser = _add(
-        commands, "verify", _run, "compare the fleet's result with one machine's; 1 if different"
+        commands,
+        "verify",
+        _run,
+        "compare the fleet's result with one machine's; exit code 1 if different",
     )
     _add_job(parser)
     parser.set_defaults(out=None, post="", verify=True)
 
 
 def _add_job(parser: argparse.ArgumentParser) -> None:
-    """What one-off jobs are: images, a pipeline, tiles, patience and a report."""
+    """Add the options of a job: images, pipeline, tiles, time-out, priority and report."""
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     parser.add_argument("--pipeline", help="'gray | canny low=50 high=150', or a configured name")
     parser.add_argument(
         "--tiles", help="auto, 'size 512x512' (w x h) or 'grid 3x1' (columns x rows)"
     )
     parser.add_argument(
-        "--timeout", type=positive("seconds"), metavar="SECONDS", help="give up after so long"
+        "--timeout",
+        type=positive_number("seconds"),
+        metavar="SECONDS",
+        help="fail a job after this time",
     )
     parser.add_argument(
         "--priority",
         type=int,
         choices=range(-4, 5),
         metavar="N",
-        help="-4 to 4: each step doubles its share beside other jobs (default: the pipeline's)",
+        help="-4 to 4: each step doubles the job's share of the fleet (default: the pipeline's)",
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the figures as JSON")
 
 
 def _add_explain(commands: Subparsers) -> None:
-    parser = _add(commands, "explain", _explain, "how a pipeline would be done, and how fast")
+    parser = _add(
+        commands,
+        "explain",
+        _explain,
+        "show the stages of a pipeline on an image, and predict its time",
+    )
     parser.add_argument("pipeline", metavar="PIPELINE", help="as in run, or a configured name")
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("--tiles", help="as in run")
 
 
 def _add_operators(commands: Subparsers) -> None:
-    parser = _add(commands, "operators", _operators, "what a pipeline can be made of")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="tell all about this one")
+    parser = _add(commands, "operators", _operators, "list the operators")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="describe this operator")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="for programs")
-    form.add_argument("--markdown", action="store_true", help="as in docs/operators.md")
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument(
+        "--markdown", action="store_true", help="print Markdown, as in docs/operators.md"
+    )
 
 
 def _add_demo(commands: Subparsers) -> None:
-    parser = _add(commands, "demo", _demo, "broker, gateway and three devices on this machine")
+    parser = _add(
+        commands, "demo", _demo, "run a broker, a gateway and three devices on this machine"
+    )
     parser.add_argument("image", nargs="?", type=Path, metavar="IMAGE")
     parser.add_argument(
         "-o", "--out", type=Path, default=Path("demo"), help="folder (default: demo)"
@@ -168,15 +187,15 @@ def _add_demo(commands: Subparsers) -> None:
 
 def _serve(config: GatewayConfig, options: argparse.Namespace) -> int:
     del options
-    with broker_at_hand(config) as broker:
+    with embedded_broker(config) as broker:
         connect = serving_connector(config, broker)
-        with suppress(KeyboardInterrupt):  # how a server is meant to end
+        with suppress(KeyboardInterrupt):  # a signal is the normal end of a server
             run_async(Server(config, connect).run())
     return 0
 
 
 def _run(config: GatewayConfig, options: argparse.Namespace) -> int:
-    asked = RunOptions(
+    run_options = RunOptions(
         images=tuple(options.images),
         out=options.out,
         pipeline=_pipeline(config, options.pipeline),
@@ -188,17 +207,17 @@ def _run(config: GatewayConfig, options: argparse.Namespace) -> int:
         report=options.report,
     )
     console = Console(stderr=True)
-    outcomes = run(config, asked, console)
+    outcomes = run(config, run_options, console)
     for outcome in outcomes:
         if outcome.error is None:
-            _tell(outcome, console, print_facts=options.out is None)
+            _print(outcome, console, print_facts=options.out is None)
     errors = [outcome.error for outcome in outcomes if outcome.error]
     if errors:
         raise JobFailed("\n".join(errors))
     return 0
 
 
-def _tell(outcome: Outcome, console: Console, *, print_facts: bool) -> None:
+def _print(outcome: Outcome, console: Console, *, print_facts: bool) -> None:
     report = outcome.report
     console.print(f"{report.name}: {report.seconds:.2f} s", highlight=False, markup=False)
     if report.sentence:
@@ -209,16 +228,18 @@ def _tell(outcome: Outcome, console: Console, *, print_facts: bool) -> None:
         print(as_json(outcome.facts).decode(), end="")
 
 
-def _pipeline(config: GatewayConfig, asked: str | None) -> str:
-    """The text of a configured pipeline, or what was asked for. Raises PipelineError."""
-    wanted = config.pipeline if asked is None else asked
-    name = wanted.strip()
+def _pipeline(config: GatewayConfig, option: str | None) -> str:
+    """Return the text of a configured pipeline, or the option itself. Raises PipelineError."""
+    text = config.pipeline if option is None else option
+    name = text.strip()
     if name not in config.pipelines:
         if _WORD.fullmatch(name) and name not in registry.names():
-            near = registry.suggestion(name, (*config.pipelines, *registry.names()))
+            suggestion = registry.suggestion(name, (*config.pipelines, *registry.names()))
             skipped = "".join(f"; {problem}" for problem in registry.problems())
-            raise PipelineError(f"no pipeline or operator is called {name!r}; {near}{skipped}")
-        return wanted
+            raise PipelineError(
+                f"no pipeline or operator is called {name!r}; {suggestion}{skipped}"
+            )
+        return text
     try:
         parse(config.pipelines[name])
     except PipelineError as problem:
@@ -227,7 +248,7 @@ def _pipeline(config: GatewayConfig, asked: str | None) -> str:
 
 
 def _priority(config: GatewayConfig, options: argparse.Namespace) -> int:
-    """What was asked for, or what is configured for the pipeline."""
+    """Return the option, or the configured priority of the pipeline."""
     if options.priority is not None:
         return int(options.priority)
     name = config.pipeline if options.pipeline is None else options.pipeline

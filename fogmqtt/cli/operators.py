@@ -1,4 +1,4 @@
-"""`fog-gateway operators`: what a pipeline can be made of."""
+"""`fog-gateway operators`: lists and describes the operators."""
 
 from __future__ import annotations
 
@@ -21,81 +21,88 @@ from fogmqtt.operators.api.describe import (
     format_parameters,
 )
 
-#: The package whose operators need no word of where they come from.
+#: The package whose operators are listed without an origin.
 _OURS = "fogmqtt"
-#: Columns of a terminal in which there is room for summaries.
+#: The columns of a terminal that has room for summaries.
 _WIDE = 130
-#: Letters in a line of running text, at most.
-_READABLE = 96
-#: Begins the parameters in an operator's docstring.
+#: The largest length of a line of running text.
+_MAX_LINE = 96
+#: The heading of the parameters in an operator's docstring.
 _HEADING = "Parameters\n----------\n"
-_IN = "    "
+_INDENT = "    "
 _LEGEND = (
-    "images: 8, 16, f32 are uint8, uint16, float32; gray and colour unless it says\n"
+    "images: 8, 16, f32 are uint8, uint16, float32; gray and colour unless noted\n"
     "exact: tiles give the whole image's result, bit for bit; * see below\n"
-    "gateway: done on the whole image, by the gateway; facts: no image comes out\n"
-    "fog-gateway operators NAME tells all about one"
+    "gateway: runs on the whole image, on the gateway; facts: the result is no image\n"
+    "fog-gateway operators NAME describes one operator"
 )
 
 
 def show_operators(console: Console, name: str | None, *, as_json: bool) -> int:
-    """Print all operators, or one with everything about it. Raises PipelineError."""
+    """Print all operators, or one in detail; return the exit code. Raises PipelineError."""
     if as_json:
         _print_json(describe(name) if name else describe_all())
     elif name:
-        print(help_of(describe(name), min(console.width, _READABLE)))
+        print(format_help(describe(name), min(console.width, _MAX_LINE)))
     else:
         _print_table(console, describe_all())
     return 0
 
 
-def help_of(operator: OperatorDescription, width: int = 80) -> str:
-    """Everything about one operator, for people, in lines of so many letters at most."""
+def format_help(operator: OperatorDescription, width: int = 80) -> str:
+    """Return the description of one operator, in lines of at most `width` characters."""
     prose, _, documented = operator.text.partition(_HEADING)
     parts = [f"{operator.name} {format_parameters(operator.parameters)}".rstrip()]
-    parts += (_filled(paragraph, width) for paragraph in prose.split("\n\n"))
+    parts += (_fill(paragraph, width) for paragraph in prose.split("\n\n"))
     parameters = "\n".join(_parameters(operator, documented, width))
     facts = "\n".join(textwrap.fill(fact, width) for fact in _facts(operator))
     example = f"Example: fog-gateway run photo.jpg --pipeline '{operator.example}'"
     return "\n\n".join(filter(None, (*parts, parameters, facts, example)))
 
 
-def _filled(paragraph: str, width: int) -> str:
-    """In lines of this width; what is indented stays as it is."""
+def _fill(paragraph: str, width: int) -> str:
+    """Wrap a paragraph to this width; an indented one is not changed."""
     return paragraph if paragraph.startswith(" ") else textwrap.fill(paragraph.strip(), width)
 
 
 def _parameters(operator: OperatorDescription, documented: str, width: int) -> Iterator[str]:
-    """Each with its type and default, and what its author says of it."""
-    said: dict[str, list[str]] = {}
+    """Yield each parameter with its type and default, then its documentation."""
+    text_by_heading: dict[str, list[str]] = {}
     for line in filter(None, documented.splitlines()):
-        if line.startswith(" ") and said:
-            said[next(reversed(said))].append(line.strip())
+        if line.startswith(" ") and text_by_heading:
+            text_by_heading[next(reversed(text_by_heading))].append(line.strip())
         else:
-            said[line] = []
-    known = {name: head for head in said for name in head.partition(" : ")[0].split(", ")}
-    for name, one in operator.parameters.items():
-        if name not in known:
-            said[f"{name} : {one.type}"] = []
-    for head, lines in said.items():
-        yield f"{head}{_defaults(operator, head)}"
+            text_by_heading[line] = []
+    names = {name for heading in text_by_heading for name in _parameter_names(heading)}
+    for name, parameter in operator.parameters.items():
+        if name not in names:
+            text_by_heading[f"{name} : {parameter.type}"] = []
+    for heading, lines in text_by_heading.items():
+        yield f"{heading}{_defaults(operator, heading)}"
         if lines:
-            yield textwrap.fill(" ".join(lines), width, initial_indent=_IN, subsequent_indent=_IN)
+            yield textwrap.fill(
+                " ".join(lines), width, initial_indent=_INDENT, subsequent_indent=_INDENT
+            )
 
 
-def _defaults(operator: OperatorDescription, head: str) -> str:
-    names = head.partition(" : ")[0].split(", ")
-    ones = [operator.parameters[name] for name in names if name in operator.parameters]
-    if any(one.default is None for one in ones):
-        return "; must be given"
-    if not ones:
+def _parameter_names(heading: str) -> list[str]:
+    """Return the names in a heading such as "low, high : float"."""
+    return heading.partition(" : ")[0].split(", ")
+
+
+def _defaults(operator: OperatorDescription, heading: str) -> str:
+    names = _parameter_names(heading)
+    parameters = [operator.parameters[name] for name in names if name in operator.parameters]
+    if any(parameter.default is None for parameter in parameters):
+        return "; required"
+    if not parameters:
         return ""
-    return f"; default {', '.join(one.default or 'empty' for one in ones)}"
+    return f"; default {', '.join(parameter.default or 'empty' for parameter in parameters)}"
 
 
 def _facts(operator: OperatorDescription) -> Iterator[str]:
-    taken = (f"{kind} {', '.join(dtypes)}" for kind, dtypes in operator.takes.items())
-    yield f"Takes: {'; '.join(taken) or 'what its parameters decide'}"
+    images = (f"{kind} {', '.join(dtypes)}" for kind, dtypes in operator.takes.items())
+    yield f"Takes: {'; '.join(images) or 'images that depend on its parameters'}"
     yield f"Gives: {'facts' if operator.measures else 'an image'}"
     yield f"Exactness: {operator.exact}"
     if operator.tiled and operator.halo is not None:
@@ -103,16 +110,16 @@ def _facts(operator: OperatorDescription) -> Iterator[str]:
     yield f"From: {operator.package} {operator.version}".rstrip()
 
 
-def _print_json(what: OperatorDescription | OperatorList) -> None:
-    print(msgspec.json.format(msgspec.json.encode(what)).decode())
+def _print_json(description: OperatorDescription | OperatorList) -> None:
+    print(msgspec.json.format(msgspec.json.encode(description)).decode())
 
 
-def _print_table(console: Console, found: OperatorList) -> None:
-    console.print(_table(found.operators, wide=console.width >= _WIDE))
+def _print_table(console: Console, listed: OperatorList) -> None:
+    console.print(_table(listed.operators, wide=console.width >= _WIDE))
     console.print()
     console.print(Text(_LEGEND), soft_wrap=True)
-    notes = [*_notes(found.operators), *_origins(found.operators)]
-    for line in (*notes, *(f"skipped: {one_line(problem)}" for problem in found.problems)):
+    notes = [*_notes(listed.operators), *_origins(listed.operators)]
+    for line in (*notes, *(f"skipped: {one_line(problem)}" for problem in listed.problems)):
         console.print(Text(line))
 
 
@@ -124,44 +131,47 @@ def _table(operators: Iterable[OperatorDescription], *, wide: bool) -> Table:
     table.add_column("exact", no_wrap=True)
     if wide:
         table.add_column("what it does")
-    for one in operators:
-        row = [one.name, format_parameters(one.parameters), format_images(one.takes), _briefly(one)]
-        table.add_row(*map(Text, [*row, one.summary] if wide else row))
+    for operator in operators:
+        parameters, images = format_parameters(operator.parameters), format_images(operator.takes)
+        row = [operator.name, parameters, images, _exactness(operator)]
+        table.add_row(*map(Text, [*row, operator.summary] if wide else row))
     return table
 
 
-def _briefly(operator: OperatorDescription) -> str:
+def _exactness(operator: OperatorDescription) -> str:
     if not operator.tiled:
         return "gateway"
-    noted = "" if operator.exact == "exact" else " *"
-    return f"{'facts' if operator.measures else 'exact'}{noted}"
+    mark = "" if operator.exact == "exact" else " *"
+    return f"{'facts' if operator.measures else 'exact'}{mark}"
 
 
 def _notes(operators: Sequence[OperatorDescription]) -> Iterator[str]:
-    """What is to be said of exactness, once for all of which it is said."""
+    """Yield each sentence on exactness once, with its operators."""
     by_sentence: dict[str, list[str]] = {}
-    for one in operators:
-        if one.tiled and one.exact != "exact":
-            by_sentence.setdefault(one.exact, []).append(one.name)
+    for operator in operators:
+        if operator.tiled and operator.exact != "exact":
+            by_sentence.setdefault(operator.exact, []).append(operator.name)
     for sentence, names in by_sentence.items():
         yield f"* {', '.join(names)}: {sentence}"
 
 
 def _origins(operators: Sequence[OperatorDescription]) -> Iterator[str]:
+    """Yield each foreign package with its operators."""
     by_package: dict[str, list[str]] = {}
-    for one in operators:
-        if one.package != _OURS:
-            by_package.setdefault(f"{one.package} {one.version}".rstrip(), []).append(one.name)
+    for operator in operators:
+        if operator.package != _OURS:
+            package = f"{operator.package} {operator.version}".rstrip()
+            by_package.setdefault(package, []).append(operator.name)
     for package, names in by_package.items():
         yield f"from {package}: {', '.join(names)}"
 
 
 def as_markdown() -> str:
-    """docs/operators.md: the operators that come with fogmqtt."""
+    """Return the text of docs/operators.md: the operators that come with fogmqtt."""
     lines = [
         "# Operators",
         "",
-        "What a pipeline can be made of; written by `fog-gateway operators --markdown`.",
+        "The operators for pipelines. `fog-gateway operators --markdown` writes this page.",
         "",
         *(f"{line}  " for line in _LEGEND.splitlines()),
         "",
@@ -169,9 +179,11 @@ def as_markdown() -> str:
         "|---|---|---|---|---|",
     ]
     ours = [describe(name) for name in registry.names() if registry.origin(name).package == _OURS]
-    for one in ours:
-        cells = [one.name, f"`{format_parameters(one.parameters)}`" if one.parameters else ""]
-        cells += [format_images(one.takes), _briefly(one).replace("*", "\\*"), one.summary]
+    for operator in ours:
+        parameters = format_parameters(operator.parameters)
+        cells = [operator.name, f"`{parameters}`" if parameters else ""]
+        cells += [format_images(operator.takes), _exactness(operator).replace("*", "\\*")]
+        cells.append(operator.summary)
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     notes = (f"- {note.removeprefix('* ')}" for note in _notes(ours))
-    return "\n".join([*lines, "", "## \\* What to know of exactness", "", *notes, ""])
+    return "\n".join([*lines, "", "## \\* Notes on exactness", "", *notes, ""])

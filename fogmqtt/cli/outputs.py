@@ -1,4 +1,4 @@
-"""Where the results of `fog-gateway run` go: decided, and refused, before anything is sent."""
+"""The output files of `fog-gateway run`, checked before any tile is sent."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ FACTS = ".json"
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The files of one job; None for what is not wanted."""
+    """The output files of one job; None for a file that is not written."""
 
     image: Path | None
     facts: Path | None
-    #: Where pixels differ from one machine; written only if some do.
+    #: The mask of the pixels that differ from one machine; written only if some do.
     differ: Path
 
     def write(self, outcome: Outcome) -> None:
-        """Raises ImageError where a file cannot be written."""
+        """Write the files. Raises ImageError if a file cannot be written."""
         if outcome.image is not None and self.image is not None:
             files.write(self.image, outcome.image)
         if outcome.facts is not None and self.facts is not None:
@@ -33,22 +33,24 @@ class Outputs:
             files.write(self.differ, outcome.difference)
 
 
-def outputs(images: Sequence[Path], out: str | None, *, measures: bool) -> list[Outputs]:
-    """The files of each image's job, each with a name of its own.
+def plan_outputs(images: Sequence[Path], out: str | None, *, measures: bool) -> list[Outputs]:
+    """Return the output files of each image's job. All names differ.
 
-    `out` is what the user wrote: a file, a folder, or nothing. Raises UsageError where that
-    cannot be: for an image's kind, a missing folder, a name that is one of the images.
+    `out` is the option of the user: a file, a folder, or None. Raises UsageError for an unsupported
+    kind of file, a missing folder, and a path that is one of the images.
     """
     if out is None:
         return [Outputs(None, None, Path(f"{image.stem}.differ.png")) for image in images]
-    folder = len(images) > 1 or out.endswith("/") or Path(out).is_dir()
-    found = _in_folder(images, Path(out), measures) if folder else [_single(Path(out), measures)]
+    is_folder = len(images) > 1 or out.endswith("/") or Path(out).is_dir()
+    planned = (
+        _in_folder(images, Path(out), measures) if is_folder else [_single(Path(out), measures)]
+    )
     originals = {image.resolve() for image in images}
-    for one in found:
-        for path in (one.image, one.facts):
+    for outputs in planned:
+        for path in (outputs.image, outputs.facts):
             if path is not None and path.resolve() in originals:
-                raise UsageError(f"-o {out}: {path} is one of the images; results go elsewhere")
-    return found
+                raise UsageError(f"-o {out}: {path} is one of the images; name another file")
+    return planned
 
 
 def _single(out: Path, measures: bool) -> Outputs:

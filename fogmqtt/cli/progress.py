@@ -1,4 +1,4 @@
-"""How a job goes, for the person at the terminal: a bar there, plain lines elsewhere."""
+"""Shows the progress of jobs: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ LINE_S = 2.0
 
 
 class Display(Protocol):
-    """Shows jobs; `close` leaves the terminal as it was."""
+    """Shows the progress of jobs; `close` restores the terminal."""
 
     def update(self, report: Report) -> None: ...
-    def say(self, text: str) -> None: ...
+    def print_line(self, text: str) -> None: ...
     def close(self) -> None: ...
 
 
-def display(console: Console) -> Display:
-    """A display for this console, which is stderr: stdout belongs to results."""
+def open_display(console: Console) -> Display:
+    """Return a display for this console, which is stderr: results go to stdout."""
     return BarDisplay(console) if console.is_terminal else PlainDisplay(console)
 
 
 class BarDisplay:
-    """One live bar per job."""
+    """Shows a bar for each job."""
 
     def __init__(self, console: Console) -> None:
         self._tasks: dict[str, TaskID] = {}
@@ -53,7 +53,7 @@ class BarDisplay:
             devices=shares(report),
         )
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         self._progress.console.print(text, highlight=False, markup=False)
 
     def close(self) -> None:
@@ -61,32 +61,32 @@ class BarDisplay:
 
 
 class PlainDisplay:
-    """A line now and then, for logs and pipes."""
+    """Prints a line for each job every LINE_S seconds, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._said_at: dict[str, float] = {}
+        self._printed_at: dict[str, float] = {}
 
     def update(self, report: Report) -> None:
-        over = report.done == report.tiles and report.tiles > 0
+        is_done = report.done == report.tiles and report.tiles > 0
         moment = time.monotonic()
-        if not over and moment - self._said_at.get(report.job, float("-inf")) < LINE_S:
+        if not is_done and moment - self._printed_at.get(report.job, float("-inf")) < LINE_S:
             return
-        self._said_at[report.job] = moment
-        self.say(
+        self._printed_at[report.job] = moment
+        self.print_line(
             f"{report.name}: {report.done} of {report.tiles} tiles  "
             f"{speed(report)}  {shares(report)}".rstrip()
         )
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Nothing to undo."""
+        """Do nothing: the terminal was not changed."""
 
 
 def speed(report: Report) -> str:
-    """Payload bytes moved both ways, per second."""
+    """Return the payload bytes per second in both directions; empty at the beginning."""
     if report.seconds <= 0:
         return ""
     moved = (report.bytes_out + report.bytes_back) / 1e6
@@ -94,11 +94,12 @@ def speed(report: Report) -> str:
 
 
 def shares(report: Report) -> str:
+    """Return the number of tiles of each device."""
     return "  ".join(f"{device} {share.tiles}" for device, share in sorted(report.devices.items()))
 
 
-def who_did_what(report: Report) -> Table:
-    """The table of devices."""
+def device_table(report: Report) -> Table:
+    """Return a table of the devices and their shares of a job."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("device")
     for heading in ("tiles", "pixels", "share"):

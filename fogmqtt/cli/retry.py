@@ -1,4 +1,4 @@
-"""`fog-gateway retry`: dead letters, and another try for them."""
+"""`fog-gateway retry`: lists dead letters and requests retries."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from fogmqtt.log import one_line
 
 
 def retry(config: GatewayConfig, job: str | None, console: Console, *, every: bool) -> int:
-    """Ask for another try of a job or of `every`; without a job list them. Raises UsageError."""
-    dead = DeadLetters(_spool(config))
+    """Request a retry of a job or of `every` one; without a job, list the dead letters.
+
+    Returns the exit code. Raises UsageError and ConfigError.
+    """
+    dead_letters = DeadLetters(_spool(config))
     if job is None and not every:
-        _list(dead, console)
+        _print_list(dead_letters, console)
         return 0
-    wanted = [letter.entry.job for letter in dead.all()] if job is None else [job]
-    for one in wanted:
-        _ask(dead, one)
-        _tell(console, f"{one} is tried again by {config.gateway.id}, now or when it next starts")
+    jobs = [letter.entry.job for letter in dead_letters.all()] if job is None else [job]
+    for requested in jobs:
+        _request(dead_letters, requested)
+        _print(
+            console,
+            f"{requested} will be retried by {config.gateway.id}, now or when it starts again",
+        )
     return 0
 
 
@@ -33,31 +39,33 @@ def _spool(config: GatewayConfig) -> Path:
         raise ConfigError('gateway.spool: "" keeps no dead letters; name a folder')
     if not Path(folder).is_dir():
         raise ConfigError(
-            f"gateway.spool: there is no folder {Path(folder).absolute()}; say retry where the "
+            f"gateway.spool: there is no folder {Path(folder).absolute()}; run retry where the "
             "gateway runs, with its configuration"
         )
     return Path(folder)
 
 
-def _ask(dead: DeadLetters, job: str) -> None:
+def _request(dead_letters: DeadLetters, job: str) -> None:
     try:
-        dead.request_retry(job)
+        dead_letters.request_retry(job)
     except OSError as problem:
         raise UsageError(
-            f"cannot move {job} in {dead.folder}: {problem.strerror}; be the gateway's user"
+            f"cannot move {job} in {dead_letters.folder}: {problem.strerror}; run this as the "
+            "gateway's user"
         ) from None
 
 
-def _list(dead: DeadLetters, console: Console) -> None:
-    letters = dead.all()
+def _print_list(dead_letters: DeadLetters, console: Console) -> None:
+    letters = dead_letters.all()
     for letter in letters:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(letter.failed_at))
+        failed_at = time.strftime("%Y-%m-%d %H:%M", time.localtime(letter.failed_at))
         entry = letter.entry
         reason = one_line(letter.reason.split("\n")[0])
-        _tell(console, f"{entry.job}  {when}  {one_line(entry.name)}  {entry.pipeline}: {reason}")
+        name = one_line(entry.name)
+        _print(console, f"{entry.job}  {failed_at}  {name}  {entry.pipeline}: {reason}")
     if not letters:
-        _tell(console, f"no dead letters in {dead.folder}")
+        _print(console, f"no dead letters in {dead_letters.folder}")
 
 
-def _tell(console: Console, text: str) -> None:
+def _print(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`fog-gateway run`: one-off jobs with the fleet that is online."""
+"""`fog-gateway run`: processes images with the devices that are online."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from rich.console import Console
 
 from fogmqtt.cli.async_program import run_async
-from fogmqtt.cli.connect import broker_at_hand, connector
-from fogmqtt.cli.outputs import Outputs, outputs
-from fogmqtt.cli.progress import Display, display
+from fogmqtt.cli.connect import connector, embedded_broker
+from fogmqtt.cli.outputs import Outputs, plan_outputs
+from fogmqtt.cli.progress import Display, open_display
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import TilePlan
 from fogmqtt.errors import UsageError
@@ -26,10 +26,10 @@ from fogmqtt.operators.api.pipeline import parse, parse_post
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the command line asked for."""
+    """The options of the command."""
 
     images: tuple[Path, ...]
-    #: A file, a folder, or None for neither: facts are printed then, and pictures not kept.
+    #: A file, a folder, or None. With None, facts are printed and images are not written.
     out: str | None
     pipeline: str
     tiles: TilePlan
@@ -41,66 +41,66 @@ class RunOptions:
 
 
 def run(config: GatewayConfig, options: RunOptions, console: Console) -> list[Outcome]:
-    """Do the jobs; one outcome per image, in their order, with `error` where one failed.
+    """Run the jobs, and return one outcome for each image, in their order.
 
-    Raises UsageError before anything is sent, and NoBroker where there is none.
+    Raises UsageError, PipelineError and OperatorError before anything is sent, and NoBroker.
     """
-    # Whatever can be refused needs no broker to be found.
+    # All checks of the options come before the search for a broker.
     measures = parse(options.pipeline)[-1].measures
     parse_post(options.post)
     if options.report and not options.report.absolute().parent.is_dir():
         raise UsageError(f"--report {options.report}: there is no such folder; make it first")
     if options.out is None and not measures and not options.verify:
         raise UsageError("-o is missing: name a file for the result, such as -o result.png")
-    found = outputs(options.images, options.out, measures=measures)
-    with broker_at_hand(config) as own:
-        shown = display(console)
+    outputs = plan_outputs(options.images, options.out, measures=measures)
+    with embedded_broker(config) as broker:
+        display = open_display(console)
         try:
             gateway_id = run_id(config.gateway.id)
-            connect = connector(config.broker, gateway_id, own)
-            outcomes = run_async(do_jobs(config, gateway_id, connect, options, found, shown))
+            connect = connector(config.broker, gateway_id, broker)
+            outcomes = run_async(run_jobs(config, gateway_id, connect, options, outputs, display))
         finally:
-            shown.close()
+            display.close()
     if options.report:
         write_report(options.report, outcomes)
-    return [_pointed(*pair) for pair in zip(outcomes, found, strict=True)]
+    return [_name_difference(*pair) for pair in zip(outcomes, outputs, strict=True)]
 
 
-def _pointed(outcome: Outcome, files: Outputs) -> Outcome:
-    """The outcome, its error saying where the difference can be seen."""
+def _name_difference(outcome: Outcome, outputs: Outputs) -> Outcome:
+    """Add the file that shows the difference to the error of an outcome."""
     if outcome.difference is None:
         return outcome
-    return replace(outcome, error=f"{outcome.error}; see {files.differ}")
+    return replace(outcome, error=f"{outcome.error}; see {outputs.differ}")
 
 
-async def do_jobs(
+async def run_jobs(
     config: GatewayConfig,
     gateway_id: str,
     connect: Connect,
     options: RunOptions,
-    found: list[Outputs],
-    shown: Display,
+    outputs: list[Outputs],
+    display: Display,
 ) -> list[Outcome]:
-    """Run a gateway until the last job ended."""
+    """Run a gateway until all jobs have ended."""
     async with Gateway(
         config,
         gateway_id,
         connect,
         broker_within_s=config.broker.connect_timeout_s,
     ) as gateway:
-        gateway.listen("terminal", partial(show_event, shown))
-        requests = [_request(*pair, options) for pair in zip(options.images, found, strict=True)]
+        gateway.listen("terminal", partial(show_event, display))
+        requests = [_request(*pair, options) for pair in zip(options.images, outputs, strict=True)]
         handles = [gateway.submit(request) for request in requests]
         return [await handle.outcome() for handle in handles]
 
 
-def show_event(shown: Display, event: GatewayEvent) -> None:
-    """Show what happens to jobs."""
+def show_event(display: Display, event: GatewayEvent) -> None:
+    """Show progress and notices of jobs."""
     match event:
         case JobProgressed(report):
-            shown.update(report)
+            display.update(report)
         case JobNoticed(_, text):
-            shown.say(text)
+            display.print_line(text)
         case _:
             pass
 
@@ -120,12 +120,12 @@ def _request(path: Path, outputs: Outputs, options: RunOptions) -> JobRequest:
 
 
 def run_id(gateway: str) -> str:
-    """An id of its own for a one-off gateway, within the length of an id."""
+    """Return a random id for a one-off gateway, within the length of an id."""
     return f"{gateway[:23]}-run-{secrets.token_hex(2)}"
 
 
 def write_report(path: Path, outcomes: list[Outcome]) -> None:
-    """One object for one image, a list for several."""
+    """Write the reports as JSON: one object for one image, a list for several."""
     reports = [{**outcome.report.as_json(), "error": outcome.error} for outcome in outcomes]
     text = json.dumps(reports[0] if len(reports) == 1 else reports, indent=2)
     path.write_text(f"{text}\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`fog-gateway simulate`: how long would it take, with such a fleet?"""
+"""`fog-gateway simulate`: predicts the time of a job on a given fleet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from fogmqtt.cli.common import positive
+from fogmqtt.cli.common import positive_number
 from fogmqtt.cli.live_fleet import live_fleet
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
@@ -23,18 +23,20 @@ from fogmqtt.simulate.outcome import DeviceFigures, SimulationResult, simulate
 from fogmqtt.simulate.trace import trace
 from fogmqtt.simulate.work import JobWork, planned_job
 
-#: A table of more devices is nothing to read: the extremes are shown.
-_SHOWN = 40
-_PICTURES = (".svg", ".png")
-_MOST_ADDED = 100_000
+#: The number of devices in the table; of a larger fleet only the extremes are shown.
+_MAX_ROWS = 40
+_DRAWING_SUFFIXES = (".svg", ".png")
+_MAX_ADDED = 100_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `simulate` can be told."""
+    """Add the options of `simulate`."""
     fleets = parser.add_mutually_exclusive_group(required=True)
     fleets.add_argument("--fleet", type=Path, metavar="FILE", help="the fleet (YAML)")
     fleets.add_argument(
-        "--from-live", action="store_true", help="the fleet that is online, as it announces itself"
+        "--from-live",
+        action="store_true",
+        help="use the devices that are online, at their announced speeds",
     )
     parser.add_argument(
         "--add",
@@ -42,32 +44,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NxSPEED",
-        help="what if there were more: 2x5e6 (pixels per second), or 2xeya (two like eya)",
+        help="add devices: 2x5e6 (two of 5e6 pixels per second), or 2xeya (two like eya)",
     )
     parser.add_argument(
-        "--pixels", required=True, type=positive("pixels"), help="of the image, as in 100e6"
+        "--pixels",
+        required=True,
+        type=positive_number("pixels"),
+        help="the pixels of the image, such as 100e6",
     )
     parser.add_argument("--pipeline", help="'gray | canny low=50 high=150', or a configured name")
     parser.add_argument(
         "--tiles", help="auto, 'size 512x512' (w x h) or 'grid 3x1' (columns x rows)"
     )
-    parser.add_argument("--seed", type=int, default=1, help="what chance decides (default: 1)")
     parser.add_argument(
-        "--gantt", type=_picture, metavar="FILE", help="draw who did what when: .svg or .png"
+        "--seed", type=int, default=1, help="the seed of random numbers (default: 1)"
+    )
+    parser.add_argument(
+        "--gantt",
+        type=_drawing_path,
+        metavar="FILE",
+        help="draw the tiles of each device over time: .svg or .png",
     )
     parser.add_argument(
         "--trace", type=Path, metavar="FILE", help="write a trace for ui.perfetto.dev (JSON)"
     )
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run_simulation(config: GatewayConfig, options: argparse.Namespace, console: Console) -> int:
-    """Simulate, print the figures, and write what was asked for; 1 where the job did not end.
+    """Simulate, print the figures, and write the drawing and the trace if requested.
 
-    Raises ConfigError for a wrong fleet file, and UsageError for a pipeline or plan that is none.
+    Returns the exit code: 1 if the job did not end. Raises ConfigError for an invalid fleet file,
+    and UsageError for an invalid pipeline or plan.
     """
-    wanted = config.pipeline if options.pipeline is None else options.pipeline
-    text = config.pipelines.get(wanted.strip(), wanted)
+    pipeline = config.pipeline if options.pipeline is None else options.pipeline
+    text = config.pipelines.get(pipeline.strip(), pipeline)
     live = live_fleet(config, text, options.pixels) if options.from_live else None
     fleet = load_fleet(options.fleet, options.seed) if live is None else live.fleet
     run = _run(config, text, extended(fleet, options.add), options)
@@ -84,8 +95,8 @@ def run_simulation(config: GatewayConfig, options: argparse.Namespace, console: 
         console.print(remark, highlight=False, markup=False, soft_wrap=True)
     _show(run.outcome, run.job, console)
     if before is not None:
-        print(f"without {_listed(options.add)}: {before.verdict}")
-        print(f"with {_listed(options.add)}: ", end="")
+        print(f"without {_format_additions(options.add)}: {before.verdict}")
+        print(f"with {_format_additions(options.add)}: ", end="")
     print(run.outcome.verdict)
     return 0 if run.outcome.done else 1
 
@@ -106,23 +117,23 @@ def _run(config: GatewayConfig, text: str, fleet: FleetSpec, options: argparse.N
     return _Run(fleet, job, simulate(fleet, [job], options.seed, policy=config.policy()))
 
 
-def _listed(additions: Sequence[Addition]) -> str:
+def _format_additions(additions: Sequence[Addition]) -> str:
     return ", ".join(map(str, additions))
 
 
 def _addition(text: str) -> Addition:
     count, _, like = text.partition("x")
-    if not (count.isdecimal() and 0 < int(count) <= _MOST_ADDED and like):
+    if not (count.isdecimal() and 0 < int(count) <= _MAX_ADDED and like):
         raise argparse.ArgumentTypeError(
-            f"{text!r}: expected how many and how fast, as in 2x5e6, or like whom, as in 2xeya"
+            f"{text!r}: expected a number and a speed, such as 2x5e6, or a device, such as 2xeya"
         )
     return Addition(int(count), like)
 
 
-def _picture(text: str) -> Path:
+def _drawing_path(text: str) -> Path:
     path = Path(text)
-    if path.suffix.lower() not in _PICTURES:
-        raise argparse.ArgumentTypeError(f"{text!r}: a picture's name ends in .svg or .png")
+    if path.suffix.lower() not in _DRAWING_SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text!r}: the name of a drawing ends in .svg or .png")
     return path
 
 
@@ -161,23 +172,23 @@ def _as_json(outcome: SimulationResult, before: SimulationResult | None) -> dict
 
 
 def _finite(value: float) -> float | None:
-    # JSON has no infinity; the bound of a job that never ended is none.
+    # JSON has no infinity. A job that never ended has no bound.
     return value if value < float("inf") else None
 
 
 def _show(outcome: SimulationResult, job: JobWork, console: Console) -> None:
     console.print(_devices(outcome))
-    if len(outcome.devices) > _SHOWN:
-        left_out = len(outcome.devices) - _SHOWN
-        console.print(f"… and {left_out} more, all between these", highlight=False)
+    if len(outcome.devices) > _MAX_ROWS:
+        left_out = len(outcome.devices) - _MAX_ROWS
+        console.print(f"… and {left_out} more between these", highlight=False)
     console.print(
         f"{job.tiles} tiles, {outcome.retries} retries, {outcome.hedges} hedges, "
-        f"{outcome.duplicates} duplicates, {outcome.wasted:.1%} of the work for nothing, "
+        f"{outcome.duplicates} duplicates, {outcome.wasted:.1%} of the work was wasted, "
         f"{outcome.events} events",
         highlight=False,
     )
     if outcome.counts:
-        counts = ", ".join(f"{count} {what}" for what, count in outcome.counts.items())
+        counts = ", ".join(f"{count} {name}" for name, count in outcome.counts.items())
         console.print(counts, highlight=False)
 
 
@@ -201,8 +212,8 @@ def _devices(outcome: SimulationResult) -> Table:
 
 
 def _extremes(devices: tuple[DeviceFigures, ...]) -> tuple[DeviceFigures, ...]:
-    """All of a small fleet; of a large one the busiest and the idlest."""
-    if len(devices) <= _SHOWN:
+    """Return all devices of a small fleet; of a large one the most and the least used."""
+    if len(devices) <= _MAX_ROWS:
         return devices
     ranked = sorted(devices, key=lambda device: device.utilisation, reverse=True)
-    return (*ranked[: _SHOWN // 2], *ranked[-_SHOWN // 2 :])
+    return (*ranked[: _MAX_ROWS // 2], *ranked[-_MAX_ROWS // 2 :])

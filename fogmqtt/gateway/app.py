@@ -1,11 +1,11 @@
-"""The gateway: builds the parts, runs them in one event loop, and is the one door to them.
+"""The gateway: builds its parts, runs them in one event loop, and is their only interface.
 
     async with Gateway(config, "mariem", connect) as gateway:
         handle = gateway.submit(JobRequest("photo", "gray | canny", path=Path("photo.png")))
         outcome = await handle.outcome()
 
-Whoever wants a job done or wants to know how things stand uses `Gateway` and nothing behind it.
-Callers in other threads use `fogmqtt.gateway.thread_door`.
+Callers use `Gateway` and none of its parts. Callers in other threads use
+`fogmqtt.gateway.thread_door`.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ log = logging.getLogger(__name__)
 
 #: Seconds that listeners get for the last events when the gateway stops.
 _LISTENERS_S: Final = 1.0
-#: Seconds between two looks for silent devices, at most.
+#: The longest time between two checks for silent devices, in seconds.
 _PRESENCE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """An image that came on the submit topic; whoever takes it acknowledges the message."""
+    """An image from the submit topic. Its receiver acknowledges the message."""
 
     pipeline: str
     reply: str
@@ -80,20 +80,21 @@ class Submission:
 class Gateway:
     """Cuts images into tiles, has devices process them, merges and delivers the results.
 
-    It is an asynchronous context manager. Inside, it is connected or connecting. It raises
-    NoBroker if the broker refuses it for good, or if a one-off gateway finds no broker in time,
-    and DuplicateId if another gateway is alive under the same id; the block is cancelled then.
+    It is an asynchronous context manager. Inside the block it connects, and connects again after
+    every loss. It raises NoBroker if the broker refuses it permanently, or if no broker answers
+    within `broker_within_s`, and DuplicateId if another gateway runs with the same id. The block
+    is cancelled in these cases.
 
     All methods belong to the event loop.
 
     Parameters
     ----------
     config : the configuration
-    gateway_id : our id on the wire
-    connect : makes the transport from where it delivers and our last will
-    serves : whether images are taken from the submit topic, and our presence is retained
-    broker_within_s : seconds in which a broker must answer; None to wait for ever
-    scheduler : one that somebody watches; None for one of our own
+    gateway_id : the id of this gateway in topics
+    connect : makes the transport; its arguments are a delivery function and the will
+    serves : whether images are taken from the submit topic, and the gateway's presence is retained
+    broker_within_s : seconds in which a broker must answer; None means no limit
+    scheduler : a scheduler for tests and measurements; None means a new one
     """
 
     def __init__(
@@ -178,7 +179,7 @@ class Gateway:
     # Jobs.
 
     def submit(self, request: JobRequest) -> JobHandle:
-        """Take a job. It begins when its turn comes."""
+        """Submit a job. It begins when its turn comes."""
         return self._runner.submit(request)
 
     def cancel(self, job: str, reason: str = "the job was cancelled") -> bool:
@@ -190,16 +191,16 @@ class Gateway:
         return True
 
     def job(self, job: str) -> JobHandle | None:
-        """A job that has not ended; None if there is no such job."""
+        """Return a job that has not ended; None if there is no such job."""
         return self._runner.job(job)
 
     def jobs(self) -> tuple[JobHandle, ...]:
-        """The jobs that have not ended, in the order in which they were submitted."""
+        """Return the jobs that have not ended, in the order in which they were submitted."""
         return self._runner.jobs()
 
     @property
     def waiting(self) -> int:
-        """Jobs whose turn has not come."""
+        """The number of jobs whose turn has not come."""
         return self._runner.queue.waiting
 
     def hold_jobs(self, held: bool) -> None:
@@ -209,23 +210,23 @@ class Gateway:
     # Devices and events.
 
     def devices(self) -> tuple[DeviceView, ...]:
-        """The devices that have introduced themselves, by name."""
+        """Return the devices that have sent their info, in the order of their ids."""
         return self._registry.views()
 
     def online(self) -> tuple[str, ...]:
-        """The ids of the devices that are online, in order."""
+        """Return the ids of the devices that are online, in order."""
         return self._registry.present()
 
     async def settled(self) -> None:
-        """Wait until the devices that are online are known, as far as there is a broker."""
+        """Wait until the devices that are online are known, or no broker answered for long."""
         await self._settling.wait_for_backlog()
 
     def events(self, name: str, limit: int = QUEUE_LENGTH) -> EventSubscription:
-        """Follow what happens from now on. `name` says in the log who did not keep up."""
+        """Subscribe to all events from now on. `name` is the listener's name in the log."""
         return self._bus.subscribe(name, limit)
 
     def listen(self, name: str, handle: Callable[[GatewayEvent], object]) -> None:
-        """Have `handle` called for each event from now on, one at a time, in a thread.
+        """Call `handle` for each event from now on, one at a time, in a thread.
 
         If it raises or does not keep up, it is not called any more, and the log names it.
         """
@@ -245,10 +246,10 @@ class Gateway:
             yield await self._submissions.get()
 
     def warn(self, reason: str, text: str) -> None:
-        """Log what others did wrong, at a bounded rate for each of a few fixed reasons."""
+        """Log a fault of a client or device, at a bounded rate for each reason."""
         self._warnings.add(reason, text, now())
 
-    # From the beginning to the end.
+    # Starting and stopping.
 
     async def __aenter__(self) -> Self:
         self._supervisor = supervisor = Supervisor()
@@ -280,7 +281,7 @@ class Gateway:
             raise failure
 
     async def _stop(self) -> None:
-        """End what is under way, publish `offline`, leave nothing behind."""
+        """End all jobs, publish `offline`, and stop all threads and processes."""
         reports = [handle.report for handle in self.jobs()]
         await self._runner.close("the gateway is stopping")
         for report in reports:
@@ -299,14 +300,14 @@ class Gateway:
         self._threads.close()
 
     def _check_conformance(self) -> None:
-        """Find out how this machine rounds: devices are compared with it."""
+        """Make this machine's conformance report: devices are compared with it."""
         loop = asyncio.get_running_loop()
 
-        def found(report: ConformanceReport) -> None:
+        def finished(report: ConformanceReport) -> None:
             with suppress(RuntimeError):  # the loop is closed: the gateway has stopped
                 loop.call_soon_threadsafe(self._registry.conformance_finished, report)
 
-        self._conformance = ConformanceRunner(found)
+        self._conformance = ConformanceRunner(finished)
         self._conformance.start()
 
     def _subscribe(self) -> None:
@@ -319,7 +320,7 @@ class Gateway:
         ):
             transport.subscribe(topic_filter, qos=qos)
         if self._serves:
-            # Shared among gateways, so that one image is done once; 3.1.1 knows no sharing.
+            # Shared among gateways, so that each image is done once. MQTT 3.1.1 has no sharing.
             shared = "$share/gateways/" if self.config.broker.protocol == 5 else ""
             transport.subscribe(f"{shared}{self.topics.submit()}", manual_ack=True)
         transport.subscribe(DROPPED, qos=qos, optional=True)
@@ -337,14 +338,14 @@ class Gateway:
             ) from None
 
     async def _lose_silent_devices(self) -> None:
-        """Notice devices that have been silent for too long."""
+        """Lose devices that have been silent for too long."""
         while True:
             wakeup = self._registry.tick(now())
             wait_s = _PRESENCE_S if wakeup is None else wakeup - now()
             await asyncio.sleep(min(max(0.01, wait_s), _PRESENCE_S))
 
     async def _staff_local_device(self) -> None:
-        """Let the gateway's own cores take tiles as the configuration and the jobs want it."""
+        """Let the gateway's own cores join and leave, by the configuration and the jobs."""
         mode = self.config.gateway.local
         if mode == "always":
             self._local.join()
@@ -357,11 +358,11 @@ class Gateway:
                 self._local.offer(stage.needs)
             if mode == "auto":
                 starved = any(stage.starved for stage in stages)
-                # A fleet that is not there cannot be helped; starved jobs are helped in any case.
-                helped = bool(stages) and bool(self._dispatcher.ready_devices())
-                self._local.update(wanted=starved or helped)
+                # The cores help a fleet. Without a fleet they help only starved stages.
+                has_fleet = bool(stages) and bool(self._dispatcher.ready_devices())
+                self._local.update(wanted=starved or has_fleet)
 
-    # What arrives from the broker.
+    # Items from the broker.
 
     async def _listen(self) -> None:
         async for item in self._link.items():
@@ -377,16 +378,16 @@ class Gateway:
                 case Unavailable(reason=reason):
                     self._drops.unavailable(reason)
                 case _:
-                    raise TypeError(f"nobody handles {item!r}")
+                    raise TypeError(f"the transport delivered an unknown item: {item!r}")
 
     def _received(self, message: Received) -> None:
         try:
             self._dispatch(message)
         except WireError as problem:
-            self.warn("strange message", f"{message.topic[:120]}: {problem}")
+            self.warn("invalid message", f"{message.topic[:120]}: {problem}")
 
     def _dispatch(self, message: Received) -> None:
-        """Hand a message to the part that its topic is for. Raises WireError."""
+        """Pass a message to the part for its topic. Raises WireError."""
         if message.topic == DROPPED:
             dropped = self._drops.increase(message.payload)
             for handle in self.jobs():
@@ -400,11 +401,11 @@ class Gateway:
                 self._registry.note_message(device, now())
                 self._dispatcher.received(device, payload, message.at)
             case ("gateways", self.id, "info"):
-                self._meet_duplicate(payload)
+                self._check_duplicate(payload)
             case ("submit", pipeline, reply) if self._serves:
                 self._submissions.put_nowait(Submission(pipeline, reply, message))
             case _:
-                raise WireError("nothing that we take" + (" retained" if retained else ""))
+                raise WireError("unexpected topic" + (" of a retained message" if retained else ""))
 
     def _connected(self) -> None:
         self._settling.connected()
@@ -421,14 +422,14 @@ class Gateway:
         self._bus.emit(BrokerChanged(connected=False))
 
     def _refused(self, reason: str, final: bool) -> None:
-        """Note why the broker does not take us. Raises NoBroker where trying again is in vain."""
+        """Keep the broker's reason. Raises NoBroker if another try cannot succeed."""
         if final and not self._link.connections:
             raise NoBroker(reason)
         self._refusal = reason
         self.warn("no link", reason)
 
-    def _meet_duplicate(self, payload: bytes) -> None:
-        """Raise DuplicateId if another gateway under our id was there before us."""
+    def _check_duplicate(self, payload: bytes) -> None:
+        """Raise DuplicateId if another gateway with our id was online before us."""
         if not payload:
             return  # somebody cleared the topic
         info, duplicates, uptime_s = (
@@ -437,7 +438,7 @@ class Gateway:
             self.status.uptime_s,
         )
         if info.boot == self.status.boot:
-            duplicates.own_info_seen()  # heard back: what comes after this was published after us
+            duplicates.own_info_seen()  # later messages were published after ours
         if duplicates.must_exit(info.boot, info.uptime_s, uptime_s):
             raise DuplicateId(
                 f"another gateway (host {one_line(info.host) or 'unknown'}) is already running "

@@ -1,7 +1,8 @@
 """Coroutines that run beside the one that started them.
 
-`BackgroundTasks` are small pieces of work: one that fails is logged. A `Supervisor` runs what a
-program cannot do without: one that fails ends the program. `race` takes the first of two results.
+`BackgroundTasks` runs small pieces of work, and logs those that fail. A `Supervisor` runs the
+coroutines that a program needs: if one fails, the program ends. `race` takes the first of two
+results.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ log = logging.getLogger(__name__)
 
 
 class BackgroundTasks:
-    """Keeps tasks alive until they end, and logs what none of them should raise."""
+    """Keeps tasks alive until they end, and logs their exceptions."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run a coroutine. `name` stands in the log if it fails."""
+        """Run a coroutine. `name` is its name in the log if it fails."""
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -54,7 +55,8 @@ class BackgroundTasks:
 class Supervisor:
     """Runs coroutines beside the task that made it, and cancels that task if one of them fails.
 
-    As a context manager it ends them with the block, and raises what failed.
+    As a context manager it ends them with the block, and raises the exception of the one that
+    failed.
     """
 
     def __init__(self) -> None:
@@ -84,7 +86,7 @@ class Supervisor:
         task.add_done_callback(self._ended)
 
     async def take_over(self) -> BaseException | None:
-        """Return what failed, if something did, and stop cancelling the owner for it."""
+        """Return the first exception, if there is one, and stop cancelling the owner for it."""
         self._closing = True
         if self._failure is not None and self._owner is not None:
             self._owner.uncancel()
@@ -109,7 +111,7 @@ class Supervisor:
 
 @dataclass(frozen=True, slots=True)
 class Won(Generic[T]):
-    """What came first. `by_tiles` says which of the two ways it took."""
+    """The first result of a race, and whether it came by tiles."""
 
     result: T
     by_tiles: bool
@@ -120,10 +122,10 @@ async def race(
     tiles: Coroutine[Any, Any, T] | None,
     whole: Coroutine[Any, Any, T] | None,
 ) -> Won[T]:
-    """Run both, or the one that is there; return the result that comes first.
+    """Run both coroutines, or the one that is given, and return the first result.
 
-    Raises what `tiles` raises. An error of `whole` is logged under `name` while tiles are on their
-    way, and raised otherwise.
+    Raises what `tiles` raises. If there is no `tiles`, raises what `whole` raises; otherwise an
+    error of `whole` is logged under `name`, and `tiles` goes on.
     """
     by_tiles = _task(tiles)
     by_whole = _task(whole)
@@ -132,7 +134,7 @@ async def race(
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if by_tiles is not None and (by_tiles.done() or by_whole is None):
             return Won(await by_tiles, by_tiles=True)
-        assert by_whole is not None  # noqa: S101  # one of the two is there, and is done
+        assert by_whole is not None  # noqa: S101  # one of the two is given, and is done
         if by_tiles is not None and (problem := by_whole.exception()) is not None:
             log.warning("%s cannot be done whole, only by tiles: %s", name, problem)
             return Won(await by_tiles, by_tiles=True)
@@ -143,5 +145,5 @@ async def race(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _task(way: Coroutine[Any, Any, T] | None) -> asyncio.Task[T] | None:
-    return None if way is None else asyncio.get_running_loop().create_task(way)
+def _task(coroutine: Coroutine[Any, Any, T] | None) -> asyncio.Task[T] | None:
+    return None if coroutine is None else asyncio.get_running_loop().create_task(coroutine)

@@ -1,7 +1,7 @@
-"""The link to the broker as coroutines see it.
+"""The link to the broker for coroutines.
 
-The transport works on a thread of its own and hands over what happened one item at a time. Here
-the items become an asynchronous iterator, and a publish with confirmation becomes a coroutine.
+The transport has a thread of its own, and delivers one item after another. Here the items become an
+asynchronous iterator, and a publish with confirmation becomes a coroutine.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class BrokerLink:
     """One transport. Only `_deliver` may be called outside the event loop."""
 
     def __init__(self, connect: Connect, will: Will) -> None:
-        """`connect` makes the transport from where it delivers and the last will."""
+        """`connect` makes the transport; its arguments are a delivery function and the will."""
         self._items: deque[object] = deque()
         self._wake = asyncio.Event()
-        self._wake_asked = False
+        self._wake_requested = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._up = asyncio.Event()
         self._confirmations: dict[object, asyncio.Future[None]] = {}
-        #: Connections so far. What was on its way on an earlier one may be lost.
+        #: The number of connections so far. Messages of an earlier one may be lost.
         self.connections = 0
-        #: The largest packet that the broker takes, in bytes, where it said so.
+        #: The largest packet that the broker takes, in bytes; None if it did not announce it.
         self.max_packet_bytes: int | None = None
         self.transport = connect(self._deliver, will)
 
@@ -52,7 +52,7 @@ class BrokerLink:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing that arrived waits to be handled."""
+        """Whether all items that arrived are handled."""
         return not self._items
 
     def start(self) -> None:
@@ -65,15 +65,15 @@ class BrokerLink:
         await self._up.wait()
 
     async def items(self) -> AsyncIterator[object]:
-        """Yield what the transport delivers, in order. One coroutine may iterate."""
+        """Yield the transport's items in order. Only one coroutine may iterate."""
         while True:
             for _ in range(_BATCH):
                 if not self._items:
                     break
                 item = self._items.popleft()
-                if not self._settled(item):
+                if not self._handle(item):
                     yield item
-            await self._more()
+            await self._wait_for_item()
 
     def publish(self, topic: str, payload: bytes, **options: Any) -> None:
         """Publish without confirmation; `options` as for `Transport.publish`.
@@ -98,7 +98,7 @@ class BrokerLink:
             self._confirmations.pop(token, None)
 
     def acknowledge(self, receipt: Receipt) -> None:
-        """Tell the broker that a message is safe."""
+        """Acknowledge a message: the broker does not send it again."""
         self.transport.acknowledge(receipt)
 
     def close(self) -> None:
@@ -108,25 +108,25 @@ class BrokerLink:
     def _deliver(self, item: object) -> None:
         """Take an item from the transport's thread."""
         self._items.append(item)
-        if self._loop is None or self._wake_asked:
+        if self._loop is None or self._wake_requested:
             return
-        self._wake_asked = True
+        self._wake_requested = True
         try:
             self._loop.call_soon_threadsafe(self._wake.set)
         except RuntimeError:
-            return  # the loop is closed: nobody listens any more
+            return  # the loop is closed: no coroutine iterates any more
 
-    async def _more(self) -> None:
-        """Wait for another item; let other coroutines run in any case."""
-        self._wake_asked = False
+    async def _wait_for_item(self) -> None:
+        """Wait for another item, and let other coroutines run in any case."""
+        self._wake_requested = False
         self._wake.clear()
         if self._items:
             await asyncio.sleep(0)
         else:
             await self._wake.wait()
 
-    def _settled(self, item: object) -> bool:
-        """Note what changes the link itself; True if nobody else has to see the item."""
+    def _handle(self, item: object) -> bool:
+        """Handle an item of the link itself. Returns True if no other part needs the item."""
         match item:
             case Published(token, refusal):
                 self._confirm(token, refusal)
@@ -137,7 +137,7 @@ class BrokerLink:
                 self._up.set()
             case Disconnected(reason):
                 self._up.clear()
-                self._lose(reason)
+                self._fail_confirmations(reason)
             case _:
                 pass
         return False
@@ -151,7 +151,7 @@ class BrokerLink:
         else:
             confirmation.set_result(None)
 
-    def _lose(self, reason: str) -> None:
+    def _fail_confirmations(self, reason: str) -> None:
         waiting, self._confirmations = self._confirmations, {}
         for confirmation in waiting.values():
             if not confirmation.done():

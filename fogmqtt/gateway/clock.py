@@ -6,5 +6,5 @@ import time
 
 
 def now() -> float:
-    """Return seconds of a clock that never jumps. `asyncio` loops use the same clock."""
+    """Return the seconds of a clock that never jumps. `asyncio` loops use the same clock."""
     return time.monotonic()

@@ -1,4 +1,4 @@
-"""What happens in a gateway, for whoever wants to follow it.
+"""The events of a gateway, and the bus that passes them to listeners.
 
 Every listener has a bounded queue of its own. A listener that does not keep up, or that raises, is
 dropped and named in the log. It never delays a job or another listener.
@@ -45,7 +45,7 @@ class JobProgressed:
 
 @dataclass(frozen=True, slots=True)
 class JobNoticed:
-    """Something about a job that a person would want to know, such as that no device is online."""
+    """A notice about a job for users, such as that no device is online."""
 
     report: Report
     text: str
@@ -53,7 +53,7 @@ class JobNoticed:
 
 @dataclass(frozen=True, slots=True)
 class JobEnded:
-    """A job is over. `error` is None if its result was delivered."""
+    """A job has ended. `error` is None if its result was delivered."""
 
     report: Report
     error: str | None
@@ -61,7 +61,7 @@ class JobEnded:
 
 @dataclass(frozen=True, slots=True)
 class DeviceCame:
-    """A device is online, or introduced itself again."""
+    """A device is online, or sent a new description."""
 
     device: str
 
@@ -126,7 +126,7 @@ class EventSubscription:
         return self._events.popleft()
 
     def close(self) -> None:
-        """Stop listening."""
+        """End the subscription."""
         self._bus.remove(self)
         self._closed = True
         self._wake.set()
@@ -144,24 +144,24 @@ class EventSubscription:
 
 
 class EventBus:
-    """Hands events to the listeners. All methods belong to the event loop."""
+    """Passes events to the listeners. All methods belong to the event loop."""
 
     def __init__(self) -> None:
         self._subscriptions: list[EventSubscription] = []
 
     def subscribe(self, name: str, limit: int = QUEUE_LENGTH) -> EventSubscription:
-        """Start listening. `name` says in the log who was dropped."""
+        """Start a subscription. `name` is the listener's name in the log."""
         subscription = EventSubscription(self, name, limit)
         self._subscriptions.append(subscription)
         return subscription
 
     def remove(self, subscription: EventSubscription) -> None:
-        """Forget a listener."""
+        """Remove a subscription."""
         with suppress(ValueError):  # it was removed before
             self._subscriptions.remove(subscription)
 
     def emit(self, event: GatewayEvent) -> None:
-        """Tell every listener."""
+        """Pass an event to every listener."""
         for subscription in tuple(self._subscriptions):
             subscription.put(event)
 

@@ -1,4 +1,4 @@
-"""The door to a gateway for callers outside its event loop: scripts, benchmarks, other servers.
+"""A gateway for callers outside its event loop: scripts, benchmarks, other servers.
 
 with GatewayThread(config, "mariem", connect) as gateway:
     outcome = gateway.run(JobRequest("photo", "gray | canny", path=Path("photo.png")))
@@ -38,7 +38,7 @@ class ThreadDoor:
         self._loop = loop
 
     def submit(self, request: JobRequest) -> Future[Outcome]:
-        """Take a job. The future has its outcome; its `cancel` does not end the job."""
+        """Submit a job. The future gets its outcome; `Future.cancel` does not end the job."""
 
         async def outcome() -> Outcome:
             return await self._gateway.submit(request).outcome()
@@ -46,7 +46,7 @@ class ThreadDoor:
         return self._start(outcome())
 
     def run(self, request: JobRequest) -> Outcome:
-        """Do a job, and return how it ended."""
+        """Run a job, and return its outcome."""
         return self.submit(request).result()
 
     def cancel(self, job: str, reason: str = "the job was cancelled") -> bool:
@@ -54,15 +54,15 @@ class ThreadDoor:
         return self._call(lambda: self._gateway.cancel(job, reason))
 
     def jobs(self) -> tuple[str, ...]:
-        """The ids of the jobs that have not ended."""
+        """Return the ids of the jobs that have not ended."""
         return self._call(lambda: tuple(handle.id for handle in self._gateway.jobs()))
 
     def devices(self) -> tuple[DeviceView, ...]:
-        """The devices that have introduced themselves, by name."""
+        """Return the devices that have sent their info, in the order of their ids."""
         return self._call(self._gateway.devices)
 
     def online(self) -> tuple[str, ...]:
-        """The ids of the devices that are online."""
+        """Return the ids of the devices that are online."""
         return self._call(self._gateway.online)
 
     def wait_until_settled(self) -> None:
@@ -73,11 +73,13 @@ class ThreadDoor:
         """As `Gateway.listen`: have `handle` called for each event, in a thread."""
         self._call(lambda: self._gateway.listen(name, handle))
 
-    def _call(self, ask: Callable[[], T]) -> T:
-        async def answer() -> T:
-            return ask()
+    def _call(self, function: Callable[[], T]) -> T:
+        """Call a function in the event loop, and return its result."""
 
-        return self._wait(answer())
+        async def call() -> T:
+            return function()
+
+        return self._wait(call())
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self._start(coroutine).result()
@@ -88,14 +90,14 @@ class ThreadDoor:
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         except RuntimeError:
             coroutine.close()
-            raise FogError("the gateway has stopped; nothing can be asked of it any more") from None
+            raise FogError("the gateway has stopped; start another one") from None
 
 
 class GatewayThread:
     """Runs a gateway in an event loop of its own thread, while the `with` block lasts.
 
-    Entering raises what prevents the start. If the gateway fails later, jobs end with errors, and
-    leaving the block raises what happened.
+    Entering raises the error that prevents the start. If the gateway fails later, jobs end with
+    errors, and leaving the block raises the error.
     """
 
     def __init__(
@@ -157,4 +159,4 @@ class GatewayThread:
 
 
 def _nothing_to_stop() -> None:
-    """The gateway has not started."""
+    """Do nothing: the gateway has not started."""

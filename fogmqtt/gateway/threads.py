@@ -28,7 +28,7 @@ SMALL_PIXELS: Final = 4_000_000
 
 T = TypeVar("T")
 
-_own_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+_separate_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 class Threads:
@@ -57,8 +57,8 @@ class Threads:
             return await self.apart(work, "image")
 
     async def apart(self, work: Callable[[], T], name: str) -> T:
-        """Do work that may hang in a thread of its own, called `name`."""
-        return await _in_own_thread(work, name)
+        """Do work that may hang in a thread of its own with this name."""
+        return await _in_separate_thread(work, name)
 
     def close(self) -> None:
         """Drop work on tiles that has not begun, and wait for the rest of it.
@@ -73,10 +73,10 @@ def abandoned() -> list[str]:
 
     A program should leave by `os._exit` while there are any: Python cannot end them.
     """
-    return [thread.name for thread in _own_threads if thread.is_alive()]
+    return [thread.name for thread in _separate_threads if thread.is_alive()]
 
 
-async def _in_own_thread(work: Callable[[], T], name: str) -> T:
+async def _in_separate_thread(work: Callable[[], T], name: str) -> T:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -89,13 +89,13 @@ async def _in_own_thread(work: Callable[[], T], name: str) -> T:
             _report(loop, _finish, future, result)
 
     thread = threading.Thread(target=run, name=name, daemon=True)
-    _own_threads.add(thread)
+    _separate_threads.add(thread)
     thread.start()
     return await future
 
 
 def _report(loop: asyncio.AbstractEventLoop, settle: Callable[..., None], *values: Any) -> None:
-    with suppress(RuntimeError):  # the loop is closed: nobody waits for this any more
+    with suppress(RuntimeError):  # the loop is closed: no coroutine awaits this any more
         loop.call_soon_threadsafe(settle, *values)
 
 
@@ -119,7 +119,7 @@ class _Call:
             return
         try:
             result = self.work()
-        except BaseException as problem:  # noqa: BLE001 - whoever awaits the call gets it
+        except BaseException as problem:  # noqa: BLE001  # raised where the call is awaited
             self.future.set_exception(problem)
         else:
             self.future.set_result(result)

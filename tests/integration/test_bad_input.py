@@ -226,7 +226,7 @@ def test_nobody_listens_to_an_unknown_command(desk: Fog) -> None:
 
 def test_the_devices_command_lists_who_is_there(desk: Fog, tmp_path: Path) -> None:
     with fog_at(tmp_path, desk.broker) as other:
-        assert "no device has ever announced itself here" in other.command("devices").stdout
+        assert "no device has announced itself at this broker" in other.command("devices").stdout
         other.fleet("eya")
         assert '"online": true' in other.command("devices", "--json").stdout
         assert "eya" in other.command("devices").stdout

@@ -107,7 +107,7 @@ def remark(device: str, abilities: set[str], reason: str) -> str:
         for name in sorted(names)
         for one in ([name] if every[name] <= abilities else sorted(every[name] & abilities))
     ]
-    return f"{device} gets no tiles for {', '.join(shown)}: {reason}"
+    return f"{device} gets no tiles for {', '.join(shown)}: it {reason}"
 
 
 def remarks(fog: Fog, device: str) -> list[str]:

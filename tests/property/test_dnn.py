@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fogmqtt.cli.common import offer_models
+from fogmqtt.cli.common import set_model_folder
 from fogmqtt.config import load_device
 from fogmqtt.core.geometry import Grid, Rect
 from fogmqtt.errors import OperatorError, PipelineError
@@ -249,7 +249,7 @@ def test_a_model_is_found_in_the_working_directory_and_in_the_configured_folder(
     with pytest.raises(OperatorError) as refusal:
         models.find_file("a.onnx")
     assert f"{tmp_path / 'a.onnx'}, {tmp_path / 'models/a.onnx'}" in str(refusal.value)
-    offer_models(load_device(None, {"FOGMQTT_MODELS": "shelf"}).models)
+    set_model_folder(load_device(None, {"FOGMQTT_MODELS": "shelf"}).models)
     for place in ("shelf/a.onnx", "a.onnx"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).write_bytes(path.read_bytes())

@@ -71,7 +71,19 @@ def test_the_image_source_reads_rectangles(mapped: ModuleType, tmp_path: Path) -
         image.read(Rect(90, 0, 20, 10))
 
 
-def test_the_image_source_refuses_another_file(mapped: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "photo.npy").write_text("no image")
+@pytest.mark.parametrize("content", [b"no image", b"", b"PK\x03\x04"])
+def test_the_image_source_refuses_another_file(
+    content: bytes, mapped: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.npy").write_bytes(content)
     with pytest.raises(ImageError, match=r"photo\.npy: not a \.npy file"):
+        mapped.MappedImage(tmp_path / "photo.npy")
+
+
+@pytest.mark.parametrize("shape", [(9,), (0, 9), (9, 9, 1), (9, 9, 2), (9, 9, 3, 3)])
+def test_the_image_source_refuses_what_is_no_image(
+    shape: tuple[int, ...], mapped: ModuleType, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "photo.npy", np.zeros(shape, np.uint8))
+    with pytest.raises(ImageError, match="expected a uint8 image"):
         mapped.MappedImage(tmp_path / "photo.npy")

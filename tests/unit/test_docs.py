@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fogmqtt.operators.api import registry
+
 ROOT = Path(__file__).parents[2]
 PAGES = [
     *ROOT.glob("*.md"),
@@ -56,3 +58,8 @@ def test_the_index_of_decisions_lists_each_page_once_with_its_title() -> None:
         for page in sorted(folder.glob("[0-9]*.md"))
     ]
     assert sorted((number, name, f"# {number} {title}") for number, name, title in listed) == titles
+
+
+def test_the_readme_says_how_many_operators_there_are() -> None:
+    (number,) = re.findall(r"`fog-gateway operators` lists (\d+)", (ROOT / "README.md").read_text())
+    assert int(number) == len(registry.names())

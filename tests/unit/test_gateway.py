@@ -401,7 +401,7 @@ def test_strange_messages_are_counted_and_change_nothing(
             assert (await gateway.submit(request()).outcome()).error is None
 
     run(test())
-    assert "strange message" in caplog.text
+    assert "invalid message" in caplog.text
 
 
 def _info() -> DeviceInfo:

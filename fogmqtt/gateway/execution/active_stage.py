@@ -1,4 +1,4 @@
-"""A tiled stage while the scheduler has its tiles."""
+"""A tiled stage while the scheduler has its tiles, and the queue of its results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fogmqtt.operators.api.results import TileResult
 
 @dataclass(frozen=True, slots=True)
 class KeptResult:
-    """The result that counts for a tile; a later one for the same tile replaces it."""
+    """The valid result of a tile; a later one for the same tile replaces it."""
 
     tile: int
     device: str
@@ -23,40 +23,41 @@ class KeptResult:
 
 @dataclass(eq=False, slots=True)
 class ActiveStage:
-    """It belongs to the event loop."""
+    """Connects the dispatcher with the job's coroutine. It belongs to the event loop."""
 
     job: Job
     run: StageRun
-    #: What a device must offer to do its tiles.
+    #: The abilities that a device must have.
     needs: frozenset[str]
-    #: Device and fingerprint of the result that counts, by tile.
+    #: Device and fingerprint of the valid result, by tile.
     kept: dict[int, tuple[str, int]] = field(default_factory=dict)
-    #: No device has been able to do its tiles for a while.
+    #: Whether no device has been able to do its tiles for a while.
     starved: bool = False
-    #: The scheduler has let go of it.
+    #: Whether the scheduler has finished or failed it.
     over: bool = False
-    _arrived: asyncio.Queue[KeptResult | FogError | None] = field(default_factory=asyncio.Queue)
+    _results: asyncio.Queue[KeptResult | FogError | None] = field(default_factory=asyncio.Queue)
 
     @property
     def key(self) -> str:
+        """The name of the stage for the scheduler and in messages."""
         return self.run.key
 
     async def results(self) -> AsyncIterator[KeptResult]:
-        """Yield results until every tile has one. Raises JobFailed if that cannot be."""
-        while (arrived := await self._arrived.get()) is not None:
-            if isinstance(arrived, FogError):
-                raise arrived
-            yield arrived
+        """Yield results until every tile has one. Raises JobFailed if the stage failed."""
+        while (result := await self._results.get()) is not None:
+            if isinstance(result, FogError):
+                raise result
+            yield result
 
     def put(self, kept: KeptResult) -> None:
-        """Hand a result to the job's coroutine."""
-        self._arrived.put_nowait(kept)
+        """Pass a result to the job's coroutine."""
+        self._results.put_nowait(kept)
 
     def finish(self) -> None:
-        """Every tile has its result."""
+        """End `results`: every tile has its result."""
         self.over = True
-        self._arrived.put_nowait(None)
+        self._results.put_nowait(None)
 
     def fail(self, reason: str | FogError) -> None:
-        """No result can come any more, for this reason."""
-        self._arrived.put_nowait(JobFailed(reason) if isinstance(reason, str) else reason)
+        """Let `results` raise this error, or JobFailed with this reason."""
+        self._results.put_nowait(JobFailed(reason) if isinstance(reason, str) else reason)

@@ -1,7 +1,7 @@
-"""The scheduler at work: events go in, and its actions are carried out.
+"""Feeds the scheduler with events and carries out its actions.
 
-Tiles are cut and encoded in threads, published in the order in which the scheduler gave them, and
-their results are checked in threads before the scheduler hears of them.
+Tiles are cut and encoded in threads, and published in the order of the scheduler's actions. Results
+are checked in threads before the scheduler gets them.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ from fogmqtt.wire.topics import LOCAL, Topics
 
 log = logging.getLogger(__name__)
 
-#: Seconds for a tile that the gateway does itself to find out which device is right.
+#: Seconds for a tile that the gateway does itself to decide which device is right.
 _ARBITRATION_S: Final = 600.0
 
-#: Bytes that we leave below the broker's limit for the topic and properties of a message.
+#: Bytes below the broker's limit that are kept free for a message's topic and properties.
 PACKET_ROOM: Final = 1024
 
 #: Job key, tile, attempt, device.
@@ -78,19 +78,19 @@ _Lease = tuple[str, int, int, str]
 
 @dataclass(frozen=True, slots=True)
 class _CheckedResult:
-    """A valid result; the scheduler has yet to say whether it counts."""
+    """A result that passed the checks; the scheduler decides next whether to keep it."""
 
     result: TileResult
     fingerprint: int
-    #: The result as it travels, for the journal.
+    #: The encoded result, for the journal.
     data: memoryview | None
     wire_bytes: int
 
 
 class Dispatcher:
-    """Feeds one scheduler and carries out what it says. It belongs to the event loop.
+    """Feeds one scheduler and carries out its actions. It belongs to the event loop.
 
-    `changed` is set after every event that the scheduler was told.
+    `changed` is set after every event for the scheduler.
     """
 
     def __init__(
@@ -127,18 +127,19 @@ class Dispatcher:
         self._timer: asyncio.TimerHandle | None = None
         #: Results that the scheduler has not decided on.
         self._undecided: dict[_Lease, _CheckedResult] = {}
-        #: Tiles on their way to each device, in the order in which they were given.
+        #: Tiles to be published for each device, in the scheduler's order.
         self._outgoing: dict[str, deque[_OutgoingTile]] = {}
-        #: Tiles that this machine's own workers have.
+        #: The tasks of the tiles that run on this machine.
         self._local_tiles: dict[_Lease, asyncio.Task[None]] = {}
 
-    # What the job's coroutine calls.
+    # For the job's coroutine.
 
     @contextmanager
     def scheduled(self, job: Job, run: StageRun, needs: frozenset[str]) -> Iterator[ActiveStage]:
-        """Let the scheduler have a stage's tiles until the end of the block.
+        """Schedule a stage's tiles until the end of the block.
 
-        `needs` is what a device must offer. Leaving the block early takes all tiles back.
+        `needs` are the abilities that a device must have. Leaving the block early cancels the tiles
+        that are left.
         """
         stage = ActiveStage(job, run, needs)
         self._stages[run.key] = stage
@@ -150,28 +151,28 @@ class Dispatcher:
 
     @property
     def stages(self) -> tuple[ActiveStage, ...]:
-        """The stages whose tiles the scheduler has."""
+        """The stages that are scheduled."""
         return tuple(self._stages.values())
 
     def ready_devices(self) -> frozenset[str]:
-        """The devices that may be given tiles now."""
+        """Return the ids of the devices that may get tiles now."""
         return self._scheduler.ready_devices()
 
     def limits(self) -> MessageLimits:
-        """How large a message may be: our limit, or the broker's if that is lower."""
+        """Return the limits of a message: ours, or the broker's if that is lower."""
         limit = self._wire.max_message_bytes
         if self._link.max_packet_bytes is not None:
             limit = min(limit, self._link.max_packet_bytes - PACKET_ROOM)
         return MessageLimits(limit, self._wire.encoding)
 
     def works_locally(self) -> bool:
-        """Whether this machine's own workers have tiles."""
+        """Whether tiles run on this machine."""
         return bool(self._local_tiles)
 
     def feed(self, event: Event) -> None:
-        """Tell the scheduler, and carry out what it says.
+        """Pass an event to the scheduler, and carry out its actions.
 
-        Events that this causes are handled afterwards, in order.
+        Events that the actions cause are handled afterwards, in order.
         """
         self._pending.append(event)
         if self._handling:
@@ -187,7 +188,7 @@ class Dispatcher:
         self.changed.set()
 
     def warm(self, device: str) -> None:
-        """Tell a device that tiles may come, so that it starts its workers."""
+        """Let a device start its workers, because tiles may come."""
         self._control(device, Warm())
 
     def received(self, device: str, payload: bytes, at: float) -> None:
@@ -198,7 +199,7 @@ class Dispatcher:
         message = self._decoder.decode(payload)
         stage = self._stages.get(message.job)
         if stage is None:
-            log.debug("%s answered for %s, which is over", device, message.job)
+            log.debug("%s replied for %s, which has ended", device, message.job)
             return
         if message.tile >= (count := stage.run.count):
             raise WireError(f"{message.job} has {count} tiles, no tile {message.tile}")
@@ -209,19 +210,19 @@ class Dispatcher:
             case Rejected():
                 self.feed(TileRejected(*lease))
             case Failure(reason=reason, traceback=traceback):
-                self._warnings.add("failure", _where(lease, reason), now())
+                self._warnings.add("failure", _describe_failure(lease, reason), now())
                 self._fail_tile(stage, lease, one_line(reason), traceback)
             case Result():
                 work = self._check(stage, message, lease, len(payload), at)
                 self._background.start(work, f"check of {message.job}/{message.tile}")
 
     async def close(self) -> None:
-        """Stop everything that is under way."""
+        """Cancel all tasks."""
         if self._timer is not None:
             self._timer.cancel()
         await self._background.close()
 
-    # What the scheduler says.
+    # The scheduler's actions.
 
     def _perform(self, action: act.Action) -> None:
         match action:
@@ -256,7 +257,7 @@ class Dispatcher:
                 stage.over = True
                 stage.fail("\n".join(filter(None, (reason, stage.job.report.last_traceback()))))
             case act.ReportStarved():
-                self._starved(stage, action)
+                self._report_starved(stage, action)
             case _:
                 assert_never(action)
 
@@ -270,7 +271,7 @@ class Dispatcher:
             self._timer = asyncio.get_running_loop().call_at(wakeup, self.feed, Tick())
 
     def _end(self, stage: ActiveStage) -> None:
-        """Take a stage back from the scheduler, and note its figures."""
+        """Remove a stage from the scheduler, and add its figures to the report."""
         del self._stages[stage.key]
         progress = self._scheduler.progress(stage.key)
         report = stage.job.report
@@ -280,19 +281,19 @@ class Dispatcher:
         if not stage.over:
             self.feed(JobCancelled(stage.key))
         self._scheduler.forget(stage.key)
-        for lease in [one for one in self._undecided if one[0] == stage.key]:
+        for lease in [lease for lease in self._undecided if lease[0] == stage.key]:
             del self._undecided[lease]
 
-    def _starved(self, stage: ActiveStage, action: act.ReportStarved) -> None:
+    def _report_starved(self, stage: ActiveStage, action: act.ReportStarved) -> None:
         stage.starved = True
         if self._local_allowed:
-            then = "this gateway does the rest itself"
+            consequence = "this gateway does the rest itself"
         else:
-            then = "waiting, since gateway.local is never"
-        text = f"no device for {action.waited_s:.0f} s: {action.reason}; {then}"
+            consequence = "waiting, since gateway.local is never"
+        text = f"no device for {action.waited_s:.0f} s: {action.reason}; {consequence}"
         self._bus.emit(JobNoticed(stage.job.report, text))
 
-    # Tiles out.
+    # Sending tiles.
 
     def _send(self, stage: ActiveStage, order: act.SendTile) -> None:
         if order.device == LOCAL:
@@ -300,7 +301,7 @@ class Dispatcher:
             work = self._do_locally(stage, lease, order.lease_s)
             self._local_tiles[lease] = self._background.start(work, f"local tile {order.tile}")
             return
-        encoded = self._threads.begin_tile(partial(self._encoded, stage, order))
+        encoded = self._threads.begin_tile(partial(self._encode, stage, order))
         outgoing = self._outgoing.get(order.device)
         if outgoing is not None:
             outgoing.append(_OutgoingTile(stage, order, encoded))
@@ -308,7 +309,7 @@ class Dispatcher:
         self._outgoing[order.device] = deque([_OutgoingTile(stage, order, encoded)])
         self._background.start(self._publish_tiles(order.device), f"tiles for {order.device}")
 
-    def _encoded(self, stage: ActiveStage, order: act.SendTile) -> bytes:
+    def _encode(self, stage: ActiveStage, order: act.SendTile) -> bytes:
         """Cut and encode a tile; runs in a thread."""
         task = stage_run.make_task(
             stage.run,
@@ -322,7 +323,7 @@ class Dispatcher:
         return encode(task, self._wire.encoding)
 
     async def _publish_tiles(self, device: str) -> None:
-        """Publish a device's tiles in the order in which the scheduler gave them."""
+        """Publish a device's tiles in the scheduler's order."""
         outgoing = self._outgoing[device]
         try:
             while outgoing:
@@ -345,7 +346,7 @@ class Dispatcher:
                 content_type=CONTENT_TYPES[self._wire.encoding],
             )
         except NotConnected:
-            return  # Disconnected follows, and takes all leases back
+            return  # Disconnected follows, and ends all leases
         except FogError as problem:
             stage.fail(problem)
         except Exception as problem:
@@ -356,7 +357,7 @@ class Dispatcher:
             self.feed(TileSent(*lease))
 
     def _cancel(self, order: act.CancelTile) -> None:
-        """Tell a device to stop. An expired tile may finish: late is not wrong."""
+        """Cancel a tile at its device. A tile whose lease expired may finish: its result counts."""
         if order.device != LOCAL:
             cancel = Cancel(
                 job=order.job,
@@ -376,7 +377,7 @@ class Dispatcher:
         try:
             self._link.publish(topic, encode(message, "base64"), qos=self._wire.qos)
         except NotConnected:
-            return  # best effort: the device's result is dropped when it comes
+            return  # not needed: the scheduler drops a result that is not wanted
 
     # Tiles on this machine.
 
@@ -384,7 +385,7 @@ class Dispatcher:
         self.feed(TileSent(*lease))
         self.feed(TileAccepted(*lease))
         try:
-            checked, compute_s = await self._computed(stage.run, lease[1], lease_s)
+            checked, compute_s = await self._compute_locally(stage.run, lease[1], lease_s)
         except LocalTileError as problem:
             self._fail_tile(stage, lease, one_line(str(problem)), problem.traceback)
         except FogError as problem:
@@ -393,15 +394,15 @@ class Dispatcher:
             log.exception("tile %s/%d cannot be done on this machine", lease[0], lease[1])
             self._fail_tile(stage, lease, f"{type(problem).__name__}: {problem}", "")
         else:
-            self._arrived(lease, checked, compute_s, None, now())
+            self._feed_result(lease, checked, compute_s, None, now())
         finally:
             self._local_tiles.pop(lease, None)
             self.changed.set()
 
-    async def _computed(
+    async def _compute_locally(
         self, run: StageRun, index: int, lease_s: float
     ) -> tuple[_CheckedResult, float]:
-        """Do a tile on this machine; returns the result and the seconds of work."""
+        """Do a tile on this machine, and return the result and the seconds of work."""
         tile = run.tile(index)
 
         def cut() -> TileTask:
@@ -417,7 +418,7 @@ class Dispatcher:
 
         return await self._threads.tile(check), compute_s
 
-    # Results in.
+    # Receiving results.
 
     async def _check(
         self, stage: ActiveStage, message: Result, lease: _Lease, wire_bytes: int, at: float
@@ -438,9 +439,9 @@ class Dispatcher:
             log.exception("the result of tile %s/%d cannot be checked", lease[0], lease[1])
             self.feed(TileFailed(*lease, f"{type(problem).__name__}: {problem}"))
             return
-        self._arrived(lease, checked, message.compute_s, message.start_s, at)
+        self._feed_result(lease, checked, message.compute_s, message.start_s, at)
 
-    def _arrived(
+    def _feed_result(
         self,
         lease: _Lease,
         checked: _CheckedResult,
@@ -469,7 +470,7 @@ class Dispatcher:
         stage.put(KeptResult(kept.tile, kept.device, checked.result))
 
     def _drop(self, stage: ActiveStage, dropped: act.DropResult) -> None:
-        """Forget a result. If it differs from the one that counts, one of the two is wrong."""
+        """Forget a result. If it differs from the kept one, one of the two is wrong."""
         checked = self._undecided.pop((dropped.job, dropped.tile, dropped.attempt, dropped.device))
         log.debug("%s: %s/%d dropped: %s", dropped.device, stage.key, dropped.tile, dropped.reason)
         if stage.run.is_check_tile(dropped.tile):
@@ -477,33 +478,33 @@ class Dispatcher:
         stage.job.report.duplicates += 1
         kept = stage.kept.get(dropped.tile)
         if kept is not None and kept[1] != checked.fingerprint:
-            both = (kept, (dropped.device, checked.fingerprint))
-            self._background.start(self._judge(stage, dropped.tile, both), "judgement")
+            results = (kept, (dropped.device, checked.fingerprint))
+            self._background.start(self._resolve(stage, dropped.tile, results), "disagreement")
 
-    # Who is right.
+    # Disagreements.
 
     async def _arbitrate(self, stage: ActiveStage, index: int) -> None:
-        """Do a tile here, since two devices differ, and tell the scheduler what is right."""
-        right = await self._right_fingerprint(stage.run, index)
-        self.feed(TileArbitrated(stage.key, index, right))
+        """Do a tile here, because two devices differ, and feed the correct fingerprint."""
+        correct = await self._correct_fingerprint(stage.run, index)
+        self.feed(TileArbitrated(stage.key, index, correct))
 
-    async def _judge(
+    async def _resolve(
         self, stage: ActiveStage, index: int, results: tuple[tuple[str, int], ...]
     ) -> None:
-        """Find out which of the devices gave another result than this gateway."""
+        """Refute the devices whose result differs from this gateway's."""
         devices = " and ".join(device for device, _ in results)
         text = f"{devices} differ in tile {stage.key}/{index}"
         self._warnings.add("disagreement", text, now())
-        right = await self._right_fingerprint(stage.run, index)
-        for device, fingerprint in results if right is not None else ():
-            if fingerprint != right:
-                reason = f"tile {index} is not what this gateway makes of it"
+        correct = await self._correct_fingerprint(stage.run, index)
+        for device, fingerprint in results if correct is not None else ():
+            if fingerprint != correct:
+                reason = f"its result of tile {index} differs from this gateway's"
                 self.feed(DeviceRefuted(stage.key, device, reason))
 
-    async def _right_fingerprint(self, run: StageRun, index: int) -> int | None:
-        """The fingerprint of a tile done here; None if this machine cannot do it either."""
+    async def _correct_fingerprint(self, run: StageRun, index: int) -> int | None:
+        """Return the fingerprint of a tile done here; None if this machine fails, too."""
         try:
-            checked, _ = await self._computed(run, index, _ARBITRATION_S)
+            checked, _ = await self._compute_locally(run, index, _ARBITRATION_S)
         except FogError as problem:
             text = f"{run.key}/{index} fails on this gateway too: {problem}"
             self._warnings.add("disagreement", text, now())
@@ -529,7 +530,7 @@ _StageAction = (
 
 @dataclass(frozen=True, slots=True)
 class _OutgoingTile:
-    """A tile that is being encoded, or waits for the tiles before it."""
+    """A tile that is being encoded, or waits until the tiles before it are published."""
 
     stage: ActiveStage
     order: act.SendTile
@@ -553,7 +554,7 @@ def _submitted(stage: ActiveStage) -> JobSubmitted:
 
 
 def _split(stage: ActiveStage, split: act.SplitTile) -> None:
-    """Let two halves stand for a tile."""
+    """Replace a tile by its two halves."""
     job = stage.job
     stage.run.split(split.tile, split.first, split.second)
     job.report.tiles += 1
@@ -562,7 +563,7 @@ def _split(stage: ActiveStage, split: act.SplitTile) -> None:
 
 
 def _revoke(stage: ActiveStage, revoked: act.RevokeResult) -> None:
-    """Let a kept result not count any more; another result will be pasted over it."""
+    """Discard a kept result; another result will be pasted over it."""
     job = stage.job
     stage.kept.pop(revoked.tile, None)
     job.report.uncredit(revoked.device, stage.run.tile(revoked.tile).core)
@@ -576,6 +577,6 @@ def _fingerprint(result: TileResult) -> int:
     return xxhash.xxh3_64_intdigest(data)
 
 
-def _where(lease: _Lease, reason: str) -> str:
+def _describe_failure(lease: _Lease, reason: str) -> str:
     key, tile, _, device = lease
     return f"{device} at {key}/{tile}: {one_line(reason)}"

@@ -1,4 +1,4 @@
-"""The gateway's own cores as one more device: in the fleet while jobs can use them."""
+"""The gateway's own cores as a device, which is in the fleet while jobs can use it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 
 class LocalDevice:
-    """Joins the fleet as `local` and leaves it, as often as jobs need. Belongs to the event loop.
+    """Joins the fleet as `local` and leaves it as jobs need it. It belongs to the event loop.
 
-    `feed` tells the scheduler. `busy` says whether tiles are being worked on here. `warm` starts
+    `feed` passes an event to the scheduler. `busy` returns whether tiles run here. `warm` starts
     the workers before the device joins for the first time.
     """
 
@@ -46,38 +46,38 @@ class LocalDevice:
         return self._state == "working"
 
     def join(self) -> None:
-        """Take tiles. Also to be called after the broker was lost, which empties the fleet."""
+        """Take tiles. Call it again after the broker was lost, which empties the fleet."""
         self._wanted = True
         if self._warm is not None:
             self._start_workers(self._warm)
             return
         if self._state == "leaving":
-            return  # under another boot id, the tiles that it still has would count as lost
+            return  # with another boot id, the tiles that still run here would count as lost
         if self._state == "away":
             self._joins += 1
             self._state = "working"
             log.debug("the gateway's own cores take tiles")
-        # A device that drained only comes back by a restart.
+        # The scheduler lets a drained device join again only with a new boot id.
         boot = f"{self._boot}.{self._joins}"
         self._feed(DeviceJoined(LOCAL, boot, cores(), self._abilities))
 
     def leave(self) -> None:
-        """Finish the tiles that are here and take no more."""
+        """Finish the tiles that run here, and take no more."""
         self._wanted = False
         if self._state == "working":
             self._state = "leaving"
             self._feed(DeviceDraining(LOCAL))
 
-    def offer(self, needed: frozenset[str]) -> None:
-        """Be able to do this too: devices are compared with what these cores compute."""
-        if needed <= self._abilities:
+    def offer(self, abilities: frozenset[str]) -> None:
+        """Add abilities. This gateway has every ability, since devices are compared with it."""
+        if abilities <= self._abilities:
             return
-        self._abilities |= needed
+        self._abilities |= abilities
         if self._state == "working":
             self.join()
 
     def update(self, *, wanted: bool) -> None:
-        """Join or leave as `wanted` says. To be called after every change of tiles."""
+        """Join or leave. Call it after every change of tiles."""
         if not wanted:
             self.leave()
         elif not self._wanted:
@@ -89,6 +89,7 @@ class LocalDevice:
             self.join()
 
     async def close(self) -> None:
+        """Cancel the start of the workers."""
         await self._background.close()
 
     def _start_workers(self, warm: Callable[[], Awaitable[None]]) -> None:

@@ -1,5 +1,7 @@
-"""Tiles done on this machine: in worker processes, as on a device, so that the gateway outlives
-an operator that crashes or hangs."""
+"""Runs tiles on this machine in worker processes, as a device does.
+
+An operator that crashes or hangs ends its process, not the gateway.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from fogmqtt.workers.pool import Pool
 from fogmqtt.workers.resources import cores, worker_memory_mb
 from fogmqtt.workers.work import TileOutput, WorkCancelled, WorkFailed, WorkFinished
 
-#: The gateway's own work goes first: cutting, encoding and merging feed the whole fleet.
+#: The niceness of the processes: cutting, encoding and merging go first, as all devices need them.
 NICE: Final = 10
 #: Seconds for starting a process: a slow board loads OpenCV from a memory card.
 _START_S: Final = 60.0
@@ -32,7 +34,7 @@ class LocalTileError(FogError):
 
 
 class LocalWorkers:
-    """The gateway's own workers. They belong to the event loop.
+    """The gateway's own worker processes. It belongs to the event loop.
 
     No process runs before `warm` or `do`.
     """
@@ -44,19 +46,19 @@ class LocalWorkers:
         self._pool: Pool[_Ticket] | None = None
 
     async def warm(self) -> None:
-        """Start the processes; return when each can take a tile at once.
+        """Start the processes, and return when each is ready for a tile.
 
-        So the time of their start does not count as time of their work.
+        Then the time of their start does not count as time of their work.
         """
         starts = (self.do(_one_pixel, _START_S) for _ in range(self.size))
-        # A process that cannot be started fails the tiles that it is given later, with the reason.
+        # If a process cannot start, its later tiles fail with the reason.
         await asyncio.gather(*starts, return_exceptions=True)
 
     async def do(self, cut: Callable[[], TileTask], lease_s: float) -> tuple[TileOutput, float]:
         """Cut a tile in a thread and have a worker do it within `lease_s` seconds.
 
         Returns the pixels and the seconds of work. Raises LocalTileError, and what `cut` raises.
-        A cancelled tile may keep its worker for a moment; nobody hears of it.
+        A cancelled tile may keep its worker for a moment, and its result is dropped.
         """
         received_at = now()
         task = await self._threads.tile(cut)
@@ -81,13 +83,13 @@ class LocalWorkers:
                 raise LocalTileError("the tile was dropped")
 
     def close(self) -> None:
-        """End the processes, whatever they do."""
+        """End the processes at once."""
         if self._pool is not None:
             self._pool.close()
             self._pool = None
 
     def _give(self, task: TileTask, received_at: float, lease_s: float) -> _Ticket:
-        """Hand a tile to a free process, which is free again when the ticket is settled."""
+        """Start a tile on a free process. The process is free again when the ticket is done."""
         if self._pool is None:
             self._pool = Pool(self.size, _settle, memory_mb=worker_memory_mb(self.size), nice=NICE)
         ticket: _Ticket = asyncio.get_running_loop().create_future()
@@ -97,7 +99,7 @@ class LocalWorkers:
 
 
 def _settle(finished: WorkFinished[_Ticket]) -> None:
-    """Settle a ticket from a worker's thread."""
+    """Set the result of a ticket, from a worker's thread."""
     ticket = finished.key
     try:
         ticket.get_loop().call_soon_threadsafe(ticket.set_result, finished)

@@ -160,14 +160,15 @@ class WholeImage:
     async def _time_sample(
         self, work: StageDemand, operators: Operators, image: ImageSource
     ) -> None:
-        rows = min(_SAMPLE_ROWS, image.spec.height)
-        sample = image.read(Rect(0, 0, rows, image.spec.width))
+        sample = Rect(0, 0, min(_SAMPLE_ROWS, image.spec.height), image.spec.width)
         try:
-            seconds = await self._threads.image(lambda: _time_whole(operators, sample), sample.size)
+            seconds = await self._threads.image(
+                lambda: _time_whole(operators, image.read(sample)), sample.pixels
+            )
         except FogError as problem:
             log.debug("%s cannot be timed on a sample: %s", work.kind, problem)
             return
-        self._costs.learn_whole(work, rows * image.spec.width, seconds)
+        self._costs.learn_whole(work, sample.pixels, seconds)
 
     def _possible(self, job: Job, stage: Stage, pixels: int) -> bool:
         return (

@@ -11,7 +11,7 @@ from fogmqtt.gateway.jobs.decode import Decoders, open_bytes
 from fogmqtt.gateway.jobs.memory_budget import Reservation
 from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.images.source import ArrayImage, ImageSource
-from fogmqtt.images.spec import Image, Spec
+from fogmqtt.images.spec import Spec
 from fogmqtt.operators.api.base import Operator
 from fogmqtt.operators.api.pipeline import Stage, output_spec, parse, parse_post, split_stages
 
@@ -39,23 +39,22 @@ def ingest(
     operators = parse(request.pipeline)
     post = parse_post(request.post)
     image, notes = _load_image(request, limits, decoders, memory)
-    spec = Spec.of(image)
-    stages = split_stages(operators, spec)
+    stages = split_stages(operators, image.spec)
     last = stages[-1]
     output_spec(post, Spec(*last.source.size, 3) if last.measures else last.result)
-    return IngestedJob(ArrayImage(image), operators, stages, post, notes)
+    return IngestedJob(image, operators, stages, post, notes)
 
 
 def _load_image(
     request: JobRequest, limits: LimitSettings, decoders: Decoders, memory: Reservation
-) -> tuple[Image, tuple[str, ...]]:
+) -> tuple[ImageSource, tuple[str, ...]]:
     """Return the image of a request and notes for users. Raises ImageError."""
     if request.image is not None:
         memory.take(request.image.nbytes)
-        return request.image, ()
+        return ArrayImage(request.image), ()
     if request.journal is not None and (image := request.journal.read_pixels()) is not None:
         memory.take(image.nbytes)
-        return image, ()
+        return ArrayImage(image), ()
     file = _open_file(request, limits)
     try:
         loaded = decoders.read(
@@ -65,7 +64,7 @@ def _load_image(
         os.close(file)
     if request.journal is not None:
         request.journal.keep_pixels(loaded.image)
-    return loaded.image, loaded.notes
+    return ArrayImage(loaded.image), loaded.notes
 
 
 def _open_file(request: JobRequest, limits: LimitSettings) -> int:

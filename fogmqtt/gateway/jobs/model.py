@@ -34,7 +34,7 @@ class Outcome:
     report: Report
     #: The result, or a picture of the facts.
     image: Image | None = None
-    #: The image that the job came with, decoded; None if it could not be decoded.
+    #: The image that the job came with, decoded; None if the job failed.
     original: Image | None = None
     error: str | None = None
     #: A height x width uint8 mask, 255 where pixels differ from one machine's; None if no pixel

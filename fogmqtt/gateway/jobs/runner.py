@@ -116,7 +116,7 @@ class JobRunner:
     async def process(self, job: Job) -> Outcome:
         """Do all steps up to the outcome. Raises FogError, and what operators raise."""
         entering = await self.ingest(job)
-        output: StageOutput = as_array(entering)
+        # There is at least one stage, and only the last one may return facts.
         for position, stage in enumerate(job.stages):
             job.position, job.entering = position, entering
             output = await self.run_stage(job, stage, entering)
@@ -294,9 +294,8 @@ def _failed(job: Job, reason: str, problem: Exception | None = None) -> Outcome:
     """Return the outcome of a job without a result."""
     if job.started_at:
         job.report.seconds = now() - job.started_at
-    original = None if job.original is None else as_array(job.original)
-    retryable = original is not None or not isinstance(problem, ImageError | None)
-    return Outcome(job.id, job.report, None, original, reason, retryable=retryable)
+    retryable = job.original is not None or not isinstance(problem, ImageError | None)
+    return Outcome(job.id, job.report, None, None, reason, retryable=retryable)
 
 
 def _describe(job: Job, problem: Exception) -> str:

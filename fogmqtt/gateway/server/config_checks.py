@@ -1,4 +1,4 @@
-"""What a serving gateway's configuration must hold before its doors open."""
+"""Checks of a serving gateway's configuration, made before it starts."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from fogmqtt.errors import ConfigError, PipelineError
 from fogmqtt.operators.api.pipeline import parse, parse_post
 
 
-def _same(inbox: str, outbox: str) -> bool:
+def _is_same_folder(inbox: str, outbox: str) -> bool:
     return bool(inbox and outbox) and Path(inbox).resolve() == Path(outbox).resolve()
 
 
 def check_outbox(config: GatewayConfig) -> None:
-    """Raises ConfigError where results have no place of their own."""
+    """Raise ConfigError if results have no folder, or the inbox as their folder."""
     gateway = config.gateway
-    if _same(gateway.inbox, gateway.outbox):
+    if _is_same_folder(gateway.inbox, gateway.outbox):
         raise ConfigError(
             f"gateway.outbox: {gateway.outbox} is the inbox, so that every result would be the "
             "next image; name another folder"
         )
-    needed = gateway.deliver in ("outbox", "both") or (gateway.deliver == "auto" and gateway.inbox)
-    if needed and not gateway.outbox:
+    needs_outbox = gateway.deliver in ("outbox", "both") or (
+        gateway.deliver == "auto" and gateway.inbox
+    )
+    if needs_outbox and not gateway.outbox:
         raise ConfigError(
             f"gateway.outbox: {gateway.deliver!r} delivery needs a folder for results; name one, "
             "or set gateway.deliver: reply"
@@ -30,10 +32,10 @@ def check_outbox(config: GatewayConfig) -> None:
 
 
 def check_pipelines(config: GatewayConfig) -> None:
-    """A typing error is found at the start, not with the first image. Raises ConfigError."""
-    known = {f"pipelines.{name}": text for name, text in config.pipelines.items()}
-    known["pipeline"] = config.pipelines.get(config.pipeline, config.pipeline)
-    for key, text in known.items():
+    """Parse all configured pipelines. Raises ConfigError for an invalid one."""
+    texts = {f"pipelines.{name}": text for name, text in config.pipelines.items()}
+    texts["pipeline"] = config.pipelines.get(config.pipeline, config.pipeline)
+    for key, text in texts.items():
         try:
             parse(text)
         except PipelineError as problem:

@@ -1,4 +1,4 @@
-"""The folder of results."""
+"""The outbox: the folder of results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fogmqtt.gateway.storage.durable_files import DurableFiles, free_path, write
 class Outbox:
     """Writes results. A job's files keep their names when the gateway is restarted.
 
-    `reserved` are the paths that unfinished jobs of an earlier run have chosen.
+    `reserved` are the paths that unfinished jobs of an earlier run have reserved.
     """
 
     def __init__(
@@ -27,18 +27,18 @@ class Outbox:
         self._settings = settings
         self._store = store
         self._files = files
-        #: Two threads must not find the same name free.
+        #: Two threads must not choose the same free name.
         self._naming = threading.Lock()
         self._chosen = reserved
 
     def wants(self, entry: SpoolEntry) -> bool:
-        """Whether this result goes to the folder."""
+        """Whether the result of this image is written to the outbox."""
         deliver = self._settings.deliver
         wanted = deliver in ("outbox", "both") or (deliver == "auto" and bool(entry.inbox))
         return wanted and bool(self._settings.outbox)
 
     def suffix(self, history: JobHistory) -> str:
-        """The suffix of the result's file, such as ".png"."""
+        """Return the suffix of the result's file, such as ".png"."""
         if history.image_file:
             return Path(history.image_file).suffix
         return f".{self._settings.format}"

@@ -1,4 +1,4 @@
-"""A serving gateway: where images come from, and where results go.
+"""A serving gateway: takes images from topics and folders, and delivers the results.
 
     submit topic, inbox folder, retry requests -> accept (spool) -> job -> outbox, replies -> finish
 
@@ -62,17 +62,17 @@ from fogmqtt.wire.topics import is_id
 
 log = logging.getLogger(__name__)
 
-#: The reply name of images that came through the inbox folder.
+#: The reply name of images from the inbox folder.
 INBOX_REPLY: Final = "inbox"
 #: Seconds until a file that could not be taken is tried again.
 PAUSE_S: Final = 5.0
-#: Seconds between two readings of the retry requests.
+#: Seconds between two checks for retry requests.
 RETRY_S: Final = 1.0
-#: Memory of results that wait for the broker; beyond it no job begins.
+#: Bytes of results that may wait for the broker; beyond it no job begins.
 MAX_OWED_BYTES: Final = 256_000_000
-#: Accepted messages that are recognised if the broker repeats them.
+#: The number of accepted messages that are recognised if the broker repeats them.
 _ORIGINS: Final = 4096
-#: Whoever asks under a longer name, in characters, gets no reply: it may not fit into a topic.
+#: The longest reply name, in characters. A longer one gets no reply: it may not fit into a topic.
 _LONGEST_REPLY: Final = 256
 
 
@@ -82,7 +82,7 @@ class _Accepted:
 
     entry: SpoolEntry
     history: JobHistory
-    #: The result's path in the outbox, and what is published of it by the topic's last level.
+    #: The result's path in the outbox, and the results to publish by the last level of their topic.
     file: str | None = None
     results: dict[str, bytes] = field(default_factory=dict)
     progress_at: float = float("-inf")
@@ -91,7 +91,7 @@ class _Accepted:
 class Server:
     """Serves the submit topic and the inbox folder with one gateway.
 
-    `durable_files` is for tests that stop the world between two changes. Raises ConfigError.
+    `durable_files` is for tests that stop between two changes of the disk. Raises ConfigError.
     """
 
     def __init__(
@@ -111,13 +111,13 @@ class Server:
         self._accepted: dict[str, _Accepted] = {}
         #: Images on their way to the spool.
         self._spooling = 0
-        #: What the broker called the newest accepted messages.
+        #: The origins of the newest accepted messages.
         self._origins: OrderedDict[str, None] = OrderedDict()
         #: Set when an image has ended, so that there may be room for another.
         self._room = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until cancelled. What the spool has then is continued at the next start."""
+        """Serve until cancelled. The next start continues with the images in the spool."""
         inbox: Inbox | None = None
         try:
             unfinished = await self._unfinished()
@@ -146,11 +146,11 @@ class Server:
                 await asyncio.get_running_loop().create_future()  # until cancelled
         finally:
             await self._background.close()
-            self._give_up()
+            self._report_lost()
 
     def _open_store(self) -> JobStore | None:
         settings = self.config.gateway
-        # What is taken out of the inbox must be kept somewhere.
+        # Files that were moved out of the inbox need a folder.
         folder = settings.spool or (settings.inbox and f"{settings.inbox}/.spool")
         if not folder:
             return None
@@ -177,7 +177,7 @@ class Server:
         log.info("watching %s", folder)
         return inbox
 
-    # What an earlier run accepted.
+    # Images of an earlier run.
 
     async def _unfinished(self) -> list[tuple[SpoolEntry, JobHistory]]:
         if self._store is None:
@@ -189,7 +189,7 @@ class Server:
         return unfinished
 
     def _continue(self, entry: SpoolEntry, history: JobHistory) -> None:
-        """Go on with an image of an earlier run."""
+        """Continue with an image of an earlier run."""
         if history.filed and not self._publishes(entry):
             log.info("%s was done before; its end was not recorded", entry.name)
             self._background.start(self._record_end(entry, None, None), f"end of {entry.name}")
@@ -204,7 +204,7 @@ class Server:
             self._take_submission(submission)
 
     def _take_submission(self, submission: Submission) -> None:
-        """Accept an image, or refuse it; its message is acknowledged in its turn."""
+        """Accept or refuse an image, and acknowledge its message in turn."""
         pipeline, message = submission.pipeline, submission.message
         entry = SpoolEntry(
             job=new_job_id(),
@@ -238,15 +238,15 @@ class Server:
         """Raise FogError if an image cannot be taken."""
         if not is_id(entry.reply):
             raise UsageError(
-                f"{entry.reply[:80]!r} is no reply name; use 1 to 32 of a-z, 0-9, _ and -"
+                f"{entry.reply[:80]!r} is not a reply name; use 1 to 32 of a-z, 0-9, _ and -"
             )
         if retained:
             raise PipelineError(
                 "a retained image would be done again at every start; publish it without retain"
             )
         if pipeline not in self.config.pipelines:
-            near = registry.suggestion(pipeline[:80], self.config.pipelines)
-            raise PipelineError(f"no pipeline {pipeline[:80]!r} in the configuration; {near}")
+            suggestion = registry.suggestion(pipeline[:80], self.config.pipelines)
+            raise PipelineError(f"no pipeline {pipeline[:80]!r} in the configuration; {suggestion}")
         if self._waiting >= self.config.limits.max_waiting:
             raise FogError(
                 f"{self._waiting} images are waiting, as many as "
@@ -260,11 +260,11 @@ class Server:
     async def _accept(
         self, entry: SpoolEntry, receipt: Receipt | None, accepting: Awaitable[None]
     ) -> None:
-        """Begin a job when its image is safe in the spool."""
+        """Begin a job when its image is on disk."""
         try:
             await accepting
         except (FogError, OSError) as problem:
-            # Not acknowledged, it would hold up everything else that the broker has for us.
+            # Without an acknowledgement, the broker would stop sending other messages.
             self._origins.pop(entry.origin, None)
             self._refuse(entry, receipt, self._refusal(problem))
             return
@@ -281,7 +281,7 @@ class Server:
         self._acknowledge(receipt)
 
     def _acknowledge(self, receipt: Receipt | None) -> None:
-        """Acknowledge in turn: the broker expects the order in which it sent the messages."""
+        """Acknowledge a message. The broker expects the order in which it sent them."""
         if receipt is None:
             return
         if self._store is None:
@@ -301,7 +301,7 @@ class Server:
             self._origins.popitem(last=False)
 
     def _refusal(self, problem: Exception) -> Exception:
-        """What is published about an image that the spool did not take."""
+        """Return the error to publish for an image that the spool did not take."""
         if not is_full(problem):
             return problem
         reason = "the gateway's disk is full; submit it again when there is room"
@@ -339,7 +339,7 @@ class Server:
         self._spooling += 1
         try:
             await asyncio.wrap_future(self._store.accept_file(entry, file.path))
-        except Exception as problem:  # noqa: BLE001  # a file that cannot be taken ends no server
+        except Exception as problem:  # noqa: BLE001  # one file must not end the server
             inbox.retry(file, PAUSE_S)
             self.gateway.warn("inbox", f"cannot take {file.path}: {self._refusal(problem)}")
             if is_full(problem):
@@ -358,7 +358,7 @@ class Server:
     # Retry requests.
 
     async def _take_retries(self, store: JobStore) -> None:
-        """Do failed jobs again that somebody wants retried; write ends that a full disk refused."""
+        """Run requested retries, and record ends that a full disk refused."""
         while True:
             store.record_pending_ends()
             pause_s = RETRY_S
@@ -394,7 +394,7 @@ class Server:
         store = self._store
         request = JobRequest(
             name=entry.name,
-            # Notes of an early version carry the pipeline's name.
+            # Spool entries of an early version have the pipeline's name.
             pipeline=self.config.pipelines.get(entry.pipeline, entry.pipeline),
             path=store.image_path(entry.job) if store else None,
             data=data,
@@ -411,7 +411,7 @@ class Server:
         self._background.start(self._serve(accepted, request), f"job {entry.job}")
 
     async def _serve(self, accepted: _Accepted, request: JobRequest) -> None:
-        """Do one image's job, answer, and record its end."""
+        """Run one image's job, reply, and record its end."""
         entry = accepted.entry
         outcome = await self.gateway.submit(request).outcome()
         self._log_end(entry, outcome)
@@ -460,7 +460,7 @@ class Server:
     async def _record_end(
         self, entry: SpoolEntry, error: str | None, letter: DeadLetter | None
     ) -> None:
-        """Return the original to its inbox, with the reason if it failed, and forget the job."""
+        """Return the original to its inbox, with the reason of a failure, and forget the job."""
         self._accepted.pop(entry.job, None)
         self._room.set()
         if self._store is None:
@@ -476,21 +476,21 @@ class Server:
             self._replies.publish(Reply(topic, announcement(letter, folder)))
 
     def _hold_jobs(self) -> None:
-        """Let no job begin while too many results wait for the broker."""
+        """Let no job begin while the results for the broker take too much memory."""
         self.gateway.hold_jobs(self._replies.owed_bytes > MAX_OWED_BYTES)
 
-    def _give_up(self) -> None:
-        """Tell whoever waits for an image that nobody has any more; the spool keeps the others."""
+    def _report_lost(self) -> None:
+        """Publish that images without a spool are lost when the gateway stops."""
         if self._store is not None:
             return
         for accepted in self._accepted.values():
             reason = "the gateway is stopping; submit it again"
             self._publish_status(accepted.entry, _failed(accepted.entry, reason))
 
-    # What is published while a job runs.
+    # Publishing the status of jobs.
 
     async def _report_progress(self, events: EventSubscription) -> None:
-        """Publish progress and notices to whoever submitted an image."""
+        """Publish progress and notices to the clients that submitted images."""
         with events:
             try:
                 async for event in events:
@@ -517,7 +517,7 @@ class Server:
         return bool(entry.reply) and self.config.gateway.deliver != "outbox"
 
     def _publish_status(self, entry: SpoolEntry, status: JobStatus) -> None:
-        """Tell whoever submitted an image how it goes; lost while the link is down."""
+        """Publish a job's status to its client; lost while the link is down."""
         if _is_answerable(entry):
             self._replies.publish(self._status_reply(entry, status))
 
@@ -533,7 +533,7 @@ class Server:
 
 
 def _is_answerable(entry: SpoolEntry) -> bool:
-    """Whether there is somebody to tell how it goes."""
+    """Whether the client gave a reply name that fits into a topic."""
     return 0 < len(entry.reply) <= _LONGEST_REPLY
 
 
@@ -563,5 +563,5 @@ def _new_suffix() -> str:
 
 
 def _as_text(name: str) -> str:
-    """A file's name as text: a file system may hold bytes that are none."""
+    """Return a file's name as valid UTF-8 text: some file systems allow other bytes."""
     return name.encode("utf-8", "backslashreplace").decode()
