@@ -124,7 +124,7 @@ def test_a_check_tile_that_is_never_accepted_holds_the_job_up_no_longer_than_a_t
 
 
 def test_what_devices_died_of_is_not_sent_out_for_a_second_opinion():
-    bench = Bench(alone_after_losses=1)
+    bench = Bench(alone_after=0)
     bench.join("eya")
     bench.accept(only(bench.submit(1, check_tiles=(0,))))
     bench.join("oumayma")
@@ -134,7 +134,7 @@ def test_what_devices_died_of_is_not_sent_out_for_a_second_opinion():
 
 
 def test_a_check_tile_that_a_device_died_of_is_given_up():
-    bench = Bench(alone_after_losses=1)
+    bench = Bench(alone_after=0)
     _, second = asked(bench)
     bench.join("oumayma")
     bench.accept(second)

@@ -39,7 +39,7 @@ def test_one_device_that_dies_again_and_again_proves_little_where_another_can_tr
 
 
 def test_a_suspect_goes_to_who_has_not_died_of_it():
-    bench = Bench(max_losses=9, alone_after_losses=1, quarantine_after=99)
+    bench = Bench(max_losses=9, alone_after=0, quarantine_after=99)
     bench.join("flaky")
     order = only(bench.submit())
     bench.accept(order)
@@ -60,7 +60,7 @@ def test_a_death_before_acceptance_is_not_the_tiles():
 
 
 def test_a_tile_that_kills_its_device_costs_no_other_job():
-    bench = Bench(max_losses=4, alone_after_losses=2, quarantine_s=1)
+    bench = Bench(max_losses=4, quarantine_s=1)
     bench.join("eya", workers=4)
     bench.submit(1, job="poison")
     bench.submit(6, job="innocent")
@@ -84,6 +84,18 @@ def test_a_tile_that_kills_its_device_costs_no_other_job():
         ended |= {one.job: one for one in actions if isinstance(one, FailJob | FinishJob)}
     assert isinstance(ended["poison"], FailJob)
     assert isinstance(ended["innocent"], FinishJob)
+
+
+def test_two_deaths_make_no_suspect_where_a_user_allows_many():
+    bench = Bench(max_losses=12, quarantine_after=99)
+    bench.join("eya", workers=2)
+    orders = sent(bench.submit(2))
+    for boot in ("2", "3"):
+        for order in orders:
+            bench.accept(order)
+        bench.lose("eya")
+        orders = sent(bench.join("eya", workers=2, boot=boot))
+    assert [order.tile for order in orders] == [0, 1]  # and neither waits until the other is done
 
 
 def drop_the_link(bench: Bench, device: str, at: float) -> list[SendTile]:
@@ -114,7 +126,7 @@ def test_a_device_whose_link_dropped_keeps_its_tile():
 
 
 def test_a_suspect_that_killed_nobody_is_an_ordinary_tile_again():
-    bench = Bench(max_losses=9, alone_after_losses=1)
+    bench = Bench(max_losses=9, alone_after=0)
     bench.join("eya")
     bench.accept(only(bench.submit(1, job="first")))
     bench.submit(5, job="second")
@@ -123,7 +135,7 @@ def test_a_suspect_that_killed_nobody_is_an_ordinary_tile_again():
 
 
 def test_halves_of_a_tile_that_killed_nobody_are_ordinary_tiles_again():
-    bench = Bench(max_losses=9, alone_after_losses=1, quarantine_after=99, probe_pixels=10_000)
+    bench = Bench(max_losses=9, alone_after=0, quarantine_after=99, probe_pixels=10_000)
     bench.join("eya")
     bench.accept(only(bench.submit((2000,), halvings=(1,))))
     bench.lose("eya", at=1)

@@ -42,7 +42,7 @@ def test_a_device_that_announces_itself_anew_keeps_what_it_holds():
 
 
 def test_a_suspect_is_sent_to_a_device_that_holds_nothing_else():
-    bench = Bench(alone_after_losses=1, quarantine_after=99)
+    bench = Bench(alone_after=0, quarantine_after=99)
     bench.join("eya")
     bench.accept(only(bench.submit(job="poison")))
     bench.lose("eya", at=1)
@@ -55,7 +55,7 @@ def test_a_suspect_is_sent_to_a_device_that_holds_nothing_else():
 
 
 def test_a_device_is_kept_free_for_a_suspect_until_it_is_idle():
-    bench = Bench(alone_after_losses=1, quarantine_after=99)
+    bench = Bench(alone_after=0, quarantine_after=99)
     bench.join("eya")
     bench.accept(only(bench.submit(job="poison")))
     bench.join("manar")
@@ -64,6 +64,23 @@ def test_a_device_is_kept_free_for_a_suspect_until_it_is_idle():
     assert sent(bench.answer(held[0], at=2)) == []
     assert sent(bench.answer(held[1], at=3)) == []
     suspect = only(bench.answer(held[2], at=4))
+    assert (suspect.job, suspect.device) == ("poison", "manar")
+
+
+def test_a_device_that_is_kept_free_for_a_suspect_gets_no_copy_of_a_late_tile():
+    bench = Bench(alone_after=0, quarantine_after=99)
+    bench.measured("manar", seconds=1, workers=2)
+    bench.measured("slow", seconds=1)
+    held = only(bench.submit(1, "manar", job="held"))
+    late = only(bench.submit(1, job="late"))
+    bench.join("eya")
+    poison = only(bench.submit(job="poison"))
+    assert devices([held, late, poison]) == ["manar", "slow", "eya"]
+    for order in (held, late, poison):
+        bench.accept(order)
+    bench.lose("eya")
+    assert sent(bench.tick(at=bench.now + 3)) == []
+    suspect = only(bench.answer(held))
     assert (suspect.job, suspect.device) == ("poison", "manar")
 
 

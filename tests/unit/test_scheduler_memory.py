@@ -64,7 +64,7 @@ def test_a_tile_that_failed_on_the_large_device_is_split_for_the_small_one() -> 
 
 
 def test_halves_inherit_the_mishaps_of_their_tile() -> None:
-    bench = Bench(probe_pixels=10_000, max_losses=3, alone_after_losses=1)
+    bench = Bench(probe_pixels=10_000, max_losses=3, alone_after=0)
     for life in ("1", "2"):
         bench.join("laptop", boot=life)
         if life == "1":

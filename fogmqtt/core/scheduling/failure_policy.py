@@ -18,7 +18,7 @@ _QUOTED = 12
 
 def is_suspect(tile: TileState, policy: Policy) -> bool:
     """Whether so many devices died of the tile that it must not endanger another tile."""
-    return tile.losses >= max(1, min(policy.alone_after_losses, policy.max_losses - 1))
+    return tile.losses >= max(1, policy.alone_after * policy.max_losses)
 
 
 def on_failures(tile: TileState, fleet: Fleet, policy: Policy) -> str | None:

@@ -37,6 +37,8 @@ class Fleet:
         self.busy: dict[str, DeviceState] = {}
         #: Devices with room that changed since placement last considered them.
         self.candidates: dict[str, DeviceState] = {}
+        #: It gets no tile until it is idle, because a suspect tile waits for an idle device.
+        self.reserved: DeviceState | None = None
         #: Whether the readiness or abilities of a device changed since this was reset.
         self.readiness_changed = False
         #: Counts every change of what the fleet can do.

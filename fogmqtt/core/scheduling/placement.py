@@ -103,12 +103,12 @@ class Placement:
         return None if self._reconsider_at == math.inf else self._reconsider_at
 
     def _place(self, now: float) -> None:
+        self._fleet.reserved = self._place_suspects()
         # The job whose turn it is keeps it, so that a large tile waits no longer than others.
         spent = self._fleet.bytes_in_flight * _REFILL > self._policy.max_bytes_in_flight
         if not self._fleet.candidates or (self.is_blocked and spent):
             return
         self.is_blocked = False
-        reserved = self._place_suspects()
         rankings: dict[str, Ranking] = {}
         turns = [
             (self._shares.virtual_time(name), place, job)
@@ -118,8 +118,8 @@ class Placement:
         while self._fleet.candidates and turns and not self.is_blocked:
             _, place, job = turns[0]
             if job.id not in rankings:
-                rankings[job.id] = Ranking(self._fleet, job, reserved, self.left_s(job, now))
-            if self._place_one(rankings[job.id], reserved):
+                rankings[job.id] = Ranking(self._fleet, job, self.left_s(job, now))
+            if self._place_one(rankings[job.id]):
                 heapq.heapreplace(turns, (self._shares.virtual_time(job.id), place, job))
                 continue
             # Grants only make devices busier, so no device suits this job in this round any more.
@@ -135,14 +135,14 @@ class Placement:
         self._jobs.pop(job.id, None)
         self._shares.leave(job.id)
 
-    def _place_one(self, ranking: Ranking, reserved: DeviceState | None) -> bool:
+    def _place_one(self, ranking: Ranking) -> bool:
         """Grant one tile of a job if a device suits."""
         job = ranking.job
         return (
-            self._place_first(job.with_exclusions, reserved, ranking.left_s)
+            self._place_first(job.with_exclusions, ranking.left_s)
             or self._place_ready(job, ranking)
             # A check tile delays no tile that waits for its first result.
-            or (not job.waiting and self._place_first(job.check_tiles, reserved, math.inf))
+            or (not job.waiting and self._place_first(job.check_tiles, math.inf))
         )
 
     def _charge_and_grant(self, tile: TileState, device: DeviceState) -> None:
@@ -200,15 +200,13 @@ class Placement:
             tile = self._split(tile)
         self._charge_and_grant(tile, device)
 
-    def _place_first(
-        self, queue: Iterable[TileState], reserved: DeviceState | None, left_s: float
-    ) -> bool:
+    def _place_first(self, queue: Iterable[TileState], left_s: float) -> bool:
         """Grant the first of these tiles that a device with room may have and should have."""
         for tile in queue:
             if self._is_too_large(tile):
                 self._split(tile)
                 return True
-            device = self._best(tile, reserved)
+            device = self._best(tile)
             if device is not None and not self._is_better_elsewhere(tile, device, left_s):
                 self._charge_and_grant(tile, device)
                 return True
@@ -226,11 +224,11 @@ class Placement:
             if not one.paused and not self._is_barred(tile, one)
         )
 
-    def _best(self, tile: TileState, reserved: DeviceState | None) -> DeviceState | None:
+    def _best(self, tile: TileState) -> DeviceState | None:
         able = [
             device
             for device in self._fleet.candidates.values()
-            if device is not reserved and not self._is_barred(tile, device)
+            if device is not self._fleet.reserved and not self._is_barred(tile, device)
         ]
         return best(self._fleet, able, tile)
 
@@ -293,9 +291,7 @@ class Ranking:
     is still right is the best: O(log n) each.
     """
 
-    def __init__(
-        self, fleet: Fleet, job: ActiveJob, reserved: DeviceState | None, left_s: float
-    ) -> None:
+    def __init__(self, fleet: Fleet, job: ActiveJob, left_s: float) -> None:
         self._fleet = fleet
         self.job = job
         #: Seconds until the job's estimated end.
@@ -303,7 +299,7 @@ class Ranking:
         self._heap = [
             (_queue(fleet, device), device)
             for device in fleet.candidates.values()
-            if device is not reserved and device.suits(job)
+            if device is not fleet.reserved and device.suits(job)
         ]
         heapq.heapify(self._heap)
 

@@ -65,9 +65,10 @@ class Policy:
     max_failures: int = 4
     #: A tile that so many devices died of fails its job: it may be what kills them.
     max_losses: int = 3
-    #: After so many deaths the tile is sent only to a device that holds nothing else, so that it
-    #: endangers no other tile.
-    alone_after_losses: int = 2
+    #: After this part of them the tile is sent only to a device that holds nothing else, so that it
+    #: endangers no other tile. A user who raises `max_losses` says that devices die at random: then
+    #: two deaths are a coincidence, and a device kept free for the tile is wasted.
+    alone_after: float = 0.5
     #: A tile that was accepted and never answered so often hangs every device.
     max_expiries: int = 8
     #: A failed tile waits this long, then twice as long…

@@ -224,6 +224,9 @@ class Speculation:
         held = tile.grants if len(tile.leases) > 1 else tile.leases
         if device.id in tile.failed_on or any(one.device == device.id for one in held):
             return False
+        # With one copy after the other it would never be idle, and the suspect tile would wait on.
+        if device is self._fleet.reserved:
+            return False
         is_free = not device.leases or not is_suspect(tile, self._policy)
         return is_free and may_have(tile, device)
 
