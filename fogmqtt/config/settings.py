@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from fogmqtt.config.schema import DeviceConfig, GatewayConfig, SchedulerSettings
 from fogmqtt.config.text import read_yaml
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 PREFIX = "FOGMQTT_"
 
@@ -158,12 +161,24 @@ def _from_environment(
         key = tuple(variable.removeprefix(PREFIX).lower().split("__"))
         if key in _REMOVED:
             raise ConfigError(f"{variable} was removed: {_CHOSEN}; unset the variable")
+        if _is_of_other_version(key, all_keys):
+            log.warning("%s is ignored: this version has no settings of %r", variable, key[0])
+            continue
         if _type_of(all_keys, key) is None:
             raise ConfigError(f"{variable}: no such setting; {_suggested_variable(key, all_keys)}")
         hint = _type_of(keys, key)
         if hint is not None:  # otherwise it is for the other program in the same environment
             value = values.convert_text(text, hint, variable, key)
             yield key, Setting(value, variable, Path())
+
+
+def _is_of_other_version(key: Key, keys: Mapping[Key, Any]) -> bool:
+    """Whether a variable names a section that resembles none of this version.
+
+    Several versions may share one environment, so such a variable is no error. A file is.
+    """
+    sections = {known[0] for known in keys if len(known) > 1}
+    return len(key) > 1 and not difflib.get_close_matches(key[0], sections, 1)
 
 
 def _is_section(keys: Mapping[Key, Any], key: Key) -> bool:

@@ -169,9 +169,17 @@ def test_both_programs_may_share_one_environment():
     assert load_device(None, environ).device.id == "eya"
 
 
+@pytest.mark.parametrize("load", [load_gateway, load_device])
+def test_a_variable_of_another_versions_section_is_ignored_and_named(load, caplog):
+    assert load(None, {"FOGMQTT_DASHBOARD__LISTEN": "127.0.0.1:0"}) == load(None, {})
+    (record,) = caplog.records
+    assert "FOGMQTT_DASHBOARD__LISTEN is ignored" in record.getMessage()
+
+
 @pytest.mark.parametrize(
     ("variable", "hint"),
     [
+        ("FOGMQTT_BROKR__URL", "did you mean FOGMQTT_BROKER__URL?"),
         ("FOGMQTT_BROKER__URLL", "did you mean FOGMQTT_BROKER__URL?"),
         ("FOGMQTT_BROKER_URL", "did you mean FOGMQTT_BROKER__URL?"),
         ("FOGMQTT_SCHEDULER__STARVE_S", "set FOGMQTT_GATEWAY__LOCAL_AFTER, which decides it"),
