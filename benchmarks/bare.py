@@ -12,12 +12,18 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import paho.mqtt.client as mqtt
+from photo import photo
+from system import Done, System, Task
 
+from fogmqtt.cli.demo import free_port
 from fogmqtt.images.cv import cv2
+from fogmqtt.transport.embedded import EmbeddedBroker
 
 WINDOW = 4
 #: The bytes of the reply, the width of the tile, and the index of the work.
@@ -99,18 +105,16 @@ class Bare:
         self._done = threading.Event()
         self._await_echoes()
 
-    def seconds(self, load: Load) -> float:
-        """Return the seconds for all tiles of `load` and their replies."""
-        self._left = load.tasks()
-        self._missing = load.tiles
+    def run(self, tasks: list[bytes]) -> None:
+        """Send all tasks, and wait for their replies."""
+        self._left = tasks
+        self._missing = len(tasks)
         self._done.clear()
-        began = time.perf_counter()
         for _ in range(WINDOW):
             for name in self._names:
                 self._send(name)
         if not self._done.wait(60):
             raise RuntimeError(f"{self._missing} replies are missing after 60 s")
-        return time.perf_counter() - began
 
     def close(self) -> None:
         self._stop.set()
@@ -144,3 +148,33 @@ class Bare:
         self._missing -= 1
         if self._missing == 0:
             self._done.set()
+
+
+@dataclass
+class BareSystem:
+    """The bare transport as a system under measurement. It makes no image."""
+
+    bare: Bare
+    works: bool
+    tasks: list[bytes]
+
+    def prepare(self, task: Task) -> None:
+        image = photo(task.megapixels)
+        work = task.pipeline if self.works else "nothing"
+        back = max(HEAD.size, task.bytes_back)
+        self.tasks = Load(image.tobytes(), image.shape[1], task.tiles, back, work).tasks()
+
+    def run(self, task: Task) -> Done:
+        self.bare.run(self.tasks)
+        return Done(None, task.tiles, task.bytes_back)
+
+
+@contextmanager
+def start(name: str, workers: int) -> Iterator[System]:
+    """Start a broker and echoes; those of `bare+work` call plain cv2 on each tile."""
+    with ExitStack() as stack:
+        broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{free_port()}")
+        stack.callback(broker.stop)
+        bare = Bare(int(broker.url.rsplit(":", 1)[1]), workers)
+        stack.callback(bare.close)
+        yield BareSystem(bare, name == "bare+work", [])
