@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from fogmqtt.errors import NotConnected, PublishRefused
+from fogmqtt.gateway.clock import now
 from fogmqtt.transport.base import (
     Connected,
     Deliver,
@@ -24,8 +25,8 @@ from fogmqtt.transport.base import (
 
 Connect = Callable[[Deliver, Will], Transport]
 
-#: Items that are handled in one go before other coroutines get their turn.
-_BATCH: Final = 64
+#: Seconds in which items are handled before other coroutines get their turn.
+_BATCH_S: Final = 0.005
 
 
 class BrokerLink:
@@ -67,9 +68,8 @@ class BrokerLink:
     async def items(self) -> AsyncIterator[object]:
         """Yield the transport's items in order. Only one coroutine may iterate."""
         while True:
-            for _ in range(_BATCH):
-                if not self._items:
-                    break
+            until = now() + _BATCH_S
+            while self._items and now() < until:
                 item = self._items.popleft()
                 if not self._handle(item):
                     yield item

@@ -37,14 +37,21 @@ class Threads:
     def __init__(self) -> None:
         self._tiles = ThreadPoolExecutor(TILE_THREADS, thread_name_prefix="tiles")
         self._large_images = asyncio.Semaphore(IMAGE_THREADS)
+        self._turn = asyncio.Lock()
 
     def begin_tile(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Start short work on one tile: cut, encode, check or paste it."""
         return asyncio.get_running_loop().run_in_executor(self._tiles, work)
 
-    async def tile(self, work: Callable[[], T]) -> T:
-        """Do short work on one tile."""
-        return await self.begin_tile(work)
+    async def tile(self, work: Callable[[], T], *, light: bool = False) -> T:
+        """Do short work on one tile: in the event loop if it is light, otherwise in a thread."""
+        if not light:
+            return await self.begin_tile(work)
+        async with self._turn:
+            result = work()
+            # One light tile in each pass of the event loop: messages and timers do not wait long.
+            await asyncio.sleep(0)
+        return result
 
     async def image(self, work: Callable[[], T], pixels: int) -> T:
         """Do work on a whole image of so many pixels. When it is cancelled, its result is dropped.

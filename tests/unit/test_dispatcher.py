@@ -6,17 +6,18 @@ import asyncio
 import threading
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import pytest
 
-from fogmqtt.config.schema import VerifySettings
+from fogmqtt.config.schema import VerifySettings, WireSettings
 from fogmqtt.core.geometry import Grid, Tile
 from fogmqtt.gateway.execution import stage_run
 from fogmqtt.gateway.execution.local_workers import LocalWorkers
 from fogmqtt.gateway.execution.stage_run import StageRun
+from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.results import TileResult
 from fogmqtt.wire.messages import Accepted, Result, TileTask
 from tests.gateway_rig import (
@@ -56,6 +57,40 @@ def test_tiles_are_published_in_the_order_in_which_they_were_given(
     run(test())
 
 
+def test_the_event_loop_cuts_and_checks_light_tiles_and_threads_do_it_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[str] = []
+
+    def watched(function: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            threads.append(threading.current_thread().name.partition("_")[0])
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(stage_run, "make_task", watched(stage_run.make_task))
+    monkeypatch.setattr(stage_run, "decode_result", watched(stage_run.decode_result))
+
+    async def used(image: Image, codec: Literal["raw", "png"] = "raw") -> set[str]:
+        threads.clear()
+        rig = Rig()
+        rig.device()
+        made = replace(config(), wire=WireSettings(codec=codec, max_message_bytes=10**7))
+        async with rig.gateway(made) as gateway:
+            whole = request(plan=Grid(1, 1), image=image)
+            assert (await gateway.submit(whole).outcome()).error is None
+        return set(threads)
+
+    async def test() -> None:
+        light, heavy = (np.zeros((1024, width), np.uint8) for width in (1024, 8192))
+        assert await used(light) == {"MainThread"}
+        assert await used(heavy) == {"tiles"}
+        assert await used(light, "png") == {"tiles", "MainThread"}, "results are raw in any case"
+
+    run(test())
+
+
 def test_a_tile_whose_job_ended_while_it_was_encoded_is_not_published(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -71,7 +106,8 @@ def test_a_tile_whose_job_ended_while_it_was_encoded_is_not_published(
     async def test() -> None:
         rig = Rig()
         device = rig.device()
-        async with rig.gateway() as gateway:
+        in_threads = replace(config(), wire=WireSettings(codec="png"))
+        async with rig.gateway(in_threads) as gateway:
             handle = gateway.submit(request())
             await eventually(encoding.is_set)
             handle.cancel()

@@ -65,7 +65,7 @@ JOB_DATA = {"gateway.jobs.model", "gateway.jobs.report", "gateway.jobs.memory_bu
 GATEWAY_MAY_IMPORT = {
     "gateway.background": set(),
     "gateway.broker_health": set(),
-    "gateway.broker_link": set(),
+    "gateway.broker_link": {"gateway.clock"},
     "gateway.clock": set(),
     "gateway.threads": set(),
     "gateway.events": {"gateway.jobs.report", "gateway.threads"},

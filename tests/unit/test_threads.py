@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -26,6 +27,26 @@ def test_work_gives_its_result_or_raises_in_the_coroutine() -> None:
         for work in (threads.tile, lambda work: threads.apart(work, "x")):
             with pytest.raises(ZeroDivisionError):
                 await work(lambda: 1 / 0)
+        threads.close()
+
+    run(test())
+
+
+def test_light_tiles_are_done_in_the_event_loop_with_a_pass_of_it_after_each() -> None:
+    async def test() -> None:
+        threads, steps = Threads(), []
+        loop = asyncio.get_running_loop()
+
+        def work(number: int) -> str:
+            steps.append(number)
+            loop.call_soon(steps.append, "another callback")
+            return threading.current_thread().name
+
+        names = await asyncio.gather(
+            *(threads.tile(partial(work, number), light=True) for number in range(3))
+        )
+        assert set(names) == {threading.current_thread().name}
+        assert steps[:5] == [0, "another callback", 1, "another callback", 2]
         threads.close()
 
     run(test())

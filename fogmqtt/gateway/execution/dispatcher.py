@@ -1,7 +1,8 @@
 """Feeds the scheduler with events and carries out its actions.
 
-Tiles are cut and encoded in threads, and published in the order of the scheduler's actions. Results
-are checked in threads before the scheduler gets them.
+Tiles are cut and encoded, and published in the order of the scheduler's actions. Results are
+checked before the scheduler gets them. The event loop does this for light tiles, and threads do it
+for others.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -213,8 +214,7 @@ class Dispatcher:
                 self._warnings.add("failure", _describe_failure(lease, reason), now())
                 self._fail_tile(stage, lease, one_line(reason), traceback)
             case Result():
-                work = self._check(stage, message, lease, len(payload), at)
-                self._background.start(work, f"check of {message.job}/{message.tile}")
+                self._take_result(stage.run, message, lease, len(payload), at)
 
     async def close(self) -> None:
         """Cancel all tasks."""
@@ -301,7 +301,9 @@ class Dispatcher:
             work = self._do_locally(stage, lease, order.lease_s)
             self._local_tiles[lease] = self._background.start(work, f"local tile {order.tile}")
             return
-        encoded = self._threads.begin_tile(partial(self._encode, stage, order))
+        encode = partial(self._encode, stage, order)
+        is_light = self._wire.codec == "raw" and stage.run.is_light(stage.run.tile(order.tile))
+        encoded = encode if is_light else self._threads.begin_tile(encode)
         outgoing = self._outgoing.get(order.device)
         if outgoing is not None:
             outgoing.append(_OutgoingTile(stage, order, encoded))
@@ -310,7 +312,7 @@ class Dispatcher:
         self._background.start(self._publish_tiles(order.device), f"tiles for {order.device}")
 
     def _encode(self, stage: ActiveStage, order: act.SendTile) -> bytes:
-        """Cut and encode a tile; runs in a thread."""
+        """Cut and encode a tile; runs in a thread unless the tile is light."""
         task = stage_run.make_task(
             stage.run,
             stage.run.tile(order.tile),
@@ -335,7 +337,7 @@ class Dispatcher:
         order, stage = tile.order, tile.stage
         lease = (order.job, order.tile, order.attempt, order.device)
         try:
-            payload = await tile.encoded
+            payload = await self._payload(tile)
             if not self._scheduler.holds(*lease):
                 return  # the lease or the job ended while the tile was encoded
             self._link.publish(
@@ -355,6 +357,11 @@ class Dispatcher:
         else:
             stage.job.report.bytes_out += len(payload)
             self.feed(TileSent(*lease))
+
+    async def _payload(self, tile: _OutgoingTile) -> bytes:
+        if isinstance(tile.encoded, asyncio.Future):
+            return await tile.encoded
+        return await self._threads.tile(tile.encoded, light=True)
 
     def _cancel(self, order: act.CancelTile) -> None:
         """Cancel a tile at its device. A tile whose lease expired may finish: its result counts."""
@@ -420,26 +427,36 @@ class Dispatcher:
 
     # Receiving results.
 
-    async def _check(
-        self, stage: ActiveStage, message: Result, lease: _Lease, wire_bytes: int, at: float
+    def _take_result(
+        self, run: StageRun, message: Result, lease: _Lease, wire_bytes: int, at: float
     ) -> None:
-        run, tile = stage.run, stage.run.tile(message.tile)
+        """Check a result, at once if its tile is light, and feed it or its failure."""
+        check = partial(_check_result, run, message, wire_bytes)
+        if run.is_light(run.tile(message.tile)):
+            self._feed_checked(check, message, lease, at)
+            return
 
-        def check() -> _CheckedResult:
-            result = stage_run.decode_result(run, tile, message)
-            return _CheckedResult(result, _fingerprint(result), message.pixels, wire_bytes)
+        async def check_in_thread() -> None:
+            checking = self._threads.begin_tile(check)
+            await asyncio.wait([checking])
+            self._feed_checked(checking.result, message, lease, at)
 
+        self._background.start(check_in_thread(), f"check of {message.job}/{message.tile}")
+
+    def _feed_checked(
+        self, check: Callable[[], _CheckedResult], message: Result, lease: _Lease, at: float
+    ) -> None:
+        """Feed what `check` returns, or its exception as a failure of the tile."""
         try:
-            checked = await self._threads.tile(check)
+            checked = check()
         except FogError as problem:
             self._warnings.add("bad result", f"{lease[3]}: {problem}", now())
             self.feed(TileFailed(*lease, str(problem)))
-            return
         except Exception as problem:
             log.exception("the result of tile %s/%d cannot be checked", lease[0], lease[1])
             self.feed(TileFailed(*lease, f"{type(problem).__name__}: {problem}"))
-            return
-        self._feed_result(lease, checked, message.compute_s, message.start_s, at)
+        else:
+            self._feed_result(lease, checked, message.compute_s, message.start_s, at)
 
     def _feed_result(
         self,
@@ -534,7 +551,8 @@ class _OutgoingTile:
 
     stage: ActiveStage
     order: act.SendTile
-    encoded: asyncio.Future[bytes]
+    #: What a thread encodes, or the function that encodes a light tile when its turn comes.
+    encoded: asyncio.Future[bytes] | Callable[[], bytes]
 
 
 def _submitted(stage: ActiveStage) -> JobSubmitted:
@@ -570,6 +588,12 @@ def _revoke(stage: ActiveStage, revoked: act.RevokeResult) -> None:
     job.report.done -= 1
     if job.request.journal is not None:
         job.request.journal.revoke_tile(job.position, revoked.tile)
+
+
+def _check_result(run: StageRun, message: Result, wire_bytes: int) -> _CheckedResult:
+    """Check and decode a result. Raises WireError."""
+    result = stage_run.decode_result(run, run.tile(message.tile), message)
+    return _CheckedResult(result, _fingerprint(result), message.pixels, wire_bytes)
 
 
 def _fingerprint(result: TileResult) -> int:

@@ -17,10 +17,10 @@ from fogmqtt.core.geometry import Auto, Grid, Seams, Size, Tile, TilePlan, cut
 from fogmqtt.core.tiling import HEADER_BYTES, auto_plan, check_plan, halve, parts
 from fogmqtt.errors import WireError
 from fogmqtt.images import codec
-from fogmqtt.images.source import ImageSource, as_array
+from fogmqtt.images.source import ArrayImage, ImageSource, as_array
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api import results
-from fogmqtt.operators.api.base import Merger, Operator
+from fogmqtt.operators.api import registry, results
+from fogmqtt.operators.api.base import Merger, Operator, PasteMerger
 from fogmqtt.operators.api.measuring import Measuring
 from fogmqtt.operators.api.pipeline import (
     Stage,
@@ -35,6 +35,8 @@ from fogmqtt.wire.messages import Call, Encoding, Result, TileTask, check_digest
 #: Bytes per pixel of the planes codec in the worst case: two bits, and what zlib adds to data that
 #: it cannot compress.
 PLANES_PIXEL_BYTES = 0.26
+#: A light tile has at most this many bytes of pixels, sent or returned.
+_LIGHT_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,27 @@ class StageRun:
         Empty if tiles may not be halved.
         """
         return _halves_pixels(self.stage, self.planned_tiles) if self.splits else ()
+
+    def is_light(self, tile: Tile) -> bool:
+        """Whether cutting, checking or pasting this tile takes about a millisecond.
+
+        Then the event loop does it, since a hop to a thread and back takes longer.
+        """
+        stage = self.stage
+        return (
+            tile.outer.pixels * stage.sent.pixel_bytes <= _LIGHT_BYTES
+            and tile.core.pixels * stage.result.pixel_bytes <= _LIGHT_BYTES
+            # Pixels in a file may have to come from a disk first.
+            and isinstance(self.image, ArrayImage)
+            and isinstance(self.merger, PasteMerger)
+            and self.operators[-1].result_codec in ("raw", "planes")
+            # A plug-in may hang.
+            and all(registry.is_built_in(one.name) for one in self._all_operators)
+        )
+
+    @property
+    def _all_operators(self) -> tuple[Operator, ...]:
+        return (*self.stage.gateway_operators, *self.operators)
 
     @property
     def kind(self) -> str:

@@ -164,7 +164,8 @@ class JobRunner:
             async for kept in active.results():
                 tile = run.tile(kept.tile)
                 attempt.credit(tile.core.pixels)
-                await self._threads.tile(partial(run.merger.paste, tile, kept.result))
+                paste = partial(run.merger.paste, tile, kept.result)
+                await self._threads.tile(paste, light=run.is_light(tile))
                 self._publish_progress(job)
         return await self._on_image(job, run.merger.finish)
 
