@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 #: An idle worker that uses more than this part of its limit is replaced: the next tile would fail.
@@ -23,10 +25,17 @@ class MemoryLimit:
             self._replace_above = self._limit - int((1 - _REPLACE_ABOVE) * (memory_mb << 20))
             limit_data(self._limit)
 
-    def remove(self) -> None:
-        """Remove the limit, because the report of a MemoryError needs memory itself."""
-        if self._limit:
-            limit_data(None)
+    @contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Set no limit for a while, because the report of a MemoryError needs memory itself."""
+        if not self._limit:
+            yield
+            return
+        limit_data(None)
+        try:
+            yield
+        finally:
+            limit_data(self._limit)
 
     def is_nearly_used_up(self) -> bool:
         """Return whether too little memory is left for another tile."""

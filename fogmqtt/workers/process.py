@@ -107,8 +107,8 @@ def run_task(task: TileTask, limit: MemoryLimit) -> tuple[Reply, memoryview | by
     try:
         output = compute(task)
     except BaseException as problem:  # noqa: BLE001  # an operator may raise anything
-        limit.remove()
-        return describe_failure(problem), b""
+        with limit.lifted():
+            return describe_failure(problem), b""
     compute_s = time.monotonic() - started_at
     reply = WorkerDone(
         output.shape, output.dtype, output.codec, compute_s, limit.is_nearly_used_up()

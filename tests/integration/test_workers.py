@@ -235,6 +235,17 @@ def test_an_operator_over_the_memory_limit_fails_with_its_traceback(
     rig.succeeds()
 
 
+def test_a_tile_that_failed_as_expected_leaves_the_memory_limit_in_force(
+    make_rig: MakeRig,
+) -> None:
+    rig = make_rig(memory_mb=128)
+    rig.succeeds()
+    before = rig.workers()
+    assert "misbehave gave" in rig.fails("larger").reason
+    assert rig.workers() == before
+    assert "MemoryError" in rig.fails("eat").reason
+
+
 def test_memory_that_a_tile_kept_does_not_count_for_the_next_one(
     make_rig: MakeRig,
 ) -> None:
