@@ -19,7 +19,15 @@ from fogmqtt.core.geometry import Rect
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.images import codec
 from fogmqtt.images.spec import Image
-from fogmqtt.transport.base import Connected, Deliver, Disconnected, Received, Will
+from fogmqtt.transport.base import (
+    Connected,
+    Deliver,
+    Disconnected,
+    Payload,
+    Received,
+    Will,
+    join_payload,
+)
 from fogmqtt.wire.messages import (
     Accepted,
     Call,
@@ -77,7 +85,7 @@ class Link:
     def publish(
         self,
         topic: str,
-        payload: bytes,
+        payload: Payload,
         *,
         qos: int = 1,
         retain: bool = False,
@@ -86,6 +94,7 @@ class Link:
     ) -> None:
         if not self.linked:
             raise NotConnected("no link")
+        payload = join_payload(payload)
         if len(payload) > self.limit:
             raise TooLarge(f"{len(payload)} bytes, the limit is {self.limit}")
         with self._changed:

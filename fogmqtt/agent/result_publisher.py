@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fogmqtt.agent.tile_lease import ReplyAddress
 from fogmqtt.core.device_queue import TileKey
 from fogmqtt.errors import NotConnected, TooLarge
-from fogmqtt.transport.base import Transport
+from fogmqtt.transport.base import Payload, Transport, payload_size
 from fogmqtt.wire.messages import (
     CONTENT_TYPES,
     Accepted,
@@ -18,6 +18,7 @@ from fogmqtt.wire.messages import (
     Rejected,
     Result,
     encode,
+    encode_in_pieces,
     with_digest,
 )
 from fogmqtt.wire.topics import Topics
@@ -33,7 +34,7 @@ _MAX_KEPT_BYTES = 32 * 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class _Reply:
     address: ReplyAddress
-    payload: bytes
+    payload: Payload
     is_result: bool
     qos: int
 
@@ -121,7 +122,11 @@ class ResultPublisher:
     def _send(
         self, to: ReplyAddress, message: FromDevice, *, keep: bool = True, qos: int | None = None
     ) -> None:
-        payload = encode(message, to.encoding)
+        payload: Payload
+        if isinstance(message, Result):
+            payload = encode_in_pieces(message, to.encoding)
+        else:
+            payload = encode(message, to.encoding)
         qos = self._qos if qos is None else qos
         self._publish(_Reply(to, payload, isinstance(message, Result), qos), keep=keep)
 
@@ -155,7 +160,7 @@ class ResultPublisher:
             self._kept.popleft()
 
     def _kept_bytes(self) -> int:
-        return sum(len(reply.payload) for reply in self._kept)
+        return sum(payload_size(reply.payload) for reply in self._kept)
 
 
 def _name(reply: _Reply) -> str:

@@ -272,7 +272,7 @@ class Agent:
 
     # --- messages -------------------------------------------------------------------------
 
-    def _received(self, topic: str, payload: bytes, retained: bool) -> None:
+    def _received(self, topic: str, payload: bytes | memoryview, retained: bool) -> None:
         try:
             if topic == self._info_topic:
                 self._info_received(payload)
@@ -285,7 +285,7 @@ class Agent:
         except WireError as problem:
             self._warn(f"not for {topic.rpartition('/')[2]}", str(problem))
 
-    def _tile_received(self, payload: bytes) -> None:
+    def _tile_received(self, payload: bytes | memoryview) -> None:
         decoded = self._task_decoder.decode(payload, time.monotonic())
         match decoded:
             case TileLease():
@@ -311,7 +311,7 @@ class Agent:
             case OfferResult.ALREADY_ENDED:
                 log.debug("%s tile %d/%d arrived again", to.job, to.tile, to.attempt)
 
-    def _control_received(self, payload: bytes) -> None:
+    def _control_received(self, payload: bytes | memoryview) -> None:
         match self._control_decoder.decode(payload):
             case Cancel(job=job, tile=tile, attempt=attempt, gateway=gateway, expired=expired):
                 key = TileKey(gateway, job, tile)
@@ -326,7 +326,7 @@ class Agent:
                 if self._has_conformance:  # the report names the plug-ins that end a process
                     self._pool.warm()
 
-    def _info_received(self, payload: bytes) -> None:
+    def _info_received(self, payload: bytes | memoryview) -> None:
         if not payload:
             return  # another client cleared the topic; the next check-in fills it
         info = self._info_decoder.decode(payload)

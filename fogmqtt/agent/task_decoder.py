@@ -64,7 +64,7 @@ class TaskDecoder:
         self._tasks = Decoder(TileTask)
         self._envelopes = Decoder(_Envelope)
 
-    def decode(self, payload: bytes, now: float) -> TileLease | InvalidTask:
+    def decode(self, payload: bytes | memoryview, now: float) -> TileLease | InvalidTask:
         """Return the task with checked pixels, or why it is invalid. `now` is monotonic seconds."""
         try:
             task = self._tasks.decode(payload)
@@ -88,7 +88,7 @@ class TaskDecoder:
         )
         return "too large", text
 
-    def _envelope_address(self, payload: bytes, now: float) -> ReplyAddress | None:
+    def _envelope_address(self, payload: bytes | memoryview, now: float) -> ReplyAddress | None:
         try:
             envelope = self._envelopes.decode(payload)
         except WireError:
@@ -99,7 +99,7 @@ class TaskDecoder:
 
 
 def _address(
-    message: TileTask | _Envelope, lease_s: float, payload: bytes, now: float
+    message: TileTask | _Envelope, lease_s: float, payload: bytes | memoryview, now: float
 ) -> ReplyAddress:
     encoding: Encoding = "base64" if payload[:1] == b"{" else "binary"
     if not 0 < lease_s < LONGEST_LEASE_S:  # also true for NaN

@@ -389,7 +389,7 @@ class Gateway:
     def _dispatch(self, message: Received) -> None:
         """Pass a message to the part for its topic. Raises WireError."""
         if message.topic == DROPPED:
-            dropped = self._drops.increase(message.payload)
+            dropped = self._drops.increase(bytes(message.payload))
             for handle in self.jobs():
                 handle.report.dropped += dropped
             return
@@ -428,7 +428,7 @@ class Gateway:
         self._refusal = reason
         self.warn("no link", reason)
 
-    def _check_duplicate(self, payload: bytes) -> None:
+    def _check_duplicate(self, payload: bytes | memoryview) -> None:
         """Raise DuplicateId if another gateway with our id was online before us."""
         if not payload:
             return  # somebody cleared the topic

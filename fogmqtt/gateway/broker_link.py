@@ -17,6 +17,7 @@ from fogmqtt.transport.base import (
     Connected,
     Deliver,
     Disconnected,
+    Payload,
     Published,
     Receipt,
     Transport,
@@ -75,7 +76,7 @@ class BrokerLink:
                     yield item
             await self._wait_for_item()
 
-    def publish(self, topic: str, payload: bytes, **options: Any) -> None:
+    def publish(self, topic: str, payload: Payload, **options: Any) -> None:
         """Publish without confirmation; `options` as for `Transport.publish`.
 
         Raises NotConnected and TooLarge.

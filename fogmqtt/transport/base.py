@@ -11,11 +11,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 #: Puts an event into the owner's queue. The transport calls it on its thread, so it must not do
 #: anything else.
 Deliver = Callable[[object], None]
+
+#: A payload: bytes, or pieces that are sent one after the other without being joined. The owner
+#: must not change the memory of a piece before the broker has the message.
+Payload = bytes | tuple[bytes | memoryview, ...]
+
+#: The largest payload that always arrives as bytes; a larger one may arrive as a memoryview.
+MAX_SMALL_BYTES: Final = 8192
 
 #: The bytes of a PUBLISH packet beside topic and payload, at most: the fixed header, the packet id
 #: and the two properties that fogmqtt sets.
@@ -75,7 +82,8 @@ class Received:
     """
 
     topic: str
-    payload: bytes
+    #: A payload over MAX_SMALL_BYTES may be a read-only view of the packet that it came in.
+    payload: bytes | memoryview
     retained: bool = False
     receipt: Receipt | None = None
     at: float = field(default_factory=time.monotonic, compare=False)
@@ -108,6 +116,21 @@ class Will:
     payload: bytes
 
 
+def payload_pieces(payload: Payload) -> tuple[bytes | memoryview, ...]:
+    """Return the pieces of a payload; bytes are one piece."""
+    return payload if isinstance(payload, tuple) else (payload,)
+
+
+def payload_size(payload: Payload) -> int:
+    """Return the number of bytes of a payload. The items of its pieces must be bytes."""
+    return sum(map(len, payload_pieces(payload)))
+
+
+def join_payload(payload: Payload) -> bytes:
+    """Return a payload as bytes, joined if it is in pieces."""
+    return b"".join(payload) if isinstance(payload, tuple) else bytes(payload)
+
+
 class Transport(Protocol):
     """The connection of one client to one broker."""
 
@@ -136,7 +159,7 @@ class Transport(Protocol):
     def publish(
         self,
         topic: str,
-        payload: bytes,
+        payload: Payload,
         *,
         qos: int = 1,
         retain: bool = False,
@@ -145,6 +168,8 @@ class Transport(Protocol):
         token: object = None,
     ) -> None:
         """Hand a message to the connection. Never blocks. Any thread may call it.
+
+        The memory of a payload in pieces is read until the broker has the message.
 
         With a `token`, Published follows when the broker has the message. If the connection is
         lost before, only Disconnected follows. Raises NotConnected if there is no connection

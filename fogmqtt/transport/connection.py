@@ -27,11 +27,14 @@ from fogmqtt.transport.base import (
     Connected,
     Deliver,
     Disconnected,
+    Payload,
     Published,
     Receipt,
     Received,
     Refused,
     Will,
+    join_payload,
+    payload_size,
 )
 from fogmqtt.transport.link import Link, without_share
 from fogmqtt.transport.optional import OptionalFilters
@@ -58,7 +61,7 @@ class OutgoingMessage:
     """A message to publish. The fields are those of `Transport.publish`."""
 
     topic: str
-    payload: bytes
+    payload: Payload
     qos: int
     retain: bool
     properties: Properties | None
@@ -221,7 +224,7 @@ class Connection:
         """Hand the message to paho. Raises NotConnected and TooLarge."""
         if not self.ready:
             raise not_connected(self._settings.link, message.topic)
-        size = len(message.topic.encode()) + len(message.payload) + PACKET_OVERHEAD_BYTES
+        size = len(message.topic.encode()) + payload_size(message.payload) + PACKET_OVERHEAD_BYTES
         if self._max_packet_bytes is not None and size > self._max_packet_bytes:
             raise TooLarge(
                 f"{message.topic}: {size} bytes, but {self._settings.link.address} accepts "
@@ -256,7 +259,11 @@ class Connection:
         # Outside the lock: paho calls back while it holds its own lock, and the callback takes
         # this one.
         info = self._client.publish(
-            message.topic, message.payload, message.qos, message.retain, message.properties
+            message.topic,
+            join_payload(message.payload),
+            message.qos,
+            message.retain,
+            message.properties,
         )
         is_lost = info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS
         with self._changed:

@@ -12,15 +12,18 @@ from dataclasses import dataclass, replace
 
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.transport.base import (
+    MAX_SMALL_BYTES,
     PACKET_OVERHEAD_BYTES,
     Connected,
     Deliver,
     Disconnected,
+    Payload,
     Published,
     Receipt,
     Received,
     Refused,
     Will,
+    join_payload,
 )
 from fogmqtt.transport.link import without_share
 
@@ -181,7 +184,7 @@ class MemoryBroker:
             return  # a shared subscription gets no retained messages
         for topic, payload in self._retained.items():
             if matches(topic_filter, topic):
-                transport.deliver(Received(topic, payload, retained=True))
+                transport.deliver(_received(topic, payload, retained=True))
 
     def _publish(self, topic: str, payload: bytes, retain: bool) -> None:
         if retain and payload:
@@ -189,7 +192,7 @@ class MemoryBroker:
         elif retain:
             self._retained.pop(topic, None)
         for client_id in self._receivers(topic):
-            self._connected[client_id].deliver(Received(topic, payload))
+            self._connected[client_id].deliver(_received(topic, payload))
 
     def _receivers(self, topic: str) -> list[str]:
         """Return all subscribers, and one member of each group in turn."""
@@ -209,6 +212,11 @@ class MemoryBroker:
         turn = self._next_member.get(key, 0)
         self._next_member[key] = turn + 1
         return members[turn % len(members)]
+
+
+def _received(topic: str, payload: bytes, *, retained: bool = False) -> Received:
+    view = memoryview(payload) if len(payload) > MAX_SMALL_BYTES else payload
+    return Received(topic, view, retained)
 
 
 class MemoryTransport:
@@ -246,7 +254,7 @@ class MemoryTransport:
     def publish(
         self,
         topic: str,
-        payload: bytes,
+        payload: Payload,
         *,
         qos: int = 1,
         retain: bool = False,
@@ -255,7 +263,7 @@ class MemoryTransport:
         token: object = None,
     ) -> None:
         del qos, expires_s, content_type  # no message is lost or expires here
-        self._broker.publish(self, topic, bytes(payload), retain)
+        self._broker.publish(self, topic, join_payload(payload), retain)
         if token is not None:
             self.deliver(Published(token))
 

@@ -15,7 +15,15 @@ from typing import Final
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from fogmqtt.transport.base import Deliver, Disconnected, Receipt, Refused, Unavailable, Will
+from fogmqtt.transport.base import (
+    Deliver,
+    Disconnected,
+    Payload,
+    Receipt,
+    Refused,
+    Unavailable,
+    Will,
+)
 from fogmqtt.transport.connection import (
     CONNECT_TIMEOUT_S,
     Connection,
@@ -79,7 +87,7 @@ class PahoTransport:
     def publish(
         self,
         topic: str,
-        payload: bytes,
+        payload: Payload,
         *,
         qos: int = 1,
         retain: bool = False,

@@ -9,7 +9,7 @@ docs/protocol.md describes the same schema in prose.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, Literal, TypeVar, Union
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar, Union
 
 import msgspec
 import xxhash
@@ -245,11 +245,30 @@ _msgpack = msgspec.msgpack.Encoder()
 _json = msgspec.json.Encoder()
 #: The digest needs the same text of a stage in both encodings, so its keys are sorted.
 _sorted_json = msgspec.json.Encoder(order="sorted")
+_NO_PIXELS: Final = memoryview(b"")
+#: In MessagePack: byte strings without bytes, and with a length of 32 bits.
+_EMPTY_BIN: Final = b"\xc4\x00"
+_BIN_32: Final = b"\xc6"
 
 
 def encode(message: Message, encoding: Encoding = "binary") -> bytes:
     """Return the bytes of a message."""
     return (_msgpack if encoding == "binary" else _json).encode(message)
+
+
+def encode_in_pieces(
+    message: TileTask | Result, encoding: Encoding = "binary"
+) -> bytes | tuple[bytes, memoryview]:
+    """Return the bytes of a message; in MessagePack, as the header and the pixels where they lie.
+
+    `pixels` is the last field of both messages, so nothing follows it. The caller must not change
+    the pixels while the pieces are used.
+    """
+    if encoding != "binary":
+        return encode(message, encoding)
+    header = encode(msgspec.structs.replace(message, pixels=_NO_PIXELS))
+    pixels = message.pixels.cast("B")
+    return header.removesuffix(_EMPTY_BIN) + _BIN_32 + len(pixels).to_bytes(4), pixels
 
 
 class Decoder(Generic[_M]):
@@ -264,7 +283,7 @@ class Decoder(Generic[_M]):
         self._binary: msgspec.msgpack.Decoder[_M] = msgspec.msgpack.Decoder(expected)
         self._base64: msgspec.json.Decoder[_M] = msgspec.json.Decoder(expected)
 
-    def decode(self, payload: bytes) -> _M:
+    def decode(self, payload: bytes | memoryview) -> _M:
         if not payload:
             raise WireError("the message is empty")
         is_json = payload[:1] == b"{"
@@ -278,7 +297,7 @@ class Decoder(Generic[_M]):
         return message
 
 
-def _check_version(payload: bytes, is_json: bool) -> None:
+def _check_version(payload: bytes | memoryview, is_json: bool) -> None:
     decode = msgspec.json.decode if is_json else msgspec.msgpack.decode
     try:
         version = decode(payload, type=_Version).v

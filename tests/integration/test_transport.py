@@ -109,6 +109,14 @@ def test_a_message_reaches_all_subscribers(world: World) -> None:
     assert all_of_it.inbox.take(Received) == Received("devices/eya/status", b"online")
 
 
+def test_a_payload_in_pieces_arrives_as_one(world: World) -> None:
+    pixels = memoryview(bytes(range(256)) * 200)
+    client = world.client("one", "a")
+    for qos in (0, 1, 2):
+        client.transport.publish("a", (b"header", pixels[:3], pixels[3:]), qos=qos)
+        assert client.inbox.message("a").payload == b"header" + pixels
+
+
 def test_a_retained_message_is_marked_and_comes_after_connected(world: World) -> None:
     sender = world.client("sender", "a/b")
     sender.transport.publish("a/b", b"kept", retain=True)

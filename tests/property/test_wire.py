@@ -23,6 +23,7 @@ from fogmqtt.wire.messages import (
     Warm,
     check_digest,
     encode,
+    encode_in_pieces,
     with_digest,
 )
 
@@ -95,6 +96,13 @@ def test_every_message_survives_both_encodings(message, encoding):
 
 
 @settings(deadline=None)
+@given(tasks | results)
+def test_a_message_in_pieces_is_the_same_message_and_valid_messagepack(message):
+    pieces = b"".join(encode_in_pieces(message))
+    assert Decoder(type(message)).decode(pieces) == message
+    assert msgspec.msgpack.decode(pieces) == msgspec.msgpack.decode(encode(message))
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_a_wire_error(payload):
     with contextlib.suppress(WireError):

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from fogmqtt.errors import NotConnected
-from fogmqtt.transport.base import Connected, Disconnected, Received, Refused, Will
+from fogmqtt.transport.base import (
+    MAX_SMALL_BYTES,
+    Connected,
+    Disconnected,
+    Received,
+    Refused,
+    Will,
+)
 from fogmqtt.transport.memory import MemoryBroker, MemoryTransport, matches
 
 
@@ -54,6 +61,16 @@ def test_a_killed_client_leaves_its_will_and_gets_no_more_events() -> None:
     assert events == [Connected()]
     with pytest.raises(NotConnected):
         killed.publish("talk", b"too late")
+
+
+def test_a_large_payload_arrives_as_a_view_and_a_small_one_as_bytes() -> None:
+    small, large = bytes(MAX_SMALL_BYTES), bytes(MAX_SMALL_BYTES + 1)
+    transport, events = client(MemoryBroker(), "eya", "#")
+    transport.publish("a", small)
+    transport.publish("a", large)
+    payloads = [event.payload for event in events if isinstance(event, Received)]
+    assert payloads == [small, large]
+    assert [type(payload) for payload in payloads] == [bytes, memoryview]
 
 
 def test_a_lost_connection_stays_down_until_reconnect() -> None:

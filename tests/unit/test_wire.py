@@ -15,6 +15,7 @@ from fogmqtt.wire.messages import (
     TileTask,
     check_digest,
     encode,
+    encode_in_pieces,
     with_digest,
 )
 from fogmqtt.wire.topics import Topics, check_id, is_id
@@ -58,6 +59,17 @@ def test_one_decoder_reads_both_encodings_and_several_messages(encoding):
 def test_binary_pixels_are_a_view_of_the_payload():
     payload = encode(TASK)
     assert Decoder(TileTask).decode(payload).pixels.obj is payload
+
+
+@pytest.mark.parametrize("message", [TASK, RESULT])
+def test_the_pixels_are_a_piece_of_their_own_that_is_not_copied(message):
+    header, pixels = encode_in_pieces(message)
+    assert pixels.obj is message.pixels.obj
+    assert Decoder(type(message)).decode(header + pixels) == message
+
+
+def test_json_is_in_one_piece():
+    assert encode_in_pieces(TASK, "base64") == encode(TASK, "base64")
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

@@ -88,7 +88,9 @@ class DeviceRegistry:
         self._device_log = RateLimitedLog(DEVICE_LINES_PER_S)
         self._infos_bytes = 0
 
-    def received(self, device: str, leaf: str, payload: bytes, retained: bool, now: float) -> None:
+    def received(
+        self, device: str, leaf: str, payload: bytes | memoryview, retained: bool, now: float
+    ) -> None:
         """Take a message on devices/<device>/status or /info. Raises WireError if it is invalid."""
         if device == LOCAL:
             raise WireError(f"a device has the id {LOCAL!r}, which names a gateway's own cores")
@@ -99,7 +101,9 @@ class DeviceRegistry:
         elif payload in (ONLINE, OFFLINE):
             self._apply(self._presence.status(device, payload == ONLINE, now), now)
         elif payload:
-            raise WireError(f"{device} has the status {payload[:40]!r}; expected online or offline")
+            raise WireError(
+                f"{device} has the status {bytes(payload[:40])!r}; expected online or offline"
+            )
 
     def note_message(self, device: str, now: float) -> None:
         """Note that a device sent a message, so it is not silent."""
@@ -171,7 +175,9 @@ class DeviceRegistry:
             and needs <= present[device].operators
         }
 
-    def _take_info(self, device: str, payload: bytes, retained: bool, now: float) -> None:
+    def _take_info(
+        self, device: str, payload: bytes | memoryview, retained: bool, now: float
+    ) -> None:
         if not payload:
             return  # somebody cleared the topic; the device's next check-in fills it
         if len(payload) > MAX_INFO_BYTES:

@@ -114,7 +114,7 @@ class StatusPublisher:
         except NotConnected:
             return  # the will has done it
 
-    def read(self, payload: bytes) -> GatewayInfo:
+    def read(self, payload: bytes | memoryview) -> GatewayInfo:
         """Decode the info that a gateway publishes about itself. Raises WireError."""
         return self._decoder.decode(payload)
 

@@ -49,6 +49,7 @@ from fogmqtt.gateway.threads import Threads
 from fogmqtt.log import CountedWarnings, one_line
 from fogmqtt.operators.api.measuring import Part, encode_part
 from fogmqtt.operators.api.results import TileResult
+from fogmqtt.transport.base import Payload, payload_size
 from fogmqtt.wire.messages import (
     CONTENT_TYPES,
     Accepted,
@@ -62,6 +63,7 @@ from fogmqtt.wire.messages import (
     TileTask,
     Warm,
     encode,
+    encode_in_pieces,
 )
 from fogmqtt.wire.topics import LOCAL, Topics
 
@@ -192,7 +194,7 @@ class Dispatcher:
         """Let a device start its workers, because tiles may come."""
         self._control(device, Warm())
 
-    def received(self, device: str, payload: bytes, at: float) -> None:
+    def received(self, device: str, payload: bytes | memoryview, at: float) -> None:
         """Take a message from our results topic, which names the device.
 
         It arrived at `at`, in seconds of the monotonic clock. Raises WireError.
@@ -311,7 +313,7 @@ class Dispatcher:
         self._outgoing[order.device] = deque([_OutgoingTile(stage, order, encoded)])
         self._background.start(self._publish_tiles(order.device), f"tiles for {order.device}")
 
-    def _encode(self, stage: ActiveStage, order: act.SendTile) -> bytes:
+    def _encode(self, stage: ActiveStage, order: act.SendTile) -> Payload:
         """Cut and encode a tile; runs in a thread unless the tile is light."""
         task = stage_run.make_task(
             stage.run,
@@ -322,7 +324,7 @@ class Dispatcher:
             wire_codec=self._wire.codec,
             priority=stage.job.request.priority,
         )
-        return encode(task, self._wire.encoding)
+        return encode_in_pieces(task, self._wire.encoding)
 
     async def _publish_tiles(self, device: str) -> None:
         """Publish a device's tiles in the scheduler's order."""
@@ -355,10 +357,10 @@ class Dispatcher:
             log.exception("tile %s/%d cannot be sent", order.job, order.tile)
             stage.fail(f"{type(problem).__name__}: {problem}")
         else:
-            stage.job.report.bytes_out += len(payload)
+            stage.job.report.bytes_out += payload_size(payload)
             self.feed(TileSent(*lease))
 
-    async def _payload(self, tile: _OutgoingTile) -> bytes:
+    async def _payload(self, tile: _OutgoingTile) -> Payload:
         if isinstance(tile.encoded, asyncio.Future):
             return await tile.encoded
         return await self._threads.tile(tile.encoded, light=True)
@@ -552,7 +554,7 @@ class _OutgoingTile:
     stage: ActiveStage
     order: act.SendTile
     #: What a thread encodes, or the function that encodes a light tile when its turn comes.
-    encoded: asyncio.Future[bytes] | Callable[[], bytes]
+    encoded: asyncio.Future[Payload] | Callable[[], Payload]
 
 
 def _submitted(stage: ActiveStage) -> JobSubmitted:

@@ -246,7 +246,7 @@ class Decoders:
         return process.end(dump_traceback=dump_traceback)
 
 
-def open_bytes(data: bytes) -> int:
+def open_bytes(data: bytes | memoryview) -> int:
     """Return the descriptor of a file in memory with these bytes. The caller closes it.
 
     Raises OSError.

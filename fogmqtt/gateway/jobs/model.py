@@ -61,7 +61,7 @@ class JobRequest:
     name: str
     pipeline: str
     path: Path | None = None
-    data: bytes | None = None
+    data: bytes | memoryview | None = None
     image: Image | None = None
     tiles: TilePlan = field(default_factory=Auto)
     post: str = ""

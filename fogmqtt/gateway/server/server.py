@@ -386,7 +386,7 @@ class Server:
         entry: SpoolEntry,
         history: JobHistory,
         *,
-        data: bytes | None = None,
+        data: bytes | memoryview | None = None,
         run_suffix: str = "",
     ) -> None:
         log.info("%s: accepted as %s", entry.name, entry.job)

@@ -184,7 +184,7 @@ class JobStore(Protocol):
     def reserved_paths(self) -> Future[set[str]]:
         """The paths in the outbox that unfinished jobs have reserved."""
 
-    def accept_bytes(self, entry: SpoolEntry, data: bytes) -> Future[None]:
+    def accept_bytes(self, entry: SpoolEntry, data: Bytes) -> Future[None]:
         """Store an image that came by MQTT; done when it survives a power cut.
 
         Fails with OSError, or with FogError when the spool holds `max_bytes`.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from fogmqtt.gateway.storage.api import DeadLetter, JobHistory, SpoolEntry
+from fogmqtt.gateway.storage.api import Bytes, DeadLetter, JobHistory, SpoolEntry
 from fogmqtt.gateway.storage.dead_letters import DeadLetters, retry_id
 from fogmqtt.gateway.storage.durable_files import DurableFiles, free_path, is_full, move, write
 from fogmqtt.gateway.storage.job_journal import DiskJobJournal
@@ -68,7 +68,7 @@ class DiskJobStore:
     def reserved_paths(self) -> Future[set[str]]:
         return self._writer.submit(self._journal.reserved_paths)
 
-    def accept_bytes(self, entry: SpoolEntry, data: bytes) -> Future[None]:
+    def accept_bytes(self, entry: SpoolEntry, data: Bytes) -> Future[None]:
         return self._writer.submit(lambda: self._accept(entry, data))
 
     def accept_file(self, entry: SpoolEntry, path: Path) -> Future[None]:
@@ -151,7 +151,7 @@ class DiskJobStore:
             if retry_id(one.entry.job) in accepted:  # killed before the request was removed
                 self._dead_letters.remove_request(one.entry.job)
 
-    def _accept(self, entry: SpoolEntry, image: bytes | Path) -> None:
+    def _accept(self, entry: SpoolEntry, image: Bytes | Path) -> None:
         if isinstance(image, Path):
             self._spool.accept_file(entry, image)
         else:

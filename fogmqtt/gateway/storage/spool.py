@@ -18,7 +18,7 @@ import msgspec
 
 from fogmqtt.errors import ConfigError, FogError
 from fogmqtt.gateway.storage import pixel_cache
-from fogmqtt.gateway.storage.api import SpoolEntry
+from fogmqtt.gateway.storage.api import Bytes, SpoolEntry
 from fogmqtt.gateway.storage.durable_files import PART, DurableFiles, move, write
 from fogmqtt.gateway.storage.pixel_cache import PIXELS_SUFFIX
 from fogmqtt.gateway.storage.tile_file import TILES_SUFFIX
@@ -92,7 +92,7 @@ class Spool:
         pixel_cache.write(self.disk, self.pixels_path(job), image)
         self.count(job, image.nbytes)
 
-    def accept_bytes(self, entry: SpoolEntry, data: bytes) -> None:
+    def accept_bytes(self, entry: SpoolEntry, data: Bytes) -> None:
         """Store an image that came by MQTT. Raises OSError, and FogError above `max_bytes`."""
         self.check_room(len(data))
         try:
