@@ -170,7 +170,7 @@ class BareSystem:
 
 
 @contextmanager
-def start(name: str, workers: int) -> Iterator[System]:
+def start(name: str, workers: int, _speeds: tuple[float, ...]) -> Iterator[System]:
     """Start a broker and echoes; those of `bare+work` call plain cv2 on each tile."""
     with ExitStack() as stack:
         broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{free_port()}")

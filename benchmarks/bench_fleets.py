@@ -2,8 +2,10 @@
 
 An emulated device sleeps until each tile has taken its core's pixels / speed, so two cores emulate
 many devices. The ideal is the time in which all devices work until their fault. `first` is the
-first job of a fleet, in which every device loads OpenCV; the later jobs are counted. Gantt charts
-of the median rounds are written to benchmarks/results/.
+first job of a fleet, in which every device loads OpenCV; the later jobs are counted. `CPU s` is the
+median of all processes together. Gantt charts of the median rounds are written to
+benchmarks/results/. `--compare` adds a line for each peer that is installed; `strips` is imagezmq
+with one strip for each worker.
 
 Run: .venv/bin/python benchmarks/bench_fleets.py [--rounds 5] [--case eight…] [--compare]
 """
@@ -19,8 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client import gateway_at, job
-from compare import NO_DASK, compare, has_dask
-from emulated import CASES, Case, Emulated, fault, fleet, image, restore
+from compare import compare
+from cpu_time import CpuTime
+from emulated import CASES, Case, Emulated, fault, fleet, restore
+from photo import photo
+from system import PEERS, missing
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.scheduling.actions import Action
@@ -55,9 +60,10 @@ class Watched(Scheduler):
 
 @dataclass(frozen=True)
 class Round:
-    """One job: its seconds, its report, and the record of its tiles."""
+    """One job: its seconds, its CPU-seconds, its report, and the record of its tiles."""
 
     seconds: float
+    cpu_s: float
     report: Report
     record: Record
 
@@ -71,12 +77,12 @@ class Rig:
     observer: Observer
 
     def job(self, case: Case, pixels: Image, *, faulty: bool) -> Round:
-        began = now()
+        began, cpu = now(), CpuTime()
         with fault(case if faulty else replace(case, fault=""), self.emulated):
             report = job(self.gateway, pixels, "invert")
         record = self.observer.record(began, dict.fromkeys(self.emulated.devices, 1))
         self.observer.notes.clear()
-        return Round(report.seconds, report, record)
+        return Round(report.seconds, cpu.seconds(), report, record)
 
 
 @contextmanager
@@ -94,7 +100,7 @@ def run(case: Case, rounds: int) -> tuple[list[Round], list[Round]]:
     """Return the first jobs and the counted rounds. A killed device needs a new fleet."""
     first, counted = [], []
     each = 1 if case.fault == "killed" else rounds
-    pixels = image(case.pixels)
+    pixels = photo(case.megapixels)
     while len(counted) < rounds:
         with fleet(case) as emulated, rig(emulated) as gateway:
             first.append(gateway.job(case, pixels, faulty=False))
@@ -115,35 +121,38 @@ def draw(case: Case, counted: list[Round]) -> None:
     (RESULTS / f"{case.slug}.svg").write_text(svg(gantt(chart)), "utf-8")
 
 
-def print_row(case: Case, first: list[Round], counted: list[Round], others: str) -> None:
-    load = os.getloadavg()[0]
+HEADS = ("first", "median", "best", "worst", "limit", "CPU s", "load")
+
+
+def print_row(case: Case, first: list[Round], counted: list[Round]) -> None:
     ratios = [job.seconds / case.ideal_s for job in counted]
     cold = statistics.median(job.seconds for job in first) / case.ideal_s
-    print(
-        f"{case.name:18} {case.ideal_s:6.2f} s {cold:7.3f} {statistics.median(ratios):7.3f} "
-        f"{min(ratios):7.3f} {max(ratios):7.3f} {case.limit:6.2f} {load:5.1f}{others}",
-        flush=True,
-    )
+    shown = (cold, statistics.median(ratios), min(ratios), max(ratios), case.limit)
+    cpu_s = statistics.median(job.cpu_s for job in counted)
+    cells = (*(f"{each:7.3f}" for each in shown), f"{cpu_s:7.2f}", f"{os.getloadavg()[0]:7.1f}")
+    print(f"{case.name:18} {case.ideal_s:6.2f} s", *cells, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--case", nargs="*", default=[case.name for case in CASES])
-    parser.add_argument("--compare", action="store_true", help="equal strips and Dask beside ours")
+    parser.add_argument("--compare", action="store_true", help="the peers beside ours")
     options = parser.parse_args()
     tune()
-    more = f" {'strips':>7} {'dask':>7}" if options.compare else ""
-    print(f"{'fleet':18} {'ideal':>8} {'first':>7} {'median':>7} {'best':>7} {'worst':>7} ", end="")
-    print(f"{'limit':>6} {'load':>5}{more}", flush=True)
-    if options.compare and not has_dask():
-        print(NO_DASK)
+    for sentence in filter(None, map(missing, PEERS if options.compare else ())):
+        print(sentence)
+    print(f"{'fleet':18} {'ideal':>8}", *(f"{head:>7}" for head in HEADS), flush=True)
     for case in CASES:
         if case.name not in options.case:
             continue
         first, counted = run(case, options.rounds)
         draw(case, counted)
-        print_row(case, first, counted, compare(case, options.rounds) if options.compare else "")
+        print_row(case, first, counted)
+        if options.compare:
+            for name, column in compare(case, options.rounds).items():
+                cells = ("", f"{column.ratio:.3f}", "", "", "", f"{column.cpu_s:.2f}")
+                print(f"  {name:16} {'':8}", *(f"{cell:>7}" for cell in cells), flush=True)
 
 
 if __name__ == "__main__":

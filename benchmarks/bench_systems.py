@@ -1,12 +1,13 @@
-"""Compares ours with bare paho, and with another revision: one image, three devices.
+"""Compares ours with bare paho, other libraries and another revision: one image, three devices.
 
 Gray, from memory to memory, `local: never`. Each system has its own broker and processes, all are
 warm, and they take turns in each round. The columns: the median wall time; the median CPU time of
 all processes of the system, its broker among them; ours divided by the system, in wall and in CPU
-time, each the median of the rounds' ratios; pixels that differ from one machine's.
+time, each the median of the rounds' ratios; pixels that differ from one machine's; the number of
+tiles. The peers get strips, as many as suit them best: one or four for each worker, or our number.
 
     .venv/bin/python benchmarks/bench_systems.py [--megapixels 24] [--pipelines invert canny]
-        [--rounds 9] [--systems bare bare+work] [--against REVISION-OR-FOLDER]
+        [--rounds 9] [--systems bare dask] [--against REVISION-OR-FOLDER]
 
 `--against` adds a row for each other revision, of which it makes a temporary work tree; a folder
 with another checkout is taken as it is.
@@ -22,9 +23,11 @@ from dataclasses import dataclass, replace
 
 from photo import HALO
 from revision import NoRevision, checkout
-from system import MODULES, Figures, Started, Task
+from system import MODULES, PEERS, Figures, Started, Task, missing
 
 DEVICES = 3
+#: Jobs with each number of strips, before the one that suits a peer best is chosen.
+TRIALS = 2
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Row:
         return _ratio([each.cpu_s for each in self.ours], [each.cpu_s for each in self.theirs])
 
     @property
+    def tiles(self) -> int:
+        return self.theirs[-1].tiles
+
+    @property
     def wrong(self) -> str:
         return "-" if self.theirs[-1].wrong is None else str(self.theirs[-1].wrong)
 
@@ -64,27 +71,36 @@ def _ratio(ours: list[float], theirs: list[float]) -> float:
 
 def measure(systems: list[Started], pipeline: str, megapixels: int, rounds: int) -> list[Row]:
     """Measure the systems in turns; the first is ours, and the bare transport repeats its tiles."""
-    task = Task(pipeline, megapixels)
-    first = systems[0].warm(task)
-    task = replace(task, tiles=first.tiles, bytes_back=first.bytes_back)
-    for system in systems[1:]:
-        system.warm(task)
+    ours = systems[0].warm(Task(pipeline, megapixels))
+    task = Task(pipeline, megapixels, ours.tiles, ours.bytes_back)
+    tasks = {system.name: best_task(system, task) for system in systems}
     figures: dict[str, list[Figures]] = {system.name: [] for system in systems}
     for number in range(rounds):
         shift = number % len(systems)
         for system in systems[shift:] + systems[:shift]:
-            figures[system.name].append(system.job(task))
+            figures[system.name].append(system.job(tasks[system.name]))
     return [Row(name, theirs, figures[systems[0].name]) for name, theirs in figures.items()]
 
 
+def best_task(system: Started, task: Task) -> Task:
+    """Warm a system up, and return the task with the number of strips that suits it best."""
+    system.warm(task)
+    if system.name not in PEERS:
+        return task
+    tasks = [replace(task, tiles=tiles) for tiles in sorted({DEVICES, 4 * DEVICES, task.tiles})]
+    times = [min(system.job(each).seconds for _ in range(TRIALS)) for each in tasks]
+    return tasks[times.index(min(times))]
+
+
 def print_rows(rows: list[Row], pipeline: str, megapixels: int) -> None:
-    tiles = rows[0].theirs[-1].tiles
     title = f"{megapixels} MP {pipeline}"
-    print(f"\n{title:22} {'wall s':>8} {'CPU s':>8} {'÷ wall':>8} {'÷ CPU':>8} {'wrong px':>9}")
+    heads = ("wall s", "CPU s", "÷ wall", "÷ CPU", "wrong px", "tiles")
+    print(f"\n{title:22}", *(f"{head:>8}" for head in heads))
     for row in rows:
-        ratios = f"{row.wall_ratio:8.2f} {row.cpu_ratio:8.2f}" if row is not rows[0] else " " * 17
-        print(f"  {row.name:20} {row.wall_s:8.3f} {row.cpu_s:8.3f} {ratios} {row.wrong:>9}")
-    print(f"  {tiles} tiles, {len(rows[0].ours)} rounds, load {os.getloadavg()[0]:.1f}", flush=True)
+        ratios = ("", "") if row is rows[0] else (f"{row.wall_ratio:.2f}", f"{row.cpu_ratio:.2f}")
+        cells = (f"{row.wall_s:.3f}", f"{row.cpu_s:.3f}", *ratios, row.wrong, row.tiles)
+        print(f"  {row.name:20}", *(f"{cell:>8}" for cell in cells))
+    print(f"  {len(rows[0].ours)} rounds, load {os.getloadavg()[0]:.1f}", flush=True)
 
 
 def main() -> None:
@@ -103,6 +119,9 @@ def main() -> None:
         systems = [Started("fog", workers=DEVICES)]
         stack.callback(systems[0].close)
         for name in options.systems:
+            if sentence := missing(name):
+                print(sentence)
+                continue
             systems.append(Started(name, workers=DEVICES))
             stack.callback(systems[-1].close)
         for name in options.against:

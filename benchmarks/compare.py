@@ -1,34 +1,82 @@
-"""Columns beside ours: equal strips, and Dask."""
+"""The peers on the emulated fleets: workers that take the time of devices of the same speeds."""
 
 from __future__ import annotations
 
-import importlib.util
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from emulated import Case
-from strips import equal_strips
+from system import PEERS, Figures, Started, Task, missing
 
-#: Each of Dask's workers takes a second of a core to start.
-MOST_FOR_DASK = 16
-NO_DASK = "no Dask here to compare with: pip install -e '.[compare]'"
-
-
-def has_dask() -> bool:
-    return importlib.util.find_spec("distributed") is not None
-
-
-def compare(case: Case, rounds: int) -> str:
-    """The medians of makespan / ideal; a dash where there is none."""
-    return f" {_column(case, equal_strips(case, rounds))} {_column(case, _dask(case, rounds))}"
+#: Each worker of a peer takes half a second of a core or more to start.
+MOST_WORKERS = 16
+#: Strips of 24 MP; those that suit a peer best are used. `strips` has one for each worker.
+TILES = (24, 48, 96)
+USUAL_TILES = 96
+COLUMNS = ("strips", *PEERS)
+#: These repeat nothing when a worker is killed: the job does not end.
+_FRAGILE = ("strips", "imagezmq", "celery")
 
 
-def _dask(case: Case, rounds: int) -> list[float]:
-    if not has_dask() or len(case.speeds) > MOST_FOR_DASK:
-        return []
-    from dasked import run
+@dataclass(frozen=True)
+class Column:
+    """A peer's rounds: the medians of makespan / ideal, and of the CPU-seconds of all processes."""
 
-    return run(case, rounds)
+    ratio: float
+    cpu_s: float
 
 
-def _column(case: Case, seconds: list[float]) -> str:
-    return f"{statistics.median(seconds) / case.ideal_s:7.3f}" if seconds else f"{'-':>7}"
+def compare(case: Case, rounds: int) -> dict[str, Column]:
+    """Measure the peers that are installed and can run the case."""
+    columns = {}
+    for name in COLUMNS:
+        if len(case.speeds) > MOST_WORKERS or missing(_system(name)):
+            continue
+        if case.fault == "killed" and name in _FRAGILE:
+            continue
+        columns[name] = _column(case, _rounds(case, name, rounds))
+    return columns
+
+
+def _rounds(case: Case, name: str, rounds: int) -> list[Figures]:
+    """Return the rounds with the number of strips that suits the peer best."""
+    if case.fault == "killed":  # a new fleet for each round, so only one number is tried
+        return [_on_fleet(case, name, (USUAL_TILES,), 1)[0][0] for _ in range(rounds)]
+    tiles = (len(case.speeds),) if name == "strips" else TILES
+    return min(_on_fleet(case, name, tiles, rounds), key=lambda tried: _column(case, tried).ratio)
+
+
+def _on_fleet(case: Case, name: str, tiles: tuple[int, ...], rounds: int) -> list[list[Figures]]:
+    """Return the rounds with each number of strips."""
+    tasks = [Task("invert", case.megapixels, each) for each in tiles]
+    with _started(case, name) as system:
+        system.warm(tasks[0])
+        return [[system.job(_faulty(case, task)) for _ in range(rounds)] for task in tasks]
+
+
+def _faulty(case: Case, task: Task) -> Task:
+    if case.fault == "drops":
+        return replace(task, drop_after_s=case.fault_s)
+    if case.fault == "killed":
+        return replace(task, kill_after_s=case.fault_s)
+    return task
+
+
+@contextmanager
+def _started(case: Case, name: str) -> Iterator[Started]:
+    system = Started(_system(name), workers=len(case.speeds), speeds=case.speeds)
+    try:
+        yield system
+    finally:
+        system.close()
+
+
+def _system(name: str) -> str:
+    return "imagezmq" if name == "strips" else name
+
+
+def _column(case: Case, figures: list[Figures]) -> Column:
+    seconds = statistics.median(each.seconds for each in figures)
+    return Column(seconds / case.ideal_s, statistics.median(each.cpu_s for each in figures))

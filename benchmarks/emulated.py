@@ -12,12 +12,11 @@ from subprocess import Popen
 from typing import Any
 
 import numpy as np
+from photo import MP
 
 from fogmqtt.cli.demo import device_process, free_port
-from fogmqtt.images.spec import Image
 from fogmqtt.transport.embedded import EmbeddedBroker
 
-MP = 1_000_000
 EIGHT = (1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.1)
 #: The factor of a speed that drops.
 DROP = 0.1
@@ -29,10 +28,14 @@ class Case:
 
     name: str
     speeds: tuple[float, ...]
-    pixels: int
+    megapixels: int
     limit: float
     #: "", "killed" or "drops". It happens after half of the ideal time of a job without a fault.
     fault: str = ""
+
+    @property
+    def pixels(self) -> int:
+        return self.megapixels * MP
 
     @property
     def fault_s(self) -> float:
@@ -57,20 +60,14 @@ def _times(factor: float, speeds: tuple[float, ...] = EIGHT) -> tuple[float, ...
 
 _LAB = _times(1, tuple(np.random.default_rng(1).uniform(0.2, 2.0, 64)))
 CASES = (
-    Case("three equal", (5 * MP,) * 3, 24 * MP, 1.05),
-    Case("eight", _times(5), 24 * MP, 1.05),
-    Case("eight, fast", _times(20), 24 * MP, 1.25),
-    Case("three, one slow", _times(5, (1, 1, 0.3)), 24 * MP, 1.05),
-    Case("eight, one drops", _times(5), 24 * MP, 1.10, "drops"),
-    Case("eight, one killed", _times(5), 24 * MP, 1.10, "killed"),
-    Case("64 random", _LAB, 400 * MP, 1.05),
+    Case("three equal", (5 * MP,) * 3, 24, 1.05),
+    Case("eight", _times(5), 24, 1.05),
+    Case("eight, fast", _times(20), 24, 1.25),
+    Case("three, one slow", _times(5, (1, 1, 0.3)), 24, 1.05),
+    Case("eight, one drops", _times(5), 24, 1.10, "drops"),
+    Case("eight, one killed", _times(5), 24, 1.10, "killed"),
+    Case("64 random", _LAB, 400, 1.05),
 )
-
-
-def image(pixels: int) -> Image:
-    """Gray, 3:2."""
-    width = round((pixels * 1.5) ** 0.5)
-    return np.zeros((pixels // width, width), np.uint8)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Fog:
 
 
 @contextmanager
-def start(_name: str, workers: int) -> Iterator[System]:
+def start(_name: str, workers: int, _speeds: tuple[float, ...]) -> Iterator[System]:
     """Start broker, devices and gateway, and wait until all devices are ready."""
     tuning = "process_tuning" if importlib.util.find_spec("fogmqtt.process_tuning") else "tuning"
     importlib.import_module(f"fogmqtt.{tuning}").tune()

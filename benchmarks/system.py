@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,12 +23,18 @@ from pathlib import Path
 from typing import IO, Protocol
 
 HERE = Path(__file__).parent
-#: The module of each system; its `start(workers)` returns a context with a System.
+#: The module of each system; its `start` returns a context with a System.
 MODULES = {
     "fog": "fog_system",
     "bare": "bare",
     "bare+work": "bare",
+    "dask": "dask_system",
+    "imagezmq": "imagezmq_system",
+    "celery": "celery_system",
 }
+PEERS = ("dask", "imagezmq", "celery")
+#: The packages of the extra `bench` that each peer needs.
+_PACKAGES = {"dask": ("distributed",), "imagezmq": ("imagezmq",), "celery": ("celery", "redis")}
 #: Jobs with the same pipeline before the measured ones: workers load OpenCV in them, and times are
 #: learned.
 WARM_JOBS = 2
@@ -41,6 +49,9 @@ class Task:
     tiles: int = 3
     #: The bytes of a tile's result, for the bare transport.
     bytes_back: int = 0
+    #: Seconds from the start of the job until the fault of the first worker; None for no fault.
+    drop_after_s: float | None = None
+    kill_after_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,16 +88,39 @@ class System(Protocol):
 class Starter(Protocol):
     """A module of MODULES."""
 
-    def start(self, name: str, workers: int) -> AbstractContextManager[System]:
-        """Start a system with its workers, and end it."""
+    def start(
+        self, name: str, workers: int, speeds: tuple[float, ...]
+    ) -> AbstractContextManager[System]:
+        """Start a system with its workers, and end it.
+
+        With speeds, each worker of a peer takes the time of a device of that speed.
+        """
+
+
+def missing(name: str) -> str | None:
+    """Return a sentence that says what a system needs here, or None if nothing is missing."""
+    lacks = [each for each in _PACKAGES.get(name, ()) if importlib.util.find_spec(each) is None]
+    if lacks:
+        return f"{name} is not measured: pip install -e '.[bench]' brings {', '.join(lacks)}"
+    if name == "celery" and shutil.which("redis-server") is None:
+        return "celery is not measured: it needs a redis-server; apt install redis-server"
+    return None
 
 
 class Started:
     """A system in a child process. Raises SystemFailed if the child ends."""
 
-    def __init__(self, name: str, *, workers: int = 3, checkout: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        workers: int = 3,
+        speeds: tuple[float, ...] = (),
+        checkout: Path | None = None,
+    ) -> None:
         self.name = name
         command = [sys.executable, str(HERE / "system.py"), name, str(workers)]
+        command += ["--speeds", *map(str, speeds)]
         environment = dict(os.environ, FOGMQTT_DEVICE__WORKERS="1")
         if checkout is not None:
             command += ["--checkout", str(checkout)]
@@ -137,7 +171,7 @@ class SystemFailed(Exception):
     """A system under measurement ended."""
 
 
-def serve(name: str, workers: int) -> None:
+def serve(name: str, workers: int, speeds: tuple[float, ...]) -> None:
     """Run the jobs that stdin names. Whatever the system prints goes to stderr."""
     from cpu_time import CpuTime
     from photo import wrong_pixels
@@ -146,7 +180,7 @@ def serve(name: str, workers: int) -> None:
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark closes stdin
     starter: Starter = importlib.import_module(MODULES[name])
-    with starter.start(name, workers) as system:
+    with starter.start(name, workers, speeds) as system:
         replies.write("ready\n")
         for line in sys.stdin:
             task = Task(**json.loads(line))
@@ -166,11 +200,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=MODULES)
     parser.add_argument("workers", type=int)
+    parser.add_argument("--speeds", type=float, nargs="*", default=[])
     parser.add_argument("--checkout", type=Path, help="measure the code of this folder")
     options = parser.parse_args()
     if options.checkout:
         sys.path[:0] = [str(options.checkout), str(options.checkout / "benchmarks")]
-    serve(options.name, options.workers)
+    serve(options.name, options.workers, tuple(options.speeds))
 
 
 if __name__ == "__main__":
