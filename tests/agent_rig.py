@@ -137,6 +137,8 @@ class ThreadPool(Pool[TileKey]):
     def warm(self) -> None:
         self.is_warm.set()
 
+    def learn(self, abilities: object, rates: object) -> None: ...
+
     def start(self, key: TileKey, task: TileTask, *, received_at: float, deadline: float) -> None:
         threading.Thread(target=self._do, args=(key, task), daemon=True).start()
 

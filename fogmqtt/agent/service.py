@@ -37,6 +37,7 @@ from fogmqtt.wire.messages import Cancel, Control, Decoder, DeviceInfo, Drain, W
 from fogmqtt.wire.topics import Topics
 from fogmqtt.workers.pool import Pool
 from fogmqtt.workers.throttle import Throttle
+from fogmqtt.workers.trusted import TrustedTiles
 from fogmqtt.workers.work import WorkCancelled, WorkFinished
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ class AgentSettings:
     max_tile_pixels: int = 0
     #: The emulated speed of each worker; None means full speed.
     throttle: Throttle | None = None
+    #: Run every tile in a process. Otherwise trusted tiles run in threads of the agent.
+    isolates_all: bool = False
 
 
 PoolFactory = Callable[[AgentSettings, Callable[[WorkFinished[TileKey]], None]], Pool[TileKey]]
@@ -80,12 +83,14 @@ RunnerFactory = Callable[[Callable[[ConformanceReport], None]], ConformanceRunne
 def make_pool(
     settings: AgentSettings, finished: Callable[[WorkFinished[TileKey]], None]
 ) -> Pool[TileKey]:
-    """Return the worker processes of an agent with these settings."""
+    """Return the workers of an agent with these settings."""
+    trusted = None if settings.isolates_all else TrustedTiles(settings.worker_memory_mb)
     return Pool(
         settings.workers,
         finished,
         memory_mb=settings.worker_memory_mb,
         throttle=settings.throttle,
+        trusted=trusted,
     )
 
 
@@ -247,6 +252,7 @@ class Agent:
         registry.plug_in([module for module in registry.plug_ins() if module not in report.fatal])
         for problem in report.problems:
             log.warning("%s", one_line(problem))
+        self._pool.learn(report.fingerprints, report.rates)
         self._has_conformance = True
         if self._is_warm_requested:
             self._pool.warm()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import signal
 import sys
@@ -41,6 +42,7 @@ every key of the configuration can be set as FOGMQTT_BROKER__URL and so on"""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
+    faulthandler.enable(2)  # a crash of OpenCV in a trusted operator ends the agent
     tune()
     set_up_logging(options.verbose)
     return report_errors(lambda: _run(options))
@@ -127,6 +129,7 @@ def _settings(
         qos=config.wire.qos,
         checkin_s=config.device.checkin_s,
         throttle=throttle,
+        isolates_all=config.device.isolate == "always",
         max_tile_pixels=0 if max_pixels == "any" else max_pixels,
         worker_memory_mb=worker_memory_mb(workers) if memory_mb == "auto" else memory_mb,
     )

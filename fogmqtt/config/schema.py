@@ -140,6 +140,7 @@ class DeviceSettings:
     checkin_s: Seconds = 5.0
     worker_memory_mb: Literal["auto"] | Annotated[int, msgspec.Meta(ge=64)] = "auto"
     max_tile_pixels: Literal["any"] | Annotated[int, msgspec.Meta(ge=1)] = "any"
+    isolate: Literal["auto", "always"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""Worker processes for tiles. A process that misbehaves loses its tile and is replaced.
+"""Workers for tiles: threads, each with a process. A process that misbehaves is replaced.
 
-Each worker has a thread, which owns the worker's process and waits for it. The process starts with
-its first tile or when the pool is warmed, so an idle program stays small. It then stays for the
-next tiles.
+Each worker's thread owns the worker's process and waits for it. The process starts with its first
+tile or when the pool is warmed, so an idle program stays small. It then stays for the next tiles.
+With a rule (`trusted.py`), the thread runs those tiles itself that the rule allows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import LifoQueue, SimpleQueue
@@ -22,8 +22,17 @@ import msgspec
 
 from fogmqtt.wire.messages import TileTask
 from fogmqtt.workers.child import WorkerProcess
-from fogmqtt.workers.process import MAX_REASON_CHARS, WorkerDone, WorkerFailed
+from fogmqtt.workers.memory_limit import MemoryLimit
+from fogmqtt.workers.process import (
+    MAX_REASON_CHARS,
+    Reply,
+    WorkerDone,
+    WorkerFailed,
+    load_operators,
+    run_task,
+)
 from fogmqtt.workers.throttle import Throttle
+from fogmqtt.workers.trusted import TileKind, TrustedTiles
 from fogmqtt.workers.work import K, TileOutput, WorkCancelled, WorkFailed, WorkFinished
 
 #: Seconds that a cancelled tile may still run. A new process costs about a third of that, and most
@@ -66,7 +75,8 @@ class Pool(Generic[K]):
 
     The pool calls `finished` on a worker's thread, once for each tile. `memory_mb` limits the
     memory of the operators in each worker; 0 means no limit. `throttle` delays tiles as a slower
-    device would; None means full speed. `nice` is the niceness of the processes, 0 to 19.
+    device would; None means full speed. `nice` is the niceness of the processes, 0 to 19. `trusted`
+    says which tiles run in this process; without it, none does.
     """
 
     def __init__(
@@ -77,21 +87,29 @@ class Pool(Generic[K]):
         memory_mb: int = 0,
         throttle: Throttle | None = None,
         nice: int = 0,
+        trusted: TrustedTiles | None = None,
     ) -> None:
         self.size = size
+        self._trusted = trusted
         self._finished = finished
         self._running: dict[K, _Worker[K]] = {}
         #: The worker that finished last gets the next tile: its process runs already.
         self._idle: LifoQueue[_Worker[K]] = LifoQueue()
         self._workers = [
-            _Worker(number, self._done, memory_mb, throttle, nice) for number in range(size)
+            _Worker(number, self._done, memory_mb, throttle, nice, trusted)
+            for number in range(size)
         ]
         for worker in reversed(self._workers):
             self._idle.put(worker)
 
+    def learn(self, abilities: Collection[str], rates: Mapping[str, float]) -> None:
+        """Trust these abilities, if the pool trusts any; see `TrustedTiles.learn`."""
+        if self._trusted is not None:
+            self._trusted.learn(abilities, rates)
+
     def warm(self) -> None:
-        """Start the processes that do not run yet, in the background."""
-        for worker in self._workers:
+        """Load the operators in the background: here for trusted tiles, else in all processes."""
+        for worker in self._workers if self._trusted is None else self._workers[:1]:
             worker.warm()
 
     def start(self, key: K, task: TileTask, *, received_at: float, deadline: float) -> None:
@@ -140,17 +158,21 @@ class _Worker(Generic[K]):
         memory_mb: int,
         throttle: Throttle | None,
         nice: int,
+        trusted: TrustedTiles | None,
     ) -> None:
         self._done = done
         self._memory_mb = memory_mb
         self._throttle = throttle
         self._nice = nice
+        self._trusted = trusted
         self._jobs: SimpleQueue[_Job[K] | _Warm | None] = SimpleQueue()
         self._job: _Job[K] | None = None
         self._is_closing = False
         self._process: WorkerProcess | None = None
         #: The process has received a tile, so later tiles do not wait for its start.
         self._has_served = False
+        #: This thread has run a tile, so later tiles do not wait for OpenCV.
+        self._has_loaded = False
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
@@ -197,20 +219,29 @@ class _Worker(Generic[K]):
         try:
             while (job := self._jobs.get()) is not None and not self._is_closing:
                 if isinstance(job, _Warm):
-                    self._start_process()
+                    self._warm_up()
                 else:
                     self._done(self, self._finish(job))
         finally:
             self._end_process()
 
-    def _start_process(self) -> None:
-        with suppress(OSError):  # the first tile fails with the reason
-            self._process = self._process or WorkerProcess(self._memory_mb, self._nice)
+    def _warm_up(self) -> None:
+        with suppress(OSError, ImportError, MemoryError):  # the first tile fails with the reason
+            if self._trusted is not None:
+                load_operators()
+            else:
+                self._process = self._process or WorkerProcess(self._memory_mb, self._nice)
 
     def _finish(self, job: _Job[K]) -> WorkFinished[K]:
         started_at = time.monotonic()
-        is_first, self._has_served = not self._has_served, True
-        outcome, compute_s = self._work(job)
+        outcome: TileOutput | WorkFailed | WorkCancelled
+        kind = None if self._trusted is None else self._trusted.allow(job.task)
+        if self._trusted is not None and kind is not None:
+            is_first, self._has_loaded = not self._has_loaded, True
+            outcome, compute_s = _run_here(job.task, kind, self._trusted)
+        else:
+            is_first, self._has_served = not self._has_served, True
+            outcome, compute_s = self._run_in_process(job)
         start_s = time.monotonic() - started_at - compute_s if is_first else 0.0
         if self._throttle is not None:
             job.started_at += start_s
@@ -220,7 +251,9 @@ class _Worker(Generic[K]):
         queue_s = max(0.0, started_at - job.received_at)
         return WorkFinished(job.key, outcome, queue_s, compute_s, start_s)
 
-    def _work(self, job: _Job[K]) -> tuple[TileOutput | WorkFailed | WorkCancelled, float]:
+    def _run_in_process(
+        self, job: _Job[K]
+    ) -> tuple[TileOutput | WorkFailed | WorkCancelled, float]:
         """Return the outcome of the tile and the seconds that its operators took."""
         try:
             process = self._process or WorkerProcess(self._memory_mb, self._nice)
@@ -247,11 +280,7 @@ class _Worker(Generic[K]):
         reply, data = received
         if reply.needs_replacement:
             self._end_process()
-        match reply:
-            case WorkerDone(shape, dtype, codec, compute_s):
-                return TileOutput(data, shape, dtype, codec), compute_s
-            case WorkerFailed(reason, traceback):
-                return WorkFailed(reason, traceback), 0.0
+        return _outcome(reply, data)
 
     def _wait_for_reply(self, job: _Job[K], process: WorkerProcess) -> bool:
         """Wait until the process replies or ends; False if the time is over before."""
@@ -309,6 +338,25 @@ class _Worker(Generic[K]):
             return "is gone", ""
         status = process.end(dump_traceback=dump_traceback)
         return str(status), status.traceback
+
+
+def _run_here(
+    task: TileTask, kind: TileKind, trusted: TrustedTiles
+) -> tuple[TileOutput | WorkFailed, float]:
+    """Run a trusted tile in this thread; returns the outcome and the seconds that it took."""
+    cpu_s = time.thread_time()
+    reply, data = run_task(task, MemoryLimit(0))
+    cpu_s = time.thread_time() - cpu_s
+    trusted.ran(kind, task.pixels.nbytes, cpu_s, is_sound=not reply.needs_replacement)
+    return _outcome(reply, memoryview(data))
+
+
+def _outcome(reply: Reply, data: memoryview) -> tuple[TileOutput | WorkFailed, float]:
+    match reply:
+        case WorkerDone(shape, dtype, codec, compute_s):
+            return TileOutput(data, shape, dtype, codec), compute_s
+        case WorkerFailed(reason, traceback):
+            return WorkFailed(reason, traceback), 0.0
 
 
 def _describe(job: _Job[K]) -> str:

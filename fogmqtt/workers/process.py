@@ -64,7 +64,7 @@ Reply = WorkerDone | WorkerFailed
 def main() -> None:
     """Run the worker. The arguments come from `WorkerProcess`."""
     channel, memory_mb = connect_to_parent()
-    _load_operators()
+    load_operators()
     _serve(channel, MemoryLimit(memory_mb))
 
 
@@ -81,8 +81,8 @@ def connect_to_parent() -> tuple[WorkerChannel, int]:
     return channel, memory_mb
 
 
-def _load_operators() -> None:
-    """Load OpenCV and the operator modules, so that the memory limit does not count them."""
+def load_operators() -> None:
+    """Load OpenCV and the operator modules. A memory limit set later does not count them."""
     import fogmqtt.images.codec
     import fogmqtt.operators.api.pipeline
     import fogmqtt.operators.api.results  # noqa: F401
@@ -126,7 +126,8 @@ def compute(task: TileTask) -> TileOutput:
     from fogmqtt.operators.api import pipeline, registry, results
 
     operators = tuple(registry.build(call.name, call.params) for call in task.stage)
-    image = codec.decode(task.pixels, task.codec, task.shape, task.dtype)
+    pixels = task.pixels.toreadonly()  # an operator that writes to its input fails everywhere
+    image = codec.decode(pixels, task.codec, task.shape, task.dtype)
     core = Rect(*task.core)
     result = pipeline.run_tile(operators, image, core, _seams(task.seams))
     encoded = results.encode(operators[-1], result, core, task.result_codec)
