@@ -7,7 +7,7 @@ test asks for the gateway's own cores.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from fogmqtt.wire.messages import (
     Accepted,
     Decoder,
     DeviceInfo,
+    Failure,
     Result,
     TileTask,
     encode,
@@ -58,7 +59,7 @@ class PlayedDevice:
     broker: MemoryBroker
     id: str
     #: Called with each task; returns what is published for it, in order.
-    answer: Callable[[TileTask], list[Accepted | Result]] = field(
+    answer: Callable[[TileTask], Sequence[Accepted | Failure | Result]] = field(
         default_factory=lambda: do_at_once
     )
     tasks: list[TileTask] = field(default_factory=list)
@@ -80,7 +81,7 @@ class PlayedDevice:
         self._link.publish(TOPICS.device(self.id, "info"), encode(info, "base64"), retain=True)
         self._link.publish(TOPICS.device(self.id, "status"), ONLINE, retain=True)
 
-    def publish(self, task: TileTask, *answers: Accepted | Result) -> None:
+    def publish(self, task: TileTask, *answers: Accepted | Failure | Result) -> None:
         topic = TOPICS.results(task.gateway, self.id)
         for one in answers:
             self._link.publish(topic, encode(one, "binary"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fogmqtt.agent.tile_lease import ReplyAddress
 from fogmqtt.core.device_queue import TileKey
 from fogmqtt.errors import NotConnected, TooLarge
-from fogmqtt.transport.base import Payload, Transport, payload_size
+from fogmqtt.transport.base import PACKET_OVERHEAD_BYTES, Payload, Transport, payload_size
 from fogmqtt.wire.messages import (
     CONTENT_TYPES,
     Accepted,
@@ -48,6 +48,8 @@ class ResultPublisher:
         self._device = device
         self._qos = qos
         self._kept: deque[_Reply] = deque()
+        #: The largest packet that the broker takes, in bytes; None if there is no limit.
+        self._max_packet_bytes: int | None = None
 
     @property
     def kept(self) -> int:
@@ -69,8 +71,13 @@ class ResultPublisher:
         message = Rejected(job=to.job, tile=to.tile, attempt=to.attempt, reason=reason)
         self._send(to, message, keep=False)
 
-    def fail(self, to: ReplyAddress, reason: str, traceback: str = "") -> None:
-        """Publish that the tile failed. Kept without a connection."""
+    def fail(
+        self, to: ReplyAddress, reason: str, traceback: str = "", packet_limit: int = 0
+    ) -> None:
+        """Publish that the tile failed. Kept without a connection.
+
+        `packet_limit` is set if its result does not fit into a packet of so many bytes.
+        """
         self._send(
             to,
             Failure(
@@ -79,6 +86,7 @@ class ResultPublisher:
                 attempt=to.attempt,
                 reason=reason[:2_000],
                 traceback=traceback,
+                packet_limit=packet_limit,
             ),
         )
 
@@ -93,8 +101,12 @@ class ResultPublisher:
             case WorkFailed(reason, traceback):
                 self.fail(to, reason, traceback)
 
-    def connected(self, now: float) -> None:
-        """Publish the kept messages whose lease has not expired. `now` is monotonic seconds."""
+    def connected(self, now: float, max_packet_bytes: int | None = None) -> None:
+        """Publish the kept messages whose lease has not expired. `now` is monotonic seconds.
+
+        `max_packet_bytes` is the broker's limit, announced or learned.
+        """
+        self._max_packet_bytes = max_packet_bytes
         kept, self._kept = self._kept, deque()
         for reply in kept:
             if reply.address.expires_at > now:
@@ -132,9 +144,13 @@ class ResultPublisher:
 
     def _publish(self, reply: _Reply, *, keep: bool) -> None:
         address = reply.address
+        topic = self._topics.results(address.gateway, self._device)
+        if reply.is_result and self._is_too_large(topic, reply.payload):
+            self._too_large(reply, f"a packet has {self._max_packet_bytes} bytes at most")
+            return
         try:
             self._transport.publish(
-                self._topics.results(address.gateway, self._device),
+                topic,
                 reply.payload,
                 qos=reply.qos,
                 content_type=CONTENT_TYPES[address.encoding],
@@ -143,11 +159,17 @@ class ResultPublisher:
             if keep:
                 self._keep(reply)
         except TooLarge as problem:
-            self._too_large(reply, problem)
+            self._too_large(reply, str(problem))
 
-    def _too_large(self, reply: _Reply, problem: TooLarge) -> None:
+    def _is_too_large(self, topic: str, payload: Payload) -> bool:
+        """Whether a result exceeds the limit. A gateway can cut the tile, so no result tries it."""
+        size = len(topic) + payload_size(payload) + PACKET_OVERHEAD_BYTES
+        return self._max_packet_bytes is not None and size > self._max_packet_bytes
+
+    def _too_large(self, reply: _Reply, problem: str) -> None:
         if reply.is_result:
-            self.fail(reply.address, f"the result cannot be sent: {problem}")
+            reason = f"the result of {payload_size(reply.payload)} bytes cannot be sent: {problem}"
+            self.fail(reply.address, reason, packet_limit=self._max_packet_bytes or 0)
         else:
             log.warning("%s: no reply: %s", _name(reply), problem)
 

@@ -200,8 +200,8 @@ class Agent:
                 self._conformance_known(event)
                 if self._is_connected:
                     self._check_in()
-            case Connected():
-                self._connected()
+            case Connected(max_packet_bytes):
+                self._connected(max_packet_bytes)
             case Disconnected(reason, taken_over):
                 self._disconnected(reason, taken_over)
             case Refused(reason, final):
@@ -213,10 +213,10 @@ class Agent:
 
     # --- connection and presence ----------------------------------------------------------
 
-    def _connected(self) -> None:
+    def _connected(self, max_packet_bytes: int | None) -> None:
         self._is_connected = True
         self._announce()
-        self._results.connected(time.monotonic())
+        self._results.connected(time.monotonic(), max_packet_bytes)
         settings = self._settings
         log.info(
             "%s is online at %s, %d worker(s), %d operators",

@@ -33,7 +33,8 @@ PACKET_OVERHEAD_BYTES = 64
 class Connected:
     """The broker accepted the connection and confirmed all subscriptions but the optional ones.
 
-    `max_packet_bytes` is the broker's limit for one packet, if the broker announced it (MQTT 5).
+    `max_packet_bytes` is the broker's limit for one packet, if the broker announced it (MQTT 5) or
+    lost connections taught it.
     """
 
     max_packet_bytes: int | None = None

@@ -5,9 +5,12 @@ Only this module and transport/paho.py import paho.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import socket
 import ssl
+import struct
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +24,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from fogmqtt.errors import NotConnected, TooLarge
+from fogmqtt.errors import NotConnected
 from fogmqtt.transport.base import (
     PACKET_OVERHEAD_BYTES,
     Connected,
@@ -38,7 +41,13 @@ from fogmqtt.transport.base import (
 )
 from fogmqtt.transport.link import Link, without_share
 from fogmqtt.transport.optional import OptionalFilters
-from fogmqtt.transport.refusals import closed_without_answer, connack_failure, filter_refused
+from fogmqtt.transport.packet_limit import PacketLimit
+from fogmqtt.transport.refusals import (
+    closed_without_answer,
+    connack_failure,
+    filter_refused,
+    too_large,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +62,10 @@ _SUBACK_TIMEOUT_S: Final = 2.0
 #: Seconds to wait for network events while Connected is not delivered.
 _SHORT_TURN_S: Final = 0.1
 _SESSION_TAKEN_OVER: Final = 0x8E
+_PACKET_TOO_LARGE: Final = 0x95
+#: Seconds without an acknowledgement and without a byte that leaves this machine, while a packet is
+#: on its way that may be too large. Some brokers (RabbitMQ) read no more after such a packet.
+_DEAF_S: Final = 10.0
 _connection_numbers = count(1)
 
 
@@ -105,6 +118,7 @@ class Connection:
         self,
         settings: ConnectionSettings,
         subscriptions: dict[str, Subscription],
+        packet_limit: PacketLimit,
         unavailable: Callable[[str, str], None],
     ) -> None:
         self.number = next(_connection_numbers)
@@ -122,18 +136,24 @@ class Connection:
         self._suback_timeout_s = _SUBACK_TIMEOUT_S
         self._handed_over = 0
         self._acknowledged = 0
+        #: What this and earlier connections learned about the broker's limit.
+        self._packet_limit = packet_limit
+        #: When the last message was acknowledged, and what was not sent then and since.
+        self._progress_at = time.monotonic()
+        self._unsent_bytes = 0
         #: The tokens of unacknowledged messages, by packet id.
         self._tokens: dict[int, object] = {}
-        #: The number of publish calls with a token that have not returned, and the packet ids
-        #: that the broker acknowledged meanwhile and that have no token yet, with its refusals.
+        #: The number of publish calls that have not returned, and the packet ids that the broker
+        #: acknowledged meanwhile and that are not known yet, with its refusals.
         self._publishing = 0
         self._acknowledged_early: dict[int, str] = {}
         #: Messages that arrived before Connected was delivered.
         self._early_messages: list[Received] = []
-        self._max_packet_bytes: int | None = None
         self._has_connack = False
         self._reason: str | None = None
-        self._taken_over = False
+        self._is_leaving = False
+        #: The reason code of the broker's DISCONNECT, if it sent one.
+        self._disconnect_code: int | None = None
         self.refusal: Refused | None = None
         #: All subscriptions are confirmed and Connected was delivered.
         self.ready = False
@@ -168,7 +188,21 @@ class Connection:
             return False
         self._repeat_subscriptions()
         self._become_ready()
+        if self._is_deaf():
+            self._reason = f"it has acknowledged nothing for {_DEAF_S:g} s"
+            return False
         return self.refusal is None
+
+    def _is_deaf(self) -> bool:
+        """Whether the broker seems to read no more because a packet is too large for it."""
+        with self._changed:
+            if not self._packet_limit.waits_for_large:
+                self._progress_at = time.monotonic()
+                return False
+            unsent_bytes = _unsent_bytes(self._client.socket())
+            if unsent_bytes != self._unsent_bytes:
+                self._progress_at, self._unsent_bytes = time.monotonic(), unsent_bytes
+            return time.monotonic() - self._progress_at > _DEAF_S
 
     def _repeat_subscriptions(self) -> None:
         """Subscribe again if a SUBACK seems lost. Each repetition waits twice as long."""
@@ -191,23 +225,49 @@ class Connection:
         """
         with self._changed:
             was_ready, self.ready = self.ready, False
-            culprit = self._optional.reason_for_loss(time.monotonic())
+            culprit = None
+            if not self._packet_limit.suspects_packet:
+                culprit = self._optional.reason_for_loss(time.monotonic())
             self._changed.notify_all()
+        self._learn_packet_limit()
         if (sock := self._client.socket()) is not None:
             sock.close()
         if self.refusal is not None and not was_ready:
             return self.refusal
-        if culprit is not None and not self._taken_over:
+        if culprit is not None and not self._is_taken_over:
             reason = f"it closed the connection after the subscription to {culprit}: {self._reason}"
             self._unavailable(culprit, reason)
         if was_ready:
-            return Disconnected(self._reason or "the connection broke", self._taken_over)
-        if culprit is not None and not self._taken_over:
+            return Disconnected(self._reason or "the connection broke", self._is_taken_over)
+        if culprit is not None and not self._is_taken_over:
             return None
         if self._has_connack:
             address = self._settings.link.address
             return Refused(f"{address} closed the connection: {self._reason}")
         return closed_without_answer(self._settings.link)
+
+    @property
+    def _is_taken_over(self) -> bool:
+        return self._disconnect_code == _SESSION_TAKEN_OVER
+
+    def _learn_packet_limit(self) -> None:
+        """Judge by the end of the connection whether a packet was too large for the broker."""
+        code = self._disconnect_code
+        if self._is_leaving or code not in (None, _PACKET_TOO_LARGE):
+            return
+        with self._changed:
+            refused = self._packet_limit.lost(time.monotonic(), is_certain=code is not None)
+        if refused is None:
+            return
+        log.warning(
+            "%s ended the connection while a packet of %d bytes was on its way, and it has never "
+            "acknowledged one of that size: tiles and results stay below %d bytes from now on "
+            "(wire.max_message_bytes sets that from the start; the broker's max_packet_size is "
+            "its limit)",
+            self._settings.link.address,
+            refused,
+            self._packet_limit.soft,
+        )
 
     # --- any thread -----------------------------------------------------------------------
 
@@ -225,13 +285,16 @@ class Connection:
         if not self.ready:
             raise not_connected(self._settings.link, message.topic)
         size = len(message.topic.encode()) + payload_size(message.payload) + PACKET_OVERHEAD_BYTES
-        if self._max_packet_bytes is not None and size > self._max_packet_bytes:
-            raise TooLarge(
-                f"{message.topic}: {size} bytes, but {self._settings.link.address} accepts "
-                f"{self._max_packet_bytes}; make tiles smaller (wire.max_message_bytes) or raise "
-                "the broker's max_packet_size"
+        limit = self._packet_limit.hard
+        if limit is not None and size > limit:
+            raise too_large(
+                self._settings.link,
+                message.topic,
+                size,
+                limit,
+                is_announced=self._packet_limit.is_announced,
             )
-        self._hand_over(message)
+        self._hand_over(message, size)
 
     def acknowledge(self, receipt: Receipt) -> None:
         """Acknowledge a message to the broker, if it arrived on this connection."""
@@ -247,15 +310,15 @@ class Connection:
 
     def disconnect(self) -> None:
         """Send DISCONNECT, after which the broker drops the last will."""
+        self._is_leaving = True
         self._client.disconnect()
 
     # --- internals ------------------------------------------------------------------------
 
-    def _hand_over(self, message: OutgoingMessage) -> None:
-        has_token = message.token is not None
+    def _hand_over(self, message: OutgoingMessage, size: int) -> None:
         with self._changed:
             self._handed_over += 1
-            self._publishing += has_token
+            self._publishing += 1
         # Outside the lock: paho calls back while it holds its own lock, and the callback takes
         # this one.
         info = self._client.publish(
@@ -268,27 +331,31 @@ class Connection:
         is_lost = info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS
         with self._changed:
             self._handed_over -= is_lost
-            refusal = None
-            if has_token:
-                refusal = self._set_token(info.mid, None if is_lost else message.token)
+            refusal = self._acknowledged_early.pop(info.mid, None)
+            if not is_lost:
+                self._remember(info.mid, message, size, refusal)
+            self._publishing -= 1
+            if not self._publishing:
+                self._acknowledged_early.clear()
         if is_lost:
             raise not_connected(self._settings.link, message.topic)
-        if refusal is not None:
+        if refusal is not None and message.token is not None:
             self._settings.deliver(Published(message.token, refusal))
 
-    def _set_token(self, packet_id: int, token: object) -> str | None:
-        """Remember the token of a message. The caller holds the lock.
+    def _remember(
+        self, packet_id: int, message: OutgoingMessage, size: int, refusal: str | None
+    ) -> None:
+        """Remember a message that is on its way. The caller holds the lock.
 
-        Returns None unless the broker acknowledged the message before paho's publish returned;
-        then the reason if it refused the message, or an empty string.
+        `refusal` is None unless the broker acknowledged it before paho's publish returned.
         """
-        refusal = self._acknowledged_early.get(packet_id)
-        if token is not None and refusal is None:
-            self._tokens[packet_id] = token
-        self._publishing -= 1
-        if not self._publishing:
-            self._acknowledged_early.clear()
-        return None if token is None else refusal
+        has_ack = message.qos > 0
+        self._packet_limit.sent(packet_id, size, has_ack=has_ack)
+        if refusal is None:
+            if message.token is not None:
+                self._tokens[packet_id] = message.token
+        elif has_ack and not refusal:
+            self._packet_limit.acknowledged(packet_id)
 
     def _send_subscribe(self, topic_filter: str, qos: int) -> None:
         _, packet_id = self._client.subscribe(topic_filter, qos)
@@ -340,9 +407,10 @@ class Connection:
         if code.is_failure:
             self.refusal = connack_failure(self._settings.link, code.value, str(code))
             return
-        self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
         self._last_packet_at = time.monotonic()
         with self._changed:
+            announced = getattr(properties, "MaximumPacketSize", None)
+            self._packet_limit.connected(announced, self._last_packet_at)
             self._has_connack = True
             for topic_filter, subscription in self._subscriptions.items():
                 if not subscription.optional:
@@ -394,7 +462,7 @@ class Connection:
             self._optional.sent(packet_id, moment)
 
     def _deliver_connected(self) -> None:
-        self._settings.deliver(Connected(self._max_packet_bytes))
+        self._settings.deliver(Connected(self._packet_limit.soft))
         for message in self._early_messages:
             self._settings.deliver(message)
         self._early_messages.clear()
@@ -408,7 +476,10 @@ class Connection:
             refusal = f"the broker refused it: {code}; check its acl"
         with self._changed:
             self._acknowledged += 1
+            self._progress_at = time.monotonic()
             token = self._tokens.pop(mid, None)
+            if not refusal:
+                self._packet_limit.acknowledged(mid)
             if token is None and self._publishing:
                 self._acknowledged_early[mid] = refusal
             self._changed.notify_all()
@@ -455,7 +526,7 @@ class Connection:
         # paho may call this twice for one loss, so it only records the reason. `close` returns it.
         if flags.is_disconnect_packet_from_server:
             self._reason = f"the broker disconnected: {code}"
-            self._taken_over = code.value == _SESSION_TAKEN_OVER
+            self._disconnect_code = code.value
 
 
 def not_connected(link: Link, topic: str) -> NotConnected:
@@ -470,3 +541,13 @@ def _disable_nagle(_client: mqtt.Client, _userdata: object, sock: Any) -> None:
 
 def _write_in_loop(_client: mqtt.Client, _userdata: object, _sock: object) -> None:
     """Do nothing: the network thread is awake already and writes."""
+
+
+def _unsent_bytes(sock: Any) -> int:
+    """Return the bytes that the other end has not confirmed, or 0 if that is not known."""
+    if sock is None:
+        return 0
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0])
+    except OSError:
+        return 0

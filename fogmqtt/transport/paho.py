@@ -33,6 +33,7 @@ from fogmqtt.transport.connection import (
     not_connected,
 )
 from fogmqtt.transport.link import Link
+from fogmqtt.transport.packet_limit import PacketLimit
 from fogmqtt.transport.refusals import unreachable
 from fogmqtt.transport.tls import tls_context
 
@@ -55,6 +56,7 @@ class PahoTransport:
         tls = tls_context(link) if link.address.tls else None
         self._settings = ConnectionSettings(link, deliver, will, tls)
         self._subscriptions: dict[str, Subscription] = {}
+        self._packet_limit = PacketLimit()
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._closing = threading.Event()
@@ -145,7 +147,10 @@ class PahoTransport:
     def _connect_once(self) -> Disconnected | Refused | None:
         """Run one connection from its start to its end; None: connect again at once."""
         with self._lock:
-            connection = Connection(self._settings, dict(self._subscriptions), self._give_up)
+            subscriptions = dict(self._subscriptions)
+            connection = Connection(
+                self._settings, subscriptions, self._packet_limit, self._give_up
+            )
             self._connection = connection
         try:
             return self._serve(connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 
+from fogmqtt.errors import TooLarge
 from fogmqtt.transport.base import Refused
 from fogmqtt.transport.link import Address, Link
 from fogmqtt.transport.tls import certificate_names
@@ -137,4 +138,13 @@ def filter_refused(link: Link, topic_filter: str, text: str) -> Refused:
         f"{link.address} refused the subscription to {topic_filter!r}: {text}; "
         "allow it in the broker's acl",
         final=True,
+    )
+
+
+def too_large(link: Link, topic: str, size: int, limit: int, *, is_announced: bool) -> TooLarge:
+    """Return the error for a packet over the broker's limit, announced or learned."""
+    takes = f"accepts {limit}" if is_announced else f"seems to accept at most {limit}"
+    return TooLarge(
+        f"{topic}: {size} bytes, but {link.address} {takes}; make tiles and results smaller "
+        "(wire.max_message_bytes, gateway.format) or raise the broker's max_packet_size"
     )

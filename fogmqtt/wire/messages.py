@@ -117,6 +117,8 @@ class Failure(Message, frozen=True, kw_only=True, tag="failure"):
     attempt: Attempt
     reason: LongText
     traceback: LongText = ""
+    #: The result did not fit into a packet of so many bytes; 0 for any other failure.
+    packet_limit: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
 
 
 class Rejected(Message, frozen=True, kw_only=True, tag="rejected"):

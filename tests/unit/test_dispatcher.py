@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from fogmqtt.config.schema import VerifySettings, WireSettings
-from fogmqtt.core.geometry import Grid, Tile
+from fogmqtt.core.geometry import Auto, Grid, Tile
 from fogmqtt.gateway.execution import stage_run
 from fogmqtt.gateway.execution.local_workers import LocalWorkers
 from fogmqtt.gateway.execution.stage_run import StageRun
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.results import TileResult
-from fogmqtt.wire.messages import Accepted, Result, TileTask
+from fogmqtt.wire.messages import Accepted, Failure, Result, TileTask
 from tests.gateway_rig import (
     Rig,
     accepted,
@@ -254,3 +254,50 @@ def test_a_job_ends_although_this_machine_cannot_tell_which_device_is_right(
 
     run(test())
     assert "cannot be arbitrated" in caplog.text
+
+
+def test_a_stage_is_cut_smaller_if_a_device_cannot_send_its_results() -> None:
+    """A result may be larger than its tile, so only the device meets the limit."""
+
+    def too_large(task: TileTask) -> list[Accepted | Failure | Result]:
+        answer = result(task)
+        if answer.pixels.nbytes <= 20_000:
+            return [accepted(task), answer]
+        return [accepted(task), failure(task, packet_limit=20_000)]
+
+    async def test() -> None:
+        rig = Rig()
+        rig.device(answer=too_large)
+        async with rig.gateway() as gateway:
+            image = np.zeros((200, 200), np.uint8)
+            handle = gateway.submit(request(pipeline="tofloat", image=image, tiles=Auto()))
+            outcome = await handle.outcome()
+        assert outcome.error is None
+        assert outcome.report.tiles == outcome.report.done >= 9
+        assert not outcome.report.failures
+
+    run(test())
+
+
+def failure(task: TileTask, *, packet_limit: int) -> Failure:
+    return Failure(
+        job=task.job,
+        tile=task.tile,
+        attempt=task.attempt,
+        reason="it failed",
+        packet_limit=packet_limit,
+    )
+
+
+def test_a_limit_that_does_not_explain_the_failure_is_not_believed() -> None:
+    def liar(task: TileTask) -> list[Accepted | Failure | Result]:
+        return [failure(task, packet_limit=10**6)]
+
+    async def test() -> None:
+        rig = Rig()
+        rig.device(answer=liar)
+        async with rig.gateway() as gateway:
+            outcome = await gateway.submit(request()).outcome()
+        assert "it failed" in (outcome.error or "")
+
+    run(test())

@@ -34,7 +34,7 @@ from fogmqtt.core.scheduling.events import (
     TileSent,
 )
 from fogmqtt.core.scheduling.scheduler import Scheduler
-from fogmqtt.errors import FogError, NotConnected, WireError
+from fogmqtt.errors import FogError, NotConnected, TooLarge, WireError
 from fogmqtt.gateway.background import BackgroundTasks
 from fogmqtt.gateway.broker_link import BrokerLink
 from fogmqtt.gateway.clock import now
@@ -74,6 +74,9 @@ _ARBITRATION_S: Final = 600.0
 
 #: Bytes below the broker's limit that are kept free for a message's topic and properties.
 PACKET_ROOM: Final = 1024
+
+#: A device's limit for packets below this is not believed.
+LEAST_PACKET_BYTES: Final = 16_384
 
 #: Job key, tile, attempt, device.
 _Lease = tuple[str, int, int, str]
@@ -123,6 +126,8 @@ class Dispatcher:
         self._local_allowed = local_allowed
         self._decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
         self._background = BackgroundTasks()
+        #: The lowest limit of packets that made a device fail to send a result.
+        self._device_packet_bytes: int | None = None
         self._stages: dict[str, ActiveStage] = {}
         #: Events that wait until the actions of an earlier one are carried out.
         self._pending: deque[Event] = deque()
@@ -162,11 +167,13 @@ class Dispatcher:
         return self._scheduler.ready_devices()
 
     def limits(self) -> MessageLimits:
-        """Return the limits of a message: ours, or the broker's if that is lower."""
-        limit = self._wire.max_message_bytes
-        if self._link.max_packet_bytes is not None:
-            limit = min(limit, self._link.max_packet_bytes - PACKET_ROOM)
-        return MessageLimits(limit, self._wire.encoding)
+        """Return the limits of a message: ours, or the broker's if that is lower.
+
+        The broker's limit also applies to results, which a device found to be too large.
+        """
+        packets = (self._link.max_packet_bytes, self._device_packet_bytes)
+        limits = (packet - PACKET_ROOM for packet in packets if packet is not None)
+        return MessageLimits(min([self._wire.max_message_bytes, *limits]), self._wire.encoding)
 
     def works_locally(self) -> bool:
         """Whether tiles run on this machine."""
@@ -212,11 +219,22 @@ class Dispatcher:
                 self.feed(TileAccepted(*lease, at))
             case Rejected():
                 self.feed(TileRejected(*lease))
-            case Failure(reason=reason, traceback=traceback):
+            case Failure(reason=reason, traceback=traceback, packet_limit=packet_limit):
                 self._warnings.add("failure", _describe_failure(lease, reason), now())
+                if self._learn_packet_limit(stage, message.tile, packet_limit):
+                    stage.fail(TooLarge(f"{device}: {reason}"))
+                    return
                 self._fail_tile(stage, lease, one_line(reason), traceback)
             case Result():
                 self._take_result(stage.run, message, lease, len(payload), at)
+
+    def _learn_packet_limit(self, stage: ActiveStage, tile: int, packet_limit: int) -> bool:
+        """Take over the limit of a device that cannot send a result. False if it is no reason."""
+        result_bytes = stage_run.largest_result_bytes(stage.run, stage.run.tile(tile))
+        if not LEAST_PACKET_BYTES <= packet_limit < result_bytes + PACKET_ROOM:
+            return False
+        self._device_packet_bytes = min(packet_limit, self._device_packet_bytes or packet_limit)
+        return True
 
     async def close(self) -> None:
         """Cancel all tasks."""
@@ -342,6 +360,7 @@ class Dispatcher:
             payload = await self._payload(tile)
             if not self._scheduler.holds(*lease):
                 return  # the lease or the job ended while the tile was encoded
+            self._check_size(order, payload_size(payload))
             self._link.publish(
                 self._topics.device(order.device, "tiles"),
                 payload,
@@ -364,6 +383,16 @@ class Dispatcher:
         if isinstance(tile.encoded, asyncio.Future):
             return await tile.encoded
         return await self._threads.tile(tile.encoded, light=True)
+
+    def _check_size(self, order: act.SendTile, size: int) -> None:
+        """Raise TooLarge if the broker seems not to take a tile; then the stage is cut again."""
+        limit = self._link.max_packet_bytes
+        if limit is not None and size > limit - PACKET_ROOM // 2:
+            raise TooLarge(
+                f"tile {order.job}/{order.tile} has {size} bytes, but the broker's limit "
+                f"for a packet is {limit}, or seems to be; make tiles smaller "
+                "(wire.max_message_bytes) or raise the broker's max_packet_size"
+            )
 
     def _cancel(self, order: act.CancelTile) -> None:
         """Cancel a tile at its device. A tile whose lease expired may finish: its result counts."""

@@ -224,6 +224,11 @@ def result_pixel_bytes(stage: Stage) -> float:
     return PLANES_PIXEL_BYTES if last.result_codec == "planes" else stage.result.pixel_bytes
 
 
+def largest_result_bytes(run: StageRun, tile: Tile) -> float:
+    """Return the bytes of a tile's result, at most, without the header."""
+    return tile.core.pixels * result_pixel_bytes(run.stage)
+
+
 def cut_tile(run: StageRun, tile: Tile) -> Image:
     """Return the pixels that a device gets for a tile: the contiguous array of its outer rectangle.
 

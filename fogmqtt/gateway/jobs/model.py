@@ -92,6 +92,8 @@ class Job:
     original: ImageSource | None = None
     #: The index of the present stage.
     position: int = 0
+    #: How often the present stage was cut again because the broker takes smaller packets only.
+    replans: int = 0
     #: The image that enters the present stage.
     entering: ImageSource | None = None
     #: When the job's turn came, and when its progress was last published.
@@ -109,7 +111,9 @@ class Job:
     @property
     def key(self) -> str:
         """The name of the present stage for the scheduler and in messages."""
-        return f"{self.request.job}.{self.position}{self.request.run_suffix}"
+        # A late result of an earlier plan must not count for a tile of this one.
+        replans = f".{self.replans}" if self.replans else ""
+        return f"{self.request.job}.{self.position}{self.request.run_suffix}{replans}"
 
 
 class JobHandle:

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import Rect
-from fogmqtt.errors import FogError, ImageError
+from fogmqtt.errors import FogError, ImageError, TooLarge
 from fogmqtt.gateway.background import race
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.registry import DeviceRegistry
@@ -154,9 +154,25 @@ class JobRunner:
     async def run_tiles(
         self, job: Job, stage: Stage, image: ImageSource, attempt: StageAttempt
     ) -> StageOutput:
-        """Do one stage by tiles: plan, cut, send, paste the results, and merge."""
+        """Do one stage by tiles, cut again if the broker turns out to take smaller packets only."""
+        while True:
+            limits, before = self._dispatcher.limits(), job.report.snapshot()
+            try:
+                return await self._run_plan(job, stage, image, attempt)
+            except TooLarge as problem:
+                now_bytes = self._dispatcher.limits().message_bytes
+                if now_bytes >= limits.message_bytes:
+                    raise
+                log.info("%s is cut into tiles of at most %d bytes: %s", job.id, now_bytes, problem)
+            job.report.restore(before)
+            job.replans += 1
+
+    async def _run_plan(
+        self, job: Job, stage: Stage, image: ImageSource, attempt: StageAttempt
+    ) -> StageOutput:
+        """Plan, cut, send, paste the results, and merge."""
         run = await self._on_image(job, self._planner(job, stage, image))
-        attempt.began_at = now()
+        attempt.began_at, attempt.done_pixels = now(), 0
         self._count_planned(job, run)
         needs = self._registry.compatibility.needs(stage)
         with self._dispatcher.scheduled(job, run, needs) as active:

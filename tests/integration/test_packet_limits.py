@@ -1,0 +1,117 @@
+"""Brokers that take small packets only, or few at a time: jobs are exact all the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from fogmqtt.images.spec import Image
+from fogmqtt.operators.api.pipeline import parse, run_whole
+from tests.fog import Probe
+from tests.processes import PATIENCE_S, edges_of, photo, private_fog, read, same, until
+
+pytestmark = pytest.mark.broker
+
+LIMIT = 131_072
+#: The learned limits from the usual size of a tile down to that one, and so the losses.
+STEPS = 2
+
+
+def noise(height: int = 400, width: int = 500) -> Image:
+    """A picture that no codec makes smaller."""
+    return np.random.default_rng(3).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_job_is_exact_over_a_broker_with_a_small_packet_limit(
+    broker: object, tmp_path: Path, protocol: str
+) -> None:
+    del broker
+    with private_fog(tmp_path, f"max_packet_size {LIMIT}", BROKER__PROTOCOL=protocol) as fog:
+        fog.fleet("eya", "oumayma")
+        path = fog.save("in.png", noise(900, 1200))
+        ran = fog.run(path, "-o", "out.png", "--pipeline", "median ksize=5")
+        assert same(read(tmp_path / "out.png"), cv2.medianBlur(read(path), 5))
+        assert ran.report["tiles"] > 25
+        # The limit is announced, or learned from a loss or two; each is said once.
+        losses = ran.err.count("lost the broker")
+        assert losses == 0 if protocol == "5" else 1 <= losses <= STEPS, ran.err
+        assert ran.err.count("tiles and results stay below") == losses
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_result_that_is_larger_than_its_tile_is_cut_smaller(
+    broker: object, tmp_path: Path, protocol: str
+) -> None:
+    del broker
+    with private_fog(tmp_path, f"max_packet_size {LIMIT}", BROKER__PROTOCOL=protocol) as fog:
+        (device,) = fog.fleet("eya")
+        path = fog.save("in.png", noise())
+        # A pixel has one byte on its way out and four on its way back: 100 kB and 400 kB.
+        arguments = path, "-o", "out.tiff", "--pipeline", "gray | tofloat"
+        fog.run(*arguments, WIRE__MAX_MESSAGE_BYTES="400000")
+        gray = cv2.cvtColor(read(path), cv2.COLOR_BGR2GRAY)
+        assert np.array_equal(read(tmp_path / "out.tiff"), run(gray, "tofloat"))
+        assert device.said.count("lost the broker") <= STEPS
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_reply_over_the_limit_fails_its_job_and_stops_no_other(
+    broker: object, tmp_path: Path, protocol: str, *, restarted: bool
+) -> None:
+    del broker
+    with private_fog(tmp_path, f"max_packet_size {LIMIT}", BROKER__PROTOCOL=protocol) as fog:
+        fog.fleet("eya")
+        fog.settings |= {"GATEWAY__SPOOL": "spool", "GATEWAY__DELIVER": "reply"}
+        serving = fog.serve(PIPELINES__NEGATIVE="invert")
+        jpeg = cv2.imencode(".jpg", noise(), [cv2.IMWRITE_JPEG_QUALITY, 5])[1].tobytes()
+        small = cv2.imencode(".png", photo(60, 80))[1].tobytes()
+        assert len(jpeg) < LIMIT
+        with fog.probe("fog/v1/replies/#", client_id="me") as me:
+            me.publish("fog/v1/submit/negative/large", jpeg)
+            if restarted:
+                until(lambda: "negative/large: done in" in serving.said, "the result")
+                serving.kill()
+                serving = fog.serve(PIPELINES__NEGATIVE="invert")
+            failed = last_status(me, "large")
+            assert failed["state"] == "failed"
+            assert "max_packet_size" in failed["error"], failed
+            me.publish("fog/v1/submit/negative/small", small)
+            assert last_status(me, "small")["state"] == "done"
+        assert serving.stop() == 0
+        # Two for the reply that cannot be made smaller, and those for the tiles before.
+        assert serving.said.count("lost the broker") <= 2 + STEPS, serving.said
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_broker_that_takes_one_message_at_a_time_stalls_no_job(
+    broker: object, tmp_path: Path, protocol: str
+) -> None:
+    del broker
+    with private_fog(tmp_path, "max_inflight_messages 1", BROKER__PROTOCOL=protocol) as fog:
+        fog.fleet()
+        path = fog.save("in.png", photo())
+        ran = fog.run(path, "-o", "out.png", "--tiles", "grid 6x6")
+        assert same(read(tmp_path / "out.png"), edges_of(path))
+        assert "lost the broker" not in ran.err, ran.err
+
+
+def last_status(client: Probe, reply: str) -> dict[str, Any]:
+    """Wait for the end of a job."""
+    while True:
+        message = client.message(f"fog/v1/replies/{reply}/status", within=PATIENCE_S)
+        status: dict[str, Any] = json.loads(message.payload)
+        if status["state"] in ("done", "failed"):
+            return status
+
+
+def run(image: Image, pipeline: str) -> Image:
+    made = run_whole(parse(pipeline), image, image)
+    assert isinstance(made, np.ndarray)
+    return made
