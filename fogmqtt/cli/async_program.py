@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import sys
-from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from fogmqtt.cli.common import stop_on_signals
-from fogmqtt.gateway.threads import abandoned
 
 T = TypeVar("T")
 
@@ -37,17 +33,3 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(with_signals())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
-
-
-def run_program(main: Callable[[], int]) -> NoReturn:
-    """Run a command and end the process with its exit code.
-
-    Python cannot end threads whose work is no longer wanted, so the process ends without them.
-    """
-    code = main()
-    if abandoned():
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)

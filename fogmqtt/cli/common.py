@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
-from fogmqtt.config import BrokerSettings
-from fogmqtt.config.settings import PREFIX
 from fogmqtt.errors import FogError
-from fogmqtt.transport.link import Link
+
+if TYPE_CHECKING:
+    from fogmqtt.config import BrokerSettings
+    from fogmqtt.transport.link import Link
 
 #: The exit code of a program that Ctrl-C ended: 128 + SIGINT.
 INTERRUPTED = 130
@@ -33,6 +35,8 @@ def set_up_logging(verbose: int = 0, *, quiet: bool = False) -> None:
 
 def set_model_folder(folder: str) -> None:
     """Let operators in this process and its children find model files in this folder."""
+    from fogmqtt.config.settings import PREFIX
+
     os.environ[f"{PREFIX}MODELS"] = str(Path(folder).absolute())
 
 
@@ -74,6 +78,8 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 def make_link(broker: BrokerSettings, client_id: str) -> Link:
     """Return the settings of the transport for this broker and client id."""
+    from fogmqtt.transport.link import Link
+
     return Link(
         url=broker.url,
         client_id=client_id,
@@ -100,3 +106,19 @@ def positive_number(unit: str) -> Callable[[str], float]:
         return number
 
     return parse
+
+
+def run_program(main: Callable[[], int]) -> NoReturn:
+    """Run a command and end the process with its exit code.
+
+    Python cannot end threads whose work is no longer wanted, so the process ends without them.
+    """
+    code = main()
+    # A command that has not loaded this module has no such threads.
+    threads = sys.modules.get("fogmqtt.gateway.threads")
+    if threads is not None and threads.abandoned():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

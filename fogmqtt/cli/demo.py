@@ -14,11 +14,12 @@ from pathlib import Path
 from subprocess import Popen
 
 from rich.console import Console
+from rich.table import Table
 
 from fogmqtt.cli.async_program import run_async
 from fogmqtt.cli.connect import connector
 from fogmqtt.cli.outputs import Outputs
-from fogmqtt.cli.progress import Display, device_table, open_display
+from fogmqtt.cli.progress import Display, open_display
 from fogmqtt.cli.run import show_event
 from fogmqtt.config import BrokerSettings, GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
@@ -27,7 +28,7 @@ from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.background import Supervisor
 from fogmqtt.gateway.broker_link import Connect
 from fogmqtt.gateway.jobs.model import JobRequest, Outcome
-from fogmqtt.gateway.jobs.report import format_differences
+from fogmqtt.gateway.jobs.report import Report, format_differences
 from fogmqtt.images import files
 from fogmqtt.images.mosaic import mosaic
 from fogmqtt.transport.embedded import EmbeddedBroker
@@ -55,7 +56,7 @@ def demo(config: GatewayConfig, image: Path | None, out: Path, console: Console)
         processes = [stack.enter_context(device_process(device, broker.url)) for device in DEVICES]
         console.print(f"devices  {', '.join(DEVICES)}: one process each", highlight=False)
         console.print(f"gateway  {config.gateway.id}: {PIPELINE}", highlight=False)
-        display = open_display(console)
+        display = open_display()
         stack.callback(display.close)
         config = replace(
             config,
@@ -128,7 +129,7 @@ def _print(outcome: Outcome, out: Path, console: Console) -> int:
         raise JobFailed(outcome.error or "the demo has no result")
     report = outcome.report
     console.print()
-    console.print(device_table(report))
+    console.print(_device_table(report))
     console.print()
     console.print(f"{out / 'edges.png'}   the edges", highlight=False)
     console.print(f"{out / 'mosaic.png'}  the device of each tile", highlight=False)
@@ -181,3 +182,17 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _device_table(report: Report) -> Table:
+    """Return a table of the devices and their shares of a job."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("device")
+    for heading in ("tiles", "pixels", "share"):
+        table.add_column(heading, justify="right")
+    pixels = sum(share.pixels for share in report.devices.values()) or 1
+    for device, share in sorted(report.devices.items()):
+        table.add_row(
+            device, str(share.tiles), f"{share.pixels:,}", f"{100 * share.pixels / pixels:.0f} %"
+        )
+    return table

@@ -1,41 +1,37 @@
-"""The command `fog-gateway`."""
+"""The command `fog-gateway`.
+
+Each command imports what it needs when it runs: a start takes as long as its imports.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeAlias
-
-from rich.console import Console
+from typing import TYPE_CHECKING, TypeAlias
 
 from fogmqtt import __version__
-from fogmqtt.cli.async_program import run_async, run_program
-from fogmqtt.cli.common import positive_number, report_errors, set_model_folder, set_up_logging
-from fogmqtt.cli.connect import embedded_broker, serving_connector
-from fogmqtt.cli.demo import demo
-from fogmqtt.cli.devices import show_devices
-from fogmqtt.cli.explain import explain
-from fogmqtt.cli.operators import as_markdown, show_operators
-from fogmqtt.cli.retry import retry
-from fogmqtt.cli.run import RunOptions, run
-from fogmqtt.cli.simulate import add_arguments, run_simulation
-from fogmqtt.config import GatewayConfig, load_gateway
-from fogmqtt.conformance.runner import fatal_imports
-from fogmqtt.core.geometry import parse_tile_plan
+from fogmqtt.cli import simulate_options
+from fogmqtt.cli.common import (
+    positive_number,
+    report_errors,
+    run_program,
+    set_model_folder,
+    set_up_logging,
+)
 from fogmqtt.errors import JobFailed, PipelineError
-from fogmqtt.gateway.jobs.model import Outcome
-from fogmqtt.gateway.jobs.report import format_differences
-from fogmqtt.gateway.server.server import Server
-from fogmqtt.operators.api import registry
-from fogmqtt.operators.api.measuring import as_json
-from fogmqtt.operators.api.pipeline import parse
 from fogmqtt.process_tuning import tune
 
-Command = Callable[[GatewayConfig, argparse.Namespace], int]
+if TYPE_CHECKING:
+    from fogmqtt.config import GatewayConfig
+    from fogmqtt.gateway.jobs.decode import Decoders
+    from fogmqtt.gateway.jobs.model import Outcome
+
+Command: TypeAlias = "Callable[[GatewayConfig, argparse.Namespace], int]"
 #: argparse names this type with an underscore, and gives no other.
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -57,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(options: argparse.Namespace) -> int:
+    from fogmqtt.config import load_gateway
+    from fogmqtt.conformance.runner import fatal_imports
+    from fogmqtt.operators.api import registry
+
     config = load_gateway(options.config, os.environ)
     set_model_folder(config.models)
     registry.plug_in(config.plugins)
@@ -89,7 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     devices = _add(commands, "devices", _devices, "list the devices that are online")
     devices.add_argument("--json", action="store_true", help="print JSON")
-    add_arguments(_add(commands, "simulate", _simulate, "predict the time of a job on a fleet"))
+    simulate = _add(commands, "simulate", _simulate, "predict the time of a job on a fleet")
+    simulate_options.add_arguments(simulate)
     _add_operators(commands)
     retry_parser = _add(commands, "retry", _retry, "list the jobs that failed, or retry them")
     retry_parser.add_argument("job", nargs="?", metavar="JOB", help="retry this job")
@@ -186,6 +187,10 @@ def _add_demo(commands: Subparsers) -> None:
 
 
 def _serve(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from fogmqtt.cli.async_program import run_async
+    from fogmqtt.cli.connect import embedded_broker, serving_connector
+    from fogmqtt.gateway.server.server import Server
+
     del options
     with embedded_broker(config) as broker:
         connect = serving_connector(config, broker)
@@ -195,6 +200,18 @@ def _serve(config: GatewayConfig, options: argparse.Namespace) -> int:
 
 
 def _run(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from fogmqtt.gateway.jobs.decode import Decoders
+
+    with Decoders() as decoders:
+        # The process of the decoder loads numpy and OpenCV while this one does.
+        decoders.warm()
+        return _run_jobs(config, options, decoders)
+
+
+def _run_jobs(config: GatewayConfig, options: argparse.Namespace, decoders: Decoders) -> int:
+    from fogmqtt.cli.run import RunOptions, run
+    from fogmqtt.core.geometry import parse_tile_plan
+
     run_options = RunOptions(
         images=tuple(options.images),
         out=options.out,
@@ -206,22 +223,24 @@ def _run(config: GatewayConfig, options: argparse.Namespace) -> int:
         timeout_s=options.timeout,
         report=options.report,
     )
-    console = Console(stderr=True)
-    outcomes = run(config, run_options, console)
+    outcomes = run(config, run_options, decoders)
     for outcome in outcomes:
         if outcome.error is None:
-            _print(outcome, console, print_facts=options.out is None)
+            _print(outcome, print_facts=options.out is None)
     errors = [outcome.error for outcome in outcomes if outcome.error]
     if errors:
         raise JobFailed("\n".join(errors))
     return 0
 
 
-def _print(outcome: Outcome, console: Console, *, print_facts: bool) -> None:
+def _print(outcome: Outcome, *, print_facts: bool) -> None:
+    from fogmqtt.gateway.jobs.report import format_differences
+    from fogmqtt.operators.api.measuring import as_json
+
     report = outcome.report
-    console.print(f"{report.name}: {report.seconds:.2f} s", highlight=False, markup=False)
+    print(f"{report.name}: {report.seconds:.2f} s", file=sys.stderr)
     if report.sentence:
-        console.print(report.sentence, highlight=False, markup=False, soft_wrap=True)
+        print(report.sentence, file=sys.stderr)
     if report.differ is not None:
         print(format_differences(report))
     elif outcome.facts is not None and print_facts:
@@ -230,16 +249,22 @@ def _print(outcome: Outcome, console: Console, *, print_facts: bool) -> None:
 
 def _pipeline(config: GatewayConfig, option: str | None) -> str:
     """Return the text of a configured pipeline, or the option itself. Raises PipelineError."""
+    from fogmqtt.operators.api import registry
+
     text = config.pipeline if option is None else option
     name = text.strip()
-    if name not in config.pipelines:
-        if _WORD.fullmatch(name) and name not in registry.names():
-            suggestion = registry.suggestion(name, (*config.pipelines, *registry.names()))
-            skipped = "".join(f"; {problem}" for problem in registry.problems())
-            raise PipelineError(
-                f"no pipeline or operator is called {name!r}; {suggestion}{skipped}"
-            )
-        return text
+    if name in config.pipelines:
+        return _configured_pipeline(config, name)
+    if _WORD.fullmatch(name) and name not in registry.names():
+        suggestion = registry.suggestion(name, (*config.pipelines, *registry.names()))
+        skipped = "".join(f"; {problem}" for problem in registry.problems())
+        raise PipelineError(f"no pipeline or operator is called {name!r}; {suggestion}{skipped}")
+    return text
+
+
+def _configured_pipeline(config: GatewayConfig, name: str) -> str:
+    from fogmqtt.operators.api.pipeline import parse
+
     try:
         parse(config.pipelines[name])
     except PipelineError as problem:
@@ -256,20 +281,37 @@ def _priority(config: GatewayConfig, options: argparse.Namespace) -> int:
 
 
 def _explain(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from fogmqtt.cli.explain import explain
+    from fogmqtt.core.geometry import parse_tile_plan
+
     plan = parse_tile_plan(options.tiles or config.tiles)
     text = _pipeline(config, options.pipeline)
     return explain(config, text, options.image, plan, Console())
 
 
 def _demo(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from fogmqtt.cli.demo import demo
+
     return demo(config, options.image, options.out, Console())
 
 
 def _devices(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from fogmqtt.cli.devices import show_devices
+
     return show_devices(config, Console(), as_json=options.json)
 
 
 def _operators(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from fogmqtt.cli.operators import as_markdown, show_operators
+
     del config
     if options.markdown:
         print(as_markdown(), end="")
@@ -278,10 +320,18 @@ def _operators(config: GatewayConfig, options: argparse.Namespace) -> int:
 
 
 def _retry(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from fogmqtt.cli.retry import retry
+
     return retry(config, options.job, Console(), every=options.all)
 
 
 def _simulate(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from fogmqtt.cli.simulate import run_simulation
+
     return run_simulation(config, options, Console())
 
 

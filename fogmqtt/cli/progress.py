@@ -1,15 +1,16 @@
-"""Shows the progress of jobs: a bar on a terminal, plain lines elsewhere."""
+"""Shows the progress of jobs on stderr: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import Protocol
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 from fogmqtt.gateway.jobs.report import Report
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 #: Seconds between two plain lines of one job.
 LINE_S = 2.0
@@ -23,24 +24,31 @@ class Display(Protocol):
     def close(self) -> None: ...
 
 
-def open_display(console: Console) -> Display:
-    """Return a display for this console, which is stderr: results go to stdout."""
-    return BarDisplay(console) if console.is_terminal else PlainDisplay(console)
+def open_display() -> Display:
+    """Return a display on stderr: results go to stdout."""
+    return BarDisplay() if sys.stderr.isatty() else PlainDisplay()
 
 
 class BarDisplay:
-    """Shows a bar for each job."""
+    """Shows a bar for each job. It loads `rich` when the first job makes progress."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self) -> None:
         self._tasks: dict[str, TaskID] = {}
-        self._progress = Progress(
+
+    @cached_property
+    def _progress(self) -> Progress:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("tiles  {task.fields[speed]}  {task.fields[devices]}"),
-            console=console,
+            console=Console(stderr=True),
         )
-        self._progress.start()
+        progress.start()
+        return progress
 
     def update(self, report: Report) -> None:
         if report.job not in self._tasks:
@@ -57,14 +65,14 @@ class BarDisplay:
         self._progress.console.print(text, highlight=False, markup=False)
 
     def close(self) -> None:
-        self._progress.stop()
+        if "_progress" in vars(self):
+            self._progress.stop()
 
 
 class PlainDisplay:
     """Prints a line for each job every LINE_S seconds, for logs and pipes."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self) -> None:
         self._printed_at: dict[str, float] = {}
 
     def update(self, report: Report) -> None:
@@ -79,7 +87,7 @@ class PlainDisplay:
         )
 
     def print_line(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Do nothing: the terminal was not changed."""
@@ -96,17 +104,3 @@ def speed(report: Report) -> str:
 def shares(report: Report) -> str:
     """Return the number of tiles of each device."""
     return "  ".join(f"{device} {share.tiles}" for device, share in sorted(report.devices.items()))
-
-
-def device_table(report: Report) -> Table:
-    """Return a table of the devices and their shares of a job."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("device")
-    for heading in ("tiles", "pixels", "share"):
-        table.add_column(heading, justify="right")
-    pixels = sum(share.pixels for share in report.devices.values()) or 1
-    for device, share in sorted(report.devices.items()):
-        table.add_row(
-            device, str(share.tiles), f"{share.pixels:,}", f"{100 * share.pixels / pixels:.0f} %"
-        )
-    return table

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
 from fogmqtt.cli.async_program import run_async
 from fogmqtt.cli.connect import connector, embedded_broker
 from fogmqtt.cli.outputs import Outputs, plan_outputs
@@ -20,6 +18,7 @@ from fogmqtt.errors import UsageError
 from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.broker_link import Connect
 from fogmqtt.gateway.events import GatewayEvent, JobNoticed, JobProgressed
+from fogmqtt.gateway.jobs.decode import Decoders
 from fogmqtt.gateway.jobs.model import JobRequest, Outcome
 from fogmqtt.operators.api.pipeline import parse, parse_post
 
@@ -40,7 +39,7 @@ class RunOptions:
     report: Path | None = None
 
 
-def run(config: GatewayConfig, options: RunOptions, console: Console) -> list[Outcome]:
+def run(config: GatewayConfig, options: RunOptions, decoders: Decoders) -> list[Outcome]:
     """Run the jobs, and return one outcome for each image, in their order.
 
     Raises UsageError, PipelineError and OperatorError before anything is sent, and NoBroker.
@@ -54,11 +53,13 @@ def run(config: GatewayConfig, options: RunOptions, console: Console) -> list[Ou
         raise UsageError("-o is missing: name a file for the result, such as -o result.png")
     outputs = plan_outputs(options.images, options.out, measures=measures)
     with embedded_broker(config) as broker:
-        display = open_display(console)
+        display = open_display()
         try:
             gateway_id = run_id(config.gateway.id)
             connect = connector(config.broker, gateway_id, broker)
-            outcomes = run_async(run_jobs(config, gateway_id, connect, options, outputs, display))
+            outcomes = run_async(
+                run_jobs(config, gateway_id, connect, decoders, options, outputs, display)
+            )
         finally:
             display.close()
     if options.report:
@@ -77,6 +78,7 @@ async def run_jobs(
     config: GatewayConfig,
     gateway_id: str,
     connect: Connect,
+    decoders: Decoders,
     options: RunOptions,
     outputs: list[Outputs],
     display: Display,
@@ -87,6 +89,7 @@ async def run_jobs(
         gateway_id,
         connect,
         broker_within_s=config.broker.connect_timeout_s,
+        decoders=decoders,
     ) as gateway:
         gateway.listen("terminal", partial(show_event, display))
         requests = [_request(*pair, options) for pair in zip(options.images, outputs, strict=True)]

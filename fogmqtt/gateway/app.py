@@ -53,6 +53,7 @@ from fogmqtt.gateway.execution.dispatcher import Dispatcher
 from fogmqtt.gateway.execution.local_device import LocalDevice
 from fogmqtt.gateway.execution.local_workers import LocalWorkers
 from fogmqtt.gateway.execution.whole_image import WholeImage
+from fogmqtt.gateway.jobs.decode import Decoders
 from fogmqtt.gateway.jobs.model import JobHandle, JobRequest
 from fogmqtt.gateway.jobs.runner import JobRunner
 from fogmqtt.gateway.threads import Threads
@@ -95,6 +96,7 @@ class Gateway:
     serves : whether images are taken from the submit topic, and the gateway's presence is retained
     broker_within_s : seconds in which a broker must answer; None means no limit
     scheduler : a scheduler for tests and measurements; None means a new one
+    decoders : decode the images, and are closed with the gateway; None means new ones
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Gateway:
         serves: bool = False,
         broker_within_s: float | None = None,
         scheduler: Scheduler | None = None,
+        decoders: Decoders | None = None,
     ) -> None:
         self.config = config
         self.id = gateway_id
@@ -163,6 +166,7 @@ class Gateway:
             self._dispatcher,
             whole_image,
             self._bus,
+            decoders or Decoders(),
         )
         self.status = StatusPublisher(
             self._link,
@@ -396,6 +400,8 @@ class Gateway:
         payload, retained = message.payload, message.retained
         match self.topics.levels(message.topic):
             case ("devices", device, ("status" | "info") as leaf) if is_id(device):
+                if retained:
+                    self._settling.topic_came()
                 self._registry.received(device, leaf, payload, retained, now())
             case ("gateways", _, "results", device) if is_id(device) and not retained:
                 self._registry.note_message(device, now())
@@ -439,6 +445,7 @@ class Gateway:
         )
         if info.boot == self.status.boot:
             duplicates.own_info_seen()  # later messages were published after ours
+            self._settling.own_info_came()
         if duplicates.must_exit(info.boot, info.uptime_s, uptime_s):
             raise DuplicateId(
                 f"another gateway (host {one_line(info.host) or 'unknown'}) is already running "

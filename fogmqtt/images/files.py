@@ -11,21 +11,17 @@ import io
 import os
 import struct
 import threading
+import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image as Pillow
-from PIL import UnidentifiedImageError
 
 from fogmqtt.errors import ImageError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-
-# `max_pixels`, which the user configures, replaces Pillow's limit for the whole process.
-Pillow.MAX_IMAGE_PIXELS = None
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 
@@ -90,6 +86,15 @@ class Header:
         channels = 1 if self.mode in _GRAY_MODES else 3
         # Pillow's mode does not tell that a colour PNG or TIFF has 16 bits.
         return channels * (2 if self.format in ("PNG", "TIFF") else 1)
+
+
+def load_pillow() -> types.ModuleType:
+    """Import Pillow, which only a process that reads files needs, and return its `Image`."""
+    from PIL import Image as Pillow
+
+    # `max_pixels`, which the user configures, replaces Pillow's limit for the whole process.
+    Pillow.MAX_IMAGE_PIXELS = None
+    return Pillow
 
 
 def read(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> LoadedImage:
@@ -221,15 +226,16 @@ def _suggestion(image: Image) -> str:
 
 
 def _header(data: bytes, name: str) -> Header:
+    pillow = load_pillow()
     try:
-        with Pillow.open(io.BytesIO(data), formats=_FORMATS) as file:
+        with pillow.open(io.BytesIO(data), formats=_FORMATS) as file:
             return Header(
                 format="JPEG" if file.format == "MPO" else file.format or "",
                 mode=file.mode,
                 size=(file.height, file.width),
                 frames=getattr(file, "n_frames", 1),
             )
-    except UnidentifiedImageError:
+    except pillow.UnidentifiedImageError:
         if data.startswith(_SIGNATURES):
             raise ImageError(f"{name}: the header is damaged, or announces no pixels") from None
         raise ImageError(
@@ -264,12 +270,12 @@ def _check_complete(data: bytes, header: Header, name: str) -> None:
 
 def _verify_png(data: bytes) -> None:
     """Check all chunks with their checksums, which is far cheaper than a second decoding."""
-    with Pillow.open(io.BytesIO(data), formats=("PNG",)) as file:
+    with load_pillow().open(io.BytesIO(data), formats=("PNG",)) as file:
         file.verify()
 
 
 def _decode_all(data: bytes) -> None:
-    with Pillow.open(io.BytesIO(data), formats=_FORMATS) as file:
+    with load_pillow().open(io.BytesIO(data), formats=_FORMATS) as file:
         # A JPEG at an eighth of its size reads all data in a fraction of the time.
         file.draft(file.mode, (1, 1))
         file.load()

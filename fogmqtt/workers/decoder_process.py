@@ -19,8 +19,15 @@ from fogmqtt.images import files
 from fogmqtt.images.cv import one_thread
 from fogmqtt.images.spec import Image
 from fogmqtt.workers.channel import WorkerChannel
+from fogmqtt.workers.decoder_messages import (
+    Decoded,
+    DecodeRefused,
+    DecodeReply,
+    DecodeRequest,
+    HeaderRead,
+)
 from fogmqtt.workers.memory_limit import data_bytes, limit_data
-from fogmqtt.workers.process import WorkerFailed, connect_to_parent, describe_failure
+from fogmqtt.workers.process import connect_to_parent, describe_failure
 
 #: Bytes that a decoder may use beside its file and its pixels.
 _HEADROOM_BYTES = 128 << 20
@@ -29,47 +36,6 @@ _HEADROOM_BYTES = 128 << 20
 _PIXEL_BYTES = 28
 #: A process that keeps more than this number of bytes from earlier files is replaced.
 _REPLACE_ABOVE_BYTES = 64 << 20
-
-#: The message that lets a decoder begin: there is memory for the image.
-PROCEED = b"proceed"
-
-
-class DecodeRequest(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """A request to decode a file. The descriptors of the file and of the memory accompany it."""
-
-    #: The name of the file in error messages.
-    name: str
-    max_pixels: int
-
-
-class HeaderRead(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The header is valid. Decoding begins when the parent sends PROCEED.
-
-    `pixel_bytes` is the maximum number of bytes of a decoded pixel.
-    """
-
-    pixels: int
-    pixel_bytes: int
-
-
-class Decoded(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The pixels are in the memory of the request."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    notes: tuple[str, ...]
-    format: str
-    #: The process kept too much memory of earlier files and should be replaced.
-    needs_replacement: bool
-
-
-class DecodeRefused(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The file cannot be used. The reason names the file."""
-
-    reason: str
-
-
-DecodeReply = HeaderRead | Decoded | DecodeRefused | WorkerFailed
 
 
 class DecodeServer:
@@ -146,6 +112,7 @@ def main() -> None:
     """Run the decoder. The arguments come from `ChildProcess`."""
     channel, _ = connect_to_parent()
     one_thread()
+    files.load_pillow()  # before the memory of a file is limited
     # Native decoders write endless warnings about damaged files to descriptor 2. They go to
     # /dev/null; Python's own stderr stays.
     warnings.simplefilter("ignore")

@@ -57,12 +57,12 @@ def test_a_one_off_job_has_the_priority_asked_for_or_else_its_pipelines(
 ) -> None:
     config, seen = tmp_path / "config.yaml", []
 
-    def run(config: object, options: RunOptions, console: object) -> list[object]:
+    def run(config: object, options: RunOptions, decoders: object) -> list[object]:
         seen.append(options.priority)
         return []
 
     config.write_text(CONFIGURED, "utf-8")
-    monkeypatch.setattr("fogmqtt.cli.gateway.run", run)
+    monkeypatch.setattr("fogmqtt.cli.run.run", run)
     assert main(["--config", str(config), "run", "in.png", "-o", "out.png", *asked]) == 0
     assert seen == [priority]
 

@@ -7,7 +7,8 @@ import json
 import pytest
 from rich.console import Console
 
-from fogmqtt.cli.simulate import add_arguments, run_simulation
+from fogmqtt.cli.simulate import run_simulation
+from fogmqtt.cli.simulate_options import add_arguments
 from fogmqtt.config import GatewayConfig
 from fogmqtt.errors import ConfigError, PipelineError, UsageError
 

@@ -1,17 +1,25 @@
-"""Waits until the devices that are online are known, so that a job can be planned for them."""
+"""Waits until the devices that are online are known, so that a job can be planned for them.
+
+The gateway publishes its own info as soon as it is subscribed, and gets it back. A broker that
+delivers a client's messages in their order, as Mosquitto does, sends it after the retained topics.
+Other brokers may send some of these a moment later.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 from fogmqtt.gateway.broker_link import BrokerLink
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.compatibility import Compatibility
 
-#: Seconds from the connection until the devices' retained topics have come in.
+#: Seconds without a retained topic after which there are no more, if our own info is not back.
 SETTLE_S: Final = 0.3
-#: More seconds for messages that have come in and are not handled yet.
+#: The same once our own info is back.
+QUIET_S: Final = 0.02
+#: Seconds for retained topics, and for messages that have come in and are not handled yet, at most.
 BACKLOG_S: Final = 5.0
 
 
@@ -24,10 +32,21 @@ class Settling:
         self._compatibility = compatibility
         self._offline_until = now() + offline_s
         self._connected_at = now()
+        self._topic_at = now()
+        self._own_info = asyncio.Event()
 
     def connected(self) -> None:
         """Note that the link is up: retained topics begin to come in."""
-        self._connected_at = now()
+        self._connected_at = self._topic_at = now()
+        self._own_info.clear()
+
+    def topic_came(self) -> None:
+        """Note that a device's retained topic came in."""
+        self._topic_at = now()
+
+    def own_info_came(self) -> None:
+        """Note that this gateway's own info came back."""
+        self._own_info.set()
 
     async def wait(self) -> None:
         """Wait until the devices are known and compared, or no broker answered for long."""
@@ -38,7 +57,7 @@ class Settling:
                     await self._link.up()
             except TimeoutError:
                 return
-        await asyncio.sleep(max(0.0, self._connected_at + SETTLE_S - now()))
+        await self._wait_for_topics()
 
     async def wait_for_backlog(self) -> None:
         """As `wait`; and, for a bounded time, until everything that came in is handled."""
@@ -46,3 +65,17 @@ class Settling:
         until = now() + BACKLOG_S
         while not self._link.idle and now() < until:
             await asyncio.sleep(0.01)
+
+    async def _wait_for_topics(self) -> None:
+        """Wait until the retained topics are in, as far as can be told."""
+        while now() < self._connected_at + BACKLOG_S:
+            came_back = self._own_info.is_set()
+            rest_s = self._topic_at + (QUIET_S if came_back else SETTLE_S) - now()
+            if rest_s <= 0:
+                return
+            if came_back:
+                await asyncio.sleep(rest_s)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest_s):
+                    await self._own_info.wait()

@@ -2,6 +2,9 @@
 
 The file and the memory for its pixels are passed as descriptors. Nothing is copied: the gateway
 maps the memory that the process wrote.
+
+Importing this module loads neither numpy nor a decoder, so that a command can start the first
+process before its own imports.
 """
 
 from __future__ import annotations
@@ -12,20 +15,18 @@ import mmap
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
-import numpy as np
 
 from fogmqtt.errors import FogError, ImageError
-from fogmqtt.images.files import MAX_PIXELS, LoadedImage
-from fogmqtt.images.spec import Spec
 from fogmqtt.workers.channel import open_memory
 from fogmqtt.workers.child import ChildProcess
-from fogmqtt.workers.decoder_process import (
+from fogmqtt.workers.decoder_messages import (
     PROCEED,
     Decoded,
     DecodeRefused,
@@ -35,6 +36,9 @@ from fogmqtt.workers.decoder_process import (
 )
 from fogmqtt.workers.exit_status import ExitStatus
 from fogmqtt.workers.process import WorkerFailed
+
+if TYPE_CHECKING:
+    from fogmqtt.images.files import LoadedImage
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +97,7 @@ class Decoders:
         # A process ends with the thread that started it, so a thread of our own starts all.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoders")
         self._closed = False
+        self._first: Future[ChildProcess] | None = None
         #: The process that finished last gets the next file: its caches are warm.
         self._idle: list[ChildProcess] = []
         self._busy: set[ChildProcess] = set()
@@ -113,7 +118,7 @@ class Decoders:
         file: int,
         name: str,
         *,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int,
         reserve: Callable[[int], None] = _reserve_nothing,
     ) -> LoadedImage:
         """Decode the file of this descriptor, with the result of `images.files.read`.
@@ -131,13 +136,21 @@ class Decoders:
         finally:
             os.close(pixels)
 
+    def warm(self) -> None:
+        """Start the process for the first file."""
+        self._first = self._starter.submit(ChildProcess, self._code)
+
     def close(self) -> None:
         """End all processes at once. Later calls of `read` raise ImageError."""
         with self._lock:
             self._closed = True
+            first, self._first = self._first, None
             idle, self._idle = self._idle, []
             for process in self._busy:
                 process.kill()
+        if first is not None:
+            with suppress(OSError):  # it could not be started
+                idle.append(first.result())
         for process in idle:
             process.end()
         self._starter.shutdown()
@@ -206,8 +219,9 @@ class Decoders:
                     self._busy.add(process)
                     return process
                 process.end()  # an idle process is readable only if it has ended
+            first, self._first = self._first, None
         try:
-            process = self._starter.submit(ChildProcess, self._code).result()
+            process = (first or self._starter.submit(ChildProcess, self._code)).result()
         except (OSError, RuntimeError) as problem:  # RuntimeError: `close` was called
             raise ImageError(f"{name}: cannot start a process to decode it: {problem}") from None
         with self._lock:
@@ -264,6 +278,11 @@ def open_bytes(data: bytes | memoryview) -> int:
 
 def _map_image(reply: Decoded, job: _DecodeJob) -> LoadedImage:
     """Map the memory that the process wrote. Raises ImageError if the reply does not fit it."""
+    import numpy as np
+
+    from fogmqtt.images.files import LoadedImage
+    from fogmqtt.images.spec import Spec
+
     if reply.dtype not in _DTYPES or min(reply.shape) < 1 or not 2 <= len(reply.shape) <= 3:
         raise ImageError(f"{job.name}: its decoder gave {reply.dtype} of {reply.shape}")
     size = math.prod(reply.shape) * np.dtype(reply.dtype).itemsize

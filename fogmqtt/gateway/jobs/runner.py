@@ -68,6 +68,7 @@ class JobRunner:
         dispatcher: Dispatcher,
         whole_image: WholeImage,
         events: EventBus,
+        decoders: Decoders,
     ) -> None:
         self._config = config
         self._threads = threads
@@ -76,7 +77,7 @@ class JobRunner:
         self._dispatcher = dispatcher
         self._whole_image = whole_image
         self._bus = events
-        self._decoders = Decoders()
+        self._decoders = decoders
         self._memory = MemoryBudget()
         self._sample = config.verify.sample
         self.queue = JobQueue(config.limits.max_jobs)
