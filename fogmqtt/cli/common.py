@@ -90,6 +90,7 @@ def make_link(broker: BrokerSettings, client_id: str) -> Link:
         cert=broker.cert,
         key=broker.key,
         keepalive_s=round(broker.keepalive_s),
+        client=broker.client,
     )
 
 

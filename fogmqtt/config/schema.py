@@ -33,6 +33,7 @@ class BrokerSettings:
     key: str = ""
     keepalive_s: Annotated[float, msgspec.Meta(ge=1, le=65535)] = 60.0
     connect_timeout_s: Seconds = 10.0
+    client: Literal["fast", "plain"] = "fast"
 
 
 @dataclass(frozen=True, slots=True)

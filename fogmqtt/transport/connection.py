@@ -1,6 +1,6 @@
 """One MQTT connection with paho, from CONNECT to its end.
 
-Only this module and transport/paho.py import paho.
+Only this module, transport/paho.py and transport/fast_client.py import paho.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -26,6 +26,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from fogmqtt.errors import NotConnected
 from fogmqtt.transport.base import (
+    MAX_SMALL_BYTES,
     PACKET_OVERHEAD_BYTES,
     Connected,
     Deliver,
@@ -39,6 +40,7 @@ from fogmqtt.transport.base import (
     join_payload,
     payload_size,
 )
+from fogmqtt.transport.fast_client import FastClient, PiecesForPaho
 from fogmqtt.transport.link import Link, without_share
 from fogmqtt.transport.optional import OptionalFilters
 from fogmqtt.transport.packet_limit import PacketLimit
@@ -66,6 +68,8 @@ _PACKET_TOO_LARGE: Final = 0x95
 #: Seconds without an acknowledgement and without a byte that leaves this machine, while a packet is
 #: on its way that may be too large. Some brokers (RabbitMQ) read no more after such a packet.
 _DEAF_S: Final = 10.0
+#: The largest packet of MQTT.
+_MAX_PACKET_BYTES: Final = 268_435_455
 _connection_numbers = count(1)
 
 
@@ -285,8 +289,8 @@ class Connection:
         if not self.ready:
             raise not_connected(self._settings.link, message.topic)
         size = len(message.topic.encode()) + payload_size(message.payload) + PACKET_OVERHEAD_BYTES
-        limit = self._packet_limit.hard
-        if limit is not None and size > limit:
+        limit = min(self._packet_limit.hard or _MAX_PACKET_BYTES, _MAX_PACKET_BYTES)
+        if size > limit:
             raise too_large(
                 self._settings.link,
                 message.topic,
@@ -321,12 +325,10 @@ class Connection:
             self._publishing += 1
         # Outside the lock: paho calls back while it holds its own lock, and the callback takes
         # this one.
+        is_fast = isinstance(self._client, FastClient)
+        payload = PiecesForPaho.of(message.payload) if is_fast else join_payload(message.payload)
         info = self._client.publish(
-            message.topic,
-            join_payload(message.payload),
-            message.qos,
-            message.retain,
-            message.properties,
+            message.topic, payload, message.qos, message.retain, message.properties
         )
         is_lost = info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS
         with self._changed:
@@ -365,7 +367,7 @@ class Connection:
     def _new_client(self) -> mqtt.Client:
         settings = self._settings
         is_mqtt5 = settings.link.protocol == 5
-        client = mqtt.Client(
+        client = (FastClient if settings.link.client == "fast" else mqtt.Client)(
             CallbackAPIVersion.VERSION2,
             client_id=settings.link.client_id,
             clean_session=None if is_mqtt5 else True,
@@ -495,7 +497,11 @@ class Connection:
             receipt = Receipt(self.number, message.mid, message.dup)
         else:
             client.ack(message.mid, message.qos)
-        received = Received(message.topic, bytes(message.payload), message.retain, receipt)
+        # paho's type has no memoryview, which FastClient passes.
+        payload = cast("bytes | memoryview", message.payload)
+        if len(payload) <= MAX_SMALL_BYTES:
+            payload = bytes(payload)
+        received = Received(message.topic, payload, message.retain, receipt)
         if self.ready:
             self._settings.deliver(received)
         else:

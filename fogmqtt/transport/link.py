@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from fogmqtt.errors import ConfigError
 
 Protocol = Literal[5, "3.1.1"]
+Client = Literal["fast", "plain"]
 
 _DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
@@ -77,8 +78,9 @@ class Link:
     `ca`, `cert` and `key` are paths of PEM files. `keepalive_s` must exceed twice the seconds of
     the slowest transfer of the largest message. An MQTT 5 broker keeps unacknowledged messages for
     `session_s` seconds after a lost connection. `has_counters` is False if the broker is known to
-    close the connection of a client that subscribes to `$SYS`. Raises ConfigError if fields
-    contradict each other or a file is missing.
+    close the connection of a client that subscribes to `$SYS`. `client` says who reads and writes
+    packets: transport/fast_client.py or paho. Raises ConfigError if fields contradict each other or
+    a file is missing.
     """
 
     url: str
@@ -92,6 +94,7 @@ class Link:
     keepalive_s: int = 60
     session_s: int = 0
     has_counters: bool = True
+    client: Client = "fast"
 
     def __post_init__(self) -> None:
         address = parse_url(self.url)

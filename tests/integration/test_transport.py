@@ -1,4 +1,4 @@
-"""One contract of the broker in memory and of Mosquitto, in MQTT 5 and 3.1.1."""
+"""One contract of the broker in memory and of Mosquitto: MQTT 5 and 3.1.1, our client and paho."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import pytest
 
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.transport.base import Connected, Disconnected, Received, Refused, Transport, Will
+from fogmqtt.transport.link import Client as ClientKind
 from fogmqtt.transport.link import Link, Protocol
 from fogmqtt.transport.memory import MemoryBroker, MemoryTransport
 from fogmqtt.transport.paho import PahoTransport
 from tests.fog import Inbox, RealBroker, wait_for
 from tests.relay import Relay
 
-KINDS = ("memory", "5", "3.1.1")
+KINDS = ("memory", "5 fast", "3.1.1 fast", "5 plain", "3.1.1 plain")
 #: The kinds with shared subscriptions and announced limits; MQTT 3.1.1 has neither.
-ANNOUNCING_KINDS = ("memory", "5")
+ANNOUNCING_KINDS = ("memory", "5 fast", "5 plain")
 
 
 @dataclass
@@ -80,13 +81,16 @@ def in_memory() -> World:
 def on_mosquitto(kind: str, folder: Path) -> Iterator[World]:
     broker = RealBroker(folder, more="max_packet_size 100000")
     broker.start()
-    protocol: Protocol = 5 if kind == "5" else "3.1.1"
+    protocol: Protocol = 5 if kind.startswith("5") else "3.1.1"
+    chosen: ClientKind = "fast" if kind.endswith("fast") else "plain"
     relays: list[Relay] = []
 
     def make(client_id: str, inbox: Inbox, will: Will | None) -> Client:
         wire = Relay(broker.port)
         relays.append(wire)
-        transport = PahoTransport(Link(wire.url, client_id, protocol), inbox.put, will=will)
+        transport = PahoTransport(
+            Link(wire.url, client_id, protocol, client=chosen), inbox.put, will=will
+        )
         return Client(transport, inbox, wire.cut)
 
     world = World(kind, make, broker.kill, broker.start)
