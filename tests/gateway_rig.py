@@ -62,6 +62,7 @@ class PlayedDevice:
     answer: Callable[[TileTask], Sequence[Accepted | Failure | Result]] = field(
         default_factory=lambda: do_at_once
     )
+    codecs: tuple[str, ...] = ("raw", "png", "planes")
     tasks: list[TileTask] = field(default_factory=list)
     control: list[bytes] = field(default_factory=list)
 
@@ -77,6 +78,7 @@ class PlayedDevice:
             uptime_s=1.0,
             workers=2,
             operators=list(registry.names()),
+            codecs=list(self.codecs),
         )
         self._link.publish(TOPICS.device(self.id, "info"), encode(info, "base64"), retain=True)
         self._link.publish(TOPICS.device(self.id, "status"), ONLINE, retain=True)
@@ -111,7 +113,7 @@ def result(task: TileTask) -> Result:
             attempt=task.attempt,
             shape=encoded.shape,
             dtype=encoded.dtype,  # type: ignore[arg-type]
-            codec=task.result_codec,
+            codec=encoded.codec,
             pixels=memoryview(bytes(encoded.data)),
             compute_s=0.001,
         )

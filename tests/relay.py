@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_BUFFER_BYTES = 32_768
 
 
 class Relay:
@@ -125,3 +128,36 @@ def scripted(*answers: bytes) -> Iterator[int]:
             server.shutdown(socket.SHUT_RDWR)
         server.close()
         thread.join(5)
+
+
+class SlowRelay(Relay):
+    """A relay that passes at most so many bytes per second, each way and on all connections."""
+
+    def __init__(self, target: int, bytes_per_s: float) -> None:
+        self._bytes_per_s = bytes_per_s
+        #: Bytes that passed.
+        self.passed = 0
+        super().__init__(target)
+
+    def carry(self, source: socket.socket, sink: socket.socket) -> None:
+        # A large buffer would take a tile at once.
+        source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        began_at, carried = time.monotonic(), 0
+        while data := source.recv(_BUFFER_BYTES):
+            idle_s = time.monotonic() - began_at - carried / self._bytes_per_s
+            if idle_s > 0:
+                began_at += idle_s  # what was not used is not saved up
+            carried += len(data)
+            self.passed += len(data)
+            time.sleep(max(0.0, began_at + carried / self._bytes_per_s - time.monotonic()))
+            sink.sendall(data)
+
+
+@contextmanager
+def slow_relay(target: int, bytes_per_s: float) -> Iterator[SlowRelay]:
+    """A slow relay to a loopback port. It is closed at the end."""
+    made = SlowRelay(target, bytes_per_s)
+    try:
+        yield made
+    finally:
+        made.close()

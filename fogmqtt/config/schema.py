@@ -61,7 +61,7 @@ class WireSettings:
     encoding: Literal["binary", "base64"] = "binary"
     qos: Literal[0, 1, 2] = 1
     max_message_bytes: Annotated[int, msgspec.Meta(ge=4096, le=256_000_000)] = 900_000
-    codec: Literal["raw", "png"] = "raw"
+    codec: Literal["auto", "raw", "png"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)

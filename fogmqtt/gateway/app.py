@@ -32,6 +32,7 @@ from fogmqtt.gateway.broker_health import DROPPED, DropCounter
 from fogmqtt.gateway.broker_link import BrokerLink, Connect
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.compatibility import Compatibility
+from fogmqtt.gateway.devices.links import DeviceLinks
 from fogmqtt.gateway.devices.registry import DeviceRegistry, DeviceView
 from fogmqtt.gateway.devices.settling import Settling
 from fogmqtt.gateway.devices.status_publisher import (
@@ -128,6 +129,7 @@ class Gateway:
         self._link = BrokerLink(connect, gateway_will(gateway_id, self.topics))
         scheduler = scheduler or Scheduler(config.policy(), sends_reported=True)
         self._workers = LocalWorkers(self._threads)
+        self._links = DeviceLinks()
         self._dispatcher = Dispatcher(
             scheduler,
             self._link,
@@ -135,6 +137,7 @@ class Gateway:
             self._workers,
             self._bus,
             self._warnings,
+            self._links,
             gateway_id=gateway_id,
             topics=self.topics,
             wire=config.wire,
@@ -148,7 +151,11 @@ class Gateway:
         )
         self._compatibility = Compatibility(exact=config.exact)
         self._registry = DeviceRegistry(
-            self._dispatcher.feed, self._compatibility, self._dispatcher.warm, self._bus
+            self._dispatcher.feed,
+            self._compatibility,
+            self._dispatcher.warm,
+            self._bus,
+            self._links,
         )
         self._settling = Settling(self._link, self._compatibility, config.gateway.local_after)
         whole_image = WholeImage(
@@ -422,6 +429,7 @@ class Gateway:
     def _disconnected(self, reason: str) -> None:
         log.warning("lost the broker at %s: %s; trying again", self.config.broker.url, reason)
         self._registry.broker_lost()
+        self._links.broker_lost()
         self._dispatcher.feed(BrokerLost())
         if self._local.working:
             self._local.join()

@@ -41,6 +41,8 @@ class BrokerLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._up = asyncio.Event()
         self._confirmations: dict[object, asyncio.Future[None]] = {}
+        #: What is called when the broker answers to a message, by token.
+        self._answered: dict[object, Callable[[float], None]] = {}
         #: The number of connections so far. Messages of an earlier one may be lost.
         self.connections = 0
         #: The largest packet that the broker takes, in bytes; None if it did not announce it.
@@ -76,12 +78,29 @@ class BrokerLink:
                     yield item
             await self._wait_for_item()
 
-    def publish(self, topic: str, payload: Payload, **options: Any) -> None:
-        """Publish without confirmation; `options` as for `Transport.publish`.
+    def publish(
+        self,
+        topic: str,
+        payload: Payload,
+        *,
+        answered: Callable[[float], None] | None = None,
+        **options: Any,
+    ) -> None:
+        """Publish without waiting; `options` as for `Transport.publish`.
 
-        Raises NotConnected and TooLarge.
+        `answered` is called with the time when the broker took or refused the message, unless the
+        link breaks first. Raises NotConnected and TooLarge.
         """
-        self.transport.publish(topic, payload, **options)
+        if answered is None:
+            self.transport.publish(topic, payload, **options)
+            return
+        token = object()
+        self._answered[token] = answered
+        try:
+            self.transport.publish(topic, payload, token=token, **options)
+        except BaseException:
+            self._answered.pop(token, None)
+            raise
 
     async def publish_confirmed(self, topic: str, payload: bytes, *, qos: int) -> None:
         """Publish, and wait until the broker has the message.
@@ -129,8 +148,11 @@ class BrokerLink:
     def _handle(self, item: object) -> bool:
         """Handle an item of the link itself. Returns True if no other part needs the item."""
         match item:
-            case Published(token, refusal):
-                self._confirm(token, refusal)
+            case Published(token, refusal, at):
+                if (answered := self._answered.pop(token, None)) is not None:
+                    answered(at)
+                else:
+                    self._confirm(token, refusal)
                 return True
             case Connected(max_packet_bytes):
                 self.max_packet_bytes = max_packet_bytes
@@ -138,6 +160,7 @@ class BrokerLink:
                 self._up.set()
             case Disconnected(reason):
                 self._up.clear()
+                self._answered.clear()
                 self._fail_confirmations(reason)
             case _:
                 pass

@@ -47,6 +47,19 @@ def names() -> tuple[str, ...]:
     return _CODECS
 
 
+def png_holds(channels: int, dtype: str) -> bool:
+    """Whether `png` can hold images of so many channels and this dtype."""
+    return dtype in ("uint8", "uint16") and channels in _PNG_CHANNELS.values()
+
+
+def encode_smaller(image: Image, codec: str) -> tuple[bytes | memoryview, str]:
+    """Return the encoded image and its codec: `raw` instead of `png` if that is smaller."""
+    data = encode(image, codec)
+    if codec == "png" and len(data) >= image.nbytes:
+        return encode(image, "raw"), "raw"
+    return data, codec
+
+
 def encode(image: Image, codec: str) -> bytes | memoryview:
     """Return the bytes of an image, (height, width) or (height, width, channels) of any dtype.
 
@@ -107,7 +120,7 @@ def _encode_png(image: Image) -> bytes:
     from fogmqtt.images.cv import cv2
 
     channels = image.shape[2] if image.ndim == 3 else 1
-    if image.dtype not in (np.uint8, np.uint16) or channels not in _PNG_CHANNELS.values():
+    if not png_holds(channels, image.dtype.name):
         raise WireError(f"png cannot hold a {channels}-channel {image.dtype} image; use codec raw")
     # Level 1: compression should shorten the transfer, and a higher level costs more than it saves.
     is_encoded, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])

@@ -94,11 +94,13 @@ class Received:
 class Published:
     """The broker has the message with this token. With QoS 0: the socket has it.
 
-    `refusal` is the reason if the broker did not accept the message; MQTT 5 brokers send one.
+    `refusal` is the reason if the broker did not accept the message; MQTT 5 brokers send one. `at`
+    is when its answer arrived, in seconds of the monotonic clock.
     """
 
     token: object
     refusal: str = ""
+    at: float = field(default_factory=time.monotonic, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

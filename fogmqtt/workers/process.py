@@ -131,7 +131,7 @@ def compute(task: TileTask) -> TileOutput:
     core = Rect(*task.core)
     result = pipeline.run_tile(operators, image, core, _seams(task.seams))
     encoded = results.encode(operators[-1], result, core, task.result_codec)
-    return TileOutput(encoded.data, encoded.shape, encoded.dtype, task.result_codec)
+    return TileOutput(encoded.data, encoded.shape, encoded.dtype, encoded.codec)
 
 
 def _seams(letters: str) -> Seams:

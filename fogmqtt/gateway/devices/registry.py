@@ -19,6 +19,7 @@ from fogmqtt.core.scheduling.events import (
 from fogmqtt.errors import WireError
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.compatibility import Compatibility
+from fogmqtt.gateway.devices.links import DeviceLinks
 from fogmqtt.gateway.events import DeviceCame, DeviceLeft, EventBus
 from fogmqtt.log import RateLimitedLog, one_line
 from fogmqtt.operators.api.pipeline import Stage
@@ -75,10 +76,12 @@ class DeviceRegistry:
         compatibility: Compatibility,
         warm: Callable[[str], None] | None = None,
         events: EventBus | None = None,
+        links: DeviceLinks | None = None,
     ) -> None:
         self._feed = feed
         self._warm = warm
         self._bus = events or EventBus()
+        self._links = links or DeviceLinks()
         self.compatibility = compatibility
         self._presence = Presence()
         self._decoder = Decoder(DeviceInfo)
@@ -184,6 +187,7 @@ class DeviceRegistry:
             raise WireError(f"{device} has an info of {len(payload)} bytes, over {MAX_INFO_BYTES}")
         info = self._decoder.decode(payload)
         self._keep_info(device, info, len(payload))
+        self._links.announced(device, info.codecs)
         self._apply(self._presence.info(device, self._describe(info), retained, now), now)
         if not retained and self._presence.description(device) is not None:
             # These include tiles of other gateways, so that a busy device does not look slow.

@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from fogmqtt.core.link_rate import Compression
 from fogmqtt.errors import FogError, JobFailed
+from fogmqtt.gateway.devices.links import DeviceLinks
 from fogmqtt.gateway.execution.stage_run import StageRun
 from fogmqtt.gateway.jobs.model import Job
+from fogmqtt.images import codec
+from fogmqtt.images.spec import Spec
 from fogmqtt.operators.api.results import TileResult
 
 
@@ -21,6 +25,14 @@ class KeptResult:
     result: TileResult
 
 
+@dataclass(frozen=True, slots=True)
+class TileCodecs:
+    """How a tile travels to a device, and its result back."""
+
+    tile: str
+    result: str
+
+
 @dataclass(eq=False, slots=True)
 class ActiveStage:
     """Connects the dispatcher with the job's coroutine. It belongs to the event loop."""
@@ -31,6 +43,8 @@ class ActiveStage:
     needs: frozenset[str]
     #: Device and fingerprint of the valid result, by tile.
     kept: dict[int, tuple[str, int]] = field(default_factory=dict)
+    #: What `png` saves and costs for this stage's pixels.
+    png: Compression = field(default_factory=Compression)
     #: Whether no device has been able to do its tiles for a while.
     starved: bool = False
     #: Whether the scheduler has finished or failed it.
@@ -41,6 +55,20 @@ class ActiveStage:
     def key(self) -> str:
         """The name of the stage for the scheduler and in messages."""
         return self.run.key
+
+    def codecs(self, configured: str, links: DeviceLinks, device: str) -> TileCodecs:
+        """Return the codecs for one device. `configured` is `wire.codec`.
+
+        With `auto`, a tile and its result are `png` where the link needs longer for the bytes that
+        this saves than the codec takes. With `png` only the tile is. A device gets no codec that it
+        does not announce.
+        """
+        own, stage = self.run.operators[-1].result_codec, self.run.stage
+        knows_png = links.knows(device, "png")
+        pays = knows_png and configured == "auto" and self.png.pays(links.bytes_per_s(device))
+        tile_is_png = (pays or (knows_png and configured == "png")) and _png_holds(stage.sent)
+        result_is_png = pays and own == "raw" and _png_holds(stage.result)
+        return TileCodecs("png" if tile_is_png else "raw", "png" if result_is_png else own)
 
     async def results(self) -> AsyncIterator[KeptResult]:
         """Yield results until every tile has one. Raises JobFailed if the stage failed."""
@@ -61,3 +89,7 @@ class ActiveStage:
     def fail(self, reason: str | FogError) -> None:
         """Let `results` raise this error, or JobFailed with this reason."""
         self._results.put_nowait(JobFailed(reason) if isinstance(reason, str) else reason)
+
+
+def _png_holds(spec: Spec) -> bool:
+    return codec.png_holds(spec.channels, spec.dtype)

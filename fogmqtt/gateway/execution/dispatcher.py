@@ -38,14 +38,16 @@ from fogmqtt.errors import FogError, NotConnected, TooLarge, WireError
 from fogmqtt.gateway.background import BackgroundTasks
 from fogmqtt.gateway.broker_link import BrokerLink
 from fogmqtt.gateway.clock import now
+from fogmqtt.gateway.devices.links import DeviceLinks
 from fogmqtt.gateway.events import EventBus, JobNoticed
 from fogmqtt.gateway.execution import stage_run
-from fogmqtt.gateway.execution.active_stage import ActiveStage, KeptResult
+from fogmqtt.gateway.execution.active_stage import ActiveStage, KeptResult, TileCodecs
 from fogmqtt.gateway.execution.local_workers import LocalTileError, LocalWorkers
 from fogmqtt.gateway.execution.stage_run import MessageLimits, StageRun
 from fogmqtt.gateway.jobs.model import Job
 from fogmqtt.gateway.jobs.report import TileFailure
 from fogmqtt.gateway.threads import Threads
+from fogmqtt.images import codec
 from fogmqtt.log import CountedWarnings, one_line
 from fogmqtt.operators.api.measuring import Part, encode_part
 from fogmqtt.operators.api.results import TileResult
@@ -107,6 +109,7 @@ class Dispatcher:
         workers: LocalWorkers,
         events: EventBus,
         warnings: CountedWarnings,
+        links: DeviceLinks,
         *,
         gateway_id: str,
         topics: Topics,
@@ -128,6 +131,7 @@ class Dispatcher:
         self._background = BackgroundTasks()
         #: The lowest limit of packets that made a device fail to send a result.
         self._device_packet_bytes: int | None = None
+        self._links = links
         self._stages: dict[str, ActiveStage] = {}
         #: Events that wait until the actions of an earlier one are carried out.
         self._pending: deque[Event] = deque()
@@ -214,8 +218,11 @@ class Dispatcher:
         if message.tile >= (count := stage.run.count):
             raise WireError(f"{message.job} has {count} tiles, no tile {message.tile}")
         lease = (message.job, message.tile, message.attempt, device)
+        if not isinstance(message, Accepted):
+            self._links.lost(lease, device)
         match message:
             case Accepted():
+                self._links.accepted(lease, device, at)
                 self.feed(TileAccepted(*lease, at))
             case Rejected():
                 self.feed(TileRejected(*lease))
@@ -321,8 +328,9 @@ class Dispatcher:
             work = self._do_locally(stage, lease, order.lease_s)
             self._local_tiles[lease] = self._background.start(work, f"local tile {order.tile}")
             return
-        encode = partial(self._encode, stage, order)
-        is_light = self._wire.codec == "raw" and stage.run.is_light(stage.run.tile(order.tile))
+        codecs = stage.codecs(self._wire.codec, self._links, order.device)
+        encode = partial(self._encode, stage, order, codecs)
+        is_light = codecs.tile == "raw" and stage.run.is_light(stage.run.tile(order.tile))
         encoded = encode if is_light else self._threads.begin_tile(encode)
         outgoing = self._outgoing.get(order.device)
         if outgoing is not None:
@@ -331,18 +339,21 @@ class Dispatcher:
         self._outgoing[order.device] = deque([_OutgoingTile(stage, order, encoded)])
         self._background.start(self._publish_tiles(order.device), f"tiles for {order.device}")
 
-    def _encode(self, stage: ActiveStage, order: act.SendTile) -> Payload:
+    def _encode(self, stage: ActiveStage, order: act.SendTile, codecs: TileCodecs) -> _EncodedTile:
         """Cut and encode a tile; runs in a thread unless the tile is light."""
+        began_at = now()
         task = stage_run.make_task(
             stage.run,
             stage.run.tile(order.tile),
             attempt=order.attempt,
             gateway=self._gateway_id,
             lease_s=order.lease_s,
-            wire_codec=self._wire.codec,
+            wire_codec=codecs.tile,
+            result_codec=codecs.result,
             priority=stage.job.request.priority,
         )
-        return encode_in_pieces(task, self._wire.encoding)
+        payload = encode_in_pieces(task, self._wire.encoding)
+        return _EncodedTile(payload, codecs.tile, len(task.pixels), now() - began_at)
 
     async def _publish_tiles(self, device: str) -> None:
         """Publish a device's tiles in the scheduler's order."""
@@ -357,13 +368,21 @@ class Dispatcher:
         order, stage = tile.order, tile.stage
         lease = (order.job, order.tile, order.attempt, order.device)
         try:
-            payload = await self._payload(tile)
+            encoded = await self._encoded(tile)
+            payload, size = encoded.payload, payload_size(encoded.payload)
+            if encoded.codec != "raw":
+                raw_bytes = (
+                    stage.run.tile(order.tile).outer.pixels * stage.run.stage.sent.pixel_bytes
+                )
+                stage.png.learn(raw_bytes, encoded.pixel_bytes, encoded.seconds)
             if not self._scheduler.holds(*lease):
                 return  # the lease or the job ended while the tile was encoded
-            self._check_size(order, payload_size(payload))
+            self._check_size(order, size)
+            self._links.published(lease, size, now())
             self._link.publish(
                 self._topics.device(order.device, "tiles"),
                 payload,
+                answered=partial(self._sent, lease, size),
                 qos=self._wire.qos,
                 expires_s=order.lease_s,
                 content_type=CONTENT_TYPES[self._wire.encoding],
@@ -376,10 +395,15 @@ class Dispatcher:
             log.exception("tile %s/%d cannot be sent", order.job, order.tile)
             stage.fail(f"{type(problem).__name__}: {problem}")
         else:
-            stage.job.report.bytes_out += payload_size(payload)
+            stage.job.report.bytes_out += size
+
+    def _sent(self, lease: _Lease, size: int, at: float) -> None:
+        """The broker has a tile: the device's time to accept it begins."""
+        self._links.confirmed(lease, lease[3], size, at)
+        if lease[0] in self._stages:
             self.feed(TileSent(*lease))
 
-    async def _payload(self, tile: _OutgoingTile) -> Payload:
+    async def _encoded(self, tile: _OutgoingTile) -> _EncodedTile:
         if isinstance(tile.encoded, asyncio.Future):
             return await tile.encoded
         return await self._threads.tile(tile.encoded, light=True)
@@ -397,6 +421,8 @@ class Dispatcher:
     def _cancel(self, order: act.CancelTile) -> None:
         """Cancel a tile at its device. A tile whose lease expired may finish: its result counts."""
         if order.device != LOCAL:
+            lease = (order.job, order.tile, order.attempt, order.device)
+            self._links.lost(lease, order.device)
             cancel = Cancel(
                 job=order.job,
                 tile=order.tile,
@@ -451,7 +477,9 @@ class Dispatcher:
         pixels, compute_s = await self._workers.do(cut, lease_s)
 
         def check() -> _CheckedResult:
-            result = stage_run.decode_output(run, tile, pixels.shape, pixels.dtype, pixels.data)
+            result = stage_run.decode_output(
+                run, tile, pixels.shape, pixels.dtype, pixels.data, pixels.codec
+            )
             return _CheckedResult(result, _fingerprint(result), pixels.data, 0)
 
         return await self._threads.tile(check), compute_s
@@ -463,7 +491,7 @@ class Dispatcher:
     ) -> None:
         """Check a result, at once if its tile is light, and feed it or its failure."""
         check = partial(_check_result, run, message, wire_bytes)
-        if run.is_light(run.tile(message.tile)):
+        if message.codec != "png" and run.is_light(run.tile(message.tile)):
             self._feed_checked(check, message, lease, at)
             return
 
@@ -577,13 +605,24 @@ _StageAction = (
 
 
 @dataclass(frozen=True, slots=True)
+class _EncodedTile:
+    """A tile as it is published, and what its codec did."""
+
+    payload: Payload
+    codec: str
+    pixel_bytes: int
+    #: The time of cutting and encoding.
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class _OutgoingTile:
     """A tile that is being encoded, or waits until the tiles before it are published."""
 
     stage: ActiveStage
     order: act.SendTile
     #: What a thread encodes, or the function that encodes a light tile when its turn comes.
-    encoded: asyncio.Future[Payload] | Callable[[], Payload]
+    encoded: asyncio.Future[_EncodedTile] | Callable[[], _EncodedTile]
 
 
 def _submitted(stage: ActiveStage) -> JobSubmitted:
@@ -624,7 +663,10 @@ def _revoke(stage: ActiveStage, revoked: act.RevokeResult) -> None:
 def _check_result(run: StageRun, message: Result, wire_bytes: int) -> _CheckedResult:
     """Check and decode a result. Raises WireError."""
     result = stage_run.decode_result(run, run.tile(message.tile), message)
-    return _CheckedResult(result, _fingerprint(result), message.pixels, wire_bytes)
+    data, own_codec = message.pixels, run.operators[-1].result_codec
+    if message.codec != own_codec and not isinstance(result, Part):
+        data = memoryview(codec.encode(result, own_codec))  # the journal names no codec
+    return _CheckedResult(result, _fingerprint(result), data, wire_bytes)
 
 
 def _fingerprint(result: TileResult) -> int:

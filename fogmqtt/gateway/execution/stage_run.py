@@ -247,10 +247,16 @@ def make_task(
     gateway: str,
     lease_s: float,
     wire_codec: str,
+    result_codec: str = "",
     priority: int = 0,
 ) -> TileTask:
-    """Cut a tile, and make the message that asks a device to process it."""
+    """Cut a tile, and make the message that asks a device to process it.
+
+    A `wire_codec` that makes the tile larger is not used. Without a `result_codec` the result has
+    the operator's own.
+    """
     pixels = cut_tile(run, tile)
+    encoded, used_codec = codec.encode_smaller(pixels, wire_codec)
     spec = Spec.of(pixels)
     core = tile.core.within(tile.outer)
     calls = to_calls(for_tile(run.operators, tile.outer, run.stage.source.size))
@@ -265,11 +271,11 @@ def make_task(
             dtype=spec.dtype,  # type: ignore[arg-type]  # the codec refuses others
             core=(core.top, core.left, core.height, core.width),
             seams=format_seams(tile.seams),
-            codec=wire_codec,
-            result_codec=run.operators[-1].result_codec,
+            codec=used_codec,
+            result_codec=result_codec or run.operators[-1].result_codec,
             lease_s=lease_s,
             priority=priority,
-            pixels=memoryview(codec.encode(pixels, wire_codec)),
+            pixels=memoryview(encoded),
         )
     )
 
@@ -286,13 +292,19 @@ def decode_result(run: StageRun, tile: Tile, result: Result) -> results.TileResu
     Raises WireError for a wrong digest, codec, shape or dtype, and for damaged pixels or facts.
     """
     check_digest(result)
-    if result.codec != run.operators[-1].result_codec:
+    own_codec = run.operators[-1].result_codec
+    if result.codec != own_codec and (result.codec, own_codec) != ("png", "raw"):
         raise WireError(f"{result.job} tile {tile.index}: codec {result.codec!r} was not asked for")
-    return decode_output(run, tile, result.shape, result.dtype, result.pixels)
+    return decode_output(run, tile, result.shape, result.dtype, result.pixels, result.codec)
 
 
 def decode_output(
-    run: StageRun, tile: Tile, shape: tuple[int, int, int], dtype: str, data: memoryview
+    run: StageRun,
+    tile: Tile,
+    shape: tuple[int, int, int],
+    dtype: str,
+    data: memoryview,
+    used_codec: str,
 ) -> results.TileResult:
     """Decode the output of a worker. Raises WireError for a wrong shape or dtype, or bad data.
 
@@ -304,14 +316,15 @@ def decode_output(
             f"{run.key} tile {tile.index}: a result of {shape} {dtype}, "
             f"expected {expected[0]} {expected[1]}"
         )
-    return decode_stored(run, tile, data)
+    return results.decode(run.operators[-1], results.EncodedResult(data, shape, dtype, used_codec))
 
 
 def decode_stored(run: StageRun, tile: Tile, data: memoryview | bytes) -> results.TileResult:
-    """Decode the bytes of a tile's result, such as from the journal. Raises WireError."""
+    """Decode the bytes of a tile's result from the journal. Raises WireError."""
     last = run.operators[-1]
-    encoded = results.EncodedResult(memoryview(data), *_expected_output(run, tile))
-    return results.decode(last, last.result_codec, encoded)
+    shape, dtype = _expected_output(run, tile)
+    encoded = results.EncodedResult(memoryview(data), shape, dtype, last.result_codec)
+    return results.decode(last, encoded)
 
 
 def _expected_output(run: StageRun, tile: Tile) -> tuple[tuple[int, int, int], str]:

@@ -25,30 +25,32 @@ class EncodedResult:
     #: Height, width and channels of the core.
     shape: tuple[int, int, int]
     dtype: str
+    codec: str
 
 
 def encode(operator: Operator, result: TileResult, core: Rect, result_codec: str) -> EncodedResult:
     """Return the encoded result for a core; `operator` is the last one of the stage.
 
-    Raises OperatorError if the result does not fit the core, WireError if the codec does not fit
-    the operator.
+    It is `raw` instead of `png` if that is smaller. Raises OperatorError if the result does not fit
+    the core, WireError if the codec does not fit the operator.
     """
     if operator.measures != (result_codec == "facts"):
         raise WireError(f"{operator.name} does not answer in codec {result_codec!r}")
     size = core.height, core.width
     if isinstance(result, Part):
-        return EncodedResult(memoryview(encode_part(result)), (*size, 1), "uint8")
+        part = memoryview(encode_part(result))
+        return EncodedResult(part, (*size, 1), "uint8", result_codec)
     if operator.measures or not isinstance(result, np.ndarray):
         raise OperatorError(f"{operator.name} gave a {type(result).__name__} for a core of {core}")
     spec = Spec.of(result)
     if spec.size != size:
         raise OperatorError(f"{operator.name} gave {spec} for a core of {core}")
-    data = memoryview(codec.encode(result, result_codec))
-    return EncodedResult(data, (*size, spec.channels), spec.dtype)
+    data, used = codec.encode_smaller(result, result_codec)
+    return EncodedResult(memoryview(data), (*size, spec.channels), spec.dtype, used)
 
 
-def decode(operator: Operator, result_codec: str, encoded: EncodedResult) -> TileResult:
+def decode(operator: Operator, encoded: EncodedResult) -> TileResult:
     """Return the result that `encode` encoded. Raises WireError for invalid bytes."""
-    if result_codec == "facts":
+    if encoded.codec == "facts":
         return decode_part(operator, encoded.data)
-    return codec.decode(encoded.data, result_codec, encoded.shape, encoded.dtype)
+    return codec.decode(encoded.data, encoded.codec, encoded.shape, encoded.dtype)

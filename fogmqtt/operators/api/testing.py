@@ -108,7 +108,7 @@ def run_stage(
         sent = pipeline.run_gateway_operators(stage.gateway_operators, image[tile.outer.slices])
         result = run_on_device(operators, sent, tile, image.shape[:2])
         encoded = results.encode(last, result, tile.core, last.result_codec)
-        merger.paste(tile, results.decode(last, last.result_codec, encoded))
+        merger.paste(tile, results.decode(last, encoded))
     return merger.finish()
 
 
