@@ -18,8 +18,8 @@ config=/etc/fogmqtt/device.yaml
 [ "$(id -u)" -eq 0 ] || die "needs root: sudo $0 $id $url"
 echo "$id" | grep -Eqx '[a-z0-9][a-z0-9_-]{0,31}' \
   || die "'$id' is not an id: use 1 to 32 of the characters a-z, 0-9, _ and -, and begin with a letter or digit"
-echo "$url" | grep -Eqx 'mqtts?://[][A-Za-z0-9.:_-]+' \
-  || die "'$url' is not a broker url: use mqtt://host:1883 or mqtts://host:8883"
+echo "$url" | grep -Eqx '(mqtts?|wss?)://[][A-Za-z0-9.:_/-]+' \
+  || die "'$url' is not a broker url: use mqtt://host:1883, mqtts://host:8883 or wss://host/mqtt"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "needs Python 3.11 or newer"
 python3 -c 'import ensurepip, venv' 2>/dev/null || die "needs python3-venv: apt install python3-venv"
 

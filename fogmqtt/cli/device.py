@@ -62,7 +62,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the configuration (YAML), such as devices/eya.yaml",
     )
-    parser.add_argument("--broker", metavar="URL", help="mqtt://host:1883 or mqtts://host:8883")
+    parser.add_argument(
+        "--broker",
+        metavar="URL",
+        help="mqtt://host:1883, mqtts://host:8883, ws://host:port/path or wss://host:port/path",
+    )
     parser.add_argument(
         "--max-tile-pixels",
         type=positive_number("pixels"),

@@ -1,6 +1,7 @@
 """One MQTT connection with paho, from CONNECT to its end.
 
-Only this module, transport/paho.py and transport/fast_client.py import paho.
+Only this module, transport/paho.py, transport/fast_client.py and transport/websocket_client.py
+import paho.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from fogmqtt.transport.refusals import (
     filter_refused,
     too_large,
 )
+from fogmqtt.transport.websocket_client import WebSocketClient
 
 log = logging.getLogger(__name__)
 
@@ -367,7 +369,7 @@ class Connection:
     def _new_client(self) -> mqtt.Client:
         settings = self._settings
         is_mqtt5 = settings.link.protocol == 5
-        client = (FastClient if settings.link.client == "fast" else mqtt.Client)(
+        client = (FastClient if settings.link.client == "fast" else WebSocketClient)(
             CallbackAPIVersion.VERSION2,
             client_id=settings.link.client_id,
             clean_session=None if is_mqtt5 else True,
@@ -377,6 +379,8 @@ class Connection:
             reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
+        if settings.link.address.path:
+            client.websocket_address = settings.link.address
         client.max_inflight_messages = MAX_INFLIGHT
         if settings.link.credentials:
             client.username_pw_set(*settings.link.credentials)

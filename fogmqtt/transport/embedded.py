@@ -84,9 +84,10 @@ class EmbeddedBroker:
         not name this machine, the port is in use, or the broker does not start.
         """
         address = parse_url(url)
-        if address.tls or not is_local(url):
+        if address.tls or address.path or not is_local(url):
             raise NoBroker(
-                f"broker.embedded: an embedded broker serves this machine only, not {url}; "
+                "broker.embedded: an embedded broker serves MQTT over TCP to this machine only, "
+                f"not {url}; "
                 "use mqtt://127.0.0.1:1883, or run Mosquitto with broker/mosquitto.conf"
             )
         if is_listening(url):

@@ -32,6 +32,7 @@ from fogmqtt.transport.packet_stream import (
     Stream,
     StreamBroken,
 )
+from fogmqtt.transport.websocket_client import WebSocketClient
 
 _SUCCESS: Final = MQTTErrorCode.MQTT_ERR_SUCCESS
 _PUBLISH, _PUBACK, _DISCONNECT = 0x30, 0x40, 0xE0
@@ -67,7 +68,7 @@ class _Outgoing(OutgoingPacket):
         self.info = info
 
 
-class FastClient(mqtt.Client):
+class FastClient(WebSocketClient):
     """A client for one connection. A payload over 8 kB arrives as a read-only view.
 
     Only one thread may call `loop`. `publish` takes a payload in pieces as PiecesForPaho.

@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from fogmqtt.errors import ConfigError
 
 Protocol = Literal[5, "3.1.1"]
 Client = Literal["fast", "plain"]
 
-_DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+_TLS_SCHEMES = ("mqtts", "wss")
+_WEBSOCKET_SCHEMES = ("ws", "wss")
+#: The path of a WebSocket if the url has none. Most brokers use it, and Mosquitto accepts any.
+_DEFAULT_PATH = "/mqtt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class Address:
     host: str
     port: int
     tls: bool = False
+    #: The path of a WebSocket, which begins with a slash; empty for MQTT over TCP.
+    path: str = ""
 
     def __str__(self) -> str:
         """Return `host:port`, with an IPv6 host in brackets."""
@@ -30,7 +36,9 @@ class Address:
 
 
 def parse_url(url: str) -> Address:
-    """Parse `mqtt://host[:1883]` or `mqtts://host[:8883]`.
+    """Parse `mqtt://host[:1883]`, or the same with `mqtts` (port 8883), `ws` (80) or `wss` (443).
+
+    A url with `ws` or `wss` may end with the path of the WebSocket, /mqtt by default.
 
     Raises ConfigError, which names broker.url, for anything else. It never shows a password.
     """
@@ -48,22 +56,32 @@ def parse_url(url: str) -> Address:
     return Address(
         host=parts.hostname or "",
         port=_DEFAULT_PORTS[parts.scheme] if port is None else port,
-        tls=parts.scheme == "mqtts",
+        tls=parts.scheme in _TLS_SCHEMES,
+        path=_websocket_path(parts),
     )
+
+
+def _websocket_path(parts: SplitResult) -> str:
+    if parts.scheme not in _WEBSOCKET_SCHEMES:
+        return ""
+    return quote(parts.path, safe="/%:@!$&'()*+,;=~") or _DEFAULT_PATH
 
 
 def _check(url: str, parts: SplitResult) -> None:
     if parts.scheme not in _DEFAULT_PORTS:
         raise ConfigError(
-            f"broker.url: {url!r} does not begin with mqtt:// or mqtts://; "
+            f"broker.url: {url!r} does not begin with mqtt://, mqtts://, ws:// or wss://; "
             "use the form mqtt://192.168.1.10:1883"
         )
     if not parts.hostname:
         raise ConfigError(f"broker.url: {url!r} names no host; use the form mqtt://host:1883")
     if parts.port == 0:
-        raise ConfigError(f"broker.url: {url!r}: port 0 is invalid; leave it out for 1883")
-    if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ConfigError(f"broker.url: {url!r}: nothing may follow the port; remove the rest")
+        default = _DEFAULT_PORTS[parts.scheme]
+        raise ConfigError(f"broker.url: {url!r}: port 0 is invalid; leave it out for {default}")
+    has_path = bool(parts.path.strip("/")) and parts.scheme not in _WEBSOCKET_SCHEMES
+    if has_path or parts.query or parts.fragment:
+        allowed = "only a path" if parts.scheme in _WEBSOCKET_SCHEMES else "nothing"
+        raise ConfigError(f"broker.url: {url!r}: {allowed} may follow the port; remove the rest")
 
 
 def without_share(topic_filter: str) -> str:
@@ -120,6 +138,8 @@ class Link:
         if not path:
             return
         if not tls:
-            raise ConfigError(f"broker.{name}: a certificate needs TLS; use mqtts:// in broker.url")
+            raise ConfigError(
+                f"broker.{name}: a certificate needs TLS; use mqtts:// or wss:// in broker.url"
+            )
         if not Path(path).is_file():
             raise ConfigError(f"broker.{name}: {path!r} is not a file; give the path of a PEM file")

@@ -9,10 +9,18 @@ from fogmqtt.errors import TooLarge
 from fogmqtt.transport.base import Refused
 from fogmqtt.transport.link import Address, Link
 from fogmqtt.transport.tls import certificate_names
+from fogmqtt.transport.websocket import HandshakeRefused
 
 # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
 _WRONG_NAME = (62, 64)
 _EXPIRED = 10
+
+#: What OpenSSL reports if the other side answers with something else, or closes the connection.
+_EOF = "UNEXPECTED_EOF_WHILE_READING"
+_NOT_TLS = ("WRONG_VERSION_NUMBER", _EOF)
+
+#: HTTP answers that stay the same: bad request, no such path, not allowed there, no upgrade there.
+_WRONG_REQUEST = (200, 400, 404, 405, 426)
 
 # CONNACK reason codes of MQTT 5. paho translates those of 3.1.1 to them.
 _BAD_IDENTIFIER = 0x85
@@ -25,6 +33,8 @@ _PACKET_TOO_LARGE = 0x95
 def unreachable(link: Link, problem: OSError) -> Refused:
     """Return the refusal for an exception of the attempt to connect."""
     match problem:
+        case HandshakeRefused():
+            return _no_websocket(link.address, problem)
         case ssl.SSLCertVerificationError():
             return _bad_certificate(link, problem)
         case ssl.SSLError():
@@ -71,14 +81,31 @@ def _bad_certificate(link: Link, problem: ssl.SSLCertVerificationError) -> Refus
 
 
 def _no_tls(address: Address, problem: ssl.SSLError) -> Refused:
-    if problem.reason == "WRONG_VERSION_NUMBER":
+    if problem.reason in _NOT_TLS:
+        plain = "ws" if address.path else "mqtt"
         return Refused(
-            f"{address} does not speak TLS; use mqtt:// or the broker's TLS port", final=True
+            f"{address} does not speak TLS; use {plain}:// or the broker's TLS port",
+            # A broker that stops just now ends the handshake, too.
+            final=problem.reason != _EOF,
         )
     return Refused(
         f"TLS with {address} failed: {problem.reason or problem}; check broker.ca, "
         "broker.cert and broker.key",
         final=True,
+    )
+
+
+def _no_websocket(address: Address, problem: HandshakeRefused) -> Refused:
+    if not problem.status:
+        plain = "mqtts" if address.tls else "mqtt"
+        return Refused(
+            f"{address} does not speak WebSocket; use {plain}:// in broker.url if that is a port "
+            "for MQTT over TCP, or name the broker's WebSocket port"
+        )
+    return Refused(
+        f"{address} opened no WebSocket at {address.path}: {problem.answer}; put the broker's path "
+        "behind the port in broker.url (most brokers use /mqtt), and check the port",
+        final=problem.status in _WRONG_REQUEST,
     )
 
 
@@ -127,8 +154,8 @@ def closed_without_answer(link: Link) -> Refused:
         )
     return Refused(
         f"{link.address} closed the connection before it answered; "
-        "if that is a TLS port, use mqtts://; if it is an older broker, "
-        "set broker.protocol to 3.1.1"
+        "if that is a TLS port, use mqtts://; if it is a WebSocket port, use ws://; "
+        "if it is an older broker, set broker.protocol to 3.1.1"
     )
 
 

@@ -123,8 +123,10 @@ def test_it_listens_on_loopback_only(program: str) -> None:
             sock.connect(("127.0.0.2", port))
 
 
-@pytest.mark.parametrize("url", ["mqtt://192.168.1.10", "mqtts://127.0.0.1", "mqtt://raspberry"])
-def test_a_url_of_another_machine_or_with_tls_is_refused(url: str) -> None:
+@pytest.mark.parametrize(
+    "url", ["mqtt://192.168.1.10", "mqtts://127.0.0.1", "mqtt://raspberry", "ws://127.0.0.1"]
+)
+def test_a_url_of_another_machine_or_with_tls_or_a_websocket_is_refused(url: str) -> None:
     with pytest.raises(NoBroker, match=r"broker/mosquitto\.conf"):
         EmbeddedBroker.start(url)
 

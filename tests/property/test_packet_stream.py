@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -89,6 +89,7 @@ def read_all(stream: ScriptedStream) -> Iterator[Packet]:
         yield from reader.read(stream)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 255), sizes), max_size=8), seeds)
 def test_packets_do_not_depend_on_how_their_bytes_arrive(
     specs: list[tuple[int, int]], seed: int
@@ -158,6 +159,7 @@ def as_bytes(spec: tuple[object, ...], *, is_mqtt5: bool) -> bytes:
 
 
 @pytest.mark.parametrize("protocol", [MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311])
+@settings(deadline=None)
 @given(st.lists(packets_of_a_broker, max_size=8), st.booleans(), seeds)
 def test_the_owner_and_the_broker_see_no_difference_from_paho(
     protocol: MQTTProtocolVersion, specs: list[tuple[object, ...]], manual_ack: bool, seed: int
@@ -231,6 +233,7 @@ def test_a_packet_of_64_megabytes_is_a_read_only_view() -> None:
 # Writing.
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(sizes, min_size=1, max_size=4), max_size=24), seeds, st.booleans())
 def test_pieces_leave_in_order_however_much_the_socket_takes(
     lengths: list[list[int]], seed: int, gathers: bool

@@ -102,7 +102,12 @@ IMPURE = {"asyncio", "logging", "os", "random", "socket", "threading", "time"}
 
 #: Package → the places that may import it.
 PLACES = {
-    "paho": ("transport/paho.py", "transport/connection.py", "transport/fast_client.py"),
+    "paho": (
+        "transport/paho.py",
+        "transport/connection.py",
+        "transport/fast_client.py",
+        "transport/websocket_client.py",
+    ),
     "yaml": ("config/text.py",),
     "PIL": ("images/",),
     "rich": ("cli/",),

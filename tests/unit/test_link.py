@@ -22,9 +22,12 @@ LINK = Link("mqtt://192.168.1.10", "eya")
         ("mqtts://raspberry", Address("raspberry", 8883, tls=True)),
         ("mqtt://10.0.0.1:1884/", Address("10.0.0.1", 1884)),
         ("mqtt://[::1]:1884", Address("::1", 1884)),
+        ("ws://raspberry:9001", Address("raspberry", 9001, path="/mqtt")),
+        ("wss://raspberry/a b/c", Address("raspberry", 443, tls=True, path="/a%20b/c")),
+        ("ws://[::1]/", Address("::1", 80, path="/")),
     ],
 )
-def test_a_url_gives_host_port_and_tls(url: str, address: Address) -> None:
+def test_a_url_gives_host_port_tls_and_path(url: str, address: Address) -> None:
     assert parse_url(url) == address
 
 
@@ -40,6 +43,8 @@ def test_a_url_gives_host_port_and_tls(url: str, address: Address) -> None:
         "mqtt://h:0",
         "mqtt://h/topic",
         "mqtt://h?x=1",
+        "ws://h/mqtt?x=1",
+        "ws:///mqtt",
         "mqtt://[::1",
         "",
     ],
@@ -68,8 +73,10 @@ def test_certificates_need_files_a_key_and_tls(tmp_path: Path) -> None:
         Link("mqtts://h", "x", ca=str(tmp_path / "absent"))
     with pytest.raises(ConfigError, match=r"broker\.cert and broker\.key"):
         Link("mqtts://h", "x", cert=str(pem))
-    with pytest.raises(ConfigError, match="mqtts://"):
-        Link("mqtt://h", "x", ca=str(pem))
+    for url in ("mqtt://h", "ws://h"):
+        with pytest.raises(ConfigError, match="mqtts:// or wss://"):
+            Link(url, "x", ca=str(pem))
+    Link("wss://h", "x", ca=str(pem))
 
 
 def test_a_keep_alive_out_of_range_is_refused() -> None:
