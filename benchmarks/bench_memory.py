@@ -29,8 +29,21 @@ MODES = get_args(Mode)
 MB = 1 << 20
 
 
-def extra_mb(url: str, mode: Mode, pipeline: str, megapixels: int) -> float:
-    """Return the MB that a new gateway needs for a job."""
+def measure(megapixels: int) -> dict[tuple[Mode, str], float]:
+    """Return the extra MB of a new gateway for each mode and pipeline."""
+    with ExitStack() as stack:
+        broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{free_port()}")
+        stack.callback(broker.stop)
+        for number in range(DEVICES):
+            stack.enter_context(device_process(f"d{number}", broker.url))
+        return {
+            (mode, pipeline): _extra_mb(broker.url, mode, pipeline, megapixels)
+            for mode in MODES
+            for pipeline in HALO
+        }
+
+
+def _extra_mb(url: str, mode: Mode, pipeline: str, megapixels: int) -> float:
     child = ["--child", url, mode, pipeline]
     command = [sys.executable, __file__, "--megapixels", str(megapixels), *child]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -62,16 +75,11 @@ def main() -> None:
     if options.child:
         child(*options.child, options.megapixels)
         return
-    with ExitStack() as stack:
-        broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{free_port()}")
-        stack.callback(broker.stop)
-        for number in range(DEVICES):
-            stack.enter_context(device_process(f"d{number}", broker.url))
-        print(f"{options.megapixels} MP: MB beyond image and result")
-        print("local  ", *(f"{pipeline:>8}" for pipeline in HALO))
-        for mode in MODES:
-            extra = (extra_mb(broker.url, mode, name, options.megapixels) for name in HALO)
-            print(f"{mode:7}", *(f"{each:8.0f}" for each in extra), flush=True)
+    extra = measure(options.megapixels)
+    print(f"{options.megapixels} MP: MB beyond image and result")
+    print("local  ", *(f"{pipeline:>8}" for pipeline in HALO))
+    for mode in MODES:
+        print(f"{mode:7}", *(f"{extra[mode, pipeline]:8.0f}" for pipeline in HALO))
 
 
 if __name__ == "__main__":

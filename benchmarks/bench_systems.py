@@ -31,55 +31,53 @@ TRIALS = 2
 
 
 @dataclass(frozen=True)
-class Row:
-    """One system's figures for one pipeline, one for each round, and ours of the same rounds."""
+class Rounds:
+    """One system's figures for one pipeline, one for each round."""
 
     name: str
-    theirs: list[Figures]
-    ours: list[Figures]
+    figures: list[Figures]
 
     @property
     def wall_s(self) -> float:
-        return statistics.median(each.seconds for each in self.theirs)
+        return statistics.median(each.seconds for each in self.figures)
 
     @property
     def cpu_s(self) -> float:
-        return statistics.median(each.cpu_s for each in self.theirs)
+        return statistics.median(each.cpu_s for each in self.figures)
 
     @property
-    def wall_ratio(self) -> float:
-        """Ours divided by theirs."""
-        return _ratio([each.seconds for each in self.ours], [each.seconds for each in self.theirs])
+    def others(self) -> float:
+        """What other programs used of the machine meanwhile, 0 to 1."""
+        return statistics.median(each.others for each in self.figures)
 
     @property
-    def cpu_ratio(self) -> float:
-        """Ours divided by theirs."""
-        return _ratio([each.cpu_s for each in self.ours], [each.cpu_s for each in self.theirs])
+    def wrong(self) -> int | None:
+        return self.figures[-1].wrong
 
-    @property
-    def tiles(self) -> int:
-        return self.theirs[-1].tiles
+    def wall_over(self, other: Rounds) -> float:
+        """The median of the rounds' ratios of wall time to another system's."""
+        pairs = zip(self.figures, other.figures, strict=True)
+        return statistics.median(ours.seconds / theirs.seconds for ours, theirs in pairs)
 
-    @property
-    def wrong(self) -> str:
-        return "-" if self.theirs[-1].wrong is None else str(self.theirs[-1].wrong)
-
-
-def _ratio(ours: list[float], theirs: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+    def cpu_over(self, other: Rounds) -> float:
+        """The median of the rounds' ratios of CPU time to another system's."""
+        pairs = zip(self.figures, other.figures, strict=True)
+        return statistics.median(ours.cpu_s / theirs.cpu_s for ours, theirs in pairs)
 
 
-def measure(systems: list[Started], pipeline: str, megapixels: int, rounds: int) -> list[Row]:
+def measure(
+    systems: list[Started], pipeline: str, megapixels: int, rounds: int
+) -> dict[str, Rounds]:
     """Measure the systems in turns; the first is ours, and the bare transport repeats its tiles."""
     ours = systems[0].warm(Task(pipeline, megapixels))
     task = Task(pipeline, megapixels, ours.tiles, ours.bytes_back)
     tasks = {system.name: best_task(system, task) for system in systems}
-    figures: dict[str, list[Figures]] = {system.name: [] for system in systems}
+    measured = {system.name: Rounds(system.name, []) for system in systems}
     for number in range(rounds):
         shift = number % len(systems)
         for system in systems[shift:] + systems[:shift]:
-            figures[system.name].append(system.job(tasks[system.name]))
-    return [Row(name, theirs, figures[systems[0].name]) for name, theirs in figures.items()]
+            measured[system.name].figures.append(system.job(tasks[system.name]))
+    return measured
 
 
 def best_task(system: Started, task: Task) -> Task:
@@ -92,15 +90,32 @@ def best_task(system: Started, task: Task) -> Task:
     return tasks[times.index(min(times))]
 
 
-def print_rows(rows: list[Row], pipeline: str, megapixels: int) -> None:
+def print_rows(measured: dict[str, Rounds], pipeline: str, megapixels: int) -> None:
+    """Print a table of the systems; ours is the first."""
+    ours = next(iter(measured.values()))
     title = f"{megapixels} MP {pipeline}"
     heads = ("wall s", "CPU s", "÷ wall", "÷ CPU", "wrong px", "tiles")
     print(f"\n{title:22}", *(f"{head:>8}" for head in heads))
-    for row in rows:
-        ratios = ("", "") if row is rows[0] else (f"{row.wall_ratio:.2f}", f"{row.cpu_ratio:.2f}")
-        cells = (f"{row.wall_s:.3f}", f"{row.cpu_s:.3f}", *ratios, row.wrong, row.tiles)
+    for row in measured.values():
+        ratios = ("", "")
+        if row is not ours:
+            ratios = (f"{ours.wall_over(row):.2f}", f"{ours.cpu_over(row):.2f}")
+        wrong = "-" if row.wrong is None else row.wrong
+        cells = (f"{row.wall_s:.3f}", f"{row.cpu_s:.3f}", *ratios, wrong, row.figures[-1].tiles)
         print(f"  {row.name:20}", *(f"{cell:>8}" for cell in cells))
-    print(f"  {len(rows[0].ours)} rounds, load {os.getloadavg()[0]:.1f}", flush=True)
+    load = f"load {os.getloadavg()[0]:.1f}, others used {ours.others:.0%} of the cores"
+    print(f"  {len(ours.figures)} rounds, {load}", flush=True)
+
+
+def started(stack: ExitStack, name: str, *, against: str = "") -> Started:
+    """Start a system, or the code of another revision, until the stack closes.
+
+    Raises NoRevision.
+    """
+    folder = stack.enter_context(checkout(against)) if against else None
+    system = Started(name, workers=DEVICES, checkout=folder, label=against)
+    stack.callback(system.close)
+    return system
 
 
 def main() -> None:
@@ -116,27 +131,21 @@ def main() -> None:
     options = parser.parse_args()
     print(f"gray, {DEVICES} devices, {os.cpu_count()} cores; ÷: ours divided by the row")
     with ExitStack() as stack:
-        systems = [Started("fog", workers=DEVICES)]
-        stack.callback(systems[0].close)
+        systems = [started(stack, "fog")]
         for name in options.systems:
             if sentence := missing(name):
                 print(sentence)
-                continue
-            systems.append(Started(name, workers=DEVICES))
-            stack.callback(systems[-1].close)
+            else:
+                systems.append(started(stack, name))
         for name in options.against:
             try:
-                folder = stack.enter_context(checkout(name))
+                systems.append(started(stack, "fog", against=name))
             except NoRevision as problem:
                 print(problem)
-                continue
-            systems.append(Started("fog", workers=DEVICES, checkout=folder))
-            systems[-1].name = name
-            stack.callback(systems[-1].close)
         for megapixels in options.megapixels:
             for pipeline in options.pipelines:
-                rows = measure(systems, pipeline, megapixels, options.rounds)
-                print_rows(rows, pipeline, megapixels)
+                measured = measure(systems, pipeline, megapixels, options.rounds)
+                print_rows(measured, pipeline, megapixels)
 
 
 if __name__ == "__main__":

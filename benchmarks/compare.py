@@ -43,17 +43,18 @@ def compare(case: Case, rounds: int) -> dict[str, Column]:
 def _rounds(case: Case, name: str, rounds: int) -> list[Figures]:
     """Return the rounds with the number of strips that suits the peer best."""
     if case.fault == "killed":  # a new fleet for each round, so only one number is tried
-        return [_on_fleet(case, name, (USUAL_TILES,), 1)[0][0] for _ in range(rounds)]
-    tiles = (len(case.speeds),) if name == "strips" else TILES
-    return min(_on_fleet(case, name, tiles, rounds), key=lambda tried: _column(case, tried).ratio)
+        return [_on_fleet(case, name, (USUAL_TILES,), 1)[0] for _ in range(rounds)]
+    return _on_fleet(case, name, (len(case.speeds),) if name == "strips" else TILES, rounds)
 
 
-def _on_fleet(case: Case, name: str, tiles: tuple[int, ...], rounds: int) -> list[list[Figures]]:
-    """Return the rounds with each number of strips."""
+def _on_fleet(case: Case, name: str, tiles: tuple[int, ...], rounds: int) -> list[Figures]:
     tasks = [Task("invert", case.megapixels, each) for each in tiles]
     with _started(case, name) as system:
         system.warm(tasks[0])
-        return [[system.job(_faulty(case, task)) for _ in range(rounds)] for task in tasks]
+        best = (
+            tasks[0] if len(tasks) == 1 else min(tasks, key=lambda task: system.job(task).seconds)
+        )
+        return [system.job(_faulty(case, best)) for _ in range(rounds)]
 
 
 def _faulty(case: Case, task: Task) -> Task:

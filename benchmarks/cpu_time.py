@@ -5,7 +5,9 @@ The kernel counts these clocks in nanoseconds; `/proc` and psutil show hundredth
 
 from __future__ import annotations
 
+import os
 import time
+from dataclasses import dataclass
 
 import psutil
 
@@ -14,16 +16,36 @@ _PROCESS_CLOCK = 2
 SETTLE_S = 0.1
 
 
+@dataclass(frozen=True)
+class Usage:
+    """CPU-seconds of this process and its descendants, and what all others used of the machine."""
+
+    cpu_s: float
+    #: 1 if other programs and other virtual machines kept all cores busy.
+    others: float
+
+
 class CpuTime:
-    """Counts the CPU time that this process and its descendants use from now on."""
+    """Counts the CPU time that is used from now on."""
 
     def __init__(self) -> None:
         self._before = _read()
+        self._machine_before = _machine_s()
+        self._began = time.monotonic()
 
-    def seconds(self) -> float:
-        """Wait until the processes have settled, and return the CPU-seconds since the start."""
+    def usage(self) -> Usage:
+        """Wait until the processes have settled, and return what was used since the start."""
         time.sleep(SETTLE_S)
-        return sum(used - self._before.get(pid, 0.0) for pid, used in _read().items())
+        ours = sum(used - self._before.get(pid, 0.0) for pid, used in _read().items())
+        available = (time.monotonic() - self._began) * (os.cpu_count() or 1)
+        others = (_machine_s() - self._machine_before - ours) / available
+        return Usage(ours, min(1.0, max(0.0, others)))
+
+
+def _machine_s() -> float:
+    """CPU-seconds that all programs have used, and that the host took from this machine."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - times.iowait - times.guest - times.guest_nice
 
 
 def _read() -> dict[int, float]:

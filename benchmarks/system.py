@@ -60,6 +60,8 @@ class Figures:
 
     seconds: float
     cpu_s: float
+    #: What other programs used of the machine meanwhile, 0 to 1.
+    others: float
     tiles: int
     bytes_back: int
     #: Pixels that differ from one machine's; None if the system makes no image.
@@ -117,8 +119,9 @@ class Started:
         workers: int = 3,
         speeds: tuple[float, ...] = (),
         checkout: Path | None = None,
+        label: str = "",
     ) -> None:
-        self.name = name
+        self.name = label or name
         command = [sys.executable, str(HERE / "system.py"), name, str(workers)]
         command += ["--speeds", *map(str, speeds)]
         environment = dict(os.environ, FOGMQTT_DEVICE__WORKERS="1")
@@ -188,11 +191,13 @@ def serve(name: str, workers: int, speeds: tuple[float, ...]) -> None:
             cpu, began = CpuTime(), time.perf_counter()
             done = system.run(task)
             seconds = time.perf_counter() - began
+            usage = cpu.usage()
             wrong = None
-            cpu_s = cpu.seconds()
             if done.image is not None:
                 wrong = wrong_pixels(done.image, task.megapixels, task.pipeline)
-            figures = Figures(seconds, cpu_s, done.tiles, done.bytes_back, wrong)
+            figures = Figures(
+                seconds, usage.cpu_s, usage.others, done.tiles, done.bytes_back, wrong
+            )
             replies.write(json.dumps(asdict(figures)) + "\n")
 
 

@@ -1,0 +1,139 @@
+"""The figures by which fogmqtt is judged, each with the value that it must reach."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import bench_fleets
+import bench_idle
+import bench_memory
+from bench_systems import Rounds, measure, print_rows, started
+from compare import compare
+from emulated import CASES
+from judge import Goal, Measured
+from photo import HALO
+from revision import NoRevision
+from system import PEERS, missing
+
+#: The revision whose CPU time for 100 MP ours is compared with.
+OLD = "4af56b5"
+
+
+GOALS = {
+    "invert ÷ bare": Goal("24 MP invert, wall ÷ bare paho with the same tiles", 1.3),
+    "invert ÷ dask": Goal("24 MP invert, wall ÷ Dask", 0.9),
+    "canny ÷ dask": Goal("24 MP canny, wall ÷ Dask, whose result is wrong", 1.0),
+    "invert cpu ÷ bare": Goal("24 MP invert, CPU-seconds ÷ bare paho with the same tiles", None),
+    "canny cpu ÷ bare": Goal("24 MP canny, CPU-seconds ÷ bare paho and cv2.Canny", None),
+    "invert cpu ÷ old": Goal(f"100 MP invert, CPU-seconds ÷ {OLD}", 0.55),
+    "canny cpu ÷ old": Goal(f"100 MP canny, CPU-seconds ÷ {OLD}", 0.7),
+    "eight, fast": Goal("eight devices of up to 20 MP/s, makespan ÷ ideal", 1.25),
+    "eight": Goal("eight devices of up to 5 MP/s, makespan ÷ ideal", 1.05),
+    "eight, one killed": Goal("eight devices of up to 5 MP/s, one killed, makespan ÷ ideal", 1.08),
+    "64 random": Goal("64 devices, 400 MP, makespan ÷ ideal", 1.25),
+    "idle MB": Goal("idle agent, MB resident", 32),
+    "online s": Goal("agent, seconds from start to online", 0.3),
+    "gateway MB": Goal("gateway, MB at peak beyond input and output, 100 MP, worst mode", 64),
+}
+
+
+def systems(rounds: int = 7) -> Measured:
+    """Measure 24 MP on three devices beside bare paho and the peers that are installed."""
+    names = ["fog", "bare", "bare+work", *PEERS]
+    measured = Measured(remarks=[remark for name in names if (remark := missing(name))])
+    with ExitStack() as stack:
+        systems = [started(stack, name) for name in names if not missing(name)]
+        for pipeline in HALO:
+            rows = measure(systems, pipeline, 24, rounds)
+            print_rows(rows, pipeline, 24)
+            _add_systems(measured, pipeline, rows)
+    return measured
+
+
+def _add_systems(measured: Measured, pipeline: str, rows: dict[str, Rounds]) -> None:
+    ours = rows["fog"]
+    for other in ("bare", "dask"):
+        key = f"{pipeline} ÷ {other}"
+        if key in GOALS and other in rows:
+            measured.figures[key] = ours.wall_over(rows[other])
+            theirs = [rows[name] for name in PEERS if name in rows and name != other]
+            measured.beside[key] = {row.name: row.wall_over(rows[other]) for row in theirs}
+    bare = rows["bare" if pipeline == "invert" else "bare+work"]
+    measured.figures[f"{pipeline} cpu ÷ bare"] = ours.cpu_over(bare)
+    measured.others = max(measured.others, ours.others)
+    measured.systems[pipeline] = {
+        row.name: {"wall_s": row.wall_s, "cpu_s": row.cpu_s, "wrong": row.wrong}
+        for row in rows.values()
+    }
+
+
+def old(rounds: int = 3) -> Measured:
+    """Measure the CPU time of 100 MP beside that of the code of OLD."""
+    measured = Measured()
+    with ExitStack() as stack:
+        try:
+            both = [started(stack, "fog"), started(stack, "fog", against=OLD)]
+        except NoRevision as problem:
+            measured.remarks.append(str(problem))
+            return measured
+        for pipeline in HALO:
+            rows = measure(both, pipeline, 100, rounds)
+            print_rows(rows, pipeline, 100)
+            measured.figures[f"{pipeline} cpu ÷ old"] = rows["fog"].cpu_over(rows[OLD])
+            measured.others = max(measured.others, rows["fog"].others)
+    return measured
+
+
+def fleet(key: str, rounds: int = 5, *, peers: bool = False) -> Measured:
+    """Measure the makespan of an emulated fleet, and those of the peers on the same fleet."""
+    (case,) = [case for case in CASES if case.name == key]
+    _, counted = bench_fleets.run(case, rounds)
+    seconds = statistics.median(job.seconds for job in counted)
+    measured = Measured({key: seconds / case.ideal_s})
+    measured.others = statistics.median(job.usage.others for job in counted)
+    if peers:
+        columns = compare(case, rounds=3)
+        measured.beside[key] = {name: column.ratio for name, column in columns.items()}
+    return measured
+
+
+def idle(rounds: int = 5) -> Measured:
+    """Measure the memory and the start of an idle agent."""
+    starts = bench_idle.measure(rounds)
+    mb = statistics.median(start.mb for start in starts)
+    return Measured(
+        {"idle MB": mb, "online s": statistics.median(start.online_s for start in starts)}
+    )
+
+
+def memory() -> Measured:
+    """Measure the gateway's peak memory in its worst mode."""
+    return Measured({"gateway MB": max(bench_memory.measure(100).values())})
+
+
+#: The measurements of `make bench-quick`.
+QUICK: tuple[Callable[[], Measured], ...] = (
+    systems,
+    old,
+    lambda: fleet("eight, fast"),
+    lambda: fleet("eight"),
+)
+#: The measurements of `make proof`: those that need no history and take no more than a minute.
+CHECKED: tuple[Callable[[], Measured], ...] = (
+    systems,
+    lambda: fleet("eight, fast"),
+    lambda: fleet("eight"),
+)
+#: All measurements of the table.
+ALL: tuple[Callable[[], Measured], ...] = (
+    systems,
+    old,
+    lambda: fleet("eight, fast", peers=True),
+    lambda: fleet("eight", peers=True),
+    lambda: fleet("eight, one killed", peers=True),
+    lambda: fleet("64 random", rounds=3),
+    idle,
+    memory,
+)
