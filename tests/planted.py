@@ -300,8 +300,8 @@ DEVICES = (
         "more bytes are in flight than may be",
         FLEET,
         "Fleet.has_bytes_for",
-        "limit = self._policy.max_bytes_in_flight",
-        "limit = 9 * self._policy.max_bytes_in_flight",
+        "limit = self.max_bytes_in_flight",
+        "limit = 9 * self.max_bytes_in_flight",
     ),
     Bug(
         "bytes-never-land",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fogmqtt.core.scheduling.actions import CancelTile, FinishJob
-from fogmqtt.core.scheduling.events import JobCancelled
+from fogmqtt.core.scheduling.events import JobCancelled, JobSubmitted
 from tests.scheduling import Bench, devices, only, sent
 
 
@@ -100,3 +100,21 @@ def test_an_order_is_wanted_while_its_lease_lasts():
     assert not bench.scheduler.holds("other", 0, 1, "eya")
     bench.feed(JobCancelled("job"))
     assert not bench.scheduler.holds(order.job, order.tile, order.attempt, order.device)
+
+
+def test_a_slow_link_of_the_gateway_bounds_the_bytes_that_wait_in_its_queue() -> None:
+    bench = Bench(sends_reported=True, seconds_in_flight=4.0, min_bytes_in_flight=1)
+    for name in "abcdef":
+        bench.join(name)
+    bench.scheduler.learn_link(750.0)
+    job = JobSubmitted("job", "blur", (1000,) * 20, pixel_bytes=1.0)
+    assert len(sent(bench.feed(job))) == 3
+
+
+def test_a_fast_link_allows_no_more_than_the_gateway_has_memory_for() -> None:
+    bench = Bench(sends_reported=True, max_bytes_in_flight=3000)
+    for name in "abcdef":
+        bench.join(name)
+    bench.scheduler.learn_link(1e9)
+    job = JobSubmitted("job", "blur", (1000,) * 20, pixel_bytes=1.0)
+    assert len(sent(bench.feed(job))) == 3

@@ -258,3 +258,22 @@ def test_the_order_of_hashes_changes_nothing():
         for hashes in ("1", "2")
     ]
     assert runs[0] == runs[1]
+
+
+# -- slow links ------------------------------------------------------------------------------
+
+
+def test_a_device_on_a_slow_link_gets_little_and_delays_nobody():
+    """Three equal devices, one of them at 1 Mbit/s beside 1 Gbit/s."""
+    link = LinkSpec(rate_mbps=1000)
+    fast = tuple(DeviceSpec(name, 5e6, link=link) for name in ("eya", "manar"))
+    slow = DeviceSpec("slow", 5e6, link=LinkSpec(rate_mbps=1))
+    makespans = []
+    for devices in (fast, (*fast, slow)):
+        fleet = FleetSpec(devices)
+        jobs = [planned_job(f"{n}", "gray | canny", 24e6, Auto(), fleet, 900_000) for n in range(3)]
+        outcome = simulate(fleet, jobs, 1)
+        makespans.append(outcome.makespan_s)
+    assert makespans[1] < 1.1 * makespans[0]
+    pixels = {device.id: device.pixels for device in outcome.devices}
+    assert pixels["slow"] < 0.1 * pixels["eya"]

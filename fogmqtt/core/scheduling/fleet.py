@@ -30,6 +30,8 @@ class Fleet:
         self._offline: dict[str, DeviceState] = {}
         #: Bytes of granted tiles that no device has accepted yet.
         self.bytes_in_flight = 0
+        #: The limit of those: what the gateway's link takes within a few seconds.
+        self.max_bytes_in_flight: float = policy.max_bytes_in_flight
         #: Devices with room, devices with room and an idle worker, and devices that hold tiles.
         #: `refresh` maintains all three.
         self.with_room: dict[str, DeviceState] = {}
@@ -193,7 +195,7 @@ class Fleet:
 
     def has_bytes_for(self, tile: TileState) -> bool:
         """Whether the budget allows sending the tile. A tile larger than the budget goes alone."""
-        limit = self._policy.max_bytes_in_flight
+        limit = self.max_bytes_in_flight
         return not self.bytes_in_flight or self.bytes_in_flight + tile.nbytes <= limit
 
     def report_held(self, device: DeviceState, held: int, now: float) -> None:

@@ -105,7 +105,7 @@ class Placement:
     def _place(self, now: float) -> None:
         self._fleet.reserved = self._place_suspects()
         # The job whose turn it is keeps it, so that a large tile waits no longer than others.
-        spent = self._fleet.bytes_in_flight * _REFILL > self._policy.max_bytes_in_flight
+        spent = self._fleet.bytes_in_flight * _REFILL > self._fleet.max_bytes_in_flight
         if not self._fleet.candidates or (self.is_blocked and spent):
             return
         self.is_blocked = False

@@ -24,6 +24,10 @@ class Policy:
     #: Bytes of tiles on their way to devices: more would only wait in the gateway's memory while
     #: their leases run.
     max_bytes_in_flight: int = 256_000_000
+    #: On a slow link they are fewer: what it takes in so many seconds, …
+    seconds_in_flight: float = 4.0
+    #: … but not fewer than two tiles or so.
+    min_bytes_in_flight: int = 512_000
     #: The gateway takes back a tile that it could not send for so long.
     send_s: float = 60.0
     #: The time to accept doubles at each silence, for slow links, up to this.

@@ -109,6 +109,12 @@ class Scheduler:
         table.advance(now)
         return table.placement.estimate_s(ActiveJob.submitted(job, table.now), table.now)
 
+    def learn_link(self, bytes_per_s: float) -> None:
+        """Learn the rate of the gateway's own link, which bounds the bytes in flight."""
+        policy = self._table.policy
+        limit = max(policy.seconds_in_flight * bytes_per_s, policy.min_bytes_in_flight)
+        self._table.fleet.max_bytes_in_flight = min(limit, policy.max_bytes_in_flight)
+
     def learn_whole(self, kind: str, pixels: int, seconds: float) -> None:
         """Learn how long the gateway took for an image as a whole, or for a sample of one."""
         self._table.fleet.service_times.learn_whole(kind, pixels, seconds)

@@ -400,6 +400,8 @@ class Dispatcher:
     def _sent(self, lease: _Lease, size: int, at: float) -> None:
         """The broker has a tile: the device's time to accept it begins."""
         self._links.confirmed(lease, lease[3], size, at)
+        if (bytes_per_s := self._links.uplink_bytes_per_s) is not None:
+            self._scheduler.learn_link(bytes_per_s)
         if lease[0] in self._stages:
             self.feed(TileSent(*lease))
 
