@@ -28,6 +28,11 @@ _FORGET_S: Final = 3600.0
 _REMEMBERED: Final = 16
 
 
+def step_below(nbytes: int) -> int:
+    """Return the next limit of common brokers below a size."""
+    return next((step for step in _STEPS if step < nbytes), _LEAST)
+
+
 @dataclass(frozen=True, slots=True)
 class _Packet:
     nbytes: int
@@ -53,8 +58,7 @@ class PacketLimit:
         suspected = self._suspected
         if not suspected:
             return self._announced
-        below = (step for step in _STEPS if step < suspected[0])
-        learned = max(next(below, _LEAST), self._acknowledged)
+        learned = max(step_below(suspected[0]), self._acknowledged)
         return learned if self._announced is None else min(learned, self._announced)
 
     @property

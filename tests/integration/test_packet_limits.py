@@ -45,6 +45,20 @@ def test_a_job_is_exact_over_a_broker_with_a_small_packet_limit(
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_job_is_exact_over_a_broker_that_drops_large_messages(
+    broker: object, tmp_path: Path, protocol: str
+) -> None:
+    """With MQTT 3.1.1 Mosquitto confirms such a message, so only the devices' silence shows it."""
+    del broker
+    with private_fog(tmp_path, f"message_size_limit {LIMIT}", BROKER__PROTOCOL=protocol) as fog:
+        fog.fleet("eya", "oumayma")
+        path = fog.save("in.png", noise(600, 800))
+        ran = fog.run(path, "-o", "out.png", "--pipeline", "median ksize=5")
+        assert same(read(tmp_path / "out.png"), cv2.medianBlur(read(path), 5))
+        assert ran.report["tiles"] > 10
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_a_result_that_is_larger_than_its_tile_is_cut_smaller(
     broker: object, tmp_path: Path, protocol: str
 ) -> None:

@@ -83,3 +83,30 @@ def test_auto_is_png_both_ways_where_the_link_is_slow(monkeypatch: pytest.Monkey
         assert await sent_codecs(("raw",), "auto") == {("raw", "raw")}
 
     run(test())
+
+
+def test_tiles_that_no_device_accepts_tell_a_limit() -> None:
+    links = DeviceLinks()
+    for key in "ab":
+        links.published(key, 200_000, 10.0)
+        links.confirmed(key, key, 200_000, 10.1)
+    assert links.packet_limit("a", 15.0) is None
+    assert links.packet_limit("b", 15.0) == 131_072
+
+
+def test_a_tile_of_a_size_that_arrived_before_tells_no_limit() -> None:
+    links = DeviceLinks()
+    for key in "abc":
+        links.published(key, 200_000, 10.0)
+        links.confirmed(key, key, 200_000, 10.1)
+    links.accepted("a", "a", 10.2)
+    assert links.packet_limit("b", 15.0) is None
+    assert links.packet_limit("c", 15.0) is None
+
+
+def test_a_tile_that_is_revoked_at_once_tells_no_limit() -> None:
+    links = DeviceLinks()
+    for key in "ab":
+        links.published(key, 200_000, 10.0)
+        links.confirmed(key, key, 200_000, 10.1)
+        assert links.packet_limit(key, 10.5) is None

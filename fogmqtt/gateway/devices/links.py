@@ -6,9 +6,14 @@ from collections.abc import Hashable, Iterable
 from typing import Final, TypeVar
 
 from fogmqtt.core.link_rate import LinkRate
+from fogmqtt.transport.packet_limit import step_below
 
 #: Devices that are remembered; ids come from the network.
 _REMEMBERED: Final = 4096
+#: Seconds after which a tile that was not accepted has probably not arrived, …
+_SILENCE_S: Final = 2.0
+#: … and the number of such tiles in a row that are larger than all that arrived.
+_SILENCES: Final = 2
 
 _T = TypeVar("_T")
 
@@ -26,6 +31,11 @@ class DeviceLinks:
         self._codecs: dict[str, frozenset[str]] = {}
         #: Tiles that a device accepted before the broker's confirmation was handled.
         self._early: set[Hashable] = set()
+        #: Tiles that no device has accepted yet: their size, and when the broker confirmed them.
+        self._unaccepted: dict[Hashable, tuple[int, float]] = {}
+        self._largest_accepted = 0
+        #: The sizes of tiles that were never accepted, since the last one of that size was.
+        self._silent: list[int] = []
 
     def announced(self, device: str, codecs: Iterable[str]) -> None:
         """Take over the codecs that a device announces."""
@@ -56,26 +66,44 @@ class DeviceLinks:
         if key in self._early:
             self._early.discard(key)
             return
+        self._unaccepted[key] = nbytes, at
         if device not in self._rates:
             _put(self._rates, device, LinkRate())
         self._rates[device].sent(key, nbytes, at)
 
     def accepted(self, key: Hashable, device: str, at: float) -> None:
         """The device has a tile."""
+        nbytes, _ = self._unaccepted.pop(key, (0, 0.0))
+        self._largest_accepted = max(nbytes, self._largest_accepted)
+        self._silent = [one for one in self._silent if one > self._largest_accepted]
         rate = self._rates.get(device)
         if (rate is None or not rate.arrived(key, at)) and len(self._early) < _REMEMBERED:
             self._early.add(key)
 
     def lost(self, key: Hashable, device: str) -> None:
         """A tile is not expected at a device any more."""
+        self._unaccepted.pop(key, None)
         if (rate := self._rates.get(device)) is not None:
             rate.lost(key)
+
+    def packet_limit(self, key: Hashable, now: float) -> int | None:
+        """Return a limit for packets if a tile was revoked because no device accepts its size.
+
+        Mosquitto's `message_size_limit` drops a message that is too large, and with MQTT 3.1.1 it
+        confirms it all the same. So the limit shows only in tiles that never arrive.
+        """
+        nbytes, confirmed_at = self._unaccepted.get(key, (0, now))
+        if nbytes <= self._largest_accepted or now - confirmed_at < _SILENCE_S:
+            return None
+        self._silent.append(nbytes)
+        return step_below(min(self._silent)) if len(self._silent) >= _SILENCES else None
 
     def broker_lost(self) -> None:
         """Nothing is on its way any more."""
         for rate in (self._uplink, *self._rates.values()):
             rate.reset()
         self._early.clear()
+        self._unaccepted.clear()
 
 
 def _put(known: dict[str, _T], device: str, value: _T) -> None:

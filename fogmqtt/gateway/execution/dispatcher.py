@@ -129,8 +129,8 @@ class Dispatcher:
         self._local_allowed = local_allowed
         self._decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
         self._background = BackgroundTasks()
-        #: The lowest limit of packets that made a device fail to send a result.
-        self._device_packet_bytes: int | None = None
+        #: The limit of packets that devices showed: a result did not fit, or tiles did not arrive.
+        self._learned_packet_bytes: int | None = None
         self._links = links
         self._stages: dict[str, ActiveStage] = {}
         #: Events that wait until the actions of an earlier one are carried out.
@@ -175,7 +175,7 @@ class Dispatcher:
 
         The broker's limit also applies to results, which a device found to be too large.
         """
-        packets = (self._link.max_packet_bytes, self._device_packet_bytes)
+        packets = (self._link.max_packet_bytes, self._learned_packet_bytes)
         limits = (packet - PACKET_ROOM for packet in packets if packet is not None)
         return MessageLimits(min([self._wire.max_message_bytes, *limits]), self._wire.encoding)
 
@@ -240,7 +240,7 @@ class Dispatcher:
         result_bytes = stage_run.largest_result_bytes(stage.run, stage.run.tile(tile))
         if not LEAST_PACKET_BYTES <= packet_limit < result_bytes + PACKET_ROOM:
             return False
-        self._device_packet_bytes = min(packet_limit, self._device_packet_bytes or packet_limit)
+        self._learned_packet_bytes = min(packet_limit, self._learned_packet_bytes or packet_limit)
         return True
 
     async def close(self) -> None:
@@ -424,6 +424,7 @@ class Dispatcher:
         """Cancel a tile at its device. A tile whose lease expired may finish: its result counts."""
         if order.device != LOCAL:
             lease = (order.job, order.tile, order.attempt, order.device)
+            self._learn_from_silence(order, lease)
             self._links.lost(lease, order.device)
             cancel = Cancel(
                 job=order.job,
@@ -437,6 +438,19 @@ class Dispatcher:
             lease = (order.job, order.tile, order.attempt, order.device)
             if (task := self._local_tiles.get(lease)) is not None:
                 task.cancel()
+
+    def _learn_from_silence(self, order: act.CancelTile, lease: _Lease) -> None:
+        """Cut the stage smaller if no device gets tiles of this size."""
+        limit, stage = self._links.packet_limit(lease, now()), self._stages.get(order.job)
+        if limit is None or stage is None or limit >= self.limits().message_bytes + PACKET_ROOM:
+            return
+        self._learned_packet_bytes = limit
+        log.warning(
+            "the broker confirms tiles that no device gets, larger than all that arrived: tiles "
+            "and results stay below %d bytes from now on; raise the broker's message_size_limit",
+            limit,
+        )
+        stage.fail(TooLarge(f"tiles of over {limit} bytes do not arrive"))
 
     def _control(self, device: str, message: Control) -> None:
         topic = self._topics.device(device, "control")
