@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 
 from fogmqtt.agent import host_info
 from fogmqtt.conformance.report import ConformanceReport
@@ -31,7 +31,7 @@ class PresencePublisher:
         max_tile_pixels: int = 0,
         emulated_speed: float | None = None,
     ) -> None:
-        self.boot = secrets.token_hex(8)
+        self.boot = os.urandom(8).hex()
         self.operators = list(registry.names())
         self._info_topic = topics.device(device, "info")
         self._status_topic = topics.device(device, "status")

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -55,6 +54,8 @@ def load(place: Path, identity: str) -> ConformanceReport | None:
 
 def store(place: Path, identity: str, report: ConformanceReport) -> None:
     """Write the report atomically. A folder that cannot be written is logged."""
+    import tempfile
+
     file = _file(place, identity)
     try:
         place.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ import mmap
 import os
 import socket
 import struct
-import tempfile
 from collections.abc import Sequence
 
 #: The packet of `send`: the length of the data and the length of the header behind the data.
@@ -27,6 +26,8 @@ def open_memory() -> int:
     """Create an unnamed file in memory and return its descriptor. Raises OSError."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("fogmqtt-tile")
+    import tempfile
+
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 

@@ -12,6 +12,16 @@ _MEMORY_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
+#: The same with the files that hold the memory in use.
+_MEMORY_USAGES = (
+    (_MEMORY_LIMITS[0], Path("/sys/fs/cgroup/memory.current")),
+    (_MEMORY_LIMITS[1], Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+#: Megabytes of a worker process that has loaded the operators.
+WARM_WORKER_MB = 55
+#: Workers that nobody asked for may use one part in this many of the free memory.
+EARLY_WARM_FACTOR = 4
+_MEMINFO = Path("/proc/meminfo")
 
 
 def cores() -> int:
@@ -28,6 +38,28 @@ def memory_mb(limits: Sequence[Path] = _MEMORY_LIMITS) -> int:
         with suppress(OSError, ValueError):  # the file holds "max" if there is no limit
             least = min(least, int(file.read_text("ascii")))
     return least >> 20
+
+
+def available_mb(
+    meminfo: Path = _MEMINFO, usages: Sequence[tuple[Path, Path]] = _MEMORY_USAGES
+) -> int:
+    """Return the memory that is free on this machine, or in the container if less, in MB.
+
+    It is 0 if that is not known.
+    """
+    free = [_available_bytes(meminfo)]
+    for limit, used in usages:
+        with suppress(OSError, ValueError):  # the file holds "max" if there is no limit
+            free.append(int(limit.read_text("ascii")) - int(used.read_text("ascii")))
+    return max(0, min(free)) >> 20
+
+
+def _available_bytes(meminfo: Path) -> int:
+    with suppress(OSError, ValueError):
+        for line in meminfo.read_text("ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return 0  # a system without this file
 
 
 def worker_memory_mb(workers: int) -> int:

@@ -9,7 +9,6 @@ comes first in the alphabet, then that of the module which is configured first.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import logging
@@ -19,7 +18,6 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -96,6 +94,8 @@ class PlugIns:
 
     @cached_property
     def _entries(self) -> tuple[Mapping[str, EntryPoint], list[str]]:
+        from importlib import metadata  # slow to import, and worker processes seldom need it
+
         in_use: dict[str, EntryPoint] = {}
         problems = []
         for entry in sorted(metadata.entry_points(group=GROUP), key=_precedence):
@@ -284,6 +284,9 @@ def _entry_origin(entry: EntryPoint) -> Origin:
 
 
 def _module_origin(module: ModuleType) -> Origin:
+    import hashlib
+    from importlib import metadata
+
     top = module.__name__.partition(".")[0]
     if not is_file(module.__name__):
         for package in metadata.packages_distributions().get(top, ()):

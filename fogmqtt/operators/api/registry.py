@@ -13,7 +13,6 @@ docs/plugins.md.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import math
 import typing
@@ -252,6 +251,8 @@ def _unknown_parameter(operator: type[Operator], key: str) -> PipelineError:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return the hint for a misspelt word: the most similar known word, or all of them."""
+    import difflib  # of use only for mistakes
+
     known = tuple(known)
     close = difflib.get_close_matches(word.lower(), known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
