@@ -12,6 +12,7 @@ import ssl
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from fogmqtt.errors import FogError
@@ -26,8 +27,9 @@ MAX_SMALL_BODY: Final = _BUFFER_BYTES - 5
 _MAX_HEAP_BYTES: Final = 1 << 20
 #: The calls of the kernel for one turn, after which the owner may send and look at its clock.
 _READS_PER_TURN: Final = 256
-#: The packets that leave in one call of the kernel, at most.
+#: The packets and pieces that leave in one call of the kernel, at most. Linux takes 1024 pieces.
 _PACKETS_PER_CALL: Final = 16
+_PIECES_PER_CALL: Final = 512
 
 #: What a non-blocking socket raises if it has no bytes or no room at this moment.
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -237,7 +239,8 @@ class PacketWriter(Generic[_P]):
     def _next_pieces(self) -> list[memoryview]:
         # Other threads append meanwhile, so the queue cannot be iterated.
         count = min(len(self._packets), _PACKETS_PER_CALL)
-        return [piece for index in range(count) for piece in self._packets[index].pieces]
+        pieces = (piece for index in range(count) for piece in self._packets[index].pieces)
+        return list(islice(pieces, _PIECES_PER_CALL))
 
     def _sent(self, count: int) -> Iterator[_P]:
         """Remove this number of bytes, and yield the packets that end with them."""

@@ -162,6 +162,31 @@ def test_tls_at_a_websocket_port_without_tls_says_so(links: Links) -> None:
     assert "does not speak TLS; use ws://" in refused.reason
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_of_64_megabytes_is_submitted_and_its_result_comes_back(
+    links: Links, kind: str, tmp_path: Path
+) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (8000, 8000), np.uint8)
+    _, file = cv2.imencode(".bmp", image)
+    settings = {
+        "BROKER__URL": links.urls[kind],
+        "BROKER__CA": links.ca_of(kind) or "",
+        "GATEWAY__LOCAL": "always",
+        "GATEWAY__FORMAT": "bmp",
+        "PIPELINES__NEGATIVE": "invert",
+    }
+    reply = f"fog/v1/replies/{kind}"
+    with (
+        fog_at(tmp_path, links.broker, **settings) as fog,
+        probe(links.urls[kind], f"{reply}/#", client_id="app", ca=links.ca_of(kind)) as app,
+    ):
+        fog.serve()
+        app.publish(f"fog/v1/submit/negative/{kind}", file.tobytes())
+        answer = app.message(f"{reply}/image", within=120).payload
+    result = cv2.imdecode(np.frombuffer(answer, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(result, 255 - image)
+
+
 @pytest.mark.parametrize("kind", ["ws", "wss"])
 def test_a_job_over_websockets_is_exact(links: Links, kind: str, tmp_path: Path) -> None:
     photo = np.random.default_rng(2).integers(0, 256, (900, 1200), np.uint8)

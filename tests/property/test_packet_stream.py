@@ -123,10 +123,18 @@ def events(client: mqtt.Client, incoming: bytes, seed: int) -> tuple[list[object
     for qos in (1, 1, 2):
         client.publish("out", b"x" * 3000, qos)
     while not stream.is_drained or client.want_write():
-        if (code := client.loop_read()) or (code := client.loop_write()):
+        try:
+            code = client.loop_read() or client.loop_write()
+        except (UnicodeDecodeError, ValueError) as problem:  # the transport connects again
+            code = type(problem)
+        if code:
             seen.append(code)
             break
     return seen, stream.sent
+
+
+def is_no_publish(first_byte: int) -> bool:
+    return first_byte >> 4 != 3
 
 
 packets_of_a_broker = st.one_of(
@@ -136,7 +144,10 @@ packets_of_a_broker = st.one_of(
     st.just(("pubrel",)),
     st.just(("suback",)),
     st.just(("pingresp",)),
-    st.just(("malformed",)),
+    st.just(("long topic",)),
+    # What paho decodes for both, mostly malformed. It does not see a first byte of 0, and it checks
+    # the properties of a PUBLISH of MQTT 5, which we skip.
+    st.tuples(st.just("any"), st.integers(1, 255).filter(is_no_publish), st.binary(max_size=12)),
 )
 
 
@@ -154,8 +165,12 @@ def as_bytes(spec: tuple[object, ...], *, is_mqtt5: bool) -> bytes:
             return packet(0x90, b"\x00\x09" + (b"\x00" if is_mqtt5 else b"") + b"\x01")
         case ("pingresp",):
             return packet(0xD0, b"")
-        case _:
+        case ("long topic",):
             return packet(0x32, b"\x00\xff a topic that is longer than the packet")
+        case ("any", int(first_byte), bytes(body)):
+            return packet(first_byte, body)
+        case _:
+            raise ValueError(spec)
 
 
 @pytest.mark.parametrize("protocol", [MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311])
@@ -176,7 +191,7 @@ def test_the_owner_and_the_broker_see_no_difference_from_paho(
     )
     assert fast[0] == plain[0]
     # An error may come while replies wait, and those need not leave.
-    assert fast[1] == plain[1] or isinstance(fast[0][-1], int)
+    assert fast[1] == plain[1] or isinstance(fast[0][-1], int | type)
 
 
 # Bytes that are no packets.
@@ -254,6 +269,12 @@ def test_pieces_leave_in_order_however_much_the_socket_takes(
         arrived = stream.sent
     assert arrived == expected
     assert sent == outgoing
+
+
+def test_a_packet_of_more_pieces_than_the_kernel_takes_leaves() -> None:
+    writer: PacketWriter[OutgoingPacket] = PacketWriter()
+    writer.put(OutgoingPacket([b"ab"] * 3000))
+    assert send_over_a_socket(writer, []) == b"ab" * 3000
 
 
 def send_over_a_socket(writer: PacketWriter[OutgoingPacket], sent: list[OutgoingPacket]) -> bytes:
