@@ -275,8 +275,8 @@ DEVICES = (
         "hedge-at-home",
         "a straggler's copy goes to the device that has it",
         SPECULATION,
-        "Speculation._may_copy",
-        "any(one.device == device.id for one in held)",
+        "Speculation._may_help",
+        "device.id == lease.device",
         "False",
     ),
     Bug(

@@ -33,7 +33,7 @@ class Bench:
 
     def __init__(self, *, sends_reported: bool = False, **policy: float) -> None:
         # Whatever the default is: a window of three shows more than one of two.
-        numbers = Policy(**{"ahead": 2} | policy)  # type: ignore[arg-type]
+        numbers = Policy(**{"ahead": 2, "lease_factor": 4} | policy)  # type: ignore[arg-type]
         self.scheduler = Scheduler(numbers, sends_reported=sends_reported)
         self.now = 0.0
 

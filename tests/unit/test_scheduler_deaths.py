@@ -146,10 +146,22 @@ def test_halves_of_a_tile_that_killed_nobody_are_ordinary_tiles_again():
 
 
 def test_a_device_that_restarted_did_die():
-    bench = Bench(max_losses=9, quarantine_after=2)
-    bench.submit()
-    for boot in "123":
-        for order in sent(bench.join("eya", boot=boot)):
-            bench.accept(order)
-        bench.lose("eya")
+    bench = Bench(max_losses=9)
+    bench.join("manar")
+    crash_three_times(bench)
     assert bench.scheduler.quarantined() == {"eya"}
+
+
+def test_the_only_device_goes_on_however_often_it_died():
+    bench = Bench(max_losses=9)
+    crash_three_times(bench)
+    assert bench.scheduler.quarantined() == frozenset()
+
+
+def crash_three_times(bench: Bench) -> None:
+    """The only device that can do the work dies with the tile in its worker, again and again."""
+    bench.submit(1, "blur")
+    for boot in "123":
+        bench.accept(only(bench.join("eya", "blur", boot=boot)))
+        bench.lose("eya")
+    bench.join("eya", "blur", boot="4")

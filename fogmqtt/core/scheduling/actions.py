@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fogmqtt.core.scheduling.events import Attempt
+
 
 @dataclass(frozen=True, slots=True)
-class SendTile:
+class SendTile(Attempt):
     """Cut, encode and publish a tile. The message may expire after `lease_s` seconds."""
 
-    job: str
-    tile: int
-    attempt: int
-    device: str
     lease_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class CancelTile:
+class CancelTile(Attempt):
     """Tell the device to drop a tile; best effort."""
 
-    job: str
-    tile: int
-    attempt: int
-    device: str
     #: The lease ran out. The device may finish a tile that it has begun: a late result counts.
     expired: bool = False
 
@@ -39,34 +33,20 @@ class SplitTile:
 
 
 @dataclass(frozen=True, slots=True)
-class KeepResult:
+class KeepResult(Attempt):
     """Merge this result: it is the one that counts for its tile."""
-
-    job: str
-    tile: int
-    attempt: int
-    device: str
 
 
 @dataclass(frozen=True, slots=True)
-class DropResult:
+class DropResult(Attempt):
     """Discard this result."""
 
-    job: str
-    tile: int
-    attempt: int
-    device: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class RevokeResult:
+class RevokeResult(Attempt):
     """Undo the merge of a result: its device is refuted. Another result follows."""
-
-    job: str
-    tile: int
-    attempt: int
-    device: str
 
 
 @dataclass(frozen=True, slots=True)

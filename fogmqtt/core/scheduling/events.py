@@ -11,6 +11,16 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """The n-th lease of a tile, which the device held."""
+
+    job: str
+    tile: int
+    attempt: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobSubmitted:
     """A job's tiles, all with the same operators.
 
@@ -92,34 +102,25 @@ class BrokerLost:
 
 
 @dataclass(frozen=True, slots=True)
-class TileSent:
+class TileSent(Attempt):
     """The tile is on the wire: the device's time to accept it starts now.
 
     Only for a Scheduler with `sends_reported`.
     """
 
-    job: str
-    tile: int
-    attempt: int
-    device: str
-
 
 @dataclass(frozen=True, slots=True)
-class TileAccepted:
+class TileAccepted(Attempt):
     """The device has the tile. (A PUBACK of the broker does not say that.)
 
     It arrived at `at`, if the gateway handles it later than that.
     """
 
-    job: str
-    tile: int
-    attempt: int
-    device: str
     at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class ResultArrived:
+class ResultArrived(Attempt):
     """A complete, valid result. The gateway keeps it until KeepResult or DropResult.
 
     `compute_s` is the time of the work itself, and `start_s` the time to start its worker process,
@@ -128,10 +129,6 @@ class ResultArrived:
     arrived at `at`, if the gateway handles it later than that.
     """
 
-    job: str
-    tile: int
-    attempt: int
-    device: str
     compute_s: float | None = None
     digest: int | None = None
     start_s: float | None = None
@@ -139,24 +136,15 @@ class ResultArrived:
 
 
 @dataclass(frozen=True, slots=True)
-class TileFailed:
+class TileFailed(Attempt):
     """The operator raised, or the result was invalid."""
 
-    job: str
-    tile: int
-    attempt: int
-    device: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class TileRejected:
+class TileRejected(Attempt):
     """The device rejects a tile: it is full, draining or stopping. Nobody is to blame."""
-
-    job: str
-    tile: int
-    attempt: int
-    device: str
 
 
 @dataclass(frozen=True, slots=True)

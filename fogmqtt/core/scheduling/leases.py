@@ -66,7 +66,6 @@ class LeaseTable:
             self.fleet,
             lambda job: self.placement.left_s(job, self.now),
             self.grant,
-            self.revoke,
             self.take_back,
         )
         self.timers: Timers[AnyTimer] = Timers()
@@ -154,10 +153,12 @@ class LeaseTable:
             self.timers.set(lease, min(lease.wake_at, self.now + within_s))
 
     def lease_s(self, lease: Lease) -> float:
-        device = self.fleet.devices[lease.device]
-        if self.fleet.service_times.measured(device, lease.tile.job.kind):
-            return self.policy.lease(self.fleet.service_times.remaining_s(device, lease))
-        return self.policy.first_lease_s * self.fleet.service_times.rounds(device, lease)
+        """A multiple of the expected time of a held tile, with the queue ahead of it."""
+        device, times = self.fleet.devices[lease.device], self.fleet.service_times
+        if times.measured(device, lease.tile.job.kind):
+            return self.policy.lease(times.remaining_s(device, lease))
+        rounds = 1 + list(device.leases).index(lease.tile) // device.workers
+        return self.policy.first_lease_s * rounds
 
     def release(self, lease: Lease) -> None:
         """End a lease if it is live. Its late result is still accepted."""
@@ -238,14 +239,10 @@ class LeaseTable:
         tile.blame_expiry(lease.device, waited_s)
         self.log(lease, f"did not answer within {waited_s:.1f} s")
         self.revoke(lease, expired=True)
-        if not self._is_only_able_device(lease):
+        if not self._is_alone(self.fleet.devices[lease.device]):
             self.strike(lease.device, f"did not answer for {tile}")
         failure = failure_policy.on_expiries(tile, self.policy)
         self.retry_or_fail(tile, failure or failure_policy.on_losses(tile, self.fleet, self.policy))
-
-    def _is_only_able_device(self, lease: Lease) -> bool:
-        """Whether no other device could do the tile. A slow device is better than none then."""
-        return all(one.id == lease.device for one in self.fleet.able(lease.tile.job))
 
     def _unsent(self, lease: Lease) -> None:
         """The gateway itself was too slow, which says nothing about the device."""
@@ -357,6 +354,10 @@ class LeaseTable:
         for job in self.jobs.values():
             job.event_log.add(self.now, f"{device.id} is quarantined for {seconds:g} s: {why}")
 
+    def _is_alone(self, device: DeviceState) -> bool:
+        """Whether no other device is there: one that is slow or dies is better than none."""
+        return not any(one.ready for one in self.fleet.devices.values() if one is not device)
+
     def pause(self, name: str) -> None:
         """Give no tiles for a moment to a device that rejects them."""
         device = self.fleet.get(name)
@@ -367,16 +368,16 @@ class LeaseTable:
 
     def release_all(self, device: DeviceState, reason: str) -> None:
         """Release everything that a lost device holds, and blame what its workers had begun."""
-        leases = list(device.leases.values())
+        leases, begun = list(device.leases.values()), device.in_service()
         # A tile that was not begun cannot have killed its device.
-        for lease in device.in_service():
+        for lease in begun:
             lease.blamed = True
             lease.tile.blame_loss(lease, reason)
         for lease in leases:
             self.release(lease)
             lease.struck = True
             self.log(lease, f"was lost: {reason}")
-        if leases:
+        if leases and not (begun and self._is_alone(device)):
             device.lost_with_tiles = reason
         for lease in leases:
             self.requeue(lease.tile)
@@ -404,11 +405,8 @@ class LeaseTable:
 
     def place(self) -> None:
         """Place tiles and copies, and check which jobs have no able device."""
-        wakeups = (
-            self._speculation.move_from_slow_devices(self.now),
-            self.placement.place(self.now),
-            self._speculation.copy_to_idle_devices(self.now),
-        )
+        self._speculation.before_placement(self.now)
+        wakeups = (self.placement.place(self.now), self._speculation.after_placement(self.now))
         self.placement_timer.wake_at = None
         if due := [at for at in wakeups if at is not None]:
             self.timers.set(self.placement_timer, min(due))

@@ -33,7 +33,7 @@ class Policy:
     #: The time to accept doubles at each silence, for slow links, up to this.
     accept_max_s: float = 60.0
     #: A lease is this multiple of the expected time.
-    lease_factor: float = 4.0
+    lease_factor: float = 3.0
     #: A shorter lease would end at a hiccup of the network.
     min_lease_s: float = 2.0
     #: A longer one would hide a hung worker for longer than anybody waits.
@@ -56,8 +56,6 @@ class Policy:
 
     #: Whether late tiles get second copies.
     hedging: bool = True
-    #: A tile that takes this multiple of its expected time gets a copy.
-    hedge_factor: float = 2.0
     #: A smaller delay is jitter.
     hedge_min_s: float = 0.2
     #: A copy is worth it if the original needs this multiple of the copy's time, and by so many

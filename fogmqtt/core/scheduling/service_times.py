@@ -5,13 +5,13 @@ starts when a worker was free for the tile, which the device's earlier results t
 the network where the network limits the device.
 
 A late tile is expected to need more time still, the later the more. So a device that slows down
-counts as slow before its tile is done. After a tile that took much longer than expected, the device
-counts as slow until its next result.
+counts as slow before its tile is done.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 from fogmqtt.core.scheduling.device import DeviceState, ServiceTime
 from fogmqtt.core.scheduling.policy import Policy
@@ -102,29 +102,31 @@ class ServiceTimes:
             return 0.0
         late_s = self._elapsed_s(device, lease, place) - expected_s
         overrun_s = _OVERRUN * late_s if self._is_slow(late_s, expected_s) else 0.0
-        slowed_s = (lease.slowdown_factor - 1) * expected_s
-        return max(-late_s, overrun_s, slowed_s - late_s)
+        return max(-late_s, overrun_s)
 
     def _elapsed_s(self, device: DeviceState, lease: Lease, place: int) -> float:
         """How long a worker has had the tile. Time in transit does not count."""
         elapsed_s = self.now - max(device.begun_at(lease, place), lease.accepted_at)
         return elapsed_s if lease.is_sent else min(elapsed_s, 0.0)
 
-    def late_at(self, device: DeviceState) -> float:
-        """When the first of its tiles in service becomes late, or became."""
-        in_service = list(device.leases.items())[: device.workers]
-        ends = (
-            max(device.begun_at(lease, place), lease.accepted_at) + self.service_s(device, tile)
-            for place, (tile, lease) in enumerate(in_service)
+    def slow_at(self, device: DeviceState) -> float:
+        """When the first of its tiles in service becomes so late that the device seems slow."""
+        moments = (
+            max(device.begun_at(lease, place), lease.accepted_at) + self._most_s(device, lease.tile)
+            for place, lease in enumerate(islice(device.leases.values(), device.workers))
             if lease.is_sent
         )
-        return min(ends, default=math.inf)
+        return min(moments, default=math.inf)
+
+    def _most_s(self, device: DeviceState, tile: TileState) -> float:
+        """After this time in a worker the tile is late by more than jitter; never if unknown."""
+        expected_s = self.service_s(device, tile)
+        return (1 + _LATE) * expected_s + self._policy.hedge_min_s if expected_s else math.inf
 
     def slowness(self, device: DeviceState) -> float:
         """How many times slower than learned its tiles seem to be now; at least 1."""
         slowness = 1.0
         for place, lease in enumerate(device.in_service()):
-            slowness = max(slowness, lease.slowdown_factor)
             expected_s = self.service_s(device, lease.tile)
             late_s = self._elapsed_s(device, lease, place) - expected_s
             if expected_s > 0 and self._is_slow(late_s, expected_s):
@@ -143,18 +145,9 @@ class ServiceTimes:
 
     def remaining_s(self, device: DeviceState, lease: Lease) -> float:
         """The expected time of a held tile, with the queue ahead of it, from its begin on."""
-        queue, before = 0.0, 0
-        for tile in device.leases:
-            if tile is lease.tile:
-                break
-            queue += self.service_s(device, tile)
-            before += 1
-        own = self.service_s(device, lease.tile)
-        return own if before < device.workers else queue / device.workers + own
-
-    def rounds(self, device: DeviceState, lease: Lease) -> int:
-        """How many tiles one of its workers must finish to be done with this one."""
-        return 1 + list(device.leases).index(lease.tile) // device.workers
+        place = list(device.leases.values()).index(lease)
+        queue = [self.service_s(device, tile) for tile in islice(device.leases, place + 1)]
+        return queue[-1] + (sum(queue[:-1]) / device.workers if place >= device.workers else 0.0)
 
     def learn_whole(self, kind: str, pixels: int, seconds: float) -> None:
         """The gateway took so long for an image, or a part of one, without cutting it."""
@@ -167,27 +160,9 @@ class ServiceTimes:
 
     def learn(self, device: DeviceState, tile: TileState, service_s: float) -> None:
         """A worker of the device took so long for the tile."""
-        kind, known = tile.job.kind, device.service_times.get(tile.job.kind)
-        for service_times in (device.service_times, self._typical):
-            _store(
-                service_times, kind, self._updated(service_times.get(kind), tile.pixels, service_s)
-            )
-        service_time = device.service_times[kind]
-        slowdown_factor = 1.0
-        expected_s = 0.0 if known is None else known.rate * tile.pixels
-        if (
-            known
-            and service_time.outlier
-            and not known.outlier
-            and self._is_slow(service_s - expected_s, expected_s)
-        ):
-            # If the device slowed down half-way, half of the tile was done before.
-            slowdown_factor = max(
-                1.0, (2 * service_s - expected_s) / (service_time.rate * tile.pixels)
-            )
-        for lease in device.leases.values():
-            if lease.tile.job.kind == kind:
-                lease.slowdown_factor = slowdown_factor
+        kind = tile.job.kind
+        for known in (device.service_times, self._typical):
+            _store(known, kind, self._updated(known.get(kind), tile.pixels, service_s))
 
     def _updated(self, known: ServiceTime | None, pixels: int, service_s: float) -> ServiceTime:
         if known is None:

@@ -65,8 +65,6 @@ class Lease:
     sent_at: float = math.inf
     accepted: bool = False
     accepted_at: float = -math.inf
-    #: Slowdown factor assumed from the device's previous tile.
-    slowdown_factor: float = 1.0
     #: No other tile was in transit to the device when this one was sent.
     first: bool = False
     #: The device answered: with a result, a failure or a rejection.
