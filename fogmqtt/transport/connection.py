@@ -55,9 +55,9 @@ from fogmqtt.transport.websocket_client import WebSocketClient
 
 log = logging.getLogger(__name__)
 
-#: The maximum number of unacknowledged messages on one connection. Mosquitto announces a Receive
-#: Maximum of 20. paho ignores it, and Mosquitto's QoS 2 queue ends there. A higher number gains
-#: nothing: the broker acknowledges within a round trip, and 20 tiles fill any link.
+#: The maximum number of unacknowledged messages on one connection; a broker's Receive Maximum may
+#: lower it. Mosquitto's QoS 2 queue ends there. A higher number gains nothing: the broker
+#: acknowledges within a round trip, and 20 tiles fill any link.
 MAX_INFLIGHT: Final = 20
 CONNECT_TIMEOUT_S: Final = 5.0
 #: Seconds without any packet after which a first SUBACK counts as lost. The retained messages of
@@ -404,7 +404,7 @@ class Connection:
 
     def _on_connect(
         self,
-        _client: mqtt.Client,
+        client: mqtt.Client,
         _userdata: object,
         _flags: mqtt.ConnectFlags,
         code: ReasonCode,
@@ -413,6 +413,9 @@ class Connection:
         if code.is_failure:
             self.refusal = connack_failure(self._settings.link, code.value, str(code))
             return
+        receive_maximum = getattr(properties, "ReceiveMaximum", None)
+        if receive_maximum is not None and isinstance(client, FastClient):
+            client.limit_inflight(receive_maximum)
         self._last_packet_at = time.monotonic()
         with self._changed:
             announced = getattr(properties, "MaximumPacketSize", None)

@@ -81,6 +81,14 @@ class FastClient(WebSocketClient):
         #: The network thread handles packets, and sends the replies afterwards without a wake-up.
         self._is_reading = False
 
+    def limit_inflight(self, receive_maximum: int) -> None:
+        """Let no more messages be unacknowledged at once than the broker's Receive Maximum.
+
+        paho ignores it, and refuses to change its own limit on a connection. The broker may end the
+        connection of a client that exceeds it.
+        """
+        self._max_inflight_messages = min(receive_maximum, self._max_inflight_messages)
+
     # --- reading --------------------------------------------------------------------------
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,18 @@ import pytest
 
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.pipeline import parse, run_whole
-from tests.fog import Probe
+from fogmqtt.transport.base import Connected, Published
+from fogmqtt.transport.link import Link
+from fogmqtt.transport.paho import PahoTransport
+from tests.fog import Inbox, Probe, RealBroker
+from tests.packets import Framer, is_publish
 from tests.processes import PATIENCE_S, edges_of, photo, private_fog, read, same, until
+from tests.relay import Relay
 
 pytestmark = pytest.mark.broker
 
 LIMIT = 131_072
+PUBACK = 4
 #: The learned limits from the usual size of a tile down to that one, and so the losses.
 STEPS = 2
 
@@ -101,6 +108,43 @@ def test_a_reply_over_the_limit_fails_its_job_and_stops_no_other(
         assert serving.stop() == 0
         # Two for the reply that cannot be made smaller, and those for the tiles before.
         assert serving.said.count("lost the broker") <= 2 + STEPS, serving.said
+
+
+class Unacknowledged(Relay):
+    """Counts the messages of clients that the broker has not acknowledged."""
+
+    most = now = 0
+
+    def carry(self, source: socket.socket, sink: socket.socket) -> None:
+        framer, to_broker = Framer(), sink.getpeername()[1] == self._target
+        while data := source.recv(65_536):
+            for packet in framer.feed(data):
+                if to_broker and is_publish(packet):
+                    self.now += 1
+                    self.most = max(self.most, self.now)
+                elif not to_broker and packet[0] >> 4 == PUBACK:
+                    self.now -= 1
+                sink.sendall(packet)
+
+
+def test_a_client_sends_no_more_at_once_than_the_broker_announces(tmp_path: Path) -> None:
+    broker = RealBroker(tmp_path, more="max_inflight_messages 3")
+    broker.start()
+    relay = Unacknowledged(broker.port)
+    inbox = Inbox()
+    transport = PahoTransport(Link(relay.url, "many", 5), inbox.put)
+    try:
+        transport.start()
+        inbox.take(Connected)
+        for number in range(50):
+            transport.publish("many", bytes(20_000), token=number)
+        published = [inbox.take(Published).token for _ in range(50)]
+        assert published == list(range(50))
+        assert relay.most == 3
+    finally:
+        transport.close()
+        relay.close()
+        broker.kill()
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
