@@ -6,12 +6,10 @@ import paho.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import socket
 import ssl
 import struct
-import termios
 import threading
 import time
 from collections.abc import Callable
@@ -67,8 +65,11 @@ _SUBACK_TIMEOUT_S: Final = 2.0
 _SHORT_TURN_S: Final = 0.1
 _SESSION_TAKEN_OVER: Final = 0x8E
 _PACKET_TOO_LARGE: Final = 0x95
-#: Seconds without an acknowledgement and without a byte that leaves this machine, while a packet is
-#: on its way that may be too large. Some brokers (RabbitMQ) read no more after such a packet.
+#: Where `tcpi_bytes_acked` is in Linux's `struct tcp_info` (linux/tcp.h).
+_BYTES_ACKED: Final = 120
+#: Seconds without an acknowledgement, and without a byte that arrives at the broker's machine,
+#: while a packet is on its way that may be too large. Some brokers (RabbitMQ) read no more after
+#: such a packet.
 _DEAF_S: Final = 10.0
 #: The largest packet of MQTT.
 _MAX_PACKET_BYTES: Final = 268_435_455
@@ -144,9 +145,10 @@ class Connection:
         self._acknowledged = 0
         #: What this and earlier connections learned about the broker's limit.
         self._packet_limit = packet_limit
-        #: When the last message was acknowledged, and what was not sent then and since.
+        #: When the last message was acknowledged or another byte arrived at the broker's machine,
+        #: and how many had arrived by then.
         self._progress_at = time.monotonic()
-        self._unsent_bytes = 0
+        self._arrived_bytes: int | None = 0
         #: The tokens of unacknowledged messages, by packet id.
         self._tokens: dict[int, object] = {}
         #: The number of publish calls that have not returned, and the packet ids that the broker
@@ -205,9 +207,9 @@ class Connection:
             if not self._packet_limit.waits_for_large:
                 self._progress_at = time.monotonic()
                 return False
-            unsent_bytes = _unsent_bytes(self._client.socket())
-            if unsent_bytes != self._unsent_bytes:
-                self._progress_at, self._unsent_bytes = time.monotonic(), unsent_bytes
+            arrived_bytes = _arrived_bytes(self._client.socket())
+            if arrived_bytes is None or arrived_bytes != self._arrived_bytes:
+                self._progress_at, self._arrived_bytes = time.monotonic(), arrived_bytes
             return time.monotonic() - self._progress_at > _DEAF_S
 
     def _repeat_subscriptions(self) -> None:
@@ -556,11 +558,12 @@ def _write_in_loop(_client: mqtt.Client, _userdata: object, _sock: object) -> No
     """Do nothing: the network thread is awake already and writes."""
 
 
-def _unsent_bytes(sock: Any) -> int:
-    """Return the bytes that the other end has not confirmed, or 0 if that is not known."""
-    if sock is None:
-        return 0
+def _arrived_bytes(sock: Any) -> int | None:
+    """Return the bytes that the broker's machine has confirmed; None if that is not known."""
+    if sock is None or not hasattr(socket, "TCP_INFO"):
+        return None
     try:
-        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0])
-    except OSError:
-        return 0
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
+        return int(struct.unpack_from("Q", info, _BYTES_ACKED)[0])
+    except (OSError, struct.error):
+        return None

@@ -111,6 +111,9 @@ class WebSocket:
     def setblocking(self, flag: bool) -> None:
         self._socket.setblocking(flag)
 
+    def getsockopt(self, level: int, name: int, size: int, /) -> bytes:
+        return self._socket.getsockopt(level, name, size)
+
     def setsockopt(self, level: int, name: int, value: int) -> None:
         self._socket.setsockopt(level, name, value)
 

@@ -11,15 +11,17 @@ import cv2
 import numpy as np
 import pytest
 
+from fogmqtt.errors import TooLarge
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.pipeline import parse, run_whole
-from fogmqtt.transport.base import Connected, Published
+from fogmqtt.transport import connection
+from fogmqtt.transport.base import Connected, Disconnected, Published
 from fogmqtt.transport.link import Link
 from fogmqtt.transport.paho import PahoTransport
 from tests.fog import Inbox, Probe, RealBroker
 from tests.packets import Framer, is_publish
 from tests.processes import PATIENCE_S, edges_of, photo, private_fog, read, same, until
-from tests.relay import Relay
+from tests.relay import Relay, slow_relay
 
 pytestmark = pytest.mark.broker
 
@@ -108,6 +110,61 @@ def test_a_reply_over_the_limit_fails_its_job_and_stops_no_other(
         assert serving.stop() == 0
         # Two for the reply that cannot be made smaller, and those for the tiles before.
         assert serving.said.count("lost the broker") <= 2 + STEPS, serving.said
+
+
+class Deaf(Relay):
+    """A broker that answers nothing after a packet that is too large, as RabbitMQ does."""
+
+    def carry(self, source: socket.socket, sink: socket.socket) -> None:
+        framer, is_deaf = Framer(), False
+        while data := source.recv(65_536):
+            for packet in framer.feed(data):
+                is_deaf = is_deaf or len(packet) > LIMIT
+                if not is_deaf:
+                    sink.sendall(packet)
+
+
+def test_a_broker_that_answers_nothing_after_a_large_packet_counts_as_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_DEAF_S", 1.0)
+    broker = RealBroker(tmp_path)
+    broker.start()
+    relay = Deaf(broker.port)
+    inbox = Inbox()
+    transport = PahoTransport(Link(relay.url, "loud", "3.1.1"), inbox.put)
+    try:
+        transport.start()
+        assert inbox.take(Connected).max_packet_bytes is None
+        for _ in range(2):
+            transport.publish("loud", bytes(2 * LIMIT))
+            assert "acknowledged nothing" in inbox.take(Disconnected).reason
+            assert inbox.take(Connected).max_packet_bytes == 2 * LIMIT
+        with pytest.raises(TooLarge, match="seems to accept at most"):
+            transport.publish("loud", bytes(2 * LIMIT))
+        transport.publish("loud", bytes(LIMIT // 2), token="small")
+        assert inbox.take(Published).token == "small"
+    finally:
+        transport.close()
+        relay.close()
+        broker.kill()
+
+
+def test_a_large_packet_on_a_slow_link_does_not_count_as_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_DEAF_S", 1.0)
+    broker = RealBroker(tmp_path)
+    broker.start()
+    inbox = Inbox()
+    with slow_relay(broker.port, 100_000) as relay:
+        transport = PahoTransport(Link(relay.url, "slow", 5), inbox.put)
+        transport.start()
+        inbox.take(Connected)
+        transport.publish("slow", bytes(400_000), token="large")
+        assert inbox.take(object) == Published("large")
+        transport.close()
+    broker.kill()
 
 
 class Unacknowledged(Relay):
