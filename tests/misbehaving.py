@@ -82,6 +82,11 @@ class Misbehave(Operator):
         while True:
             kept.append(bytearray(1000))
 
+    def crumble(self, image):
+        kept = []
+        while True:
+            kept.append(list(range(300, 310)))
+
     def leak(self, image):
         globals().setdefault("leaked", []).append(np.ones(220 << 20, np.uint8))
         return 255 - image

@@ -11,6 +11,9 @@ from pathlib import Path
 #: An idle worker that uses more than this part of its limit is replaced: the next tile would fail.
 _REPLACE_ABOVE = 0.75
 
+#: Untouched memory. It is large enough to have a mapping of its own, which ends when it is freed.
+_RESERVE_BYTES = 8 << 20
+
 
 class MemoryLimit:
     """Limits the memory that operators may allocate, beyond what the process uses at first.
@@ -20,7 +23,10 @@ class MemoryLimit:
 
     def __init__(self, memory_mb: int) -> None:
         self._limit = 0
+        #: Memory with which an operator's MemoryError can be handled: `lifted` needs some itself.
+        self.reserve: bytes | None = None
         if memory_mb and sys.platform == "linux":
+            self.reserve = bytes(_RESERVE_BYTES)
             self._limit = data_bytes() + (memory_mb << 20)
             self._replace_above = self._limit - int((1 - _REPLACE_ABOVE) * (memory_mb << 20))
             limit_data(self._limit)
@@ -35,6 +41,7 @@ class MemoryLimit:
         try:
             yield
         finally:
+            self.reserve = bytes(_RESERVE_BYTES)
             limit_data(self._limit)
 
     def is_nearly_used_up(self) -> bool:

@@ -107,6 +107,7 @@ def run_task(task: TileTask, limit: MemoryLimit) -> tuple[Reply, memoryview | by
     try:
         output = compute(task)
     except BaseException as problem:  # noqa: BLE001  # an operator may raise anything
+        limit.reserve = None  # needs no memory
         with limit.lifted():
             return describe_failure(problem), b""
     compute_s = time.monotonic() - started_at

@@ -224,7 +224,7 @@ def test_a_stopped_process_is_ended(rig: PoolRig, monkeypatch: pytest.MonkeyPatc
     rig.succeeds()
 
 
-@pytest.mark.parametrize("how", ["eat", "nibble"])
+@pytest.mark.parametrize("how", ["eat", "nibble", "crumble"])
 def test_an_operator_over_the_memory_limit_fails_with_its_traceback(
     how: str, make_rig: MakeRig
 ) -> None:
