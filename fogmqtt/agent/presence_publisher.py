@@ -11,6 +11,7 @@ from fogmqtt.operators.api import registry
 from fogmqtt.transport.base import Transport, Will
 from fogmqtt.wire.messages import MAX_PROBLEMS, DeviceInfo, encode
 from fogmqtt.wire.topics import OFFLINE, ONLINE, Topics
+from fogmqtt.workers.resources import machine_id
 
 #: A copy of fogmqtt.images.codec.names(), which loads numpy. A test compares the two.
 CODECS = ("raw", "png", "planes")
@@ -38,8 +39,9 @@ class PresencePublisher:
         self._workers = workers
         self._max_tile_pixels = max_tile_pixels
         self._sequence = 0
-        self._host = host_info.host_name()
+        self._host, self._machine = host_info.host_name(), machine_id()
         if emulated_speed is not None:
+            self._machine = ""
             self._host = f"{self._host}, emulated as {device}"
         self._emulated_speed = emulated_speed
         self._versions = host_info.versions()
@@ -78,6 +80,7 @@ class PresencePublisher:
             operators=self.operators,
             codecs=list(CODECS),
             host=self._host,
+            machine=self._machine,
             versions=self._versions,
             draining=draining,
             tiles_held=held,

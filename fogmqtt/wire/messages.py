@@ -163,6 +163,8 @@ class DeviceInfo(Message, frozen=True, kw_only=True, tag="device"):
     max_tile_pixels: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     codecs: list[str] = []
     host: str = ""
+    #: Programs with the same value share cores; empty if the device does not know.
+    machine: Annotated[str, msgspec.Meta(max_length=64)] = ""
     versions: dict[str, str] = {}
     draining: bool = False
     #: Tiles that are queued or running.

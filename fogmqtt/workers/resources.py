@@ -21,6 +21,7 @@ _MEMORY_USAGES = (
 WARM_WORKER_MB = 55
 #: Workers that nobody asked for may use one part in this many of the free memory.
 EARLY_WARM_FACTOR = 4
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MEMINFO = Path("/proc/meminfo")
 
 
@@ -29,6 +30,18 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def machine_id(file: Path = _BOOT_ID) -> str:
+    """Return an id that all programs on these cores share, in containers too; empty if unknown.
+
+    It is new at each start of the machine. Host names do not serve: boards with a copy of one
+    memory card have the same, and each container has its own.
+    """
+    try:
+        return file.read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""  # only Linux has this file
 
 
 def memory_mb(limits: Sequence[Path] = _MEMORY_LIMITS) -> int:

@@ -116,6 +116,13 @@ def test_the_memory_of_a_container_is_its_limit(tmp_path: Path) -> None:
     assert resources.memory_mb([limit]) == 100
 
 
+def test_programs_on_one_machine_announce_the_same_id(tmp_path: Path) -> None:
+    with running_agent() as one, running_agent() as other:
+        ids = {rig.link.infos()[0].machine for rig in (one, other)}
+    assert ids == {resources.machine_id()}
+    assert resources.machine_id(tmp_path / "missing") == ""
+
+
 def test_free_memory_is_that_of_the_machine_or_of_the_container(tmp_path: Path) -> None:
     meminfo, limit, used = (tmp_path / name for name in ("meminfo", "memory.max", "memory.current"))
     assert resources.available_mb(meminfo, []) == 0
