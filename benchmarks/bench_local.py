@@ -1,16 +1,18 @@
-"""Jobs with `local: auto` against the same pipeline on the gateway alone, `pipeline.run_whole`.
+"""Jobs with `local: auto` against the gateway alone (`pipeline.run_whole`) and the devices alone.
 
-Real devices, real Mosquitto, real gateway; images in memory. Job and whole take turns, so other
-load affects both. The first job is shown separately: no times are known before it. The devices are
-processes on this machine, so their work takes time from the gateway; `--emulate-speed` only makes
-them slower.
+Real devices, real Mosquitto, real gateway; images in memory. The three take turns, so other load
+affects all; the devices alone have the first turns only. The figures are mean seconds of all jobs,
+and their ratios to the other two ways and to the better one. `first` is the first job, for which no
+times are known. The devices are processes on this machine, so their work takes time from the
+gateway; `--emulate-speed` only makes them slower, and lets them announce a host of their own.
 
-Run: .venv/bin/python benchmarks/bench_local.py [--rounds 5] [--case "no device"…]
+Run: .venv/bin/python benchmarks/bench_local.py [--rounds 20] [--case "no device"…]
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import time
@@ -30,6 +32,8 @@ from fogmqtt.process_tuning import tune
 from fogmqtt.transport.embedded import EmbeddedBroker
 
 MP = 1_000_000
+#: The number of turns of the devices alone.
+DEVICE_TURNS = 3
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,11 @@ def image(pixels: int) -> Image:
 
 
 @contextmanager
-def gateway_with(case: Case) -> Iterator[ThreadDoor]:
-    """A gateway that knows all devices of the case."""
+def gateways_with(case: Case) -> Iterator[tuple[ThreadDoor, ThreadDoor | None]]:
+    """A gateway with `local: auto` and one with `never`, which know all devices of the case.
+
+    The second is None if the case has no device.
+    """
     with ExitStack() as stack:
         broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{free_port()}")
         stack.callback(broker.stop)
@@ -83,8 +90,9 @@ def gateway_with(case: Case) -> Iterator[ThreadDoor]:
         for number in range(case.here):
             stack.enter_context(device_process(f"h{number}", broker.url))
         count = len(case.speeds) + case.here
-        door = gateway_at(broker.url, count, local="auto", local_after_s=0.0)
-        yield stack.enter_context(door)
+        auto = gateway_at(broker.url, count, local="auto", local_after_s=0.0)
+        never = gateway_at(broker.url, count, gateway_id="devices") if count else None
+        yield stack.enter_context(auto), never and stack.enter_context(never)
 
 
 def alone(case: Case, pixels: Image) -> float:
@@ -94,35 +102,45 @@ def alone(case: Case, pixels: Image) -> float:
 
 
 def run(case: Case, rounds: int) -> None:
-    """Print the first ratio, and the median and worst of the others."""
+    """Print the seconds of the three ways, and the ratios of `auto` to the other two."""
     pixels = image(case.pixels)
     alone(case, pixels[:512])  # OpenCV's threads are there
-    with gateway_with(case) as gateway:
-        ratios, times = [], []
-        for _ in range(rounds + 1):
+    auto, alones, devices = [], [], []
+    with gateways_with(case) as (gateway, never):
+        for turn in range(rounds):
             before = alone(case, pixels)
             report = job(gateway, pixels, case.pipeline)
-            times.append((before + alone(case, pixels)) / 2)
-            ratios.append(report.seconds / times[-1])
+            auto.append(report.seconds)
+            alones.append((before + alone(case, pixels)) / 2)
+            if never is not None and turn < DEVICE_TURNS:
+                devices.append(job(never, pixels, case.pipeline).seconds)
+    alone_s, auto_s = statistics.mean(alones), statistics.mean(auto)
+    devices_s = statistics.median(devices) if devices else math.inf
+    better_s = min(alone_s, devices_s)
+    # Beside its own neighbours in time, since other load comes and goes.
+    first = auto[0] / min(alones[0], devices[0] if devices else math.inf)
     shares = "  ".join(
         f"{device} {100 * share.pixels / report.pixels:.0f} %"
         for device, share in sorted(report.devices.items())
     )
     print(
-        f"{case.name:28} {statistics.median(times):7.3f} s {ratios[0]:7.3f} "
-        f"{statistics.median(ratios[1:]):7.3f} {max(ratios[1:]):7.3f}   {shares}",
+        f"{case.name:26} {alone_s:7.3f} {devices_s:7.3f} {auto_s:7.3f} {auto_s / alone_s:7.3f} "
+        f"{auto_s / devices_s:7.3f} {auto_s / better_s:7.3f} {first:7.3f}   {shares}",
         flush=True,
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--case", nargs="*")
     options = parser.parse_args()
     tune()
     os.environ["FOGMQTT_DEVICE__WORKERS"] = "1"
-    print(f"{'case':28} {'alone':>9} {'first':>7} {'median':>7} {'worst':>7}   last job by")
+    print(
+        f"{'case':26} {'alone':>7} {'devices':>7} {'auto':>7} {'/ alone':>7} {'/ dev.':>7} "
+        f"{'/ best':>7} {'first':>7}   last job by"
+    )
     for case in CASES:
         if not options.case or case.name in options.case:
             run(case, options.rounds)

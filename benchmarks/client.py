@@ -28,6 +28,7 @@ def gateway_at(
     local: Mode = "never",
     local_after_s: float | None = None,
     scheduler: Callable[[GatewayConfig], Scheduler] | None = None,
+    gateway_id: str = "bench",
 ) -> Iterator[ThreadDoor]:
     """Run a gateway until this number of devices is online and has checked its operators."""
     config = replace(GatewayConfig(), broker=BrokerSettings(url=url, embedded="never"))
@@ -36,7 +37,7 @@ def gateway_at(
         config = replace(config, gateway=replace(config.gateway, local_after=local_after_s))
     own_scheduler = None if scheduler is None else scheduler(config)
     with GatewayThread(
-        config, "bench", connector(config.broker, "bench"), scheduler=own_scheduler
+        config, gateway_id, connector(config.broker, gateway_id), scheduler=own_scheduler
     ) as door:
         _wait_for(door, devices)
         yield door

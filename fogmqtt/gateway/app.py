@@ -369,8 +369,9 @@ class Gateway:
                 self._local.offer(stage.needs)
             if mode == "auto":
                 starved = any(stage.starved for stage in stages)
-                # The cores help a fleet. Without a fleet they help only starved stages.
-                has_fleet = bool(stages) and bool(self._dispatcher.ready_devices())
+                # The cores help a fleet with long stages. Without a fleet they help starved stages.
+                is_long = any(stage.helped for stage in stages)
+                has_fleet = is_long and bool(self._dispatcher.ready_devices())
                 self._local.update(wanted=starved or has_fleet)
 
     # Items from the broker.

@@ -75,13 +75,3 @@ def test_asking_changes_nothing():
     with pytest.raises(KeyError):
         bench.scheduler.progress("maybe")
     bench.scheduler.check()
-
-
-def test_the_gateway_itself_is_a_candidate_with_a_service_time():
-    bench = Bench()
-    assert bench.scheduler.whole_s("blur", 1000) is None
-    bench.scheduler.learn_whole("blur", 1000, 2.0)
-    assert bench.scheduler.whole_s("blur", 3000) == pytest.approx(6)
-    bench.scheduler.learn_whole("blur", 1000, 3.0)
-    assert bench.scheduler.whole_s("blur", 1000) == pytest.approx(2.5)
-    assert bench.scheduler.whole_s("canny", 1000) is None

@@ -115,17 +115,6 @@ class Scheduler:
         limit = max(policy.seconds_in_flight * bytes_per_s, policy.min_bytes_in_flight)
         self._table.fleet.max_bytes_in_flight = min(limit, policy.max_bytes_in_flight)
 
-    def learn_whole(self, kind: str, pixels: int, seconds: float) -> None:
-        """Learn how long the gateway took for an image as a whole, or for a sample of one."""
-        self._table.fleet.service_times.learn_whole(kind, pixels, seconds)
-
-    def whole_s(self, kind: str, pixels: int) -> float | None:
-        """The expected seconds for an image as a whole on the gateway; None where unknown.
-
-        With `estimate_s` it compares the gateway with the fleet.
-        """
-        return self._table.fleet.service_times.whole_s(kind, pixels)
-
     def holds(self, job: str, tile: int, attempt: int, device: str) -> bool:
         """Whether the device should still get this tile. Ask this before publishing it."""
         lease = self._lease(TileSent(job, tile, attempt, device))

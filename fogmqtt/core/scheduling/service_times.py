@@ -36,8 +36,6 @@ class ServiceTimes:
         self.now = -math.inf
         #: By kind, over all devices: the estimate for an unmeasured device.
         self._typical: dict[str, ServiceTime] = {}
-        #: By kind, for an image that the gateway does as a whole.
-        self._whole: dict[str, ServiceTime] = {}
 
     def measured(self, device: DeviceState, kind: str) -> bool:
         return kind in device.service_times
@@ -148,15 +146,6 @@ class ServiceTimes:
         place = list(device.leases.values()).index(lease)
         queue = [self.service_s(device, tile) for tile in islice(device.leases, place + 1)]
         return queue[-1] + (sum(queue[:-1]) / device.workers if place >= device.workers else 0.0)
-
-    def learn_whole(self, kind: str, pixels: int, seconds: float) -> None:
-        """The gateway took so long for an image, or a part of one, without cutting it."""
-        _store(self._whole, kind, self._updated(self._whole.get(kind), pixels, seconds))
-
-    def whole_s(self, kind: str, pixels: int) -> float | None:
-        """What the gateway would take for an image as a whole; None where nothing is known."""
-        known = self._whole.get(kind)
-        return None if known is None else known.rate * pixels
 
     def learn(self, device: DeviceState, tile: TileState, service_s: float) -> None:
         """A worker of the device took so long for the tile."""

@@ -41,6 +41,8 @@ class ActiveStage:
     run: StageRun
     #: The abilities that a device must have.
     needs: frozenset[str]
+    #: Whether the gateway's own cores should help the devices.
+    helped: bool = True
     #: Device and fingerprint of the valid result, by tile.
     kept: dict[int, tuple[str, int]] = field(default_factory=dict)
     #: What `png` saves and costs for this stage's pixels.

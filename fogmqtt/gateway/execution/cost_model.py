@@ -1,8 +1,7 @@
-"""Compares the expected time of a stage by tiles with its time whole on this gateway.
+"""Decides whether a stage is cut, or done whole on this gateway.
 
-All figures are expected seconds. For the fleet they come from the scheduler, which has measured the
-devices, or from the speeds that the devices announce. For the gateway they come from earlier whole
-images, or from a sample of this image.
+What decides are the times that stages of this kind and size really took, whole and by tiles. As
+long as one of the two is not known, it is tried once, unless it should take much longer.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from fogmqtt.core.scheduling.events import JobSubmitted
 from fogmqtt.core.scheduling.scheduler import Scheduler
@@ -21,22 +20,34 @@ from fogmqtt.workers.resources import cores
 #: A stage that takes longer than this whole, in seconds, is always cut. Then it can be cancelled,
 #: shows its progress, and devices that come later can help. Cutting costs little in comparison.
 WHOLE_S: Final = 10.0
-#: Tiles must take less than this part of the whole image's time: figures vary, and a whole image
+#: The gateway's own cores help with the tiles of a stage that takes longer than this whole, in
+#: seconds. For a shorter one, starting them and copying to them takes more than it saves.
+HELP_S: Final = 1.0
+#: Tiles must take less than this part of the whole image's time: times vary, and a whole image
 #: takes no device's time.
-_GAIN: Final = 0.9
-#: The part of this machine's speed that is left beside cutting, sending and merging.
-_LOCAL_SHARE: Final = 0.6
-#: Seconds to transfer a byte to a device or back, until it is measured (24 MP of `invert` on two
-#: cores of 2020: 4 to 6 ns).
+_GAIN: Final = 0.95
+#: The same for the first stage of a kind, for which only announced speeds are known.
+_FIRST_GAIN: Final = 0.85
+#: Later stages of a kind are tried by tiles if they are expected to take less than this many times
+#: the whole image's time. A trial that fails costs half of that time at most.
+_TRIAL: Final = 1.5
+#: If tiles take more than this part of the time that is expected of the whole image, it is
+#: tried as well.
+_CLOSE: Final = 0.7
+#: Seconds to transfer a byte to a device or back (24 MP of `invert` on two cores of 2020: 4 to 6
+#: ns).
 _TRANSFER_S: Final = 5e-9
 #: The number of equal tiles for each worker in a question to the scheduler.
 _TILES_PER_WORKER: Final = 4
 #: The weight of the newest measurement.
 _NEWEST: Final = 0.5
 #: Seconds after which a measurement is not used any more: links and fleets change.
-_STALE_S: Final = 600.0
-#: The number of kinds and sizes of work that are remembered; the oldest is forgotten first.
+STALE_S: Final = 600.0
+#: The number of entries in each memory; the oldest is forgotten first.
 _REMEMBERED: Final = 1024
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,101 +64,137 @@ class StageDemand:
     wire_bytes: float
 
     @property
-    def whole_kind(self) -> str:
-        return f"whole {self.source} {self.kind}"
+    def key(self) -> tuple[str, str, int]:
+        """The kind with the size as a power of four: small images are mostly transfer time."""
+        return self.kind, self.source, int(math.log2(max(1, self.pixels))) // 2
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
-    """Expected seconds for a stage.
+class Decision:
+    """Whether a stage is cut, with the expected seconds.
 
     `whole_s` is None if the gateway may not do it whole, or if its time is not known. `tiles_s` is
-    None if no device can help. `estimate_s` is `tiles_s` without the correction by the measured
-    times of earlier stages.
+    None if no device can help, or if nothing is known about them.
     """
 
-    whole_s: float | None
-    tiles_s: float | None
-    estimate_s: float | None = None
-
-    @property
-    def by_tiles(self) -> bool:
-        """Whether the stage should be cut."""
-        if self.whole_s is None or self.whole_s > WHOLE_S:
-            return True
-        return self.tiles_s is not None and self.tiles_s < _GAIN * self.whole_s
+    by_tiles: bool
+    whole_s: float | None = None
+    tiles_s: float | None = None
+    #: Whether tiles have not been tried yet with these devices.
+    is_trial: bool = False
+    #: Whether the gateway's own cores should help with the tiles.
+    helped: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class _Correction:
-    factor: float
-    at: float
+class _Time:
+    """Seconds per pixel. A lost time of tiles was not shorter than that of the whole image."""
+
+    rate: float
+    measured: bool = True
+    lost: bool = False
+    #: The cores that the whole image kept busy.
+    cores: float = 1.0
 
 
 class CostModel:
     """Compares the fleet with the gateway alone. It belongs to the event loop."""
 
     def __init__(self, scheduler: Scheduler, host: str, clock: Callable[[], float] = now) -> None:
-        """`host` is this machine's name: devices on it share its cores."""
+        """`host` is this machine's name: devices that announce it probably share its cores."""
         self._scheduler = scheduler
         self._host = host
+        self._whole: _Memory[tuple[str, str, int], _Time] = _Memory(clock)
+        #: By the demand's key, and the boot ids of the devices that can help.
+        self._tiles: _Memory[object, _Time] = _Memory(clock)
         self._clock = clock
-        #: Measured divided by estimated seconds, by kind and size.
-        self._corrections: dict[tuple[str, int], _Correction] = {}
 
     def knows_whole(self, work: StageDemand) -> bool:
-        """Whether the time of the gateway for this kind of work is known."""
-        return self._scheduler.whole_s(work.whole_kind, work.pixels) is not None
+        """Whether the gateway's time for this kind of work is known."""
+        return self._whole.get(work.key) is not None
 
-    def learn_whole(self, work: StageDemand, pixels: int, seconds: float) -> None:
-        """Learn the gateway's seconds for an image, or a part of it, without cutting it."""
-        self._scheduler.learn_whole(work.whole_kind, pixels, seconds)
+    def learn_sample(self, work: StageDemand, pixels: int, seconds: float, busy: float) -> None:
+        """Learn the gateway's seconds for a part of the image, which kept `busy` cores busy."""
+        self._whole.put(work.key, _Time(seconds / pixels, measured=False, cores=busy))
 
-    def learn_tiles(self, work: StageDemand, costs: Costs, seconds: float) -> None:
-        """Learn the seconds that the fleet took, or would have taken, instead of `costs`."""
-        if not costs.estimate_s:
-            return
-        factor, key = seconds / costs.estimate_s, _key(work)
-        known = self._correction(key)
+    def learn_whole(self, work: StageDemand, seconds: float, busy: float) -> None:
+        """Learn the seconds of a stage that the gateway did whole, with `busy` cores."""
+        known, rate = self._whole.get(work.key), seconds / work.pixels
+        if known is not None and known.measured:
+            rate = _average(known.rate, rate)
+        self._whole.put(work.key, _Time(rate, cores=busy))
+
+    def learn_tiles(
+        self, work: StageDemand, able: Mapping[str, AbleDevice], seconds: float, *, lost: bool
+    ) -> None:
+        """Learn the seconds of a stage by tiles. `lost`: the whole image was done earlier."""
+        known, rate = self._tiles.get(_fleet_key(work, able)), seconds / work.pixels
         if known is not None:
-            factor = known * (factor / known) ** _NEWEST
-        self._corrections.pop(key, None)
-        self._corrections[key] = _Correction(factor, self._clock())
-        if len(self._corrections) > _REMEMBERED:
-            del self._corrections[next(iter(self._corrections))]
+            rate = _average(known.rate, rate)
+        whole = self._whole.get(work.key)
+        if whole is not None and whole.measured:
+            lost = lost or rate > _GAIN * whole.rate
+        self._tiles.put(_fleet_key(work, able), _Time(rate, lost=lost))
 
-    def costs(self, work: StageDemand, able: Mapping[str, AbleDevice], *, whole: bool) -> Costs:
-        """Return the expected costs now. `whole`: whether the gateway may do the stage whole."""
-        whole_s = self._scheduler.whole_s(work.whole_kind, work.pixels) if whole else None
-        if not able:
-            return Costs(whole_s, None)
-        estimate_s = self._tiles_s(work, able, whole_s)
-        if estimate_s is None:
-            return Costs(whole_s, None)
-        factor = self._correction(_key(work)) or 1.0
-        return Costs(whole_s, factor * estimate_s, estimate_s)
+    def decide(self, work: StageDemand, able: Mapping[str, AbleDevice], *, whole: bool) -> Decision:
+        """Decide how a stage is done. `whole`: whether the gateway may do it whole."""
+        known = self._whole.get(work.key)
+        whole_s = math.inf if known is None else known.rate * work.pixels
+        helped = whole_s > HELP_S
+        if not whole or known is None or whole_s > WHOLE_S:
+            shown_s = whole_s if whole and known is not None else None
+            return Decision(True, shown_s, self._expected_s(work, able, known), helped=helped)
+        tiles = self._tiles.get(_fleet_key(work, able))
+        if tiles is not None:
+            tiles_s = tiles.rate * work.pixels
+            is_close = not known.measured and tiles_s > _CLOSE * whole_s
+            by_tiles = not tiles.lost and tiles_s <= _GAIN * whole_s and not is_close
+            return Decision(by_tiles, whole_s, tiles_s, helped=helped)
+        expected_s = self._expected_s(work, able, known)
+        limit_s = (_TRIAL if known.measured else _FIRST_GAIN) * whole_s
+        by_tiles = expected_s is not None and expected_s <= limit_s
+        return Decision(by_tiles, whole_s, expected_s, is_trial=True, helped=helped)
 
-    def _tiles_s(
-        self, work: StageDemand, able: Mapping[str, AbleDevice], whole_s: float | None
+    def _expected_s(
+        self, work: StageDemand, able: Mapping[str, AbleDevice], whole: _Time | None
     ) -> float | None:
-        fleet_s = self._scheduler.estimate_s(_even_tiles(work, able), self._clock())
-        if whole_s is None:
-            return fleet_s
-        others = [device for device in able.values() if device.host != self._host]
-        if not others:
-            # All devices share this machine's cores, so cutting only adds work.
-            return max(fleet_s or 0.0, whole_s)
-        if fleet_s is None:
-            speed = sum(device.workers * device.relative_speed for device in others)
-            fleet_s = whole_s * cores() / speed
-        together_s = 1 / (1 / max(fleet_s, 1e-6) + _LOCAL_SHARE / max(whole_s, 1e-6))
-        return max(together_s, _TRANSFER_S * work.wire_bytes)
-
-    def _correction(self, key: tuple[str, int]) -> float | None:
-        known = self._corrections.get(key)
-        if known is None or self._clock() - known.at > _STALE_S:
+        """Return the seconds that tiles should take; None if no device can help."""
+        if not able:
             return None
-        return known.factor
+        fleet_s = self._scheduler.estimate_s(_even_tiles(work, able), self._clock())
+        guess_s = None if whole is None else _guess_s(work, able, self._host, whole)
+        known = [seconds for seconds in (fleet_s, guess_s) if seconds is not None]
+        return min(known) + _TRANSFER_S * work.wire_bytes if known else None
+
+
+def _guess_s(work: StageDemand, able: Mapping[str, AbleDevice], host: str, whole: _Time) -> float:
+    """Return the seconds of tiles by announced speeds.
+
+    Devices on this machine have only its own cores.
+    """
+    core_s = whole.rate * work.pixels * whole.cores
+    others = [device for device in able.values() if device.host != host]
+    if others:
+        return core_s / sum(device.workers * device.relative_speed for device in others)
+    return core_s / min(cores(), sum(device.workers for device in able.values()))
+
+
+class _Memory(Generic[K, V]):
+    """Remembers a value for each key, for STALE_S seconds since it was put there."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._entries: dict[K, tuple[V, float]] = {}
+
+    def get(self, key: K) -> V | None:
+        value, at = self._entries.get(key, (None, -math.inf))
+        return value if self._clock() - at <= STALE_S else None
+
+    def put(self, key: K, value: V) -> None:
+        self._entries.pop(key, None)
+        self._entries[key] = value, self._clock()
+        if len(self._entries) > _REMEMBERED:
+            del self._entries[next(iter(self._entries))]
 
 
 def compare_times(tiles_s: float, whole_s: float) -> str:
@@ -160,13 +207,16 @@ def compare_times(tiles_s: float, whole_s: float) -> str:
     )
 
 
+def _average(known: float, newest: float) -> float:
+    return known * (newest / known) ** _NEWEST if known > 0 and newest > 0 else newest
+
+
+def _fleet_key(work: StageDemand, able: Mapping[str, AbleDevice]) -> object:
+    return work.key, frozenset(device.boot for device in able.values())
+
+
 def _even_tiles(work: StageDemand, able: Mapping[str, AbleDevice]) -> JobSubmitted:
     """Return the work as equal tiles. Making the real plan takes too long for an estimate."""
     count = _TILES_PER_WORKER * sum(device.workers for device in able.values())
     pixels = max(1, work.pixels // count)
     return JobSubmitted("an estimate", work.kind, (pixels,) * count, work.needs)
-
-
-def _key(work: StageDemand) -> tuple[str, int]:
-    """Return the kind with the size as a power of four: small images are mostly transfer time."""
-    return work.whole_kind, int(math.log2(max(1, work.pixels))) // 2

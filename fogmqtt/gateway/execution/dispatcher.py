@@ -147,13 +147,16 @@ class Dispatcher:
     # For the job's coroutine.
 
     @contextmanager
-    def scheduled(self, job: Job, run: StageRun, needs: frozenset[str]) -> Iterator[ActiveStage]:
+    def scheduled(
+        self, job: Job, run: StageRun, needs: frozenset[str], *, helped: bool = False
+    ) -> Iterator[ActiveStage]:
         """Schedule a stage's tiles until the end of the block.
 
-        `needs` are the abilities that a device must have. Leaving the block early cancels the tiles
+        `needs` are the abilities that a device must have. `helped`: whether this machine's cores
+        should help the devices. Leaving the block early cancels the tiles
         that are left.
         """
-        stage = ActiveStage(job, run, needs)
+        stage = ActiveStage(job, run, needs, helped)
         self._stages[run.key] = stage
         self.feed(_submitted(stage))
         try:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from fogmqtt.core.geometry import Auto, Rect
 from fogmqtt.errors import FogError
 from fogmqtt.gateway.clock import now
-from fogmqtt.gateway.devices.registry import DeviceRegistry
-from fogmqtt.gateway.execution.cost_model import CostModel, Costs, StageDemand, compare_times
+from fogmqtt.gateway.devices.registry import AbleDevice, DeviceRegistry
+from fogmqtt.gateway.execution.cost_model import CostModel, Decision, StageDemand, compare_times
 from fogmqtt.gateway.execution.dispatcher import Dispatcher
 from fogmqtt.gateway.execution.stage_run import result_pixel_bytes
 from fogmqtt.gateway.jobs.model import Job
@@ -28,40 +30,53 @@ from fogmqtt.operators.api import registry as operator_registry
 from fogmqtt.operators.api.base import StageOutput
 from fogmqtt.operators.api.pipeline import Operators, Stage, format_pipeline, run_whole
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 #: The largest image that is done whole, in pixels: it takes several times the image's memory.
 WHOLE_PIXELS: Final = 100_000_000
-#: The rows of the sample that is timed if the time of a kind of work is not known yet.
+#: The part of an image that is timed if the time of a kind of work is not known yet: a smaller one
+#: stays in the processor's cache, and seems faster than it is.
+_SAMPLE_SHARE: Final = 1 / 16
+#: The rows of the sample, at least, and the rows that are done before, so that nothing is loaded
+#: while the sample is timed.
 _SAMPLE_ROWS: Final = 64
+_FIRST_ROWS: Final = 16
 #: The whole image is begun if the tiles that are left need this many times its time.
 _LATE_FACTOR: Final = 1.2
-#: The speed of tiles is judged after this part of the whole image's time, …
-_FIRST_CHECK: Final = 0.1
+#: The speed of tiles is judged after this part of the whole image's time, since the first ones take
+#: longer to come, …
+_FIRST_CHECK: Final = 0.3
 #: … and if no tile is done by then, after this part.
 _FIRST_CHECK_WITHOUT_TILES: Final = 0.5
+#: The same if tiles were never tried with these devices.
+_FIRST_CHECK_OF_TRIAL: Final = 0.2
 #: Seconds between two checks whether tiles are late.
 _CHECK_S: Final = 0.02
 
 
 @dataclass(slots=True)
 class StageAttempt:
-    """A tiled stage in progress: its expected costs, and the measurements so far."""
+    """A stage in progress: how it is done, and the measurements so far."""
 
     work: StageDemand
-    costs: Costs
+    decision: Decision
+    #: The devices that can do its tiles, when it began.
+    able: Mapping[str, AbleDevice]
     #: Whether the gateway may do the stage whole, at once or when its tiles are late.
     may_be_whole: bool
     #: The progress of the job's report before this stage.
     before: ReportSnapshot
     began_at: float = field(default_factory=now)
     done_pixels: int = 0
-    #: Seconds that the whole image took, if it was done whole.
+    #: Seconds that the whole image took, and the cores that it kept busy, if it was done whole.
     whole_s: float | None = None
+    busy_cores: float = 1.0
 
     @property
     def by_tiles(self) -> bool:
-        return self.costs.by_tiles
+        return self.decision.by_tiles
 
     def credit(self, pixels: int) -> None:
         """Count the pixels of a merged tile."""
@@ -75,12 +90,13 @@ class StageAttempt:
 
     def is_late(self, moment: float) -> bool:
         """Whether the whole image, begun now, would probably finish before the other tiles."""
-        whole_s = self.costs.whole_s
+        whole_s = self.decision.whole_s
         if whole_s is None:
             return False
         elapsed_s, total_s = moment - self.began_at, self.tiles_s(moment)
         if total_s is None:
-            return elapsed_s > _FIRST_CHECK_WITHOUT_TILES * whole_s
+            part = _FIRST_CHECK_OF_TRIAL if self.decision.is_trial else _FIRST_CHECK_WITHOUT_TILES
+            return elapsed_s > part * whole_s
         return elapsed_s > _FIRST_CHECK * whole_s and total_s - elapsed_s > _LATE_FACTOR * whole_s
 
 
@@ -114,12 +130,12 @@ class WholeImage:
             pixels * (stage.sent.pixel_bytes + result_pixel_bytes(stage)),
         )
         possible = self._possible(job, stage, pixels)
-        if possible and not self._costs.knows_whole(work):
+        if self._is_ours(stage) and not self._costs.knows_whole(work):
             await self._time_sample(work, _operators(stage), image)
         able = self._registry.able(self._dispatcher.ready_devices(), stage)
-        costs = self._costs.costs(work, able, whole=possible)
-        may_be_whole = possible and not (costs.by_tiles and costs.tiles_s is None)
-        return StageAttempt(work, costs, may_be_whole, job.report.snapshot())
+        decision = self._costs.decide(work, able, whole=possible)
+        may_be_whole = possible and not (decision.by_tiles and decision.tiles_s is None)
+        return StageAttempt(work, decision, able, may_be_whole, job.report.snapshot())
 
     async def compute(
         self, job: Job, stage: Stage, image: ImageSource, attempt: StageAttempt
@@ -129,46 +145,50 @@ class WholeImage:
             await asyncio.sleep(_CHECK_S)
         began_at, original = now(), job.original
         assert original is not None  # noqa: S101  # set when the image was decoded
-        output = await self._threads.image(
-            lambda: run_whole(_operators(stage), as_array(image), as_array(original)),
+        output, attempt.busy_cores = await self._threads.image(
+            lambda: _count_cores(
+                lambda: run_whole(_operators(stage), as_array(image), as_array(original))
+            ),
             attempt.work.pixels,
         )
         attempt.whole_s = now() - began_at
-        # Beside tiles it is slower than alone, so only a faster time is learned then.
-        if not attempt.by_tiles or attempt.whole_s < (attempt.costs.whole_s or 0.0):
-            self._costs.learn_whole(attempt.work, attempt.work.pixels, attempt.whole_s)
         return output
 
     def learn(self, job: Job, attempt: StageAttempt, *, by_tiles: bool) -> None:
         """Remember what the stage took, and write it into the job's report."""
-        moment, report = now(), job.report
+        moment, report, work = now(), job.report, attempt.work
         took_s = moment - attempt.began_at
         tiles_s = took_s if by_tiles else attempt.tiles_s(moment)
-        if tiles_s is None and attempt.by_tiles:
-            tiles_s = max(took_s, attempt.costs.tiles_s or 0.0)  # it would have taken longer
-        if attempt.by_tiles and tiles_s is not None:
-            self._costs.learn_tiles(attempt.work, attempt.costs, tiles_s)
+        if attempt.by_tiles:
+            # If the whole image was done earlier, the tiles would have taken longer.
+            lower_s = took_s if tiles_s is None else max(took_s, tiles_s)
+            self._costs.learn_tiles(work, attempt.able, lower_s, lost=not by_tiles)
         report.makespan += took_s
         if by_tiles:
-            report.add_alone(attempt.costs.whole_s, measured=False)
+            report.add_alone(attempt.decision.whole_s, measured=False)
             return
         report.restore(attempt.before)
         whole_s = attempt.whole_s or took_s
+        # Beside tiles it is slower than alone.
+        if not attempt.by_tiles or whole_s < (attempt.decision.whole_s or 0.0):
+            self._costs.learn_whole(work, whole_s, attempt.busy_cores)
         report.add_alone(whole_s, measured=True)
         report.add_reason(_why_whole(attempt, tiles_s, whole_s))
 
     async def _time_sample(
         self, work: StageDemand, operators: Operators, image: ImageSource
     ) -> None:
-        sample = Rect(0, 0, min(_SAMPLE_ROWS, image.spec.height), image.spec.width)
+        spec = image.spec
+        rows = min(max(_SAMPLE_ROWS, round(_SAMPLE_SHARE * spec.height)), spec.height)
+        sample = Rect(0, 0, rows, spec.width)
         try:
-            seconds = await self._threads.image(
+            seconds, busy = await self._threads.image(
                 lambda: _time_whole(operators, image.read(sample)), sample.pixels
             )
         except FogError as problem:
             log.debug("%s cannot be timed on a sample: %s", work.kind, problem)
             return
-        self._costs.learn_whole(work, sample.pixels, seconds)
+        self._costs.learn_sample(work, sample.pixels, seconds, busy)
 
     def _possible(self, job: Job, stage: Stage, pixels: int) -> bool:
         return (
@@ -177,7 +197,13 @@ class WholeImage:
             and isinstance(job.request.tiles, Auto)
             and not job.request.run_suffix
             and pixels <= WHOLE_PIXELS
-            and all(operator_registry.is_built_in(operator.name) for operator in _operators(stage))
+            and self._is_ours(stage)
+        )
+
+    def _is_ours(self, stage: Stage) -> bool:
+        """Whether this gateway may run the stage's operators in its own process."""
+        return self._allowed and all(
+            operator_registry.is_built_in(operator.name) for operator in _operators(stage)
         )
 
 
@@ -186,18 +212,23 @@ def _operators(stage: Stage) -> Operators:
 
 
 def _why_whole(attempt: StageAttempt, tiles_s: float | None, whole_s: float) -> str:
-    expected_s = tiles_s if tiles_s is not None else attempt.costs.tiles_s
+    expected_s = tiles_s if tiles_s is not None else attempt.decision.tiles_s
     if expected_s is None:
         return f"no device can help with this now: this gateway took {whole_s:.2f} s alone"
     return compare_times(max(expected_s, whole_s), whole_s)
 
 
-def _time_whole(operators: Operators, sample: Image) -> float:
-    """Return the seconds of the faster of two runs: the first one loads what operators need."""
+def _count_cores(work: Callable[[], T]) -> tuple[T, float]:
+    """Return the result, and the number of cores that this process kept busy meanwhile."""
+    began, used = now(), time.process_time()
+    result = work()
+    return result, max(1.0, (time.process_time() - used) / max(now() - began, 1e-6))
 
-    def once() -> float:
-        began = now()
-        run_whole(operators, sample, sample)
-        return now() - began
 
-    return min(once(), once())
+def _time_whole(operators: Operators, sample: Image) -> tuple[float, float]:
+    """Return the seconds of a sample, and the cores that it kept busy."""
+    few = sample[:_FIRST_ROWS]
+    run_whole(operators, few, few)  # loads what the operators need
+    began = now()
+    _, busy = _count_cores(lambda: run_whole(operators, sample, sample))
+    return now() - began, busy

@@ -68,7 +68,7 @@ class Report:
     differ: int | None = None
     #: Facts that were compared; None if pixels were compared.
     facts: int | None = None
-    #: Seconds from the first tile of a stage until it is merged, for all tiled stages together.
+    #: Seconds from the plan of a stage until it is done, for all tiled stages together.
     makespan: float = 0.0
     #: Seconds of these stages on this gateway alone; None if they are not known.
     alone_s: float | None = 0.0

@@ -173,10 +173,11 @@ class JobRunner:
     ) -> StageOutput:
         """Plan, cut, send, paste the results, and merge."""
         run = await self._on_image(job, self._planner(job, stage, image))
-        attempt.began_at, attempt.done_pixels = now(), 0
+        attempt.done_pixels = 0
         self._count_planned(job, run)
         needs = self._registry.compatibility.needs(stage)
-        with self._dispatcher.scheduled(job, run, needs) as active:
+        helped = attempt.decision.helped
+        with self._dispatcher.scheduled(job, run, needs, helped=helped) as active:
             self._bus.emit(JobProgressed(job.report))
             async for kept in active.results():
                 tile = run.tile(kept.tile)
