@@ -12,7 +12,7 @@ from fogmqtt.errors import PlanError, WireError
 from fogmqtt.gateway.execution import stage_run
 from fogmqtt.gateway.execution.stage_run import MessageLimits, StageRun
 from fogmqtt.images import codec
-from fogmqtt.images.source import ArrayImage
+from fogmqtt.images.source import ArrayImage, ImageSource
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.pipeline import parse, run_whole, split_stages
 from fogmqtt.wire.messages import Result, check_digest, encode, with_digest
@@ -122,3 +122,32 @@ def test_parts_are_measured_for_each_tile_as_if_it_were_the_only_one(pipeline: s
     halo, align = run.stage.halo, run.stage.align
     assert run.halves_pixels == tuple(parts(tile, halo=halo, align=align) for tile in run.tiles)
     assert len(run.tiles) > 1
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        "invert",
+        "gray | canny",
+        "gray | median ksize=5 | canny",
+        "gaussian ksize=7",
+        "autocanny",
+        "gray | otsu",
+        "gray | stats",
+        "gray | threshold | components",
+    ],
+)
+def test_done_in_strips_it_is_the_whole(pipeline: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_run, "_STRIPS_PIXELS", 9000)
+    original: ImageSource = ArrayImage(IMAGE)
+    image, made = original, None
+    for stage in split_stages(parse(pipeline), original.spec):
+        made = stage_run.run_in_strips(stage, image, original)
+        if not isinstance(made, dict):
+            image = ArrayImage(made)
+    expected = run_whole(parse(pipeline), IMAGE, IMAGE)
+    if isinstance(made, dict):
+        assert made == expected
+    else:
+        assert made is not None
+        assert np.array_equal(made, expected)

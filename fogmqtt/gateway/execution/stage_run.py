@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from random import SystemRandom
 
@@ -20,7 +21,7 @@ from fogmqtt.images import codec
 from fogmqtt.images.source import ArrayImage, ImageSource, as_array
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import registry, results
-from fogmqtt.operators.api.base import Merger, Operator, PasteMerger
+from fogmqtt.operators.api.base import Merger, Operator, PasteMerger, StageOutput
 from fogmqtt.operators.api.measuring import Measuring
 from fogmqtt.operators.api.pipeline import (
     Stage,
@@ -28,15 +29,21 @@ from fogmqtt.operators.api.pipeline import (
     format_pipeline,
     prepare,
     run_gateway_operators,
+    run_tile,
     to_calls,
 )
 from fogmqtt.wire.messages import Call, Encoding, Result, TileTask, check_digest, with_digest
+from fogmqtt.workers.resources import cores
 
 #: Bytes per pixel of the planes codec in the worst case: two bits, and what zlib adds to data that
 #: it cannot compress.
 PLANES_PIXEL_BYTES = 0.26
 #: A light tile has at most this many bytes of pixels, sent or returned.
 _LIGHT_BYTES = 4 * 2**20
+#: The strips that are done at the same time, at most, and the pixels of all of them together: they
+#: stay in the processor's cache.
+_MOST_STRIPS = 4
+_STRIPS_PIXELS = 2 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +178,31 @@ def plan_stage(
     check_tiles = sample_tiles(range(len(tiles)), sample)
     splits = isinstance(plan, Auto)
     return StageRun(key, stage, operators, image, tiles, merger, check_tiles, splits)
+
+
+def run_in_strips(stage: Stage, image: ImageSource, original: ImageSource) -> StageOutput:
+    """Do a stage on this machine in strips, as exact as tiles are.
+
+    It takes little more memory than the result, however large the image is.
+    """
+    operators = stage.operators
+    if operators[0].begins_stage:
+        operators = prepare(stage, as_array(image), as_array(original))
+    threads = min(cores(), _MOST_STRIPS)
+    height, width = stage.source.size
+    rows = max(1, _STRIPS_PIXELS // threads // (width * stage.align)) * stage.align
+    strips = cut((height, width), Size(rows, width), halo=stage.halo, align=stage.align)
+    run = StageRun("", stage, operators, image, strips, operators[-1].merger(stage.result))
+
+    def do(strip: Tile) -> None:
+        local = for_tile(operators, strip.outer, stage.source.size)
+        core = strip.core.within(strip.outer)
+        run.merger.paste(strip, run_tile(local, cut_tile(run, strip), core, strip.seams))
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="strips") as pool:
+        for _ in pool.map(do, strips):
+            pass  # raises what the operators raise
+    return run.merger.finish()
 
 
 def replace_tiles(run: StageRun, tiles: tuple[Tile, ...]) -> StageRun:

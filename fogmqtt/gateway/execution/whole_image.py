@@ -20,7 +20,7 @@ from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.registry import AbleDevice, DeviceRegistry
 from fogmqtt.gateway.execution.cost_model import CostModel, Decision, StageDemand, compare_times
 from fogmqtt.gateway.execution.dispatcher import Dispatcher
-from fogmqtt.gateway.execution.stage_run import result_pixel_bytes
+from fogmqtt.gateway.execution.stage_run import result_pixel_bytes, run_in_strips
 from fogmqtt.gateway.jobs.model import Job
 from fogmqtt.gateway.jobs.report import ReportSnapshot
 from fogmqtt.gateway.threads import Threads
@@ -34,11 +34,13 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-#: The largest image that is done whole, in pixels: it takes several times the image's memory.
-WHOLE_PIXELS: Final = 100_000_000
+#: A larger image is done in strips, in pixels: as a whole it takes several times its own memory.
+STRIPS_PIXELS: Final = 32_000_000
 #: The part of an image that is timed if the time of a kind of work is not known yet: a smaller one
 #: stays in the processor's cache, and seems faster than it is.
 _SAMPLE_SHARE: Final = 1 / 16
+#: The pixels of the sample, at most.
+_SAMPLE_PIXELS: Final = 2_000_000
 #: The rows of the sample, at least, and the rows that are done before, so that nothing is loaded
 #: while the sample is timed.
 _SAMPLE_ROWS: Final = 64
@@ -129,7 +131,7 @@ class WholeImage:
             pixels,
             pixels * (stage.sent.pixel_bytes + result_pixel_bytes(stage)),
         )
-        possible = self._possible(job, stage, pixels)
+        possible = self._possible(job, stage)
         if self._is_ours(stage) and not self._costs.knows_whole(work):
             await self._time_sample(work, _operators(stage), image)
         able = self._registry.able(self._dispatcher.ready_devices(), stage)
@@ -143,14 +145,15 @@ class WholeImage:
         """Do the stage whole, at once or as soon as its tiles are late."""
         while attempt.by_tiles and not attempt.is_late(now()):
             await asyncio.sleep(_CHECK_S)
-        began_at, original = now(), job.original
+        began_at, original, pixels = now(), job.original, attempt.work.pixels
         assert original is not None  # noqa: S101  # set when the image was decoded
-        output, attempt.busy_cores = await self._threads.image(
-            lambda: _count_cores(
-                lambda: run_whole(_operators(stage), as_array(image), as_array(original))
-            ),
-            attempt.work.pixels,
-        )
+
+        def work() -> StageOutput:
+            if pixels > STRIPS_PIXELS:
+                return run_in_strips(stage, image, original)
+            return run_whole(_operators(stage), as_array(image), as_array(original))
+
+        output, attempt.busy_cores = await self._threads.image(lambda: _count_cores(work), pixels)
         attempt.whole_s = now() - began_at
         return output
 
@@ -179,7 +182,8 @@ class WholeImage:
         self, work: StageDemand, operators: Operators, image: ImageSource
     ) -> None:
         spec = image.spec
-        rows = min(max(_SAMPLE_ROWS, round(_SAMPLE_SHARE * spec.height)), spec.height)
+        rows = round(min(_SAMPLE_SHARE * spec.height, _SAMPLE_PIXELS / spec.width))
+        rows = min(max(_SAMPLE_ROWS, rows), spec.height)
         sample = Rect(0, 0, rows, spec.width)
         try:
             seconds, busy = await self._threads.image(
@@ -190,13 +194,12 @@ class WholeImage:
             return
         self._costs.learn_sample(work, sample.pixels, seconds, busy)
 
-    def _possible(self, job: Job, stage: Stage, pixels: int) -> bool:
+    def _possible(self, job: Job, stage: Stage) -> bool:
         return (
             self._allowed
             # A user's own plan is kept, and so are the tiles of an earlier run.
             and isinstance(job.request.tiles, Auto)
             and not job.request.run_suffix
-            and pixels <= WHOLE_PIXELS
             and self._is_ours(stage)
         )
 
