@@ -127,7 +127,7 @@ class CostModel:
     def learn_tiles(
         self, work: StageDemand, able: Mapping[str, AbleDevice], seconds: float, *, lost: bool
     ) -> None:
-        """Learn the seconds of a stage by tiles. `lost`: the whole image was done earlier."""
+        """Learn the seconds of a stage by tiles. `lost`: it was longer than the whole image's."""
         known, rate = self._tiles.get(_fleet_key(work, able)), seconds / work.pixels
         if known is not None:
             rate = _average(known.rate, rate)

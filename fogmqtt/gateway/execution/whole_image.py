@@ -53,7 +53,9 @@ _FIRST_CHECK: Final = 0.3
 #: … and if no tile is done by then, after this part.
 _FIRST_CHECK_WITHOUT_TILES: Final = 0.5
 #: The same if tiles were never tried with these devices.
-_FIRST_CHECK_OF_TRIAL: Final = 0.2
+_FIRST_CHECK_OF_TRIAL: Final = 0.3
+#: Seconds for the first tile of any stage, at least: it is cut, carried and read before it is done.
+_FIRST_TILE_S: Final = 0.15
 #: Seconds between two checks whether tiles are late.
 _CHECK_S: Final = 0.02
 
@@ -98,7 +100,7 @@ class StageAttempt:
         elapsed_s, total_s = moment - self.began_at, self.tiles_s(moment)
         if total_s is None:
             part = _FIRST_CHECK_OF_TRIAL if self.decision.is_trial else _FIRST_CHECK_WITHOUT_TILES
-            return elapsed_s > part * whole_s
+            return elapsed_s > max(part * whole_s, _FIRST_TILE_S)
         return elapsed_s > _FIRST_CHECK * whole_s and total_s - elapsed_s > _LATE_FACTOR * whole_s
 
 
@@ -163,9 +165,9 @@ class WholeImage:
         took_s = moment - attempt.began_at
         tiles_s = took_s if by_tiles else attempt.tiles_s(moment)
         if attempt.by_tiles:
-            # If the whole image was done earlier, the tiles would have taken longer.
-            lower_s = took_s if tiles_s is None else max(took_s, tiles_s)
-            self._costs.learn_tiles(work, attempt.able, lower_s, lost=not by_tiles)
+            # Without any tile nobody knows how long they would have taken, only that it was longer.
+            known_s = took_s if tiles_s is None else tiles_s
+            self._costs.learn_tiles(work, attempt.able, known_s, lost=tiles_s is None)
         report.makespan += took_s
         if by_tiles:
             report.add_alone(attempt.decision.whole_s, measured=False)
