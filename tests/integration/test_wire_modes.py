@@ -56,7 +56,7 @@ def test_every_protocol_qos_and_encoding_is_exact(
     assert len(ran.report["devices"]) > 1
 
 
-@pytest.mark.parametrize("codec", ["raw", "png"])
+@pytest.mark.parametrize("codec", ["auto", "raw", "png"])
 def test_every_codec_is_exact(mixed: Fog, picture: tuple[Path, Image], codec: str) -> None:
     path, expected = picture
     mixed.run(path, "-o", "out.png", "--tiles", "grid 3x3", WIRE__CODEC=codec)

@@ -8,13 +8,14 @@ from typing import Final, TypeVar
 from fogmqtt.core.link_rate import LinkRate
 from fogmqtt.transport.packet_limit import step_below
 
-#: Devices that are remembered; ids come from the network.
+#: Devices, and tiles of one kind, that are remembered; their ids come from the network.
 _REMEMBERED: Final = 4096
 #: Seconds after which a tile that was not accepted has probably not arrived, …
 _SILENCE_S: Final = 2.0
 #: … and the number of such tiles in a row that are larger than all that arrived.
 _SILENCES: Final = 2
 
+_K = TypeVar("_K", bound=Hashable)
 _T = TypeVar("_T")
 
 
@@ -30,7 +31,7 @@ class DeviceLinks:
         self._rates: dict[str, LinkRate] = {}
         self._codecs: dict[str, frozenset[str]] = {}
         #: Tiles that a device accepted before the broker's confirmation was handled.
-        self._early: set[Hashable] = set()
+        self._early: dict[Hashable, None] = {}
         #: Tiles that no device has accepted yet: their size, and when the broker confirmed them.
         self._unaccepted: dict[Hashable, tuple[int, float]] = {}
         self._largest_accepted = 0
@@ -64,7 +65,7 @@ class DeviceLinks:
         """The broker has a tile."""
         self._uplink.arrived(key, at)
         if key in self._early:
-            self._early.discard(key)
+            del self._early[key]
             return
         self._unaccepted[key] = nbytes, at
         if device not in self._rates:
@@ -77,8 +78,8 @@ class DeviceLinks:
         self._largest_accepted = max(nbytes, self._largest_accepted)
         self._silent = [one for one in self._silent if one > self._largest_accepted]
         rate = self._rates.get(device)
-        if (rate is None or not rate.arrived(key, at)) and len(self._early) < _REMEMBERED:
-            self._early.add(key)
+        if rate is None or not rate.arrived(key, at):
+            _put(self._early, key, None)
 
     def lost(self, key: Hashable, device: str) -> None:
         """A tile is not expected at a device any more."""
@@ -96,7 +97,11 @@ class DeviceLinks:
         if nbytes <= self._largest_accepted or now - confirmed_at < _SILENCE_S:
             return None
         self._silent.append(nbytes)
-        return step_below(min(self._silent)) if len(self._silent) >= _SILENCES else None
+        if len(self._silent) < _SILENCES:
+            return None
+        limit = step_below(min(self._silent))
+        self._silent.clear()
+        return limit
 
     def broker_lost(self) -> None:
         """Nothing is on its way any more."""
@@ -106,8 +111,8 @@ class DeviceLinks:
         self._unaccepted.clear()
 
 
-def _put(known: dict[str, _T], device: str, value: _T) -> None:
-    known.pop(device, None)
-    known[device] = value
+def _put(known: dict[_K, _T], key: _K, value: _T) -> None:
+    known.pop(key, None)
+    known[key] = value
     if len(known) > _REMEMBERED:
         del known[next(iter(known))]
