@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections import Counter
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,26 @@ class RateLimitedLog:
         else:
             self._suppressed += 1
         self._logged += 1
+
+
+def shown_name(name: str) -> str:
+    """Return the name or path of a file as one printable line of valid UTF-8.
+
+    Line breaks, control characters and bytes that are no UTF-8 become escapes, such as `\\n` and
+    `\\xe9`. Every other name stays as it is.
+    """
+    return "".join(letter if _is_shown(letter) else _escape(letter) for letter in name)
+
+
+def _is_shown(letter: str) -> bool:
+    # Names have other spaces too: of CJK text, and between a time and "AM".
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"
+
+
+def _escape(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":  # Python's stand-in for a byte that is no UTF-8
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()
 
 
 def one_line(text: str) -> str:

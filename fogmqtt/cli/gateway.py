@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +28,6 @@ from fogmqtt.process_tuning import tune
 if TYPE_CHECKING:
     from fogmqtt.config import GatewayConfig
     from fogmqtt.gateway.jobs.decode import Decoders
-    from fogmqtt.gateway.jobs.model import Outcome
 
 Command: TypeAlias = "Callable[[GatewayConfig, argparse.Namespace], int]"
 #: argparse names this type with an underscore, and gives no other.
@@ -223,28 +221,10 @@ def _run_jobs(config: GatewayConfig, options: argparse.Namespace, decoders: Deco
         timeout_s=options.timeout,
         report=options.report,
     )
-    outcomes = run(config, run_options, decoders)
-    for outcome in outcomes:
-        if outcome.error is None:
-            _print(outcome, print_facts=options.out is None)
-    errors = [outcome.error for outcome in outcomes if outcome.error]
+    errors = run(config, run_options, decoders)
     if errors:
         raise JobFailed("\n".join(errors))
     return 0
-
-
-def _print(outcome: Outcome, *, print_facts: bool) -> None:
-    from fogmqtt.gateway.jobs.report import format_differences
-    from fogmqtt.operators.api.measuring import as_json
-
-    report = outcome.report
-    print(f"{report.name}: {report.seconds:.2f} s", file=sys.stderr)
-    if report.sentence:
-        print(report.sentence, file=sys.stderr)
-    if report.differ is not None:
-        print(format_differences(report))
-    elif outcome.facts is not None and print_facts:
-        print(as_json(outcome.facts).decode(), end="")
 
 
 def _pipeline(config: GatewayConfig, option: str | None) -> str:

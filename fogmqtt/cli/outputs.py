@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fogmqtt.errors import ImageError, UsageError
 from fogmqtt.gateway.jobs.model import Outcome
+from fogmqtt.gateway.storage.durable_files import shortened
 from fogmqtt.images import files
 from fogmqtt.operators.api.measuring import as_json
 
 FACTS = ".json"
+#: Bytes of an image's own name in the name of a result: a number and ".differ.png" may follow.
+LONGEST_STEM = 230
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +81,25 @@ def _in_folder(images: Sequence[Path], out: Path, measures: bool) -> list[Output
     if out.exists() and not out.is_dir():
         raise UsageError(f"-o {out}: several images need a folder, and this is a file")
     out.mkdir(parents=True, exist_ok=True)
-    names: list[str] = []
-    for image in images:
-        name, number = image.stem, 1
-        while name in names:
-            number += 1
-            name = f"{image.stem}-{number}"
-        names.append(name)
     return [
         Outputs(
             out / f"{name}.png",
             out / f"{name}{FACTS}" if measures else None,
             out / f"{name}.differ.png",
         )
-        for name in names
+        for name in _names(images)
     ]
+
+
+def _names(images: Sequence[Path]) -> Iterator[str]:
+    """Yield a name for the results of each image: its own, shortened and numbered if needed."""
+    used: set[str] = set()
+    numbers: Counter[str] = Counter()
+    for image in images:
+        stem = shortened(image.stem, LONGEST_STEM)
+        name = stem
+        while name in used:
+            numbers[stem] += 1
+            name = f"{stem}-{numbers[stem] + 1}"
+        used.add(name)
+        yield name

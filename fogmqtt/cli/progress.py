@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,13 +15,20 @@ if TYPE_CHECKING:
 
 #: Seconds between two plain lines of one job.
 LINE_S = 2.0
+#: The bars of ended jobs that stay on the terminal.
+ENDED_BARS = 8
 
 
 class Display(Protocol):
-    """Shows the progress of jobs; `close` restores the terminal."""
+    """Shows the progress of jobs; `close` restores the terminal.
+
+    `end` is for a job that has ended, `print_output` for a result that belongs on stdout.
+    """
 
     def update(self, report: Report) -> None: ...
+    def end(self, report: Report) -> None: ...
     def print_line(self, text: str) -> None: ...
+    def print_output(self, text: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -30,10 +38,15 @@ def open_display() -> Display:
 
 
 class BarDisplay:
-    """Shows a bar for each job. It loads `rich` when the first job makes progress."""
+    """Shows a bar for each job under way, and for the newest that have ended.
+
+    It loads `rich` when the first job makes progress.
+    """
 
     def __init__(self) -> None:
         self._tasks: dict[str, TaskID] = {}
+        #: The bars of jobs that have ended, oldest first.
+        self._ended: deque[TaskID] = deque()
 
     @cached_property
     def _progress(self) -> Progress:
@@ -46,6 +59,7 @@ class BarDisplay:
             MofNCompleteColumn(),
             TextColumn("tiles  {task.fields[speed]}  {task.fields[devices]}"),
             console=Console(stderr=True),
+            redirect_stdout=False,  # stdout may be a file, and the bars are on stderr
         )
         progress.start()
         return progress
@@ -61,8 +75,21 @@ class BarDisplay:
             devices=shares(report),
         )
 
+    def end(self, report: Report) -> None:
+        task = self._tasks.pop(report.job, None)
+        if task is not None:
+            self._ended.append(task)
+        if len(self._ended) > ENDED_BARS:
+            self._progress.remove_task(self._ended.popleft())
+
     def print_line(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False, markup=False)
+        self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def print_output(self, text: str) -> None:
+        if sys.stdout.isatty():  # the bars are there, too
+            self.print_line(text.removesuffix("\n"))
+        else:
+            print(text, end="", flush=True)
 
     def close(self) -> None:
         if "_progress" in vars(self):
@@ -86,8 +113,14 @@ class PlainDisplay:
             f"{speed(report)}  {shares(report)}".rstrip()
         )
 
+    def end(self, report: Report) -> None:
+        self._printed_at.pop(report.job, None)
+
     def print_line(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
+
+    def print_output(self, text: str) -> None:
+        print(text, end="", flush=True)
 
     def close(self) -> None:
         """Do nothing: the terminal was not changed."""

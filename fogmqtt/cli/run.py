@@ -1,10 +1,18 @@
-"""`fog-gateway run`: processes images with the devices that are online."""
+"""`fog-gateway run`: processes images with the devices that are online.
+
+The images may be thousands: only a few are submitted ahead of the oldest that has not ended, and
+the pixels of an image are released when its result is written.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
-from dataclasses import dataclass, replace
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,10 +25,22 @@ from fogmqtt.core.geometry import TilePlan
 from fogmqtt.errors import UsageError
 from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.broker_link import Connect
-from fogmqtt.gateway.events import GatewayEvent, JobNoticed, JobProgressed
+from fogmqtt.gateway.events import GatewayEvent, JobEnded, JobNoticed, JobProgressed
 from fogmqtt.gateway.jobs.decode import Decoders
 from fogmqtt.gateway.jobs.model import JobRequest, Outcome
+from fogmqtt.gateway.jobs.report import Report, format_differences
+from fogmqtt.log import shown_name
+from fogmqtt.operators.api.measuring import as_json
 from fogmqtt.operators.api.pipeline import parse, parse_post
+
+#: Images that are submitted ahead of the oldest that has not ended, for each job that may be under
+#: way: the results are shown in the order of the images, and one image may take long.
+AHEAD = 16
+#: Failed images that the last error repeats.
+MAX_NAMED = 5
+
+#: How a job ended, without the pixels: its report, its error, and what belongs on stdout.
+_Finished = tuple[Report, str | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +59,8 @@ class RunOptions:
     report: Path | None = None
 
 
-def run(config: GatewayConfig, options: RunOptions, decoders: Decoders) -> list[Outcome]:
-    """Run the jobs, and return one outcome for each image, in their order.
+def run(config: GatewayConfig, options: RunOptions, decoders: Decoders) -> list[str]:
+    """Run the jobs, show how each ended, and return the errors of those that failed.
 
     Raises UsageError, PipelineError and OperatorError before anything is sent, and NoBroker.
     """
@@ -54,24 +74,77 @@ def run(config: GatewayConfig, options: RunOptions, decoders: Decoders) -> list[
     outputs = plan_outputs(options.images, options.out, measures=measures)
     with embedded_broker(config) as broker:
         display = open_display()
+        summary = Summary(display, several=len(options.images) > 1, keeps=bool(options.report))
         try:
             gateway_id = run_id(config.gateway.id)
             connect = connector(config.broker, gateway_id, broker)
-            outcomes = run_async(
-                run_jobs(config, gateway_id, connect, decoders, options, outputs, display)
+            run_async(
+                run_jobs(config, gateway_id, connect, decoders, options, outputs, display, summary)
             )
         finally:
             display.close()
     if options.report:
-        write_report(options.report, outcomes)
-    return [_name_difference(*pair) for pair in zip(outcomes, outputs, strict=True)]
+        write_report(options.report, summary.reports)
+    return summary.close()
 
 
-def _name_difference(outcome: Outcome, outputs: Outputs) -> Outcome:
-    """Add the file that shows the difference to the error of an outcome."""
-    if outcome.difference is None:
-        return outcome
-    return replace(outcome, error=f"{outcome.error}; see {outputs.differ}")
+class Summary:
+    """Shows how each image's job ended, and counts them.
+
+    `several`: whether lines must say which image they are about. `keeps`: whether all reports are
+    kept.
+    """
+
+    def __init__(self, display: Display, *, several: bool, keeps: bool) -> None:
+        self._display = display
+        self._several = several
+        self._keeps = keeps
+        self._began_at = time.monotonic()
+        self._done = 0
+        self._failed = 0
+        #: The first errors; each was shown when its job ended.
+        self._errors: list[str] = []
+        self.reports: list[dict[str, object]] = []
+
+    def add(self, report: Report, error: str | None, output: str) -> None:
+        """Show the end of one job. `output` is for stdout."""
+        if self._keeps:
+            self.reports.append({**report.as_json(), "error": error})
+        if error is not None:
+            self._fail(report.name, error)
+            return
+        self._done += 1
+        self._display.print_line(f"{report.name}: {report.seconds:.2f} s")
+        if report.sentence:
+            self._display.print_line(self._about(report.name, report.sentence))
+        if output:
+            is_sentence = report.differ is not None
+            self._display.print_output(self._about(report.name, output) if is_sentence else output)
+
+    def close(self) -> list[str]:
+        """Show the figures of several images, and return the errors that ended the command."""
+        if not self._several:
+            return self._errors
+        count, seconds = self._done + self._failed, time.monotonic() - self._began_at
+        self._display.print_line(
+            f"{count} images: {self._done} done, {self._failed} failed, in {seconds:.1f} s"
+        )
+        if not self._failed:
+            return []
+        more = self._failed - len(self._errors)
+        named = "; ".join(self._errors) + (f"; and {more} more" if more else "")
+        return [f"{self._failed} of {count} images failed: {named}"]
+
+    def _fail(self, name: str, error: str) -> None:
+        self._failed += 1
+        text = self._about(name, error)
+        if self._several:
+            self._display.print_line(f"failed: {text}")
+        if len(self._errors) < MAX_NAMED:
+            self._errors.append(text)
+
+    def _about(self, name: str, text: str) -> str:
+        return text if not self._several or name in text else f"{name}: {text}"
 
 
 async def run_jobs(
@@ -80,9 +153,10 @@ async def run_jobs(
     connect: Connect,
     decoders: Decoders,
     options: RunOptions,
-    outputs: list[Outputs],
+    outputs: Sequence[Outputs],
     display: Display,
-) -> list[Outcome]:
+    summary: Summary,
+) -> None:
     """Run a gateway until all jobs have ended."""
     async with Gateway(
         config,
@@ -91,26 +165,71 @@ async def run_jobs(
         broker_within_s=config.broker.connect_timeout_s,
         decoders=decoders,
     ) as gateway:
-        gateway.listen("terminal", partial(show_event, display))
-        requests = [_request(*pair, options) for pair in zip(options.images, outputs, strict=True)]
-        handles = [gateway.submit(request) for request in requests]
-        return [await handle.outcome() for handle in handles]
+        show = partial(show_event, display, names_images=len(options.images) > 1)
+        gateway.listen("terminal", show)
+        async for report, error, output in _finish_in_order(gateway, options, outputs):
+            summary.add(report, error, output)
 
 
-def show_event(display: Display, event: GatewayEvent) -> None:
-    """Show progress and notices of jobs."""
+async def _finish_in_order(
+    gateway: Gateway, options: RunOptions, outputs: Sequence[Outputs]
+) -> AsyncIterator[_Finished]:
+    """Submit the images, a few ahead, and yield how each ended, in their order."""
+    names = _names(options.images)
+    ahead = AHEAD * gateway.config.limits.max_jobs
+    tasks: deque[asyncio.Task[_Finished]] = deque()
+    for name, path, files in zip(names, options.images, outputs, strict=True):
+        tasks.append(asyncio.create_task(_finish(gateway, name, path, files, options)))
+        if len(tasks) >= ahead:
+            yield await tasks.popleft()
+    while tasks:
+        yield await tasks.popleft()
+
+
+async def _finish(
+    gateway: Gateway, name: str, path: Path, outputs: Outputs, options: RunOptions
+) -> _Finished:
+    """Do one image. Its pixels are released on return."""
+    outcome = await gateway.submit(_request(name, path, outputs, options)).outcome()
+    error = outcome.error
+    if error is not None and outcome.difference is not None:
+        error = f"{error}; see {shown_name(str(outputs.differ))}"
+    return outcome.report, error, _output(outcome, print_facts=options.out is None)
+
+
+def _output(outcome: Outcome, *, print_facts: bool) -> str:
+    if outcome.error is not None:
+        return ""
+    if outcome.report.differ is not None:
+        return f"{format_differences(outcome.report)}\n"
+    if outcome.facts is not None and print_facts:
+        return as_json(outcome.facts).decode()
+    return ""
+
+
+def show_event(display: Display, event: GatewayEvent, *, names_images: bool = False) -> None:
+    """Show progress and notices of jobs. `names_images`: a notice says which image it is about."""
     match event:
         case JobProgressed(report):
             display.update(report)
-        case JobNoticed(_, text):
-            display.print_line(text)
+        case JobNoticed(report, text):
+            is_clear = not names_images or report.name in text
+            display.print_line(text if is_clear else f"{report.name}: {text}")
+        case JobEnded(report):
+            display.end(report)
         case _:
             pass
 
 
-def _request(path: Path, outputs: Outputs, options: RunOptions) -> JobRequest:
+def _names(images: Sequence[Path]) -> list[str]:
+    """Return what each image is called: by its file's name, or its path if others share that."""
+    shared = Counter(image.name for image in images)
+    return [str(image) if shared[image.name] > 1 else image.name for image in images]
+
+
+def _request(name: str, path: Path, outputs: Outputs, options: RunOptions) -> JobRequest:
     return JobRequest(
-        name=path.name,
+        name=name,
         pipeline=options.pipeline,
         path=path,
         tiles=options.tiles,
@@ -127,8 +246,7 @@ def run_id(gateway: str) -> str:
     return f"{gateway[:23]}-run-{secrets.token_hex(2)}"
 
 
-def write_report(path: Path, outcomes: list[Outcome]) -> None:
+def write_report(path: Path, reports: list[dict[str, object]]) -> None:
     """Write the reports as JSON: one object for one image, a list for several."""
-    reports = [{**outcome.report.as_json(), "error": outcome.error} for outcome in outcomes]
     text = json.dumps(reports[0] if len(reports) == 1 else reports, indent=2)
     path.write_text(f"{text}\n", encoding="utf-8")

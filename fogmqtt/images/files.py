@@ -183,7 +183,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     Raises ImageError if the folder cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    # Without the name in it: that may be as long as the file system allows.
+    part = path.with_name(f".fog-{os.getpid()}-{threading.get_ident()}.part")
     try:
         part.write_bytes(data)
         part.replace(path)

@@ -256,8 +256,28 @@ _BIN_32: Final = b"\xc6"
 
 
 def encode(message: Message, encoding: Encoding = "binary") -> bytes:
-    """Return the bytes of a message."""
-    return (_msgpack if encoding == "binary" else _json).encode(message)
+    """Return the bytes of a message. Text that is no valid UTF-8 is escaped."""
+    encoder = _msgpack if encoding == "binary" else _json
+    try:
+        return encoder.encode(message)
+    except UnicodeEncodeError:  # a name from a file system, or the text of an operator's error
+        return encoder.encode(_escaped(message))
+
+
+def _escaped(value: Any) -> Any:
+    """Return a copy of a message, or of a value in it, without unpaired surrogates."""
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_escaped(key): _escaped(one) for key, one in value.items()}
+        case list() | tuple():
+            return type(value)(_escaped(one) for one in value)
+        case msgspec.Struct():
+            fields = {name: _escaped(getattr(value, name)) for name in value.__struct_fields__}
+            return msgspec.structs.replace(value, **fields)
+        case _:
+            return value
 
 
 def encode_in_pieces(

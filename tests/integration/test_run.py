@@ -113,7 +113,7 @@ def test_one_bad_image_of_several_costs_no_other(fog: Fog, pictures: dict[str, P
     bad.write_bytes(b"nothing to see")
     out = fog.folder / "mixed"
     ran = fog.run(pictures["in.png"], bad, "-o", out, code=1)
-    assert "bad.png: not an image" in ran.error
+    assert "error: 1 of 2 images failed: bad.png: not an image" in ran.error
     assert same(read(out / "in.png"), edges_of(pictures["in.png"]))
     assert not (out / "bad.png").exists()
 

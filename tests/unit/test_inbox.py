@@ -573,7 +573,7 @@ def test_a_file_that_cannot_be_read_is_named_once_and_taken_when_it_can(
 
     run(test)
     said = [record.getMessage() for record in caplog.records]
-    shown = f"{folder}/lock\N{REPLACEMENT CHARACTER}ed.png"
+    shown = f"{folder}/lock\\ned.png"
     assert said == [f"inbox: {shown} cannot be read: {os.strerror(code)}"]
 
 
@@ -929,6 +929,11 @@ def test_a_free_name_among_many_is_found_with_few_looks(tmp_path: Path) -> None:
     numbers = Numbers()
     assert free_path(tmp_path / "a.png", numbers).name == "a-100000.png"
     assert numbers.looks < 50
+
+
+def test_a_suffix_that_is_no_suffix_does_not_keep_a_name_long(tmp_path: Path) -> None:
+    for name in ("a." + "x" * 253, "." + "x" * 254):
+        assert len(free_path(tmp_path / name).name) <= LONGEST_NAME
 
 
 @pytest.mark.parametrize("stem", ["x" * 251, "写真" * 41, "\udce9" * 250])

@@ -19,6 +19,7 @@ from fogmqtt.gateway.storage.job_store import DiskJobStore
 from fogmqtt.gateway.storage.journal_db import TileKept
 from fogmqtt.gateway.storage.spool import Spool, stamp
 from fogmqtt.gateway.storage.writer import SpoolWriter
+from fogmqtt.log import shown_name
 
 ENTRY = SpoolEntry(job="j1", name="submit/edges/me", pipeline="gray", reply="me", origin="7/t/d")
 
@@ -80,6 +81,69 @@ def test_an_original_returns_to_its_inbox_with_the_reason_beside_it(
     assert (tmp_path / "inbox" / "done" / "good.png").read_bytes() == b"image"
     assert (tmp_path / "inbox" / "failed" / "bad.png.txt").read_text() == "too dark\n"
     assert store.unfinished_jobs().result() == []
+
+
+def named(tmp_path: Path, name: bytes) -> tuple[SpoolEntry, Path]:
+    """A file of the inbox whose path is no valid UTF-8, and its entry."""
+    path = tmp_path / "inbox" / os.fsdecode(b"\xe9t\xe9") / os.fsdecode(name)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"image")
+    entry = SpoolEntry(
+        job="j1",
+        name=shown_name(path.name),
+        pipeline="gray",
+        inbox=shown_name(str(path.parent)),
+        stamp=stamp(path),
+        path=os.fsencode(path),
+    )
+    return entry, path
+
+
+def test_an_original_keeps_a_name_that_is_no_utf_8(
+    store: DiskJobStore, folder: Path, tmp_path: Path
+) -> None:
+    entry, path = named(tmp_path, b"caf\xe9\n.png")
+    store.accept_file(entry, path).result()
+    ((again, _),) = store.unfinished_jobs().result()
+    assert again == entry
+    assert again.inbox_path == path
+    assert (folder / "j1.json").read_bytes().decode("utf-8").isprintable()
+    store.finish(again, f"{path}: too dark").result()
+    assert (path.parent / "failed" / path.name).read_bytes() == b"image"
+    assert "too dark" in (path.parent / "failed" / f"{path.name}.txt").read_text()
+
+
+def test_a_reserved_path_may_have_any_bytes(store: DiskJobStore, tmp_path: Path) -> None:
+    entry, path = named(tmp_path, b"caf\xe9.png")
+    store.accept_file(entry, path).result()
+    image, facts = path.with_suffix(".tif"), path.with_suffix(".json")
+    store.reserve_paths(entry, image, facts).result()
+    ((_, history),) = store.unfinished_jobs().result()
+    assert (history.image_file, history.facts_file) == (str(image), str(facts))
+    assert store.reserved_paths().result() == {str(image), str(facts)}
+
+
+def test_a_file_that_a_kill_left_at_both_places_and_cannot_be_removed_stops_no_start(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened(folder)
+    entry, path = named(tmp_path, b"caf\xe9.png")
+    store.accept_file(entry, path).result()
+    store.close()
+    path.write_bytes(b"image")
+    os.utime(path, ns=(entry.stamp[1], entry.stamp[1]) if entry.stamp else None)
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    again = opened(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        assert [one for one, _ in again.unfinished_jobs().result()] == [entry]
+    assert "cannot be removed: Permission denied" in caplog.text
+    assert [one for one, _ in again.unfinished_jobs().result()] == [entry]
+    assert not path.exists()
+    again.close()
 
 
 def test_an_end_that_failed_halfway_is_completed_after_a_restart(

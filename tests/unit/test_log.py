@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fogmqtt.log import INTERVAL_S, CountedWarnings, one_line
+from fogmqtt.log import INTERVAL_S, CountedWarnings, one_line, shown_name
 
 
 def test_a_flood_is_one_line_a_second_with_the_number_of_the_others(
@@ -28,3 +28,21 @@ def test_one_reason_does_not_suppress_another(caplog: pytest.LogCaptureFixture) 
 def test_text_of_other_clients_is_short_and_has_no_control_characters() -> None:
     assert one_line("Grüße\n\x1b[31mrot\x00") == "Grüße��[31mrot�"
     assert len(one_line("x" * 100_000)) == 500
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("in.png", "in.png"),
+        ("写真\N{IDEOGRAPHIC SPACE}1.jpg", "写真\N{IDEOGRAPHIC SPACE}1.jpg"),
+        ("at 9.00\N{NARROW NO-BREAK SPACE}AM.png", "at 9.00\N{NARROW NO-BREAK SPACE}AM.png"),
+        ("caf\udce9.png", r"caf\xe9.png"),
+        ("two\nlines\r.png", r"two\nlines\r.png"),
+        ("\x1b[31mred.png", r"\x1b[31mred.png"),
+        ("gpj\N{RIGHT-TO-LEFT OVERRIDE}.exe", r"gpj\u202e.exe"),
+        ("\ud800.png", r"\ud800.png"),
+    ],
+)
+def test_a_name_is_shown_on_one_line_and_remains_recognisable(name: str, shown: str) -> None:
+    assert shown_name(name) == shown
+    assert shown.encode("utf-8")

@@ -11,6 +11,7 @@ from fogmqtt.wire.messages import (
     Cancel,
     Decoder,
     Drain,
+    JobStatus,
     Result,
     TileTask,
     check_digest,
@@ -257,3 +258,12 @@ def test_an_invalid_id_is_refused_and_the_error_names_the_key(name):
     assert not is_id(name)
     with pytest.raises(ConfigError, match=r"device\.id: .* is not an id"):
         check_id(name, "device.id")
+
+
+@pytest.mark.parametrize("encoding", ["binary", "base64"])
+def test_text_that_is_no_valid_utf_8_is_escaped(encoding):
+    status = JobStatus(job="j1", state="failed", error="caf\udce9.png", devices={"\udcff": 2})
+    sent = Decoder(JobStatus).decode(encode(status, encoding))
+    assert sent.error == r"caf\udce9.png"
+    assert sent.devices == {r"\udcff": 2}
+    assert sent.state == "failed"

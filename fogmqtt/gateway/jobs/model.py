@@ -14,6 +14,7 @@ from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.gateway.storage.api import JobJournal
 from fogmqtt.images.source import ImageSource
 from fogmqtt.images.spec import Image
+from fogmqtt.log import shown_name
 from fogmqtt.operators.api.base import Facts, Operator
 from fogmqtt.operators.api.pipeline import Stage
 
@@ -54,6 +55,8 @@ Deliver = Callable[[Outcome], None]
 class JobRequest:
     """An image, the pipeline for it, and where the result goes.
 
+    `name` is shown to users; what cannot be shown is escaped, since a file may have any name.
+
     The image is a file (`path`), a file's bytes (`data`), or decoded already (`image`, an array of
     height x width or height x width x channels).
     """
@@ -77,6 +80,9 @@ class JobRequest:
     #: Not empty if an earlier run of the gateway had this job. It distinguishes late results of
     #: that run, whose tiles may have been cut otherwise.
     run_suffix: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", shown_name(self.name))
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fogmqtt.gateway.server.folder_events import Change, FolderEvent, FolderEvents, open_events
 from fogmqtt.gateway.storage.job_store import DONE, FAILED
-from fogmqtt.log import one_line
+from fogmqtt.log import shown_name
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class PathLog:
         if len(self._noted) >= _MAX_NOTED:
             self._noted.clear()
         self._noted[path] = text
-        log.log(level, "inbox: %s %s", _shown(path), text)
+        log.log(level, "inbox: %s %s", shown_name(path), text)
 
     def forget(self, path: str) -> bool:
         """Whether something was logged about this path; from now on it is logged again."""
@@ -147,7 +147,7 @@ class InboxTree:
                 self._not_listed(folder, problem)
             else:
                 if self._path_log.forget(folder) and folder == self.root:
-                    log.info("inbox: %s can be listed again", _shown(folder))
+                    log.info("inbox: %s can be listed again", shown_name(folder))
 
     def _watch(self, folder: str, watches: set[int]) -> None:
         if self._events is None:
@@ -195,8 +195,3 @@ def _skips_file(name: str) -> bool:
     """Whether a file is hidden, unfinished or junk of an operating system."""
     lower = name.lower()
     return name.startswith((".", "~$")) or lower.endswith(_UNFINISHED) or lower in _JUNK
-
-
-def _shown(path: str) -> str:
-    """A path for the log: a name may hold line breaks, and bytes that are no UTF-8."""
-    return one_line(os.fsencode(path).decode("utf-8", "backslashreplace"))

@@ -9,6 +9,7 @@ from fogmqtt.config import GatewaySettings
 from fogmqtt.errors import ImageError
 from fogmqtt.gateway.storage.api import JobHistory, JobStore, SpoolEntry
 from fogmqtt.gateway.storage.durable_files import DurableFiles, free_path, write
+from fogmqtt.log import shown_name
 
 
 class Outbox:
@@ -58,7 +59,8 @@ class Outbox:
                 self._write(facts_file, facts)
             self._files.sync(image_file.parent)
         except OSError as problem:
-            raise ImageError(f"cannot write {problem.filename}: {problem.strerror}") from None
+            path = shown_name(str(problem.filename))
+            raise ImageError(f"cannot write {path}: {problem.strerror}") from None
         if self._store is not None:
             self._store.record_filed(entry)
         return facts_file or image_file
@@ -71,7 +73,8 @@ class Outbox:
             return Path(history.image_file), facts_file
         folder = Path(self._settings.outbox)
         folder.mkdir(parents=True, exist_ok=True)
-        stem = Path(entry.name).stem if entry.inbox else f"{entry.reply}-{entry.job}"
+        path = entry.inbox_path
+        stem = path.stem if path is not None else f"{entry.reply}-{entry.job}"
         with self._naming:
             image_file = self._choose(folder / f"{stem}{self.suffix(history)}")
             facts_file = self._choose(image_file.with_suffix(".json")) if with_facts else None

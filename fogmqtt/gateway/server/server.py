@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import time
 from collections import OrderedDict
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 import xxhash
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from fogmqtt.config import GatewayConfig
@@ -54,6 +56,7 @@ from fogmqtt.gateway.storage.dead_letters import announcement, make_dead_letter
 from fogmqtt.gateway.storage.durable_files import DurableFiles, is_full
 from fogmqtt.gateway.storage.job_store import DiskJobStore
 from fogmqtt.images import files
+from fogmqtt.log import shown_name
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.measuring import as_json
 from fogmqtt.transport.base import Receipt, Received
@@ -326,22 +329,26 @@ class Server:
         """Move a file into the spool, and begin its job."""
         assert self._store is not None  # noqa: S101  # an inbox always has a spool
         name = file.pipeline or self.config.pipeline
+        shown, folder = shown_name(file.path.name), shown_name(str(file.path.parent))
+        is_shown = Path(folder) / shown == file.path
         entry = SpoolEntry(
             job=new_job_id(),
-            name=_as_text(file.path.name),
+            name=shown,
             pipeline=self.config.pipelines.get(name, name),
             priority=self.config.priorities.get(name, 0),
             reply=INBOX_REPLY if self.config.gateway.deliver in ("reply", "both") else "",
-            inbox=str(file.path.parent),
+            inbox=folder,
             stamp=file.stamp,
             accepted_at=time.time(),
+            path=UNSET if is_shown else os.fsencode(file.path),
         )
         self._spooling += 1
         try:
             await asyncio.wrap_future(self._store.accept_file(entry, file.path))
         except Exception as problem:  # noqa: BLE001  # one file must not end the server
             inbox.retry(file, PAUSE_S)
-            self.gateway.warn("inbox", f"cannot take {file.path}: {self._refusal(problem)}")
+            path = shown_name(str(file.path))
+            self.gateway.warn("inbox", f"cannot take {path}: {self._refusal(problem)}")
             if is_full(problem):
                 await asyncio.sleep(PAUSE_S)  # the next file would not fit either
             return
@@ -560,8 +567,3 @@ def _origin(message: Received) -> str:
 
 def _new_suffix() -> str:
     return f".{secrets.token_hex(3)}"
-
-
-def _as_text(name: str) -> str:
-    """Return a file's name as valid UTF-8 text: some file systems allow other bytes."""
-    return name.encode("utf-8", "backslashreplace").decode()

@@ -11,6 +11,7 @@ done.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -30,14 +31,14 @@ class SpoolEntry(msgspec.Struct, frozen=True, kw_only=True):
     """An accepted image: the content of its note `<job>.json` in the spool."""
 
     job: str
-    #: The file's own name, or the submit topic's last levels.
+    #: The file's own name as it is shown, or the submit topic's last levels.
     name: str
     #: The pipeline's text as configured when the image was accepted.
     pipeline: str
     #: Results are published on replies/<reply>; empty: on no topic.
     reply: str = ""
-    #: The inbox folder to which the original returns, under done/ or failed/. Empty: the image
-    #: came by MQTT.
+    #: The inbox folder to which the original returns, under done/ or failed/, as it is shown.
+    #: Empty: the image came by MQTT.
     inbox: str = ""
     #: Size and modification time of the file in the inbox, to recognise it.
     stamp: tuple[int, int] | None = None
@@ -47,6 +48,18 @@ class SpoolEntry(msgspec.Struct, frozen=True, kw_only=True):
     priority: Priority = 0
     #: Seconds since 1970.
     accepted_at: float = 0.0
+    #: The file's path in the inbox, where `inbox` and `name` do not show it as it is: a path may
+    #: have any bytes.
+    path: bytes | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def inbox_path(self) -> Path | None:
+        """Where the file was in the inbox; None if the image came by MQTT."""
+        if not self.inbox:
+            return None
+        if isinstance(self.path, bytes):
+            return Path(os.fsdecode(self.path))
+        return Path(self.inbox) / self.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Longest name of a file that is written, in bytes. Most file systems take 255; the others are
 #: for `.<name>.txt.part`, which is written beside it.
 LONGEST_NAME = 240
+#: Longest suffix that is kept when a name is shortened or numbered, in characters.
+_LONGEST_SUFFIX = 20
 
 
 class DurableFiles:
@@ -164,8 +166,15 @@ def _is_used(path: Path, taken: Container[str]) -> bool:
 
 
 def _numbered(path: Path, number: int) -> Path:
-    end = f"-{number}{path.suffix}" if number > 1 else path.suffix
-    stem = path.stem
-    while stem and len(os.fsencode(stem + end)) > LONGEST_NAME:
-        stem = stem[:-1]
-    return path.with_name(stem + end) if stem else path
+    stem, suffix = path.stem, path.suffix
+    if len(suffix) > _LONGEST_SUFFIX:
+        stem, suffix = path.name, ""
+    end = f"-{number}{suffix}" if number > 1 else suffix
+    return path.with_name(shortened(stem, LONGEST_NAME - len(os.fsencode(end))) + end)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return the longest beginning of a name that has at most `limit` bytes in the file system."""
+    while len(os.fsencode(text)) > limit:
+        text = text[:-1]
+    return text

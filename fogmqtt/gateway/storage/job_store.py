@@ -188,8 +188,9 @@ class DiskJobStore:
             self._dead_letters.remove(entry.job)
         self._pending_ends[entry.job] = (entry, error)
         problem = self._record_ends()
-        if entry.inbox and self._spool.image_path(entry.job).exists():
-            self._return_original(entry, error)
+        inbox_path = entry.inbox_path
+        if inbox_path is not None and self._spool.image_path(entry.job).exists():
+            self._return_original(entry, inbox_path, error)
         self._spool.remove(entry.job)
         self._disk.sync(self._spool.folder)
         # The removed files may have made room for the end.
@@ -226,11 +227,12 @@ class DiskJobStore:
             del self._pending_ends[job]
         return None
 
-    def _return_original(self, entry: SpoolEntry, error: str | None) -> None:
-        folder = Path(entry.inbox) / (FAILED if error else DONE)
+    def _return_original(self, entry: SpoolEntry, inbox_path: Path, error: str | None) -> None:
+        folder = inbox_path.parent / (FAILED if error else DONE)
         folder.mkdir(parents=True, exist_ok=True)
-        path = free_path(folder / entry.name)
+        path = free_path(folder / inbox_path.name)
         if error:
             # The reason first, so that no image in failed/ is without one.
-            write(self._disk, path.with_name(f"{path.name}.txt"), f"{error}\n".encode())
+            reason = f"{error}\n".encode("utf-8", "backslashreplace")
+            write(self._disk, path.with_name(f"{path.name}.txt"), reason)
         move(self._disk, self._spool.image_path(entry.job), path)

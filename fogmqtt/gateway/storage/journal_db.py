@@ -8,6 +8,7 @@ written before their row, and are used only if their digest is the row's.
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import sqlite3
 import time
@@ -169,7 +170,8 @@ class JournalDb:
         if row is None:
             return JobHistory(stages)
         image_file, facts_file, filed, ended, error = row
-        return JobHistory(stages, image_file, facts_file, bool(filed), bool(ended), error)
+        paths = _read_path(image_file), _read_path(facts_file)
+        return JobHistory(stages, *paths, bool(filed), bool(ended), error)
 
     def unfinished(self) -> dict[str, str]:
         """The unfinished jobs, each with its image's name."""
@@ -178,7 +180,7 @@ class JournalDb:
     def reserved_paths(self) -> set[str]:
         """The paths in the outbox that unfinished jobs have reserved."""
         rows = self._db.execute("SELECT image_file, facts_file FROM job WHERE ended_at IS NULL")
-        return {path for row in rows for path in row if path}
+        return {os.fsdecode(path) for row in rows for path in row if path}
 
     def origins(self) -> set[str]:
         """The origins of the remembered jobs' messages."""
@@ -198,15 +200,16 @@ class JournalDb:
             _add(db, entry)
             db.execute(
                 "UPDATE job SET image_file=?, facts_file=? WHERE id=?",
-                (image_file, facts_file, entry.job),
+                (_stored_path(image_file), _stored_path(facts_file), entry.job),
             )
 
     def end(self, entry: SpoolEntry, error: str | None) -> None:
         """Record that a job is finished and its result or error is delivered."""
         with self._transaction(durable=True) as db:
             _add(db, entry)
+            text = None if error is None else error.encode("utf-8", "backslashreplace").decode()
             db.execute(
-                "UPDATE job SET ended_at=?, error=? WHERE id=?", (time.time(), error, entry.job)
+                "UPDATE job SET ended_at=?, error=? WHERE id=?", (time.time(), text, entry.job)
             )
             self._forget_old(db)
 
@@ -396,6 +399,21 @@ def _add(db: sqlite3.Connection, entry: SpoolEntry) -> None:
         "VALUES (?,?,?,?,?,?)",
         (entry.job, entry.name, entry.pipeline, entry.reply, entry.origin, entry.accepted_at),
     )
+
+
+def _stored_path(path: str | None) -> str | bytes | None:
+    """Return a path as SQLite can hold it: as bytes if it is no valid UTF-8."""
+    if path is None:
+        return None
+    data = os.fsencode(path)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data
+
+
+def _read_path(stored: str | bytes | None) -> str | None:
+    return None if stored is None else os.fsdecode(stored)
 
 
 def _token(entry: _StageEntry) -> str:

@@ -23,6 +23,7 @@ from fogmqtt.gateway.storage.durable_files import PART, DurableFiles, move, writ
 from fogmqtt.gateway.storage.pixel_cache import PIXELS_SUFFIX
 from fogmqtt.gateway.storage.tile_file import TILES_SUFFIX
 from fogmqtt.images.spec import Image
+from fogmqtt.log import shown_name
 
 log = logging.getLogger(__name__)
 
@@ -197,10 +198,19 @@ class Spool:
 
     def _finish_move(self, entry: SpoolEntry) -> None:
         """Remove the inbox's file if a kill left it at both paths, between file systems."""
-        path = Path(entry.inbox) / entry.name
-        if entry.inbox and entry.stamp and path.is_file() and stamp(path) == entry.stamp:
-            log.info("%s is removed: it was accepted before the restart", path)
-            path.unlink()
+        path = entry.inbox_path
+        if path is None or not entry.stamp:
+            return
+        try:
+            if path.is_file() and stamp(path) == entry.stamp:
+                log.info("%s is removed: it was accepted before the restart", shown_name(str(path)))
+                path.unlink()
+        except OSError as problem:  # such as an inbox that may only be read by now
+            log.warning(
+                "%s was accepted before the restart and cannot be removed: %s",
+                shown_name(str(path)),
+                problem.strerror,
+            )
 
     def _files(self, *suffixes: str) -> list[Path]:
         return [path for suffix in suffixes for path in self.folder.glob(f"*{suffix}")]
