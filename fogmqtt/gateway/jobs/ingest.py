@@ -12,6 +12,8 @@ from fogmqtt.gateway.jobs.memory_budget import Reservation
 from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.images.source import ArrayImage, ImageSource
 from fogmqtt.images.spec import Spec
+from fogmqtt.images.text_form import HEAD_BYTES, from_text, may_be_text
+from fogmqtt.log import shown_name
 from fogmqtt.operators.api.base import Operator
 from fogmqtt.operators.api.pipeline import Stage, output_spec, parse, parse_post, split_stages
 
@@ -55,7 +57,7 @@ def _load_image(
     if request.journal is not None and (image := request.journal.read_pixels()) is not None:
         memory.take(image.nbytes)
         return ArrayImage(image), ()
-    file = _open_file(request, limits)
+    file = _from_text(_open_file(request, limits))
     try:
         loaded = decoders.read(
             file, request.name, max_pixels=limits.max_pixels, reserve=memory.take
@@ -77,15 +79,37 @@ def _open_file(request: JobRequest, limits: LimitSettings) -> int:
         return open_bytes(request.data)
     if request.path is None:
         raise ImageError(f"{request.name}: the request has no image; set path, data or image")
+    path = shown_name(str(request.path))
     if request.path.exists() and not request.path.is_file():
-        raise ImageError(f"{request.path}: not a file; name an image")
+        raise ImageError(f"{path}: not a file; name an image")
     if request.journal is not None and not request.path.exists():
-        raise ImageError(f"{request.name}: its image is gone from the spool, {request.path}")
+        raise ImageError(f"{request.name}: its image is gone from the spool, {path}")
     try:
         _check_size(request.path.stat().st_size, request.name, limits)
         return os.open(request.path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as problem:
-        raise ImageError(f"{request.path}: {problem.strerror}") from None
+        raise ImageError(f"{path}: {problem.strerror}") from None
+
+
+def _from_text(file: int) -> int:
+    """Return the descriptor of the image that a file has as text, or the file itself.
+
+    The file is closed if another one takes its place.
+    """
+    try:
+        if not may_be_text(os.pread(file, HEAD_BYTES, 0)):
+            return file
+        with open(file, "rb", closefd=False) as text:
+            data = from_text(text.read())
+        if data is None:
+            os.lseek(file, 0, os.SEEK_SET)
+            return file
+        image = open_bytes(data)
+    except BaseException:
+        os.close(file)
+        raise
+    os.close(file)
+    return image
 
 
 def _check_size(size: int, name: str, limits: LimitSettings) -> None:
