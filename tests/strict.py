@@ -1,4 +1,4 @@
-"""A broker that does not grant `$SYS`: a relay in front of a real one."""
+"""A broker that does not grant `$SYS` or `$share`: a relay in front of a real one."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ _NOT_AUTHORISED_5, _FAILURE_3 = b"\x90\x04%b\x00\x87", b"\x90\x03%b\x80"
 
 
 class Strict(Relay):
-    """Passes everything on; a subscription to `$SYS` is dealt with in one of the ways.
+    """Passes everything on; a subscription to `prefix` is dealt with in one of the ways.
 
     For one client: the numbers of its packets are told apart from nobody else's.
     """
 
-    def __init__(self, target: int, way: str) -> None:
+    def __init__(self, target: int, way: str, prefix: bytes = b"$SYS/") -> None:
         self._way = way
+        self._prefix = prefix
         self._refusal = _FAILURE_3
         #: The number of the SUBSCRIBE whose SUBACK is the last packet that passes.
         self._last = b""
-        #: Connections, and subscriptions to `$SYS`, so far.
+        #: Connections, and subscriptions to the prefix, so far.
         self.connections = self.asked = 0
         super().__init__(target)
 
@@ -44,7 +45,7 @@ class Strict(Relay):
         if kind == _CONNECT:
             self.connections += 1
             self._refusal = _NOT_AUTHORISED_5 if packet[8] == 5 else _FAILURE_3
-        if kind == _SUBSCRIBE and b"$SYS/" in packet:
+        if kind == _SUBSCRIBE and self._prefix in packet:
             return self._deal_with(packet, source, sink)
         sink.sendall(packet)
         return not (kind == _SUBACK and packet[2:4] == self._last)
@@ -61,9 +62,9 @@ class Strict(Relay):
 
 
 @contextmanager
-def strict(target: int, way: str) -> Iterator[Strict]:
+def strict(target: int, way: str, prefix: bytes = b"$SYS/") -> Iterator[Strict]:
     """Such a relay to a loopback port, closed after."""
-    one = Strict(target, way)
+    one = Strict(target, way, prefix)
     try:
         yield one
     finally:

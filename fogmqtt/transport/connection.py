@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final, cast
 
@@ -40,6 +40,7 @@ from fogmqtt.transport.base import (
     payload_size,
 )
 from fogmqtt.transport.fast_client import FastClient, PiecesForPaho
+from fogmqtt.transport.features import BrokerFeatures
 from fogmqtt.transport.link import Link, without_share
 from fogmqtt.transport.optional import OptionalFilters
 from fogmqtt.transport.packet_limit import PacketLimit
@@ -96,6 +97,8 @@ class ConnectionSettings:
     deliver: Deliver
     will: Will | None
     tls: ssl.SSLContext | None
+    #: What the broker lacks; only the network thread changes it.
+    features: BrokerFeatures
 
     @property
     def keeps_session(self) -> bool:
@@ -236,6 +239,8 @@ class Connection:
             culprit = None
             if not self._packet_limit.suspects_packet:
                 culprit = self._optional.reason_for_loss(time.monotonic())
+            if self._has_connack and self.refusal is None:
+                self._settings.features.lost_before_answer(list(self._pending_filters.values()))
             self._changed.notify_all()
         self._learn_packet_limit()
         if (sock := self._client.socket()) is not None:
@@ -292,6 +297,7 @@ class Connection:
         """Hand the message to paho. Raises NotConnected and TooLarge."""
         if not self.ready:
             raise not_connected(self._settings.link, message.topic)
+        message = self._without_lacking(message)
         size = len(message.topic.encode()) + payload_size(message.payload) + PACKET_OVERHEAD_BYTES
         limit = min(self._packet_limit.hard or _MAX_PACKET_BYTES, _MAX_PACKET_BYTES)
         if size > limit:
@@ -322,6 +328,14 @@ class Connection:
         self._client.disconnect()
 
     # --- internals ------------------------------------------------------------------------
+
+    def _without_lacking(self, message: OutgoingMessage) -> OutgoingMessage:
+        """The message without what the broker does not have: a QoS, or retained messages."""
+        features = self._settings.features
+        qos, retain = min(message.qos, features.max_qos), message.retain and features.has_retain
+        if qos == message.qos and retain == message.retain:
+            return message
+        return replace(message, qos=qos, retain=retain)
 
     def _hand_over(self, message: OutgoingMessage, size: int) -> None:
         with self._changed:
@@ -364,7 +378,8 @@ class Connection:
             self._packet_limit.acknowledged(packet_id)
 
     def _send_subscribe(self, topic_filter: str, qos: int) -> None:
-        _, packet_id = self._client.subscribe(topic_filter, qos)
+        actual = self._settings.features.subscription(topic_filter)
+        _, packet_id = self._client.subscribe(actual, qos)
         if packet_id is not None:
             self._pending_filters[packet_id] = topic_filter
 
@@ -389,7 +404,8 @@ class Connection:
         if settings.tls is not None:
             client.tls_set_context(settings.tls)
         if settings.will is not None:
-            client.will_set(settings.will.topic, settings.will.payload, qos=1, retain=True)
+            qos, retain = min(1, settings.features.max_qos), settings.features.has_retain
+            client.will_set(settings.will.topic, settings.will.payload, qos=qos, retain=retain)
         self._set_callbacks(client)
         return client
 
@@ -412,9 +428,13 @@ class Connection:
         code: ReasonCode,
         properties: Properties | None,
     ) -> None:
+        features = self._settings.features
         if code.is_failure:
             self.refusal = connack_failure(self._settings.link, code.value, str(code))
+            if features.will_refused(code.value):
+                self.refusal = replace(self.refusal, final=False)
             return
+        features.announced(properties)
         receive_maximum = getattr(properties, "ReceiveMaximum", None)
         if receive_maximum is not None and isinstance(client, FastClient):
             client.limit_inflight(receive_maximum)
@@ -436,10 +456,14 @@ class Connection:
         with self._changed:
             optional = self._optional.answered(mid, None if refused else self._last_packet_at)
             topic_filter = self._pending_filters.pop(mid, "?")
+            if refused is not None and self._settings.features.share_refused(topic_filter):
+                self._send_subscribe(topic_filter, self._subscriptions[topic_filter].qos)
+                return
         if refused is not None and optional is not None:
             self._unavailable(optional, f"it refused the subscription to {optional}: {refused}")
         elif refused is not None:
-            self.refusal = filter_refused(self._settings.link, topic_filter, str(refused))
+            actual = self._settings.features.subscription(topic_filter)
+            self.refusal = filter_refused(self._settings.link, actual, str(refused))
             self._reason = self.refusal.reason
             log.error("%s", self.refusal.reason)
             return
@@ -454,6 +478,7 @@ class Connection:
         with self._changed:
             if self._pending_filters or not self._has_connack or self.refusal is not None:
                 return
+            self._settings.features.answered()
             self._send_optional(moment)
             overdue = self._optional.overdue(moment)
             becomes_ready = not self.ready and not self._optional.delays_connected(moment)

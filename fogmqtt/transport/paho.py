@@ -32,6 +32,7 @@ from fogmqtt.transport.connection import (
     Subscription,
     not_connected,
 )
+from fogmqtt.transport.features import BrokerFeatures
 from fogmqtt.transport.link import Link
 from fogmqtt.transport.packet_limit import PacketLimit
 from fogmqtt.transport.refusals import unreachable
@@ -54,7 +55,7 @@ class PahoTransport:
 
     def __init__(self, link: Link, deliver: Deliver, *, will: Will | None = None) -> None:
         tls = tls_context(link) if link.address.tls else None
-        self._settings = ConnectionSettings(link, deliver, will, tls)
+        self._settings = ConnectionSettings(link, deliver, will, tls, BrokerFeatures(link.address))
         self._subscriptions: dict[str, Subscription] = {}
         self._packet_limit = PacketLimit()
         self._lock = threading.Lock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 
 from fogmqtt.errors import TooLarge
 from fogmqtt.transport.base import Refused
@@ -13,7 +14,8 @@ from fogmqtt.transport.websocket import HandshakeRefused
 
 # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
 _WRONG_NAME = (62, 64)
-_EXPIRED = 10
+# X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
+_NOT_YET_VALID, _EXPIRED = 9, 10
 
 #: What OpenSSL reports if the other side answers with something else, or closes the connection.
 _EOF = "UNEXPECTED_EOF_WHILE_READING"
@@ -66,11 +68,17 @@ def _bad_certificate(link: Link, problem: ssl.SSLCertVerificationError) -> Refus
             "or make a certificate for this one (broker/make-certs.sh)",
             final=True,
         )
+    # A board without a battery for its clock starts in the past, and one with a bad clock in the
+    # future, until the network has set it. So these two refusals are not final.
+    if problem.verify_code == _NOT_YET_VALID:
+        return Refused(
+            f"the certificate of {address} is not yet valid by this machine's clock, which says "
+            f"{_clock()}; set the clock (timedatectl), or wait until the network sets it"
+        )
     if problem.verify_code == _EXPIRED:
         return Refused(
-            f"the certificate of {address} has expired; renew it (broker/make-certs.sh), "
-            "or set this machine's clock",
-            final=True,
+            f"the certificate of {address} has expired by this machine's clock, which says "
+            f"{_clock()}; renew it (broker/make-certs.sh), or set the clock"
         )
     return Refused(
         f"{link.ca or 'no certificate authority of this machine'} does not confirm the "
@@ -87,6 +95,11 @@ def _no_tls(address: Address, problem: ssl.SSLError) -> Refused:
             f"{address} does not speak TLS; use {plain}:// or the broker's TLS port",
             # A broker that stops just now ends the handshake, too.
             final=problem.reason != _EOF,
+        )
+    if "CERTIFICATE_EXPIRED" in (problem.reason or ""):
+        return Refused(
+            f"{address} takes this machine's certificate for expired; renew broker.cert, or set "
+            f"the broker's clock (this machine's says {_clock()})"
         )
     return Refused(
         f"TLS with {address} failed: {problem.reason or problem}; check broker.ca, "
@@ -107,6 +120,10 @@ def _no_websocket(address: Address, problem: HandshakeRefused) -> Refused:
         "behind the port in broker.url (most brokers use /mqtt), and check the port",
         final=problem.status in _WRONG_REQUEST,
     )
+
+
+def _clock() -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
 
 
 def connack_failure(link: Link, code: int, text: str) -> Refused:

@@ -59,6 +59,28 @@ def test_an_optional_subscription_that_is_not_granted_costs_nothing_else(
         assert wire.asked == 1
 
 
+@pytest.mark.parametrize("way", [REFUSE, CUT])
+def test_a_broker_without_shared_subscriptions_gets_a_plain_one(
+    broker: RealBroker, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox = Inbox()
+    with strict(broker.port, way, b"$share/") as wire:
+        transport = PahoTransport(Link(wire.url, "plain"), inbox.put)
+        transport.subscribe("$share/group/plain/#", manual_ack=True)
+        transport.subscribe("other")
+        transport.start()
+        inbox.take(Connected, within=20)
+        transport.publish("plain/1", b"x")
+        received = inbox.take(Received)
+        assert (received.topic, received.payload) == ("plain/1", b"x")
+        assert received.receipt is not None
+        transport.acknowledge(received.receipt)
+        wire.cut()
+        inbox.take(Connected, within=20)
+        transport.close()
+    assert caplog.text.count("has no shared subscriptions") == 1
+
+
 @pytest.mark.parametrize("protocol", BOTH)
 def test_a_broker_that_grants_it_tells_the_counter(broker: RealBroker, protocol: Protocol) -> None:
     inbox = Inbox()

@@ -106,8 +106,17 @@ def test_an_expired_certificate_is_named() -> None:
     problem = ssl.SSLCertVerificationError(1, "certificate verify failed")
     problem.verify_code = 10
     refused = unreachable(Link("mqtts://h", "x"), problem)
-    assert "expired" in refused.reason
-    assert refused.final
+    assert "expired by this machine's clock" in refused.reason
+    assert not refused.final, "the clock may be wrong until the network sets it"
+
+
+def test_a_certificate_that_is_not_yet_valid_is_a_matter_of_the_clock() -> None:
+    problem = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    problem.verify_code = 9
+    refused = unreachable(LINK, problem)
+    assert "not yet valid by this machine's clock, which says 20" in refused.reason
+    assert "broker.ca" not in refused.reason
+    assert not refused.final
 
 
 @pytest.mark.parametrize(
