@@ -66,13 +66,15 @@ class Serving:
 
     def acknowledged(self, count: int) -> list[int]:
         """The messages that the broker need not keep, once they are so many."""
-        wait_for(lambda: len(self.transport.acknowledged) >= count, what="acknowledgements")
+        wait_for(
+            lambda: len(self.transport.acknowledged) >= count, what="acknowledgements", within=60
+        )
         return [receipt.packet_id for receipt in self.transport.acknowledged]
 
     def end(self) -> str:
         """How the next job to end did."""
         while True:
-            state = json.loads(self.heard.take(Received).payload)["state"]
+            state = json.loads(self.heard.take(Received, within=60).payload)["state"]
             if state in ("done", "failed"):
                 return str(state)
 

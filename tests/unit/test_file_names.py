@@ -43,8 +43,8 @@ def test_every_legal_name_goes_in_and_comes_out(
     paths = [put(tmp_path, name) for name in NAMES]
     with Serving(str(tmp_path / "spool"), **folders(tmp_path)) as serving:
         done = [path.parent / "done" for path in paths]
-        wait_for(lambda: all(any(one.glob("*")) for one in done), what="the originals")
-        wait_for(lambda: serving.idle, what="the end of all jobs")
+        wait_for(lambda: all(any(one.glob("*")) for one in done), what="the originals", within=60)
+        wait_for(lambda: serving.idle, what="the end of all jobs", within=60)
         results = {os.fsencode(path.name) for path in (tmp_path / "outbox").iterdir()}
     assert len(results) == len(NAMES)
     assert {b"caf\xe9.png", b"caf\xe8.png", b"two\nlines.png"} <= results
@@ -56,8 +56,8 @@ def test_every_legal_name_goes_in_and_comes_out(
 def test_a_refused_file_of_any_name_is_moved_aside_with_its_reason(tmp_path: Path) -> None:
     paths = [put(tmp_path, name, DAMAGED) for name in NAMES]
     with Serving(str(tmp_path / "spool"), **folders(tmp_path)) as serving:
-        wait_for(lambda: not any(path.exists() for path in paths), what="all files")
-        wait_for(lambda: serving.idle, what="the end of all jobs")
+        wait_for(lambda: not any(path.exists() for path in paths), what="all files", within=60)
+        wait_for(lambda: serving.idle, what="the end of all jobs", within=60)
     for folder in {path.parent for path in paths}:
         failed = list((folder / "failed").iterdir())
         reasons = [path for path in failed if path.suffix == ".txt"]
