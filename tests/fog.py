@@ -20,9 +20,9 @@ from typing import TypeVar
 import pytest
 
 from fogmqtt.transport.base import Connected, Received, Transport
-from fogmqtt.transport.embedded import is_listening
 from fogmqtt.transport.link import Link, Protocol
 from fogmqtt.transport.paho import PahoTransport
+from fogmqtt.transport.probe import is_listening
 
 T = TypeVar("T")
 

@@ -205,8 +205,8 @@ class Agent:
                 self._conformance_known(event)
                 if self._is_connected:
                     self._check_in()
-            case Connected(max_packet_bytes):
-                self._connected(max_packet_bytes)
+            case Connected(max_packet_bytes, url):
+                self._connected(max_packet_bytes, url or self._settings.url)
             case Disconnected(reason, taken_over):
                 self._disconnected(reason, taken_over)
             case Refused(reason, final):
@@ -218,7 +218,7 @@ class Agent:
 
     # --- connection and presence ----------------------------------------------------------
 
-    def _connected(self, max_packet_bytes: int | None) -> None:
+    def _connected(self, max_packet_bytes: int | None, url: str) -> None:
         self._is_connected = True
         self._announce()
         self._results.connected(time.monotonic(), max_packet_bytes)
@@ -226,7 +226,7 @@ class Agent:
         log.info(
             "%s is online at %s, %d worker(s), %d operators",
             settings.id,
-            settings.url,
+            url,
             settings.workers,
             len(self._presence.operators),
         )

@@ -78,8 +78,10 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 def make_link(broker: BrokerSettings, client_id: str) -> Link:
     """Return the settings of the transport for this broker and client id."""
-    from fogmqtt.transport.link import Link
+    from fogmqtt.transport.link import Link, parse_url
+    from fogmqtt.transport.probe import is_local, own_url
 
+    may_be_own = broker.embedded == "auto" and is_local(broker.url)
     return Link(
         url=broker.url,
         client_id=client_id,
@@ -91,6 +93,7 @@ def make_link(broker: BrokerSettings, client_id: str) -> Link:
         key=broker.key,
         keepalive_s=round(broker.keepalive_s),
         client=broker.client,
+        own_url=own_url(broker.url) if may_be_own and not parse_url(broker.url).tls else "",
     )
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Final
 
 from fogmqtt.cli.common import make_link
 from fogmqtt.config import BrokerSettings, GatewayConfig
 from fogmqtt.gateway.broker_link import Connect
 from fogmqtt.transport.base import Deliver, Transport, Will
-from fogmqtt.transport.embedded import EmbeddedBroker, is_listening, is_local
+from fogmqtt.transport.embedded import EmbeddedBroker
+from fogmqtt.transport.link import parse_url
 from fogmqtt.transport.paho import PahoTransport
+from fogmqtt.transport.probe import is_broker, is_listening, is_local, own_url
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two checks whether a broker has come to the configured address.
+WATCH_S: Final = 1.0
 
 
 def connector(
@@ -40,24 +50,71 @@ def serving_connector(config: GatewayConfig, embedded: EmbeddedBroker | None) ->
     # An embedded broker ends with this process, and iotcore crashes when a shared subscription
     # returns. With QoS 2, paho cannot finish an exchange that began on an earlier connection: the
     # broker would wait for it until the session ends.
-    session_s = 0 if embedded or config.wire.qos == 2 else config.gateway.session_s
+    is_configured = embedded is not None and embedded.url == config.broker.url
+    session_s = 0 if is_configured or config.wire.qos == 2 else config.gateway.session_s
     return connector(config.broker, config.gateway.id, embedded, session_s=session_s)
 
 
 @contextmanager
 def embedded_broker(config: GatewayConfig) -> Iterator[EmbeddedBroker | None]:
-    """Run an embedded broker during the block if none answers and the configuration allows it."""
+    """Run an embedded broker during the block if none answers and the configuration allows it.
+
+    With `auto` it leaves the configured port free, and ends as soon as a broker answers there.
+    """
     embedded = _start(config.broker)
-    try:
-        yield embedded
-    finally:
+    with ExitStack() as stack:
         if embedded is not None:
-            embedded.stop()
+            stack.callback(embedded.stop)
+            if embedded.url != config.broker.url:
+                stack.enter_context(_giving_way(embedded, config.broker.url))
+        yield embedded
 
 
 def _start(broker: BrokerSettings) -> EmbeddedBroker | None:
     if broker.embedded == "never":
         return None
-    if broker.embedded == "auto" and (not is_local(broker.url) or is_listening(broker.url)):
+    if broker.embedded == "always":
+        embedded = EmbeddedBroker.start(broker.url, broker.protocol)
+        log.info(
+            "started a broker of our own (%s) at %s, for programs of this machine only",
+            embedded.program,
+            embedded.url,
+        )
+        return embedded
+    if not is_local(broker.url) or parse_url(broker.url).tls or is_listening(broker.url):
         return None
-    return EmbeddedBroker.start(broker.url, broker.protocol)
+    url = own_url(broker.url)
+    if is_broker(url):
+        log.info("nothing listens at %s: using the broker of this machine at %s", broker.url, url)
+        return None
+    embedded = EmbeddedBroker.start(url, broker.protocol)
+    log.info(
+        "nothing listens at %s: started a broker of our own (%s) at %s, for programs of this "
+        "machine only; it ends when a broker answers at %s",
+        broker.url,
+        embedded.program,
+        url,
+        broker.url,
+    )
+    return embedded
+
+
+@contextmanager
+def _giving_way(embedded: EmbeddedBroker, url: str) -> Iterator[None]:
+    """End an embedded broker during the block as soon as another one answers at `url`."""
+    closing = threading.Event()
+
+    def watch() -> None:
+        while not closing.wait(WATCH_S):
+            if is_broker(url):
+                log.info("a broker answers at %s: our own at %s ends", url, embedded.url)
+                embedded.stop()
+                return
+
+    thread = threading.Thread(target=watch, name="own broker", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        closing.set()
+        thread.join()

@@ -20,7 +20,7 @@ from fogmqtt.gateway.jobs.runner import WORKERS_UNKNOWN
 from fogmqtt.images.source import as_array
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.pipeline import Stage, format_pipeline
-from fogmqtt.transport.embedded import is_listening, is_local
+from fogmqtt.transport.probe import is_listening, is_local, own_url
 
 
 def explain(
@@ -50,7 +50,7 @@ def explain(
 def _predict(config: GatewayConfig, text: str, image: Image, plan: TilePlan) -> Forecast | str:
     """Return a forecast, or a sentence that says why there is none."""
     url = config.broker.url
-    if is_local(url) and not is_listening(url):
+    if is_local(url) and not is_listening(url) and not is_listening(own_url(url)):
         return f"no prediction: nothing listens at {url}"
     try:
         return forecast(config, text, image, plan)

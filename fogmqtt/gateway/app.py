@@ -381,8 +381,8 @@ class Gateway:
             match item:
                 case Received():
                     self._received(item)
-                case Connected():
-                    self._connected()
+                case Connected(url=url):
+                    self._connected(url or self.config.broker.url)
                 case Disconnected(reason):
                     self._disconnected(reason)
                 case Refused(reason, final):
@@ -421,9 +421,9 @@ class Gateway:
             case _:
                 raise WireError("unexpected topic" + (" of a retained message" if retained else ""))
 
-    def _connected(self) -> None:
+    def _connected(self, url: str) -> None:
         self._settling.connected()
-        log.info("%s is online at %s", self.id, self.config.broker.url)
+        log.info("%s is online at %s", self.id, url)
         self.status.introduce()
         self._bus.emit(BrokerChanged(connected=True))
 

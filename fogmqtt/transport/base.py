@@ -34,10 +34,11 @@ class Connected:
     """The broker accepted the connection and confirmed all subscriptions but the optional ones.
 
     `max_packet_bytes` is the broker's limit for one packet, if the broker announced it (MQTT 5) or
-    lost connections taught it.
+    lost connections taught it. `url` is where the broker is; empty for the configured one.
     """
 
     max_packet_bytes: int | None = None
+    url: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

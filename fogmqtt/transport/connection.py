@@ -498,7 +498,7 @@ class Connection:
             self._optional.sent(packet_id, moment)
 
     def _deliver_connected(self) -> None:
-        self._settings.deliver(Connected(self._packet_limit.soft))
+        self._settings.deliver(Connected(self._packet_limit.soft, self._settings.link.url))
         for message in self._early_messages:
             self._settings.deliver(message)
         self._early_messages.clear()

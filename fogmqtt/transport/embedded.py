@@ -8,11 +8,9 @@ from __future__ import annotations
 import ctypes
 import getpass
 import importlib.util
-import ipaddress
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +21,7 @@ from pathlib import Path
 
 from fogmqtt.errors import NoBroker
 from fogmqtt.transport.link import Address, parse_url
+from fogmqtt.transport.probe import is_listening, is_local
 
 #: Seconds within which a broker must answer after its start, and end after a SIGTERM.
 START_TIMEOUT_S = 15.0
@@ -130,27 +129,6 @@ class EmbeddedBroker:
         output = (self._folder / "out").read_text(errors="replace").strip()[-300:]
         self.stop()
         raise NoBroker(f"broker.embedded: {self.program} did not start at {self.url}: {output}")
-
-
-def is_local(url: str) -> bool:
-    """Return whether the url names the loopback interface of this machine."""
-    host = parse_url(url).host
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def is_listening(url: str) -> bool:
-    """Return whether a program accepts connections at the url."""
-    address = parse_url(url)
-    try:
-        with socket.create_connection((address.host, address.port), 0.5):
-            return True
-    except OSError:
-        return False
 
 
 #: Writes a configuration into a folder and returns the command that starts a broker with it.

@@ -97,8 +97,9 @@ class Link:
     the slowest transfer of the largest message. An MQTT 5 broker keeps unacknowledged messages for
     `session_s` seconds after a lost connection. `has_counters` is False if the broker is known to
     close the connection of a client that subscribes to `$SYS`. `client` says who reads and writes
-    packets: transport/fast_client.py or paho. Raises ConfigError if fields contradict each other or
-    a file is missing.
+    packets: transport/fast_client.py or paho. While nothing listens at `url`, a broker at `own_url`
+    is used, which a gateway of this machine started; empty: none. Raises ConfigError if fields
+    contradict each other or a file is missing.
     """
 
     url: str
@@ -113,6 +114,7 @@ class Link:
     session_s: int = 0
     has_counters: bool = True
     client: Client = "fast"
+    own_url: str = ""
 
     def __post_init__(self) -> None:
         address = parse_url(self.url)

@@ -10,6 +10,7 @@ import logging
 import math
 import threading
 import time
+from dataclasses import replace
 from typing import Final
 
 from paho.mqtt.packettypes import PacketTypes
@@ -35,6 +36,7 @@ from fogmqtt.transport.connection import (
 from fogmqtt.transport.features import BrokerFeatures
 from fogmqtt.transport.link import Link
 from fogmqtt.transport.packet_limit import PacketLimit
+from fogmqtt.transport.probe import is_listening
 from fogmqtt.transport.refusals import unreachable
 from fogmqtt.transport.tls import tls_context
 
@@ -56,6 +58,7 @@ class PahoTransport:
     def __init__(self, link: Link, deliver: Deliver, *, will: Will | None = None) -> None:
         tls = tls_context(link) if link.address.tls else None
         self._settings = ConnectionSettings(link, deliver, will, tls, BrokerFeatures(link.address))
+        self._own_settings = _own(self._settings) if link.own_url else None
         self._subscriptions: dict[str, Subscription] = {}
         self._packet_limit = PacketLimit()
         self._lock = threading.Lock()
@@ -147,31 +150,35 @@ class PahoTransport:
 
     def _connect_once(self) -> Disconnected | Refused | None:
         """Run one connection from its start to its end; None: connect again at once."""
+        settings = self._reachable()
         with self._lock:
             subscriptions = dict(self._subscriptions)
-            connection = Connection(
-                self._settings, subscriptions, self._packet_limit, self._give_up
-            )
+            connection = Connection(settings, subscriptions, self._packet_limit, self._give_up)
             self._connection = connection
         try:
-            return self._serve(connection)
+            return self._serve(connection, settings.link)
         finally:
             self._connection = None
 
-    def _serve(self, connection: Connection) -> Disconnected | Refused | None:
+    def _reachable(self) -> ConnectionSettings:
+        """The configured broker, or the one that a gateway of this machine started instead."""
+        link, own = self._settings.link, self._own_settings
+        if own is None or is_listening(link.url) or not is_listening(own.link.url):
+            return self._settings
+        return own
+
+    def _serve(self, connection: Connection, link: Link) -> Disconnected | Refused | None:
         try:
             connection.connect()
         except OSError as problem:
-            return unreachable(self._settings.link, problem)
+            return unreachable(link, problem)
         try:
             while connection.run_once() and time.monotonic() < self._end_at:
                 pass
         except Exception:
             # A paho client whose callback raised delivers no more messages, although it stays
             # connected.
-            log.exception(
-                "the connection to %s failed; connecting again", self._settings.link.address
-            )
+            log.exception("the connection to %s failed; connecting again", link.address)
         return connection.close()
 
     def _give_up(self, topic_filter: str, reason: str) -> None:
@@ -184,3 +191,9 @@ class PahoTransport:
     def _deliver(self, outcome: Disconnected | Refused) -> None:
         log.debug("%s", outcome.reason)  # the owner decides what is logged above debug
         self._settings.deliver(outcome)
+
+
+def _own(settings: ConnectionSettings) -> ConnectionSettings:
+    """The settings for a broker that a gateway of this machine started: it keeps no session."""
+    link = replace(settings.link, url=settings.link.own_url, session_s=0)
+    return replace(settings, link=link, features=BrokerFeatures(link.address))

@@ -17,8 +17,9 @@ import pytest
 from fogmqtt.errors import NoBroker
 from fogmqtt.transport import embedded
 from fogmqtt.transport.base import Received
-from fogmqtt.transport.embedded import EmbeddedBroker, is_listening, is_local
+from fogmqtt.transport.embedded import EmbeddedBroker
 from fogmqtt.transport.link import Protocol
+from fogmqtt.transport.probe import is_listening, is_local
 from tests.fog import free_port, need, probe, wait_for
 
 PROGRAMS = ("mosquitto", "iotcore")

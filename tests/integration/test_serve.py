@@ -18,7 +18,7 @@ import pytest
 
 from fogmqtt.images.spec import Image
 from fogmqtt.transport.base import Received
-from fogmqtt.transport.embedded import is_listening
+from fogmqtt.transport.probe import is_listening, own_url
 from tests.fog import Probe, free_port, need, probe, wait_for
 from tests.misbehaving import workers_of
 from tests.processes import (
@@ -320,8 +320,11 @@ def test_two_gateways_do_not_share_a_spool(lone_fog: Fog) -> None:
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_an_embedded_broker_ends_with_its_gateway(lone_fog: Fog, end: signal.Signals) -> None:
-    url = f"mqtt://127.0.0.1:{free_port()}"
-    serving = lone_fog.serve(BROKER__URL=url, BROKER__EMBEDDED="auto")
+    configured = f"mqtt://127.0.0.1:{free_port()}"
+    url = own_url(configured)
+    serving = lone_fog.serve(BROKER__URL=configured, BROKER__EMBEDDED="auto")
+    assert f"started a broker of our own (mosquitto) at {url}" in serving.said
+    assert not is_listening(configured)
     # A gateway may have other children, such as the one that examines its operators.
     children = psutil.Process(serving.process.pid).children()
     (broker,) = (child for child in children if child.name() == "mosquitto")
@@ -331,6 +334,26 @@ def test_an_embedded_broker_ends_with_its_gateway(lone_fog: Fog, end: signal.Sig
     assert serving.ended() in (0, -signal.SIGKILL)
     broker.wait(10)
     assert not is_listening(url)
+
+
+def test_a_broker_of_our_own_leaves_the_port_free_and_gives_way(lone_fog: Fog) -> None:
+    """The system's broker may start after the gateway: devices and clients find either."""
+    image = lone_fog.save("in.png", photo(200, 200))
+    lone_fog.broker.stop()
+    lone_fog.settings |= {"BROKER__EMBEDDED": "auto"}
+    gateway = lone_fog.start_serving()
+    gateway.says(f"mariem is online at {own_url(lone_fog.broker.url)}")
+    device = lone_fog.device("eya")
+    gateway.says("eya is online")
+    assert set(lone_fog.run(image, "-o", "out.png").report["devices"]) == {"eya"}
+    lone_fog.broker.start()
+    gateway.says(f"mariem is online at {lone_fog.broker.url}")
+    device.says(f"eya is online at {lone_fog.broker.url}")
+    assert "a broker answers at" in gateway.said
+    wait_for(lambda: not is_listening(own_url(lone_fog.broker.url)), what="the end of our own")
+    with lone_fog.probe(f"{REPLY}/#", client_id="me") as client:
+        submit(client, image.read_bytes())
+        assert final(client)["state"] == "done"
 
 
 def test_devices_of_every_order_of_starting_come_together(lone_fog: Fog) -> None:

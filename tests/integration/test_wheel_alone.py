@@ -13,6 +13,7 @@ import pytest
 from fogmqtt.transport import embedded
 from fogmqtt.transport.embedded import EmbeddedBroker
 from fogmqtt.transport.link import Protocol
+from fogmqtt.transport.probe import own_url
 from tests.fog import RealBroker, probe
 from tests.processes import PATIENCE_S, Fog, Program, edges_of, fog_at, photo, read, same, until
 
@@ -72,7 +73,7 @@ def test_a_gateway_serves_submissions_its_inbox_and_other_commands(fog: Fog) -> 
     fog.fleet("eya", "manar", speed=200_000)
     image = fog.save("in.png", photo(300, 400))
     expected = edges_of(image)
-    with probe(fog.broker.url, "fog/v1/replies/me/#", protocol=protocol_of(fog)) as me:
+    with probe(own_url(fog.broker.url), "fog/v1/replies/me/#", protocol=protocol_of(fog)) as me:
         me.publish("fog/v1/submit/edges/me", image.read_bytes())
         (fog.folder / "reply.png").write_bytes(
             me.message("fog/v1/replies/me/image", within=PATIENCE_S).payload
@@ -86,7 +87,7 @@ def test_a_gateway_serves_submissions_its_inbox_and_other_commands(fog: Fog) -> 
     assert same(read(fog.folder / "outbox" / "in.png"), expected)
 
     again = fog.save("again.png", photo(300, 400))
-    ran = fog.run(again, "-o", "out.png", "--tiles", "size 64x64", BROKER__EMBEDDED="never")
+    ran = fog.run(again, "-o", "out.png", "--tiles", "size 64x64")
     assert set(ran.report["devices"]) == {"eya", "manar"}
     listed = json.loads(fog.command("devices", "--json").stdout)
     assert {device for device, info in listed.items() if info["online"]} == {"eya", "manar"}

@@ -1,0 +1,84 @@
+"""Whether a broker can be reached at a url, and where this machine's own one would be.
+
+A gateway that finds no broker at a url of this machine may start one. It leaves the configured
+port to the system's broker, which may come later, and takes one that follows from it, where every
+program of this machine finds it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import socket
+from typing import Final
+
+from fogmqtt.transport.link import Address, parse_url
+
+#: The port of a broker that a gateway starts itself, above the configured one (or below it).
+_OWN_PORT_OFFSET: Final = 10_000
+_HIGHEST_PORT: Final = 65_535
+#: Seconds in which a program of this machine must accept a connection, and answer.
+_PATIENCE_S: Final = 0.5
+_CONNACK: Final = 0x20
+
+
+def is_local(url: str) -> bool:
+    """Return whether the url names the loopback interface of this machine."""
+    host = parse_url(url).host
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_listening(url: str) -> bool:
+    """Return whether a program accepts connections at the url."""
+    try:
+        with _connect(parse_url(url)):
+            return True
+    except OSError:
+        return False
+
+
+def is_broker(url: str) -> bool:
+    """Return whether a program at the url answers as an MQTT broker does."""
+    # Some brokers answer one version only.
+    return any(_answers(url, packet) for packet in (_connect_packet(5), _connect_packet(4)))
+
+
+def own_url(url: str) -> str:
+    """Return the url of a broker that a gateway starts itself because none is at `url`."""
+    address = parse_url(url)
+    port = address.port + _OWN_PORT_OFFSET
+    if port > _HIGHEST_PORT:
+        port = address.port - _OWN_PORT_OFFSET
+    return f"mqtt://{Address(address.host, port)}"
+
+
+def _answers(url: str, packet: bytes) -> bool:
+    try:
+        with _connect(parse_url(url)) as sock:
+            sock.sendall(packet)
+            return sock.recv(1) == bytes([_CONNACK])
+    except OSError:
+        return False
+
+
+def _connect(address: Address) -> socket.socket:
+    sock = socket.create_connection((address.host, address.port), _PATIENCE_S)
+    sock.settimeout(_PATIENCE_S)
+    return sock
+
+
+def _connect_packet(level: int) -> bytes:
+    """The CONNECT of an anonymous client: a broker answers it, be it with a refusal.
+
+    `level` is 5 for MQTT 5 and 4 for 3.1.1.
+    """
+    name = f"fog-{secrets.token_hex(4)}".encode()
+    properties = b"\x00" if level == 5 else b""
+    head = b"\x00\x04MQTT" + bytes([level, 0x02]) + b"\x00\x0a" + properties
+    body = head + len(name).to_bytes(2, "big") + name
+    return bytes([0x10, len(body)]) + body
