@@ -17,14 +17,17 @@ from fogmqtt.images.spec import Image
 SIDE, WINDOW, STEP = 8, 64, 2
 
 
-def squares(path: Path, window: int = WINDOW) -> str:
-    """Write the network to `path` and return its SHA-256."""
-    data = _squares(window)
+def squares(path: Path, window: int = WINDOW, *, weights: str = "") -> str:
+    """Write the network to `path` and return its SHA-256.
+
+    `weights` names the file that has the weights; empty: the network has them itself.
+    """
+    data = _squares(window, weights)
     path.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
 
 
-def _squares(window: int) -> bytes:
+def _squares(window: int, file: str) -> bytes:
     """Return a network of one convolution: a square's mean minus its border's, and the negative."""
     reach = SIDE + 2
     weights = np.full((reach, reach), -1 / (reach**2 - SIDE**2), np.float32)
@@ -50,7 +53,7 @@ def _squares(window: int) -> bytes:
         (
             *(_field(1, node) for node in nodes),
             _field(2, b"squares"),
-            *(_field(5, _tensor(name, values)) for name, values in constants.items()),
+            *(_field(5, _tensor(name, values, file)) for name, values in constants.items()),
             _field(11, _value("images", (1, 3, window, window))),
             _field(12, _value("output0", (1, 6, x.size))),
         )
@@ -76,10 +79,12 @@ def _field(field: int, data: bytes) -> bytes:
     return _varint(field << 3 | 2) + _varint(len(data)) + data
 
 
-def _tensor(name: str, values: Image) -> bytes:
+def _tensor(name: str, values: Image, file: str) -> bytes:
     sides = b"".join(_number(1, side) for side in values.shape)
     kind = _number(2, 1 if values.dtype == np.float32 else 7)
-    return sides + kind + _field(8, name.encode()) + _field(9, values.tobytes())
+    place = _field(1, b"location") + _field(2, file.encode())
+    content = _field(13, place) + _number(14, 1) if file else _field(9, values.tobytes())
+    return sides + kind + _field(8, name.encode()) + content
 
 
 def _node(kind: str, inputs: str, output: str, **attributes: Any) -> bytes:

@@ -25,6 +25,7 @@ from fogmqtt.operators.api import pipeline, registry
 from fogmqtt.operators.detection.dnn import Detection, Dnn
 from fogmqtt.operators.support import models
 from fogmqtt.operators.support.boxes import Boxes, parse_output, suppress_overlaps
+from fogmqtt.operators.support.onnx_file import external_files
 from tests.drawn import images, plans
 from tests.networks import SIDE, WINDOW, squares
 from tests.tiling import tiled
@@ -340,3 +341,23 @@ def test_a_drawing_frames_the_objects(detector: Detector) -> None:
     changed = np.argwhere((drawn != image).any(axis=2))
     assert changed.min(axis=0)[1] in range(77, 82)
     assert changed.max(axis=0)[0] in range(108, 113)
+
+
+@pytest.mark.parametrize("place", ["weights.data", "../weights.bin"])
+def test_weights_in_another_file_are_refused_with_the_way_out(
+    detector: Detector, tmp_path: Path, place: str
+) -> None:
+    """The hash does not cover them: two devices might have different ones."""
+    path = tmp_path / "split.onnx"
+    sha256 = squares(path, weights=place)
+    assert external_files(path.read_bytes()) == [place]
+    with pytest.raises(
+        OperatorError, match=r"other files \(.*\), .*save the model as a single file"
+    ):
+        pipeline.split_stages((detector(model=str(path), sha256=sha256),), Spec(9, 9))
+
+
+def test_a_whole_a_cut_and_a_strange_file_need_no_other(network: tuple[Path, str]) -> None:
+    data = network[0].read_bytes()
+    for some in (data, data[: len(data) // 2], b"", b"no model", bytes(range(256))):
+        assert external_files(some) == []

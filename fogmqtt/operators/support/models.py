@@ -17,6 +17,7 @@ import numpy as np
 
 from fogmqtt.errors import OperatorError
 from fogmqtt.images.cv import cv2
+from fogmqtt.operators.support.onnx_file import external_files
 
 #: The environment variable of the setting `models`.
 FOLDER_VARIABLE = "FOGMQTT_MODELS"
@@ -30,6 +31,13 @@ class _FileState(NamedTuple):
     path: Path
     changed_ns: int
     size: int
+
+
+class _ModelFile(NamedTuple):
+    """What is known of a file's content: its SHA-256 in hex, and other files with its weights."""
+
+    digest: str
+    external: tuple[str, ...]
 
 
 class _ThreadNetworks(threading.local):
@@ -56,19 +64,28 @@ def find_file(model: str) -> Path:
 
 def file_digest(model: str) -> str:
     """Return the SHA-256 of a model's file, in hex. Raises OperatorError if there is none."""
-    return _digest(*_file_state(model, find_file(model)))
+    return _read_model(*_file_state(model, find_file(model))).digest
 
 
 def verified_path(model: str, sha256: str) -> Path:
     """Return the model's file if it has this hash.
 
-    Raises OperatorError if there is no such file, or if it has another hash, which is named.
+    Raises OperatorError if there is no such file, if it has another hash, which is named, or if its
+    weights are in other files, which the hash does not cover.
     """
     path = find_file(model)
-    real = _digest(*_file_state(model, path))
-    if real != sha256:
+    file = _read_model(*_file_state(model, path))
+    if file.digest != sha256:
         raise OperatorError(
-            f"model {model}: {path} is another file: its hash is {real}, expected {sha256}"
+            f"model {model}: {path} is another file: its hash is {file.digest}, expected {sha256}"
+        )
+    if file.external:
+        others = ", ".join(file.external[:3]) + (", …" if len(file.external) > 3 else "")
+        raise OperatorError(
+            f"model {model}: its weights are in other files ({others}), which the hash does not "
+            "cover; save the model as a single file: "
+            f"python -c \"import onnx; onnx.save(onnx.load('{model}'), 'single.onnx')\", and give "
+            "that one's sha256"
         )
     return path
 
@@ -95,9 +112,10 @@ def _file_state(model: str, path: Path) -> _FileState:
 
 
 @lru_cache(maxsize=16)
-def _digest(path: Path, changed_ns: int, size: int) -> str:
+def _read_model(path: Path, changed_ns: int, size: int) -> _ModelFile:
     del changed_ns, size
-    return hashlib.sha256(_read(path)).hexdigest()
+    data = _read(path)
+    return _ModelFile(hashlib.sha256(data).hexdigest(), tuple(external_files(data)))
 
 
 def _load(model: str, path: Path, sha256: str) -> Any:
