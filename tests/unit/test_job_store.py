@@ -83,6 +83,48 @@ def test_an_original_returns_to_its_inbox_with_the_reason_beside_it(
     assert store.unfinished_jobs().result() == []
 
 
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_of_a_link_the_file_is_taken_and_the_link_goes(
+    store: DiskJobStore, tmp_path: Path, is_relative: bool
+) -> None:
+    (tmp_path / "elsewhere.png").write_bytes(b"image")
+    path = tmp_path / "inbox" / "link.png"
+    path.parent.mkdir()
+    path.symlink_to("../elsewhere.png" if is_relative else tmp_path / "elsewhere.png")
+    entry = SpoolEntry(
+        job="j1", name=path.name, pipeline="gray", inbox=str(path.parent), stamp=stamp(path)
+    )
+    store.accept_file(entry, path).result()
+    (tmp_path / "elsewhere.png").write_bytes(b"another")
+    assert store.image_path("j1").read_bytes() == b"image"
+    assert not path.is_symlink()
+    store.finish(entry, None).result()
+    assert (path.parent / "done" / "link.png").read_bytes() == b"image"
+    assert (tmp_path / "elsewhere.png").read_bytes() == b"another"
+
+
+def test_what_an_earlier_run_left_and_cannot_be_removed_stops_no_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened(folder)
+    store.accept_bytes(ENTRY, b"image").result()
+    store.close()
+    for name in ("j9.image", "j8.json", ".j7.image.part", "j6.0.tiles"):
+        (folder / name).write_bytes(
+            b'{"job":"j8","name":"x","pipeline":"gray"}' if name == "j8.json" else b""
+        )
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    again = opened(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        assert [one for one, _ in again.unfinished_jobs().result()] == [ENTRY]
+    assert caplog.text.count("cannot remove") >= 3
+    again.close()
+
+
 def named(tmp_path: Path, name: bytes) -> tuple[SpoolEntry, Path]:
     """A file of the inbox whose path is no valid UTF-8, and its entry."""
     path = tmp_path / "inbox" / os.fsdecode(b"\xe9t\xe9") / os.fsdecode(name)

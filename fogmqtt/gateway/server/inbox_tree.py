@@ -36,17 +36,18 @@ _MAX_NOTED = 10_000
 
 
 class PathLog:
-    """Logs what is wrong with a path once, until that changes."""
+    """Logs what is wrong with a path once, until that changes by more than its numbers."""
 
     def __init__(self) -> None:
         self._noted: dict[str, str] = {}
 
     def note(self, path: str, text: str, level: int = logging.WARNING) -> None:
-        if self._noted.get(path) == text:
+        problem = "".join(letter for letter in text if not letter.isdigit())
+        if self._noted.get(path) == problem:
             return
         if len(self._noted) >= _MAX_NOTED:
             self._noted.clear()
-        self._noted[path] = text
+        self._noted[path] = problem
         log.log(level, "inbox: %s %s", shown_name(path), text)
 
     def forget(self, path: str) -> bool:

@@ -43,6 +43,7 @@ from fogmqtt.gateway.jobs.model import JobRequest, Outcome, new_job_id
 from fogmqtt.gateway.server.config_checks import check_outbox, check_pipelines
 from fogmqtt.gateway.server.inbox import Inbox
 from fogmqtt.gateway.server.inbox_folder import InboxFile
+from fogmqtt.gateway.server.inbox_tree import PathLog
 from fogmqtt.gateway.server.outbox import Outbox
 from fogmqtt.gateway.server.replies import Replies, Reply
 from fogmqtt.gateway.storage.api import (
@@ -69,6 +70,10 @@ log = logging.getLogger(__name__)
 INBOX_REPLY: Final = "inbox"
 #: Seconds until a file that could not be taken is tried again.
 PAUSE_S: Final = 5.0
+#: The same after many tries.
+LONGEST_PAUSE_S: Final = 300.0
+#: Files that could not be taken and are remembered.
+_MAX_UNTAKEN: Final = 10_000
 #: Seconds between two checks for retry requests.
 RETRY_S: Final = 1.0
 #: Bytes of results that may wait for the broker; beyond it no job begins.
@@ -111,6 +116,8 @@ class Server:
         self._outbox = Outbox(config.gateway, self._store, self._files, reserved)
         self._replies = Replies(self.gateway.link, config.wire.qos, self._hold_jobs)
         self._background = BackgroundTasks()
+        self._untaken = _Untaken()
+        self._path_log = PathLog()
         self._accepted: dict[str, _Accepted] = {}
         #: Images on their way to the spool.
         self._spooling = 0
@@ -346,15 +353,18 @@ class Server:
         try:
             await asyncio.wrap_future(self._store.accept_file(entry, file.path))
         except Exception as problem:  # noqa: BLE001  # one file must not end the server
-            inbox.retry(file, PAUSE_S)
-            path = shown_name(str(file.path))
-            self.gateway.warn("inbox", f"cannot take {path}: {self._refusal(problem)}")
+            path = str(file.path)
+            ends_soon = is_full(problem) or isinstance(problem, FogError)
+            inbox.retry(file, PAUSE_S if ends_soon else self._untaken.delay_s(path))
+            self._path_log.note(path, f"cannot be taken: {_reason(self._refusal(problem))}")
             if is_full(problem):
                 await asyncio.sleep(PAUSE_S)  # the next file would not fit either
             return
         finally:
             self._spooling -= 1
         self._note_room_on_disk()
+        self._untaken.forget(str(file.path))
+        self._path_log.forget(str(file.path))
         self._begin(entry, JobHistory())
 
     async def _wait_for_room(self) -> None:
@@ -369,12 +379,19 @@ class Server:
         while True:
             store.record_pending_ends()
             pause_s = RETRY_S
-            for letter in await asyncio.wrap_future(store.retry_requests()):
+            for letter in await self._retry_requests(store):
                 if self._waiting >= self.config.limits.max_waiting:
                     break
                 if not await self._take_retry(store, letter):
                     pause_s = PAUSE_S
             await asyncio.sleep(pause_s)
+
+    async def _retry_requests(self, store: JobStore) -> list[DeadLetter]:
+        try:
+            return await asyncio.wrap_future(store.retry_requests())
+        except OSError as problem:  # such as a network mount that is away for a while
+            self.gateway.warn("retry", f"cannot list the requests: {problem.strerror}")
+            return []
 
     async def _take_retry(self, store: JobStore, letter: DeadLetter) -> bool:
         try:
@@ -474,8 +491,12 @@ class Server:
             return
         try:
             folder = await asyncio.wrap_future(self._store.finish(entry, error, letter))
-        except OSError as problem:
-            log.warning("%s: cannot put the original back: %s", entry.name, problem)
+        except Exception as problem:  # noqa: BLE001  # the end of one job must end nothing else
+            log.warning(
+                "%s: cannot put the original back: %s; the next start tries again",
+                entry.name,
+                _reason(problem),
+            )
             return
         if letter is not None and folder is not None:
             log.warning("%s: kept in %s; fog-gateway retry %s", entry.name, folder, folder.name)
@@ -537,6 +558,31 @@ class Server:
             log.info("%s: done in %.2f s", entry.name, outcome.report.seconds)
         else:
             log.warning("%s: failed: %s", entry.name, outcome.error)
+
+
+class _Untaken:
+    """How long to wait before a file that could not be taken is tried again: longer each time."""
+
+    def __init__(self) -> None:
+        self._delays: dict[str, float] = {}
+
+    def delay_s(self, path: str) -> float:
+        """The seconds until the next try of this file."""
+        if len(self._delays) >= _MAX_UNTAKEN:
+            self._delays.clear()
+        delay = self._delays[path] = min(2 * self._delays.get(path, PAUSE_S / 2), LONGEST_PAUSE_S)
+        return delay
+
+    def forget(self, path: str) -> None:
+        """Forget a file that was taken."""
+        self._delays.pop(path, None)
+
+
+def _reason(problem: Exception) -> str:
+    """The text of an error without the path, which the log names once."""
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror
+    return str(problem) or type(problem).__name__
 
 
 def _is_answerable(entry: SpoolEntry) -> bool:

@@ -103,22 +103,26 @@ def write(disk: DurableFiles, path: Path, data: Bytes) -> None:
 def move(disk: DurableFiles, source: Path, target: Path) -> None:
     """Move a file durably to a free path, also between file systems.
 
-    A power cut leaves it at one of the two paths or, between file systems, at both.
-    Raises OSError and leaves it at `source` then.
+    Of a symbolic link, the file that it leads to is copied: the link itself may be relative. A
+    power cut leaves it at one of the two paths or, after a copy, at both. Raises OSError and leaves
+    it at `source` then.
     """
+    if source.is_symlink():
+        _copy_and_remove(disk, source, target)
+        return
     try:
         disk.rename(source, target)
     except OSError as problem:
         if problem.errno != errno.EXDEV:
             raise
-        _move_far(disk, source, target)
+        _copy_and_remove(disk, source, target)
         return
     disk.sync(target)
     disk.sync(target.parent)
     disk.sync(source.parent)
 
 
-def _move_far(disk: DurableFiles, source: Path, target: Path) -> None:
+def _copy_and_remove(disk: DurableFiles, source: Path, target: Path) -> None:
     part = target.with_name(f".{target.name}{PART}")
     try:
         disk.copy(source, part)

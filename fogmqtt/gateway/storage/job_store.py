@@ -142,7 +142,7 @@ class DiskJobStore:
         """Finish a job whose end an earlier run recorded; a failure must not stop the start."""
         try:
             self._finish(entry, error)
-        except OSError as problem:
+        except Exception as problem:  # noqa: BLE001  # one job must not stop the start
             log.warning("%s is returned at the next start: %s", entry.name, problem)
 
     def _remove_incomplete_letters(self, accepted: Container[str]) -> None:

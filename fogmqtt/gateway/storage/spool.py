@@ -144,10 +144,10 @@ class Spool:
         found = [entry for path in notes if (entry := self._read(path, known))]
         for path in self._files(TILES_SUFFIX, PIXELS_SUFFIX):
             if not self._note_path(path.name.split(".")[0]).exists():
-                path.unlink()
+                _discard(path)
         self._sizes.clear()
         for path in self._files(".image", TILES_SUFFIX, PIXELS_SUFFIX):
-            self.count(path.name.split(".")[0], path.stat().st_size)
+            self.count(path.name.split(".")[0], _size(path))
         return sorted(found, key=lambda entry: (entry.accepted_at, entry.job))
 
     def check_room(self, size: int) -> None:
@@ -191,7 +191,7 @@ class Spool:
             log.warning("%s is not a note of this spool and is left there: %s", path, problem)
             return None
         if entry.job not in known and not self.image_path(entry.job).exists():
-            path.unlink(missing_ok=True)  # the gateway was killed before it had the image
+            _discard(path)  # the gateway was killed before it had the image
             return None
         self._finish_move(entry)
         return entry
@@ -220,7 +220,7 @@ class Spool:
             path for path in self.folder.glob("*.image") if not self._note_path(path.stem).exists()
         ]
         for path in (*without_note, *self.folder.glob(f".*{PART}")):
-            path.unlink(missing_ok=True)
+            _discard(path)
 
     def _note_path(self, job: str) -> Path:
         return self.folder / f"{job}.json"
@@ -231,6 +231,22 @@ class Spool:
     def _undo(self, job: str) -> None:
         self.image_path(job).unlink(missing_ok=True)
         self._note_path(job).unlink(missing_ok=True)
+
+
+def _discard(path: Path) -> None:
+    """Remove a file that an earlier run left; what cannot be removed must not stop a start."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as problem:
+        log.warning("cannot remove %s: %s", path, problem.strerror)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as problem:
+        log.warning("cannot read the size of %s: %s", path, problem.strerror)
+        return 0
 
 
 def stamp(path: Path) -> tuple[int, int]:
