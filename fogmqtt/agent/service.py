@@ -34,6 +34,7 @@ from fogmqtt.transport.base import (
     Transport,
     Will,
 )
+from fogmqtt.transport.link_history import LinkHistory
 from fogmqtt.wire.messages import Cancel, Control, Decoder, DeviceInfo, Drain, Warm
 from fogmqtt.wire.topics import Topics
 from fogmqtt.workers import resources
@@ -49,8 +50,6 @@ log = logging.getLogger(__name__)
 QUEUE_AHEAD: Final = 14
 #: Seconds that running tiles may take after the start of draining.
 DRAIN_TIMEOUT_S: Final = 10.0
-#: Seconds between two warnings that there is no broker.
-NO_BROKER_WARNING_S: Final = 10.0
 #: Seconds until the next check-in if the transport connected but did not accept the last one.
 CHECKIN_RETRY_S: Final = 0.05
 
@@ -150,7 +149,7 @@ class Agent:
         self._is_warm_requested = False
         self._tiles_done = 0
         self._checkin_at = float("inf")
-        self._next_warning_at = self._started_at
+        self._link_history = LinkHistory(settings.id)
         self._drain_deadline = float("inf")
 
     @property
@@ -220,6 +219,7 @@ class Agent:
 
     def _connected(self, max_packet_bytes: int | None, url: str) -> None:
         self._is_connected = True
+        self._link_history.connected(time.monotonic())
         self._announce()
         self._results.connected(time.monotonic(), max_packet_bytes)
         settings = self._settings
@@ -235,6 +235,7 @@ class Agent:
     def _disconnected(self, reason: str, taken_over: bool) -> None:
         self._is_connected = False
         self._checkin_at = float("inf")
+        reason = self._link_history.lost(reason, time.monotonic())
         if taken_over:
             reason = f"another agent connected under the id {self._settings.id!r}"
         log.warning("lost the broker at %s: %s; trying again", self._settings.url, reason)
@@ -242,10 +243,8 @@ class Agent:
     def _refused(self, reason: str, final: bool) -> None:
         if final and not self._was_connected:
             raise NoBroker(reason)
-        now = time.monotonic()
-        if now < self._next_warning_at:
+        if not self._link_history.is_due(time.monotonic()):
             return
-        self._next_warning_at = now + NO_BROKER_WARNING_S
         hint = ""
         if not self._was_connected and not final and "nothing listens" in reason:
             hint = "; start one with `mosquitto -c broker/mosquitto.conf` or fog-gateway"

@@ -60,6 +60,7 @@ from fogmqtt.gateway.jobs.runner import JobRunner
 from fogmqtt.gateway.threads import Threads
 from fogmqtt.log import CountedWarnings, one_line
 from fogmqtt.transport.base import Connected, Disconnected, Received, Refused, Unavailable
+from fogmqtt.transport.link_history import LinkHistory
 from fogmqtt.wire.topics import Topics, is_id
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ class Gateway:
         self._background = BackgroundTasks()
         self._submissions: asyncio.Queue[Submission] = asyncio.Queue()
         self._refusal = ""
+        self._link_history = LinkHistory(gateway_id)
         boot = secrets.token_hex(8)
         self._duplicates = DuplicateIdCheck(boot)
         self._drops = DropCounter()
@@ -423,11 +425,13 @@ class Gateway:
 
     def _connected(self, url: str) -> None:
         self._settling.connected()
+        self._link_history.connected(now())
         log.info("%s is online at %s", self.id, url)
         self.status.introduce()
         self._bus.emit(BrokerChanged(connected=True))
 
     def _disconnected(self, reason: str) -> None:
+        reason = self._link_history.lost(reason, now())
         log.warning("lost the broker at %s: %s; trying again", self.config.broker.url, reason)
         self._registry.broker_lost()
         self._links.broker_lost()
@@ -441,7 +445,8 @@ class Gateway:
         if final and not self._link.connections:
             raise NoBroker(reason)
         self._refusal = reason
-        self.warn("no link", reason)
+        if self._link_history.is_due(now()):
+            log.warning("no link: %s; trying again", reason)
 
     def _check_duplicate(self, payload: bytes | memoryview) -> None:
         """Raise DuplicateId if another gateway with our id was online before us."""

@@ -48,6 +48,7 @@ from fogmqtt.transport.refusals import (
     closed_without_answer,
     connack_failure,
     filter_refused,
+    mute,
     too_large,
 )
 from fogmqtt.transport.websocket_client import WebSocketClient
@@ -58,7 +59,6 @@ log = logging.getLogger(__name__)
 #: lower it. Mosquitto's QoS 2 queue ends there. A higher number gains nothing: the broker
 #: acknowledges within a round trip, and 20 tiles fill any link.
 MAX_INFLIGHT: Final = 20
-CONNECT_TIMEOUT_S: Final = 5.0
 #: Seconds without any packet after which a first SUBACK counts as lost. The retained messages of
 #: one filter can fill the broker's queue for this client, and then the broker drops SUBACKs too.
 _SUBACK_TIMEOUT_S: Final = 2.0
@@ -161,6 +161,7 @@ class Connection:
         #: Messages that arrived before Connected was delivered.
         self._early_messages: list[Received] = []
         self._has_connack = False
+        self._began_at = time.monotonic()
         self._reason: str | None = None
         self._is_leaving = False
         #: The reason code of the broker's DISCONNECT, if it sent one.
@@ -197,12 +198,20 @@ class Connection:
         if code is not MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._reason = self._reason or mqtt.error_string(code)
             return False
+        self._expect_answer()
         self._repeat_subscriptions()
         self._become_ready()
         if self._is_deaf():
             self._reason = f"it has acknowledged nothing for {_DEAF_S:g} s"
             return False
         return self.refusal is None
+
+    def _expect_answer(self) -> None:
+        """Give up a program that accepts the connection and says nothing."""
+        link = self._settings.link
+        waited_s = time.monotonic() - self._began_at
+        if not self._has_connack and waited_s > link.connect_timeout_s and self.refusal is None:
+            self.refusal = mute(link)
 
     def _is_deaf(self) -> bool:
         """Whether the broker seems to read no more because a packet is too large for it."""
@@ -395,7 +404,7 @@ class Connection:
             protocol=MQTTProtocolVersion.MQTTv5 if is_mqtt5 else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
         )
-        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.connect_timeout = settings.link.connect_timeout_s
         if settings.link.address.path:
             client.websocket_address = settings.link.address
         client.max_inflight_messages = MAX_INFLIGHT

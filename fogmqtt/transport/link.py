@@ -98,7 +98,8 @@ class Link:
     `session_s` seconds after a lost connection. `has_counters` is False if the broker is known to
     close the connection of a client that subscribes to `$SYS`. `client` says who reads and writes
     packets: transport/fast_client.py or paho. While nothing listens at `url`, a broker at `own_url`
-    is used, which a gateway of this machine started; empty: none. Raises ConfigError if fields
+    is used, which a gateway of this machine started; empty: none. An attempt to connect ends
+    after `connect_timeout_s`. Raises ConfigError if fields
     contradict each other or a file is missing.
     """
 
@@ -114,6 +115,7 @@ class Link:
     session_s: int = 0
     has_counters: bool = True
     client: Client = "fast"
+    connect_timeout_s: float = 5.0
     own_url: str = ""
 
     def __post_init__(self) -> None:

@@ -26,7 +26,6 @@ from fogmqtt.transport.base import (
     Will,
 )
 from fogmqtt.transport.connection import (
-    CONNECT_TIMEOUT_S,
     Connection,
     ConnectionSettings,
     OutgoingMessage,
@@ -46,6 +45,8 @@ _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 5.0
 _FLUSH_S: Final = 2.0
 _DISCONNECT_S: Final = 0.5
+#: Seconds that `close` waits for the network thread, which may be connecting.
+_JOIN_S: Final = 7.0
 
 
 class PahoTransport:
@@ -120,7 +121,7 @@ class PahoTransport:
             self._end_at = time.monotonic() + _DISCONNECT_S
             self._closing.set()
             connection.disconnect()
-        self._thread.join(CONNECT_TIMEOUT_S + _FLUSH_S)
+        self._thread.join(_JOIN_S)
 
     def _properties(self, expires_s: float | None, content_type: str | None) -> Properties | None:
         if self._settings.link.protocol != 5 or (expires_s is None and content_type is None):

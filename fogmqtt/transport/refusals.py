@@ -176,6 +176,15 @@ def closed_without_answer(link: Link) -> Refused:
     )
 
 
+def mute(link: Link) -> Refused:
+    """Return the refusal for a program that accepts the connection and does not answer."""
+    kind = "" if link.address.tls else "; if that is a TLS port, use mqtts://"
+    return Refused(
+        f"{link.address} accepts the connection and says nothing for {link.connect_timeout_s:g} s: "
+        f"no broker, or one that hangs; check the port in broker.url{kind}"
+    )
+
+
 def filter_refused(link: Link, topic_filter: str, text: str) -> Refused:
     """Return the refusal for a subscription that the broker does not allow."""
     return Refused(
