@@ -78,10 +78,9 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 def make_link(broker: BrokerSettings, client_id: str) -> Link:
     """Return the settings of the transport for this broker and client id."""
-    from fogmqtt.transport.link import Link, parse_url
-    from fogmqtt.transport.probe import is_local, own_url
+    from fogmqtt.transport.link import Link
+    from fogmqtt.transport.probe import own_url
 
-    may_be_own = broker.embedded == "auto" and is_local(broker.url)
     return Link(
         url=broker.url,
         client_id=client_id,
@@ -95,7 +94,7 @@ def make_link(broker: BrokerSettings, client_id: str) -> Link:
         client=broker.client,
         # An answer to whoever waits this long for a broker: the reason comes a little earlier.
         connect_timeout_s=0.9 * broker.connect_timeout_s,
-        own_url=own_url(broker.url) if may_be_own and not parse_url(broker.url).tls else "",
+        own_url=own_url(broker.url) if broker.embedded == "auto" else "",
     )
 
 

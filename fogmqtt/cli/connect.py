@@ -14,9 +14,8 @@ from fogmqtt.config import BrokerSettings, GatewayConfig
 from fogmqtt.gateway.broker_link import Connect
 from fogmqtt.transport.base import Deliver, Transport, Will
 from fogmqtt.transport.embedded import EmbeddedBroker
-from fogmqtt.transport.link import parse_url
 from fogmqtt.transport.paho import PahoTransport
-from fogmqtt.transport.probe import is_broker, is_listening, is_local, own_url
+from fogmqtt.transport.probe import is_broker, is_listening, own_url
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +80,9 @@ def _start(broker: BrokerSettings) -> EmbeddedBroker | None:
             embedded.url,
         )
         return embedded
-    if not is_local(broker.url) or parse_url(broker.url).tls or is_listening(broker.url):
-        return None
     url = own_url(broker.url)
+    if not url or is_listening(broker.url):
+        return None
     if is_broker(url):
         log.info("nothing listens at %s: using the broker of this machine at %s", broker.url, url)
         return None

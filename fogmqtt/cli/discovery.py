@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import secrets
+from typing import Final
 
 from fogmqtt.cli.async_program import run_async
 from fogmqtt.cli.connect import connector
 from fogmqtt.config import GatewayConfig
 from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.devices.registry import DeviceView
+
+log = logging.getLogger(__name__)
+
+#: Seconds in which each device publishes its info: the default of device.checkin_s, and a little.
+CHECK_IN_S: Final = 6.0
 
 
 def find_devices(config: GatewayConfig) -> tuple[DeviceView, ...]:
@@ -26,4 +34,8 @@ async def _find_devices(config: GatewayConfig) -> tuple[DeviceView, ...]:
     ) as gateway:
         await gateway.link.up()
         await gateway.settled()
+        if not gateway.devices():
+            # Some brokers send no retained messages to a subscription with wildcards.
+            log.info("no device is known yet: waiting %g s for check-ins", CHECK_IN_S)
+            await asyncio.sleep(CHECK_IN_S)
         return gateway.devices()

@@ -49,8 +49,13 @@ def is_broker(url: str) -> bool:
 
 
 def own_url(url: str) -> str:
-    """Return the url of a broker that a gateway starts itself because none is at `url`."""
+    """Return the url of a broker that a gateway starts itself because none is at `url`.
+
+    It is empty where a gateway starts none: for another machine, TLS or a WebSocket.
+    """
     address = parse_url(url)
+    if address.tls or address.path or not is_local(url):
+        return ""
     port = address.port + _OWN_PORT_OFFSET
     if port > _HIGHEST_PORT:
         port = address.port - _OWN_PORT_OFFSET

@@ -45,6 +45,9 @@ def answering(answer: bytes) -> Iterator[str]:
         ("mqtt://127.0.0.1:1883", "mqtt://127.0.0.1:11883"),
         ("mqtt://localhost", "mqtt://localhost:11883"),
         ("mqtt://[::1]:60000", "mqtt://[::1]:50000"),
+        ("mqtt://192.168.1.10", ""),
+        ("mqtts://localhost", ""),
+        ("ws://localhost", ""),
     ],
 )
 def test_the_address_of_our_own_broker_follows_from_the_configured_one(url: str, own: str) -> None:
