@@ -78,9 +78,11 @@ class BrokerFeatures:
             self._say_no_sharing()
 
     def answered(self) -> None:
-        """Note that all subscriptions are granted."""
-        if self.has_shared:
-            self._cuts = 0
+        """Note that all subscriptions are granted.
+
+        The next connection asks for a share again: the losses may have had another reason.
+        """
+        self._cuts = 0 if self.has_shared else min(self._cuts, MAX_CUTS - 1)
 
     def _say_no_sharing(self) -> None:
         self._say(

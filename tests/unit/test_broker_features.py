@@ -60,6 +60,18 @@ def test_a_broker_that_cuts_whoever_asks_for_a_share_is_asked_twice(broker: Brok
     assert broker.subscription(SHARED) == PLAIN
 
 
+def test_a_later_connection_asks_for_a_share_again(broker: BrokerFeatures) -> None:
+    for _ in range(MAX_CUTS):
+        broker.lost_before_answer([SHARED])
+    broker.announced(None)
+    broker.answered()
+    broker.announced(None)
+    assert broker.subscription(SHARED) == SHARED
+    broker.lost_before_answer([SHARED])
+    broker.announced(None)
+    assert broker.subscription(SHARED) == PLAIN
+
+
 def test_losses_for_other_reasons_do_not_count(broker: BrokerFeatures) -> None:
     for _ in range(MAX_CUTS):
         broker.lost_before_answer([PLAIN])
