@@ -102,6 +102,8 @@ class Summary:
         self._began_at = time.monotonic()
         self._done = 0
         self._failed = 0
+        #: What was said of the last image without its numbers: thousands may have the same reason.
+        self._sentence = ""
         #: The first errors; each was shown when its job ended.
         self._errors: list[str] = []
         self.reports: list[dict[str, object]] = []
@@ -115,8 +117,10 @@ class Summary:
             return
         self._done += 1
         self._display.print_line(f"{report.name}: {report.seconds:.2f} s")
-        if report.sentence:
+        sentence = "".join(letter for letter in report.sentence if not letter.isdigit())
+        if sentence and sentence != self._sentence:
             self._display.print_line(self._about(report.name, report.sentence))
+        self._sentence = sentence
         if output:
             is_sentence = report.differ is not None
             self._display.print_output(self._about(report.name, output) if is_sentence else output)

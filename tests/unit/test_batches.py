@@ -113,6 +113,17 @@ def test_thousands_of_failures_are_not_all_repeated() -> None:
     assert summary.reports == []
 
 
+def test_a_reason_that_holds_for_many_images_is_said_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    summary = Summary(PlainDisplay(), several=True, keeps=False)
+    for number in range(100):
+        report = Report(f"j{number}", f"p{number}.png", "invert")
+        report.sentence = f"no device can help: this gateway took {number} s alone"
+        summary.add(report, None, "")
+    assert capsys.readouterr().err.count("no device can help") == 1
+
+
 @pytest.mark.parametrize(
     ("several", "line"), [(True, "in.png: alpha channel dropped"), (False, "alpha channel dropped")]
 )
