@@ -9,7 +9,6 @@ from pathlib import Path
 
 from fogmqtt.errors import ImageError, UsageError
 from fogmqtt.gateway.jobs.model import Outcome
-from fogmqtt.gateway.storage.durable_files import shortened
 from fogmqtt.images import files
 from fogmqtt.operators.api.measuring import as_json
 
@@ -93,6 +92,8 @@ def _in_folder(images: Sequence[Path], out: Path, measures: bool) -> list[Output
 
 def _names(images: Sequence[Path]) -> Iterator[str]:
     """Yield a name for the results of each image: its own, shortened and numbered if needed."""
+    from fogmqtt.gateway.storage.durable_files import shortened
+
     used: set[str] = set()
     numbers: Counter[str] = Counter()
     for image in images:
