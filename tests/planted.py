@@ -316,11 +316,8 @@ DEVICES = (
         "who comes back after the broker was lost gets more than it may hold",
         OUTAGE,
         "_regrant",
-        """
-            if len(device.leases) >= table.fleet.window(device):
-                return False
-        """,
-        "",
+        "len(device.leases) < table.fleet.window(device)",
+        "True",
     ),
     Bug(
         "regrant-of-what-others-have",
@@ -343,11 +340,11 @@ BLAME = (
     ),
     Bug(
         "quarantine-never",
-        "no run of mishaps puts a device into quarantine",
+        "no run of faults puts a device into quarantine",
         LEASES,
-        "LeaseTable.strike",
-        "device.strikes < self.policy.quarantine_after and not device.probation",
-        "device.strikes < 99",
+        "LeaseTable.record_fault",
+        "device.faults < self.policy.quarantine_after and not device.probation",
+        "device.faults < 99",
     ),
     Bug(
         "quarantines-alike",
@@ -367,10 +364,10 @@ BLAME = (
     ),
     Bug(
         "strikes-for-ever",
-        "mishaps count although the device gave good results in between",
+        "faults count although the device gave good results in between",
         FLEET,
         "Fleet.learn",
-        "device.strikes = device.quarantines = device.returns = 0",
+        "device.faults = device.quarantines = device.returns = 0",
         "device.quarantines = device.returns = 0",
     ),
     Bug(
@@ -381,7 +378,7 @@ BLAME = (
         "table.release(lease)",
         """
             table.release(lease)
-            table.strike(lease.device, "gone")
+            table.record_fault(lease.device, "gone")
         """,
     ),
     Bug(
@@ -408,7 +405,7 @@ BLAME = (
         "a device that restarts with tiles in hand again and again is never quarantined",
         LEASES,
         "LeaseTable.count_death",
-        'self.strike(device.id, f"was lost with tiles in hand: {device.lost_with_tiles}")',
+        'self.record_fault(device.id, f"was lost with tiles in hand: {device.lost_with_tiles}")',
         "pass",
     ),
     Bug(
@@ -502,8 +499,8 @@ SPOT_CHECKS = (
         "a job ends before its checks are decided",
         LEASES,
         "LeaseTable.finish_if_done",
-        "job.undecided == 0",
-        "job.undecided >= 0",
+        "not job.undecided",
+        "True",
     ),
     Bug(
         "differing-is-agreeing",
@@ -757,11 +754,11 @@ COUNTS = (
     ),
     Bug(
         "checked-drifts",
-        "a check counts once more when its tile was done again",
+        "a check that was given up counts as one that found its tile right",
         STATE,
-        "ActiveJob.decide",
-        "self.checked -= check.state is SpotCheckState.AGREED",
-        "",
+        "ActiveJob.progress",
+        "check.state is SpotCheckState.AGREED",
+        "not check.undecided",
     ),
 )
 

@@ -88,6 +88,8 @@ class Conduct:
     crashes: int = 0
     #: It was lost with tiles, and has not come back.
     lost_with_tiles: bool = False
+    #: It had begun some of these, and maybe no other device was there: then it is not blamed.
+    was_alone: bool = False
     #: It gave a result, or was found to be slower than it was thought to be.
     measured: bool = False
     quarantined_until: float = 0.0
@@ -106,6 +108,8 @@ class Watch:
         self._jobs: dict[str, Seen] = {}
         self._devices: defaultdict[str, Conduct] = defaultdict(Conduct)
         self._now = self._fired_until = 0.0
+        #: The devices that were ready after the last event.
+        self._were_ready: frozenset[str] = frozenset()
         #: The job that this event must end.
         self._doomed = ""
 
@@ -127,6 +131,7 @@ class Watch:
             self._check_crash(device)
         self._check_quarantines()
         self._check_jobs()
+        self._were_ready = self._scheduler.ready_devices()
 
     # -- what happened ------------------------------------------------------------------------
 
@@ -204,17 +209,26 @@ class Watch:
 
     def _take_leases(self, name: str) -> None:
         device = self._devices[name]
-        for seen in self._jobs.values():
-            for holders in seen.live.values():
-                device.lost_with_tiles |= holders.pop(name, None) is not None
+        held = [
+            seen.orders[tile, holders.pop(name)]
+            for seen in self._jobs.values()
+            for tile, holders in seen.live.items()
+            if name in holders
+        ]
+        if held:
+            others = self._were_ready & self._scheduler.ready_devices() - {name}
+            device.lost_with_tiles = True
+            device.was_alone = not others and any(one.accepted_at is not None for one in held)
 
     def _crash(self, name: str) -> list[str]:
         """It died with tiles. Returns its name if it was not in quarantine."""
         device = self._devices[name]
         was_free = not device.quarantined_until
         device.mishaps += 1
-        device.crashes += was_free
-        return [name] if was_free else []
+        if not was_free or device.was_alone:
+            return []
+        device.crashes += 1
+        return [name]
 
     def _refuse(self, name: str) -> None:
         for seen in self._jobs.values():

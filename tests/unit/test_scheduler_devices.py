@@ -96,7 +96,7 @@ def test_a_run_of_mishaps_puts_a_device_into_quarantine():
     assert quarantines(bench.answer(again[0])) == []
     assert quarantines(bench.answer(again[1])) == []
     quarantine = bench.answer(again[2], at=1)[1]
-    why = f"3 mishaps in a row; the last: failed tile {again[2].tile}, which manar did"
+    why = f"3 faults in a row; the last: failed tile {again[2].tile}, which manar did"
     assert quarantine == Quarantine("eya", 10, why)
     assert bench.scheduler.quarantined() == {"eya"}
 

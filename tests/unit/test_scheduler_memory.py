@@ -48,7 +48,7 @@ def test_who_has_room_and_is_draining_is_told_beside_who_has_none() -> None:
     bench.drain("laptop")
     bench.submit((8000,))
     (report,) = (one for one in bench.tick(at=2) if isinstance(one, ReportStarved))
-    assert report.reason == "every able device is draining (laptop) or too small (zero)"
+    assert report.reason == "every able device is too small (zero) or draining (laptop)"
 
 
 def test_a_tile_that_failed_on_the_large_device_is_split_for_the_small_one() -> None:

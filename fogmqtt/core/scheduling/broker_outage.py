@@ -14,7 +14,6 @@ def release_all_leases(table: LeaseTable) -> None:
     """
     leases: list[Lease] = []
     for device in table.fleet.devices.values():
-        device.held_before_loss += [one for one in device.leases.values() if one.accepted]
         table.fleet.lose(device)
         device.silences = 0
         leases += device.leases.values()
@@ -34,11 +33,8 @@ def restore_leases(table: LeaseTable, device: DeviceState) -> None:
 
 def _regrant(table: LeaseTable, tile: TileState, device: DeviceState) -> bool:
     is_free = tile.job.id in table.jobs and tile in tile.job.waiting
-    if not is_free or not may_have(tile, device):
-        return False
-    if len(device.leases) >= table.fleet.window(device):
-        return False
-    if not table.fleet.has_bytes_for(tile):
-        return False
-    table.grant(tile, device)
-    return True
+    has_room = len(device.leases) < table.fleet.window(device)
+    if is_free and has_room and may_have(tile, device) and table.fleet.has_bytes_for(tile):
+        table.grant(tile, device)
+        return True
+    return False

@@ -62,8 +62,8 @@ class DeviceState:
     exclusive: bool = False
     #: The boot id under which it claimed impossible timings.
     distrusted: str | None = None
-    #: Mishaps in a row, and quarantines in a row, without a result in between.
-    strikes: int = 0
+    #: Faults in a row, and quarantines in a row, without a result in between.
+    faults: int = 0
     quarantines: int = 0
     #: Rejected tiles in a row, without an accepted one in between.
     returns: int = 0

@@ -1,4 +1,4 @@
-"""When a tile's mishaps fail its job, and what the user is told. Pure functions."""
+"""When a tile's faults fail its job, and what the user is told. Pure functions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def on_failures(tile: TileState, fleet: Fleet, policy: Policy) -> str | None:
     others = (one for one in fleet.present(tile.job) if one.id not in tile.failed_on)
     if len(tile.failed_on) < 2 and tile.failures < 2 * policy.max_failures and any(others):
         return None
-    return f"{tile} failed {_times(tile.failures)}: {_mishaps(tile)}"
+    return f"{tile} failed {_times(tile.failures)}: {_faults(tile)}"
 
 
 def on_losses(tile: TileState, fleet: Fleet, policy: Policy) -> str | None:
@@ -46,14 +46,14 @@ def on_losses(tile: TileState, fleet: Fleet, policy: Policy) -> str | None:
     if few and any(others):
         return None
     died = "1 device" if tile.losses == 1 else f"{tile.losses} devices"
-    return f"{tile} was with {died} that died: {_mishaps(tile)}"
+    return f"{tile} was with {died} that died: {_faults(tile)}"
 
 
 def on_expiries(tile: TileState, policy: Policy) -> str | None:
     """Why the job fails, or None while the devices may just have been slow."""
     if tile.expiries < policy.max_expiries:
         return None
-    return f"{tile} was accepted {_times(tile.expiries)} and never answered: {_mishaps(tile)}"
+    return f"{tile} was accepted {_times(tile.expiries)} and never answered: {_faults(tile)}"
 
 
 def on_starvation(job: ActiveJob, fleet: Fleet) -> str:
@@ -67,20 +67,18 @@ def on_starvation(job: ActiveJob, fleet: Fleet) -> str:
         return f"no device has every operator: {_some(lacks, len(online), '; ')}"
     if all(job.required_pixels > one.max_tile_pixels for one in able):
         return f"no device has room for its smallest tiles: {_no_room(job.required_pixels, able)}"
-    states: dict[str, list[str]] = {
-        "quarantined": [],
-        "draining": [],
-        "refuted": [],
-        "too small": [],
-    }
+    states: dict[str, list[str]] = {}
     for one in able:
-        if job.required_pixels > one.max_tile_pixels:
-            states["too small"].append(one.id)
-            continue
-        word = "quarantined" if one.quarantined else "draining" if one.draining else "refuted"
-        states[word].append(one.id)
-    parts = (f"{word} ({_some(ids, len(ids), ', ')})" for word, ids in states.items() if ids)
+        states.setdefault(_state(one, job), []).append(one.id)
+    parts = (f"{word} ({_some(ids, len(ids), ', ')})" for word, ids in states.items())
     return f"every able device is {' or '.join(parts)}"
+
+
+def _state(device: DeviceState, job: ActiveJob) -> str:
+    """Why a device that is online and has the operators cannot take the job's tiles."""
+    if job.required_pixels > device.max_tile_pixels:
+        return "too small"
+    return "quarantined" if device.quarantined else "draining" if device.draining else "refuted"
 
 
 def _lack(device: DeviceState, operators: frozenset[str]) -> str:
@@ -110,5 +108,5 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _mishaps(tile: TileState) -> str:
-    return "; ".join(tile.mishaps)
+def _faults(tile: TileState) -> str:
+    return "; ".join(tile.faults)

@@ -68,7 +68,7 @@ class Fleet:
         room = event.max_tile_pixels
         device.max_tile_pixels = room if room >= 1 else math.inf  # so nonsense means no limit
         device.result_times = deque(device.result_times, maxlen=device.workers)
-        self._change_readiness(device)
+        self.change_readiness(device)
         return device
 
     def _add(self, event: DeviceJoined) -> DeviceState:
@@ -86,18 +86,15 @@ class Fleet:
             del self._offline[name], self.devices[name]
 
     def lose(self, device: DeviceState) -> None:
+        device.held_before_loss += [one for one in device.leases.values() if one.accepted]
         device.online = False
         self._offline[device.id] = device
-        self._change_readiness(device)
-
-    def drain(self, device: DeviceState) -> None:
-        device.draining = True
-        self._change_readiness(device)
+        self.change_readiness(device)
 
     def quarantine(self, device: DeviceState) -> None:
         device.quarantines += not device.quarantined
         device.quarantined = True
-        self._change_readiness(device)
+        self.change_readiness(device)
 
     def pause(self, device: DeviceState) -> None:
         device.returns += not device.paused
@@ -108,12 +105,7 @@ class Fleet:
         """End the quarantine or pause of a device."""
         device.probation = device.probation or device.quarantined
         device.quarantined = device.paused = False
-        self._change_readiness(device)
-
-    def record_silence(self, device: DeviceState) -> None:
-        """The device did not accept a tile in time."""
-        device.silences += 1
-        self.refresh(device)
+        self.change_readiness(device)
 
     def record_accept(self, device: DeviceState, lease: Lease, after_s: float) -> None:
         """The device accepted a tile this long after the tile was sent."""
@@ -151,7 +143,8 @@ class Fleet:
         ahead = max(self._policy.ahead, _tiles_in_transit(device))
         return min(device.workers + ahead, self._policy.max_window)
 
-    def _change_readiness(self, device: DeviceState) -> None:
+    def change_readiness(self, device: DeviceState) -> None:
+        """Update what follows from whether a device is ready."""
         self.readiness_changed = True
         self.refresh(device)
 
@@ -236,7 +229,7 @@ class Fleet:
         if service_s or not device.held_for_others:
             self.service_times.learn(device, lease.tile, service_s)
             device.tile_s = device.service_times[lease.tile.job.kind].seconds
-        device.strikes = device.quarantines = device.returns = 0
+        device.faults = device.quarantines = device.returns = 0
         device.probation = False
         self.refresh(device)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from fogmqtt.core.scheduling.device import DeviceState
 from fogmqtt.core.scheduling.leases import AnyTimer, LeaseTable
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheck, SpotCheckState, TileState
@@ -40,10 +38,7 @@ def _check_job(table: LeaseTable, job: ActiveJob, pending: set[AnyTimer]) -> Non
     undone = sum(not tile.done for tile in tiles)
     _must(job.remaining == undone, f"{job.id}: {job.remaining} remain, {undone} are undone")
     _check_checks(table, job)
-    _must(undone + job.undecided > 0, f"{job.id} is done and runs")
-    kept = Counter(tile.kept.device for tile in tiles if tile.kept is not None)
-    credited = {device: share.tiles for device, share in job.contributions.items()}
-    _must(dict(kept) == credited, f"{job.id}: {dict(kept)} kept results, {credited} credited")
+    _must(undone > 0 or job.undecided, f"{job.id} is done and runs")
     if job.has_waiting_tiles:
         _must(table.placement.is_queued(job), f"{job.id} waits and never has its turn")
     pixels = sum(tile.pixels for tile in job.waiting)
@@ -71,18 +66,9 @@ def _any_suspects(table: LeaseTable) -> bool:
 
 def _check_checks(table: LeaseTable, job: ActiveJob) -> None:
     check_tiles = [tile for tile in job.tiles if tile.is_check_tile]
-    checks = [tile.check for tile in check_tiles if tile.check is not None]
-    _must(
-        [check.check_tile for check in checks] == check_tiles,
-        f"{job.id}: check tiles without checks",
-    )
-    for check in checks:
+    _must([check.check_tile for check in job.checks] == check_tiles, f"{job.id}: its check tiles")
+    for check in job.checks:
         _check_check(table, check)
-    undecided = sum(check.undecided for check in checks)
-    _must(job.undecided == undecided, f"{job.id}: {job.undecided} or {undecided} undecided")
-    agreed = sum(check.state is SpotCheckState.AGREED for check in checks)
-    _must(job.checked == agreed, f"{job.id}: {job.checked} checked, {agreed} agreed")
-    _must(not undecided or job.id in table.jobs_with_checks, f"{job.id}: its doubts are forgotten")
 
 
 def _check_check(table: LeaseTable, check: SpotCheck) -> None:

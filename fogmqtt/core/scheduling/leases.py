@@ -56,8 +56,6 @@ class LeaseTable:
         self.fired_until = -math.inf
         self.actions: list[Action] = []
         self.jobs: dict[str, ActiveJob] = {}
-        #: The running jobs that asked for spot checks.
-        self.jobs_with_checks: dict[str, ActiveJob] = {}
         self.ended: OrderedDict[str, Ended] = OrderedDict()
         self.fleet = Fleet(policy)
         self.placement = Placement(policy, self.fleet, self.grant, self.split)
@@ -94,8 +92,6 @@ class LeaseTable:
     def add_job(self, job: ActiveJob) -> None:
         """Add a job."""
         self.jobs[job.id] = job
-        if job.undecided:
-            self.jobs_with_checks[job.id] = job
         self.placement.add(job)
         # The next check for starving jobs includes this one.
         self.fleet.readiness_changed = True
@@ -190,7 +186,7 @@ class LeaseTable:
         self.withdraw(tile)
         job.credit(lease)
         self.emit(KeepResult(job.id, tile.index, lease.attempt, lease.device))
-        self.strike_failed(tile, lease)
+        self.record_failed(tile, lease)
         if tile.check is not None and tile.check.state is SpotCheckState.OPEN:
             self.queue_tile(tile.check.check_tile)
         self.finish_if_done(job)
@@ -207,7 +203,7 @@ class LeaseTable:
         if job.remaining > 0:
             return
         job.starved_since = job.wake_at = None
-        if job.undecided == 0:
+        if not job.undecided:
             self.remove_job(job, JobState.FINISHED)
             self.emit(FinishJob(job.id, self.now - job.submitted_at))
 
@@ -235,12 +231,12 @@ class LeaseTable:
             self._unaccepted(lease)
             return
         tile, waited_s = lease.tile, self.now - lease.granted_at
-        lease.blamed = lease.struck = True
+        lease.blamed = lease.counted = True
         tile.blame_expiry(lease.device, waited_s)
         self.log(lease, f"did not answer within {waited_s:.1f} s")
         self.revoke(lease, expired=True)
         if not self._is_alone(self.fleet.devices[lease.device]):
-            self.strike(lease.device, f"did not answer for {tile}")
+            self.record_fault(lease.device, f"did not answer for {tile}")
         failure = failure_policy.on_expiries(tile, self.policy)
         self.retry_or_fail(tile, failure or failure_policy.on_losses(tile, self.fleet, self.policy))
 
@@ -273,10 +269,11 @@ class LeaseTable:
         device = self.fleet.devices[lease.device]
         if lease.sent_at < device.silent_since:
             return  # sent before a silence was noticed: it belongs to that silence
-        lease.struck = True
+        lease.counted = True
         device.silent_since = self.now
-        self.fleet.record_silence(device)
-        self.strike(device.id, f"did not accept {lease.tile}")
+        device.silences += 1
+        self.fleet.refresh(device)
+        self.record_fault(device.id, f"did not accept {lease.tile}")
 
     # -- tiles that wait ------------------------------------------------------------------------
 
@@ -325,23 +322,23 @@ class LeaseTable:
 
     # -- devices --------------------------------------------------------------------------------
 
-    def strike_failed(self, tile: TileState, done: Lease) -> None:
+    def record_failed(self, tile: TileState, done: Lease) -> None:
         """Blame the devices that failed a tile which another device has done."""
         for lease in tile.grants:
             if lease.failed and lease.device != done.device:
-                lease.failed, lease.struck = False, True
-                self.strike(lease.device, f"failed {tile}, which {done.device} did")
+                lease.failed, lease.counted = False, True
+                self.record_fault(lease.device, f"failed {tile}, which {done.device} did")
 
-    def strike(self, name: str, reason: str) -> None:
-        """Count a mishap against a device. A run of mishaps puts it into quarantine."""
+    def record_fault(self, name: str, reason: str) -> None:
+        """Count a fault against a device. A run of faults puts it into quarantine."""
         device = self.fleet.get(name)
         if device is None or device.quarantined:
             return
-        device.strikes += 1
-        if device.strikes < self.policy.quarantine_after and not device.probation:
+        device.faults += 1
+        if device.faults < self.policy.quarantine_after and not device.probation:
             return
         seconds = self.policy.quarantine_for(device.quarantines)
-        why = f"{device.strikes} mishaps in a row; the last: {reason}"
+        why = f"{device.faults} faults in a row; the last: {reason}"
         self.quarantine(device, seconds, why)
 
     def quarantine(self, device: DeviceState, seconds: float, why: str) -> None:
@@ -375,7 +372,7 @@ class LeaseTable:
             lease.tile.blame_loss(lease, reason)
         for lease in leases:
             self.release(lease)
-            lease.struck = True
+            lease.counted = True
             self.log(lease, f"was lost: {reason}")
         if leases and not (begun and self._is_alone(device)):
             device.lost_with_tiles = reason
@@ -387,7 +384,7 @@ class LeaseTable:
         self.release_all(device, "it restarted")
         device.held_before_loss = []
         if device.lost_with_tiles:
-            self.strike(device.id, f"was lost with tiles in hand: {device.lost_with_tiles}")
+            self.record_fault(device.id, f"was lost with tiles in hand: {device.lost_with_tiles}")
         device.lost_with_tiles = ""
 
     def count_survival(self, device: DeviceState) -> None:
@@ -443,7 +440,6 @@ class LeaseTable:
         job.wake_at = None
         self.placement.remove(job)
         del self.jobs[job.id]
-        self.jobs_with_checks.pop(job.id, None)
         if state is None:
             return
         self.ended[job.id] = Ended(job.progress(state), job.event_log.lines())

@@ -262,14 +262,13 @@ class Placement:
     def _place_suspects(self) -> DeviceState | None:
         """Send suspects to idle devices. Reserve one device for suspects that wait."""
         reserved = None
-        for job in list(self._jobs.values()):
-            for tile in list(job.suspects):
-                part = self._split_to_fit(tile)
-                device = self._least_busy(part)
-                if device is not None and not device.leases and self._fleet.has_bytes_for(part):
-                    self._grant(part, device)
-                elif reserved is None:
-                    reserved = device
+        for tile in [tile for job in self._jobs.values() for tile in job.suspects]:
+            part = self._split_to_fit(tile)
+            device = self._least_busy(part)
+            if device is not None and not device.leases and self._fleet.has_bytes_for(part):
+                self._grant(part, device)
+            elif reserved is None:
+                reserved = device
         return reserved
 
     def _least_busy(self, tile: TileState) -> DeviceState | None:

@@ -81,7 +81,7 @@ class Policy:
     #: long at each further rejection, up to `retry_max_s`.
     return_pause_s: float = 0.2
 
-    #: So many mishaps in a row, without a result, put a device into quarantine.
+    #: So many faults in a row, without a result, put a device into quarantine.
     quarantine_after: int = 3
     #: The first quarantine; each further one is twice as long…
     quarantine_s: float = 10.0

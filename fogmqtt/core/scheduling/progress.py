@@ -22,6 +22,10 @@ class DeviceProgress:
     tiles: int = 0
     pixels: int = 0
 
+    def plus(self, pixels: int) -> DeviceProgress:
+        """With one more tile."""
+        return DeviceProgress(self.tiles + 1, self.pixels + pixels)
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:

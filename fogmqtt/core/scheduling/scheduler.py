@@ -7,7 +7,7 @@ Rule 2. Nothing in core does I/O, reads a clock, draws a random number or sees a
 Rule 3. Results are idempotent: the first valid result of a tile counts, whichever attempt it
 belongs to and however late it comes.
 
-Rule 4. A mishap counts once against the tile, the device or both. The loss of the broker counts
+Rule 4. A fault counts once against the tile, the device or both. The loss of the broker counts
 against nobody.
 
 Rule 5. The scheduler ignores the results of a device that gave a wrong one: see `spot_checks`.
@@ -27,6 +27,7 @@ from fogmqtt.core.scheduling.actions import Action, DistrustTimings, DropResult
 from fogmqtt.core.scheduling.device import DeviceState
 from fogmqtt.core.scheduling.event_log import EventLog
 from fogmqtt.core.scheduling.events import (
+    Attempt,
     BrokerLost,
     DeviceDraining,
     DeviceJoined,
@@ -48,8 +49,6 @@ from fogmqtt.core.scheduling.leases import OVERTAKEN_S, LeaseTable
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.progress import JobState, Progress
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheckState
-
-_TileEvent = TileSent | TileAccepted | ResultArrived | TileFailed | TileRejected
 
 
 class Scheduler:
@@ -81,8 +80,7 @@ class Scheduler:
         # arrived after this event and before `now` may not have been handled yet.
         self._apply(event)
         table.fire_timers(self._arrival(event))
-        if table.jobs_with_checks:
-            spot_checks.drop_hopeless_checks(table)
+        spot_checks.drop_hopeless_checks(table)
         table.place()
         return table.actions
 
@@ -95,7 +93,7 @@ class Scheduler:
         return frozenset(one.id for one in self._table.fleet.devices.values() if one.ready)
 
     def quarantined(self) -> frozenset[str]:
-        """Devices that get no tiles because of their mishaps, online or not."""
+        """Devices that get no tiles because of their faults, online or not."""
         return frozenset(one.id for one in self._table.fleet.devices.values() if one.quarantined)
 
     def estimate_s(self, job: JobSubmitted, now: float) -> float | None:
@@ -117,7 +115,7 @@ class Scheduler:
 
     def holds(self, job: str, tile: int, attempt: int, device: str) -> bool:
         """Whether the device should still get this tile. Ask this before publishing it."""
-        lease = self._lease(TileSent(job, tile, attempt, device))
+        lease = self._lease(Attempt(job, tile, attempt, device))
         return lease is not None and lease.live
 
     def progress(self, job: str) -> Progress:
@@ -212,7 +210,6 @@ class Scheduler:
         if device is None:
             self._log_fleet(f"{name} was lost and had never joined: {reason}")
             return
-        device.held_before_loss += [one for one in device.leases.values() if one.accepted]
         self._table.fleet.lose(device)
         self._table.release_all(device, reason)
 
@@ -221,7 +218,8 @@ class Scheduler:
         if device is None:
             self._log_fleet(f"{name} is draining and had never joined")
             return
-        self._table.fleet.drain(device)
+        device.draining = True
+        self._table.fleet.change_readiness(device)
 
     def _broker_lost(self) -> None:
         broker_outage.release_all_leases(self._table)
@@ -300,9 +298,9 @@ class Scheduler:
         self._record_message(lease, self._table.now)
         table.release(lease)
         table.log(lease, f"failed: {event.reason}")
-        lease.failed = not lease.struck
+        lease.failed = not lease.counted
         if tile.kept is not None:
-            table.strike_failed(tile, tile.kept)
+            table.record_failed(tile, tile.kept)
         if tile.done or lease.blamed or lease.device in tile.job.refuted:
             return
         tile.blame_failure(lease.device, event.reason)
@@ -327,7 +325,7 @@ class Scheduler:
 
     # -- helpers ------------------------------------------------------------------------------
 
-    def _lease(self, event: _TileEvent) -> Lease | None:
+    def _lease(self, event: Attempt) -> Lease | None:
         """The lease that the event belongs to, if that device was ever granted that attempt."""
         job = self._table.jobs.get(event.job)
         tile = job.tile(event.tile) if job else None
@@ -391,7 +389,7 @@ class Scheduler:
         action = DropResult(event.job, event.tile, event.attempt, event.device, reason)
         self._table.emit(action)
 
-    def _log_unknown(self, event: _TileEvent, what: str, why: str = "") -> None:
+    def _log_unknown(self, event: Attempt, what: str, why: str = "") -> None:
         where = f"tile {event.tile} of {event.job} (attempt {event.attempt})"
         self._log_fleet(f"{event.device} {what} {where}, which it does not hold{why}")
 

@@ -42,10 +42,10 @@ def compare(table: LeaseTable, lease: Lease) -> None:
     table.withdraw(check.check_tile)
     check.check_tile.kept = lease
     if lease.digest == first.digest:
-        job.decide(check, SpotCheckState.AGREED)
+        check.decide(SpotCheckState.AGREED)
         table.finish_if_done(job)
         return
-    job.decide(check, SpotCheckState.DISPUTED)
+    check.decide(SpotCheckState.DISPUTED)
     table.log(first, f"and {lease.device} differ")
     table.emit(Arbitrate(job.id, check.tile.index))
 
@@ -65,10 +65,10 @@ def arbitrate(table: LeaseTable, check: SpotCheck, event: TileArbitrated) -> Non
     job = check.tile.job
     check.correct_digest = event.digest
     if event.digest is None:
-        job.decide(check, SpotCheckState.GIVEN_UP)
+        check.decide(SpotCheckState.GIVEN_UP)
         job.event_log.add(table.now, f"nobody could tell who is right about {check.tile}")
     else:
-        job.decide(check, SpotCheckState.AGREED)
+        check.decide(SpotCheckState.AGREED)
         kept = [half.kept for half in (check.tile, check.check_tile) if half.kept is not None]
         for lease in kept:
             if is_refuted(lease):
@@ -125,18 +125,18 @@ def _reopen(table: LeaseTable, check: SpotCheck) -> None:
     if known or check.state is SpotCheckState.GIVEN_UP:
         return
     check.check_tile.kept = None
-    check.tile.job.decide(check, SpotCheckState.OPEN)
+    check.decide(SpotCheckState.OPEN)
     table.withdraw(check.check_tile)
     table.requeue(check.check_tile)
 
 
 def drop_hopeless_checks(table: LeaseTable) -> None:
     """Give up checks that are hopeless or would delay the end of their job."""
-    for job in list(table.jobs_with_checks.values()):
+    for job in [one for one in table.jobs.values() if one.checks]:
         for check_tile in list(job.check_tiles):
             if check_tile.check is not None and _is_hopeless(table, check_tile.check):
                 job.dequeue(check_tile)
-                job.decide(check_tile.check, SpotCheckState.GIVEN_UP)
+                check_tile.check.decide(SpotCheckState.GIVEN_UP)
                 job.event_log.add(table.now, f"no second device for {check_tile.check.tile}")
         table.finish_if_done(job)
 

@@ -18,8 +18,8 @@ from fogmqtt.core.scheduling.events import JobSubmitted
 from fogmqtt.core.scheduling.progress import DeviceProgress, JobState, Progress
 from fogmqtt.core.scheduling.waiting_tiles import WaitingTiles
 
-#: Mishaps of a tile that are kept for the failure report.
-_MISHAPS = 8
+#: Faults of a tile that are kept for the failure report.
+_FAULTS = 8
 
 
 class SpotCheckState(Enum):
@@ -48,6 +48,11 @@ class SpotCheck:
     def undecided(self) -> bool:
         return self.state is SpotCheckState.OPEN or self.state is SpotCheckState.DISPUTED
 
+    def decide(self, state: SpotCheckState) -> None:
+        """Change the state. Only an open check needs a device."""
+        self.state = state
+        self.check_tile.done = state is not SpotCheckState.OPEN
+
 
 @dataclass(slots=True, eq=False)
 class Lease:
@@ -71,7 +76,7 @@ class Lease:
     answered: bool = False
     #: Its end was counted against its tile, and against its device. Each counts once.
     blamed: bool = False
-    struck: bool = False
+    counted: bool = False
     #: The tile failed here. Whether the tile or the device is at fault is not known yet.
     failed: bool = False
     #: Its device was lost and came back with the same boot id.
@@ -131,7 +136,7 @@ class TileState:
     failed_on: frozenset[str] = frozenset()
     #: Devices that failed it or let it expire. Other devices are preferred.
     excluded: frozenset[str] = frozenset()
-    mishaps: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
     #: The end of its back-off.
     wake_at: float | None = None
 
@@ -156,7 +161,7 @@ class TileState:
         return self.halves[-1] if self.halves else self.pixels
 
     def halve(self, index: int) -> TileState:
-        """One of its halves, with the same mishaps."""
+        """One of its halves, with the same faults."""
         return replace(
             self, index=index, pixels=self.halves[0], halves=self.halves[1:], grants=[], leases=[]
         )
@@ -208,7 +213,7 @@ class TileState:
         self._remember(device, f"no answer within {after_s:.1f} s")
 
     def _remember(self, device: str, what: str) -> None:
-        self.mishaps = (*self.mishaps, f"{device}: {short(what)}")[-_MISHAPS:]
+        self.faults = (*self.faults, f"{device}: {short(what)}")[-_FAULTS:]
 
     def __str__(self) -> str:
         return f"tile {self.index}"
@@ -236,9 +241,7 @@ class ActiveJob:
     pixels_left: int = 0
     #: The room in pixels that a device must have for this job: the largest of the smallest parts.
     required_pixels: int = 0
-    #: Checks that are undecided, and checks that found a tile right.
-    undecided: int = 0
-    checked: int = 0
+    checks: list[SpotCheck] = field(default_factory=list)
     #: Devices whose results do not count any more.
     refuted: frozenset[str] = frozenset()
     #: Tiles that wait for any able device.
@@ -249,10 +252,6 @@ class ActiveJob:
     suspects: OrderedDict[TileState, None] = field(default_factory=OrderedDict)
     #: Check tiles that wait for a device that may have them.
     check_tiles: OrderedDict[TileState, None] = field(default_factory=OrderedDict)
-    contributions: dict[str, DeviceProgress] = field(default_factory=dict)
-    #: Tiles that were sent at least once.
-    started: int = 0
-    leased: int = 0
     hedges: int = 0
     duplicates: int = 0
     #: Since when no able device is there; None while one is.
@@ -306,7 +305,12 @@ class ActiveJob:
             tile.check = check_tile.check = SpotCheck(tile, check_tile)
             tile.halves = ()  # both do the same pixels
             self.tiles.append(check_tile)
-        self.undecided = len(check_tiles)
+            self.checks.append(tile.check)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether some check is undecided."""
+        return any(check.undecided for check in self.checks)
 
     @property
     def has_waiting_tiles(self) -> bool:
@@ -339,7 +343,7 @@ class ActiveJob:
         return False
 
     def split(self, tile: TileState, *, exclusive: bool) -> tuple[TileState, TileState]:
-        """Replace a waiting tile by its two halves, which inherit its mishaps."""
+        """Replace a waiting tile by its two halves, which inherit its faults."""
         self.dequeue(tile)
         first, second = tile.halve(len(self.tiles)), tile.halve(len(self.tiles) + 1)
         tile.done = tile.split = True
@@ -356,18 +360,12 @@ class ActiveJob:
         tile = lease.tile
         self.dequeue(tile)
         if not tile.is_check_tile:
-            self.leased += 1
-            self.started += not tile.grants
             self.hedges += bool(tile.leases)
         tile.grants.append(lease)
         tile.leases.append(lease)
 
     def credit(self, lease: Lease) -> None:
         """Record that this lease's result counts."""
-        contribution = self.contributions.get(lease.device, DeviceProgress())
-        self.contributions[lease.device] = DeviceProgress(
-            contribution.tiles + 1, contribution.pixels + lease.tile.pixels
-        )
         lease.tile.done = True
         lease.tile.kept = lease
         self.remaining -= 1
@@ -375,12 +373,6 @@ class ActiveJob:
 
     def uncredit(self, lease: Lease) -> None:
         """Record that this lease's result counts no more and that its tile must be done again."""
-        contribution = self.contributions.pop(lease.device)
-        if contribution.tiles > 1:
-            pixels_left = DeviceProgress(
-                contribution.tiles - 1, contribution.pixels - lease.tile.pixels
-            )
-            self.contributions[lease.device] = pixels_left
         lease.tile.done = False
         lease.tile.kept = None
         # The gateway has merged the tile as a whole, so it cannot be split now.
@@ -389,28 +381,25 @@ class ActiveJob:
         self.remaining += 1
         self.pixels_left += lease.tile.pixels
 
-    def decide(self, check: SpotCheck, state: SpotCheckState) -> None:
-        """Change the state of a check. Only an open check needs a device."""
-        self.undecided -= check.undecided
-        self.checked -= check.state is SpotCheckState.AGREED
-        check.state = state
-        check.check_tile.done = state is not SpotCheckState.OPEN
-        self.undecided += check.undecided
-        self.checked += state is SpotCheckState.AGREED
-
     def live_leases(self) -> Iterator[Lease]:
         for tile in self.tiles:
             yield from tile.leases
 
     def progress(self, state: JobState = JobState.RUNNING) -> Progress:
+        ordinary = [tile for tile in self.tiles if not tile.is_check_tile]
+        devices: dict[str, DeviceProgress] = {}
+        for tile in ordinary:
+            if tile.kept is not None:
+                before = devices.get(tile.kept.device, DeviceProgress())
+                devices[tile.kept.device] = before.plus(tile.pixels)
         return Progress(
             job=self.id,
             state=state,
             done=self.total - self.remaining,
             total=self.total,
-            devices=dict(self.contributions),
-            retries=self.leased - self.started - self.hedges,
+            devices=devices,
+            retries=sum(len(tile.grants[1:]) for tile in ordinary) - self.hedges,
             hedges=self.hedges,
             duplicates=self.duplicates,
-            checked=self.checked,
+            checked=sum(check.state is SpotCheckState.AGREED for check in self.checks),
         )
