@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: Built-in operators that release the interpreter, take a fraction of MAX_S for a megapixel, and
 #: need less than MEMORY_FACTOR times the bytes of a tile, all of it measured
-#: (docs/decisions/040-trusted-operators.md).
+#: (docs/decisions/045-trusted-operators.md).
 TRUSTED: Final = frozenset(
     (
         "adaptive",
