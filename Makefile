@@ -37,11 +37,12 @@ test: $(STAMP) broker ## run all tests but those of make proof (10 minutes)
 	$(BIN)/pytest -n 2 $(SPREAD) -m "not serial and not proof" $(REAL)
 	$(BIN)/pytest -m "serial and not proof" $(REAL)
 
-proof: fleets mutations broker ## run the long tests, and half of fuzz, soak and chaos (15 minutes)
+proof: fleets mutations broker peers ## run the long tests, half of fuzz, soak and chaos, and judge the speed (20 minutes)
 	$(BIN)/pytest -m proof tests
 	$(BIN)/python -m tests.fuzz --messages 50000 --images 5000
 	$(BIN)/python -m tests.soak --jobs 5000
 	$(BIN)/python -m tests.chaos --seeds 5
+	$(BIN)/python benchmarks/table.py --check
 
 fleets: $(STAMP) ## simulate 10 000 random fleets with faults; each must end whole and in time
 	$(BIN)/python -m tests.fleets

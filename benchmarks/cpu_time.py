@@ -6,6 +6,7 @@ The kernel counts these clocks in nanoseconds; `/proc` and psutil show hundredth
 from __future__ import annotations
 
 import os
+import resource
 import time
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ class CpuTime:
     def usage(self) -> Usage:
         """Wait until the processes have settled, and return what was used since the start."""
         time.sleep(SETTLE_S)
-        ours = sum(used - self._before.get(pid, 0.0) for pid, used in _read().items())
+        ours = _read() - self._before
         available = (time.monotonic() - self._began) * (os.cpu_count() or 1)
         others = (_machine_s() - self._machine_before - ours) / available
         return Usage(ours, min(1.0, max(0.0, others)))
@@ -48,10 +49,11 @@ def _machine_s() -> float:
     return sum(times) - times.idle - times.iowait - times.guest - times.guest_nice
 
 
-def _read() -> dict[int, float]:
-    us = psutil.Process()
-    clocks = {process.pid: _clock(process.pid) for process in us.children(recursive=True)}
-    return {us.pid: time.process_time(), **clocks}
+def _read() -> float:
+    """CPU-seconds of this process, its descendants, and the children that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    alive = sum(_clock(process.pid) for process in psutil.Process().children(recursive=True))
+    return time.process_time() + ended.ru_utime + ended.ru_stime + alive
 
 
 def _clock(pid: int) -> float:

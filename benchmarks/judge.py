@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 #: A figure may be this many times the one written down.
 WORSE = 1.15
 ATTEMPTS = 3
-#: The share of the cores that other programs may use while wall times are judged.
+#: The share of the cores that other programs may use where wall times are judged.
 MOST_OTHERS = 0.1
+#: The difference of these shares, then and now, up to which ratios of CPU time are judged: on a
+#: busy machine processes find more work each time they wake, which changes the ratios.
+MOST_DIFFERENCE = 0.25
 
 
 @dataclass(frozen=True)
@@ -43,29 +46,51 @@ class Measured:
         self.remarks += other.remarks
 
 
-class Verdict:
-    """The best of each figure over the attempts, and whether any is too much worse."""
+@dataclass(frozen=True)
+class Written:
+    """A figure that was written down."""
 
-    def __init__(self, written: Mapping[str, float]) -> None:
+    figure: float
+    #: What other programs used of the machine then, 0 to 1.
+    others: float
+
+
+class Verdict:
+    """The best of each figure over the attempts, and whether any is too much worse.
+
+    A figure is judged only on a machine as busy as when it was written down.
+    """
+
+    def __init__(self, written: Mapping[str, Written]) -> None:
         self._written = written
         self._best: dict[str, float] = {}
         self._seen: set[str] = set()
 
     def add(self, measured: Measured) -> None:
-        """Take the figures that can be judged, given what else used the machine."""
+        """Take the figures of an attempt that can be judged."""
         self._seen |= measured.figures.keys() & self._written.keys()
         for key in self._seen & measured.figures.keys():
-            if "cpu" in key or measured.others <= MOST_OTHERS:
+            if self._comparable(key, measured.others):
                 self._best[key] = min(measured.figures[key], self._best.get(key, float("inf")))
+
+    def _comparable(self, key: str, others: float) -> bool:
+        then = self._written[key].others
+        if "cpu" in key:
+            return abs(others - then) <= MOST_DIFFERENCE
+        return max(others, then) <= MOST_OTHERS
 
     @property
     def worse(self) -> dict[str, float]:
         """The figures that are too much worse in all attempts in which they were judged."""
-        return {key: best for key, best in self._best.items() if best > WORSE * self._written[key]}
+        return {
+            key: best
+            for key, best in self._best.items()
+            if best > WORSE * self._written[key].figure
+        }
 
     @property
     def not_judged(self) -> set[str]:
-        """The figures that other programs disturbed in every attempt."""
+        """The figures that no attempt could judge."""
         return self._seen - self._best.keys()
 
 

@@ -11,7 +11,8 @@ import bench_idle
 import bench_memory
 from bench_systems import Rounds, measure, print_rows, started
 from compare import compare
-from emulated import CASES
+from cpu_time import CpuTime
+from emulated import CASES, Case
 from judge import Goal, Measured
 from photo import HALO
 from revision import NoRevision
@@ -86,54 +87,57 @@ def old(rounds: int = 3) -> Measured:
     return measured
 
 
-def fleet(key: str, rounds: int = 5, *, peers: bool = False) -> Measured:
-    """Measure the makespan of an emulated fleet, and those of the peers on the same fleet."""
-    (case,) = [case for case in CASES if case.name == key]
+def fleet(key: str, rounds: int = 5) -> Measured:
+    """Measure the makespan of an emulated fleet."""
+    case = _case(key)
     _, counted = bench_fleets.run(case, rounds)
     seconds = statistics.median(job.seconds for job in counted)
-    measured = Measured({key: seconds / case.ideal_s})
-    measured.others = statistics.median(job.usage.others for job in counted)
-    if peers:
-        columns = compare(case, rounds=3)
+    others = statistics.median(job.usage.others for job in counted)
+    return Measured({key: seconds / case.ideal_s}, others=others)
+
+
+def peers(*keys: str) -> Measured:
+    """Measure the makespans of the peers on the same fleets."""
+    measured = Measured(remarks=[remark for name in PEERS if (remark := missing(name))])
+    for key in keys:
+        columns = compare(_case(key), rounds=3)
         measured.beside[key] = {name: column.ratio for name, column in columns.items()}
     return measured
 
 
+def _case(key: str) -> Case:
+    return next(case for case in CASES if case.name == key)
+
+
 def idle(rounds: int = 5) -> Measured:
     """Measure the memory and the start of an idle agent."""
+    cpu = CpuTime()
     starts = bench_idle.measure(rounds)
+    online_s = statistics.median(start.online_s for start in starts)
     mb = statistics.median(start.mb for start in starts)
-    return Measured(
-        {"idle MB": mb, "online s": statistics.median(start.online_s for start in starts)}
-    )
+    return Measured({"idle MB": mb, "online s": online_s}, others=cpu.usage().others)
 
 
 def memory() -> Measured:
     """Measure the gateway's peak memory in its worst mode."""
-    return Measured({"gateway MB": max(bench_memory.measure(100).values())})
+    cpu = CpuTime()
+    worst = max(bench_memory.measure(100).values())
+    return Measured({"gateway MB": worst}, others=cpu.usage().others)
 
 
-#: The measurements of `make bench-quick`.
-QUICK: tuple[Callable[[], Measured], ...] = (
-    systems,
-    old,
-    lambda: fleet("eight, fast"),
-    lambda: fleet("eight"),
-)
-#: The measurements of `make proof`: those that need no history and take no more than a minute.
-CHECKED: tuple[Callable[[], Measured], ...] = (
-    systems,
-    lambda: fleet("eight, fast"),
-    lambda: fleet("eight"),
-)
-#: All measurements of the table.
-ALL: tuple[Callable[[], Measured], ...] = (
-    systems,
-    old,
-    lambda: fleet("eight, fast", peers=True),
-    lambda: fleet("eight", peers=True),
-    lambda: fleet("eight, one killed", peers=True),
-    lambda: fleet("64 random", rounds=3),
-    idle,
-    memory,
-)
+#: Each measures a group of figures. Those of the fleets that `make proof` judges have no peers.
+GROUPS: dict[str, Callable[[], Measured]] = {
+    "systems": systems,
+    "old": old,
+    "eight-fast": lambda: fleet("eight, fast"),
+    "eight": lambda: fleet("eight"),
+    "peers": lambda: peers("eight, fast", "eight", "eight, one killed"),
+    "killed": lambda: fleet("eight, one killed"),
+    "64": lambda: fleet("64 random", rounds=3),
+    "idle": idle,
+    "memory": memory,
+}
+#: What `make bench-quick` measures.
+QUICK = ("systems", "old", "eight-fast", "eight")
+#: What `make proof` judges: ratios that need no history, in two minutes.
+JUDGED = ("systems", "eight-fast", "eight")

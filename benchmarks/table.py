@@ -6,10 +6,13 @@
                                                     README.md and the picture
     .venv/bin/python benchmarks/table.py --check    for `make proof`: fails if a ratio is 15 % worse
                                                     than the one written down
+    .venv/bin/python benchmarks/table.py --only idle memory [--write]
+                                                    the figures of these groups
 
-`--check` measures a group of ratios up to three times before one of them fails. It does not judge
-wall times while other programs use more than a tenth of the cores, and nothing on a machine with
-another number of cores: the figures were not written down for those. CPU ratios it always judges.
+`--check` measures a group of ratios up to three times before one of them fails. It judges wall
+times only if other programs use less than a tenth of the cores, and did so when the figure was
+written down; ratios of CPU time, if the two shares differ by a quarter at most; and nothing on a
+machine with another number of cores.
 """
 
 from __future__ import annotations
@@ -18,15 +21,15 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from judge import ATTEMPTS, WORSE, Measured, Verdict, attempts
-from measures import ALL, CHECKED, GOALS, QUICK
+from judge import ATTEMPTS, WORSE, Measured, Verdict, Written, attempts
+from measures import GOALS, GROUPS, JUDGED, QUICK
 
 from fogmqtt.process_tuning import tune
 
@@ -35,14 +38,6 @@ FIGURES = HERE / "figures.json"
 README = HERE / "README.md"
 #: The lines of README.md around the table.
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
-
-
-def run(measurements: Iterable[Callable[[], Measured]]) -> Measured:
-    """Run measurements one after the other."""
-    measured = Measured()
-    for measurement in measurements:
-        measured.add(measurement())
-    return measured
 
 
 def show(measured: Measured, written: dict[str, float]) -> None:
@@ -65,76 +60,78 @@ def _beside(peers: dict[str, float]) -> str:
 
 def check(written: dict[str, Any]) -> bool:
     """Return whether no judged ratio is too much worse, and print what was seen."""
-    if written["taken"]["cores"] != os.cpu_count():
+    if written["cores"] != os.cpu_count():
         print(
-            f"the figures were written down on {written['taken']['cores']} cores, and this machine "
-            f"has {os.cpu_count()}: nothing is judged"
+            f"the figures were written down on {written['cores']} cores, and this machine has "
+            f"{os.cpu_count()}: nothing is judged"
         )
         return True
-    passed = [_passes(group, written["figures"]) for group in CHECKED]
+    by_key = {
+        key: Written(figure, written["taken"][key]["others"])
+        for key, figure in written["figures"].items()
+    }
+    passed = [_passes(GROUPS[name], by_key) for name in JUDGED]
     return all(passed)
 
 
-def _passes(measure: Callable[[], Measured], written: dict[str, float]) -> bool:
+def _passes(measure: Callable[[], Measured], written: dict[str, Written]) -> bool:
     verdict = Verdict(written)
     for number, measured in enumerate(attempts(measure, verdict), 1):
-        show(measured, written)
+        show(measured, {key: was.figure for key, was in written.items()})
         for key, best in verdict.worse.items():
             print(
                 f"attempt {number} of {ATTEMPTS}: {GOALS[key].title}: {best:.2f} is more than "
-                f"{WORSE:g} times {written[key]:.2f}, which was written down"
+                f"{WORSE:g} times {written[key].figure:.2f}, which was written down"
             )
     for key in sorted(verdict.not_judged):
-        print(f"not judged, since other programs keep this machine busy: {GOALS[key].title}")
+        print(
+            f"not judged: {GOALS[key].title}: other programs use {measured.others:.0%} of the "
+            f"cores; when the figure was written down, {written[key].others:.0%}"
+        )
     return not verdict.worse
 
 
-def write(measured: Measured) -> None:
-    """Write down the figures, the table and the picture."""
-    from picture import draw
-
-    written = {
-        "taken": _taken(measured),
-        "figures": {key: round(value, 3) for key, value in measured.figures.items()},
-        "beside": {
-            key: {name: round(value, 3) for name, value in peers.items()}
-            for key, peers in measured.beside.items()
-        },
-        "systems": measured.systems,
-    }
+def write(measured: Measured, written: dict[str, Any]) -> None:
+    """Add figures to those written down, and write the file and the table."""
+    written["cores"] = os.cpu_count()
+    written["taken"] = written.get("taken", {}) | dict.fromkeys(measured.figures, _taken(measured))
+    written["figures"] |= {key: round(value, 3) for key, value in measured.figures.items()}
+    beside = written.setdefault("beside", {})
+    for key, peers in measured.beside.items():
+        beside[key] = {name: round(value, 3) for name, value in peers.items()}
+    written["systems"] = written.get("systems", {}) | measured.systems
     FIGURES.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", "utf-8")
     before, _, rest = README.read_text("utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     README.write_text(before + BEGIN + "\n".join(_table(written)) + "\n" + END + after, "utf-8")
-    draw(written, HERE / "figures.svg")
 
 
 def _taken(measured: Measured) -> dict[str, Any]:
+    """Return the revision of the code, and how busy the machine was."""
     revision = subprocess.run(
-        ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"],
+        ["git", "-C", str(HERE.parent), "log", "-1", "--format=%h", "--", "fogmqtt"],
         check=False,
         capture_output=True,
         text=True,
     )
     return {
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "day": datetime.now(UTC).date().isoformat(),
-        "revision": revision.stdout.strip() or "unknown",
-        "load": round(os.getloadavg()[0], 1),
+        "revision": revision.stdout.strip() or "a copy without history",
+        "load": round(os.getloadavg()[0]),
         "others": round(measured.others, 2),
     }
 
 
 def _table(written: dict[str, Any]) -> Iterable[str]:
-    taken, figures = written["taken"], written["figures"]
-    yield "| figure | must be at most | is | others |"
-    yield "|---|---|---|---|"
+    figures = written["figures"]
+    yield "| figure | must be at most | is | peers | load | others | at |"
+    yield "|---|---|---|---|---|---|---|"
     for key, goal in GOALS.items():
         if key in figures:
             must = "" if goal.must is None else f"{goal.must:g}"
             beside = _beside(written["beside"].get(key, {}))
-            yield f"| {goal.title} | {must} | {figures[key]:.2f} | {beside} |"
+            taken = written["taken"][key]
+            busy = f"{taken['load']} | {taken['others']:.0%} | {taken['revision']}"
+            yield f"| {goal.title} | {must} | {figures[key]:.2f} | {beside} | {busy} |"
     yield ""
     yield "| 24 MP | wall s | CPU s | wrong pixels |"
     yield "|---|---|---|---|"
@@ -144,9 +141,9 @@ def _table(written: dict[str, Any]) -> Iterable[str]:
             yield f"| {pipeline}, {name} | {seen['wall_s']:.3f} | {seen['cpu_s']:.3f} | {wrong} |"
     yield ""
     yield (
-        f"Taken on {taken['day']} at {taken['revision']}, {taken['cores']} cores, "
-        f"{taken['system']}; load {taken['load']}, other programs used up to "
-        f"{taken['others']:.0%} of the cores."
+        f"Taken on {written['cores']} cores, {platform.system()} {platform.machine()}, Python "
+        f"{platform.python_version()}. Load is the average of a minute, `others` the share of "
+        "the cores that other programs used: on a busy machine wall times say little."
     )
 
 
@@ -154,18 +151,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--write", action="store_true", help="write the figures down")
     what = parser.add_mutually_exclusive_group()
-    for option in ("--quick", "--write", "--check"):
-        what.add_argument(option, action="store_true")
+    what.add_argument("--quick", action="store_true", help="only the ratios of make bench-quick")
+    what.add_argument("--check", action="store_true", help="judge the ratios of make proof")
+    what.add_argument("--only", nargs="+", choices=GROUPS, help="only these groups of figures")
     options = parser.parse_args()
     tune()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end all processes that were started
     written = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {"figures": {}}
     if options.check:
         sys.exit(0 if check(written) else 1)
-    measured = run(QUICK if options.quick else ALL)
-    show(measured, written["figures"])
+    was, total = dict(written["figures"]), Measured()
+    for name in QUICK if options.quick else options.only or GROUPS:
+        measured = GROUPS[name]()
+        total.add(measured)
+        if options.write:  # at once: a later group may fail
+            write(measured, written)
+    show(total, was)
     if options.write:
-        write(measured)
+        from picture import draw
+
+        draw(written, HERE / "figures.svg")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 JUDGE = Path(__file__).parents[2] / "benchmarks" / "judge.py"
-WRITTEN = {"wall": 1.0, "cpu": 2.0}
+BUSY = 0.8
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +22,13 @@ def judge() -> ModuleType:
     return module
 
 
-def seen(judge: ModuleType, *attempts: tuple[dict[str, float], float]) -> tuple[object, int]:
-    """Return the verdict on these attempts, and how many of them were made."""
+def seen(
+    judge: ModuleType, *attempts: tuple[dict[str, float], float], then: float = 0.0
+) -> tuple[object, int]:
+    """Return the verdict on attempts, by figures written at a share of others, and their number."""
     coming = iter([judge.Measured(figures, others=others) for figures, others in attempts])
-    verdict = judge.Verdict(WRITTEN)
+    written = {"wall": judge.Written(1.0, then), "cpu": judge.Written(2.0, then)}
+    verdict = judge.Verdict(written)
     return verdict, len(list(judge.attempts(lambda: next(coming), verdict)))
 
 
@@ -44,14 +47,19 @@ def test_one_good_attempt_is_enough(judge):
     assert (verdict.worse, made) == ({}, 2)
 
 
-def test_wall_times_are_not_judged_while_other_programs_are_busy(judge):
-    verdict, made = seen(judge, ({"wall": 3.0, "cpu": 2.0}, 0.8))
-    assert (verdict.worse, verdict.not_judged, made) == ({}, {"wall"}, 1)
+def test_nothing_is_judged_on_a_machine_that_is_busier_than_then(judge):
+    verdict, made = seen(judge, ({"wall": 3.0, "cpu": 9.0}, BUSY))
+    assert (verdict.worse, verdict.not_judged, made) == ({}, {"wall", "cpu"}, 1)
 
 
-def test_cpu_times_are_judged_while_other_programs_are_busy(judge):
-    verdict, made = seen(judge, *[({"cpu": 3.0}, 0.8)] * 3)
-    assert (verdict.worse, made) == ({"cpu": 3.0}, 3)
+def test_nothing_is_judged_by_figures_of_a_busier_machine(judge):
+    verdict, made = seen(judge, ({"wall": 3.0, "cpu": 9.0}, 0.0), then=BUSY)
+    assert (verdict.worse, verdict.not_judged, made) == ({}, {"wall", "cpu"}, 1)
+
+
+def test_only_cpu_time_is_judged_on_a_machine_as_busy_as_then(judge):
+    verdict, made = seen(judge, *[({"wall": 3.0, "cpu": 3.0}, BUSY)] * 3, then=BUSY - 0.2)
+    assert (verdict.worse, verdict.not_judged, made) == ({"cpu": 3.0}, {"wall"}, 3)
 
 
 def test_a_figure_that_was_not_written_down_is_not_judged(judge):
