@@ -127,7 +127,7 @@ class ServiceTimes:
         for place, lease in enumerate(device.in_service()):
             expected_s = self.service_s(device, lease.tile)
             late_s = self._elapsed_s(device, lease, place) - expected_s
-            if expected_s > 0 and self._is_slow(late_s, expected_s):
+            if late_s > 0 < expected_s and self._is_slow(late_s, expected_s):
                 slowness = max(slowness, 1 + (1 + _OVERRUN) * late_s / expected_s)
         return slowness
 

@@ -84,11 +84,11 @@ class Speculation:
 
     def _better_device(self, lease: Lease) -> DeviceState | None:
         """Who should have the tile instead, with room or without, if it delays its job."""
+        if not self._delays_job(lease):
+            return None
         able = (one for one in self._fleet.able(lease.tile.job) if not one.paused)
         helper = self._helper(lease, able)
-        if helper is None or not self._delays_job(lease) or self._missing_s(lease, helper) >= 0:
-            return None
-        return helper
+        return helper if helper is not None and self._missing_s(lease, helper) < 0 else None
 
     def _is_stuck(self, device: DeviceState, lease: Lease) -> bool:
         """Whether the device would be done earlier if its worker began again."""
