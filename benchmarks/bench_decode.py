@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 
 from fogmqtt.gateway.jobs.decode import Decoders
-from fogmqtt.images import files
+from fogmqtt.images import files, reader
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
 from fogmqtt.process_tuning import tune
@@ -37,13 +37,13 @@ def photograph(height: int, width: int) -> Image:
 
 
 def here(path: Path) -> Image:
-    return files.read(path.read_bytes(), path.name).image
+    return reader.read(path.read_bytes(), path.name).image
 
 
 def apart(decoders: Decoders, path: Path) -> Image:
     file = os.open(path, os.O_RDONLY)
     try:
-        return decoders.read(file, path.name).image
+        return decoders.read(file, path.name, max_pixels=10**9)[0].image
     finally:
         os.close(file)
 

@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 
 from fogmqtt.errors import ImageError
-from fogmqtt.images import files
+from fogmqtt.images import reader
 from fogmqtt.wire.messages import (
     Accepted,
     Decoder,
@@ -201,14 +201,14 @@ def decode(seed: int, count: int) -> Decoded:
     """Read so many damaged files; a crash ends this process, anything but ImageError raises."""
     resource.setrlimit(resource.RLIMIT_DATA, (DECODE_BYTES, DECODE_BYTES))
     for name, data in whole().items():
-        files.read(data, name, max_pixels=MAX_PIXELS)
+        reader.read(data, name, max_pixels=MAX_PIXELS)
     before = _resident()
     read = 0
     slowest, slowest_s = "", 0.0
     for number, (name, data) in enumerate(mutated(random.Random(seed), count)):
         began = time.monotonic()
         try:
-            read += files.read(data, name, max_pixels=MAX_PIXELS).image.size > 0
+            read += reader.read(data, name, max_pixels=MAX_PIXELS).image.size > 0
         except ImageError:
             pass
         except Exception as problem:

@@ -8,10 +8,10 @@ import time
 
 import numpy as np
 
-from fogmqtt.images import files
+from fogmqtt.images import files, reader
 from fogmqtt.workers import decoder_process
 
-_honest = files.decode
+_honest = reader.decode
 _kept: list[bytearray] = []
 
 
@@ -53,11 +53,11 @@ def keep() -> None:
     _kept.append(bytearray(100 << 20))
 
 
-def _rotten(data: bytes, header: files.Header, name: str) -> files.LoadedImage:
+def _rotten(data: bytes, header: reader.Header, name: str, index: int) -> files.LoadedImage:
     globals().get(name.split(".")[0], int)()
-    return _honest(data, header, name)
+    return _honest(data, header, name, index)
 
 
 def main() -> None:
-    files.decode = _rotten
+    reader.decode = _rotten
     decoder_process.main()

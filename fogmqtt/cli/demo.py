@@ -76,13 +76,14 @@ class DemoOutputs:
 
     outputs: Outputs
 
-    def write(self, outcome: Outcome) -> None:
+    def write(self, outcome: Outcome) -> Sequence[str]:
         """Write the files. Raises ImageError if a file cannot be written."""
-        self.outputs.write(outcome)
+        notes = self.outputs.write(outcome)
         if outcome.image is None or outcome.original is None or self.outputs.image is None:
-            return
+            return notes
         picture = mosaic(outcome.original, outcome.image, outcome.report.mosaic)
         files.write(self.outputs.image.with_name("mosaic.png"), picture)
+        return notes
 
 
 async def _run(
@@ -96,6 +97,7 @@ async def _run(
     request = JobRequest(
         name=photo.name,
         path=photo,
+        pages="first",
         pipeline=PIPELINE,
         tiles=parse_tile_plan(config.tiles),
         verify=True,

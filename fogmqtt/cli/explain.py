@@ -31,14 +31,15 @@ def explain(
     Returns the exit code. Without a broker there is no prediction. Raises PipelineError, ImageError
     and OperatorError.
     """
-    request = JobRequest(name=image_path.name, pipeline=text, path=image_path)
+    request = JobRequest(name=image_path.name, pipeline=text, path=image_path, pages="first")
     with Decoders() as decoders:
         job = ingest(request, config.limits, decoders, MemoryBudget().reservation())
-    console.print(Text(f"{text.strip()}  on {image_path.name}: {job.image.spec}"), soft_wrap=True)
-    prediction = _predict(config, text, as_array(job.image), plan)
+    (page,) = job.pages
+    console.print(Text(f"{text.strip()}  on {image_path.name}: {page.image.spec}"), soft_wrap=True)
+    prediction = _predict(config, text, as_array(page.image), plan)
     workers = prediction.workers if isinstance(prediction, Forecast) else WORKERS_UNKNOWN
     console.print()
-    for number, stage in enumerate(job.stages, 1):
+    for number, stage in enumerate(page.stages, 1):
         line = f"stage {number}  {_describe_stage(config, stage, plan, workers)}"
         console.print(Text(line), soft_wrap=True)
     console.print()

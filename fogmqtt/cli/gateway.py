@@ -28,6 +28,7 @@ from fogmqtt.process_tuning import tune
 if TYPE_CHECKING:
     from fogmqtt.config import GatewayConfig
     from fogmqtt.gateway.jobs.decode import Decoders
+    from fogmqtt.images.metadata import Pages
 
 Command: TypeAlias = "Callable[[GatewayConfig, argparse.Namespace], int]"
 #: argparse names this type with an underscore, and gives no other.
@@ -110,6 +111,11 @@ def _add_run(commands: Subparsers) -> None:
         "--out",
         help="a file (.json for the facts of a measuring pipeline), or a folder for several images",
     )
+    parser.add_argument(
+        "--format",
+        help="of the result: png, jpeg, webp, bmp or tiff, with options, as in 'jpeg quality=80', "
+        "'png compression=9' or 'tiff compression=none' (default: as the file's suffix says)",
+    )
     parser.add_argument("--post", help="a pipeline for the merged image, run on the gateway")
     parser.add_argument(
         "--verify",
@@ -126,7 +132,7 @@ def _add_verify(commands: Subparsers) -> None:
         "compare the fleet's result with one machine's; exit code 1 if different",
     )
     _add_job(parser)
-    parser.set_defaults(out=None, post="", verify=True)
+    parser.set_defaults(out=None, post="", verify=True, format=None)
 
 
 def _add_job(parser: argparse.ArgumentParser) -> None:
@@ -135,6 +141,12 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pipeline", help="'gray | canny low=50 high=150', or a configured name")
     parser.add_argument(
         "--tiles", help="auto, 'size 512x512' (w x h) or 'grid 3x1' (columns x rows)"
+    )
+    parser.add_argument(
+        "--pages",
+        type=_pages,
+        metavar="PAGES",
+        help="of files with several: all, first, or a number (default: gateway.pages)",
     )
     parser.add_argument(
         "--timeout",
@@ -209,6 +221,7 @@ def _run(config: GatewayConfig, options: argparse.Namespace) -> int:
 def _run_jobs(config: GatewayConfig, options: argparse.Namespace, decoders: Decoders) -> int:
     from fogmqtt.cli.run import RunOptions, run
     from fogmqtt.core.geometry import parse_tile_plan
+    from fogmqtt.images.result_format import parse_result_format
 
     run_options = RunOptions(
         images=tuple(options.images),
@@ -216,6 +229,8 @@ def _run_jobs(config: GatewayConfig, options: argparse.Namespace, decoders: Deco
         pipeline=_pipeline(config, options.pipeline),
         tiles=parse_tile_plan(options.tiles or config.tiles),
         post=config.post if options.post is None else options.post,
+        form=None if options.format is None else parse_result_format(options.format),
+        pages=config.gateway.pages if options.pages is None else options.pages,
         verify=options.verify,
         priority=_priority(config, options),
         timeout_s=options.timeout,
@@ -250,6 +265,17 @@ def _configured_pipeline(config: GatewayConfig, name: str) -> str:
     except PipelineError as problem:
         raise PipelineError(f"pipelines.{name}: {problem}") from None
     return config.pipelines[name]
+
+
+def _pages(text: str) -> Pages:
+    """Return the value of --pages. Raises ArgumentTypeError."""
+    if text == "first":
+        return "first"
+    if text == "all":
+        return "all"
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not all, first, or a number from 1 on")
 
 
 def _priority(config: GatewayConfig, options: argparse.Namespace) -> int:

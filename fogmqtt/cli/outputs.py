@@ -10,11 +10,14 @@ from pathlib import Path
 from fogmqtt.errors import ImageError, UsageError
 from fogmqtt.gateway.jobs.model import Outcome
 from fogmqtt.images import files
+from fogmqtt.images.encode import encode
+from fogmqtt.images.result_format import ResultFormat, format_of_suffix
 from fogmqtt.operators.api.measuring import as_json
 
 FACTS = ".json"
 #: Bytes of an image's own name in the name of a result: a number and ".differ.png" may follow.
 LONGEST_STEM = 230
+PNG = ResultFormat("png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,28 +28,49 @@ class Outputs:
     facts: Path | None
     #: The mask of the pixels that differ from one machine; written only if some do.
     differ: Path
+    form: ResultFormat = PNG
+    #: The image's file if there are several pages, which need a TIFF; None: the user named `image`.
+    pages: Path | None = None
 
-    def write(self, outcome: Outcome) -> None:
-        """Write the files. Raises ImageError if a file cannot be written."""
-        if outcome.image is not None and self.image is not None:
-            files.write(self.image, outcome.image)
+    def write(self, outcome: Outcome) -> Sequence[str]:
+        """Write the files, and return notes. Raises ImageError if a file cannot be written."""
+        notes: Sequence[str] = ()
+        if outcome.images and self.image is not None:
+            notes = self._write_image(self.image, outcome)
         if outcome.facts is not None and self.facts is not None:
             files.write_bytes(self.facts, as_json(outcome.facts))
         if outcome.difference is not None:
             files.write(self.differ, outcome.difference)
+        return notes
+
+    def _write_image(self, path: Path, outcome: Outcome) -> Sequence[str]:
+        form = self.form
+        if len(outcome.images) > 1 and self.pages is not None and form.kind != "tiff":
+            form, path = ResultFormat("tiff"), self.pages
+        try:
+            encoded = encode(outcome.images, form, outcome.metadata)
+        except ImageError as problem:
+            raise ImageError(f"{outcome.report.name}: {path}: {problem}") from None
+        files.write_bytes(path, encoded.data)
+        return encoded.notes
 
 
-def plan_outputs(images: Sequence[Path], out: str | None, *, measures: bool) -> list[Outputs]:
+def plan_outputs(
+    images: Sequence[Path], out: str | None, *, measures: bool, form: ResultFormat | None = None
+) -> list[Outputs]:
     """Return the output files of each image's job. All names differ.
 
-    `out` is the option of the user: a file, a folder, or None. Raises UsageError for an unsupported
-    kind of file, a missing folder, and a path that is one of the images.
+    `out` is the option of the user: a file, a folder, or None; `form` is the format with its
+    options, or None: that of the file's suffix, and PNG in a folder. Raises UsageError for an
+    unsupported kind of file, a missing folder, and a path that is one of the images.
     """
     if out is None:
         return [Outputs(None, None, Path(f"{image.stem}.differ.png")) for image in images]
     is_folder = len(images) > 1 or out.endswith("/") or Path(out).is_dir()
     planned = (
-        _in_folder(images, Path(out), measures) if is_folder else [_single(Path(out), measures)]
+        _in_folder(images, Path(out), measures, form or PNG)
+        if is_folder
+        else [_single(Path(out), measures, form)]
     )
     originals = {image.resolve() for image in images}
     for outputs in planned:
@@ -56,35 +80,42 @@ def plan_outputs(images: Sequence[Path], out: str | None, *, measures: bool) -> 
     return planned
 
 
-def _single(out: Path, measures: bool) -> Outputs:
+def _single(out: Path, measures: bool, form: ResultFormat | None) -> Outputs:
     wants_facts = out.suffix.lower() == FACTS
     if wants_facts and not measures:
         raise UsageError(f"-o {out}: this pipeline gives an image, not facts; name a .png")
-    if not wants_facts:
-        _check_suffix(out)
+    form = PNG if wants_facts else _format_of(out, form)
     if not out.absolute().parent.is_dir():
         raise UsageError(f"-o {out}: there is no folder {out.parent}; make it first")
     image = None if wants_facts else out
     facts = out.with_suffix(FACTS) if measures else None
-    return Outputs(image, facts, out.with_suffix(".differ.png"))
+    return Outputs(image, facts, out.with_suffix(".differ.png"), form)
 
 
-def _check_suffix(out: Path) -> None:
+def _format_of(out: Path, form: ResultFormat | None) -> ResultFormat:
+    """Return the format of a file that the user named. Raises UsageError."""
     try:
-        files.check_suffix(out)
+        named = format_of_suffix(out.suffix)
     except ImageError as problem:
         raise UsageError(f"-o {out}: {problem}") from None
+    if form is not None and form.kind != named.kind:
+        raise UsageError(f"-o {out}: it is no {form.kind} file, which --format asks for")
+    return form or named
 
 
-def _in_folder(images: Sequence[Path], out: Path, measures: bool) -> list[Outputs]:
+def _in_folder(
+    images: Sequence[Path], out: Path, measures: bool, form: ResultFormat
+) -> list[Outputs]:
     if out.exists() and not out.is_dir():
         raise UsageError(f"-o {out}: several images need a folder, and this is a file")
     out.mkdir(parents=True, exist_ok=True)
     return [
         Outputs(
-            out / f"{name}.png",
+            out / f"{name}{form.suffix}",
             out / f"{name}{FACTS}" if measures else None,
             out / f"{name}.differ.png",
+            form,
+            _pages_path(out / f"{name}.tiff", images),
         )
         for name in _names(images)
     ]
@@ -104,3 +135,9 @@ def _names(images: Sequence[Path]) -> Iterator[str]:
             name = f"{stem}-{numbers[stem] + 1}"
         used.add(name)
         yield name
+
+
+def _pages_path(path: Path, images: Sequence[Path]) -> Path:
+    """Return the path, or one beside it if it is one of the images."""
+    is_image = any(image.resolve() == path.resolve() for image in images)
+    return path.with_suffix(".pages.tiff") if is_image else path

@@ -29,6 +29,8 @@ from fogmqtt.gateway.events import GatewayEvent, JobEnded, JobNoticed, JobProgre
 from fogmqtt.gateway.jobs.decode import Decoders
 from fogmqtt.gateway.jobs.model import JobRequest, Outcome
 from fogmqtt.gateway.jobs.report import Report, format_differences
+from fogmqtt.images.metadata import Pages
+from fogmqtt.images.result_format import ResultFormat
 from fogmqtt.log import shown_name
 from fogmqtt.operators.api.measuring import as_json
 from fogmqtt.operators.api.pipeline import parse, parse_post
@@ -53,6 +55,9 @@ class RunOptions:
     pipeline: str
     tiles: TilePlan
     post: str = ""
+    #: The format of the results; None: as the output's suffix says, and PNG in a folder.
+    form: ResultFormat | None = None
+    pages: Pages = "all"
     verify: bool = False
     priority: int = 0
     timeout_s: float | None = None
@@ -71,7 +76,7 @@ def run(config: GatewayConfig, options: RunOptions, decoders: Decoders) -> list[
         raise UsageError(f"--report {options.report}: there is no such folder; make it first")
     if options.out is None and not measures and not options.verify:
         raise UsageError("-o is missing: name a file for the result, such as -o result.png")
-    outputs = plan_outputs(options.images, options.out, measures=measures)
+    outputs = plan_outputs(options.images, options.out, measures=measures, form=options.form)
     with embedded_broker(config) as broker:
         display = open_display()
         summary = Summary(display, several=len(options.images) > 1, keeps=bool(options.report))
@@ -236,6 +241,7 @@ def _request(name: str, path: Path, outputs: Outputs, options: RunOptions) -> Jo
         name=name,
         pipeline=options.pipeline,
         path=path,
+        pages=options.pages,
         tiles=options.tiles,
         post=options.post,
         verify=options.verify,

@@ -14,6 +14,7 @@ from fogmqtt.config.schema import BrokerSettings, DeviceConfig, GatewayConfig
 from fogmqtt.config.settings import PASSWORD_FILE, Key, Settings, gather_settings, origin_of
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import ConfigError, UsageError
+from fogmqtt.images.result_format import parse_result_format
 from fogmqtt.wire.topics import LOCAL, Topics, check_id
 
 _Config = TypeVar("_Config", GatewayConfig, DeviceConfig)
@@ -31,6 +32,16 @@ def load_gateway(path: Path | None, environ: Mapping[str, str]) -> GatewayConfig
         check_id(name, origin_of(settings, "pipelines", name))
     for name in config.priorities:
         _check_pipeline_exists(name, config.pipelines, origin_of(settings, "priorities", name))
+    _check(
+        origin_of(settings, "gateway", "format"),
+        "gateway.format",
+        parse_result_format,
+        config.gateway.format,
+    )
+    for name, text in config.formats.items():
+        origin = origin_of(settings, "formats", name)
+        _check_pipeline_exists(name, config.pipelines, origin)
+        _check(origin, f"formats.{name}", parse_result_format, text)
     _check(origin_of(settings, "tiles"), "tiles", parse_tile_plan, config.tiles)
     _check_plugins(config.plugins, origin_of(settings, "plugins"))
     return config

@@ -50,7 +50,9 @@ class GatewaySettings:
     spool_max_bytes: Annotated[int, msgspec.Meta(ge=0)] = 20_000_000_000
     session_s: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 60
     deliver: Literal["auto", "outbox", "reply", "both"] = "auto"
-    format: Literal["png", "jpeg", "webp", "bmp", "tiff"] = "png"
+    #: As `images.result_format` reads it: a kind with options.
+    format: str = "png"
+    pages: Literal["first", "all"] | Annotated[int, msgspec.Meta(ge=1)] = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class GatewayConfig:
     wire: WireSettings = WireSettings()
     pipelines: dict[str, str] = field(default_factory=default_pipelines)
     priorities: dict[str, Priority] = field(default_factory=dict)
+    formats: dict[str, str] = field(default_factory=dict)
     pipeline: str = "edges"
     tiles: str = "auto"
     post: str = ""

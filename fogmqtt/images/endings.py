@@ -1,7 +1,8 @@
 """Whether an image file has reached its end, as far as its own bytes tell.
 
 A copy that pauses, or that another machine makes on a network file system, looks quiet before
-it is complete. PNG, JPEG, BMP, WebP and TIFF say themselves whether bytes are missing.
+it is complete. PNG, JPEG, BMP, WebP, TIFF, GIF, AVIF, HEIC and JPEG 2000 say themselves whether
+bytes are missing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
@@ -18,6 +19,12 @@ _EOI = b"\xff\xd9"
 _START_OF_SCAN = 0xDA
 #: Bytes that are read at a time while the end of a JPEG is searched for.
 _BLOCK = 1 << 20
+#: More directories, entries and boxes than any file has that is read.
+_MAX_DIRECTORIES, _MAX_ENTRIES, _MAX_BOXES = 10_000, 4_096, 10_000
+#: The tags of a TIFF with the places and the sizes of strips and tiles.
+_PIXEL_TAGS = frozenset((273, 279, 324, 325))
+#: The bytes of a value of each type in a TIFF; of others, 1.
+_TIFF_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
 class Ending(Enum):
@@ -55,6 +62,8 @@ def ending(file: BinaryIO) -> Ending:
     for mark, check in _CHECKS:
         if data.begin.startswith(mark):
             return check(data)
+    if data.begin[4:8] == b"ftyp":
+        return _boxes(data)
     return Ending.UNKNOWN
 
 
@@ -109,11 +118,106 @@ def _riff(data: _Bytes) -> Ending:
 
 
 def _tiff(data: _Bytes) -> Ending:
-    # libtiff writes the directory last, and its place into the header after that.
-    is_big_endian = data.begin.startswith(b"MM")
-    is_big_tiff = 43 in data.begin[2:4]
-    place = data.number(*((8, 16) if is_big_tiff else (4, 8)), is_big_endian=is_big_endian)
-    return Ending.UNKNOWN if 0 < place < data.size else Ending.MISSING
+    # libtiff writes the directory last, and its place into the header after that. Other programs
+    # write the directory first, so the places of the pixels count.
+    form = _TiffForm("big" if data.begin.startswith(b"MM") else "little", 43 in data.begin[2:4])
+    width = form.place_bytes
+    place = int.from_bytes(data.begin[width : 2 * width], form.order)
+    seen: set[int] = set()
+    while place:
+        if place in seen or len(seen) >= _MAX_DIRECTORIES:
+            return Ending.UNKNOWN
+        seen.add(place)
+        directory = _read_directory(data, place, form)
+        if directory is None:
+            return Ending.UNKNOWN
+        if directory.end > data.size:
+            return Ending.MISSING
+        place = directory.next
+    return Ending.WHOLE if seen else Ending.MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class _TiffForm:
+    """The byte order of a TIFF, and whether it is a BigTIFF."""
+
+    order: Literal["big", "little"]
+    is_big: bool
+
+    @property
+    def place_bytes(self) -> int:
+        """The bytes of a place in the file, and of the value in an entry."""
+        return 8 if self.is_big else 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Directory:
+    """Where the last byte of a page is, and where the next directory is."""
+
+    end: int
+    next: int
+
+
+def _read_directory(data: _Bytes, place: int, form: _TiffForm) -> _Directory | None:
+    """Return a directory of a TIFF; None if it cannot be one."""
+    wide, order = form.place_bytes, form.order
+    count_bytes = 8 if form.is_big else 2
+    count = int.from_bytes(data.at(place, count_bytes), order)
+    entry_bytes = 4 + 2 * wide
+    start = place + count_bytes
+    if count > _MAX_ENTRIES:
+        return None
+    end = start + count * entry_bytes + wide
+    if end > data.size:
+        return _Directory(end, 0)
+    body = data.at(start, count * entry_bytes + wide)
+    ends, arrays = start + len(body), dict[int, list[int]]()
+    for at in range(0, count * entry_bytes, entry_bytes):
+        entry = body[at : at + entry_bytes]
+        tag, kind = (int.from_bytes(entry[each : each + 2], order) for each in (0, 2))
+        length = int.from_bytes(entry[4 : 4 + wide], order)
+        size = _TIFF_SIZES.get(kind, 1)
+        value = entry[4 + wide :]
+        if size * length > wide:
+            outside = int.from_bytes(value, order)
+            ends = max(ends, outside + size * length)
+            value = data.at(outside, size * length) if tag in _PIXEL_TAGS else b""
+        if tag in _PIXEL_TAGS:
+            cut = value[: size * length]
+            arrays[tag] = [
+                int.from_bytes(cut[each : each + size], order) for each in range(0, len(cut), size)
+            ]
+    for starts, sizes in ((273, 279), (324, 325)):
+        pairs = zip(arrays.get(starts, ()), arrays.get(sizes, ()), strict=False)
+        ends = max([ends, *(start + size for start, size in pairs)])
+    return _Directory(ends, int.from_bytes(body[-wide:], order))
+
+
+def _gif(data: _Bytes) -> Ending:
+    # The last block ends with a zero, and the trailer is a semicolon. Some programs put zeros
+    # behind it.
+    end = data.at(max(0, data.size - 64), 64).rstrip(b"\0")
+    return Ending.WHOLE if end.endswith(b"\0;") else Ending.MISSING
+
+
+def _boxes(data: _Bytes) -> Ending:
+    """The boxes of AVIF, HEIC and JPEG 2000, each with its length."""
+    offset = 0
+    for _ in range(_MAX_BOXES):
+        head = data.at(offset, 16)
+        if len(head) < 8:
+            return Ending.WHOLE if offset == data.size else Ending.MISSING
+        length = int.from_bytes(head[:4], "big")
+        if length == 0:  # up to the end of the file, wherever that is
+            return Ending.UNKNOWN
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        if length < 8:
+            return Ending.UNKNOWN
+        offset += length
+        if offset > data.size:
+            return Ending.MISSING
+    return Ending.UNKNOWN
 
 
 def _reaches(data: _Bytes, length: int) -> Ending:
@@ -129,4 +233,6 @@ _CHECKS: tuple[tuple[bytes, Callable[[_Bytes], Ending]], ...] = (
     (b"MM\0*", _tiff),
     (b"II+\0", _tiff),
     (b"MM\0+", _tiff),
+    (b"GIF8", _gif),
+    (b"\0\0\0\x0cjP  ", _boxes),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -61,6 +62,13 @@ def limit_data(limit: int | None) -> None:
     elif hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def release_free_memory() -> None:
+    """Return memory that was freed to the system; the allocator keeps some for the next use."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # not every libc has it
+        trim(0)
 
 
 def data_bytes() -> int:

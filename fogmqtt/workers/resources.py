@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-#: The files that hold a container's memory limit, in control groups of version 2 and version 1.
-_MEMORY_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
-#: The same with the files that hold the memory in use.
+#: The files that hold a container's memory limit and the memory in use, in control groups of
+#: version 2 and version 1.
 _MEMORY_USAGES = (
-    (_MEMORY_LIMITS[0], Path("/sys/fs/cgroup/memory.current")),
-    (_MEMORY_LIMITS[1], Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ),
 )
 #: Megabytes of a worker process that has loaded the operators.
 WARM_WORKER_MB = 55
@@ -23,6 +22,9 @@ WARM_WORKER_MB = 55
 EARLY_WARM_FACTOR = 4
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MEMINFO = Path("/proc/meminfo")
+#: The control groups of this process, and where groups of version 2 and of version 1 are.
+_OWN_GROUPS = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
 
 
 def cores() -> int:
@@ -44,10 +46,13 @@ def machine_id(file: Path = _BOOT_ID) -> str:
         return ""  # only Linux has this file
 
 
-def memory_mb(limits: Sequence[Path] = _MEMORY_LIMITS) -> int:
-    """Return the memory of this machine, or of the container if that has a lower limit, in MB."""
+def memory_mb(own_groups: Path = _OWN_GROUPS, groups: Path = _GROUPS) -> int:
+    """Return the memory of this machine in MB, or the lowest limit of a control group around us.
+
+    A container and a systemd service with `MemoryMax` are such groups.
+    """
     least = os.sysconf("SC_PAGESIZE") * os.sysconf("SC_PHYS_PAGES")
-    for file in limits:
+    for file in _limit_files(own_groups, groups):
         with suppress(OSError, ValueError):  # the file holds "max" if there is no limit
             least = min(least, int(file.read_text("ascii")))
     return least >> 20
@@ -73,6 +78,23 @@ def _available_bytes(meminfo: Path) -> int:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) << 10
     return 0  # a system without this file
+
+
+def _limit_files(own_groups: Path, groups: Path) -> Iterator[Path]:
+    """Yield the files with the limits of our groups and of all groups around them."""
+    lines = ["0::/", "0:memory:/"]
+    with suppress(OSError):
+        lines += own_groups.read_text("utf-8", errors="replace").splitlines()
+    for line in lines:
+        _, _, named = line.partition(":")
+        controllers, _, path = named.partition(":")
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = groups / "memory" if controllers else groups
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        group = PurePosixPath(path.lstrip("/"))
+        for each in (group, *group.parents):
+            yield root / each / name
 
 
 def worker_memory_mb(workers: int) -> int:

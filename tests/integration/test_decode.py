@@ -20,7 +20,7 @@ import pytest
 
 from fogmqtt.errors import ImageError
 from fogmqtt.gateway.jobs.decode import Decoders, open_bytes
-from fogmqtt.images import files
+from fogmqtt.images import files, reader
 from tests.broken_files import mutated, whole
 from tests.fog import wait_for
 from tests.processes import photo
@@ -67,7 +67,7 @@ def _runs(process: psutil.Process, what: str) -> bool:
 def read(decoders: Decoders, data: bytes, name: str, max_pixels: int = 10**9) -> files.LoadedImage:
     file = open_bytes(data)
     try:
-        return decoders.read(file, name, max_pixels=max_pixels)
+        return decoders.read(file, name, max_pixels=max_pixels)[0]
     finally:
         os.close(file)
 
@@ -89,7 +89,7 @@ PNG = cv2.imencode(".png", PICTURE)[1].tobytes()
 @pytest.mark.parametrize("name", sorted(whole()))
 def test_a_file_of_any_kind_is_read_as_without_a_process(name: str, decoders: Decoders) -> None:
     data = whole()[name]
-    got, expected = read(decoders, data, name), files.read(data, name)
+    got, expected = read(decoders, data, name), reader.read(data, name)
     assert np.array_equal(got.image, expected.image)
     assert got.image.dtype == expected.image.dtype
     assert (got.spec, got.notes, got.format) == (expected.spec, expected.notes, expected.format)
@@ -101,7 +101,7 @@ def test_large_images_are_the_same_too(suffix: str, decoders: Decoders) -> None:
     image = photo(1200, 1700)
     deep = image.astype(np.uint16) * 257 if suffix != ".jpg" else image
     data = cv2.imencode(suffix, deep)[1].tobytes()
-    expected = files.read(data, "large").image
+    expected = reader.read(data, "large").image
     assert np.array_equal(read(decoders, data, "large").image, expected)
 
 
@@ -113,7 +113,7 @@ def test_what_is_turned_by_its_exif_is_turned(decoders: Decoders) -> None:
     data = data[:2] + exif + data[2:]
     got = read(decoders, data, "turned.jpg")
     assert got.spec.size == (80, 60)
-    assert np.array_equal(got.image, files.read(data, "turned.jpg").image)
+    assert np.array_equal(got.image, reader.read(data, "turned.jpg").image)
 
 
 def test_damaged_files_are_refused_in_the_same_words(decoders: Decoders) -> None:
@@ -127,7 +127,7 @@ def _told(decoders: Decoders | None, data: bytes, name: str) -> object:
     try:
         if decoders is None:
             with warnings.catch_warnings(action="ignore"):
-                return files.read(data, name, max_pixels=MAX_PIXELS).image.tobytes()
+                return reader.read(data, name, max_pixels=MAX_PIXELS).image.tobytes()
         return read(decoders, data, name, MAX_PIXELS).image.tobytes()
     except ImageError as refused:
         return str(refused)
@@ -233,7 +233,7 @@ def test_no_process_outlives_its_parent() -> None:
     code = (
         "from fogmqtt.gateway.jobs.decode import Decoders, open_bytes\n"
         "from tests.integration.test_decode import PNG\n"
-        f"Decoders(program={ROTTEN!r}).read(open_bytes(PNG), 'hang.png')"
+        f"Decoders(program={ROTTEN!r}).read(open_bytes(PNG), 'hang.png', max_pixels=10**9)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     try:

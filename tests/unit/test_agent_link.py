@@ -106,14 +106,27 @@ def test_a_temperature_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     assert host_info.temperature_c(tmp_path) == 41.5
 
 
-def test_the_memory_of_a_container_is_its_limit(tmp_path: Path) -> None:
-    limit = tmp_path / "memory.max"
-    whole = resources.memory_mb([limit])
+def test_the_memory_is_the_lowest_limit_of_the_groups_around_this_process(tmp_path: Path) -> None:
+    own, groups = tmp_path / "own", tmp_path / "groups"
+    service = groups / "system.slice" / "fog.service"
+    service.mkdir(parents=True)
+    own.write_text("0::/system.slice/fog.service\n")
+    whole = resources.memory_mb(own, groups)
     assert whole == psutil.virtual_memory().total >> 20
-    limit.write_text("max\n")
-    assert resources.memory_mb([limit]) == whole
-    limit.write_text(f"{100 << 20}\n")
-    assert resources.memory_mb([limit]) == 100
+    (groups / "memory.max").write_text("max\n")
+    assert resources.memory_mb(own, groups) == whole
+    (service / "memory.max").write_text(f"{100 << 20}\n")
+    assert resources.memory_mb(own, groups) == 100
+    (service.parent / "memory.max").write_text(f"{80 << 20}\n")
+    assert resources.memory_mb(own, groups) == 80
+
+
+def test_the_memory_is_limited_by_groups_of_version_1_too(tmp_path: Path) -> None:
+    own, groups = tmp_path / "own", tmp_path / "groups"
+    (groups / "memory" / "docker").mkdir(parents=True)
+    own.write_text("3:cpu,cpuacct:/docker\n2:memory:/docker\n")
+    (groups / "memory" / "docker" / "memory.limit_in_bytes").write_text(f"{90 << 20}\n")
+    assert resources.memory_mb(own, groups) == 90
 
 
 def test_programs_on_one_machine_announce_the_same_id(tmp_path: Path) -> None:

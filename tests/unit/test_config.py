@@ -268,7 +268,7 @@ def test_a_password_is_never_shown(write):
         ("brokr: {url: x}", "brokr: unknown key; did you mean broker?"),
         ("url: x", "url: unknown key; did you mean broker.url?"),
         ("verify: {zzz: 1}", "verify.zzz: unknown key; the keys here are: sample"),
-        ("5: x", "5: unknown key; the keys here are: broker, exact, gateway"),
+        ("5: x", "5: unknown key; the keys here are: broker, exact, formats"),
         ("scheduler: {starve_s: 1}", "unknown key; set gateway.local_after, which decides it"),
         ("broker: {username: 12}", "broker.username: expected text, got 12 (int); put it in quot"),
         ("broker: {username:}", "broker.username: expected text, got nothing"),

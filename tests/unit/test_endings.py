@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from fogmqtt.images.endings import Ending, ending
@@ -53,15 +55,56 @@ def test_an_end_mark_on_the_border_of_two_blocks_is_found() -> None:
     assert told(padded) is Ending.WHOLE
 
 
-def test_a_tiff_tells_only_that_its_directory_is_not_there_yet() -> None:
+def test_a_tiff_without_a_directory_is_not_whole() -> None:
     for mark in (b"II*\0", b"II+\0"):
         assert told(mark + bytes(60)) is Ending.MISSING
-    # libtiff writes the directory last.
-    data = encoded(".tiff")
-    assert told(data) is Ending.UNKNOWN
+
+
+def written_tiff(**options: Any) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(PIXELS).save(file, "tiff", big_tiff=True)
-    assert told(file.getvalue()) is Ending.UNKNOWN
+    tifffile.imwrite(file, PIXELS, photometric="rgb", metadata=None, **options)
+    return file.getvalue()
+
+
+def by_pillow(form: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, form, **options)
+    return file.getvalue()
+
+
+LATER = {
+    # The directory comes last, or first.
+    "libtiff": encoded(".tiff"),
+    "bigtiff": by_pillow("tiff", big_tiff=True),
+    "directory first": written_tiff(rowsperstrip=9),
+    "big-endian": written_tiff(byteorder=">", rowsperstrip=9),
+    "big-endian bigtiff": written_tiff(byteorder=">", bigtiff=True, tile=(16, 16)),
+    "avif": by_pillow("AVIF"),
+    "gif": by_pillow("GIF"),
+    "jpeg 2000": encoded(".jp2"),
+}
+
+
+@pytest.mark.parametrize("data", LATER.values(), ids=LATER)
+def test_these_are_whole_and_no_beginning_of_them_is(data: bytes) -> None:
+    assert told(data) in (Ending.WHOLE, Ending.UNKNOWN)
+    for length in range(26, len(data) - 12, 97):
+        assert told(data[:length]) is not Ending.WHOLE, length
+
+
+def test_a_tiff_whose_second_page_is_missing_is_not_whole() -> None:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for _ in range(2):
+            writer.write(PIXELS, photometric="rgb", metadata=None)
+    data = file.getvalue()
+    assert told(data) is Ending.WHOLE
+    assert told(data[:-100]) is Ending.MISSING
+
+
+def test_directories_that_name_each_other_tell_nothing() -> None:
+    data = b"II*\0\x08\0\0\0" + b"\0\0" + (8).to_bytes(4, "little") + bytes(20)
+    assert told(data) is Ending.UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image as Pillow
 
 from fogmqtt.errors import ImageError
-from fogmqtt.images import files
+from fogmqtt.images import files, reader
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
 
@@ -26,7 +26,7 @@ MODES = {
     "JPEG": ["1", "L", "RGB", "YCbCr", "CMYK"],
     "WEBP": ["RGB", "RGBA"],
     "BMP": ["1", "L", "P", "RGB", "RGBA"],
-    "TIFF": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "YCbCr", "CMYK"],
+    "TIFF": ["1", "L", "LA", "P", "RGB", "I;16", "YCbCr", "CMYK"],
 }
 GRAY = {"1", "L", "LA", "I;16"}
 ORIENTATION = 0x0112
@@ -72,7 +72,7 @@ def as_8_bit_colour(image: Image) -> Image:
 @pytest.mark.parametrize(("form", "mode"), [(f, m) for f in FORMATS for m in MODES[f]])
 def test_a_file_is_read_as_cv2_imread_reads_it(form: str, mode: str) -> None:
     data = file_of(form, mode)
-    loaded = files.read(data, "photo")
+    loaded = reader.read(data, "photo")
     assert loaded.format == form
     assert np.array_equal(as_8_bit_colour(loaded.image), as_cv2_reads(data))
     assert loaded.spec.size == (37, 53)
@@ -84,7 +84,7 @@ def test_a_file_is_read_as_cv2_imread_reads_it(form: str, mode: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photo_is_rotated_as_cv2_imread_rotates_it(form: str, orientation: int) -> None:
     data = rotated(form, orientation)
-    loaded = files.read(data, "photo")
+    loaded = reader.read(data, "photo")
     assert np.array_equal(loaded.image, as_cv2_reads(data))
     assert loaded.spec.size == loaded.image.shape[:2]
 
@@ -98,21 +98,24 @@ def test_a_photo_is_rotated_as_cv2_imread_rotates_it(form: str, orientation: int
     ],
 )
 def test_losses_are_noted(form: str, mode: str, note: str) -> None:
-    assert files.read(file_of(form, mode), "photo").notes == (note,)
-    assert files.read(file_of("PNG"), "photo").notes == ()
+    assert reader.read(file_of(form, mode), "photo").notes == (note,)
+    assert reader.read(file_of("PNG"), "photo").notes == ()
 
 
-def test_the_first_of_several_frames_is_read_and_noted() -> None:
+def test_the_first_of_several_pages_or_another_is_read_and_noted() -> None:
     second = Pillow.new("RGB", (53, 37), "red")
     data = file_of("TIFF", save_all=True, append_images=[second])
-    loaded = files.read(data, "scan.tiff")
+    loaded = reader.read(data, "scan.tiff")
     assert np.array_equal(loaded.image, photo())
-    assert loaded.notes == ("first of 2 frames",)
+    assert loaded.notes == ("page 1 of 2",)
+    second_page = reader.read(data, "scan.tiff", page=2)
+    assert (second_page.image == (0, 0, 255)).all()
+    assert second_page.notes == ("page 2 of 2",)
 
 
 def test_16_bit_colour_is_kept() -> None:
     deep = photo().astype(np.uint16) * 257 + 3
-    loaded = files.read(files.encode_file(deep, ".png"), "deep.png")
+    loaded = reader.read(files.encode_file(deep, ".png"), "deep.png")
     assert np.array_equal(loaded.image, deep)
 
 
@@ -126,25 +129,27 @@ def png_announcing(width: int, height: int) -> bytes:
     ("data", "message"),
     [
         (b"", "photo: the file is empty"),
-        (b"hello", r"photo: not an image of a supported format \(PNG, JPEG, WEBP, BMP, TIFF\)"),
-        (b"GIF89a" + bytes(50), "not an image of a supported format"),
+        (
+            b"hello",
+            "it is a text file; images are read from PNG, JPEG, WEBP, BMP, TIFF, GIF",
+        ),
+        (b"GIF89a" + bytes(50), "the header of this GIF is damaged or truncated"),
         (png_announcing(60_000, 60_000), "60000x60000 is 3600000000 pixels, over .* = 500000000"),
-        (png_announcing(0, 5), "photo: the header is damaged, or announces no pixels"),
-        (file_of("TIFF", "F"), "TIFF of mode F is not supported; save it with 8 or 16 bits"),
-        (file_of("TIFF", "I"), "TIFF of mode I is not supported"),
+        (png_announcing(0, 5), "photo: the image has 0x5 pixels, so there are no pixels"),
+        (file_of("TIFF", "I"), "this TIFF cannot be read: it holds 32-bit signed integers; save"),
         (png_announcing(53, 38), "photo: .*(damaged|decode)"),
     ],
 )
 def test_an_unusable_file_is_refused_and_named(data: bytes, message: str) -> None:
     with pytest.raises(ImageError, match=message):
-        files.read(data, "photo")
+        reader.read(data, "photo")
 
 
 def test_the_limit_is_in_pixels_and_configurable() -> None:
     data = file_of("JPEG")
-    assert files.read(data, "photo", max_pixels=37 * 53).spec.size == (37, 53)
+    assert reader.read(data, "photo", max_pixels=37 * 53).spec.size == (37, 53)
     with pytest.raises(ImageError, match=r"over limits.max_pixels = 1960"):
-        files.read(data, "photo", max_pixels=37 * 53 - 1)
+        reader.read(data, "photo", max_pixels=37 * 53 - 1)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -154,9 +159,10 @@ def test_a_truncated_file_is_refused_for_any_length(form: str) -> None:
         warnings.simplefilter("ignore")  # Pillow's, about the same cut
         for length in range(1, len(data), 7):
             with pytest.raises(ImageError):
-                files.read(data[:length], "photo")
-        with pytest.raises(ImageError):
-            files.read(data[:-1], "photo")
+                reader.read(data[:length], "photo")
+        if form != "JPEG":  # of which the end marker alone may be missing
+            with pytest.raises(ImageError):
+                reader.read(data[:-1], "photo")
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -169,26 +175,26 @@ def test_a_damaged_file_is_read_or_raises_image_error(form: str) -> None:
             for at in rng.integers(0, min(len(data), int(rng.choice((40, 200, 10_000)))), 3):
                 damaged[at] = rng.integers(256)
             with contextlib.suppress(ImageError):
-                files.read(bytes(damaged), "photo", max_pixels=10**6)
+                reader.read(bytes(damaged), "photo", max_pixels=10**6)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".tif", ".tiff", ".PNG"])
 def test_a_written_file_reads_back_bit_for_bit(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"result{suffix}"
     files.write(path, photo())
-    assert np.array_equal(files.read(path.read_bytes(), path.name).image, photo())
+    assert np.array_equal(reader.read(path.read_bytes(), path.name).image, photo())
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
 def test_jpeg_can_be_written(tmp_path: Path) -> None:
     files.write(tmp_path / "result.jpg", photo())
-    assert files.read((tmp_path / "result.jpg").read_bytes(), "result.jpg").format == "JPEG"
+    assert reader.read((tmp_path / "result.jpg").read_bytes(), "result.jpg").format == "JPEG"
 
 
 @pytest.mark.parametrize(
     ("image", "suffix", "message"),
     [
-        (photo(), ".gif", r"cannot write '.gif' files; use one of .png, .jpg"),
+        (photo(), ".gif", r"cannot write '.gif' files; use one of .png, .jpeg, .jpg"),
         (photo(), "", "cannot write '' files"),
         (
             photo().astype(np.int16),

@@ -36,7 +36,13 @@ MAY_IMPORT = {
     "images": {"core.geometry"},
     "operators": {"images", "core.geometry", "core.tiling"},
     # Values with their checks; whoever is configured takes them, and only cli loads them.
-    "config": {"core.geometry", "core.scheduling.policy", "wire.messages", "wire.topics"},
+    "config": {
+        "core.geometry",
+        "core.scheduling.policy",
+        "images.result_format",
+        "wire.messages",
+        "wire.topics",
+    },
     "gateway": SHARED,
     "conformance": {
         "core.geometry",
@@ -88,6 +94,9 @@ PLANNED = {
     "core.scheduling.broker_outage",
     "gateway.jobs.finalize",
     "gateway.server.config_checks",
+    "images.formats.heic",
+    "images.formats.jpeg",
+    "images.formats.webp",
     "operators.support.union_find",
     "simulate.link_model",
 }
@@ -110,6 +119,8 @@ PLACES = {
     ),
     "yaml": ("config/text.py",),
     "PIL": ("images/",),
+    "simplejpeg": ("images/formats/jpeg_check.py",),
+    "tifffile": ("images/formats/", "images/encode.py"),
     "rich": ("cli/",),
     "inotify_simple": ("gateway/server/folder_events.py",),
     "iotcore": ("transport/embedded.py",),

@@ -12,7 +12,7 @@ import pytest
 #: What `--help` has no use for.
 HELP_FREE = {"asyncio", "cv2", "fogmqtt.config", "msgspec", "numpy", "paho", "PIL", "rich", "yaml"}
 #: What a decoder's process loads, and not the one that starts it.
-DECODER_FREE = {"asyncio", "cv2", "numpy", "paho", "PIL", "rich"}
+DECODER_FREE = {"asyncio", "cv2", "numpy", "paho", "PIL", "rich", "simplejpeg", "tifffile"}
 #: What `run` has no use for before its first tile is sent.
 RUN_FREE = {
     "PIL",
@@ -25,7 +25,9 @@ RUN_FREE = {
     "fogmqtt.simulate",
     "inotify_simple",
     "rich",
+    "simplejpeg",
     "sqlite3",
+    "tifffile",
 }
 
 

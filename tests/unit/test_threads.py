@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from fogmqtt.errors import FogError
+from fogmqtt.errors import FogError, ImageError
 from fogmqtt.gateway.background import race
 from fogmqtt.gateway.jobs.memory_budget import COPIES, MemoryBudget
 from fogmqtt.gateway.threads import IMAGE_THREADS, Threads, abandoned
@@ -117,7 +117,25 @@ def test_an_image_waits_until_there_is_room_for_it() -> None:
 
 
 def test_an_image_that_is_larger_than_the_budget_is_let_in_alone() -> None:
-    MemoryBudget(limit_bytes=10).reservation().take(10**12)
+    MemoryBudget(limit_bytes=10).reservation().take(10**6)
+
+
+def test_an_image_that_this_machine_cannot_hold_is_refused_with_how_much_it_has() -> None:
+    with pytest.raises(ImageError, match=r"953674 MB, and a job holds 3 such images, over the \d+"):
+        MemoryBudget().reservation().take(10**12)
+
+
+def test_what_only_decoding_needs_is_returned_after_it() -> None:
+    budget = MemoryBudget(limit_bytes=10 * COPIES)
+    first, second = budget.reservation(), budget.reservation()
+    first.take(4, work_bytes=20)
+    assert budget.used == 24
+    first.keep(4)
+    assert budget.used == 4 * COPIES
+    second.take(6)
+    first.release()
+    second.release()
+    assert budget.used == 0
 
 
 def test_a_job_that_ended_stops_waiting() -> None:

@@ -29,6 +29,7 @@ from fogmqtt.workers.child import ChildProcess
 from fogmqtt.workers.decoder_messages import (
     PROCEED,
     Decoded,
+    DecodedPage,
     DecodeRefused,
     DecodeReply,
     DecodeRequest,
@@ -39,6 +40,7 @@ from fogmqtt.workers.process import WorkerFailed
 
 if TYPE_CHECKING:
     from fogmqtt.images.files import LoadedImage
+    from fogmqtt.images.metadata import Pages
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +51,12 @@ TIMEOUT_S: Final = 30.0
 _BYTE_S, _PIXEL_S = 1e-7, 2e-6
 
 _PROGRAM: Final = "fogmqtt.workers.decoder_process"
-_DTYPES = ("uint8", "uint16")
+_DTYPES = ("uint8", "uint16", "float32")
 _ADVICE = "save it again with another program"
+
+
+#: Takes the bytes of decoded images, and those that decoding needs beside them; may block.
+Reserve = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +69,15 @@ class _DecodeJob:
     #: The file's name in messages.
     name: str
     max_pixels: int
-    #: Called with the size of the decoded image in bytes, before it is decoded; may block.
-    reserve: Callable[[int], None]
+    pages: Pages
+    reserve: Reserve
 
     @property
     def file_bytes(self) -> int:
         return os.fstat(self.file).st_size
 
 
-def _reserve_nothing(image_bytes: int) -> None:
+def _reserve_nothing(image_bytes: int, work_bytes: int) -> None:
     """Accept an image of any size."""
 
 
@@ -119,20 +125,21 @@ class Decoders:
         name: str,
         *,
         max_pixels: int,
-        reserve: Callable[[int], None] = _reserve_nothing,
-    ) -> LoadedImage:
-        """Decode the file of this descriptor, with the result of `images.files.read`.
+        pages: Pages = "first",
+        reserve: Reserve = _reserve_nothing,
+    ) -> tuple[LoadedImage, ...]:
+        """Decode pages of the file of this descriptor, each as `images.reader.read` does.
 
-        The image is a uint8 or uint16 array of height x width or height x width x channels, in
-        private memory. `reserve` is called with its size in bytes before it is decoded, and may
-        block. Raises ImageError like `images.files.read`, and if the process ended or was too slow.
+        An image is a uint8, uint16 or float32 array of height x width or height x width x channels,
+        in private memory. `reserve` is called before anything is decoded, and may block. Raises
+        ImageError like `images.reader.read`, and if the process ended or was too slow.
         """
         try:
             pixels = open_memory()
         except OSError as problem:
             raise ImageError(f"{name}: no memory for its pixels: {problem.strerror}") from None
         try:
-            return self._read(_DecodeJob(file, pixels, name, max_pixels, reserve))
+            return self._read(_DecodeJob(file, pixels, name, max_pixels, pages, reserve))
         finally:
             os.close(pixels)
 
@@ -155,7 +162,7 @@ class Decoders:
             process.end()
         self._starter.shutdown()
 
-    def _read(self, job: _DecodeJob) -> LoadedImage:
+    def _read(self, job: _DecodeJob) -> tuple[LoadedImage, ...]:
         process = self._acquire(job.name)
         try:
             reply = self._exchange(process, job)
@@ -172,9 +179,9 @@ class Decoders:
         match reply:
             case Decoded():
                 self._release(process, replace=reply.needs_replacement)
-                return _map_image(reply, job)
-            case DecodeRefused(reason):
-                self._release(process, replace=False)
+                return tuple(_map_page(page, reply.format, job) for page in reply.pages)
+            case DecodeRefused(reason, needs_replacement):
+                self._release(process, replace=needs_replacement)
                 raise ImageError(reason)
             case WorkerFailed(reason, traceback):
                 self._release(process, replace=True)
@@ -190,13 +197,13 @@ class Decoders:
         Raises _DecoderTimeout, EOFError and OSError if the process ended, msgspec.MsgspecError
         for an invalid reply, and what `reserve` raises.
         """
-        request = msgspec.msgpack.encode(DecodeRequest(job.name, job.max_pixels))
+        request = msgspec.msgpack.encode(DecodeRequest(job.name, job.max_pixels, job.pages))
         process.send_message(request, (job.file, job.pixels))
         reply = self._receive(process, job.file_bytes * _BYTE_S)
         if not isinstance(reply, HeaderRead):
             return reply
         pixels = min(reply.pixels, job.max_pixels)
-        job.reserve(pixels * reply.pixel_bytes)
+        job.reserve(reply.image_bytes, reply.work_bytes)
         process.send_message(PROCEED)
         return self._receive(process, pixels * _PIXEL_S)
 
@@ -276,18 +283,23 @@ def open_bytes(data: bytes | memoryview) -> int:
     return descriptor
 
 
-def _map_image(reply: Decoded, job: _DecodeJob) -> LoadedImage:
+def _map_page(page: DecodedPage, form: str, job: _DecodeJob) -> LoadedImage:
     """Map the memory that the process wrote. Raises ImageError if the reply does not fit it."""
     import numpy as np
 
     from fogmqtt.images.files import LoadedImage
     from fogmqtt.images.spec import Spec
 
-    if reply.dtype not in _DTYPES or min(reply.shape) < 1 or not 2 <= len(reply.shape) <= 3:
-        raise ImageError(f"{job.name}: its decoder gave {reply.dtype} of {reply.shape}")
-    size = math.prod(reply.shape) * np.dtype(reply.dtype).itemsize
-    if size > os.fstat(job.pixels).st_size:
+    if page.dtype not in _DTYPES or min(page.shape) < 1 or not 2 <= len(page.shape) <= 3:
+        raise ImageError(f"{job.name}: its decoder gave {page.dtype} of {page.shape}")
+    size = math.prod(page.shape) * np.dtype(page.dtype).itemsize
+    if page.offset < 0 or page.offset + size > os.fstat(job.pixels).st_size:
         raise ImageError(f"{job.name}: its decoder gave less than {size:,} bytes")
-    memory = mmap.mmap(job.pixels, size, access=mmap.ACCESS_COPY)
-    image = np.frombuffer(memory, reply.dtype).reshape(reply.shape)
-    return LoadedImage(image, Spec.of(image), reply.notes, reply.format)
+    # A mapping begins at a multiple of the system's page.
+    start = page.offset - page.offset % mmap.ALLOCATIONGRANULARITY
+    memory = mmap.mmap(
+        job.pixels, page.offset - start + size, access=mmap.ACCESS_COPY, offset=start
+    )
+    count = math.prod(page.shape)
+    image = np.frombuffer(memory, page.dtype, count, page.offset - start).reshape(page.shape)
+    return LoadedImage(image, Spec.of(image), page.notes, form, page.metadata)

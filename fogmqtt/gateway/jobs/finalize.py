@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from fogmqtt.gateway.jobs.model import Job, Outcome
 from fogmqtt.gateway.jobs.report import format_differences
 from fogmqtt.images.compare import NO_DIFFERENCE, Difference, difference
+from fogmqtt.images.metadata import Metadata
 from fogmqtt.images.picture import as_colour
 from fogmqtt.images.source import as_array
 from fogmqtt.images.spec import Image
@@ -30,14 +34,30 @@ def finalize(job: Job, output: StageOutput) -> Outcome:
     return Outcome(job.id, job.report, image, original, error, verified.picture, facts)
 
 
+def join_pages(outcomes: Sequence[Outcome], metadata: Sequence[Metadata]) -> Outcome:
+    """Return the outcome of a job whose file has these pages, in their order."""
+    images = tuple(outcome.image for outcome in outcomes if outcome.image is not None)
+    # The report adds the differences up, so the last page knows of all.
+    whole = replace(outcomes[0], images=images, metadata=tuple(metadata), error=outcomes[-1].error)
+    if len(outcomes) == 1:
+        return whole
+    different = [outcome.difference for outcome in outcomes if outcome.difference is not None]
+    facts: Facts | None = None
+    if outcomes[0].facts is not None:
+        facts = {"pages": [outcome.facts for outcome in outcomes]}
+    return replace(whole, difference=different[0] if different else None, facts=facts)
+
+
 def _compare(job: Job, output: StageOutput, original: Image) -> Difference:
     """Compare with the output of one machine, and count the differences in the report."""
     expected = run_whole(job.operators, original, original)
     if isinstance(output, dict) or isinstance(expected, dict):
-        job.report.differ, job.report.facts = count_differences(output, expected)
+        differ, facts = count_differences(output, expected)
+        job.report.differ = (job.report.differ or 0) + differ
+        job.report.facts = (job.report.facts or 0) + facts
         return NO_DIFFERENCE
     compared = difference(output, expected)
-    job.report.differ = compared.pixels
+    job.report.differ = (job.report.differ or 0) + compared.pixels
     return compared
 
 

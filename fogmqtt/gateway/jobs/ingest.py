@@ -3,31 +3,53 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from fogmqtt.config import LimitSettings
 from fogmqtt.errors import ImageError
 from fogmqtt.gateway.jobs.decode import Decoders, open_bytes
 from fogmqtt.gateway.jobs.memory_budget import Reservation
 from fogmqtt.gateway.jobs.model import JobRequest
+from fogmqtt.images.metadata import Metadata
 from fogmqtt.images.source import ArrayImage, ImageSource
-from fogmqtt.images.spec import Spec
+from fogmqtt.images.spec import Image, Spec
 from fogmqtt.images.text_form import HEAD_BYTES, from_text, may_be_text
 from fogmqtt.log import shown_name
 from fogmqtt.operators.api.base import Operator
 from fogmqtt.operators.api.pipeline import Stage, output_spec, parse, parse_post, split_stages
 
+_NO_METADATA: Final = Metadata()
+
+
+@dataclass(frozen=True, slots=True)
+class IngestedPage:
+    """A decoded image and the stages that its pipeline has for it."""
+
+    image: ImageSource
+    stages: tuple[Stage, ...]
+    metadata: Metadata
+
 
 @dataclass(frozen=True, slots=True)
 class IngestedJob:
-    """The decoded image and the parsed pipelines of a request."""
+    """The decoded pages and the parsed pipelines of a request."""
 
-    image: ImageSource
+    pages: tuple[IngestedPage, ...]
     operators: tuple[Operator, ...]
-    stages: tuple[Stage, ...]
     post: tuple[Operator, ...]
     #: Sentences for users about what was dropped or converted.
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A decoded page."""
+
+    image: Image
+    notes: tuple[str, ...] = ()
+    metadata: Metadata = _NO_METADATA
 
 
 def ingest(
@@ -40,33 +62,66 @@ def ingest(
     # The pipelines first: that is cheap.
     operators = parse(request.pipeline)
     post = parse_post(request.post)
-    image, notes = _load_image(request, limits, decoders, memory)
+    loaded = _load_pages(request, limits, decoders, memory)
+    pages = tuple(_plan_page(page, operators, post) for page in loaded)
+    return IngestedJob(pages, operators, post, _merge_notes(loaded))
+
+
+def _plan_page(
+    page: _Loaded, operators: tuple[Operator, ...], post: tuple[Operator, ...]
+) -> IngestedPage:
+    image = ArrayImage(page.image)
     stages = split_stages(operators, image.spec)
     last = stages[-1]
     output_spec(post, Spec(*last.source.size, 3) if last.measures else last.result)
-    return IngestedJob(image, operators, stages, post, notes)
+    return IngestedPage(image, stages, page.metadata)
 
 
-def _load_image(
+def _merge_notes(pages: Sequence[_Loaded]) -> tuple[str, ...]:
+    """Return the notes of all pages, each once; a note of some pages only says which."""
+    numbers: dict[str, list[int]] = {}
+    for number, page in enumerate(pages, 1):
+        for note in page.notes:
+            numbers.setdefault(note, []).append(number)
+    told = tuple(
+        note if len(found) == len(pages) else f"{note} (page {', '.join(map(str, found))})"
+        for note, found in numbers.items()
+    )
+    return told if len(pages) == 1 else (f"{len(pages)} pages; the result has as many", *told)
+
+
+def _load_pages(
     request: JobRequest, limits: LimitSettings, decoders: Decoders, memory: Reservation
-) -> tuple[ImageSource, tuple[str, ...]]:
-    """Return the image of a request and notes for users. Raises ImageError."""
+) -> tuple[_Loaded, ...]:
+    """Return the pages of a request. Raises ImageError."""
+
+    def reserve(image_bytes: int, work_bytes: int = 0) -> None:
+        try:
+            memory.take(image_bytes, work_bytes)
+        except ImageError as problem:
+            raise ImageError(f"{request.name}: {problem}") from None
+
     if request.image is not None:
-        memory.take(request.image.nbytes)
-        return ArrayImage(request.image), ()
+        reserve(request.image.nbytes)
+        return (_Loaded(request.image),)
     if request.journal is not None and (image := request.journal.read_pixels()) is not None:
-        memory.take(image.nbytes)
-        return ArrayImage(image), ()
+        reserve(image.nbytes)
+        return (_Loaded(image, ("metadata of the file dropped, since the gateway restarted",)),)
     file = _from_text(_open_file(request, limits))
     try:
-        loaded = decoders.read(
-            file, request.name, max_pixels=limits.max_pixels, reserve=memory.take
+        pages = decoders.read(
+            file,
+            request.name,
+            max_pixels=limits.max_pixels,
+            pages=request.pages,
+            reserve=reserve,
         )
     finally:
         os.close(file)
-    if request.journal is not None:
-        request.journal.keep_pixels(loaded.image)
-    return ArrayImage(loaded.image), loaded.notes
+    memory.keep(sum(page.image.nbytes for page in pages))
+    if request.journal is not None and len(pages) == 1:
+        request.journal.keep_pixels(pages[0].image)
+    return tuple(_Loaded(page.image, page.notes, page.metadata) for page in pages)
 
 
 def _open_file(request: JobRequest, limits: LimitSettings) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from fogmqtt.core.geometry import Auto, TilePlan
 from fogmqtt.gateway.jobs.memory_budget import Reservation
 from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.gateway.storage.api import JobJournal
+from fogmqtt.images.metadata import Metadata, Pages
 from fogmqtt.images.source import ImageSource
 from fogmqtt.images.spec import Image
 from fogmqtt.log import shown_name
@@ -33,7 +34,7 @@ class Outcome:
 
     job: str
     report: Report
-    #: The result, or a picture of the facts.
+    #: The result, or a picture of the facts. Of a file with several pages, it is that of the first.
     image: Image | None = None
     #: The image that the job came with, decoded; None if the job failed.
     original: Image | None = None
@@ -41,14 +42,20 @@ class Outcome:
     #: A height x width uint8 mask, 255 where pixels differ from one machine's; None if no pixel
     #: differs, or the job was not verified.
     difference: Image | None = None
-    #: The facts of a measuring pipeline; None for any other.
+    #: The facts of a measuring pipeline; None for any other. Of a file with several pages, they are
+    #: a list under the key `pages`.
     facts: Facts | None = None
     #: Whether another try may succeed: the error is not in the image itself.
     retryable: bool = False
+    #: The results of all pages, the first one included.
+    images: tuple[Image, ...] = ()
+    #: What the file said of each page beside its pixels.
+    metadata: tuple[Metadata, ...] = ()
 
 
-#: Encodes and stores a result; runs in a thread of its own. Raises FogError or OSError.
-Deliver = Callable[[Outcome], None]
+#: Encodes and stores a result; runs in a thread of its own. Returns notes for the user, such as
+#: metadata that the file does not hold. Raises FogError or OSError.
+Deliver = Callable[[Outcome], Sequence[str] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,8 @@ class JobRequest:
     path: Path | None = None
     data: bytes | memoryview | None = None
     image: Image | None = None
+    #: Which pages of a file to process: "first", "all", or a number from 1 on.
+    pages: Pages = "all"
     tiles: TilePlan = field(default_factory=Auto)
     post: str = ""
     verify: bool = False
@@ -94,9 +103,10 @@ class Job:
     memory: Reservation
     operators: tuple[Operator, ...] = ()
     post: tuple[Operator, ...] = ()
+    #: The stages of the present page, and the image of that page.
     stages: tuple[Stage, ...] = ()
     original: ImageSource | None = None
-    #: The index of the present stage.
+    #: The index of the present stage; it counts on from page to page.
     position: int = 0
     #: How often the present stage was cut again because the broker takes smaller packets only.
     replans: int = 0

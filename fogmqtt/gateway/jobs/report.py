@@ -132,7 +132,9 @@ class Report:
         self.alone_measured = self.alone_measured and measured
 
     def add_reason(self, sentence: str) -> None:
-        """Add a reason why the fleet could not help."""
+        """Add a reason why the fleet could not help; one of a kind, since pages repeat it."""
+        if self.sentence and sentence.partition(":")[0] in self.sentence:
+            return
         self.sentence = "; ".join(filter(None, (self.sentence, sentence)))
 
     def snapshot(self) -> ReportSnapshot:

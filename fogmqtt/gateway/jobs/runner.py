@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
@@ -30,8 +30,8 @@ from fogmqtt.gateway.execution.resume import resume_stage
 from fogmqtt.gateway.execution.stage_run import StageRun
 from fogmqtt.gateway.execution.whole_image import StageAttempt, WholeImage
 from fogmqtt.gateway.jobs.decode import Decoders
-from fogmqtt.gateway.jobs.finalize import finalize
-from fogmqtt.gateway.jobs.ingest import ingest
+from fogmqtt.gateway.jobs.finalize import finalize, join_pages
+from fogmqtt.gateway.jobs.ingest import IngestedJob, IngestedPage, ingest
 from fogmqtt.gateway.jobs.memory_budget import MemoryBudget
 from fogmqtt.gateway.jobs.model import Job, JobHandle, JobRequest, Outcome
 from fogmqtt.gateway.jobs.queue import JobQueue
@@ -116,25 +116,32 @@ class JobRunner:
 
     async def process(self, job: Job) -> Outcome:
         """Do all steps up to the outcome. Raises FogError, and what operators raise."""
-        entering = await self.ingest(job)
+        ingested = await self.ingest(job)
+        outcomes = [await self.process_page(job, page) for page in ingested.pages]
+        return join_pages(outcomes, [page.metadata for page in ingested.pages])
+
+    async def process_page(self, job: Job, page: IngestedPage) -> Outcome:
+        """Do all stages of one page of the file; most files have one."""
+        job.original, job.stages, entering = page.image, page.stages, page.image
         # There is at least one stage, and only the last one may return facts.
-        for position, stage in enumerate(job.stages):
-            job.position, job.entering = position, entering
+        for stage in job.stages:
+            job.entering = entering
             output = await self.run_stage(job, stage, entering)
+            job.position += 1
             if not isinstance(output, dict):
                 entering = ArrayImage(output)
         return await self.finalize(job, output)
 
-    async def ingest(self, job: Job) -> ImageSource:
-        """Decode the image, and split the pipeline into stages."""
+    async def ingest(self, job: Job) -> IngestedJob:
+        """Decode the pages of the file, and split the pipeline into stages for each."""
         work = partial(ingest, job.request, self._config.limits, self._decoders, job.memory)
         ingested = await self._threads.apart(work, "ingest")
-        job.operators, job.stages, job.post = ingested.operators, ingested.stages, ingested.post
-        job.original = ingested.image
-        job.report.pixels = ingested.image.spec.height * ingested.image.spec.width
+        job.operators, job.post = ingested.operators, ingested.post
+        specs = [page.image.spec for page in ingested.pages]
+        job.report.pixels = sum(spec.height * spec.width for spec in specs)
         for note in ingested.notes:
             self._bus.emit(JobNoticed(job.report, note))
-        return ingested.image
+        return ingested
 
     async def run_stage(self, job: Job, stage: Stage, image: ImageSource) -> StageOutput:
         """Do one stage: whole on this gateway, by tiles on the fleet, or both until one is done."""
@@ -201,20 +208,22 @@ class JobRunner:
             return replace(outcome, error=reason, retryable=True)
         self._deliveries.add(job.id)
 
-        def work() -> None:
+        def work() -> Sequence[str]:
             try:
-                deliver(outcome)
+                return deliver(outcome) or ()
             finally:
                 self._deliveries.discard(job.id)
 
         try:
             async with asyncio.timeout(DELIVERY_S) as limit:
-                await self._threads.apart(work, "delivery")
+                notes = await self._threads.apart(work, "delivery")
         except Exception as problem:  # noqa: BLE001  # a delivery ends its own job at most
             reason = _describe(job, problem)
             if limit.expired():
                 reason = f"{job.request.name}: not delivered within {DELIVERY_S:g} s"
             return replace(outcome, error=reason, retryable=True)
+        for note in notes:
+            self._bus.emit(JobNoticed(job.report, note))
         return outcome
 
     # Around the steps.

@@ -38,22 +38,23 @@ class Outbox:
         wanted = deliver in ("outbox", "both") or (deliver == "auto" and bool(entry.inbox))
         return wanted and bool(self._settings.outbox)
 
-    def suffix(self, history: JobHistory) -> str:
-        """Return the suffix of the result's file, such as ".png"."""
-        if history.image_file:
-            return Path(history.image_file).suffix
-        return f".{self._settings.format}"
-
     def put(
-        self, entry: SpoolEntry, history: JobHistory, image: bytes, facts: bytes | None
+        self,
+        entry: SpoolEntry,
+        history: JobHistory,
+        image: bytes,
+        facts: bytes | None,
+        *,
+        suffix: str,
     ) -> Path:
         """Write the results so that they survive a power cut.
 
-        Returns the path of the facts, or else of the image. Blocking: call from a worker thread.
-        Raises ImageError if the folder cannot be written.
+        `suffix` is that of the image's file, such as ".png". Returns the path of the facts, or else
+        of the image. Blocking: call from a worker thread. Raises ImageError if the folder cannot be
+        written.
         """
         try:
-            image_file, facts_file = self._names(entry, history, facts is not None)
+            image_file, facts_file = self._names(entry, history, suffix, facts is not None)
             self._write(image_file, image)
             if facts is not None and facts_file is not None:
                 self._write(facts_file, facts)
@@ -66,7 +67,7 @@ class Outbox:
         return facts_file or image_file
 
     def _names(
-        self, entry: SpoolEntry, history: JobHistory, with_facts: bool
+        self, entry: SpoolEntry, history: JobHistory, suffix: str, with_facts: bool
     ) -> tuple[Path, Path | None]:
         if history.image_file:
             facts_file = Path(history.facts_file) if history.facts_file else None
@@ -76,7 +77,7 @@ class Outbox:
         path = entry.inbox_path
         stem = path.stem if path is not None else f"{entry.reply}-{entry.job}"
         with self._naming:
-            image_file = self._choose(folder / f"{stem}{self.suffix(history)}")
+            image_file = self._choose(folder / f"{stem}{suffix}")
             facts_file = self._choose(image_file.with_suffix(".json")) if with_facts else None
         if self._store is not None:
             self._store.reserve_paths(entry, image_file, facts_file).result()

@@ -13,7 +13,7 @@ import os
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -56,7 +56,8 @@ from fogmqtt.gateway.storage.api import (
 from fogmqtt.gateway.storage.dead_letters import announcement, make_dead_letter
 from fogmqtt.gateway.storage.durable_files import DurableFiles, is_full
 from fogmqtt.gateway.storage.job_store import DiskJobStore
-from fogmqtt.images import files
+from fogmqtt.images.encode import encode as encode_images
+from fogmqtt.images.result_format import ResultFormat, format_of_suffix, parse_result_format
 from fogmqtt.log import shown_name
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.measuring import as_json
@@ -221,6 +222,7 @@ class Server:
             name=f"submit/{pipeline}/{submission.reply}",
             pipeline=self.config.pipelines.get(pipeline, pipeline),
             priority=self.config.priorities.get(pipeline, 0),
+            format=self._format_of(pipeline),
             reply=submission.reply,
             origin=_origin(message),
             accepted_at=time.time(),
@@ -343,6 +345,7 @@ class Server:
             name=shown,
             pipeline=self.config.pipelines.get(name, name),
             priority=self.config.priorities.get(name, 0),
+            format=self._format_of(name),
             reply=INBOX_REPLY if self.config.gateway.deliver in ("reply", "both") else "",
             inbox=folder,
             stamp=file.stamp,
@@ -422,6 +425,7 @@ class Server:
             pipeline=self.config.pipelines.get(entry.pipeline, entry.pipeline),
             path=store.image_path(entry.job) if store else None,
             data=data,
+            pages=self.config.gateway.pages,
             tiles=self._tiles,
             post=self.config.post,
             priority=entry.priority,
@@ -452,17 +456,34 @@ class Server:
             self._publish_status(entry, _failed(entry, error))
         await self._record_end(entry, error, letter)
 
-    def _deliver(self, accepted: _Accepted, outcome: Outcome) -> None:
-        """Encode and store a result; runs in a thread. Raises ImageError."""
-        if outcome.image is None or outcome.error:
-            return
-        entry, outbox = accepted.entry, self._outbox
-        image = files.encode_file(outcome.image, outbox.suffix(accepted.history))
-        facts = None if outcome.facts is None else as_json(outcome.facts)
+    def _format_of(self, pipeline: str) -> str:
+        """Return the configured format of the results of a pipeline, by the pipeline's name."""
+        return self.config.formats.get(pipeline, self.config.gateway.format)
+
+    def _deliver(self, accepted: _Accepted, outcome: Outcome) -> Sequence[str]:
+        """Encode and store a result; runs in a thread. Returns notes. Raises ImageError."""
+        if not outcome.images or outcome.error:
+            return ()
+        entry, history, outbox = accepted.entry, accepted.history, self._outbox
+        form = self._result_format(entry, history, len(outcome.images))
+        encoded = encode_images(outcome.images, form, outcome.metadata)
+        image, facts = encoded.data, None if outcome.facts is None else as_json(outcome.facts)
         if outbox.wants(entry):
-            accepted.file = str(outbox.put(entry, accepted.history, image, facts))
+            path = outbox.put(entry, history, image, facts, suffix=form.suffix)
+            accepted.file = str(path)
         if self._publishes(entry):
             accepted.results = {"facts": facts, "image": image} if facts else {"image": image}
+        return encoded.notes
+
+    def _result_format(
+        self, entry: SpoolEntry, history: JobHistory, page_count: int
+    ) -> ResultFormat:
+        """Return the format of a result; several pages need a TIFF."""
+        form = parse_result_format(entry.format or self.config.gateway.format)
+        if history.image_file:  # an earlier run has reserved this name
+            reserved = format_of_suffix(Path(history.image_file).suffix)
+            form = form if form.kind == reserved.kind else reserved
+        return form if page_count == 1 or form.kind == "tiff" else ResultFormat("tiff")
 
     async def _reply(self, accepted: _Accepted, outcome: Outcome) -> None:
         """Publish the result and then the status, until the broker has both.

@@ -48,6 +48,9 @@ class SpoolEntry(msgspec.Struct, frozen=True, kw_only=True):
     priority: Priority = 0
     #: Seconds since 1970.
     accepted_at: float = 0.0
+    #: The format of the result as configured when the image was accepted, as `images.result_format`
+    #: reads it. Unset in entries of an early version.
+    format: str | msgspec.UnsetType = msgspec.UNSET
     #: The file's path in the inbox, where `inbox` and `name` do not show it as it is: a path may
     #: have any bytes.
     path: bytes | msgspec.UnsetType = msgspec.UNSET

@@ -1,0 +1,206 @@
+"""Files of results: the format with its options, several pages, and the metadata that is kept."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image as Pillow
+from PIL import ImageCms
+
+from fogmqtt.errors import ImageError, UsageError
+from fogmqtt.images import reader
+from fogmqtt.images.encode import encode
+from fogmqtt.images.metadata import Metadata
+from fogmqtt.images.result_format import ResultFormat, format_of_suffix, parse_result_format
+from tests.corpus import bgr, colour, gray, pillow, tiff
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+IMAGE = bgr(colour())
+
+
+def exif_with(orientation: int = 1) -> Pillow.Exif:
+    exif = Pillow.Exif()
+    exif[0x010F] = "a camera"
+    exif[0x0112] = orientation
+    return exif
+
+
+def opened(data: bytes) -> Pillow.Image:
+    image = Pillow.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("png", ResultFormat("png")),
+        ("png compression=9", ResultFormat("png", compression=9)),
+        ("jpeg quality=80", ResultFormat("jpeg", quality=80)),
+        ("  webp   quality=1 ", ResultFormat("webp", quality=1)),
+        ("tiff compression=none", ResultFormat("tiff", compression="none")),
+        ("bmp", ResultFormat("bmp")),
+    ],
+)
+def test_a_format_is_a_kind_with_its_options(text: str, expected: ResultFormat) -> None:
+    assert parse_result_format(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "'' is no format; use one of png, jpeg, webp, bmp, tiff"),
+        ("gif", "'gif' is no format"),
+        ("png quality=5", "png has no option 'quality'; it has compression"),
+        ("bmp quality=5", "bmp has no option 'quality'; it has none"),
+        ("jpeg quality=101", "quality is a number from 1 to 100"),
+        ("jpeg quality", "quality is a number from 1 to 100"),
+        ("jpeg quality=0", "quality is a number from 1 to 100"),
+        ("tiff compression=lzw", "compression is one of none, deflate"),
+    ],
+)
+def test_a_wrong_format_is_refused_with_what_it_could_be(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_result_format(text)
+
+
+def test_a_suffix_tells_the_format() -> None:
+    assert format_of_suffix(".JPG") == ResultFormat("jpeg")
+    assert ResultFormat("tiff").suffix == ".tiff"
+    with pytest.raises(ImageError, match=r"cannot write '.gif' files; use one of .png, .jpeg"):
+        format_of_suffix(".gif")
+
+
+def test_a_lower_quality_makes_a_smaller_jpeg_and_webp() -> None:
+    for kind in ("jpeg", "webp"):
+        usual = encode([IMAGE], ResultFormat(kind)).data
+        assert len(encode([IMAGE], ResultFormat(kind, quality=30)).data) < len(usual)
+
+
+def test_a_compression_changes_the_size_and_no_pixel() -> None:
+    flat = np.zeros((200, 200, 3), np.uint8)
+    sizes = {}
+    for text in ("png compression=0", "png compression=9", "tiff", "tiff compression=none"):
+        data = encode([flat], parse_result_format(text)).data
+        assert np.array_equal(reader.read(data, text).image, flat)
+        sizes[text] = len(data)
+    assert sizes["png compression=9"] < sizes["png compression=0"]
+    assert sizes["tiff"] < sizes["tiff compression=none"]
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "tiff"])
+def test_a_result_keeps_the_profile_of_its_image(form: str, kind: str) -> None:
+    loaded = reader.read(pillow(colour(), form, icc_profile=PROFILE), "photo")
+    assert loaded.metadata.icc == PROFILE
+    encoded = encode([loaded.image], ResultFormat(kind), [loaded.metadata])
+    assert opened(encoded.data).info["icc_profile"] == PROFILE
+    assert not [note for note in encoded.notes if "ICC" in note]
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "BMP"])
+@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff", "bmp"])
+def test_a_result_keeps_the_resolution_of_its_image(form: str, kind: str) -> None:
+    loaded = reader.read(pillow(colour(), form, dpi=(300, 150)), "photo")
+    encoded = encode([loaded.image], ResultFormat(kind), [loaded.metadata])
+    assert opened(encoded.data).info["dpi"] == pytest.approx((300, 150), abs=0.1)
+    assert encoded.notes == ()
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_a_result_keeps_exif_data_without_the_orientation(form: str, kind: str) -> None:
+    loaded = reader.read(pillow(colour(), form, exif=exif_with(6)), "photo")
+    assert loaded.spec.size == colour().shape[1::-1]
+    encoded = encode([loaded.image], ResultFormat(kind), [loaded.metadata])
+    kept = opened(encoded.data).getexif()
+    assert kept[0x010F] == "a camera"
+    assert 0x0112 not in kept
+    again = reader.read(encoded.data, "again")
+    assert again.spec == loaded.spec
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "tiff", "bmp"])
+def test_metadata_change_no_pixel(kind: str) -> None:
+    exif = exif_with().tobytes().removeprefix(b"Exif\0\0")
+    given = Metadata(icc=PROFILE, exif=exif, dpi=(72, 72))
+    encoded = encode([IMAGE], ResultFormat(kind), [given])
+    assert np.array_equal(reader.read(encoded.data, kind).image, IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "notes"),
+    [
+        (
+            "bmp",
+            [
+                "ICC profile dropped: a bmp file holds none",
+                "EXIF data dropped: a bmp file does not",
+            ],
+        ),
+        ("webp", ["resolution dropped: a webp file holds none"]),
+        ("tiff", ["EXIF data dropped: a tiff file does not hold them here"]),
+    ],
+)
+def test_what_a_file_cannot_hold_is_told(kind: str, notes: list[str]) -> None:
+    exif = exif_with().tobytes().removeprefix(b"Exif\0\0")
+    told = encode([IMAGE], ResultFormat(kind), [Metadata(PROFILE, exif, (72, 72))]).notes
+    assert len(told) == len(notes)
+    assert all(note.startswith(begin) for note, begin in zip(told, notes, strict=True))
+
+
+def test_a_profile_of_colours_is_not_put_on_a_gray_result() -> None:
+    encoded = encode([gray()], ResultFormat("png"), [Metadata(icc=PROFILE)])
+    assert encoded.notes == ("ICC profile dropped: it is not one of 53x40 gray uint8 images",)
+    assert "icc_profile" not in opened(encoded.data).info
+
+
+def test_several_pages_make_one_tiff() -> None:
+    pages = [gray(), bgr(colour("uint16")), gray("float32")[:9]]
+    data = encode(pages, ResultFormat("tiff")).data
+    header = reader.inspect(data, "scan", pages="all")
+    for index, page in enumerate(pages):
+        assert np.array_equal(reader.decode(data, header, "scan", index).image, page)
+    assert len(tifffile.TiffFile(io.BytesIO(data)).pages) == 3
+
+
+def test_several_pages_in_another_file_are_refused_with_the_way_out() -> None:
+    with pytest.raises(ImageError, match="a png file holds one image, and this result has 2 pages"):
+        encode([gray(), gray()], ResultFormat("png"))
+
+
+def test_a_large_profile_is_divided_into_segments_of_a_jpeg() -> None:
+    large = PROFILE + bytes(150_000)
+    data = encode([IMAGE], ResultFormat("jpeg"), [Metadata(icc=large)]).data
+    assert reader.read(data, "x").metadata.icc == large
+
+
+def test_damaged_exif_data_turn_nothing() -> None:
+    data = pillow(colour(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    with warnings.catch_warnings(action="ignore"):  # Pillow's, about the same damage
+        loaded = reader.read(data, "x")
+    assert loaded.spec.size == colour().shape[:2]
+
+
+def test_what_a_tiff_loses_beside_its_pixels_is_told() -> None:
+    geo = tiff(colour(), photometric="rgb", extratags=[(33550, 12, 3, (1.0, 1.0, 0.0), True)])
+    assert reader.read(geo, "map.tif").notes == ("georeference dropped",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "width"), [("png", 1_000_001), ("jpeg", 65_501), ("webp", 16_384)]
+)
+def test_an_image_that_is_too_wide_for_a_file_is_refused_with_its_limit(
+    kind: str, width: int
+) -> None:
+    strip = np.zeros((1, width), np.uint8)
+    with pytest.raises(
+        ImageError, match=rf"{width}x1 pixels, .* at most {width - 1} .*; write .ti"
+    ):
+        encode([strip], ResultFormat(kind))
+    data = encode([strip], ResultFormat("tiff")).data
+    assert np.array_equal(reader.read(data, "strip").image, strip)
