@@ -242,7 +242,7 @@ def _tiff_layouts() -> Iterator[Sample]:
         "a page with a reduced copy",
         _with_reduced(),
         bgr(colour()),
-        "1 reduced copies",
+        "reduced copies or masks in the file left out: 1",
         lambda data: by_tifffile(data, 1),
     )
 
@@ -822,6 +822,10 @@ def _foreign() -> Iterator[Sample]:
         ("DICOM", bytes(128) + b"DICM"),
         ("FITS", b"SIMPLE  =   T"),
         ("SVG", b"<svg xmlns='x'/>"),
+        ("PostScript", b"%!PS-Adobe-3.0"),
+        ("QOI", b"qoif" + bytes(20)),
+        ("SGI", b"\x01\xda\x01\x01" + bytes(20)),
+        ("other bytes in front", b"\n" + opencv(".png", colour())),
         ("ZIP", b"PK\x03\x04"),
         ("web page", b"<!DOCTYPE html>"),
         ("text", "Grüße".encode()),

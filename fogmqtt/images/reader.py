@@ -154,9 +154,7 @@ def decode(data: bytes, header: Header, name: str, index: int = 0) -> LoadedImag
     except FormatError as problem:
         raise ImageError(f"{name}: this {header.format} cannot be read: {problem}") from None
     except cv2.error as problem:
-        raise ImageError(
-            f"{name}: OpenCV cannot decode this {header.format}: {problem.err}"
-        ) from None
+        raise ImageError(f"{name}: {_describe_opencv(problem, header.format, page)}") from None
     except _DAMAGED as problem:
         raise ImageError(
             f"{name}: this {header.format} is damaged or truncated: {_one_line(problem)}"
@@ -230,7 +228,17 @@ def _check_result(image: Image, page: Page, name: str) -> None:
     )
 
 
-def _one_line(problem: BaseException) -> str:
+def _describe_opencv(problem: cv2.error, form: str, page: Page) -> str:
+    if "CV_IO_MAX" in problem.err:
+        return (
+            f"this {form} cannot be read: it is {page.size[1]}x{page.size[0]} pixels, and of this "
+            f"kind a side is read up to {1 << 20} and an image up to {1 << 30} (OpenCV's limit); "
+            "save it as a TIFF with LZW, deflate or no compression"
+        )
+    return f"OpenCV cannot decode this {form}: {_one_line(problem.err)}"
+
+
+def _one_line(problem: BaseException | str) -> str:
     if isinstance(problem, UnidentifiedImageError):
         return "its decoder does not recognise it"
     text = " ".join(str(problem).split())

@@ -210,6 +210,24 @@ def test_a_process_that_kept_memory_is_replaced(rotten: Decoders) -> None:
     assert not pids("rotten") & before
 
 
+def test_a_refused_image_leaves_nothing_for_the_next_file() -> None:
+    large = photo(3000, 4000)
+    jpeg = cv2.imencode(".jpg", large)[1].tobytes()
+    png = cv2.imencode(".png", large.astype(np.uint16) * 257, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1]
+    broken = png.tobytes()[:-20] + b"damaged!" + png.tobytes()[-12:]
+    others = pids("rotten")
+    with Decoders(program=ROTTEN) as one:
+        assert is_exact(one)
+        (process,) = (each for each in processes("rotten") if each.pid not in others)
+        before = process.memory_info().data
+        for data in (jpeg[: len(jpeg) // 2], broken):
+            with pytest.raises(ImageError):
+                read(one, data, "broken")
+            assert process.is_running()
+            assert process.memory_info().data - before < 70_000_000
+        assert np.array_equal(read(one, jpeg, "good").image, reader.read(jpeg, "good").image)
+
+
 def test_a_process_that_somebody_ended_while_it_was_idle_costs_no_file(rotten: Decoders) -> None:
     assert is_exact(rotten)
     for process in processes("rotten"):

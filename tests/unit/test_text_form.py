@@ -91,6 +91,6 @@ def test_text_that_is_no_image_is_refused_as_such() -> None:
 def taken(request: JobRequest) -> object:
     decoders, memory = Decoders(), MemoryBudget(1e9).reservation()
     try:
-        return as_array(ingest(request, LimitSettings(), decoders, memory).image)
+        return as_array(ingest(request, LimitSettings(), decoders, memory).pages[0].image)
     finally:
         decoders.close()

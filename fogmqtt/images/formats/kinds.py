@@ -29,6 +29,10 @@ _FOREIGN: Final = (
     (b"\xff\x0a", "a JPEG XL file"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL file"),
     (b"%PDF", "a PDF file"),
+    (b"%!PS", "a PostScript file"),
+    (b"qoif", "a QOI file"),
+    (b"\x01\xda\0\x01", "an SGI file"),
+    (b"\x01\xda\x01\x01", "an SGI file"),
     (b"8BPS", "a Photoshop file"),
     (b"\x76\x2f\x31\x01", "an OpenEXR file"),
     (b"SIMPLE  =", "a FITS file"),
@@ -98,9 +102,11 @@ def describe_foreign(data: bytes) -> str:
         return "a DICOM file"
     if data[:5] == b"<?xml":
         return "an SVG drawing" if b"<svg" in data[:4096] else "an XML file"
+    if b"\xff\xd8\xff" in data[1:64] or b"\x89PNG" in data[1:64]:
+        return "an image with other bytes in front of it; remove them"
     if not any(data[:4096]):
         return "only zeros, as an interrupted copy leaves them"
-    return "a text file" if _is_text(data[:512]) else "no image of a format that is known here"
+    return "a text file" if _is_text(data[:512]) else "of a format that is not known"
 
 
 def _brands(data: bytes) -> tuple[bytes, ...]:

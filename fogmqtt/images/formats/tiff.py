@@ -141,7 +141,7 @@ def _page(page: tifffile.TiffPage, index: int, left_out: int) -> Page:
     channels = 1 if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) else 3
     notes = list(_notes(page))
     if left_out:
-        notes.append(f"{left_out} reduced copies or masks in the file left out")
+        notes.append(f"reduced copies or masks in the file left out: {left_out}")
     by_opencv = int(page.compression) in (*_FAX, _JPEG) or photometric == _YCBCR
     return Page(
         size=(page.imagelength, page.imagewidth),
