@@ -109,13 +109,14 @@ def _in_folder(
     if out.exists() and not out.is_dir():
         raise UsageError(f"-o {out}: several images need a folder, and this is a file")
     out.mkdir(parents=True, exist_ok=True)
+    originals = {image.resolve() for image in images}
     return [
         Outputs(
             out / f"{name}{form.suffix}",
             out / f"{name}{FACTS}" if measures else None,
             out / f"{name}.differ.png",
             form,
-            _pages_path(out / f"{name}.tiff", images),
+            _pages_path(out / f"{name}.tiff", originals),
         )
         for name in _names(images)
     ]
@@ -137,7 +138,6 @@ def _names(images: Sequence[Path]) -> Iterator[str]:
         yield name
 
 
-def _pages_path(path: Path, images: Sequence[Path]) -> Path:
+def _pages_path(path: Path, originals: set[Path]) -> Path:
     """Return the path, or one beside it if it is one of the images."""
-    is_image = any(image.resolve() == path.resolve() for image in images)
-    return path.with_suffix(".pages.tiff") if is_image else path
+    return path.with_suffix(".pages.tiff") if path.resolve() in originals else path
