@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -222,7 +221,6 @@ def running_agent(
     checkin_s: float = 60.0,
     limit: int = 10_000_000,
     conformance_runner: type[ConformanceRunner] = KnownConformance,
-    early_warm_mb: float = math.inf,
 ) -> Iterator[Rig]:
     """An agent that has published `online`. It is stopped at the end."""
     links: list[Link] = []
@@ -231,9 +229,7 @@ def running_agent(
         links.append(Link(deliver, will, limit=limit))
         return links[0]
 
-    settings = AgentSettings(
-        "eya", workers, "mqtt://here", checkin_s=checkin_s, early_warm_mb=early_warm_mb
-    )
+    settings = AgentSettings("eya", workers, "mqtt://here", checkin_s=checkin_s)
     pools: list[ThreadPool] = []
 
     def make_pool(

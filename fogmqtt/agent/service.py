@@ -7,7 +7,6 @@ events into the inbox, so there are no locks.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,7 +36,6 @@ from fogmqtt.transport.base import (
 from fogmqtt.transport.link_history import LinkHistory
 from fogmqtt.wire.messages import Cancel, Control, Decoder, DeviceInfo, Drain, Warm
 from fogmqtt.wire.topics import Topics
-from fogmqtt.workers import resources
 from fogmqtt.workers.pool import Pool
 from fogmqtt.workers.throttle import Throttle
 from fogmqtt.workers.trusted import TrustedTiles
@@ -75,9 +73,6 @@ class AgentSettings:
     throttle: Throttle | None = None
     #: Run every tile in a process. Otherwise trusted tiles run in threads of the agent.
     isolates_all: bool = False
-    #: With more free memory than this number of megabytes, workers start when the device is online
-    #: and has checked its operators. Otherwise they start when a gateway asks for them.
-    early_warm_mb: float = math.inf
 
 
 PoolFactory = Callable[[AgentSettings, Callable[[WorkFinished[TileKey]], None]], Pool[TileKey]]
@@ -145,7 +140,7 @@ class Agent:
         #: The status `online` was published on this connection.
         self._is_online = False
         self._has_conformance = False
-        #: A gateway asked for warm workers, or memory is plentiful.
+        #: A gateway asked for warm workers.
         self._is_warm_requested = False
         self._tiles_done = 0
         self._checkin_at = float("inf")
@@ -260,20 +255,10 @@ class Agent:
         self._has_conformance = True
         if self._is_warm_requested:
             self._pool.warm()
-        self._warm_early()
-
-    def _warm_early(self) -> None:
-        """Start the workers if memory is plentiful, but not before the device is online."""
-        if not (self._is_online and self._has_conformance) or self._is_warm_requested:
-            return
-        if resources.available_mb() > self._settings.early_warm_mb:
-            self._is_warm_requested = True
-            self._pool.warm()
 
     def _announce(self) -> None:
         self._is_online = False
         self._check_in()
-        self._warm_early()
 
     def _check_in(self) -> None:
         """Publish the info and then `online`, so that whoever reads `online` finds the info."""

@@ -31,12 +31,7 @@ from fogmqtt.process_tuning import tune
 from fogmqtt.transport.base import Deliver, Transport, Will
 from fogmqtt.transport.paho import PahoTransport
 from fogmqtt.wire.topics import LOCAL, Topics, check_id
-from fogmqtt.workers.resources import (
-    EARLY_WARM_FACTOR,
-    WARM_WORKER_MB,
-    cores,
-    worker_memory_mb,
-)
+from fogmqtt.workers.resources import cores, worker_memory_mb
 from fogmqtt.workers.throttle import Throttle
 
 _EPILOG = """\
@@ -138,7 +133,6 @@ def _settings(
         qos=config.wire.qos,
         checkin_s=config.device.checkin_s,
         throttle=throttle,
-        early_warm_mb=EARLY_WARM_FACTOR * WARM_WORKER_MB * workers,
         isolates_all=config.device.isolate == "always",
         max_tile_pixels=0 if max_pixels == "any" else max_pixels,
         worker_memory_mb=worker_memory_mb(workers) if memory_mb == "auto" else memory_mb,

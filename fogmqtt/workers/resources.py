@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-#: The files that hold a container's memory limit and the memory in use, in control groups of
-#: version 2 and version 1.
-_MEMORY_USAGES = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ),
-)
-#: Megabytes of a worker process that has loaded the operators.
-WARM_WORKER_MB = 55
-#: Workers that nobody asked for may use one part in this many of the free memory.
-EARLY_WARM_FACTOR = 4
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_MEMINFO = Path("/proc/meminfo")
 #: The control groups of this process, and where groups of version 2 and of version 1 are.
 _OWN_GROUPS = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
@@ -56,28 +42,6 @@ def memory_mb(own_groups: Path = _OWN_GROUPS, groups: Path = _GROUPS) -> int:
         with suppress(OSError, ValueError):  # the file holds "max" if there is no limit
             least = min(least, int(file.read_text("ascii")))
     return least >> 20
-
-
-def available_mb(
-    meminfo: Path = _MEMINFO, usages: Sequence[tuple[Path, Path]] = _MEMORY_USAGES
-) -> int:
-    """Return the memory that is free on this machine, or in the container if less, in MB.
-
-    It is 0 if that is not known.
-    """
-    free = [_available_bytes(meminfo)]
-    for limit, used in usages:
-        with suppress(OSError, ValueError):  # the file holds "max" if there is no limit
-            free.append(int(limit.read_text("ascii")) - int(used.read_text("ascii")))
-    return max(0, min(free)) >> 20
-
-
-def _available_bytes(meminfo: Path) -> int:
-    with suppress(OSError, ValueError):
-        for line in meminfo.read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    return 0  # a system without this file
 
 
 def _limit_files(own_groups: Path, groups: Path) -> Iterator[Path]:

@@ -31,7 +31,7 @@ PLANTED = {
 }
 #: A file that is none, and a pipeline that nobody configured.
 BROKEN_FILE, NO_PIPELINE = "broken-file", "no-pipeline"
-REASONS = PLANTED | {BROKEN_FILE: "damaged", NO_PIPELINE: "no pipeline"}
+REASONS = PLANTED | {BROKEN_FILE: "truncated", NO_PIPELINE: "no pipeline"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,10 +251,24 @@ def test_a_retained_submission_is_refused(lone_fog: Fog) -> None:
 
 
 def test_a_device_has_its_worker_ready_once_there_is_a_gateway(lone_fog: Fog) -> None:
-    (eya,) = lone_fog.fleet("eya")
+    eya = lone_fog.device("eya", DEVICE__ISOLATE="always")
+    eya.says("eya is online")
     assert workers_of(eya.process.pid) == []
     lone_fog.serve()
     until(lambda: bool(workers_of(eya.process.pid)), "a worker without a tile")
+
+
+def test_a_device_loads_opencv_itself_once_there_is_a_gateway(lone_fog: Fog) -> None:
+    (eya,) = lone_fog.fleet("eya")
+    assert not has_opencv(eya)
+    lone_fog.serve()
+    until(lambda: has_opencv(eya), "OpenCV in the agent without a tile")
+    assert workers_of(eya.process.pid) == []
+
+
+def has_opencv(program: Program) -> bool:
+    mapped = psutil.Process(program.process.pid).memory_maps()
+    return any("/cv2/" in one.path for one in mapped)
 
 
 def test_sigterm_says_offline_and_leaves_no_process(lone_fog: Fog) -> None:

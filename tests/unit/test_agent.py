@@ -294,15 +294,6 @@ def test_a_warm_message_starts_the_workers() -> None:
         assert rig.is_warm.wait(10)
 
 
-def test_with_much_free_memory_the_workers_start_once_the_operators_are_checked() -> None:
-    with running_agent(conformance_runner=PendingConformance, early_warm_mb=0) as rig:
-        assert not rig.is_warm.is_set()
-        PendingConformance.deliver(REPORT)
-        assert rig.is_warm.wait(10)
-    with running_agent(early_warm_mb=0) as rig:
-        assert rig.is_warm.wait(10)
-
-
 def test_no_worker_is_warmed_before_the_conformance_report_is_known() -> None:
     with running_agent(conformance_runner=PendingConformance) as rig:
         rig.link.deliver(Received(CONTROL, encode(Warm(), "base64")))

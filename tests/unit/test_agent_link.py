@@ -136,19 +136,6 @@ def test_programs_on_one_machine_announce_the_same_id(tmp_path: Path) -> None:
     assert resources.machine_id(tmp_path / "missing") == ""
 
 
-def test_free_memory_is_that_of_the_machine_or_of_the_container(tmp_path: Path) -> None:
-    meminfo, limit, used = (tmp_path / name for name in ("meminfo", "memory.max", "memory.current"))
-    assert resources.available_mb(meminfo, []) == 0
-    meminfo.write_text("MemTotal: 900000 kB\nMemAvailable:  512000 kB\n")
-    used.write_text(f"{60 << 20}\n")
-    limit.write_text("max\n")
-    assert resources.available_mb(meminfo, [(limit, used)]) == 500
-    limit.write_text(f"{100 << 20}\n")
-    assert resources.available_mb(meminfo, [(limit, used)]) == 40
-    used.write_text(f"{101 << 20}\n")
-    assert resources.available_mb(meminfo, [(limit, used)]) == 0
-
-
 def test_workers_share_half_of_the_memory_and_get_256_mb_at_least() -> None:
     half = resources.memory_mb() // 2
     assert resources.worker_memory_mb(1) == max(256, half)
