@@ -47,10 +47,14 @@ def test_a_job_is_exact_over_a_broker_with_a_small_packet_limit(
         ran = fog.run(path, "-o", "out.png", "--pipeline", "median ksize=5")
         assert same(read(tmp_path / "out.png"), cv2.medianBlur(read(path), 5))
         assert ran.report["tiles"] > 25
-        # The limit is announced, or learned from a loss or two; each is said once.
+        # The limit is announced, or learned from a loss or two. It is said when it is lowered: the
+        # next connection may be lost, too, by a tile that was cut before.
         losses = ran.err.count("lost the broker")
-        assert losses == 0 if protocol == "5" else 1 <= losses <= STEPS, ran.err
-        assert ran.err.count("tiles and results stay below") == losses
+        said = ran.err.count("tiles and results stay below")
+        if protocol == "5":
+            assert (losses, said) == (0, 0), ran.err
+        else:
+            assert 1 <= said <= losses <= STEPS, ran.err
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
