@@ -317,6 +317,17 @@ class Fog(RuleBasedStateMachine):
         board.workers, board.operators, board.room = workers, operators, room
         self.feed(DeviceJoined(name, f"boot{board.boot}", workers, operators, {}, room))
 
+    @precondition(lambda self: any(board.held for board in self.boards.values()))
+    @rule(data=st.data(), times=st.integers(1, 4))
+    def flap(self, data: st.DataObject, times: int) -> None:
+        """A link fails and comes back at once, while its device has tiles."""
+        busy = sorted(name for name, board in self.boards.items() if board.held)
+        name = data.draw(st.sampled_from(busy))
+        board = self.boards[name]
+        for _ in range(times):
+            self.lose(name)
+            self.join(name, board.workers, board.operators, restart=False, room=board.room)
+
     @precondition(lambda self: self.jobs)
     @rule(name=st.sampled_from((*DEVICES, "nobody")))
     def lose(self, name: str) -> None:
