@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fogmqtt.agent.tile_lease import ReplyAddress
 from fogmqtt.core.device_queue import TileKey
 from fogmqtt.errors import NotConnected, TooLarge
-from fogmqtt.transport.base import PACKET_OVERHEAD_BYTES, Payload, Transport, payload_size
+from fogmqtt.transport.base import Payload, Transport, packet_size, payload_size
 from fogmqtt.wire.messages import (
     CONTENT_TYPES,
     Accepted,
@@ -163,8 +163,8 @@ class ResultPublisher:
 
     def _is_too_large(self, topic: str, payload: Payload) -> bool:
         """Whether a result exceeds the limit. A gateway can cut the tile, so no result tries it."""
-        size = len(topic) + payload_size(payload) + PACKET_OVERHEAD_BYTES
-        return self._max_packet_bytes is not None and size > self._max_packet_bytes
+        limit = self._max_packet_bytes
+        return limit is not None and packet_size(topic, payload) > limit
 
     def _too_large(self, reply: _Reply, problem: str) -> None:
         if reply.is_result:

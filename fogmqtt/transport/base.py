@@ -130,6 +130,11 @@ def payload_size(payload: Payload) -> int:
     return sum(map(len, payload_pieces(payload)))
 
 
+def packet_size(topic: str, payload: Payload) -> int:
+    """Return the bytes of a PUBLISH packet, at most."""
+    return len(topic.encode()) + payload_size(payload) + PACKET_OVERHEAD_BYTES
+
+
 def join_payload(payload: Payload) -> bytes:
     """Return a payload as bytes, joined if it is in pieces."""
     return b"".join(payload) if isinstance(payload, tuple) else bytes(payload)

@@ -26,7 +26,6 @@ from paho.mqtt.reasoncodes import ReasonCode
 from fogmqtt.errors import NotConnected
 from fogmqtt.transport.base import (
     MAX_SMALL_BYTES,
-    PACKET_OVERHEAD_BYTES,
     Connected,
     Deliver,
     Disconnected,
@@ -37,7 +36,7 @@ from fogmqtt.transport.base import (
     Refused,
     Will,
     join_payload,
-    payload_size,
+    packet_size,
 )
 from fogmqtt.transport.fast_client import FastClient, PiecesForPaho
 from fogmqtt.transport.features import BrokerFeatures
@@ -307,7 +306,7 @@ class Connection:
         if not self.ready:
             raise not_connected(self._settings.link, message.topic)
         message = self._without_lacking(message)
-        size = len(message.topic.encode()) + payload_size(message.payload) + PACKET_OVERHEAD_BYTES
+        size = packet_size(message.topic, message.payload)
         limit = min(self._packet_limit.hard or _MAX_PACKET_BYTES, _MAX_PACKET_BYTES)
         if size > limit:
             raise too_large(

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.transport.base import (
     MAX_SMALL_BYTES,
-    PACKET_OVERHEAD_BYTES,
     Connected,
     Deliver,
     Disconnected,
@@ -24,6 +23,7 @@ from fogmqtt.transport.base import (
     Refused,
     Will,
     join_payload,
+    packet_size,
 )
 from fogmqtt.transport.link import without_share
 
@@ -141,7 +141,7 @@ class MemoryBroker:
         with self._lock:
             if self._connected.get(transport.client_id) is not transport:
                 raise NotConnected(f"{topic}: no connection to the broker at this moment")
-            size = len(topic.encode()) + len(payload) + PACKET_OVERHEAD_BYTES
+            size = packet_size(topic, payload)
             if self.max_packet_bytes is not None and size > self.max_packet_bytes:
                 raise TooLarge(
                     f"{topic}: {size} bytes, but the broker accepts {self.max_packet_bytes}; "
