@@ -9,42 +9,47 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP  := .venv/.ready
 # Debian keeps servers where ordinary users do not look.
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
+# Tests start thousands of processes. Without stored bytecode each compiles all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Tests of one file share processes and results, so one process of pytest runs them all. The long
 # files are in the folders that come first.
 SPREAD    := --dist loadfile --no-loadscope-reorder
 # Tests that only compute run in one process for each core.
 PROCESSES ?= $(shell nproc 2>/dev/null || echo 2)
+# Tests with real processes. Each has a broker and three devices; more at a time make them late.
+WAITING   := 2
 # A test with real processes may be late on a machine that others use, too. It gets a second chance,
 # and the summary names it: a test that needs the chance again and again is a fault.
 AGAIN     := --reruns 1 -rR
 # Tests with brokers and processes of their own.
 REAL      := $(wildcard tests/chaos tests/integration tests/browser)
 
-.PHONY: help demo quick unit test proof fleets mutations chaos soak fuzz lint bench bench-quick clean
-.PHONY: broker broker-or-wheel peers
+.PHONY: help demo quick unit test proof fleets mutations arm chaos soak fuzz brokers lint bench bench-quick
+.PHONY: clean broker broker-or-wheel node chromium vendor peers
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
 
-demo: $(STAMP) broker-or-wheel ## start broker, gateway and three devices here; IMAGE=photo.jpg for your own photo
-	$(BIN)/fog-gateway demo $(if $(IMAGE),"$(IMAGE)")
+demo: $(STAMP) broker-or-wheel ## start broker, gateway and three devices here; IMAGE=photo.jpg for your own photo, STAY=1 for the page
+	$(BIN)/fog-gateway demo $(if $(STAY),--stay) $(if $(IMAGE),"$(IMAGE)")
 
 quick: lint unit ## check formatting, rules and types, run the unit tests (1 minute)
 
 unit: $(STAMP) ## run the unit tests
 	$(BIN)/pytest -n $(PROCESSES) $(SPREAD) tests/unit
 
-test: $(STAMP) broker ## run all tests but those of make proof (10 minutes)
+test: $(STAMP) broker node chromium ## run all tests but those of make proof (10 minutes)
 	$(BIN)/pytest -n $(PROCESSES) $(SPREAD) -m "not proof" tests/property tests/unit
-	$(BIN)/pytest -n 2 $(SPREAD) $(AGAIN) -m "not serial and not proof" $(REAL)
+	$(BIN)/pytest -n $(WAITING) $(SPREAD) $(AGAIN) -m "not serial and not proof" $(REAL)
 	$(BIN)/pytest $(AGAIN) -m "serial and not proof" $(REAL)
 
-proof: fleets mutations broker peers ## run the long tests, half of fuzz, soak and chaos, and judge the speed (20 minutes)
-	$(BIN)/pytest $(AGAIN) -m proof tests
-	$(BIN)/python -m tests.fuzz --messages 50000 --images 5000
-	$(BIN)/python -m tests.soak --jobs 5000
-	$(BIN)/python -m tests.chaos --seeds 5
+proof: fleets mutations arm broker node peers ## run the long tests, a third of fuzz, soak and chaos, and judge the speed (25 minutes)
+	$(BIN)/pytest -n $(WAITING) $(SPREAD) $(AGAIN) -m "proof and not serial" tests
+	$(BIN)/pytest $(AGAIN) -m "proof and serial" tests
+	$(BIN)/python -m tests.fuzz --messages 30000 --images 3000
+	$(BIN)/python -m tests.soak --jobs 3000
+	$(BIN)/python -m tests.chaos --seeds 3
 	$(BIN)/python benchmarks/table.py --check
 
 fleets: $(STAMP) ## simulate 10 000 random fleets with faults; each must end whole and in time
@@ -52,6 +57,9 @@ fleets: $(STAMP) ## simulate 10 000 random fleets with faults; each must end who
 
 mutations: $(STAMP) ## plant bugs in copies of the scheduler, one each; its property test must find all
 	$(BIN)/python -m tests.mutations
+
+arm: $(STAMP) broker ## compare with an emulated Debian for arm64: rounding, tiles, real jobs (4 minutes, 145 MB)
+	$(BIN)/python -m tests.arm
 
 chaos: $(STAMP) broker ## cause 240 faults among real processes; chaos/ gets a report and timelines
 	$(BIN)/python -m tests.chaos
@@ -61,6 +69,9 @@ soak: $(STAMP) broker ## do 10 000 small jobs; soak/ gets memory, files and thre
 
 fuzz: $(STAMP) broker ## send 100 000 hostile messages and read 10 000 damaged image files
 	$(BIN)/python -m tests.fuzz
+
+brokers: $(STAMP) broker ## try six trials on brokers that others wrote, and write docs/brokers.md (40 minutes); ONLY=nats
+	$(BIN)/python -m tests.brokers $(addprefix --only ,$(ONLY))
 
 lint: $(STAMP) ## check formatting, rules and types
 	$(BIN)/ruff format --check .
@@ -74,7 +85,7 @@ bench-quick: $(STAMP) broker peers ## measure the speed beside bare MQTT and oth
 	$(BIN)/python benchmarks/table.py --quick
 
 clean: ## remove what was built here; results and configuration stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .arm .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made once, and again when the packages change.
@@ -97,6 +108,19 @@ broker:
 	@command -v mosquitto >/dev/null && command -v mosquitto_pub >/dev/null || $(get_mosquitto) \
 	  || { echo "make: the tests need Mosquitto: apt install mosquitto mosquitto-clients" >&2; exit 1; }
 
+# For the modules of the page, and for the device in JavaScript.
+node:
+	@command -v node >/dev/null && command -v npm >/dev/null || $(get_node) \
+	  || { echo "make: the tests of the page need Node: apt install nodejs npm" >&2; exit 1; }
+
+# For the tests of the page. Any Chromium will do; without a font it shows no letters.
+chromium:
+	@command -v chromium >/dev/null || $(get_chromium) \
+	  || { echo "make: the tests of the page need Chromium: apt install chromium" >&2; exit 1; }
+
+vendor: node ## fetch the page's libraries again, as .ci/vendor names them
+	.ci/vendor
+
 broker-or-wheel:
 	@command -v mosquitto >/dev/null || $(get_mosquitto) \
 	  || echo "make: no Mosquitto here; the demo starts the broker from the embedded package"
@@ -104,12 +128,22 @@ broker-or-wheel:
 # Tries once and says so. A service that cannot start, as in a container, is no failure: what
 # counts is that the program is there.
 define get_mosquitto
-{ root=; test "$$(id -u)" = 0 || root="sudo -n"; \
-  if command -v apt-get >/dev/null && $$root true 2>/dev/null; then \
-    echo "make: installing Mosquitto"; \
-    $$root apt-get update -qq || true; \
-    $$root env DEBIAN_FRONTEND=noninteractive \
-      apt-get install -y -qq --no-install-recommends mosquitto mosquitto-clients >/dev/null || true; \
-  fi; \
+{ echo "make: installing Mosquitto"; $(call apt_install,mosquitto mosquitto-clients); \
   command -v mosquitto >/dev/null; }
 endef
+
+define get_chromium
+{ echo "make: installing Chromium"; $(call apt_install,chromium fonts-dejavu-core); \
+  command -v chromium >/dev/null; }
+endef
+
+define get_node
+{ echo "make: installing Node"; $(call apt_install,nodejs npm); command -v npm >/dev/null; }
+endef
+
+apt_install = { root=; test "$$(id -u)" = 0 || root="sudo -n"; \
+  if command -v apt-get >/dev/null && $$root true 2>/dev/null; then \
+    $$root apt-get update -qq || true; \
+    $$root env DEBIAN_FRONTEND=noninteractive \
+      apt-get install -y -qq --no-install-recommends $(1) >/dev/null || true; \
+  fi; }

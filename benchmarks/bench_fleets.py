@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -56,6 +57,10 @@ class Watched(Scheduler):
         actions = super().handle(event, now)
         self._watch(event, actions, now)
         return actions
+
+
+#: Seconds in which all devices of a fleet start, and are then online for 5 s.
+UP_S = 7.0
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,23 @@ def run(case: Case, rounds: int) -> tuple[list[Round], list[Round]]:
                 counted.append(gateway.job(case, pixels, faulty=True))
                 restore(case, emulated)
     return first, counted
+
+
+def first_jobs(case: Case, gateways: int) -> tuple[Round, list[Round]]:
+    """Return the first job of a fleet that was online for some seconds, and each first job of so
+    many gateways that the same fleet meets later.
+    """
+    pixels = photo(case.megapixels)
+    with fleet(case) as emulated:
+        time.sleep(UP_S)
+        with rig(emulated) as gateway:
+            cold = gateway.job(case, pixels, faulty=False)
+            gateway.job(case, pixels, faulty=False)
+        met = []
+        for _ in range(gateways):
+            with rig(emulated) as gateway:
+                met.append(gateway.job(case, pixels, faulty=False))
+    return cold, met
 
 
 def draw(case: Case, counted: list[Round]) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from fogmqtt.cli.connect import connector
 from fogmqtt.config import BrokerSettings, GatewayConfig
 from fogmqtt.config.schema import Mode
 from fogmqtt.core.scheduling.scheduler import Scheduler
@@ -15,6 +14,7 @@ from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.gateway.jobs.report import Report
 from fogmqtt.gateway.thread_door import GatewayThread, ThreadDoor
 from fogmqtt.images.spec import Image
+from fogmqtt.setup.brokers import connector
 
 #: Seconds in which all devices of a benchmark are online and have checked their operators.
 _READY_S = 120.0
@@ -37,7 +37,7 @@ def gateway_at(
         config = replace(config, gateway=replace(config.gateway, local_after=local_after_s))
     own_scheduler = None if scheduler is None else scheduler(config)
     with GatewayThread(
-        config, gateway_id, connector(config.broker, gateway_id), scheduler=own_scheduler
+        config, gateway_id, connector(config, gateway_id), scheduler=own_scheduler
     ) as door:
         _wait_for(door, devices)
         yield door

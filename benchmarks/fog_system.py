@@ -62,7 +62,7 @@ def _gateway(url: str, devices: int) -> Iterator[Run]:
 @contextmanager
 def _old_gateway(url: str, devices: int) -> Iterator[Run]:
     """Open a gateway as revisions up to 4af56b5 do."""
-    from fogmqtt.cli.connect import connector
+    from fogmqtt.setup.brokers import connector
 
     config_module = importlib.import_module("fogmqtt.config")
     config = config_module.GatewayConfig()
@@ -72,7 +72,7 @@ def _old_gateway(url: str, devices: int) -> Iterator[Run]:
         gateway=replace(config.gateway, local="never"),
     )
     service = importlib.import_module("fogmqtt.gateway.service")
-    gateway = service.Gateway(config, "bench", connector(config.broker, "bench"))
+    gateway = service.Gateway(config, "bench", connector(config, "bench"))
 
     def run(image: object, pipeline: str) -> Any:
         submitter = client.Client()

@@ -87,10 +87,12 @@ case $what in
         ;;
     client)
         for name in "$@"; do
-            printf '%s\n' "$name" | LC_ALL=C grep -Eqx '[a-z0-9][a-z0-9_-]{0,31}' || {
-                echo "$0: $name is not an id: use 1 to 32 of the characters a-z 0-9 _ -" >&2
-                exit 2
-            }
+            case $name in
+                '' | [!a-z0-9]* | *[!a-z0-9_-]* | ?????????????????????????????????*)
+                    echo "$0: $name is not an id: use 1 to 32 of the characters a-z 0-9 _ -" >&2
+                    exit 2
+                    ;;
+            esac
             case $name in
                 ca | broker)
                     echo "$0: this script uses the file name $name; choose another user name" >&2

@@ -15,10 +15,13 @@ url=$2
 here=$(cd "$(dirname "$0")" && pwd)
 config=/etc/fogmqtt/device.yaml
 
+command -v python3 >/dev/null || die "needs Python 3.11 or newer: apt install python3"
+python3 -c 'import sys; sys.exit(sys.maxsize < 2**32)' \
+  || die "64-bit system needed: this Python has 32 bits, and OpenCV and NumPy offer no packages for it"
 [ "$(id -u)" -eq 0 ] || die "needs root: sudo $0 $id $url"
 echo "$id" | grep -Eqx '[a-z0-9][a-z0-9_-]{0,31}' \
   || die "'$id' is not an id: use 1 to 32 of the characters a-z, 0-9, _ and -, and begin with a letter or digit"
-echo "$url" | grep -Eqx '(mqtts?|wss?)://[][A-Za-z0-9.:_/-]+' \
+echo "$url" | grep -Eqx '(mqtts?|wss?)://[][A-Za-z0-9.:_/-]+(,(mqtts?|wss?)://[][A-Za-z0-9.:_/-]+)*' \
   || die "'$url' is not a broker url: use mqtt://host:1883, mqtts://host:8883 or wss://host/mqtt"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "needs Python 3.11 or newer"
 python3 -c 'import ensurepip, venv' 2>/dev/null || die "needs python3-venv: apt install python3-venv"

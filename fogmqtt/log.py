@@ -43,14 +43,17 @@ class RateLimitedLog:
         self._logged = 0
         self._suppressed = 0
 
-    def log(self, level: int, text: str, now: float) -> None:
-        """Log the text unless this second has enough lines. `now` is monotonic seconds."""
+    def log(self, level: int, text: str, now: float, **subjects: str) -> None:
+        """Log the text unless this second has enough lines. `now` is monotonic seconds.
+
+        `subjects` says what it is about, such as a device.
+        """
         if now - self._second_began >= INTERVAL_S:
             if self._suppressed:
                 log.info("and %d more lines", self._suppressed)
             self._second_began, self._logged, self._suppressed = now, 0, 0
         if self._logged < self._lines:
-            log.log(level, "%s", text)
+            log.log(level, "%s", text, extra=subjects)
         else:
             self._suppressed += 1
         self._logged += 1
@@ -74,6 +77,17 @@ def _escape(letter: str) -> str:
     if "\udc80" <= letter <= "\udcff":  # Python's stand-in for a byte that is no UTF-8
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape").decode()
+
+
+def printable(text: str) -> str:
+    """Return a text for a log or a terminal, with its line breaks and tabs.
+
+    Other control characters, which could move the cursor, clear the screen or reverse the writing,
+    become escapes, such as `\\x1b`.
+    """
+    return "".join(
+        letter if letter in "\n\t" or _is_shown(letter) else _escape(letter) for letter in text
+    )
 
 
 def one_line(text: str) -> str:

@@ -17,14 +17,29 @@ import sys
 #: freed.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _SETTINGS = {_MMAP_THRESHOLD: 4 << 20, _TRIM_THRESHOLD: 64 << 20, _TOP_PAD: 4 << 20}
+#: The largest size that glibc accepts for `_MMAP_THRESHOLD`.
+_LARGEST_KEPT = 32 << 20
 _SWITCH_INTERVAL_S = 0.0003
 
 
 def tune() -> None:
     """Apply the settings to this process. Call it once, when the program starts."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    _apply(_SETTINGS)
+
+
+def keep_frames() -> None:
+    """Keep freed memory of the size of a frame, too. For a process that makes one after the other.
+
+    A Full HD frame has 6 MB. With a mapping of its own for each, the conversion to it takes up to
+    eight times as long.
+    """
+    _apply({_MMAP_THRESHOLD: _LARGEST_KEPT})
+
+
+def _apply(settings: dict[int, int]) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
         return  # a libc without mallopt
-    for name, value in _SETTINGS.items():
+    for name, value in settings.items():
         mallopt(name, value)

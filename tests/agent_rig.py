@@ -20,9 +20,11 @@ from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.images import codec
 from fogmqtt.images.spec import Image
 from fogmqtt.transport.base import (
+    NO_PROPERTIES,
     Connected,
     Deliver,
     Disconnected,
+    MessageProperties,
     Payload,
     Received,
     Will,
@@ -36,6 +38,7 @@ from fogmqtt.wire.messages import (
     Encoding,
     Failure,
     FromDevice,
+    Overdue,
     Rejected,
     Result,
     TileTask,
@@ -43,6 +46,7 @@ from fogmqtt.wire.messages import (
     encode,
     with_digest,
 )
+from fogmqtt.workers.memories import TileMemories
 from fogmqtt.workers.memory_limit import MemoryLimit
 from fogmqtt.workers.pool import Pool
 from fogmqtt.workers.process import WorkerDone, run_task
@@ -66,6 +70,8 @@ class Link:
     closed: bool = False
     filters: list[str] = field(default_factory=list)
     published: list[tuple[str, bytes, bool]] = field(default_factory=list)
+    #: What `Published` must name when the broker has a message.
+    tokens: list[object] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def start(self) -> None:
@@ -91,6 +97,8 @@ class Link:
         retain: bool = False,
         expires_s: float | None = None,
         content_type: str | None = None,
+        properties: MessageProperties = NO_PROPERTIES,
+        token: object = None,
     ) -> None:
         if not self.linked:
             raise NotConnected("no link")
@@ -98,6 +106,8 @@ class Link:
         if len(payload) > self.limit:
             raise TooLarge(f"{len(payload)} bytes, the limit is {self.limit}")
         with self._changed:
+            if token is not None:
+                self.tokens.append(token)
             self.published.append((topic, payload, retain))
             self._changed.notify_all()
 
@@ -109,7 +119,7 @@ class Link:
             assert self._changed.wait_for(condition, 10), self.replies()
 
     def replies(self, topic: str = RESULTS) -> list[FromDevice]:
-        decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
+        decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected, Overdue)
         return [
             decoder.decode(payload)
             for published, payload, _ in self.published
@@ -127,32 +137,54 @@ class Link:
 class ThreadPool(Pool[TileKey]):
     """Workers without processes, so that a test can replace operators. They cannot be ended."""
 
+    hanging = 0
+
     def __init__(
         self, settings: AgentSettings, finished: Callable[[WorkFinished[TileKey]], None]
     ) -> None:
         self.size = settings.workers
         self.is_warm = threading.Event()
+        self.is_prepared = threading.Event()
         self._finished = finished
+        self._memories = TileMemories(0)
 
     def warm(self) -> None:
         self.is_warm.set()
 
+    def prepare(self) -> None:
+        self.is_prepared.set()
+
     def learn(self, abilities: object, rates: object) -> None: ...
 
-    def start(self, key: TileKey, task: TileTask, *, received_at: float, deadline: float) -> None:
+    def is_idle(self, number: int) -> bool:
+        return True
+
+    def start(
+        self,
+        key: TileKey,
+        task: TileTask,
+        *,
+        received_at: float,
+        deadline: float,
+        number: int | None = None,
+    ) -> None:
         threading.Thread(target=self._do, args=(key, task), daemon=True).start()
+
+    def look(self, now: float) -> float:
+        return float("inf")
 
     def renew(self, key: TileKey, deadline: float) -> None: ...
     def cancel(self, key: TileKey) -> None: ...
     def close(self) -> None: ...
 
     def _do(self, key: TileKey, task: TileTask) -> None:
-        reply, data = run_task(task, MemoryLimit(0))
+        reply, data = run_task(task, MemoryLimit(0), self._memories)
         if isinstance(reply, WorkerDone):
             output = TileOutput(memoryview(data), reply.shape, reply.dtype, reply.codec)
             self._finished(WorkFinished(key, output, 0.0, reply.compute_s))
         else:
-            self._finished(WorkFinished(key, WorkFailed(reply.reason, reply.traceback), 0.0, 0.0))
+            failure = WorkFailed(reply.reason, reply.traceback, reply.have)
+            self._finished(WorkFinished(key, failure, 0.0, 0.0))
 
 
 REPORT = ConformanceReport(
@@ -191,6 +223,8 @@ class Rig:
     errors: list[Exception]
     #: Set when the agent warms its pool.
     is_warm: threading.Event = field(default_factory=threading.Event)
+    #: Set when the agent starts the processes of its pool.
+    is_prepared: threading.Event = field(default_factory=threading.Event)
 
     def tile(self, task: TileTask, encoding: Encoding = "binary") -> None:
         self.link.deliver(Received(TILES, encode(task, encoding)))
@@ -229,7 +263,7 @@ def running_agent(
         links.append(Link(deliver, will, limit=limit))
         return links[0]
 
-    settings = AgentSettings("eya", workers, "mqtt://here", checkin_s=checkin_s)
+    settings = AgentSettings("eya", workers, ("mqtt://here",), checkin_s=checkin_s)
     pools: list[ThreadPool] = []
 
     def make_pool(
@@ -240,7 +274,7 @@ def running_agent(
 
     agent = Agent(settings, connect, make_pool, conformance_runner)
     rig = run_in_thread(agent, links[0])
-    rig.is_warm = pools[0].is_warm
+    rig.is_warm, rig.is_prepared = pools[0].is_warm, pools[0].is_prepared
     rig.link.wait(lambda: bool(rig.link.published) and rig.link.published[-1][0] == STATUS)
     try:
         yield rig

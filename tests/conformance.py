@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from queue import SimpleQueue
 
@@ -12,6 +13,16 @@ from fogmqtt.conformance.runner import ConformanceRunner
 @cache
 def local_report() -> ConformanceReport:
     """Return what a device on this machine announces; the tests' processes use the same cache."""
+    return complete_report(ConformanceRunner)
+
+
+def complete_report(
+    make_runner: Callable[[Callable[[ConformanceReport], None]], ConformanceRunner],
+    timeout_s: float = 60,
+) -> ConformanceReport:
+    """Return the last report of a run."""
     found: SimpleQueue[ConformanceReport] = SimpleQueue()
-    ConformanceRunner(found.put).start()
-    return found.get(timeout=60)
+    make_runner(found.put).start()
+    while not (report := found.get(timeout=timeout_s)).is_complete:
+        pass
+    return report

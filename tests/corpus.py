@@ -108,6 +108,18 @@ def by_tifffile(data: bytes, page: int = 0) -> Array:
     return found if found.ndim == 2 else bgr(found[..., :3])
 
 
+def by_inverted_tifffile(data: bytes) -> Array:
+    """tifffile gives the values as they are stored."""
+    return 65_535 - by_tifffile(data)
+
+
+def by_divided_tifffile(data: bytes) -> Array:
+    rgba = tifffile.imread(io.BytesIO(data)).astype(np.uint64)
+    colours, opacity = rgba[..., :3], rgba[..., 3:]
+    divided = np.divide(65_535 * colours, opacity, out=np.zeros(colours.shape), where=opacity > 0)
+    return bgr(np.floor(divided).astype(np.uint16))
+
+
 def by_cv2(data: bytes) -> Array:
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     found = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -180,7 +192,7 @@ def _tiff_layouts() -> Iterator[Sample]:
         black = tiff(level, photometric="minisblack")
         yield Sample("TIFF", f"{bits}-bit gray", black, level, "", by_pillow)
         white = tiff(level, photometric="miniswhite")
-        independent = by_pillow if bits == 8 else None
+        independent = by_pillow if bits == 8 else by_inverted_tifffile
         yield Sample("TIFF", f"{bits}-bit gray, 0 is white", white, most - level, "", independent)
         rgba = np.dstack([colour(dtype), alpha(dtype)])
         loose = tiff(rgba, photometric="rgb", extrasamples=["unassalpha"])
@@ -205,7 +217,7 @@ def _tiff_layouts() -> Iterator[Sample]:
             ),
             bgr(divided.astype(dtype)),
             "associated alpha divided out and dropped",
-            by_pillow if bits == 8 else None,
+            by_pillow if bits == 8 else by_divided_tifffile,
         )
         nir = tiff(rgba, photometric="rgb", extrasamples=["unspecified"])
         yield Sample(
@@ -650,7 +662,7 @@ def _bmp() -> Iterator[Sample]:
             data,
             bgr(colour()),
             "",
-            by_pillow if header not in (40, 52) else None,
+            by_pillow,
         )
     five = rgb >> 3
     eight = ((five * 255 + 15) // 31).astype(np.uint8)

@@ -54,7 +54,12 @@ PIPELINE = "canny low=50 high=150 | dilate ksize=3"
 FAILING = "gray | crop left=5000 width=8 height=8"
 WHEN = ("before", "torn", "power", "after")
 KILLED = 77
-RUN_LIMIT_S = 30
+RUN_LIMIT_S = 120
+
+
+def real(path: Path) -> Path:
+    """Return a path that still leads there when the folder is not held open any more."""
+    return Path(os.path.realpath(path.parent)) / path.name
 
 
 @dataclass
@@ -75,21 +80,25 @@ class StoppingDisk(DurableFiles):
     safe_bytes: int = 0
 
     def create(self, path: Path, data: Bytes) -> None:
+        path = real(path)
         half = memoryview(data)[: len(data) // 2]
         with self._change(lambda: path.write_bytes(half)):
             super().create(path, data)
             self.unsafe.append((path.parent, lambda: path.unlink(missing_ok=True)))
 
     def copy(self, source: Path, target: Path) -> None:
+        source, target = real(source), real(target)
         with self._change(lambda: target.write_bytes(source.read_bytes()[:100])):
             super().copy(source, target)
 
     def rename(self, source: Path, target: Path) -> None:
+        source, target = real(source), real(target)
         with self._change():
             super().rename(source, target)
             self.unsafe.append((target.parent, lambda: target.replace(source)))
 
     def remove(self, path: Path) -> None:
+        path = real(path)
         data = path.read_bytes() if path.exists() else None
         with self._change():
             super().remove(path)
@@ -115,6 +124,7 @@ class StoppingDisk(DurableFiles):
                 self.unsafe.append((folder.parent, restore))
 
     def sync(self, path: Path) -> None:
+        path = Path(os.path.realpath(path)) if path.is_dir() else real(path)
         with self._change():
             super().sync(path)
             self.unsafe = [one for one in self.unsafe if one[0] != path]

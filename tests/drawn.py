@@ -32,7 +32,25 @@ halves = st.integers(0, 15)
 
 Strategies = dict[str, st.SearchStrategy[Any]]
 
-#: Parameters of every tiled operator; `test_every_tiled_operator_is_tested_here` fails without one.
+#: Parameters of every operator with memory; `test_stream_law` fails without one.
+MEMORY_PARAMS: dict[str, Strategies] = {
+    "average": {"rate": st.integers(1, 12)},
+    "background": {
+        "rate": st.integers(1, 12),
+        "threshold": st.integers(1, 16),
+        "noise": st.integers(1, 64),
+        "absorb": st.integers(1, 15),
+    },
+    "diff": {},
+    "median_of": {"frames": st.integers(1, 7).map(lambda half: 2 * half + 1)},
+    "mog2": {
+        "history": st.integers(1, 1000),
+        "threshold": st.floats(1, 100),
+        "shadows": st.booleans(),
+    },
+}
+
+#: Those of all other tiled operators; `test_every_tiled_operator_is_tested_here` checks it.
 PARAMS: dict[str, Strategies | st.SearchStrategy[dict[str, Any]]] = {
     "adaptive": {
         "method": st.sampled_from(["mean", "gaussian"]),
@@ -121,7 +139,7 @@ PARAMS: dict[str, Strategies | st.SearchStrategy[dict[str, Any]]] = {
 
 @st.composite
 def operators(draw: st.DrawFn, name: str) -> Operator:
-    params = PARAMS[name]
+    params = PARAMS[name] if name in PARAMS else MEMORY_PARAMS[name]
     optional = st.fixed_dictionaries({}, optional=params) if isinstance(params, dict) else params
     return registry.build(name, draw(optional))
 

@@ -31,7 +31,7 @@ from fogmqtt.wire.messages import (
     encode,
     with_digest,
 )
-from fogmqtt.wire.topics import ONLINE, Topics
+from fogmqtt.wire.topics import OFFLINE, ONLINE, Topics
 from fogmqtt.workers.process import compute
 
 TOPICS = Topics()
@@ -68,7 +68,8 @@ class PlayedDevice:
 
     def start(self) -> None:
         self._decoder = Decoder(TileTask)
-        self._link = MemoryTransport(self.broker, self.id, self._hear)
+        will = Will(TOPICS.device(self.id, "status"), OFFLINE)
+        self._link = MemoryTransport(self.broker, self.id, self._hear, will=will)
         self._link.subscribe(TOPICS.device(self.id, "tiles"))
         self._link.subscribe(TOPICS.device(self.id, "control"))
         self._link.start()
@@ -87,6 +88,10 @@ class PlayedDevice:
         topic = TOPICS.results(task.gateway, self.id)
         for one in answers:
             self._link.publish(topic, encode(one, "binary"))
+
+    def leave(self) -> None:
+        """Vanish: the broker publishes its last will."""
+        self._link.kill()
 
     def _hear(self, event: object) -> None:
         if not isinstance(event, Received):

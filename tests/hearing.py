@@ -36,6 +36,8 @@ class Sent:
     device: str
     at: float
     lease_s: float
+    #: The size of the message.
+    nbytes: int
 
 
 @dataclass
@@ -52,7 +54,9 @@ class Hearing:
         match message.topic.split("/"):
             case [_, _, "devices", device, "tiles"]:
                 task = _TASKS.decode(message.payload)
-                self.sent.append(Sent((task.job, task.tile), device, now, task.lease_s))
+                self.sent.append(
+                    Sent((task.job, task.tile), device, now, task.lease_s, len(message.payload))
+                )
             case [_, _, "devices", device, "status"]:
                 self.statuses.append((device, message.payload.decode()))
             case [*_, "results", device]:

@@ -113,7 +113,7 @@ class Misbehave(Operator):
         return image
 
     def babble(self, image):
-        for descriptor in range(3, 64):
+        for descriptor in range(3, 1024):
             try:
                 os.write(descriptor, b"?" * 16)
             except OSError:
@@ -121,7 +121,7 @@ class Misbehave(Operator):
         return 255 - image
 
     def silence(self, image):
-        os.closerange(3, 64)
+        os.closerange(3, 1024)
         return 255 - image
 
     def nap(self, image):

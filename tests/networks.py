@@ -15,20 +15,33 @@ from fogmqtt.images.spec import Image
 
 #: Sides of the squares that it detects and of its input, and the distance between boxes; pixels.
 SIDE, WINDOW, STEP = 8, 64, 2
+#: The side of the input of the network by which devices are compared, pixels.
+PROBE = 96
 
 
 def squares(path: Path, window: int = WINDOW, *, weights: str = "") -> str:
     """Write the network to `path` and return its SHA-256.
 
-    `weights` names the file that has the weights; empty: the network has them itself.
+    `weights` names the file that has the weights; empty: the network has them itself. Otherwise,
+    the hash is that of both files, one after the other.
     """
-    data = _squares(window, weights)
-    path.write_bytes(data)
-    return hashlib.sha256(data).hexdigest()
+    model, data = _squares(window, weights)
+    path.write_bytes(model)
+    if weights:
+        (path.parent / weights).write_bytes(data)
+    return hashlib.sha256(model + data).hexdigest()
 
 
-def _squares(window: int, file: str) -> bytes:
-    """Return a network of one convolution: a square's mean minus its border's, and the negative."""
+def squares_apart(weights: str) -> bytes:
+    """Return the network without its weights, which it says are in a file."""
+    return _squares(WINDOW, weights)[0]
+
+
+def _squares(window: int, file: str) -> tuple[bytes, bytes]:
+    """Return a network of one convolution: a square's mean minus its border's, and the negative.
+
+    The second bytes are the weights, if they are in a file.
+    """
     reach = SIDE + 2
     weights = np.full((reach, reach), -1 / (reach**2 - SIDE**2), np.float32)
     weights[1:-1, 1:-1] = 1 / SIDE**2
@@ -49,17 +62,67 @@ def _squares(window: int, file: str) -> bytes:
         _node("Reshape", "sure shape", "scores"),
         _node("Concat", "places scores", "output0", axis=1),
     ]
+    tensors, data = [], b""
+    for name, values in constants.items():
+        apart = file if values.dtype == np.float32 else ""  # exporters leave small ones in place
+        tensors.append(_tensor(name, values, apart, len(data)))
+        data += values.tobytes() if apart else b""
     graph = b"".join(
         (
             *(_field(1, node) for node in nodes),
             _field(2, b"squares"),
-            *(_field(5, _tensor(name, values, file)) for name, values in constants.items()),
+            *(_field(5, tensor) for tensor in tensors),
             _field(11, _value("images", (1, 3, window, window))),
             _field(12, _value("output0", (1, 6, x.size))),
         )
     )
     version, opset = _number(1, 8), _field(8, _number(2, 13))
-    return version + _field(7, graph) + opset
+    return version + _field(7, graph) + opset, data
+
+
+def probe() -> bytes:
+    """Return the network by which devices are compared: kinds of layers that detectors are made of.
+
+    Its weights are from a formula, and its input is 1 x 3 x PROBE x PROBE.
+    """
+    constants = {
+        "first": _weights(16, 3, 3, 3),
+        "second": _weights(16, 16, 3, 3),
+        "apart": _weights(16, 1, 5, 5),
+        "mixing": _weights(24, 16, 1, 1),
+        "last": _weights(12, 24, 3, 3),
+    }
+    nodes = [
+        _node("Conv", "images first", "a", kernel_shape=[3, 3], pads=[1] * 4),
+        _node("Sigmoid", "a", "b"),
+        _node("Mul", "a b", "c"),
+        _node("Conv", "c second", "d", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
+        _node("Relu", "d", "e"),
+        _node("Conv", "e apart", "f", kernel_shape=[5, 5], pads=[2] * 4, group=16),
+        _node("Conv", "f mixing", "g", kernel_shape=[1, 1]),
+        _node("Tanh", "g", "h"),
+        _node("MaxPool", "h", "i", kernel_shape=[2, 2], strides=[2, 2]),
+        _node("Conv", "i last", "j", kernel_shape=[3, 3], pads=[1] * 4),
+        _node("Softmax", "j", "output0", axis=1),
+    ]
+    graph = b"".join(
+        (
+            *(_field(1, node) for node in nodes),
+            _field(2, b"probe"),
+            *(_field(5, _tensor(name, values)) for name, values in constants.items()),
+            _field(11, _value("images", (1, 3, PROBE, PROBE))),
+            _field(12, _value("output0", (1, 12, PROBE // 4, PROBE // 4))),
+        )
+    )
+    return _number(1, 8) + _field(7, graph) + _field(8, _number(2, 13))
+
+
+def _weights(*shape: int) -> Image:
+    """Return float32 of a size that suits their number, without a pattern."""
+    index = np.arange(np.prod(shape), dtype=np.int64)
+    values = ((index * 0x45D9F3B) ^ (index * 0x119DE1F3 >> 7)) >> 5 & 0xFFF
+    scale = 2.0 ** -np.round(np.log2(np.prod(shape[1:])) / 2)
+    return ((values - 2000) / 512 * scale).astype(np.float32).reshape(shape)
 
 
 # Protocol Buffers: numbers and byte strings, each with the number of its field; the fields' names
@@ -79,11 +142,14 @@ def _field(field: int, data: bytes) -> bytes:
     return _varint(field << 3 | 2) + _varint(len(data)) + data
 
 
-def _tensor(name: str, values: Image, file: str) -> bytes:
+def _tensor(name: str, values: Image, file: str = "", offset: int = 0) -> bytes:
     sides = b"".join(_number(1, side) for side in values.shape)
     kind = _number(2, 1 if values.dtype == np.float32 else 7)
-    place = _field(1, b"location") + _field(2, file.encode())
-    content = _field(13, place) + _number(14, 1) if file else _field(9, values.tobytes())
+    content = _field(9, values.tobytes())
+    if file:
+        entries = {"location": file, "offset": str(offset), "length": str(values.nbytes)}
+        pairs = (_field(1, key.encode()) + _field(2, one.encode()) for key, one in entries.items())
+        content = b"".join(_field(13, pair) for pair in pairs) + _number(14, 1)
     return sides + kind + _field(8, name.encode()) + content
 
 

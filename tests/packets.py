@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_PUBLISH = 3
+_PUBLISH, _PUBACK = 3, 4
 _DUP = 0x08
 _QOS = 0x06
 
@@ -42,6 +42,10 @@ def _length(data: bytearray) -> int | None:
 
 def is_publish(packet: bytes) -> bool:
     return packet[0] >> 4 == _PUBLISH
+
+
+def is_puback(packet: bytes) -> bool:
+    return packet[0] >> 4 == _PUBACK
 
 
 def again(packet: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import zxingcpp
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
@@ -44,6 +45,13 @@ def ean13(digits: str, module: int = 2, height: int = 80) -> Image:
 def _left(digit: str, even: bool) -> str:
     code = _ODD[int(digit)]
     return code.translate(_FLIPPED)[::-1] if even else code
+
+
+def zxing(kind: str, text: str, module: int = 3) -> Image:
+    """A code of ZXing's, such as Code128, with a white margin."""
+    code = zxingcpp.create_barcode(text, getattr(zxingcpp.BarcodeFormat, kind))
+    squares = np.array(code.to_image(scale=1, add_hrt=False, add_quiet_zones=False), np.uint8)
+    return margin(np.kron(squares, np.ones((module, module), np.uint8)), 6 * module)
 
 
 def aruco(number: int, side: int = 60) -> Image:

@@ -15,6 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 
 from fogmqtt.images.spec import Image
 from fogmqtt.transport.base import Received
@@ -244,6 +245,7 @@ class Fog:
             "BROKER__URL": self.broker.url,
             "BROKER__EMBEDDED": "never",
             "GATEWAY__LOCAL": "never",
+            "DASHBOARD__ENABLED": "never",
             **self.settings,
             **settings,
         }
@@ -293,6 +295,11 @@ def status_becomes(client: Probe, topic: str, expected: bytes) -> None:
     assert expected in (ONLINE, OFFLINE)
     while client.message(topic, within=PATIENCE_S).payload != expected:
         pass
+
+
+def has_opencv(program: Program) -> bool:
+    """Whether the program itself has loaded OpenCV, and not only a worker of it."""
+    return any("/cv2/" in one.path for one in psutil.Process(program.process.pid).memory_maps())
 
 
 def until(found: Callable[[], bool], what: str) -> None:

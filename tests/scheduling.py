@@ -10,8 +10,10 @@ from fogmqtt.core.scheduling.events import (
     DeviceDraining,
     DeviceJoined,
     DeviceLost,
+    DeviceReported,
     Event,
     JobSubmitted,
+    LinkConfirmed,
     ResultArrived,
     Tick,
     TileAccepted,
@@ -31,10 +33,14 @@ PIXELS = 1000
 class Bench:
     """Speaks for the devices; `now` is kept between calls."""
 
-    def __init__(self, *, sends_reported: bool = False, **policy: float) -> None:
+    def __init__(
+        self, *, sends_reported: bool = False, confirms_link: bool = False, **policy: float
+    ) -> None:
         # Whatever the default is: a window of three shows more than one of two.
         numbers = Policy(**{"ahead": 2, "lease_factor": 4} | policy)  # type: ignore[arg-type]
-        self.scheduler = Scheduler(numbers, sends_reported=sends_reported)
+        self.scheduler = Scheduler(
+            numbers, sends_reported=sends_reported, confirms_link=confirms_link
+        )
         self.now = 0.0
 
     def feed(self, event: Event, at: float | None = None) -> list[Action]:
@@ -50,9 +56,12 @@ class Bench:
         workers: int = 1,
         boot: str = "1",
         lacks: Mapping[str, str] | None = None,
+        is_local: bool = False,
         at: float | None = None,
     ) -> list[Action]:
-        event = DeviceJoined(device, boot, workers, frozenset(operators), lacks or {})
+        event = DeviceJoined(
+            device, boot, workers, frozenset(operators), lacks or {}, is_local=is_local
+        )
         return self.feed(event, at)
 
     def submit(
@@ -107,11 +116,18 @@ class Bench:
     def lose(self, device: str, at: float | None = None, reason: str = "last will") -> list[Action]:
         return self.feed(DeviceLost(device, reason), at)
 
+    def check_in(self, device: str, at: float | None = None) -> list[Action]:
+        return self.feed(DeviceReported(device, 0), at)
+
     def drain(self, device: str, at: float | None = None) -> list[Action]:
         return self.feed(DeviceDraining(device), at)
 
     def lose_the_broker(self, at: float | None = None) -> list[Action]:
         return self.feed(BrokerLost(), at)
+
+    def confirm(self, at: float, until: float | None = None) -> list[Action]:
+        """The link works, and all that arrived before `until` is handled."""
+        return self.feed(LinkConfirmed(at if until is None else until), at)
 
     def tick(self, at: float) -> list[Action]:
         return self.feed(Tick(), at)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -24,7 +25,7 @@ import psutil
 from fogmqtt.images.drawing import Drawing, Label, Line, Shape, png, svg
 from fogmqtt.transport.base import Received
 from tests.fog import Probe
-from tests.processes import Fog, Program, photo, private_fog
+from tests.processes import Fog, Program, has_opencv, photo, private_fog, until
 
 DEVICES = ("eya", "oumayma")
 #: Jobs on their way at once.
@@ -87,6 +88,9 @@ def soak(folder: Path, jobs: int, every_s: float = 1.0) -> Soak:
             done = Soak(jobs)
             customer = _Customer(client, done)
             customer.work(min(200, jobs // 5), counted=False)
+            for device in fog.programs[: len(DEVICES)]:
+                # It does so between its first jobs, and holds more memory from then on.
+                until(partial(has_opencv, device), "OpenCV in the agent")
             began = time.monotonic()
             watch.begin()
             customer.work(jobs, counted=True)

@@ -95,6 +95,8 @@ class Conduct:
     quarantined_until: float = 0.0
     probation: bool = False
     paused_until: float = 0.0
+    #: The quarantine is for a wrong result.
+    lied: bool = False
     #: The last quarantine, if there was no result since.
     paid_s: float = 0.0
 
@@ -150,6 +152,9 @@ class Watch:
                 restarted, known.boot, known.joined = known.boot != boot, boot, True
                 if restarted:
                     self._take_leases(device)
+                elif known.quarantined_until and device not in self._scheduler.quarantined():
+                    assert not known.lied, f"{device} is forgiven a lie"
+                    known.quarantined_until = known.paid_s = 0.0
                 crashed = restarted and known.lost_with_tiles
                 known.lost_with_tiles = False
                 return self._crash(device) if crashed else []
@@ -296,6 +301,7 @@ class Watch:
         ends_at = self._now + action.seconds
         assert ends_at > device.quarantined_until - MOMENT_S
         device.quarantined_until = ends_at
+        device.lied = action.reason.startswith(LIE)
         if action.reason.startswith(LIE):
             self._refuse(action.device)
             return

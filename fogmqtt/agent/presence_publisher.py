@@ -53,12 +53,14 @@ class PresencePublisher:
         return Will(self._status_topic, OFFLINE)
 
     def set_conformance(self, report: ConformanceReport) -> None:
-        """Use the results of the conformance tests in each info from now on."""
+        """Use the results of the conformance run in each info from now on.
+
+        The run may go on, and give another report.
+        """
         self._conformance = report
         if report.operators:  # the report knows plug-ins, and which operators work
-            self.operators = sorted(
-                name for name, operator in report.operators.items() if not operator.problem
-            )
+            working = (name for name, one in report.operators.items() if not one.problem)
+            self.operators = sorted((*working, *report.unchecked))
         # The report has the version of the loaded OpenCV, which can differ from its package.
         self._versions |= report.versions
 
@@ -89,7 +91,7 @@ class PresencePublisher:
             load=host_info.load_average(),
             fingerprints=report.fingerprints,
             rates=self._rates(report),
-            conformance_running=self._conformance is None,
+            conformance_running=self._conformance is None or not self._conformance.is_complete,
             problems=report.problems[:MAX_PROBLEMS],
         )
         return _publish(transport, self._info_topic, encode(info, "base64"))
@@ -103,9 +105,10 @@ class PresencePublisher:
     def publish_online(self, transport: Transport) -> bool:
         """Publish status `online`, retained. Returns False if there is no connection.
 
-        Call it after `check_in`, so that whoever reads the status can read the info.
+        Call it after `check_in`, so that whoever reads the status can read the info. The broker's
+        answer is a `Published` with the token ONLINE.
         """
-        return _publish(transport, self._status_topic, ONLINE)
+        return _publish(transport, self._status_topic, ONLINE, token=ONLINE)
 
     def publish_offline(self, transport: Transport) -> bool:
         """Publish status `offline`, retained. Returns False if there is no connection.
@@ -115,9 +118,9 @@ class PresencePublisher:
         return _publish(transport, self._status_topic, OFFLINE)
 
 
-def _publish(transport: Transport, topic: str, payload: bytes) -> bool:
+def _publish(transport: Transport, topic: str, payload: bytes, *, token: object = None) -> bool:
     try:
-        transport.publish(topic, payload, retain=True)
+        transport.publish(topic, payload, retain=True, token=token)
     except NotConnected:
         return False  # the agent publishes all of it again after a reconnect
     return True

@@ -1,4 +1,8 @@
-"""Publishes what a device reports about tiles. Keeps results while there is no connection."""
+"""Publishes what a device reports about tiles.
+
+Results are kept while there is no connection, and until the broker has them: what was on its way
+when a connection broke is published again on the next one.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,20 @@ from dataclasses import dataclass
 from fogmqtt.agent.tile_lease import ReplyAddress
 from fogmqtt.core.device_queue import TileKey
 from fogmqtt.errors import NotConnected, TooLarge
-from fogmqtt.transport.base import Payload, Transport, packet_size, payload_size
+from fogmqtt.transport.base import (
+    MessageProperties,
+    Payload,
+    Transport,
+    packet_size,
+    payload_size,
+    with_trace,
+)
 from fogmqtt.wire.messages import (
     CONTENT_TYPES,
     Accepted,
     Failure,
     FromDevice,
+    Overdue,
     Rejected,
     Result,
     encode,
@@ -48,6 +60,9 @@ class ResultPublisher:
         self._device = device
         self._qos = qos
         self._kept: deque[_Reply] = deque()
+        #: What the broker has not confirmed on this connection, in the order of publishing. A key
+        #: is the token of its message.
+        self._unconfirmed: dict[object, _Reply] = {}
         #: The largest packet that the broker takes, in bytes; None if there is no limit.
         self._max_packet_bytes: int | None = None
 
@@ -71,12 +86,23 @@ class ResultPublisher:
         message = Rejected(job=to.job, tile=to.tile, attempt=to.attempt, reason=reason)
         self._send(to, message, keep=False)
 
+    def overdue(self, to: ReplyAddress, after_s: float) -> None:
+        """Publish that the tile was over its budget. Dropped without a connection."""
+        message = Overdue(job=to.job, tile=to.tile, attempt=to.attempt, after_s=after_s)
+        self._send(to, message, keep=False, qos=0)
+
     def fail(
-        self, to: ReplyAddress, reason: str, traceback: str = "", packet_limit: int = 0
+        self,
+        to: ReplyAddress,
+        reason: str,
+        traceback: str = "",
+        packet_limit: int = 0,
+        have: int | None = None,
     ) -> None:
         """Publish that the tile failed. Kept without a connection.
 
-        `packet_limit` is set if its result does not fit into a packet of so many bytes.
+        `packet_limit` is set if its result does not fit into a packet of so many bytes, and `have`
+        if the tile's memory has this version and not that of the task.
         """
         self._send(
             to,
@@ -87,6 +113,7 @@ class ResultPublisher:
                 reason=reason[:2_000],
                 traceback=traceback,
                 packet_limit=packet_limit,
+                have=have,
             ),
         )
 
@@ -98,8 +125,22 @@ class ResultPublisher:
         match finished.outcome:
             case TileOutput():
                 self._send_result(to, finished.outcome, finished)
-            case WorkFailed(reason, traceback):
-                self.fail(to, reason, traceback)
+            case WorkFailed(reason, traceback, have):
+                self.fail(to, reason, traceback, have=have)
+
+    def confirmed(self, token: object) -> None:
+        """Forget a message that the broker has or refuses; ignores the tokens of others."""
+        self._unconfirmed.pop(token, None)
+
+    def disconnected(self) -> None:
+        """Keep what was on its way: the broker may not have it.
+
+        If it has, the gateway gets it twice, and takes the first.
+        """
+        unconfirmed, self._unconfirmed = self._unconfirmed, {}
+        kept, self._kept = self._kept, deque()
+        for reply in (*unconfirmed.values(), *kept):
+            self._keep(reply)
 
     def connected(self, now: float, max_packet_bytes: int | None = None) -> None:
         """Publish the kept messages whose lease has not expired. `now` is monotonic seconds.
@@ -127,6 +168,10 @@ class ResultPublisher:
             queue_s=finished.queue_s,
             start_s=finished.start_s,
             compute_s=finished.compute_s,
+            decode_s=output.decode_s,
+            encode_s=output.encode_s,
+            worker=finished.worker,
+            traceparent=to.traceparent,
             pixels=output.data,
         )
         self._send(to, with_digest(result))
@@ -145,26 +190,34 @@ class ResultPublisher:
     def _publish(self, reply: _Reply, *, keep: bool) -> None:
         address = reply.address
         topic = self._topics.results(address.gateway, self._device)
-        if reply.is_result and self._is_too_large(topic, reply.payload):
+        properties = with_trace(address.traceparent)
+        if reply.is_result and self._is_too_large(topic, reply.payload, properties):
             self._too_large(reply, f"a packet has {self._max_packet_bytes} bytes at most")
             return
+        token = object() if keep and reply.qos else None
+        if token is not None:
+            self._unconfirmed[token] = reply
         try:
             self._transport.publish(
                 topic,
                 reply.payload,
                 qos=reply.qos,
                 content_type=CONTENT_TYPES[address.encoding],
+                token=token,
+                properties=properties,
             )
         except NotConnected:
+            self._unconfirmed.pop(token, None)
             if keep:
                 self._keep(reply)
         except TooLarge as problem:
+            self._unconfirmed.pop(token, None)
             self._too_large(reply, str(problem))
 
-    def _is_too_large(self, topic: str, payload: Payload) -> bool:
+    def _is_too_large(self, topic: str, payload: Payload, properties: MessageProperties) -> bool:
         """Whether a result exceeds the limit. A gateway can cut the tile, so no result tries it."""
         limit = self._max_packet_bytes
-        return limit is not None and packet_size(topic, payload) > limit
+        return limit is not None and packet_size(topic, payload, properties) > limit
 
     def _too_large(self, reply: _Reply, problem: str) -> None:
         if reply.is_result:

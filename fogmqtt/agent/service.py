@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import Final, Protocol
 
+from fogmqtt.agent.memory_workers import MemoryWorkers
 from fogmqtt.agent.presence_publisher import PresencePublisher
 from fogmqtt.agent.result_publisher import ResultPublisher
 from fogmqtt.agent.task_decoder import InvalidTask, TaskDecoder
@@ -28,6 +29,7 @@ from fogmqtt.transport.base import (
     Connected,
     Deliver,
     Disconnected,
+    Published,
     Received,
     Refused,
     Transport,
@@ -35,11 +37,12 @@ from fogmqtt.transport.base import (
 )
 from fogmqtt.transport.link_history import LinkHistory
 from fogmqtt.wire.messages import Cancel, Control, Decoder, DeviceInfo, Drain, Warm
-from fogmqtt.wire.topics import Topics
+from fogmqtt.wire.topics import ONLINE, Topics
 from fogmqtt.workers.pool import Pool
+from fogmqtt.workers.resources import has_memory_for_workers
 from fogmqtt.workers.throttle import Throttle
 from fogmqtt.workers.trusted import TrustedTiles
-from fogmqtt.workers.work import WorkCancelled, WorkFinished
+from fogmqtt.workers.work import TileOutput, WorkCancelled, WorkFinished
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,15 @@ log = logging.getLogger(__name__)
 QUEUE_AHEAD: Final = 14
 #: Seconds that running tiles may take after the start of draining.
 DRAIN_TIMEOUT_S: Final = 10.0
+#: Seconds after a device is online and checked until it starts its workers' processes, if it has
+#: memory to spare. So a start is not slower for them, and a first job does not wait for them.
+PREPARE_AFTER_S: Final = 0.5
+#: This many threads that never return end the agent, or as many as it has workers: each may keep a
+#: core busy, and only the end of the process ends them.
+MAX_HANGING: Final = 2
+#: Seconds after a check-in until its echo is missed. The agent subscribes to its own info, and
+#: MQTT 3.1.1 has no other way to tell that the broker drops what it publishes.
+ECHO_S: Final = 6.0
 #: Seconds until the next check-in if the transport connected but did not accept the last one.
 CHECKIN_RETRY_S: Final = 0.05
 
@@ -60,8 +72,10 @@ class AgentSettings:
 
     id: str
     workers: int
-    #: The broker's url for log messages. The transport has the real one.
-    url: str = ""
+    #: The brokers' urls for log messages. The transport has the real ones.
+    urls: tuple[str, ...] = ()
+    #: The user whose password the transport has; empty for none.
+    user: str = ""
     topics: Topics = field(default_factory=Topics)
     qos: int = 1
     checkin_s: float = 5.0
@@ -75,6 +89,26 @@ class AgentSettings:
     isolates_all: bool = False
 
 
+class PushingCamera(Protocol):
+    """The camera of a device: `agent.camera`, which only devices with a camera load."""
+
+    wanted_topic: str
+    #: The token of its messages.
+    token: object
+
+    @property
+    def due_at(self) -> float:
+        """When to call `step`, in monotonic seconds."""
+
+    def step(self, now: float) -> None: ...
+    def wanted(self, payload: bytes | memoryview) -> None: ...
+    def sent(self) -> None: ...
+    def close(self) -> None: ...
+
+
+#: Has the agent's thread call something.
+CallSoon = Callable[[Callable[[], None]], None]
+CameraFactory = Callable[[Transport, CallSoon], PushingCamera]
 PoolFactory = Callable[[AgentSettings, Callable[[WorkFinished[TileKey]], None]], Pool[TileKey]]
 RunnerFactory = Callable[[Callable[[ConformanceReport], None]], ConformanceRunner]
 
@@ -94,6 +128,13 @@ def make_pool(
 
 
 @dataclass(frozen=True, slots=True)
+class _Call:
+    """What the thread of the camera has the agent's thread do."""
+
+    function: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
 class _Stop:
     """Drain and exit. A signal handler or another thread puts it into the inbox."""
 
@@ -107,6 +148,7 @@ class Agent:
         connect: Connect,
         make_pool: PoolFactory = make_pool,
         make_conformance_runner: RunnerFactory = ConformanceRunner,
+        make_camera: CameraFactory | None = None,
     ) -> None:
         self._settings = settings
         self._started_at = time.monotonic()
@@ -126,25 +168,46 @@ class Agent:
         self._info_topic = topics.device(device, "info")
         for topic in (self._tiles_topic, self._control_topic, self._info_topic):
             self._transport.subscribe(topic, qos=settings.qos)
+        self._camera: PushingCamera | None = None
+        if make_camera is not None:
+            self._camera = make_camera(self._transport, lambda call: self._inbox.put(_Call(call)))
+        if self._camera is not None:
+            self._transport.subscribe(self._camera.wanted_topic, qos=settings.qos, optional=True)
         self._results = ResultPublisher(self._transport, topics, device, settings.qos)
         self._task_decoder = TaskDecoder(settings.max_tile_pixels)
         self._control_decoder: Decoder[Control] = Decoder(Cancel, Drain, Warm)
         self._info_decoder = Decoder(DeviceInfo)
         self._queue: DeviceQueue[TileLease] = DeviceQueue(settings.workers + QUEUE_AHEAD)
         self._pool = make_pool(settings, self._inbox.put)
+        self._memory_workers = MemoryWorkers(settings.workers)
         self._conformance_runner = make_conformance_runner(self._inbox.put)
         self._duplicate_check = DuplicateIdCheck(self._presence.boot)
         self._warnings = CountedWarnings()
+        #: The broker that is used, or those that are tried.
+        self._broker = ", ".join(settings.urls)
+        self._next_try = "the next one" if len(settings.urls) > 1 else "again"
         self._is_connected = False
         self._was_connected = False
+        #: The broker has taken the status `online` once.
+        self._was_visible = False
         #: The status `online` was published on this connection.
         self._is_online = False
         self._has_conformance = False
+        #: Problems of the conformance run that are logged.
+        self._problems: list[str] = []
+        #: When to start the processes of the workers.
+        self._prepare_at = float("inf")
         #: A gateway asked for warm workers.
         self._is_warm_requested = False
+        #: The threads of this process that hang, as the log says.
+        self._hanging = 0
+        #: `run` returned because too many of them hang, and not because it was told to.
+        self.must_restart = False
         self._tiles_done = 0
         self._checkin_at = float("inf")
-        self._link_history = LinkHistory(settings.id)
+        #: When to tell that the broker does not pass on what this agent publishes.
+        self._echo_missed_at = float("inf")
+        self._link_history = LinkHistory(topics.client_id("device", device))
         self._drain_deadline = float("inf")
 
     @property
@@ -157,10 +220,10 @@ class Agent:
         self._inbox.put(_Stop())
 
     def run(self) -> None:
-        """Run until the agent is stopped or drained.
+        """Run until the agent is stopped or drained, or must be restarted.
 
-        Raises NoBroker if the broker refuses the first connection for good, and DuplicateId if an
-        older agent runs under the same id.
+        Raises NoBroker if the broker refuses the first connection, or the device's status, for
+        good, and DuplicateId if an older agent runs under the same id.
         """
         report = self._conformance_runner.cached()
         if report is None:
@@ -169,16 +232,27 @@ class Agent:
             self._conformance_known(report)
         self._transport.start()
         try:
-            while not self._is_drained():
+            while not self._is_drained() and not self.must_restart:
                 self._step()
+            if self.must_restart:
+                self._refuse_all()
             self._shut_down()
         finally:
             self._conformance_runner.close()
             self._pool.close()
+            if self._camera is not None:
+                self._camera.close()
             self._transport.close()
 
     def _step(self) -> None:
-        due = min(self._checkin_at, self._drain_deadline)
+        due = min(
+            self._checkin_at,
+            self._echo_missed_at,
+            self._drain_deadline,
+            self._prepare_at,
+            self._look_for_hangs(),
+            float("inf") if self._camera is None else self._camera.due_at,
+        )
         timeout = None if due == float("inf") else max(0.0, due - time.monotonic())
         try:
             event = self._inbox.get(timeout=timeout)
@@ -188,6 +262,14 @@ class Agent:
             self._handle(event)
         if time.monotonic() >= self._checkin_at:
             self._check_in()
+        if time.monotonic() >= self._echo_missed_at:
+            self._echo_missed()
+        if time.monotonic() >= self._prepare_at:
+            self._prepare_at = float("inf")
+            if has_memory_for_workers(self._settings.workers):
+                self._pool.prepare()
+        if self._camera is not None:
+            self._camera.step(time.monotonic())
 
     def _handle(self, event: object) -> None:
         match event:
@@ -200,13 +282,17 @@ class Agent:
                 if self._is_connected:
                     self._check_in()
             case Connected(max_packet_bytes, url):
-                self._connected(max_packet_bytes, url or self._settings.url)
+                self._connected(max_packet_bytes, url or self._broker)
             case Disconnected(reason, taken_over):
                 self._disconnected(reason, taken_over)
             case Refused(reason, final):
                 self._refused(reason, final)
+            case Published(token, refusal):
+                self._published(token, refusal)
             case _Stop():
                 self._drain()
+            case _Call(function):
+                function()
             case _:
                 raise TypeError(f"the agent has no handler for the event {event!r}")
 
@@ -214,9 +300,14 @@ class Agent:
 
     def _connected(self, max_packet_bytes: int | None, url: str) -> None:
         self._is_connected = True
+        self._broker = url
         self._link_history.connected(time.monotonic())
-        self._announce()
+        # Before it is online: a gateway sends the tiles that it misses to a device that comes back.
         self._results.connected(time.monotonic(), max_packet_bytes)
+        self._announce()
+        self._echo_missed_at = time.monotonic() + ECHO_S
+        if not self._was_connected:
+            self._plan_preparation()
         settings = self._settings
         log.info(
             "%s is online at %s, %d worker(s), %d operators",
@@ -229,11 +320,13 @@ class Agent:
 
     def _disconnected(self, reason: str, taken_over: bool) -> None:
         self._is_connected = False
-        self._checkin_at = float("inf")
+        self._duplicate_check.link_lost()
+        self._results.disconnected()
+        self._checkin_at = self._echo_missed_at = float("inf")
         reason = self._link_history.lost(reason, time.monotonic())
         if taken_over:
             reason = f"another agent connected under the id {self._settings.id!r}"
-        log.warning("lost the broker at %s: %s; trying again", self._settings.url, reason)
+        log.warning("lost the broker at %s: %s; trying %s", self._broker, reason, self._next_try)
 
     def _refused(self, reason: str, final: bool) -> None:
         if final and not self._was_connected:
@@ -243,18 +336,67 @@ class Agent:
         hint = ""
         if not self._was_connected and not final and "nothing listens" in reason:
             hint = "; start one with `mosquitto -c broker/mosquitto.conf` or fog-gateway"
-        log.warning("no broker at %s (%s): trying again%s", self._settings.url, reason, hint)
+        log.warning("no broker at %s (%s): trying %s%s", self._broker, reason, self._next_try, hint)
+
+    def _published(self, token: object, refusal: str) -> None:
+        if token == ONLINE:
+            self._status_answered(refusal)
+        elif self._camera is not None and token == self._camera.token:
+            self._camera.sent()
+        else:
+            self._results.confirmed(token)
+
+    def _status_answered(self, refusal: str) -> None:
+        """Tell if no gateway can see this device. Raises NoBroker if none ever could."""
+        settings = self._settings
+        if not refusal:
+            self._was_visible = True
+            return
+        text = f"{self._broker} takes no messages from {settings.id}: {refusal}{self._advice()}"
+        if not self._was_visible:
+            raise NoBroker(text)
+        self._warn("refused", text)
+
+    def _echo_missed(self) -> None:
+        self._echo_missed_at = float("inf")
+        log.warning(
+            "%s does not pass on what %s publishes, so no gateway finds it: the broker's acl may "
+            "forbid it%s",
+            self._broker,
+            self._settings.id,
+            self._advice(),
+        )
+
+    def _advice(self) -> str:
+        """Return what a device with another user's password should do; empty for others."""
+        settings = self._settings
+        if not settings.user or settings.user == settings.id:
+            return ""
+        return (
+            f"; this device connected as user {settings.user!r}, and the access list gives "
+            f"each user the topics of its own name: set broker.username and broker.password to "
+            f"those of {settings.id!r} (broker/add-user.sh device {settings.id})"
+        )
 
     def _conformance_known(self, report: ConformanceReport) -> None:
+        """Take a report of the conformance run; the first one may lack most operators."""
         self._presence.set_conformance(report)
         # A plug-in whose import ends the process must not end workers that run other operators.
         registry.plug_in([module for module in registry.plug_ins() if module not in report.fatal])
         for problem in report.problems:
-            log.warning("%s", one_line(problem))
+            if problem not in self._problems:
+                log.warning("%s", one_line(problem))
+        self._problems = report.problems
         self._pool.learn(report.fingerprints, report.rates)
-        self._has_conformance = True
-        if self._is_warm_requested:
+        is_first, self._has_conformance = not self._has_conformance, True
+        if is_first and self._is_warm_requested:
             self._pool.warm()
+        if is_first:
+            self._plan_preparation()
+
+    def _plan_preparation(self) -> None:
+        if self._is_connected and self._has_conformance:
+            self._prepare_at = time.monotonic() + PREPARE_AFTER_S
 
     def _announce(self) -> None:
         self._is_online = False
@@ -287,6 +429,8 @@ class Agent:
                 self._tile_received(payload)
             elif topic == self._control_topic:
                 self._control_received(payload)
+            elif self._camera is not None and topic == self._camera.wanted_topic:
+                self._camera.wanted(payload)
         except WireError as problem:
             self._warn(f"not for {topic.rpartition('/')[2]}", str(problem))
 
@@ -336,14 +480,16 @@ class Agent:
             return  # another client cleared the topic; the next check-in fills it
         info = self._info_decoder.decode(payload)
         if info.boot == self._presence.boot:
+            self._echo_missed_at = float("inf")
             self._duplicate_check.own_info_seen()
         if not self._duplicate_check.is_duplicate(info.boot):
             return
         uptime_s = time.monotonic() - self._started_at
         if self._duplicate_check.must_exit(info.boot, info.uptime_s, uptime_s):
             raise DuplicateId(
-                f"another agent (host {info.host or 'unknown'}, up {info.uptime_s:.0f} s) is "
-                f"already running under the id {self._settings.id!r}; give this one another --id"
+                f"another agent (host {one_line(info.host) or 'unknown'}, "
+                f"up {info.uptime_s:.0f} s) is already running under the id "
+                f"{self._settings.id!r}; give this one another --id"
             )
         self._warn(
             "duplicate id",
@@ -359,15 +505,25 @@ class Agent:
 
     def _start_tiles(self) -> None:
         while self._queue.tiles_running < self._pool.size:
-            lease = self._queue.take()
+            lease = self._queue.take(self._can_start)
             if lease is None:
                 return
+            if lease.is_overdue(time.monotonic()):
+                self._queue.finish(lease.key)
+                self._overdue(lease)
+                continue
             self._pool.start(
                 lease.key,
                 lease.task,
                 received_at=lease.received_at,
                 deadline=lease.address.expires_at,
+                number=self._memory_workers.worker(lease),
             )
+
+    def _can_start(self, lease: TileLease) -> bool:
+        """Whether the worker that has the tile's memory is idle."""
+        number = self._memory_workers.worker(lease)
+        return number is None or self._pool.is_idle(number)
 
     def _work_finished(self, finished: WorkFinished[TileKey]) -> None:
         if isinstance(finished.outcome, WorkCancelled):
@@ -377,8 +533,32 @@ class Agent:
         lease = self._queue.finish(finished.key)
         self._start_tiles()
         self._tiles_done += 1
-        if lease is not None:
-            self._results.finish(lease.address, finished)
+        if lease is None:
+            return
+        if isinstance(finished.outcome, TileOutput) and lease.is_overdue(time.monotonic()):
+            self._overdue(lease)
+            return
+        self._results.finish(lease.address, finished)
+
+    def _overdue(self, lease: TileLease) -> None:
+        self._results.overdue(lease.address, time.monotonic() - lease.received_at)
+
+    def _look_for_hangs(self) -> float:
+        """Replace workers whose thread hangs; returns when to look again, in monotonic seconds."""
+        look_at = self._pool.look(time.monotonic())
+        hanging = self._pool.hanging
+        if hanging > self._hanging:
+            is_clogged = hanging >= max(MAX_HANGING, self._settings.workers)
+            self.must_restart = is_clogged and not self._queue.draining
+            log.warning(
+                "%d thread(s) do not return from their tiles: other workers take their place%s",
+                hanging,
+                "; restarting with all tiles in processes (device.isolate: always)"
+                if self.must_restart
+                else "",
+            )
+        self._hanging = hanging
+        return look_at
 
     def _drain(self) -> None:
         if self._queue.draining:
@@ -386,6 +566,12 @@ class Agent:
         self._drain_deadline = time.monotonic() + DRAIN_TIMEOUT_S
         self._reject(self._queue.drain())
         self._check_in()
+
+    def _refuse_all(self) -> None:
+        """Accept no more tiles, and answer what has arrived: the failures of those that hang."""
+        self._reject(self._queue.drain())
+        for _ in range(self._inbox.qsize()):
+            self._handle(self._inbox.get())
 
     def _reject(self, leases: list[TileLease]) -> None:
         for lease in leases:

@@ -105,7 +105,13 @@ def _address(
     if not 0 < lease_s < LONGEST_LEASE_S:  # also true for NaN
         lease_s = LONGEST_LEASE_S
     return ReplyAddress(
-        message.gateway, message.job, message.tile, message.attempt, encoding, now + lease_s
+        message.gateway,
+        message.job,
+        message.tile,
+        message.attempt,
+        encoding,
+        now + lease_s,
+        message.traceparent if isinstance(message, TileTask) else "",
     )
 
 

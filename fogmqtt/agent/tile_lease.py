@@ -22,6 +22,8 @@ class ReplyAddress:
     encoding: Encoding
     #: The end of the lease in monotonic seconds. The gateway has given up the tile by then.
     expires_at: float
+    #: The trace of the tile, which the result repeats.
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,11 @@ class TileLease:
     task: TileTask
     address: ReplyAddress
     received_at: float
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether nobody wants the result any more, at `now` in monotonic seconds."""
+        budget_s = self.task.budget_s
+        return budget_s > 0 and now > self.received_at + budget_s
 
     @property
     def key(self) -> TileKey:

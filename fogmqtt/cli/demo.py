@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,20 +20,25 @@ from rich.console import Console
 from rich.table import Table
 
 from fogmqtt.cli.async_program import run_async
-from fogmqtt.cli.connect import connector
-from fogmqtt.cli.outputs import Outputs
+from fogmqtt.cli.dashboard import can_listen, dashboard_beside, missing_packages
+from fogmqtt.cli.outputs import Outputs, check_folder
 from fogmqtt.cli.progress import Display, open_display
-from fogmqtt.cli.run import show_event
+from fogmqtt.cli.run import show_event, write_trace
+from fogmqtt.cli.signals import noted_signals
 from fogmqtt.config import BrokerSettings, GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
-from fogmqtt.errors import JobFailed
+from fogmqtt.errors import JobFailed, UsageError
 from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.background import Supervisor
 from fogmqtt.gateway.broker_link import Connect
 from fogmqtt.gateway.jobs.model import JobRequest, Outcome
 from fogmqtt.gateway.jobs.report import Report, format_differences
+from fogmqtt.gateway.jobs.trace_values import JobTraceSnapshot
+from fogmqtt.gateway.server.server import Server
 from fogmqtt.images import files
 from fogmqtt.images.mosaic import mosaic
+from fogmqtt.parent import before_exec
+from fogmqtt.setup.brokers import connector
 from fogmqtt.transport.embedded import EmbeddedBroker
 
 DEVICES = ("eya", "oumayma", "manar")
@@ -43,15 +51,28 @@ START_S = 30.0
 STOP_S = 10.0
 
 
-def demo(config: GatewayConfig, image: Path | None, out: Path, console: Console) -> int:
+def demo(
+    config: GatewayConfig,
+    image: Path | None,
+    out: Path,
+    console: Console,
+    *,
+    stays: bool = False,
+    trace: Path | None = None,
+) -> int:
     """Process an image with three devices; write edges.png and mosaic.png into `out`.
 
-    Returns the exit code. Raises JobFailed, and NoBroker if no broker can be started.
+    `trace` is the file for the course of the job. With `stays`, the devices serve a page until
+    Ctrl-C. Returns the exit code. Raises JobFailed, UsageError, and NoBroker if no broker can be
+    started.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
+    check_folder(out)
+    if trace is not None and not trace.absolute().parent.is_dir():
+        raise UsageError(f"--trace {trace}: there is no such folder; make it first")
+    with noted_signals() as noted, ExitStack() as stack:
         broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{free_port()}")
         stack.callback(broker.stop)
+        noted.check()
         console.print(f"broker   {broker.program} at {broker.url}", highlight=False)
         processes = [stack.enter_context(device_process(device, broker.url)) for device in DEVICES]
         console.print(f"devices  {', '.join(DEVICES)}: one process each", highlight=False)
@@ -65,9 +86,50 @@ def demo(config: GatewayConfig, image: Path | None, out: Path, console: Console)
             gateway=replace(config.gateway, local="never"),
         )
         outputs = DemoOutputs(Outputs(out / "edges.png", None, out / "edges.differ.png"))
-        connect = connector(config.broker, config.gateway.id, broker)
-        outcome = run_async(_run(config, connect, outputs, image or PHOTO, processes, display))
-    return _print(outcome, out, console)
+        connect = connector(config, config.gateway.id, broker)
+        outcome, course = run_async(
+            _run(config, connect, outputs, image or PHOTO, processes, display)
+        )
+        if trace is not None:
+            write_trace(trace, config.gateway.id, [course])
+        display.close()
+        code = _print(outcome, out, console)
+        if stays:
+            _stay(config, connect, image or PHOTO, out, console)
+        elif not missing_packages():
+            console.print(
+                "\nmake demo STAY=1 keeps the fleet, and shows it on a page in the browser"
+            )
+    return code
+
+
+def _stay(
+    config: GatewayConfig, connect: Connect, photo: Path, out: Path, console: Console
+) -> None:
+    """Serve a page until Ctrl-C. Its first job is the demo's image."""
+    inbox = out / "inbox"
+    listen = config.dashboard.listen
+    if not can_listen(listen):
+        listen = "127.0.0.1:0"
+    config = replace(
+        config,
+        gateway=replace(
+            config.gateway,
+            deliver="outbox",
+            inbox=str(inbox),
+            outbox=str(out / "outbox"),
+            spool=str(out / "spool"),
+        ),
+        dashboard=replace(config.dashboard, enabled="always", listen=listen),
+        pipeline=PIPELINE,
+    )
+    dashboard = dashboard_beside(config)
+    inbox.mkdir(parents=True, exist_ok=True)
+    shutil.copy(photo, inbox / photo.name)
+    logging.getLogger().setLevel(logging.INFO)
+    console.print("\nthe fleet stays, and its page comes; Ctrl-C ends both")
+    with suppress(KeyboardInterrupt):  # the normal end
+        run_async(Server(config, connect, dashboard=dashboard).run())
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +140,7 @@ class DemoOutputs:
 
     def write(self, outcome: Outcome) -> Sequence[str]:
         """Write the files. Raises ImageError if a file cannot be written."""
-        notes = self.outputs.write(outcome)
+        notes = self.outputs.write(outcome)  # it makes the folder
         if outcome.image is None or outcome.original is None or self.outputs.image is None:
             return notes
         picture = mosaic(outcome.original, outcome.image, outcome.report.mosaic)
@@ -93,7 +155,7 @@ async def _run(
     photo: Path,
     processes: Sequence[Popen[bytes]],
     display: Display,
-) -> Outcome:
+) -> tuple[Outcome, JobTraceSnapshot]:
     request = JobRequest(
         name=photo.name,
         path=photo,
@@ -107,7 +169,9 @@ async def _run(
         supervisor.start(_watch(processes), "device processes")
         gateway.listen("terminal", partial(show_event, display))
         await _wait_for_devices(gateway)
-        return await gateway.submit(request).outcome()
+        handle = gateway.submit(request)
+        outcome = await handle.outcome()
+        return outcome, handle.trace.snapshot()
 
 
 async def _wait_for_devices(gateway: Gateway) -> None:
@@ -155,7 +219,11 @@ def device_process(device: str, url: str, *arguments: str) -> Iterator[Popen[byt
     ]
     # In a session of its own: Ctrl-C reaches only this program, which then ends the device.
     process = Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=before_exec(signal.SIGTERM),
     )
     try:
         yield process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import logging
 import os
 import signal
 import sys
@@ -12,22 +13,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from fogmqtt import __version__
-from fogmqtt.agent.service import Agent, AgentSettings
-from fogmqtt.cli.common import (
-    make_link,
-    positive_number,
-    report_errors,
-    set_model_folder,
-    set_up_logging,
-    stop_on_signals,
-)
-from fogmqtt.config import DeviceConfig, load_device
+from fogmqtt.agent.service import Agent, AgentSettings, CameraFactory
+from fogmqtt.cli.common import add_log_options, positive_number, report_errors
+from fogmqtt.cli.find_gateway import Hints, find_gateway, invited_device
+from fogmqtt.cli.log_format import set_up_logging, use_log_format
+from fogmqtt.cli.renewal import keep_renewed
+from fogmqtt.cli.signals import stop_on_signals
+from fogmqtt.config import DeviceConfig, load_device_and_broker
+from fogmqtt.config.settings import PREFIX
 from fogmqtt.conformance.runner import ConformanceRunner
-from fogmqtt.errors import ConfigError
+from fogmqtt.errors import ConfigError, NoBroker
 from fogmqtt.operators.api import registry
 from fogmqtt.process_tuning import tune
+from fogmqtt.setup.link import make_link, with_brokers
+from fogmqtt.setup.operators import set_model_folder
 from fogmqtt.transport.base import Deliver, Transport, Will
 from fogmqtt.transport.paho import PahoTransport
 from fogmqtt.wire.topics import LOCAL, Topics, check_id
@@ -35,7 +37,10 @@ from fogmqtt.workers.resources import cores, worker_memory_mb
 from fogmqtt.workers.throttle import Throttle
 
 _EPILOG = """\
-exit codes: 0 done, 2 usage or configuration (or the id is taken), 3 no broker
+`fog-device doctor` finds what is wrong, and says how to mend it
+without --broker it looks for its gateway: the identity that it saved when it joined, --join,
+fogmqtt.fog on the boot partition, a broker on this machine, and mDNS
+exit codes: 0 done, 2 usage or configuration (or the id is taken), 3 no broker or gateway
 every key of the configuration can be set as FOGMQTT_BROKER__URL and so on"""
 
 
@@ -44,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     faulthandler.enable(2)  # a crash of OpenCV in a trusted operator ends the agent
     tune()
-    set_up_logging(options.verbose)
-    return report_errors(lambda: _run(options))
+    set_up_logging(options.verbose, form=options.log_format)
+    return report_errors(lambda: options.function(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,8 +69,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--broker",
+        action="append",
         metavar="URL",
-        help="mqtt://host:1883, mqtts://host:8883, ws://host:port/path or wss://host:port/path",
+        help="mqtt://host:1883, mqtts://host:8883, ws://host:port/path or wss://host:port/path; "
+        "several, with commas or one option each, are tried in order",
+    )
+    parser.add_argument(
+        "--join",
+        metavar="FILE|CODE",
+        help="an invitation of a gateway (fog-gateway invite); once joined, it is not needed again",
+    )
+    parser.add_argument(
+        "--gateway",
+        metavar="HOST[:PORT]",
+        help="the gateway's machine, to join by a code where mDNS does not reach",
     )
     parser.add_argument(
         "--max-tile-pixels",
@@ -73,10 +90,75 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="the largest tile that is accepted, halo included: for boards with little memory",
     )
+    parser.add_argument(
+        "--camera",
+        metavar="SOURCE",
+        help="frames for the gateways that have a stream of this board's name with source: mqtt; "
+        "picamera:0, v4l2:/dev/video0, rtsp://host/path, http://host/path, or a file, "
+        "which is played again and again",
+    )
     parser.add_argument("--emulate-speed", type=_throttle, metavar="P[,P…]", help=argparse.SUPPRESS)
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log more")
+    add_log_options(parser)
     parser.add_argument("--version", action="version", version=f"fog-device {__version__}")
+    parser.set_defaults(function=_run)
+    _add_commands(parser)
     return parser
+
+
+def _add_commands(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", title="without a command it runs; else")
+    join = commands.add_parser("join", help="join a gateway, and run nothing")
+    join.add_argument("invitation", metavar="FILE|CODE", help="of fog-gateway invite")
+    join.add_argument(
+        "--gateway", default=argparse.SUPPRESS, metavar="HOST[:PORT]", help="as above"
+    )
+    join.set_defaults(function=_join)
+    forget = commands.add_parser("forget", help="remove the identity of a board that has joined")
+    forget.set_defaults(function=_forget)
+    service = commands.add_parser("service", help="run at boot: a unit of systemd")
+    service.add_argument("action", choices=("install", "uninstall"))
+    service.add_argument("--user", default="fogmqtt", help="who runs it (default: fogmqtt)")
+    service.add_argument(
+        "--root", type=Path, default=Path("/"), metavar="DIR", help="write below DIR, start nothing"
+    )
+    service.add_argument("--dry-run", action="store_true", help="say what would be done")
+    service.set_defaults(function=_service)
+    doctor = commands.add_parser("doctor", help="find what keeps this board from getting tiles")
+    doctor.add_argument("--id", default=argparse.SUPPRESS, metavar="ID", help="as above")
+    doctor.add_argument(
+        "--config", type=Path, default=argparse.SUPPRESS, metavar="FILE", help="as above"
+    )
+    doctor.add_argument(
+        "--broker", action="append", default=argparse.SUPPRESS, metavar="URL", help="as above"
+    )
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.set_defaults(function=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    """`fog-device doctor`: find what keeps this board from working."""
+    from fogmqtt.cli.doctor import device_doctor, lonely_doctor
+
+    logging.getLogger().setLevel(logging.WARNING)
+    try:
+        device, config, _ = _configuration(options)
+    except NoBroker as problem:
+        return lonely_doctor(problem, as_json=options.json)
+    config = replace(config, broker=with_brokers(config.broker, options.broker))
+    return device_doctor(config, device, as_json=options.json)
+
+
+def _configuration(options: argparse.Namespace) -> tuple[str, DeviceConfig, bool]:
+    """Return the id, the configuration, and whether its broker was found and not named."""
+    config, names_broker = load_device_and_broker(options.config, os.environ)
+    hints = Hints(options.join or config.join, options.gateway or "")
+    device = _device_id(options.id, config, hints)
+    use_log_format(options.log_format or config.log_format, device=device)
+    is_found = options.broker is None and (bool(hints.join) or not names_broker)
+    if is_found:
+        config = find_gateway(device, config, hints, os.environ)
+    return device, config, is_found
 
 
 def _throttle(text: str) -> Throttle:
@@ -85,12 +167,12 @@ def _throttle(text: str) -> Throttle:
 
 
 def _run(options: argparse.Namespace) -> int:
-    config = load_device(options.config, os.environ)
-    set_model_folder(config.models)
+    device, config, is_found = _configuration(options)
+    joined = keep_renewed(device, config.broker.cert) if is_found else ""
+    set_model_folder(config.models, only=True)
     registry.plug_in(config.plugins)
-    device = _device_id(options.id, config)
-    broker = replace(config.broker, url=options.broker) if options.broker else config.broker
-    link = make_link(broker, device)
+    broker = with_brokers(config.broker, options.broker)
+    link = make_link(broker, Topics(config.wire.prefix).client_id("device", device))
 
     def connect(deliver: Deliver, will: Will) -> Transport:
         return PahoTransport(link, deliver, will=will)
@@ -98,19 +180,85 @@ def _run(options: argparse.Namespace) -> int:
     throttle: Throttle | None = options.emulate_speed
     if throttle is not None:
         signal.signal(signal.SIGUSR1, lambda *_: throttle.next_speed(time.monotonic()))
-    settings = _settings(device, config, broker.url, throttle)
+    settings = _settings(device, config, broker.urls, throttle)
     if options.max_tile_pixels is not None:
         settings = replace(settings, max_tile_pixels=max(1, int(options.max_tile_pixels)))
     memory_mb = config.device.worker_memory_mb
     make_runner = partial(ConformanceRunner, memory_mb=None if memory_mb == "auto" else memory_mb)
-    agent = Agent(settings, connect, make_conformance_runner=make_runner)
-    with stop_on_signals(agent.stop):
-        agent.run()
+    agent = Agent(
+        settings,
+        connect,
+        make_conformance_runner=make_runner,
+        make_camera=_camera_maker(options.camera, device, config),
+    )
+    try:
+        with stop_on_signals(agent.stop):
+            agent.run()
+    except NoBroker as problem:
+        if not joined:
+            raise
+        raise NoBroker(
+            f"{problem}. This board has joined {joined}. If that gateway was made anew, or has "
+            f"revoked the board: on it, fog-gateway invite --replace {device}, and join again"
+        ) from None
+    if agent.must_restart:
+        _restart()
     return 0
 
 
-def _device_id(option: str | None, config: DeviceConfig) -> str:
-    device = option if option is not None else config.device.id
+def _camera_maker(option: str | None, device: str, config: DeviceConfig) -> CameraFactory | None:
+    """Return what makes the camera of the device; None if it has none. Raises UsageError."""
+    source = option if option is not None else config.camera.source
+    if not source:
+        return None
+    # Only devices with a camera load these.
+    from fogmqtt.agent.camera import DeviceCamera
+    from fogmqtt.streams.settings import check_device_camera
+
+    settings = check_device_camera(replace(config.camera, source=source))
+    topics = Topics(config.wire.prefix)
+    return lambda transport, call: DeviceCamera(device, settings, topics, transport, call)
+
+
+def _join(options: argparse.Namespace) -> int:
+    from fogmqtt.cli.find_gateway import join_once
+
+    hints = Hints(options.invitation, options.gateway or "")
+    print(join_once(options.id or invited_device(hints), hints, os.environ))
+    return 0
+
+
+def _forget(options: argparse.Namespace) -> int:
+    from fogmqtt.cli.service import forget
+
+    return forget(_named_device(options))
+
+
+def _service(options: argparse.Namespace) -> int:
+    from fogmqtt.cli.service import install, uninstall
+
+    if options.action == "uninstall":
+        return uninstall(options)
+    return install(_named_device(options), options)
+
+
+def _named_device(options: argparse.Namespace) -> str:
+    config = load_device_and_broker(options.config, os.environ)[0]
+    return _device_id(options.id, config, Hints(options.join or config.join))
+
+
+def _restart() -> NoReturn:
+    """Begin this program anew, under the same process id: its hanging threads end.
+
+    Tiles hung in threads on this machine, so all of them run in processes from then on.
+    """
+    logging.shutdown()
+    os.environ[f"{PREFIX}DEVICE__ISOLATE"] = "always"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+
+
+def _device_id(option: str | None, config: DeviceConfig, hints: Hints) -> str:
+    device = option if option is not None else config.device.id or invited_device(hints)
     if not device:
         raise ConfigError("this device has no id; give --id, or device.id in --config")
     if check_id(device, "--id" if option is not None else "device.id") == LOCAL:
@@ -121,14 +269,15 @@ def _device_id(option: str | None, config: DeviceConfig) -> str:
 
 
 def _settings(
-    device: str, config: DeviceConfig, url: str, throttle: Throttle | None
+    device: str, config: DeviceConfig, urls: tuple[str, ...], throttle: Throttle | None
 ) -> AgentSettings:
     workers = cores() if config.device.workers == "auto" else config.device.workers
     memory_mb, max_pixels = config.device.worker_memory_mb, config.device.max_tile_pixels
     return AgentSettings(
         id=device,
         workers=workers,
-        url=url,
+        urls=urls,
+        user=config.broker.username or "",
         topics=Topics(config.wire.prefix),
         qos=config.wire.qos,
         checkin_s=config.device.checkin_s,
@@ -140,4 +289,8 @@ def _settings(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from fogmqtt.cli.leaving import leave_on_signals
+    from fogmqtt.cli.program import run_program
+
+    leave_on_signals()
+    run_program(main)

@@ -48,6 +48,8 @@ def _remarks(devices: Sequence[DeviceView]) -> Iterator[str]:
         for reason, abilities in by_reason.items():
             names = ", ".join(_shorten(abilities, info.fingerprints))
             yield f"{device.id} gets no tiles for {one_line(names)}: it {one_line(reason)}\n"
+        if device.version_remark:
+            yield f"{device.id} {device.version_remark}\n"
         if info.max_tile_pixels:
             yield f"{device.id} takes tiles of at most {info.max_tile_pixels:,} pixels\n"
         yield from (f"{device.id}: {one_line(problem)}\n" for problem in info.problems)

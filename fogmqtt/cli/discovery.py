@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from typing import Final
 
 from fogmqtt.cli.async_program import run_async
-from fogmqtt.cli.connect import connector
 from fogmqtt.config import GatewayConfig
 from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.devices.registry import DeviceView
+from fogmqtt.setup.brokers import connector, one_off_id
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +24,25 @@ def find_devices(config: GatewayConfig) -> tuple[DeviceView, ...]:
 
 
 async def _find_devices(config: GatewayConfig) -> tuple[DeviceView, ...]:
-    gateway_id = f"{config.gateway.id[:20]}-look-{secrets.token_hex(2)}"
+    gateway_id = one_off_id(config, "look")
     async with Gateway(
         config,
         gateway_id,
-        connector(config.broker, gateway_id),
+        connector(config, gateway_id),
         broker_within_s=config.broker.connect_timeout_s,
     ) as gateway:
-        await gateway.link.up()
-        await gateway.settled()
-        if not gateway.devices():
-            # Some brokers send no retained messages to a subscription with wildcards.
-            log.info("no device is known yet: waiting %g s for check-ins", CHECK_IN_S)
-            await asyncio.sleep(CHECK_IN_S)
+        await wait_for_devices(gateway)
         return gateway.devices()
+
+
+async def wait_for_devices(gateway: Gateway) -> None:
+    """Wait until the devices are known.
+
+    Some brokers send no retained messages to a subscription with wildcards. Then each device is
+    known from its next check-in on.
+    """
+    await gateway.link.up()
+    await gateway.settled()
+    if not gateway.has_retained:
+        log.info("the broker knows of no device: waiting %g s for check-ins", CHECK_IN_S)
+        await asyncio.sleep(CHECK_IN_S)

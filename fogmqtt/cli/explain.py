@@ -50,9 +50,10 @@ def explain(
 
 def _predict(config: GatewayConfig, text: str, image: Image, plan: TilePlan) -> Forecast | str:
     """Return a forecast, or a sentence that says why there is none."""
-    url = config.broker.url
-    if is_local(url) and not is_listening(url) and not is_listening(own_url(url)):
-        return f"no prediction: nothing listens at {url}"
+    urls = config.broker.urls
+    is_alone = all(is_local(url) and not is_listening(url) for url in urls)
+    if is_alone and not any(is_listening(own_url(url)) for url in urls[:1]):
+        return f"no prediction: nothing listens at {' or '.join(urls)}"
     try:
         return forecast(config, text, image, plan)
     except NoBroker as problem:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fogmqtt.cli.async_program import run_async
-from fogmqtt.cli.connect import connector
-from fogmqtt.cli.run import run_id
+from fogmqtt.cli.discovery import wait_for_devices
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import Auto, TilePlan
 from fogmqtt.errors import JobFailed
@@ -18,6 +17,7 @@ from fogmqtt.gateway.execution.cost_model import compare_times
 from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.pipeline import parse, run_whole
+from fogmqtt.setup.brokers import connector, one_off_id
 
 #: The size of the sample: every device gets tiles, and it takes little time.
 SAMPLE_PIXELS = 2_000_000
@@ -35,7 +35,9 @@ class Forecast:
 
     def sentence(self) -> str:
         """Return the forecast as text for users."""
-        gain = compare_times(self.fleet_s, self.alone_s)
+        gain = "the fleet does not make it faster"
+        if self.fleet_s < self.alone_s:
+            gain = compare_times(self.fleet_s, self.alone_s)
         by = f"{len(self.devices)} device(s), {self.workers} worker(s): {', '.join(self.devices)}"
         return (
             f"predicted with {by}: {self.fleet_s:.2f} s\n"
@@ -56,16 +58,16 @@ def forecast(config: GatewayConfig, pipeline: str, image: Image, tiles: TilePlan
 async def _forecast(
     config: GatewayConfig, pipeline: str, image: Image, tiles: TilePlan
 ) -> Forecast | str:
-    gateway_id = run_id(config.gateway.id)
+    gateway_id = one_off_id(config)
     config = replace(config, gateway=replace(config.gateway, local="never"))
     async with Gateway(
         config,
         gateway_id,
-        connector(config.broker, gateway_id),
+        connector(config, gateway_id),
+        publishes_jobs=False,  # nobody asked for the jobs of the sample
         broker_within_s=config.broker.connect_timeout_s,
     ) as gateway:
-        await gateway.link.up()
-        await gateway.settled()
+        await wait_for_devices(gateway)
         if not gateway.online():
             return "no prediction: no device is online; start one: fog-device --id eya"
         return await _measure(gateway, pipeline, image, tiles)

@@ -6,36 +6,29 @@ Each command imports what it needs when it runs: a start takes as long as its im
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
-import re
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from fogmqtt import __version__
-from fogmqtt.cli import simulate_options
-from fogmqtt.cli.common import (
-    positive_number,
-    report_errors,
-    run_program,
-    set_model_folder,
-    set_up_logging,
-)
-from fogmqtt.errors import JobFailed, PipelineError
+from fogmqtt.cli import joining_options, simulate_options
+from fogmqtt.cli.common import add_log_options, keep_files_private, positive_number, report_errors
+from fogmqtt.cli.log_format import set_up_logging, use_log_format
+from fogmqtt.cli.signals import noted_signals
+from fogmqtt.errors import JobFailed
 from fogmqtt.process_tuning import tune
 
 if TYPE_CHECKING:
     from fogmqtt.config import GatewayConfig
-    from fogmqtt.gateway.jobs.decode import Decoders
     from fogmqtt.images.metadata import Pages
 
 Command: TypeAlias = "Callable[[GatewayConfig, argparse.Namespace], int]"
 #: argparse names this type with an underscore, and gives no other.
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-#: A text that may be the name of a pipeline.
-_WORD = re.compile(r"[\w-]+")
 
 _EPILOG = """\
 exit codes: 0 done, 1 the job failed (or pixels differ), 2 usage or configuration (or the id is
@@ -47,23 +40,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
     tune()
-    set_up_logging(options.verbose, quiet=options.function is not _serve)
+    quiet = options.function not in (_serve, _adopt)
+    set_up_logging(options.verbose, quiet=quiet, form=options.log_format)
     return report_errors(lambda: _run_command(options))
 
 
 def _run_command(options: argparse.Namespace) -> int:
+    if options.function is _init:
+        from fogmqtt.cli.init import init
+
+        return init(options)
+    if options.function is not _run:
+        return _with_configuration(options)
+    from fogmqtt.gateway.jobs.decode import Decoders
+
+    with Decoders() as decoders:
+        # The process of the decoder loads numpy and OpenCV while this one loads all else.
+        decoders.warm()
+        options.decoders = decoders
+        return _with_configuration(options)
+
+
+def _with_configuration(options: argparse.Namespace) -> int:
     from fogmqtt.config import load_gateway
-    from fogmqtt.conformance.runner import fatal_imports
-    from fogmqtt.operators.api import registry
+    from fogmqtt.setup.link import with_brokers
+    from fogmqtt.setup.operators import use_operators
 
     config = load_gateway(options.config, os.environ)
-    set_model_folder(config.models)
-    registry.plug_in(config.plugins)
-    fatal = fatal_imports(config.plugins)
-    if fatal:
-        registry.plug_in(config.plugins, fatal)
-    registry.import_plug_ins()
+    config = dataclasses.replace(config, log_format=options.log_format or config.log_format)
+    use_log_format(config.log_format, gateway=config.gateway.id)
+    config = dataclasses.replace(config, broker=with_brokers(config.broker, options.broker))
     command: Command = options.function
+    if command not in _WITHOUT_OPERATORS:
+        use_operators(config, serves=command in (_serve, _adopt))
     return command(config, options)
 
 
@@ -77,8 +86,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fog-gateway {__version__}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration (YAML)")
     parser.add_argument(
+        "--broker",
+        action="append",
+        metavar="URL",
+        help="as broker.url; several, with commas or one option each, are tried in order",
+    )
+    parser.add_argument(
         "-v", "--verbose", action="count", default=0, help="log more; twice: log everything"
     )
+    add_log_options(parser)
     parser.set_defaults(function=_serve)
     commands = parser.add_subparsers(metavar="COMMAND")
     _add(commands, "serve", _serve, "serve the submit topic and the inbox folder (the default)")
@@ -88,6 +104,24 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     devices = _add(commands, "devices", _devices, "list the devices that are online")
     devices.add_argument("--json", action="store_true", help="print JSON")
+    doctor = _add(commands, "doctor", _doctor, "find what keeps the fog from working; say the fix")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    joining_options.add_init(
+        _add(commands, "init", _init, "make a broker and a gateway that boards can join")
+    )
+    _add_joining(commands)
+    _add_stream(commands)
+    streams = _add(commands, "streams", _streams, "list the streams of the gateways at the broker")
+    streams.add_argument("--json", action="store_true", help="print JSON")
+    adopt_parser = _add(
+        commands,
+        "adopt",
+        _adopt,
+        "finish the jobs that a gateway accepted which does not come back",
+    )
+    adopt_parser.add_argument(
+        "folder", type=Path, metavar="SPOOL", help="that gateway's spool folder"
+    )
     simulate = _add(commands, "simulate", _simulate, "predict the time of a job on a fleet")
     simulate_options.add_arguments(simulate)
     _add_operators(commands)
@@ -137,11 +171,10 @@ def _add_verify(commands: Subparsers) -> None:
 
 def _add_job(parser: argparse.ArgumentParser) -> None:
     """Add the options of a job: images, pipeline, tiles, time-out, priority and report."""
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    parser.add_argument("--pipeline", help="'gray | canny low=50 high=150', or a configured name")
     parser.add_argument(
-        "--tiles", help="auto, 'size 512x512' (w x h) or 'grid 3x1' (columns x rows)"
+        "images", nargs="+", type=Path, metavar="IMAGE", help="a file, or a folder of images"
     )
+    _add_pipeline(parser)
     parser.add_argument(
         "--pages",
         type=_pages,
@@ -162,6 +195,23 @@ def _add_job(parser: argparse.ArgumentParser) -> None:
         help="-4 to 4: each step doubles the job's share of the fleet (default: the pipeline's)",
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the figures as JSON")
+    _add_trace(parser)
+
+
+def _add_trace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="write where each tile was and when, as JSON for ui.perfetto.dev",
+    )
+
+
+def _add_pipeline(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pipeline", help="'gray | canny low=50 high=150', or a configured name")
+    parser.add_argument(
+        "--tiles", help="auto, 'size 512x512' (w x h) or 'grid 3x1' (columns x rows)"
+    )
 
 
 def _add_explain(commands: Subparsers) -> None:
@@ -171,9 +221,72 @@ def _add_explain(commands: Subparsers) -> None:
         _explain,
         "show the stages of a pipeline on an image, and predict its time",
     )
-    parser.add_argument("pipeline", metavar="PIPELINE", help="as in run, or a configured name")
     parser.add_argument("image", type=Path, metavar="IMAGE")
-    parser.add_argument("--tiles", help="as in run")
+    _add_pipeline(parser)
+
+
+def _add_stream(commands: Subparsers) -> None:
+    parser = _add(
+        commands, "stream", _stream, "process the frames of a camera or file with the devices"
+    )
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="rtsp://…, http://…, v4l2:/dev/video0, a video file, a folder of pictures, or the "
+        "name of a configured stream",
+    )
+    parser.add_argument("--pipeline", help="'gray | canny low=50 high=150', or a configured name")
+    parser.add_argument(
+        "--for",
+        dest="for_s",
+        type=positive_number("seconds"),
+        metavar="SECONDS",
+        help="end after this time",
+    )
+    parser.add_argument(
+        "--fps",
+        type=positive_number("frames a second"),
+        metavar="N",
+        help="begin so many frames a second at most",
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        metavar="PATH",
+        help="a folder for the results, x.mp4 for a video, x.jsonl or - (stdout) for lines of JSON",
+    )
+    parser.add_argument(
+        "--keep",
+        choices=("latest", "all", "keys"),
+        help="the newest frame, all, or key frames only (default: all of a file or folder)",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("auto", "tiles", "frames"),
+        help="cut each frame for all devices, or give each device whole frames",
+    )
+    parser.add_argument(
+        "--max-age",
+        type=positive_number("seconds"),
+        metavar="SECONDS",
+        help="nothing older is begun or comes out",
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_const",
+        const=1.0,
+        help="compare each frame with one machine; exit code 1 if one differs",
+    )
+    parser.add_argument("--username", help="of the camera")
+    parser.add_argument("--password-file", metavar="FILE", help="holds only the camera's password")
+    parser.add_argument("--transport", choices=("tcp", "udp"), help="of RTSP (default: tcp)")
+    parser.add_argument(
+        "--priority",
+        type=int,
+        choices=range(-4, 5),
+        metavar="N",
+        help="-4 to 4: each step doubles the stream's share of the fleet",
+    )
 
 
 def _add_operators(commands: Subparsers) -> None:
@@ -194,77 +307,104 @@ def _add_demo(commands: Subparsers) -> None:
     parser.add_argument(
         "-o", "--out", type=Path, default=Path("demo"), help="folder (default: demo)"
     )
+    parser.add_argument(
+        "--stay", action="store_true", help="keep the fleet and its page until Ctrl-C"
+    )
+    _add_trace(parser)
+
+
+def _add_joining(commands: Subparsers) -> None:
+    invite_parser = _add(
+        commands, "invite", _invite, "invite a board: a file, a line and a QR code"
+    )
+    joining_options.add_invite(invite_parser)
+    invites = _add(commands, "invites", _invites, "list who was invited and who has joined")
+    invites.add_argument("--json", action="store_true", help="print JSON")
+    revoke_parser = _add(
+        commands, "revoke", _revoke, "let a board in no more, and end its invitations"
+    )
+    revoke_parser.add_argument("board", metavar="BOARD")
+
+
+def _init(config: GatewayConfig, options: argparse.Namespace) -> int:
+    raise AssertionError(config, options)  # it runs before there is a configuration
+
+
+def _invite(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from fogmqtt.cli.invite import invite
+
+    return invite(config, options)
+
+
+def _invites(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from fogmqtt.cli.invite import show_invites
+
+    return show_invites(config, Console(), as_json=options.json)
+
+
+def _revoke(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from fogmqtt.cli.invite import revoke
+
+    return revoke(config, options.board)
+
+
+#: They look at no image.
+_WITHOUT_OPERATORS = (_invite, _invites, _revoke)
 
 
 def _serve(config: GatewayConfig, options: argparse.Namespace) -> int:
     from fogmqtt.cli.async_program import run_async
-    from fogmqtt.cli.connect import embedded_broker, serving_connector
+    from fogmqtt.cli.dashboard import dashboard_beside
+    from fogmqtt.cli.joining import joining_beside
     from fogmqtt.gateway.server.server import Server
+    from fogmqtt.setup.brokers import embedded_broker, serving_connector
 
     del options
-    with embedded_broker(config) as broker:
+    # A signal is the normal end of a server.
+    with (
+        suppress(KeyboardInterrupt),
+        noted_signals() as noted,
+        embedded_broker(config) as broker,
+        joining_beside(config),
+    ):
+        noted.check()
+        keep_files_private()
         connect = serving_connector(config, broker)
-        with suppress(KeyboardInterrupt):  # a signal is the normal end of a server
-            run_async(Server(config, connect).run())
+        run_async(Server(config, connect, dashboard=dashboard_beside(config)).run())
     return 0
 
 
 def _run(config: GatewayConfig, options: argparse.Namespace) -> int:
-    from fogmqtt.gateway.jobs.decode import Decoders
-
-    with Decoders() as decoders:
-        # The process of the decoder loads numpy and OpenCV while this one does.
-        decoders.warm()
-        return _run_jobs(config, options, decoders)
-
-
-def _run_jobs(config: GatewayConfig, options: argparse.Namespace, decoders: Decoders) -> int:
+    from fogmqtt.cli.batch import find_images
     from fogmqtt.cli.run import RunOptions, run
     from fogmqtt.core.geometry import parse_tile_plan
     from fogmqtt.images.result_format import parse_result_format
+    from fogmqtt.setup.pipelines import find_pipeline, find_priority
 
+    batch = find_images(options.images)
+    for line in batch.lines:
+        print(line, file=sys.stderr)
     run_options = RunOptions(
-        images=tuple(options.images),
+        images=batch.images,
+        is_folder=batch.has_folder,
         out=options.out,
-        pipeline=_pipeline(config, options.pipeline),
+        pipeline=find_pipeline(config, options.pipeline),
         tiles=parse_tile_plan(options.tiles or config.tiles),
         post=config.post if options.post is None else options.post,
         form=None if options.format is None else parse_result_format(options.format),
         pages=config.gateway.pages if options.pages is None else options.pages,
         verify=options.verify,
-        priority=_priority(config, options),
+        priority=find_priority(config, options.pipeline, options.priority),
         timeout_s=options.timeout,
         report=options.report,
+        trace=options.trace,
     )
-    errors = run(config, run_options, decoders)
+    errors = run(config, run_options, options.decoders)
     if errors:
         raise JobFailed("\n".join(errors))
     return 0
-
-
-def _pipeline(config: GatewayConfig, option: str | None) -> str:
-    """Return the text of a configured pipeline, or the option itself. Raises PipelineError."""
-    from fogmqtt.operators.api import registry
-
-    text = config.pipeline if option is None else option
-    name = text.strip()
-    if name in config.pipelines:
-        return _configured_pipeline(config, name)
-    if _WORD.fullmatch(name) and name not in registry.names():
-        suggestion = registry.suggestion(name, (*config.pipelines, *registry.names()))
-        skipped = "".join(f"; {problem}" for problem in registry.problems())
-        raise PipelineError(f"no pipeline or operator is called {name!r}; {suggestion}{skipped}")
-    return text
-
-
-def _configured_pipeline(config: GatewayConfig, name: str) -> str:
-    from fogmqtt.operators.api.pipeline import parse
-
-    try:
-        parse(config.pipelines[name])
-    except PipelineError as problem:
-        raise PipelineError(f"pipelines.{name}: {problem}") from None
-    return config.pipelines[name]
 
 
 def _pages(text: str) -> Pages:
@@ -278,22 +418,15 @@ def _pages(text: str) -> Pages:
     raise argparse.ArgumentTypeError(f"{text!r} is not all, first, or a number from 1 on")
 
 
-def _priority(config: GatewayConfig, options: argparse.Namespace) -> int:
-    """Return the option, or the configured priority of the pipeline."""
-    if options.priority is not None:
-        return int(options.priority)
-    name = config.pipeline if options.pipeline is None else options.pipeline
-    return config.priorities.get(name.strip(), 0)
-
-
 def _explain(config: GatewayConfig, options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from fogmqtt.cli.explain import explain
     from fogmqtt.core.geometry import parse_tile_plan
+    from fogmqtt.setup.pipelines import find_pipeline
 
     plan = parse_tile_plan(options.tiles or config.tiles)
-    text = _pipeline(config, options.pipeline)
+    text = find_pipeline(config, options.pipeline)
     return explain(config, text, options.image, plan, Console())
 
 
@@ -302,7 +435,9 @@ def _demo(config: GatewayConfig, options: argparse.Namespace) -> int:
 
     from fogmqtt.cli.demo import demo
 
-    return demo(config, options.image, options.out, Console())
+    return demo(
+        config, options.image, options.out, Console(), stays=options.stay, trace=options.trace
+    )
 
 
 def _devices(config: GatewayConfig, options: argparse.Namespace) -> int:
@@ -311,6 +446,41 @@ def _devices(config: GatewayConfig, options: argparse.Namespace) -> int:
     from fogmqtt.cli.devices import show_devices
 
     return show_devices(config, Console(), as_json=options.json)
+
+
+def _doctor(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from fogmqtt.cli.doctor import gateway_doctor
+
+    return gateway_doctor(config, as_json=options.json)
+
+
+def _stream(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from fogmqtt.cli.stream import settings_for, stream
+    from fogmqtt.setup.pipelines import find_pipeline
+
+    changes = {
+        "fps": options.fps,
+        "keep": options.keep,
+        "split": options.split,
+        "max_age_s": options.max_age,
+        "username": options.username,
+        "password_file": options.password_file,
+        "transport": options.transport,
+        "priority": options.priority,
+        "verify": options.verify,
+    }
+    if options.pipeline is not None or options.source not in config.streams:
+        changes["pipeline"] = find_pipeline(config, options.pipeline)
+    settings = settings_for(config, options.source, changes)
+    return stream(config, settings, options.out, options.for_s)
+
+
+def _streams(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from fogmqtt.cli.streams import show_streams
+
+    return show_streams(config, Console(), as_json=options.json)
 
 
 def _operators(config: GatewayConfig, options: argparse.Namespace) -> int:
@@ -333,6 +503,12 @@ def _retry(config: GatewayConfig, options: argparse.Namespace) -> int:
     return retry(config, options.job, Console(), every=options.all)
 
 
+def _adopt(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from fogmqtt.cli.adopt import adopt
+
+    return adopt(config, options.folder)
+
+
 def _simulate(config: GatewayConfig, options: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -341,10 +517,9 @@ def _simulate(config: GatewayConfig, options: argparse.Namespace) -> int:
     return run_simulation(config, options, Console())
 
 
-def program() -> None:
-    """Run the command and end the process."""
-    run_program(main)
-
-
 if __name__ == "__main__":
-    program()
+    from fogmqtt.cli.leaving import leave_on_signals
+    from fogmqtt.cli.program import run_program
+
+    leave_on_signals()
+    run_program(main)

@@ -56,7 +56,8 @@ def format_help(operator: OperatorDescription, width: int = 80) -> str:
     parts += (_fill(paragraph, width) for paragraph in prose.split("\n\n"))
     parameters = "\n".join(_parameters(operator, documented, width))
     facts = "\n".join(textwrap.fill(fact, width) for fact in _facts(operator))
-    example = f"Example: fog-gateway run photo.jpg --pipeline '{operator.example}'"
+    command = "stream rtsp://camera/live" if operator.memory else "run photo.jpg"
+    example = f"Example: fog-gateway {command} --pipeline '{operator.example}'"
     return "\n\n".join(filter(None, (*parts, parameters, facts, example)))
 
 
@@ -107,6 +108,8 @@ def _facts(operator: OperatorDescription) -> Iterator[str]:
     yield f"Exactness: {operator.exact}"
     if operator.tiled and operator.halo is not None:
         yield f"Halo: {operator.halo} pixels with these defaults"
+    if operator.memory:
+        yield f"Memory: {operator.memory} with these defaults; runs on streams only"
     yield f"From: {operator.package} {operator.version}".rstrip()
 
 

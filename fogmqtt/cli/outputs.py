@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from fogmqtt.errors import ImageError, UsageError
 from fogmqtt.gateway.jobs.model import Outcome
 from fogmqtt.images import files
 from fogmqtt.images.encode import encode
+from fogmqtt.images.file_names import name_notes
 from fogmqtt.images.result_format import ResultFormat, format_of_suffix
 from fogmqtt.operators.api.measuring import as_json
 
@@ -34,14 +36,23 @@ class Outputs:
 
     def write(self, outcome: Outcome) -> Sequence[str]:
         """Write the files, and return notes. Raises ImageError if a file cannot be written."""
-        notes: Sequence[str] = ()
+        self._make_folder()
+        notes = list[str]()
         if outcome.images and self.image is not None:
-            notes = self._write_image(self.image, outcome)
+            notes += self._write_image(self.image, outcome)
         if outcome.facts is not None and self.facts is not None:
-            files.write_bytes(self.facts, as_json(outcome.facts))
+            notes += _written(self.facts, as_json(outcome.facts))
         if outcome.difference is not None:
             files.write(self.differ, outcome.difference)
         return notes
+
+    def _make_folder(self) -> None:
+        path = self.image or self.facts
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise ImageError(f"cannot make {problem.filename}: {problem.strerror}") from None
 
     def _write_image(self, path: Path, outcome: Outcome) -> Sequence[str]:
         form = self.form
@@ -51,22 +62,32 @@ class Outputs:
             encoded = encode(outcome.images, form, outcome.metadata)
         except ImageError as problem:
             raise ImageError(f"{outcome.report.name}: {path}: {problem}") from None
-        files.write_bytes(path, encoded.data)
-        return encoded.notes
+        return (*encoded.notes, *_written(path, encoded.data))
+
+
+def _written(path: Path, data: bytes) -> Sequence[str]:
+    """Write a file; return a note if it got another name. Raises ImageError."""
+    return name_notes(path, files.write_bytes(path, data))
 
 
 def plan_outputs(
-    images: Sequence[Path], out: str | None, *, measures: bool, form: ResultFormat | None = None
+    images: Sequence[Path],
+    out: str | None,
+    *,
+    measures: bool,
+    form: ResultFormat | None = None,
+    several: bool = False,
 ) -> list[Outputs]:
     """Return the output files of each image's job. All names differ.
 
     `out` is the option of the user: a file, a folder, or None; `form` is the format with its
-    options, or None: that of the file's suffix, and PNG in a folder. Raises UsageError for an
+    options, or None: that of the file's suffix, and PNG in a folder. With `several`, a folder is
+    needed for one image, too. Raises UsageError for an
     unsupported kind of file, a missing folder, and a path that is one of the images.
     """
     if out is None:
         return [Outputs(None, None, Path(f"{image.stem}.differ.png")) for image in images]
-    is_folder = len(images) > 1 or out.endswith("/") or Path(out).is_dir()
+    is_folder = several or len(images) > 1 or out.endswith("/") or Path(out).is_dir()
     planned = (
         _in_folder(images, Path(out), measures, form or PNG)
         if is_folder
@@ -106,9 +127,7 @@ def _format_of(out: Path, form: ResultFormat | None) -> ResultFormat:
 def _in_folder(
     images: Sequence[Path], out: Path, measures: bool, form: ResultFormat
 ) -> list[Outputs]:
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"-o {out}: several images need a folder, and this is a file")
-    out.mkdir(parents=True, exist_ok=True)
+    check_folder(out)
     originals = {image.resolve() for image in images}
     return [
         Outputs(
@@ -120,6 +139,22 @@ def _in_folder(
         )
         for name in _names(images)
     ]
+
+
+def check_folder(out: Path) -> None:
+    """Raise UsageError if this folder for results is a file, or cannot be made or written.
+
+    It is made with the first result, so that a command without one leaves nothing behind.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"-o {out}: several images need a folder, and this is a file")
+    nearest = out.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise UsageError(f"-o {out}: {nearest} is a file; name another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"-o {out}: {nearest} may not be written; name another folder")
 
 
 def _names(images: Sequence[Path]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from fogmqtt.gateway.jobs.report import Report
+from fogmqtt.log import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -83,6 +84,7 @@ class BarDisplay:
             self._progress.remove_task(self._ended.popleft())
 
     def print_line(self, text: str) -> None:
+        text = printable(text)
         self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def print_output(self, text: str) -> None:
@@ -117,7 +119,7 @@ class PlainDisplay:
         self._printed_at.pop(report.job, None)
 
     def print_line(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
     def print_output(self, text: str) -> None:
         print(text, end="", flush=True)

@@ -11,16 +11,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from fogmqtt.cli.live_fleet import live_fleet
+from fogmqtt.cli.discovery import find_devices
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import UsageError
+from fogmqtt.gateway.service.fleet_model import ModelledFleet, model_fleet
 from fogmqtt.images.drawing import png, svg
 from fogmqtt.simulate.fleet import Addition, FleetSpec, extended, load_fleet
 from fogmqtt.simulate.gantt import Chart, gantt
 from fogmqtt.simulate.outcome import DeviceFigures, SimulationResult, simulate
 from fogmqtt.simulate.trace import trace
-from fogmqtt.simulate.work import JobWork, planned_job
+from fogmqtt.simulate.work import JobWork, planned_job, square_spec, tiled_stages
 
 #: The number of devices in the table; of a larger fleet only the extremes are shown.
 _MAX_ROWS = 40
@@ -34,7 +35,7 @@ def run_simulation(config: GatewayConfig, options: argparse.Namespace, console: 
     """
     pipeline = config.pipeline if options.pipeline is None else options.pipeline
     text = config.pipelines.get(pipeline.strip(), pipeline)
-    live = live_fleet(config, text, options.pixels) if options.from_live else None
+    live = _live_fleet(config, text, options.pixels) if options.from_live else None
     fleet = load_fleet(options.fleet, options.seed) if live is None else live.fleet
     run = _run(config, text, extended(fleet, options.add), options)
     before = _run(config, text, fleet, options).outcome if options.add else None
@@ -54,6 +55,12 @@ def run_simulation(config: GatewayConfig, options: argparse.Namespace, console: 
         print(f"with {_format_additions(options.add)}: ", end="")
     print(run.outcome.verdict)
     return 0 if run.outcome.done else 1
+
+
+def _live_fleet(config: GatewayConfig, text: str, pixels: float) -> ModelledFleet:
+    """Model the devices that are online. Raises NoBroker, UsageError, PipelineError and so on."""
+    stages = tiled_stages(text, square_spec(pixels))
+    return model_fleet(find_devices(config), stages, exact=config.exact)
 
 
 @dataclass(frozen=True, slots=True)

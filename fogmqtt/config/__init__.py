@@ -8,25 +8,38 @@ with its unit.
 
 from __future__ import annotations
 
-from fogmqtt.config.load import load_device, load_gateway
+from fogmqtt.config.load import load_device, load_device_and_broker, load_gateway
 from fogmqtt.config.schema import (
     BrokerSettings,
+    CallbackSettings,
     DeviceConfig,
     DeviceSettings,
+    EventSettings,
     GatewayConfig,
     GatewaySettings,
     LimitSettings,
+    MemorySettings,
+    MotionSettings,
+    PreviewSettings,
+    StreamSettings,
     WireSettings,
 )
 
 __all__ = [
     "BrokerSettings",
+    "CallbackSettings",
     "DeviceConfig",
     "DeviceSettings",
+    "EventSettings",
     "GatewayConfig",
     "GatewaySettings",
     "LimitSettings",
+    "MemorySettings",
+    "MotionSettings",
+    "PreviewSettings",
+    "StreamSettings",
     "WireSettings",
     "load_device",
+    "load_device_and_broker",
     "load_gateway",
 ]

@@ -12,7 +12,6 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from fogmqtt.config import values
 from fogmqtt.config.schema import DeviceConfig, GatewayConfig, SchedulerSettings
-from fogmqtt.config.text import read_yaml
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.errors import ConfigError
 
@@ -40,8 +39,16 @@ _PATH_KEYS: tuple[Key, ...] = (
     ("gateway", "inbox"),
     ("gateway", "outbox"),
     ("gateway", "spool"),
+    ("callback", "secret_file"),
+    ("dashboard", "token_file"),
+    ("dashboard", "viewer_token_file"),
+    ("joining", "folder"),
     ("models",),
 )
+#: The same of each stream. A source is a path unless it is a URL or a word with a colon.
+_STREAM_PATHS = ("password_file", "source")
+#: The sections with such keys.
+_WITH_SOURCES = ("streams", "camera")
 #: A list of modules. An entry that ends with .py is a path.
 _MODULES_KEY: Key = ("plugins",)
 PASSWORD: Key = ("broker", "password")
@@ -70,6 +77,8 @@ def gather_settings(schema: type, path: Path | None, environ: Mapping[str, str])
     keys = dict(_schema_keys(schema))
     settings: Settings = {}
     if path is not None:
+        from fogmqtt.config.text import read_yaml  # YAML is slow to load
+
         settings = dict(_from_file(read_yaml(path), keys, str(path), path.parent))
         if all(key in settings and settings[key].value for key in (PASSWORD, PASSWORD_FILE)):
             raise ConfigError(
@@ -95,11 +104,30 @@ def _resolve_paths(settings: Settings, keys: Mapping[Key, Any], folder: Path) ->
         setting = settings.get(key) or Setting(_default(key), ".".join(key), folder)
         path = str(setting.folder / setting.value) if setting.value else ""
         resolved[key] = dataclasses.replace(setting, value=path)
+    for key, setting in settings.items():
+        if key[0] in _WITH_SOURCES and key[-1] in _STREAM_PATHS and _is_path(setting.value):
+            path = str(setting.folder / setting.value)
+            resolved[key] = dataclasses.replace(setting, value=path)
+        elif key[0] == "streams" and key[-1] == "output":
+            places = tuple(_absolute_place(word, setting.folder) for word in setting.value)
+            resolved[key] = dataclasses.replace(setting, value=places)
     if _MODULES_KEY in settings:
         modules = settings[_MODULES_KEY]
         paths = tuple(_absolute_module(module, modules.folder) for module in modules.value)
         resolved[_MODULES_KEY] = dataclasses.replace(modules, value=paths)
     return resolved
+
+
+def _is_path(text: str) -> bool:
+    """Whether a source of frames names a file or folder."""
+    kind, colon, _ = text.partition(":")
+    return bool(text) and text != "mqtt" and not (colon and kind.isalnum())
+
+
+def _absolute_place(word: str, folder: Path) -> str:
+    """Return the word of an output, with the path after its colon joined to the folder."""
+    kind, colon, path = word.partition(":")
+    return f"{kind}:{folder / path}" if colon and path else word
 
 
 def _absolute_module(module: str, folder: Path) -> str:
@@ -118,6 +146,8 @@ def _schema_keys(schema: type, parent: Key = ()) -> Iterator[tuple[Key, Any]]:
     for name, hint in get_type_hints(schema, include_extras=True).items():
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             yield from _schema_keys(hint, (*parent, name))
+        elif get_origin(hint) is dict and dataclasses.is_dataclass(get_args(hint)[1]):
+            yield from _schema_keys(get_args(hint)[1], (*parent, name, "*"))
         elif get_origin(hint) is dict:
             yield (*parent, name, "*"), get_args(hint)[1]
         else:
@@ -126,7 +156,17 @@ def _schema_keys(schema: type, parent: Key = ()) -> Iterator[tuple[Key, Any]]:
 
 def _type_of(keys: Mapping[Key, Any], key: Key) -> Any:
     """Return the type of a key, or None for an unknown key."""
-    return keys.get(key) or keys.get((*key[:-1], "*"))
+    return keys.get(key) or keys.get(_pattern(keys, key))
+
+
+def _pattern(keys: Mapping[Key, Any], key: Key) -> Key:
+    """Return a key with `*` where the schema has any name."""
+    pattern: Key = ()
+    for name in key:
+        level = (*pattern, name)
+        is_known = any(known[: len(level)] == level for known in keys)
+        pattern = level if is_known else (*pattern, "*")
+    return pattern
 
 
 def _from_file(
@@ -136,7 +176,8 @@ def _from_file(
         return
     if not isinstance(section, dict):
         at = f"{file}: {'.'.join(parent)}" if parent else file
-        raise ConfigError(f"{at}: expected keys with values, got {values.describe(section)}")
+        got = values.shown(section, parent)
+        raise ConfigError(f"{at}: expected keys with values, got {got}")
     for name, value in section.items():
         key = (*parent, str(name))
         origin = f"{file}: {'.'.join(key)}"
@@ -182,19 +223,20 @@ def _is_of_other_version(key: Key, keys: Mapping[Key, Any]) -> bool:
 
 
 def _is_section(keys: Mapping[Key, Any], key: Key) -> bool:
-    return any(known[: len(key)] == key for known in keys)
+    pattern = _pattern(keys, key)
+    return any(known[: len(key)] == pattern for known in keys)
 
 
 def _suggestion(key: Key, keys: Mapping[Key, Any]) -> str:
     if key in _DECIDED_BY:
         return f"set {'.'.join(_DECIDED_BY[key])}, which decides it"
-    parent = key[:-1]
+    parent = _pattern(keys, key[:-1])
     siblings = {known[len(parent)] for known in keys if known[: len(parent)] == parent} - {"*"}
     for name in difflib.get_close_matches(key[-1], sorted(siblings), 1):
-        return f"did you mean {'.'.join((*parent, name))}?"
+        return f"did you mean {'.'.join((*key[:-1], name))}?"
     for known in keys:
         if known[-1] == key[-1]:
-            return f"did you mean {'.'.join(known)}?"
+            return f"did you mean {'.'.join(known).replace('*', 'NAME')}?"
     return f"the keys here are: {', '.join(sorted(siblings))}"
 
 

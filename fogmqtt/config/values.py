@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import math
+from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from fogmqtt.config.text import scalar
 from fogmqtt.errors import ConfigError
+
+#: Keys, or sections, whose wrong value may be a secret that stands in the wrong line.
+_SECRET = ("group", "broker")
+#: What `typing.get_origin` returns for a union, however it is written.
+_UNIONS = (Union, UnionType)
 
 
 def convert(value: object, hint: Any, origin: str, key: tuple[str, ...]) -> Any:
@@ -30,9 +35,15 @@ def convert_text(text: str, hint: Any, variable: str, key: tuple[str, ...]) -> A
     """
     if get_origin(hint) is tuple and not text.lstrip().startswith("["):
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    for value in (text, scalar(text)):
+    takes_list = any(get_origin(member) is tuple for member in get_args(hint))
+    as_list = takes_list and text.lstrip().startswith("[")
+    if not as_list:
         with contextlib.suppress(_Mistyped):
-            return _typed(value, hint, strict=False)
+            return _typed(text, hint, strict=False)
+    from fogmqtt.config.text import scalar  # YAML is slow to load, and few variables need it
+
+    with contextlib.suppress(_Mistyped):
+        return _typed(scalar(text), hint, strict=False)
     raise ConfigError(f"{variable}: {_mismatch(text, hint, key)}")
 
 
@@ -43,7 +54,7 @@ class _Mistyped(Exception):
 def _typed(value: object, hint: Any, *, strict: bool) -> Any:
     if get_origin(hint) is Literal:
         return _option(value, get_args(hint))
-    if get_origin(hint) is Union:
+    if get_origin(hint) in _UNIONS:
         for member in get_args(hint):
             with contextlib.suppress(_Mistyped):
                 return _typed(value, member, strict=strict)
@@ -65,16 +76,20 @@ def _option(value: object, options: tuple[object, ...]) -> object:
 
 
 def _mismatch(value: object, hint: Any, key: tuple[str, ...]) -> str:
-    if "password" in key[-1]:
-        return "expected text; put it in quotes (the value is not describe)"
-    quote = "; put it in quotes" if hint is str and not isinstance(value, dict | list) else ""
+    if _may_be_secret(key):
+        return "expected text; put it in quotes (the value is not shown)"
+    quote = (
+        "; put it in quotes"
+        if str in (hint, *get_args(hint)) and not isinstance(value, dict | list)
+        else ""
+    )
     return f"expected {_expected(hint)}, got {describe(value)}{quote}"
 
 
 def _expected(hint: Any) -> str:
     if get_origin(hint) is Literal:
-        return _either([str(option) for option in get_args(hint)])
-    if get_origin(hint) is Union:
+        return _either([str(option) or '""' for option in get_args(hint)])
+    if get_origin(hint) in _UNIONS:
         return _either([_expected(member) for member in get_args(hint)])
     if get_origin(hint) is tuple:
         return "a list of texts, as in [one, two]"
@@ -90,6 +105,15 @@ def _either(words: list[str]) -> str:
 def _limits(meta: msgspec.Meta) -> str:
     named = (("over", meta.gt), ("from", meta.ge), ("up to", meta.le))
     return " ".join(f"{word} {limit}" for word, limit in named if limit is not None)
+
+
+def _may_be_secret(key: tuple[str, ...]) -> bool:
+    return bool(key) and ("password" in key[-1] or key[-1] in _SECRET)
+
+
+def shown(value: object, key: tuple[str, ...]) -> str:
+    """Return a short description of a wrong value, or its type where it may be a secret."""
+    return f"a value of type {type(value).__name__}" if _may_be_secret(key) else describe(value)
 
 
 def describe(value: object) -> str:

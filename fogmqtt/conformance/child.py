@@ -6,14 +6,16 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Final, Literal, Self
 
 import msgspec
 
 from fogmqtt.conformance.report import ChildMessage, ChildOutput
+from fogmqtt.parent import child_path
 from fogmqtt.workers.exit_status import exit_text
+from fogmqtt.workers.memory_limit import ONE_BLAS_THREAD
 
 _CHUNK = 65536
 _DECODER: Final = msgspec.json.Decoder(ChildMessage)
@@ -40,7 +42,8 @@ class ConformanceChild:
     ) -> None:
         # The child uses its parent's module path: `-m` and scripts put different folders first.
         code = (
-            f"import sys; sys.path[:] = {sys.path!r}; "
+            f"import sys; sys.path[:] = {child_path()!r}; "
+            f"from fogmqtt.parent import end_with_parent; end_with_parent({os.getpid()}); "
             f"from fogmqtt.conformance.process import {entry_point}; "
             f"from fogmqtt.operators.api.registry import plug_in; "
             f"plug_in({tuple(modules)!r}, {dict(fatal)!r}); "
@@ -50,6 +53,7 @@ class ConformanceChild:
             [sys.executable, "-P", "-c", code, str(memory_mb), *names],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            env=ONE_BLAS_THREAD | os.environ,
             process_group=0,  # the parent alone decides what Ctrl-C at the terminal does
         )
 
@@ -71,12 +75,18 @@ class ConformanceChild:
         """Kill the process. Any thread may call this, any number of times."""
         self._process.kill()
 
-    def collect(self, timeout_s: float) -> ChildOutput:
-        """Read messages until the process ends, or sends none for `timeout_s` seconds."""
+    def collect(
+        self, timeout_s: float, on_message: Callable[[ChildOutput], None] = lambda _: None
+    ) -> ChildOutput:
+        """Read messages until the process ends, or sends none for `timeout_s` seconds.
+
+        `on_message` gets the output so far after each message.
+        """
         output = ChildOutput()
         try:
             for line in self._lines(timeout_s):
                 output.record(_DECODER.decode(line))
+                on_message(output)
             output.ending = exit_text(self._process.wait(timeout_s))
         except (TimeoutError, subprocess.TimeoutExpired):
             output.ending = f"took over {timeout_s:g} s"

@@ -9,14 +9,16 @@ from __future__ import annotations
 import platform
 import statistics
 import timeit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from importlib import metadata
 from typing import Final
 
+import numpy as np
 import xxhash
 
 from fogmqtt.conformance.report import OperatorReport, problem_text
-from fogmqtt.conformance.test_images import LARGE, SMALL, reference_image
+from fogmqtt.conformance.test_images import LARGE, NARROW, SMALL, reference_image
 from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.cv import cv2
@@ -24,14 +26,20 @@ from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.base import Operator
 from fogmqtt.operators.api.measuring import Part, encode_part
-from fogmqtt.operators.api.pipeline import for_tile, run_tile
+from fogmqtt.operators.api.memory import FrameMemory
+from fogmqtt.operators.api.pipeline import for_tile
 from fogmqtt.operators.api.results import TileResult
 
 #: Every dtype that a tile can have.
 DTYPES: Final = ("uint8", "int8", "uint16", "int16", "int32", "float32", "float64")
 _CHANNELS: Final = (1, 3)
+#: What decides how a machine rounds that is known by nothing else.
+_EVERYWHERE: Final = ("opencv", "numpy", "zxing", "machine", "cpu")
 #: Times that an operator is run to measure its speed; the median counts.
 _RUNS: Final = 3
+#: Frames that an operator with memory sees, and pixels that the image moves between two of them.
+_FRAMES: Final = 4
+_STEP: Final = 3
 
 
 def check_operator(name: str, memory_mb: int = 0) -> OperatorReport:
@@ -65,9 +73,19 @@ def versions() -> dict[str, str]:
     return {
         "opencv": cv2.__version__,
         "numpy": np.__version__,
+        "zxing": _version("zxing-cpp"),
+        "onnxruntime": _version("onnxruntime"),
         "machine": platform.machine(),
         "cpu": cpu,
     }
+
+
+def _version(package: str) -> str:
+    """Return the version of a package of few operators; empty if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _fingerprints(operator: type[Operator]) -> dict[str, str]:
@@ -75,13 +93,40 @@ def _fingerprints(operator: type[Operator]) -> dict[str, str]:
         return {}  # it runs on the gateway only
     samples = _sample_operators(operator)
     if not samples:
-        built = xxhash.xxh3_64_hexdigest("/".join(versions().values()).encode())
-        return dict.fromkeys(_possible_abilities(operator), built)
+        abilities = tuple(_possible_abilities(operator))
+        return dict.fromkeys(abilities, _unsampled(operator)) | _variants(operator, abilities)
     hashes: dict[str, xxhash.xxh3_64] = {}
     for sample, spec in _cases(samples):
         one = hashes.setdefault(sample.ability(spec), xxhash.xxh3_64())
         one.update(_result_bytes(sample, spec))
     return {ability: one.hexdigest() for ability, one in hashes.items()}
+
+
+def _unsampled(operator: type[Operator]) -> str:
+    """Return the hash for an operator without samples: of its probe, or else of this machine."""
+    probe = operator.probe()
+    return _probed(probe, operator.libraries if probe else _EVERYWHERE)
+
+
+def _variants(operator: type[Operator], abilities: Iterable[str]) -> dict[str, str]:
+    """Return the fingerprints of the variants that need packages of their own, if those are here.
+
+    Whoever lacks a package does not announce the variant: `ProbedVariant.advice` says why.
+    """
+    found = {}
+    for variant, known in operator.probed_variants.items():
+        try:
+            one = _probed(operator.probe_variant(variant), known.libraries)
+        except (OperatorError, MemoryError):
+            continue
+        found.update({f"{ability}/{variant}": one for ability in abilities})
+    return found
+
+
+def _probed(probe: bytes, libraries: Iterable[str]) -> str:
+    known = versions()
+    releases = "/".join(known[name] for name in libraries)
+    return xxhash.xxh3_64_hexdigest(releases.encode() + probe)
 
 
 def _possible_abilities(operator: type[Operator]) -> Iterator[str]:
@@ -120,7 +165,8 @@ def _cases(samples: list[Operator]) -> Iterator[tuple[Operator, Spec]]:
                     continue
                 # Float arithmetic on integers rounds alike in nearly all pixels: use more pixels.
                 rare = sample.alignment(spec) > 1 and not dtype.startswith("float")
-                yield sample, Spec(*LARGE, channels, dtype) if rare else spec
+                for size in (LARGE if rare else SMALL, *NARROW):
+                    yield sample, Spec(*size, channels, dtype)
 
 
 def _accepts(operator: Operator, spec: Spec) -> bool:
@@ -133,25 +179,45 @@ def _accepts(operator: Operator, spec: Spec) -> bool:
 
 def _result_bytes(operator: Operator, spec: Spec) -> bytes:
     try:
-        result = _tile_run(operator, spec)()
+        results = _tile_run(operator, spec)()
     except MemoryError:
         raise  # a lack of memory says nothing about rounding
     except (Exception, SystemExit) as problem:  # noqa: BLE001  # equal errors are equal results
         if isinstance(problem, cv2.error) and problem.code == cv2.Error.StsNoMem:
             raise MemoryError from None
         return type(problem).__name__.encode()
+    return b"".join(map(_as_bytes, results))
+
+
+def _as_bytes(result: TileResult) -> bytes:
     if isinstance(result, Part):
         return encode_part(result)
     return f"{result.shape} {result.dtype.str} ".encode() + result.tobytes()
 
 
-def _tile_run(operator: Operator, spec: Spec) -> Callable[[], TileResult]:
-    """Return a function that does a device's work on a tile with a seam at its right and bottom."""
+def _tile_run(operator: Operator, spec: Spec) -> Callable[[], list[TileResult]]:
+    """Return a function that does a device's work on a tile with a seam at its right and bottom.
+
+    An operator with memory does several frames, in which the image moves.
+    """
     image = _cached_image(spec)
     operators = for_tile((operator.prepare(image, image),), Rect(0, 0, *spec.size), spec.size)
     inset = min(operator.halo, min(spec.size) // 4)
     core = Rect(0, 0, spec.height - inset, spec.width - inset)
-    return lambda: run_tile(operators, image.copy(), core, Seams(bottom=True, right=True))
+    frames = [np.roll(image, _STEP * count, axis=1) for count in range(_frames(operator))]
+
+    def run() -> list[TileResult]:
+        memory, seams = FrameMemory(), Seams(bottom=True, right=True)
+        return [
+            memory.run_tile(operators, frame.copy(), core, seams, count)
+            for count, frame in enumerate(frames)
+        ]
+
+    return run
+
+
+def _frames(operator: Operator) -> int:
+    return _FRAMES if operator.has_memory else 1
 
 
 @cache
@@ -172,4 +238,4 @@ def _ns_per_pixel(operator: type[Operator]) -> float | None:
         seconds = statistics.median(timeit.repeat(_tile_run(one, spec), number=1, repeat=_RUNS))
     except (Exception, SystemExit):  # noqa: BLE001  # its tiles fail with a message
         return None
-    return round(seconds * 1e9 / (spec.height * spec.width), 3)
+    return round(seconds * 1e9 / (spec.height * spec.width * _frames(one)), 3)

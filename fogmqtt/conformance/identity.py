@@ -18,6 +18,8 @@ from fogmqtt.operators.api.plugins import GROUP, is_file
 _CPUINFO = Path("/proc/cpuinfo")
 #: Its lines that name the processor and its features, on x86 and on ARM.
 _CPU_FIELDS = ("model name", "flags", "Features", "CPU implementer", "CPU part", "CPU variant")
+#: Packages whose compiled files decide the results of operators.
+_LIBRARIES = ("cv2", "numpy", "zxingcpp", "onnxruntime")
 #: Prefixes of environment variables that select the code paths of OpenCV and numpy.
 _VARIABLES = ("OPENCV_", "NPY_", "OPENBLAS_")
 #: The most files of a plug-in's package that are looked at.
@@ -30,7 +32,7 @@ def identity() -> str:
         sys.version,
         *(f"{name}={value}" for name, value in os.environ.items() if name.startswith(_VARIABLES)),
         *_cpu_lines(),
-        *(state for package in ("cv2", "numpy") for state in _libraries(package)),
+        *(state for package in _LIBRARIES for state in _libraries(package)),
         *_files(Path(__file__).parents[1]),
         *_packages(),
         *_configured_modules(),

@@ -15,7 +15,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from fogmqtt.conformance.report import ChecksStarted, ImportStarted, MemoryUsedUp
+from fogmqtt.conformance.order import in_order
+from fogmqtt.conformance.report import CannotCheck, ChecksStarted, ImportStarted, MemoryUsedUp
 from fogmqtt.operators.api import registry
 from fogmqtt.workers.memory_limit import MemoryLimit
 
@@ -24,7 +25,10 @@ def main(arguments: Sequence[str]) -> None:
     """Check the named operators, or all."""
     memory_mb, *names = arguments
     with _redirect_stdout() as out:
-        _check_operators(names, out, int(memory_mb))
+        try:
+            _check_operators(names, out, int(memory_mb))
+        except ImportError as problem:  # OpenCV, numpy or a library of theirs
+            _send(out, CannotCheck(str(problem)))
 
 
 def try_imports(arguments: Sequence[str]) -> None:
@@ -44,7 +48,7 @@ def _check_operators(names: Sequence[str], out: BinaryIO, memory_mb: int) -> Non
     one_thread()
     limit = MemoryLimit(memory_mb)
     registry.import_plug_ins(lambda module: _send(out, ImportStarted(module)))
-    names = names or registry.names()
+    names = names or in_order(registry.names())
     _send(out, ChecksStarted(list(names), versions(), list(registry.problems())))
     for name in names:
         _send(out, check_operator(name, memory_mb))

@@ -17,7 +17,14 @@ from fogmqtt.errors import FogError
 LONGEST_PROBLEM = 400
 
 #: What can explain a difference in rounding, the likeliest first, and the name that people use.
-_TITLES = {"opencv": "OpenCV", "machine": "", "fogmqtt": "fogmqtt", "numpy": "numpy"}
+_TITLES = {
+    "opencv": "OpenCV",
+    "machine": "",
+    "fogmqtt": "fogmqtt",
+    "zxing": "ZXing",
+    "onnxruntime": "ONNX Runtime",
+    "numpy": "numpy",
+}
 
 
 class ImportStarted(msgspec.Struct, frozen=True, tag=True):
@@ -54,16 +61,33 @@ class MemoryUsedUp(msgspec.Struct, frozen=True, tag=True):
     """The process has too little memory left for the remaining operators, and ends."""
 
 
+class CannotCheck(msgspec.Struct, frozen=True, tag=True):
+    """The process can check nothing, and ends."""
+
+    reason: str
+
+
 class ConformanceReport(msgspec.Struct, frozen=True):
-    """All operators on this machine."""
+    """The operators on this machine, as far as they are checked."""
 
     operators: dict[str, OperatorReport] = {}
     #: Sentences for people, for example about plug-ins that cannot be imported.
     problems: list[str] = []
-    #: Versions that decide how pixels are rounded: opencv, numpy, machine, cpu, and packages.
+    #: Versions that decide how pixels are rounded: opencv, zxing, onnxruntime, numpy, and so on.
     versions: dict[str, str] = {}
     #: Plug-in modules whose import ends or hangs a process → how it ended.
     fatal: dict[str, str] = {}
+    #: Operators whose check is still to come, in this order.
+    unchecked: list[str] = []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all operators were checked."""
+        return not self.unchecked
+
+    def has_checked(self, name: str) -> bool:
+        """Return whether no later report says more about this operator."""
+        return self.is_complete or name in self.operators
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -86,7 +110,7 @@ class ConformanceReport(msgspec.Struct, frozen=True):
 
 
 #: What the conformance process writes to its parent, one message per line of JSON.
-ChildMessage = ImportStarted | ChecksStarted | OperatorReport | MemoryUsedUp
+ChildMessage = ImportStarted | ChecksStarted | OperatorReport | MemoryUsedUp | CannotCheck
 
 
 @dataclass
@@ -99,6 +123,8 @@ class ChildOutput:
     reports: list[OperatorReport] = field(default_factory=list)
     #: Whether it ended early so that a new process has memory for the remaining operators.
     memory_used_up: bool = False
+    #: Why it could check nothing; empty if it could.
+    reason: str = ""
     #: How it ended.
     ending: str = ""
 
@@ -118,6 +144,8 @@ class ChildOutput:
                 self.reports.append(message)
             case MemoryUsedUp():
                 self.memory_used_up = True
+            case CannotCheck(reason):
+                self.reason = reason
 
 
 def problem_text(name: str, problem: Exception) -> str:

@@ -6,10 +6,16 @@ import numpy as np
 
 from fogmqtt.images.spec import Image, Spec
 
-#: Height and width, pixels: wide enough for vector code and for the tail of its rows.
-SMALL = (97, 173)
+# Vector code takes 8, 16, 32 or 64 pixels at once, and the remainder of a row may round otherwise.
+# Which pixels remain depends on the processor. Widths of 63 modulo 64 leave the longest remainder
+# for each of these numbers, so no two of them have the same one.
+
+#: Height and width, pixels.
+SMALL = (97, 191)
 #: For arithmetic that rounds differently in one pixel of 100 000.
-LARGE = (387, 493)
+LARGE = (387, 511)
+#: Rows that are too short for some vectors, which other code may compute from end to end.
+NARROW = ((33, 31), (33, 63), (33, 127))
 
 _LARGEST = 0xFFFF
 

@@ -12,6 +12,7 @@ which they arrived, because the scheduler of the gateway relies on that order.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Generic, NamedTuple, TypeVar
@@ -116,19 +117,20 @@ class DeviceQueue(Generic[T]):
         self._enqueue(key)
         return OfferResult.ACCEPTED
 
-    def take(self) -> T | None:
+    def take(self, can_start: Callable[[T], bool] = lambda _: True) -> T | None:
         """Mark the next tile of the least served gateway as running and return its item.
 
-        Returns None if no tile is queued.
+        Tiles that cannot start now are passed over. Returns None if no tile is queued that can.
         """
-        if not self._queues:
+        key = self._next(can_start)
+        if key is None:
             return None
-        gateway = min(self._queues, key=self._shares.virtual_time)
-        key = self._queues[gateway][0]
+        gateway = key.gateway
+        # Of the gateway that is served least: one that is passed over loses nothing by it.
+        self._virtual_time = min(map(self._shares.virtual_time, self._queues))
         self._queues.move_to_end(gateway)
         self._dequeue(key)
         entry = self._entries[key]
-        self._virtual_time = self._shares.virtual_time(gateway)
         self._shares.charge(gateway, max(entry.nbytes, 1), weight(entry.priority))
         entry.is_running = True
         self._running += 1
@@ -211,6 +213,14 @@ class DeviceQueue(Generic[T]):
         entry.attempt, entry.item, entry.is_wanted = newer.attempt, newer.item, True
         entry.nbytes, entry.priority = newer.nbytes, newer.priority
         return OfferResult.ALREADY_HELD
+
+    def _next(self, can_start: Callable[[T], bool]) -> TileKey | None:
+        # `sorted` keeps the order of gateways that were served alike.
+        for gateway in sorted(self._queues, key=self._shares.virtual_time):
+            for key in self._queues[gateway]:
+                if can_start(self._entries[key].item):
+                    return key
+        return None
 
     def _is_full(self, nbytes: int) -> bool:
         if len(self._entries) >= self._capacity:

@@ -5,6 +5,10 @@ again. Each learns of the other only from the retained info that the other left 
 uptime in that info is as old as the info, so each process takes itself for a little older than it
 is: by uptime alone, both never exit. If both stay by uptime (they were started at the same moment,
 for example boards on one power switch), they meet repeatedly, and then the boot ids decide.
+
+Whoever may write to the topic can forge an info. So an info alone proves nothing: it is judged once
+after each loss of the link, since the broker disconnects a process when another one comes with its
+client id.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ class DuplicateIdCheck:
     def __init__(self, boot: str) -> None:
         self._boot = boot
         self._is_own_info_seen = False
+        #: The link was lost since the last judgement, so another process may have taken the id.
+        self._was_link_lost = False
         self._encounters: OrderedDict[str, int] = OrderedDict()
 
     def own_info_seen(self) -> None:
@@ -33,6 +39,10 @@ class DuplicateIdCheck:
         process. It does so after it has confirmed the first connection.
         """
         self._is_own_info_seen = True
+
+    def link_lost(self) -> None:
+        """Record that the broker ended the connection, or that it broke."""
+        self._was_link_lost = self._is_own_info_seen
 
     def is_duplicate(self, boot: str) -> bool:
         """Return whether an info with this boot id comes from another running process.
@@ -48,8 +58,9 @@ class DuplicateIdCheck:
         smaller boot id stays. If the result is False and `is_duplicate` is True, the caller must
         publish its own info again, so that the other process reads it.
         """
-        if not self.is_duplicate(boot):
+        if not self.is_duplicate(boot) or not self._was_link_lost:
             return False
+        self._was_link_lost = False
         encounter = self._count(boot)
         if encounter >= _BOOT_ID_DECIDES_AT or (encounter == 1 and uptime_s == own_uptime_s):
             return self._boot > boot

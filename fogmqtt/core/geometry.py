@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
+
+from msgspec import Struct
 
 from fogmqtt.errors import PlanError
 
 
-@dataclass(frozen=True, slots=True)
-class Rect:
+class Rect(Struct, frozen=True):
     """A rectangle of pixels; `bottom` and `right` are exclusive."""
 
     top: int
@@ -75,8 +75,7 @@ def _grown(start: int, end: int, halo: int, extent: int, align: int) -> tuple[in
     return start, end
 
 
-@dataclass(frozen=True, slots=True)
-class Seams:
+class Seams(Struct, frozen=True):
     """Which sides of a core are cuts, as opposed to the image's border."""
 
     top: bool = False
@@ -85,8 +84,7 @@ class Seams:
     right: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
+class Tile(Struct, frozen=True):
     """One piece of an image of `size` (height, width)."""
 
     index: int
@@ -104,21 +102,18 @@ class Tile:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Auto:
+class Auto(Struct, frozen=True):
     """Cut by message limit and fleet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(Struct, frozen=True):
     """Tiles of this height and width; the last row and column may be smaller."""
 
     height: int
     width: int
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
+class Grid(Struct, frozen=True):
     """This number of rows and columns of tiles, as equal as possible."""
 
     rows: int

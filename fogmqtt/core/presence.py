@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, DeviceLost, Event
 
 #: A device is lost after this many seconds without a message: four check-ins of 5 s.
@@ -21,8 +23,7 @@ SILENCE_S = 20.0
 MAX_KNOWN_DEVICES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceDescription:
+class DeviceDescription(msgspec.Struct, frozen=True):
     """The part of a device's info that the scheduler needs."""
 
     boot: str
@@ -30,7 +31,7 @@ class DeviceDescription:
     operators: frozenset[str]
     draining: bool = False
     #: Why the device lacks an operator, where the reason is known.
-    lacks: Mapping[str, str] = field(default_factory=dict, hash=False)
+    lacks: Mapping[str, str] = msgspec.field(default_factory=dict)
     #: The largest tile that the device accepts.
     max_tile_pixels: float = math.inf
 

@@ -8,7 +8,8 @@ share, and as few halo pixels as possible, since every one of them is sent and p
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from fogmqtt.core.geometry import Auto, Grid, Rect, Size, Tile, TilePlan
 from fogmqtt.errors import PlanError
@@ -27,8 +28,7 @@ SMALLEST_PIXELS = 16_384
 MOST_TIMES_SENT = 20
 
 
-@dataclass(frozen=True, slots=True)
-class _Load:
+class _Load(Struct, frozen=True):
     """What a stage sends per pixel, and what it needs around a core."""
 
     sent: float

@@ -33,7 +33,7 @@ class BackgroundTasks:
         task.add_done_callback(self._ended)
         return task
 
-    async def finish(self, within_s: float) -> None:
+    async def finish(self, within_s: float | None = None) -> None:
         """Wait until the tasks have ended, and cancel those that take longer."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=within_s)

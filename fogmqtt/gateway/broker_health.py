@@ -8,8 +8,9 @@ and by bytes, and drops further ones (mosquitto.conf(5); measured in docs/reliab
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +19,7 @@ log = logging.getLogger(__name__)
 DROPPED: Final = "$SYS/broker/publish/messages/dropped"
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerLimit:
+class BrokerLimit(Struct, frozen=True):
     """One setting of mosquitto.conf; messages beyond it are dropped and counted."""
 
     name: str
@@ -61,7 +61,13 @@ class DropCounter:
     """Follows the broker's counter, which counts dropped messages of all its clients."""
 
     def __init__(self) -> None:
+        self._broker = ""
         self._last: int | None = None
+
+    def connected(self, broker: str) -> None:
+        """Note which broker counts from now on. Another one began at another number."""
+        if broker != self._broker:
+            self._broker, self._last = broker, None
 
     def unavailable(self, reason: str) -> None:
         """Log that the broker does not publish the counter."""

@@ -18,8 +18,10 @@ from fogmqtt.transport.base import (
     Deliver,
     Disconnected,
     Payload,
+    Pong,
     Published,
     Receipt,
+    Received,
     Transport,
     Will,
 )
@@ -28,6 +30,13 @@ Connect = Callable[[Deliver, Will], Transport]
 
 #: Seconds in which items are handled before other coroutines get their turn.
 _BATCH_S: Final = 0.005
+
+
+#: The broker sends so many messages before it waits for our acknowledgements (Mosquitto: 20). What
+#: is behind them comes after its answer to a ping.
+_WINDOW: Final = 20
+#: Pings in a row until everything that waits at the broker is here, at most.
+_MOST_PINGS: Final = 100
 
 
 class BrokerLink:
@@ -43,6 +52,10 @@ class BrokerLink:
         self._confirmations: dict[object, asyncio.Future[None]] = {}
         #: What is called when the broker answers to a message, by token.
         self._answered: dict[object, Callable[[float], None]] = {}
+        #: Those that wait for the answer to a ping, in the order of the pings.
+        self._pings: deque[asyncio.Future[None]] = deque()
+        #: The number of messages that arrived.
+        self._received = 0
         #: The number of connections so far. Messages of an earlier one may be lost.
         self.connections = 0
         #: The largest packet that the broker takes, in bytes; None if it did not announce it.
@@ -102,8 +115,10 @@ class BrokerLink:
             self._answered.pop(token, None)
             raise
 
-    async def publish_confirmed(self, topic: str, payload: bytes, *, qos: int) -> None:
-        """Publish, and wait until the broker has the message.
+    async def publish_confirmed(
+        self, topic: str, payload: bytes, *, qos: int, **options: Any
+    ) -> None:
+        """Publish, and wait until the broker has the message; `options` as for `publish`.
 
         Raises NotConnected if the link is down or breaks first, PublishRefused if the broker does
         not take the message, and TooLarge.
@@ -112,10 +127,34 @@ class BrokerLink:
         confirmation = asyncio.get_running_loop().create_future()
         self._confirmations[token] = confirmation
         try:
-            self.transport.publish(topic, payload, qos=qos, token=token)
+            self.transport.publish(topic, payload, qos=qos, token=token, **options)
             await confirmation
         finally:
             self._confirmations.pop(token, None)
+
+    async def confirm(self) -> float:
+        """Wait until all that the broker had sent before now is handled; return that time.
+
+        Whoever was stopped, or has a link that stalls, hears first what there is and judges then.
+        Raises NotConnected if the link is down or breaks first.
+        """
+        asked_at = now()
+        for _ in range(_MOST_PINGS):
+            received = self._received
+            await self._ping()
+            if self._received - received < _WINDOW:
+                break
+        return asked_at
+
+    async def _ping(self) -> None:
+        answer = asyncio.get_running_loop().create_future()
+        self._pings.append(answer)
+        try:
+            self.transport.ping()
+        except BaseException:
+            self._pings.remove(answer)
+            raise
+        await answer
 
     def acknowledge(self, receipt: Receipt) -> None:
         """Acknowledge a message: the broker does not send it again."""
@@ -154,6 +193,12 @@ class BrokerLink:
                 else:
                     self._confirm(token, refusal)
                 return True
+            case Pong():
+                if self._pings:
+                    _settle(self._pings.popleft())
+                return True
+            case Received():
+                self._received += 1
             case Connected(max_packet_bytes):
                 self.max_packet_bytes = max_packet_bytes
                 self.connections += 1
@@ -176,7 +221,15 @@ class BrokerLink:
             confirmation.set_result(None)
 
     def _fail_confirmations(self, reason: str) -> None:
-        waiting, self._confirmations = self._confirmations, {}
-        for confirmation in waiting.values():
-            if not confirmation.done():
-                confirmation.set_exception(NotConnected(reason))
+        waiting = [*self._confirmations.values(), *self._pings]
+        self._confirmations = {}
+        self._pings.clear()
+        for one in waiting:
+            if not one.done():
+                one.set_exception(NotConnected(reason))
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    """End the wait for a future, unless the one that waited was cancelled."""
+    if not future.done():
+        future.set_result(None)

@@ -11,10 +11,11 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
+
+from msgspec import Struct
 
 from fogmqtt.errors import ListenerDropped
 from fogmqtt.gateway.jobs.report import Report
@@ -26,15 +27,13 @@ log = logging.getLogger(__name__)
 QUEUE_LENGTH: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class JobAccepted:
+class JobAccepted(Struct, frozen=True):
     """A job was submitted. It waits for its turn."""
 
     report: Report
 
 
-@dataclass(frozen=True, slots=True)
-class JobProgressed:
+class JobProgressed(Struct, frozen=True):
     """Tiles of a job were planned or merged; sent at most ten times a second for a job.
 
     `report` is the job's own: it shows the figures at the moment when it is read.
@@ -43,39 +42,34 @@ class JobProgressed:
     report: Report
 
 
-@dataclass(frozen=True, slots=True)
-class JobNoticed:
+class JobNoticed(Struct, frozen=True):
     """A notice about a job for users, such as that no device is online."""
 
     report: Report
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class JobEnded:
+class JobEnded(Struct, frozen=True):
     """A job has ended. `error` is None if its result was delivered."""
 
     report: Report
     error: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceCame:
+class DeviceCame(Struct, frozen=True):
     """A device is online, or sent a new description."""
 
     device: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceLeft:
+class DeviceLeft(Struct, frozen=True):
     """A device is offline, or takes no more tiles."""
 
     device: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerChanged:
+class BrokerChanged(Struct, frozen=True):
     """The link to the broker came up or broke."""
 
     connected: bool
@@ -164,6 +158,11 @@ class EventBus:
         """Pass an event to every listener."""
         for subscription in tuple(self._subscriptions):
             subscription.put(event)
+
+    def notice(self, report: Report, text: str) -> None:
+        """Tell users something about a job. Its report keeps it."""
+        report.notes.append(text)
+        self.emit(JobNoticed(report, text))
 
     def close(self) -> None:
         """End every subscription."""

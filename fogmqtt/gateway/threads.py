@@ -9,18 +9,21 @@ after another that may hang together, such as those on one network mount.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
+from msgspec import Struct
+
+from fogmqtt.workers.resources import cores
+
 #: Pixel work releases the interpreter lock. More threads than cores only wait for each other.
-TILE_THREADS: Final = max(2, min(4, os.cpu_count() or 2))
+TILE_THREADS: Final = max(2, min(4, cores()))
 #: Computations on large images at the same time; each takes several times its image's memory.
 IMAGE_THREADS: Final = 2
 #: Larger images are large.
@@ -83,6 +86,17 @@ def abandoned() -> list[str]:
     return [thread.name for thread in _separate_threads if thread.is_alive()]
 
 
+def wait_for_abandoned(within_s: float) -> None:
+    """Wait until the threads of `abandoned` have returned, for so many seconds at most.
+
+    For a program that is not ours to end by `os._exit`. Without this, it would be aborted if OpenCV
+    computes in one of them when Python ends.
+    """
+    until = time.monotonic() + within_s
+    for thread in tuple(_separate_threads):
+        thread.join(max(0.0, until - time.monotonic()))
+
+
 async def _in_separate_thread(work: Callable[[], T], name: str) -> T:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -116,8 +130,7 @@ def _fail(future: asyncio.Future[Any], problem: Exception) -> None:
         future.set_exception(problem)
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(Struct, frozen=True):
     work: Callable[[], Any]
     future: Future[Any]
 

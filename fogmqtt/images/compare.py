@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 
 from fogmqtt.core.geometry import Rect
 from fogmqtt.images.spec import Image
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """The pixels that differ in any channel, bit for bit."""
 
     #: The number of pixels that differ.

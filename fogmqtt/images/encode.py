@@ -6,13 +6,19 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from msgspec import Struct
 
 from fogmqtt.errors import ImageError
 from fogmqtt.images.cv import cv2
+from fogmqtt.images.formats.xmp import (
+    PHOTOSHOP_PREFIX,
+    XMP_KEYWORD,
+    XMP_PREFIX,
+    photoshop_resources,
+)
 from fogmqtt.images.metadata import EXIF_PREFIX, Metadata, fits
 from fogmqtt.images.result_format import ResultFormat
 from fogmqtt.images.spec import Image, Spec
@@ -40,11 +46,12 @@ _INCHES_PER_METRE: Final = 1 / 0.0254
 #: The most bytes of a JPEG's segment beside its length.
 _MAX_SEGMENT: Final = 65_533
 _ICC_PREFIX: Final = b"ICC_PROFILE\0"
+_XMP_TAG: Final = 700
+_IPTC_TAG: Final = 33723
 _NO_METADATA: Final = Metadata()
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedFile:
+class EncodedFile(Struct, frozen=True):
     """The bytes of a file, and sentences about metadata that it does not hold."""
 
     data: bytes
@@ -101,7 +108,7 @@ def _suggestion(image: Image) -> str:
 
 def _keep(given: Metadata, image: Image, form: ResultFormat, notes: list[str]) -> Metadata:
     """Return what of the metadata the file can hold; add notes about the rest."""
-    icc, exif, dpi = given.icc, given.exif, given.dpi
+    icc, exif, dpi, xmp, iptc = given.icc, given.exif, given.dpi, given.xmp, given.iptc
     channels = image.shape[2] if image.ndim == 3 else 1
     if icc and not fits(icc, channels):
         notes.append(f"ICC profile dropped: it is not one of {Spec.of(image)} images")
@@ -112,10 +119,21 @@ def _keep(given: Metadata, image: Image, form: ResultFormat, notes: list[str]) -
     if exif and (form.kind in ("bmp", "tiff") or len(exif) + len(EXIF_PREFIX) > _MAX_SEGMENT):
         notes.append(f"EXIF data dropped: a {form.kind} file does not hold them here")
         exif = b""
+    if xmp and (form.kind == "bmp" or _is_too_long(XMP_PREFIX + xmp, form)):
+        notes.append(f"XMP data dropped: a {form.kind} file does not hold them")
+        xmp = b""
+    resources = PHOTOSHOP_PREFIX + photoshop_resources(iptc) if iptc else b""
+    if iptc and (form.kind not in ("jpeg", "tiff") or _is_too_long(resources, form)):
+        notes.append(f"IPTC data dropped: a {form.kind} file does not hold them")
+        iptc = b""
     if dpi and form.kind == "webp":
         notes.append("resolution dropped: a webp file holds none")
         dpi = None
-    return Metadata(icc, exif, dpi)
+    return Metadata(icc, exif, dpi, xmp, iptc)
+
+
+def _is_too_long(body: bytes, form: ResultFormat) -> bool:
+    return form.kind == "jpeg" and len(body) > _MAX_SEGMENT
 
 
 def _encode_by_opencv(image: Image, form: ResultFormat) -> bytes:
@@ -154,10 +172,17 @@ def _encode_tiff(
                 iccprofile=kept.icc or None,
                 resolution=kept.dpi,
                 resolutionunit="INCH" if kept.dpi else None,
+                extratags=_extra_tags(kept),
                 metadata=None,
                 software=False,
             )
     return stream.getvalue()
+
+
+def _extra_tags(kept: Metadata) -> list[tuple[int, int, int, bytes, bool]]:
+    """Return the tags of XMP and IPTC, as tifffile takes them: bytes, on this page only."""
+    values = ((_XMP_TAG, kept.xmp), (_IPTC_TAG, kept.iptc))
+    return [(code, 1, len(value), value, False) for code, value in values if value]
 
 
 def _with_metadata(data: bytes, form: ResultFormat, kept: Metadata) -> bytes:
@@ -178,6 +203,8 @@ def _in_png(data: bytes, kept: Metadata) -> bytes:
         chunks += _png_chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
     if kept.exif:
         chunks += _png_chunk(b"eXIf", kept.exif)
+    if kept.xmp:
+        chunks += _png_chunk(b"iTXt", XMP_KEYWORD + bytes(5) + kept.xmp)
     return data[:33] + chunks + data[33:]
 
 
@@ -196,6 +223,10 @@ def _in_jpeg(data: bytes, kept: Metadata) -> bytes:
     segments = b""
     if kept.exif:
         segments += _jpeg_segment(0xE1, EXIF_PREFIX + kept.exif)
+    if kept.xmp:
+        segments += _jpeg_segment(0xE1, XMP_PREFIX + kept.xmp)
+    if kept.iptc:
+        segments += _jpeg_segment(0xED, PHOTOSHOP_PREFIX + photoshop_resources(kept.iptc))
     step = _MAX_SEGMENT - len(_ICC_PREFIX) - 2
     parts = [kept.icc[at : at + step] for at in range(0, len(kept.icc), step)]
     for number, part in enumerate(parts, 1):
@@ -210,7 +241,7 @@ def _jpeg_segment(marker: int, body: bytes) -> bytes:
 def _in_webp(data: bytes, kept: Metadata) -> bytes:
     """Put the image into the extended form of the format, which has a place for metadata."""
     image = data[12:]
-    flags = (0x20 if kept.icc else 0) | (0x08 if kept.exif else 0)
+    flags = (0x20 if kept.icc else 0) | (0x08 if kept.exif else 0) | (0x04 if kept.xmp else 0)
     width, height = _webp_size(image)
     sizes = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     body = _riff_chunk(b"VP8X", bytes([flags, 0, 0, 0]) + sizes)
@@ -219,6 +250,8 @@ def _in_webp(data: bytes, kept: Metadata) -> bytes:
     body += image
     if kept.exif:
         body += _riff_chunk(b"EXIF", kept.exif)
+    if kept.xmp:
+        body += _riff_chunk(b"XMP ", kept.xmp)
     return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
 
 

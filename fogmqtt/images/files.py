@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from msgspec import Struct
+
 from fogmqtt.errors import ImageError
 from fogmqtt.images.encode import encode
+from fogmqtt.images.file_names import is_refused, plain_path
 from fogmqtt.images.metadata import Metadata
 from fogmqtt.images.result_format import format_of_suffix
 from fogmqtt.images.spec import Image, Spec
@@ -23,9 +25,11 @@ from fogmqtt.images.spec import Image, Spec
 MAX_PIXELS: Final = 500_000_000
 _NO_METADATA: Final = Metadata()
 
+#: The files that are being written now, under their temporary names.
+_parts: set[Path] = set()
 
-@dataclass(frozen=True, slots=True)
-class LoadedImage:
+
+class LoadedImage(Struct, frozen=True):
     """The pixels of a page: gray (height, width) or BGR (height, width, 3).
 
     The dtype is uint8, uint16 or float32.
@@ -61,17 +65,37 @@ def write(path: Path, image: Image) -> None:
     write_bytes(path, encode_file(image, path.suffix))
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes) -> Path:
     """Write a file atomically: a reader finds the old content or all of the new content.
 
-    Raises ImageError if the folder cannot be written.
+    Returns the path: a file system that does not take the name gets a similar one. Raises
+    ImageError if the folder cannot be written.
     """
     # Without the name in it: that may be as long as the file system allows.
     part = path.with_name(f".fog-{os.getpid()}-{threading.get_ident()}.part")
+    _parts.add(part)
     try:
         part.write_bytes(data)
-        part.replace(path)
+        return _rename(part, path)
     except OSError as problem:
         with contextlib.suppress(OSError):
             part.unlink()
         raise ImageError(f"cannot write {path}: {problem.strerror}") from None
+    finally:
+        _parts.discard(part)
+
+
+def _rename(part: Path, path: Path) -> Path:
+    try:
+        return part.replace(path)
+    except OSError as problem:
+        if not is_refused(problem):
+            raise
+    return part.replace(plain_path(path))
+
+
+def remove_parts() -> None:
+    """Remove the files that other threads are writing, before the process ends without them."""
+    for part in list(_parts):
+        with contextlib.suppress(OSError):
+            part.unlink()

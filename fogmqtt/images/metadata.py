@@ -24,6 +24,9 @@ class Metadata:
     exif: bytes = b""
     #: Pixels per inch in x and y.
     dpi: tuple[float, float] | None = None
+    #: An XMP packet whose orientation is 1, and IPTC records.
+    xmp: bytes = b""
+    iptc: bytes = b""
 
 
 def fits(icc: bytes, channels: int) -> bool:

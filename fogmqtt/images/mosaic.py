@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
+from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
 
 #: BGR colours that colour-blind people can also distinguish (Okabe and Ito, 2008).

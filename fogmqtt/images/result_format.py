@@ -40,6 +40,11 @@ class ResultFormat:
         """The suffix of new files, such as ".png"."""
         return SUFFIXES[self.kind][0]
 
+    @property
+    def media_type(self) -> str:
+        """The type of files for MQTT and HTTP, such as "image/png"."""
+        return f"image/{self.kind}"
+
 
 def parse_result_format(text: str) -> ResultFormat:
     """Return the format that a text such as "png" or "jpeg quality=80" describes.

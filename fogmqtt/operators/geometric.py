@@ -6,8 +6,9 @@ and this transfer takes longer than moving the pixels in the gateway's memory.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -147,6 +148,7 @@ class Resize(Operator):
 
     name: ClassVar[str] = "resize"
     tiled: ClassVar[bool] = False
+    example_call: ClassVar[Mapping[str, Any]] = {"factor": 0.5}
 
     factor: float = 0.0
     width: int = 0

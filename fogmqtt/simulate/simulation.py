@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
 
 from fogmqtt.core.scheduling.actions import (
     Action,
@@ -190,7 +192,7 @@ class Simulation:
         self._tiles[job.key] = dict(enumerate(stage.tiles))
         parts, priority = tuple(tile.parts for tile in stage.tiles), job.work.priority
         event = JobSubmitted(job.key, stage.kind, pixels, stage.operators)
-        self._deliver(replace(event, halves=parts, priority=priority))
+        self._deliver(msgspec.structs.replace(event, halves=parts, priority=priority))
 
     def _end_stage(self, key: str, error: str) -> None:
         job, _ = self._running[key]

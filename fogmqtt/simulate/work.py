@@ -99,17 +99,27 @@ def planned_job(
     Stages that run on the gateway take no time here. Raises ConfigError where no device can do the
     pipeline, and PipelineError, OperatorError and PlanError as a real job does.
     """
-    stages = tiled_stages(text, pixels)
+    return job_of(name, tiled_stages(text, square_spec(pixels)), plan, fleet, limit_bytes)
+
+
+def job_of(
+    name: str, stages: Sequence[Stage], plan: TilePlan, fleet: FleetSpec, limit_bytes: int
+) -> JobWork:
+    """These stages, cut as the gateway would. Raises as `planned_job` does."""
     return JobWork(name, tuple(_stage(stage, plan, fleet, limit_bytes) for stage in stages))
 
 
-def tiled_stages(text: str, pixels: float) -> tuple[Stage, ...]:
-    """The stages of a pipeline that devices do, on a nearly square colour image of `pixels`.
+def square_spec(pixels: float) -> Spec:
+    """A nearly square colour image of `pixels`."""
+    height = max(1, round(math.sqrt(pixels)))
+    return Spec(height, max(1, round(pixels / height)), 3)
+
+
+def tiled_stages(text: str, spec: Spec) -> tuple[Stage, ...]:
+    """The stages of a pipeline that devices do on an image of `spec`.
 
     Raises PipelineError and OperatorError.
     """
-    height = max(1, round(math.sqrt(pixels)))
-    spec = Spec(height, max(1, round(pixels / height)), 3)
     return tuple(one for one in pipeline.split_stages(pipeline.parse(text), spec) if one.tiled)
 
 

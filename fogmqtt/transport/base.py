@@ -1,9 +1,8 @@
 """The interface between the program and its connection to a broker.
 
 A transport calls no code of its owner. It puts the events `Connected`, `Disconnected`, `Refused`,
-`Unavailable`, `Received` and `Published` into the queue of the owner and does nothing else on its
-own thread. The
-owner publishes and subscribes through the methods of `Transport`.
+`Unavailable`, `Received`, `Published` and `Pong` into the queue of the owner and does nothing else
+on its own thread. The owner publishes and subscribes through the methods of `Transport`.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 #: Puts an event into the owner's queue. The transport calls it on its thread, so it must not do
 #: anything else.
@@ -24,9 +25,39 @@ Payload = bytes | tuple[bytes | memoryview, ...]
 #: The largest payload that always arrives as bytes; a larger one may arrive as a memoryview.
 MAX_SMALL_BYTES: Final = 8192
 
-#: The bytes of a PUBLISH packet beside topic and payload, at most: the fixed header, the packet id
-#: and the two properties that fogmqtt sets.
+#: The bytes of a PUBLISH packet beside topic and payload, at most: the fixed header, the packet id,
+#: the expiry and the content type. `MessageProperties` come on top.
 PACKET_OVERHEAD_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class MessageProperties:
+    """Properties of a message; they exist on MQTT 5 only.
+
+    `response_topic` and `correlation` are for answers, `traceparent` is the trace that the message
+    belongs to (a user property, as W3C Trace Context has it). `user` are other user properties.
+    """
+
+    response_topic: str = ""
+    correlation: bytes = b""
+    traceparent: str = ""
+    content_type: str = ""
+    user: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The bytes in the packet, at most; without the content type."""
+        texts = len(self.response_topic.encode()) + len(self.traceparent)
+        texts += sum(5 + len(name.encode()) + len(value.encode()) for name, value in self.user)
+        return texts + len(self.correlation) + 32 if self != NO_PROPERTIES else 0
+
+
+NO_PROPERTIES: Final = MessageProperties()
+
+
+def with_trace(traceparent: str) -> MessageProperties:
+    """Return the properties of a message that belongs to a trace; an empty text is none."""
+    return MessageProperties(traceparent=traceparent) if traceparent else NO_PROPERTIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +72,7 @@ class Connected:
     url: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(Struct, frozen=True):
     """The connection was lost. The transport connects again by itself.
 
     `taken_over` means that another client connected with the same client id.
@@ -52,8 +82,7 @@ class Disconnected:
     taken_over: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """An attempt to connect failed. The transport tries again by itself.
 
     `final` means that only a human can remove the cause (credentials, certificate).
@@ -63,8 +92,7 @@ class Refused:
     final: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """Identifies a message that the owner must acknowledge."""
 
     #: The number of the connection. On another connection, the same packet id means another
@@ -89,6 +117,7 @@ class Received:
     retained: bool = False
     receipt: Receipt | None = None
     at: float = field(default_factory=time.monotonic, compare=False)
+    properties: MessageProperties = field(default=NO_PROPERTIES, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +133,23 @@ class Published:
     at: float = field(default_factory=time.monotonic, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Unavailable:
-    """The broker does not grant an optional subscription. The transport does not try it again."""
+class Pong(Struct, frozen=True):
+    """The broker answered a ping that was sent at `at`, in seconds of the monotonic clock.
+
+    What it sent to this client before that time was delivered before this event.
+    """
+
+    at: float
+
+
+class Unavailable(Struct, frozen=True):
+    """The broker does not grant an optional subscription. It is not asked for it again."""
 
     topic_filter: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Will:
+class Will(Struct, frozen=True):
     """The message that the broker publishes if the connection is lost; retained, QoS 1."""
 
     topic: str
@@ -130,9 +166,10 @@ def payload_size(payload: Payload) -> int:
     return sum(map(len, payload_pieces(payload)))
 
 
-def packet_size(topic: str, payload: Payload) -> int:
+def packet_size(topic: str, payload: Payload, properties: MessageProperties = NO_PROPERTIES) -> int:
     """Return the bytes of a PUBLISH packet, at most."""
-    return len(topic.encode()) + payload_size(payload) + PACKET_OVERHEAD_BYTES
+    beside = PACKET_OVERHEAD_BYTES + properties.size
+    return len(topic.encode()) + payload_size(payload) + beside
 
 
 def join_payload(payload: Payload) -> bytes:
@@ -152,7 +189,7 @@ class Transport(Protocol):
         """Subscribe now and after each reconnect.
 
         A broker that does not grant an `optional` subscription does not prevent the connection:
-        Unavailable is delivered once.
+        Unavailable is delivered once for each broker.
 
         With `manual_ack`, the transport acknowledges a QoS 1 message to the broker only when the
         owner calls `acknowledge`. The broker limits the number of unacknowledged messages to one
@@ -174,15 +211,23 @@ class Transport(Protocol):
         retain: bool = False,
         expires_s: float | None = None,
         content_type: str | None = None,
+        properties: MessageProperties = NO_PROPERTIES,
         token: object = None,
     ) -> None:
         """Hand a message to the connection. Never blocks. Any thread may call it.
 
+        `properties`, `content_type` and `expires_s` are dropped on MQTT 3.1.1.
         The memory of a payload in pieces is read until the broker has the message.
 
         With a `token`, Published follows when the broker has the message. If the connection is
         lost before, only Disconnected follows. Raises NotConnected if there is no connection
         (nothing is queued for later), and TooLarge if the message exceeds the broker's limit.
+        """
+
+    def ping(self) -> None:
+        """Ask the broker for an answer; Pong follows, or Disconnected. Any thread may call it.
+
+        Raises NotConnected if there is no connection.
         """
 
     def close(self) -> None:

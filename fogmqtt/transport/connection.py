@@ -13,10 +13,10 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final, cast
 
+from msgspec import Struct, structs
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
@@ -26,28 +26,34 @@ from paho.mqtt.reasoncodes import ReasonCode
 from fogmqtt.errors import NotConnected
 from fogmqtt.transport.base import (
     MAX_SMALL_BYTES,
+    NO_PROPERTIES,
     Connected,
     Deliver,
     Disconnected,
+    MessageProperties,
     Payload,
+    Pong,
     Published,
     Receipt,
     Received,
     Refused,
     Will,
     join_payload,
-    packet_size,
 )
 from fogmqtt.transport.fast_client import FastClient, PiecesForPaho
 from fogmqtt.transport.features import BrokerFeatures
 from fogmqtt.transport.link import Link, without_share
+from fogmqtt.transport.link_watch import DEAD_S, PING_S, LinkWatch
 from fogmqtt.transport.optional import OptionalFilters
 from fogmqtt.transport.packet_limit import PacketLimit
+from fogmqtt.transport.properties import PackedProperties
 from fogmqtt.transport.refusals import (
     closed_without_answer,
     connack_failure,
     filter_refused,
     mute,
+    no_suback,
+    no_wildcards,
     too_large,
 )
 from fogmqtt.transport.websocket_client import WebSocketClient
@@ -65,32 +71,35 @@ _SUBACK_TIMEOUT_S: Final = 2.0
 _SHORT_TURN_S: Final = 0.1
 _SESSION_TAKEN_OVER: Final = 0x8E
 _PACKET_TOO_LARGE: Final = 0x95
-#: Where `tcpi_bytes_acked` is in Linux's `struct tcp_info` (linux/tcp.h).
+#: Where `tcpi_last_ack_recv` and `tcpi_bytes_acked` are in Linux's `struct tcp_info` (linux/tcp.h).
+_LAST_ACK_MS: Final = 56
 _BYTES_ACKED: Final = 120
 #: Seconds without an acknowledgement, and without a byte that arrives at the broker's machine,
 #: while a packet is on its way that may be too large. Some brokers (RabbitMQ) read no more after
 #: such a packet.
 _DEAF_S: Final = 10.0
+#: Its machine confirms our probes at least this often then. If it does not, the link is dead.
+_PROBED_S: Final = 8.0
 #: The largest packet of MQTT.
 _MAX_PACKET_BYTES: Final = 268_435_455
 _connection_numbers = count(1)
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingMessage:
+class OutgoingMessage(Struct, frozen=True):
     """A message to publish. The fields are those of `Transport.publish`."""
 
     topic: str
     payload: Payload
     qos: int
     retain: bool
-    properties: Properties | None
+    properties: PackedProperties | None
+    #: The bytes of its packet, at most.
+    size: int
     token: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionSettings:
-    """The settings that all connections of one transport share."""
+class ConnectionSettings(Struct, frozen=True):
+    """The settings that all connections of one transport to one broker share."""
 
     link: Link
     deliver: Deliver
@@ -98,6 +107,8 @@ class ConnectionSettings:
     tls: ssl.SSLContext | None
     #: What the broker lacks; only the network thread changes it.
     features: BrokerFeatures
+    #: What all connections to it learned about its limit.
+    packet_limit: PacketLimit
 
     @property
     def keeps_session(self) -> bool:
@@ -105,8 +116,7 @@ class ConnectionSettings:
         return self.link.protocol == 5 and self.link.session_s > 0
 
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
+class Subscription(Struct, frozen=True):
     """The options of a subscription, as in `Transport.subscribe`."""
 
     qos: int
@@ -127,9 +137,10 @@ class Connection:
         self,
         settings: ConnectionSettings,
         subscriptions: dict[str, Subscription],
-        packet_limit: PacketLimit,
         unavailable: Callable[[str, str], None],
+        attempt_s: float,
     ) -> None:
+        """`attempt_s`: seconds that opening the connection may take."""
         self.number = next(_connection_numbers)
         self._settings = settings
         self._subscriptions = subscriptions
@@ -143,10 +154,11 @@ class Connection:
         self._pending_filters: dict[int, str] = {}
         self._last_packet_at = time.monotonic()
         self._suback_timeout_s = _SUBACK_TIMEOUT_S
+        #: When the last CONNACK, SUBACK or message arrived.
+        self._told_at = self._last_packet_at
         self._handed_over = 0
         self._acknowledged = 0
-        #: What this and earlier connections learned about the broker's limit.
-        self._packet_limit = packet_limit
+        self._packet_limit = settings.packet_limit
         #: When the last message was acknowledged or another byte arrived at the broker's machine,
         #: and how many had arrived by then.
         self._progress_at = time.monotonic()
@@ -161,11 +173,19 @@ class Connection:
         self._early_messages: list[Received] = []
         self._has_connack = False
         self._began_at = time.monotonic()
+        self._watch = LinkWatch(self._began_at, settings.link.keepalive_s)
+        self._attempt_s = attempt_s
         self._reason: str | None = None
         self._is_leaving = False
+        #: Nothing came for so long that no packet is to blame for the end of the connection.
+        self._is_dead = False
         #: The reason code of the broker's DISCONNECT, if it sent one.
         self._disconnect_code: int | None = None
         self.refusal: Refused | None = None
+        #: It confirmed no subscription for long.
+        self._is_unconfirmed = False
+        #: The broker refused what the next connection does without.
+        self._adapts = False
         #: All subscriptions are confirmed and Connected was delivered.
         self.ready = False
         self._client = self._new_client()
@@ -186,7 +206,16 @@ class Connection:
             )
         else:
             self._client.connect_async(address.host, address.port, keepalive)
-        self._client.reconnect()
+        try:
+            self._client.reconnect()
+        except OSError:
+            with self._changed:
+                is_cleared = self._packet_limit.unreachable()
+            if is_cleared:
+                log.info(
+                    "%s is away, so no packet was too large for it", self._settings.link.address
+                )
+            raise
 
     def run_once(self) -> bool:
         """Wait up to a second for network events and handle them.
@@ -195,7 +224,7 @@ class Connection:
         """
         code = self._client.loop(1.0 if self.ready else _SHORT_TURN_S)
         if code is not MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self._reason = self._reason or mqtt.error_string(code)
+            self._reason = self._reason or self._loss(code)
             return False
         self._expect_answer()
         self._repeat_subscriptions()
@@ -203,14 +232,46 @@ class Connection:
         if self._is_deaf():
             self._reason = f"it has acknowledged nothing for {_DEAF_S:g} s"
             return False
+        if problem := self._watch_link():
+            self._reason = problem
+            self._is_dead = self._watch.silent_s(time.monotonic()) > DEAD_S
+            return False
         return self.refusal is None
 
+    def _loss(self, code: MQTTErrorCode) -> str:
+        silent_s = self._watch.silent_s(time.monotonic())
+        if code is not MQTTErrorCode.MQTT_ERR_CONN_LOST or silent_s < 2 * PING_S:
+            return mqtt.error_string(code)
+        self._is_dead = True
+        return f"nothing came from it for {silent_s:.0f} s, and it confirms no bytes"
+
+    def _watch_link(self) -> str:
+        """Ping the broker if it is time. Returns why the connection is dead; empty if it lives."""
+        if not self._has_connack:
+            return ""
+        moment = time.monotonic()
+        with self._changed:
+            self._watch.look(moment, self._client.heard_at)
+            problem = self._watch.problem(moment)
+            is_due = not problem and self._watch.needs_ping(moment)
+            if is_due:
+                self._watch.pinged(moment)
+        if is_due:
+            self._client.ping()
+        return problem
+
     def _expect_answer(self) -> None:
-        """Give up a program that accepts the connection and says nothing."""
+        """Give up a program that accepts the connection, or the client, and then says nothing."""
         link = self._settings.link
         waited_s = time.monotonic() - self._began_at
         if not self._has_connack and waited_s > link.connect_timeout_s and self.refusal is None:
             self.refusal = mute(link)
+        if not self._has_connack or self.ready or self.refusal is not None:
+            return
+        silent_s = time.monotonic() - self._told_at
+        if self._pending_filters and silent_s > max(link.connect_timeout_s, 2 * _SUBACK_TIMEOUT_S):
+            self._is_unconfirmed = True
+            self.refusal = no_suback(link, list(self._pending_filters.values()))
 
     def _is_deaf(self) -> bool:
         """Whether the broker seems to read no more because a packet is too large for it."""
@@ -218,10 +279,11 @@ class Connection:
             if not self._packet_limit.waits_for_large:
                 self._progress_at = time.monotonic()
                 return False
-            arrived_bytes = _arrived_bytes(self._client.socket())
+            arrived_bytes, confirmed_s = _tcp_state(self._client.socket())
             if arrived_bytes is None or arrived_bytes != self._arrived_bytes:
                 self._progress_at, self._arrived_bytes = time.monotonic(), arrived_bytes
-            return time.monotonic() - self._progress_at > _DEAF_S
+            is_alive = confirmed_s < _PROBED_S
+            return is_alive and time.monotonic() - self._progress_at > _DEAF_S
 
     def _repeat_subscriptions(self) -> None:
         """Subscribe again if a SUBACK seems lost. Each repetition waits twice as long."""
@@ -239,22 +301,22 @@ class Connection:
     def close(self) -> Disconnected | Refused | None:
         """Close the socket and return how the connection ended.
 
-        None: the broker closed it because of an optional subscription, so the next connection
-        without it may begin at once.
+        None: the broker closed it because of an optional subscription, or refused a will or client
+        id, so the next connection without it may begin at once.
         """
         with self._changed:
             was_ready, self.ready = self.ready, False
             culprit = None
             if not self._packet_limit.suspects_packet:
                 culprit = self._optional.reason_for_loss(time.monotonic())
-            if self._has_connack and self.refusal is None:
+            if self._has_connack and (self.refusal is None or self._is_unconfirmed):
                 self._settings.features.lost_before_answer(list(self._pending_filters.values()))
             self._changed.notify_all()
         self._learn_packet_limit()
         if (sock := self._client.socket()) is not None:
             sock.close()
         if self.refusal is not None and not was_ready:
-            return self.refusal
+            return None if self._adapts else self.refusal
         if culprit is not None and not self._is_taken_over:
             reason = f"it closed the connection after the subscription to {culprit}: {self._reason}"
             self._unavailable(culprit, reason)
@@ -274,7 +336,7 @@ class Connection:
     def _learn_packet_limit(self) -> None:
         """Judge by the end of the connection whether a packet was too large for the broker."""
         code = self._disconnect_code
-        if self._is_leaving or code not in (None, _PACKET_TOO_LARGE):
+        if self._is_leaving or self._is_dead or code not in (None, _PACKET_TOO_LARGE):
             return
         with self._changed:
             refused = self._packet_limit.lost(time.monotonic(), is_certain=code is not None)
@@ -305,8 +367,7 @@ class Connection:
         """Hand the message to paho. Raises NotConnected and TooLarge."""
         if not self.ready:
             raise not_connected(self._settings.link, message.topic)
-        message = self._without_lacking(message)
-        size = packet_size(message.topic, message.payload)
+        message, size = self._without_lacking(message), message.size
         limit = min(self._packet_limit.hard or _MAX_PACKET_BYTES, _MAX_PACKET_BYTES)
         if size > limit:
             raise too_large(
@@ -322,6 +383,14 @@ class Connection:
         """Acknowledge a message to the broker, if it arrived on this connection."""
         if receipt.connection == self.number:
             self._client.ack(receipt.packet_id, 1)
+
+    def ping(self) -> None:
+        """Ping the broker and deliver Pong after its answer. Raises NotConnected."""
+        if not self.ready:
+            raise not_connected(self._settings.link, "ping")
+        with self._changed:
+            self._watch.pinged(time.monotonic(), asked=True)
+        self._client.ping()
 
     def flush(self, timeout_s: float) -> None:
         """Wait until all messages are sent (QoS 0) or acknowledged, or the connection is lost."""
@@ -343,7 +412,7 @@ class Connection:
         qos, retain = min(message.qos, features.max_qos), message.retain and features.has_retain
         if qos == message.qos and retain == message.retain:
             return message
-        return replace(message, qos=qos, retain=retain)
+        return structs.replace(message, qos=qos, retain=retain)
 
     def _hand_over(self, message: OutgoingMessage, size: int) -> None:
         with self._changed:
@@ -354,7 +423,11 @@ class Connection:
         is_fast = isinstance(self._client, FastClient)
         payload = PiecesForPaho.of(message.payload) if is_fast else join_payload(message.payload)
         info = self._client.publish(
-            message.topic, payload, message.qos, message.retain, message.properties
+            message.topic,
+            payload,
+            message.qos,
+            message.retain,
+            cast("Properties | None", message.properties),
         )
         is_lost = info.rc is not MQTTErrorCode.MQTT_ERR_SUCCESS
         with self._changed:
@@ -380,6 +453,8 @@ class Connection:
         has_ack = message.qos > 0
         self._packet_limit.sent(packet_id, size, has_ack=has_ack)
         if refusal is None:
+            if has_ack:
+                self._watch.sent(packet_id, size, time.monotonic())
             if message.token is not None:
                 self._tokens[packet_id] = message.token
         elif has_ack and not refusal:
@@ -391,19 +466,19 @@ class Connection:
         if packet_id is not None:
             self._pending_filters[packet_id] = topic_filter
 
-    def _new_client(self) -> mqtt.Client:
+    def _new_client(self) -> WebSocketClient:
         settings = self._settings
         is_mqtt5 = settings.link.protocol == 5
         client = (FastClient if settings.link.client == "fast" else WebSocketClient)(
             CallbackAPIVersion.VERSION2,
-            client_id=settings.link.client_id,
+            client_id=settings.features.client_id(settings.link.client_id),
             clean_session=None if is_mqtt5 else True,
             # Otherwise paho acknowledges messages that exist only in memory.
             manual_ack=True,
             protocol=MQTTProtocolVersion.MQTTv5 if is_mqtt5 else MQTTProtocolVersion.MQTTv311,
             reconnect_on_failure=False,
         )
-        client.connect_timeout = settings.link.connect_timeout_s
+        client.connect_timeout = self._attempt_s
         if settings.link.address.path:
             client.websocket_address = settings.link.address
         client.max_inflight_messages = MAX_INFLIGHT
@@ -417,7 +492,8 @@ class Connection:
         self._set_callbacks(client)
         return client
 
-    def _set_callbacks(self, client: mqtt.Client) -> None:
+    def _set_callbacks(self, client: WebSocketClient) -> None:
+        client.on_ping_answered = self._on_ping_answered
         client.on_socket_open = _disable_nagle
         # With this callback, publish() never writes to the socket itself. It only wakes the
         # network thread.
@@ -439,14 +515,17 @@ class Connection:
         features = self._settings.features
         if code.is_failure:
             self.refusal = connack_failure(self._settings.link, code.value, str(code))
-            if features.will_refused(code.value):
-                self.refusal = replace(self.refusal, final=False)
+            self._adapts = features.connect_refused(code.value, self._settings.link.client_id)
             return
         features.announced(properties)
+        for topic_filter, subscription in self._subscriptions.items():
+            if not subscription.optional and not features.grants(topic_filter):
+                self.refusal = no_wildcards(self._settings.link, topic_filter)
+                return
         receive_maximum = getattr(properties, "ReceiveMaximum", None)
         if receive_maximum is not None and isinstance(client, FastClient):
             client.limit_inflight(receive_maximum)
-        self._last_packet_at = time.monotonic()
+        self._told_at = self._last_packet_at = time.monotonic()
         with self._changed:
             announced = getattr(properties, "MaximumPacketSize", None)
             self._packet_limit.connected(announced, self._last_packet_at)
@@ -459,7 +538,7 @@ class Connection:
     def _on_subscribe(
         self, _client: object, _data: object, mid: int, codes: list[ReasonCode], *_: object
     ) -> None:
-        self._last_packet_at = time.monotonic()
+        self._told_at = self._last_packet_at = time.monotonic()
         refused = next((code for code in codes if code.is_failure), None)
         with self._changed:
             optional = self._optional.answered(mid, None if refused else self._last_packet_at)
@@ -521,6 +600,7 @@ class Connection:
         with self._changed:
             self._acknowledged += 1
             self._progress_at = time.monotonic()
+            self._watch.acknowledged(mid, self._progress_at)
             token = self._tokens.pop(mid, None)
             if not refusal:
                 self._packet_limit.acknowledged(mid)
@@ -533,7 +613,7 @@ class Connection:
     def _on_message(
         self, client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage
     ) -> None:
-        self._last_packet_at = time.monotonic()
+        self._told_at = self._last_packet_at = time.monotonic()
         receipt = None
         if message.qos == 1 and self._needs_manual_ack(message.topic):
             receipt = Receipt(self.number, message.mid, message.dup)
@@ -543,11 +623,19 @@ class Connection:
         payload = cast("bytes | memoryview", message.payload)
         if len(payload) <= MAX_SMALL_BYTES:
             payload = bytes(payload)
-        received = Received(message.topic, payload, message.retain, receipt)
+        received = Received(
+            message.topic, payload, message.retain, receipt, properties=_properties_of(message)
+        )
         if self.ready:
             self._settings.deliver(received)
         else:
             self._early_messages.append(received)
+
+    def _on_ping_answered(self) -> None:
+        with self._changed:
+            sent_at = self._watch.answered()
+        if sent_at is not None:
+            self._settings.deliver(Pong(sent_at))
 
     def _needs_manual_ack(self, topic: str) -> bool:
         return any(
@@ -582,6 +670,25 @@ def not_connected(link: Link, topic: str) -> NotConnected:
     return NotConnected(f"{topic}: no connection to {link.address} at this moment")
 
 
+def _properties_of(message: mqtt.MQTTMessage) -> MessageProperties:
+    """Return what is used of a message's properties, whichever client read them."""
+    match message.properties:
+        case None:
+            return NO_PROPERTIES
+        case Properties() as properties:
+            pairs = getattr(properties, "UserProperty", [])
+            user = dict(reversed(pairs))
+            return MessageProperties(
+                response_topic=getattr(properties, "ResponseTopic", ""),
+                correlation=getattr(properties, "CorrelationData", b""),
+                traceparent=user.get("traceparent", ""),
+                content_type=getattr(properties, "ContentType", ""),
+                user=tuple(pair for pair in pairs if pair[0] != "traceparent"),
+            )
+        case read:
+            return cast("MessageProperties", read)
+
+
 def _disable_nagle(_client: mqtt.Client, _userdata: object, sock: Any) -> None:
     # Otherwise a small QoS 1 round trip waits 40 ms for a delayed acknowledgement.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -591,12 +698,16 @@ def _write_in_loop(_client: mqtt.Client, _userdata: object, _sock: object) -> No
     """Do nothing: the network thread is awake already and writes."""
 
 
-def _arrived_bytes(sock: Any) -> int | None:
-    """Return the bytes that the broker's machine has confirmed; None if that is not known."""
+def _tcp_state(sock: Any) -> tuple[int | None, float]:
+    """Return the bytes that the broker's machine confirmed, and the seconds since it last did.
+
+    None and 0 where the system does not tell.
+    """
     if sock is None or not hasattr(socket, "TCP_INFO"):
-        return None
+        return None, 0.0
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
-        return int(struct.unpack_from("Q", info, _BYTES_ACKED)[0])
+        (confirmed_ms,) = struct.unpack_from("I", info, _LAST_ACK_MS)
+        return int(struct.unpack_from("Q", info, _BYTES_ACKED)[0]), confirmed_ms / 1000
     except (OSError, struct.error):
-        return None
+        return None, 0.0

@@ -5,8 +5,6 @@ It is private to this machine: it listens on loopback only, and it ends with thi
 
 from __future__ import annotations
 
-import ctypes
-import getpass
 import importlib.util
 import os
 import shutil
@@ -20,19 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fogmqtt.errors import NoBroker
+from fogmqtt.parent import before_exec
 from fogmqtt.transport.link import Address, parse_url
 from fogmqtt.transport.probe import is_listening, is_local
 
 #: Seconds within which a broker must answer after its start, and end after a SIGTERM.
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5.0
-_PR_SET_PDEATHSIG = 1
+#: What a broker says while it starts.
+_OUTPUT = "out"
 
 # `user`: Mosquitto that root starts would change its user, and the kernel clears the parent death
-# signal of a process that changes its user. 10 000 queued messages: the default of 1000 drops tiles
-# without notice. 0 (no limit) disconnects innocent clients in Debian's build.
+# signal of a process that changes its user. For other users the line has no effect. 10 000 queued
+# messages: the default of 1000 drops tiles without notice. 0 (no limit) disconnects innocent
+# clients in Debian's build.
 _MOSQUITTO = """\
-user {user}
+user root
 listener {port} {host}
 allow_anonymous true
 set_tcp_nodelay true
@@ -72,7 +73,6 @@ class EmbeddedBroker:
     #: The name of the program: mosquitto or iotcore.
     program: str
     _process: subprocess.Popen[bytes]
-    _folder: Path
 
     @classmethod
     def start(cls, url: str, protocol: int | str = 5) -> EmbeddedBroker:
@@ -95,9 +95,18 @@ class EmbeddedBroker:
                 "use another port, or set broker.embedded to never"
             )
         program, write = _choose_program()
-        folder = Path(tempfile.mkdtemp(prefix="fogmqtt-broker-"))
-        broker = cls(url, program, _spawn(write(address, folder, protocol), folder), folder)
-        broker._wait_until_ready()
+        try:
+            # A broker reads its configuration once, so nothing is left behind if we are killed.
+            with tempfile.TemporaryDirectory(
+                prefix="fogmqtt-broker-", ignore_cleanup_errors=True
+            ) as name:
+                folder = Path(name)
+                broker = cls(url, program, _spawn(write(address, folder, protocol), folder))
+                broker._wait_until_ready(folder / _OUTPUT)
+        except NoBroker:
+            raise
+        except OSError as problem:
+            raise NoBroker(f"broker.embedded: {program} cannot be started: {problem}") from None
         return broker
 
     @property
@@ -111,24 +120,23 @@ class EmbeddedBroker:
         return self._process.pid
 
     def stop(self) -> None:
-        """End the broker and remove its files; idempotent."""
+        """End the broker; idempotent."""
         self._process.terminate()
         try:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_ready(self, output: Path) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self._process.poll() is None:
             if is_listening(self.url):
                 return
             time.sleep(0.02)
-        output = (self._folder / "out").read_text(errors="replace").strip()[-300:]
+        said = output.read_text(errors="replace").strip()[-300:]
         self.stop()
-        raise NoBroker(f"broker.embedded: {self.program} did not start at {self.url}: {output}")
+        raise NoBroker(f"broker.embedded: {self.program} did not start at {self.url}: {said}")
 
 
 #: Writes a configuration into a folder and returns the command that starts a broker with it.
@@ -162,9 +170,7 @@ def _host(address: Address) -> str:
 def _write_mosquitto(address: Address, folder: Path, protocol: int | str) -> list[str]:
     del protocol  # Mosquitto accepts both versions on one port
     config = folder / "mosquitto.conf"
-    config.write_text(
-        _MOSQUITTO.format(user=getpass.getuser(), host=_host(address), port=address.port)
-    )
+    config.write_text(_MOSQUITTO.format(host=_host(address), port=address.port))
     return [_find_mosquitto() or "mosquitto", "-c", str(config)]
 
 
@@ -177,7 +183,7 @@ def _write_iotcore(address: Address, folder: Path, protocol: int | str) -> list[
 
 
 def _spawn(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    with (folder / "out").open("wb") as out:
+    with (folder / _OUTPUT).open("wb") as out:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -185,23 +191,5 @@ def _spawn(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
             stderr=out,
             cwd=folder,
             start_new_session=True,  # the parent handles Ctrl-C of the terminal, in its own order
-            preexec_fn=_die_with_parent(os.getpid()),
+            preexec_fn=before_exec(signal.SIGTERM),
         )
-
-
-def _die_with_parent(parent: int) -> Callable[[], None] | None:
-    """Return a function that lets the kernel end the child when this process ends, or None.
-
-    The child calls it before it becomes the broker. Only Linux supports this. On other systems a
-    broker outlives a killed gateway.
-    """
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl  # looked up before the fork: after it, no lock may be taken
-
-    def set_death_signal() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # the parent ended before prctl
-            os._exit(1)
-
-    return set_death_signal

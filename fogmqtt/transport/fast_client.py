@@ -22,7 +22,13 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from fogmqtt.transport.base import Payload, join_payload, payload_pieces, payload_size
+from fogmqtt.transport.base import (
+    MessageProperties,
+    Payload,
+    join_payload,
+    payload_pieces,
+    payload_size,
+)
 from fogmqtt.transport.packet_stream import (
     InvalidPacket,
     OutgoingPacket,
@@ -32,6 +38,7 @@ from fogmqtt.transport.packet_stream import (
     Stream,
     StreamBroken,
 )
+from fogmqtt.transport.properties import read
 from fogmqtt.transport.websocket_client import WebSocketClient
 
 _SUCCESS: Final = MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -146,7 +153,7 @@ class FastClient(WebSocketClient):
             self._in_packet["packet"] = bytearray()
 
     def _take_publish(self, packet: Packet) -> MQTTErrorCode:
-        """Handle a PUBLISH of QoS 0 or 1 without a copy. Its properties are skipped."""
+        """Handle a PUBLISH of QoS 0 or 1 without a copy."""
         message = _decode_publish(packet, self._protocol)
         self._handle_on_message(message)
         if message.qos and not self._manual_ack:
@@ -249,26 +256,37 @@ def _decode_publish(packet: Packet, protocol: int) -> mqtt.MQTTMessage:
     end = topic_end + 2 * qos
     if end > len(body) or (topic_end == 2 and protocol != MQTTProtocolVersion.MQTTv5):
         raise MalformedPacket("the PUBLISH ends within its topic")
+    properties = None
     if protocol == MQTTProtocolVersion.MQTTv5:
-        end = _end_of_properties(body, end)
+        start, end = _place_of_properties(body, end)
+        properties = _read_properties(body[start:end])
     mid = int.from_bytes(body[topic_end : topic_end + 2]) if qos else 0
     message = mqtt.MQTTMessage(mid, bytes(body[2:topic_end]))
     message.qos = qos
     message.dup = bool(packet.first_byte & 0x08)
     message.retain = bool(packet.first_byte & 0x01)
-    message.payload = body[end:]  # type: ignore[assignment]  # paho only passes it on
+    # paho only passes these on.
+    message.properties = properties  # type: ignore[assignment]
+    message.payload = body[end:]  # type: ignore[assignment]
     message.timestamp = time.monotonic()
     return message
 
 
-def _end_of_properties(body: bytes | memoryview, start: int) -> int:
-    """Return where properties end that begin with their length. Raises MalformedPacket."""
+def _read_properties(block: bytes | memoryview) -> MessageProperties:
+    try:
+        return read(block)
+    except ValueError as problem:
+        raise MalformedPacket(str(problem)) from None
+
+
+def _place_of_properties(body: bytes | memoryview, start: int) -> tuple[int, int]:
+    """Return where properties begin behind their length and end. Raises MalformedPacket."""
     length = 0
     for index, byte in enumerate(body[start : start + 4]):
         length |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
-            end = start + index + 1 + length
-            if end <= len(body):
-                return end
+            begin = start + index + 1
+            if begin + length <= len(body):
+                return begin, begin + length
             break
     raise MalformedPacket("the PUBLISH ends within its properties")

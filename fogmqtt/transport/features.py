@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from fogmqtt.transport.link import Address, without_share
+from fogmqtt.transport.link import Address, short_client_id, without_share
 
 log = logging.getLogger(__name__)
 
 #: Connections that may end before a shared subscription is answered, until it counts as the reason.
 MAX_CUTS: Final = 2
 
+_BAD_CLIENT_ID: Final = 0x85
 _NO_RETAIN: Final = 0x9A
 _NO_QOS: Final = 0x9B
 
@@ -28,7 +29,9 @@ class BrokerFeatures:
         self._said: set[str] = set()
         #: Connections that ended while a shared subscription waited for its answer, in a row.
         self._cuts = 0
+        self._has_short_ids = False
         self.has_shared = True
+        self.has_wildcards = True
         self.has_retain = True
         self.max_qos = 2
 
@@ -36,17 +39,24 @@ class BrokerFeatures:
         """Take the properties of a CONNACK; None if it has none."""
         shared = bool(getattr(properties, "SharedSubscriptionAvailable", True))
         self.has_shared = shared and self._cuts < MAX_CUTS
+        self.has_wildcards = bool(getattr(properties, "WildcardSubscriptionAvailable", True))
         self.has_retain = bool(getattr(properties, "RetainAvailable", True))
         self.max_qos = int(getattr(properties, "MaximumQoS", 2))
-        if not shared:
-            self._say_no_sharing()
         if not self.has_retain:
             self._say_no_retain()
         if self.max_qos < 1:
             self._say_no_qos()
 
-    def will_refused(self, code: int) -> bool:
-        """Take the code of a CONNACK; whether another attempt with another will may succeed."""
+    def connect_refused(self, code: int, client_id: str) -> bool:
+        """Take the code of a CONNACK that refuses a connection with this client id.
+
+        Returns whether an attempt with another will or client id may succeed, which the next one
+        has.
+        """
+        if code == _BAD_CLIENT_ID and not self._has_short_ids:
+            self._has_short_ids = True
+            self._say(f"refuses the client id {client_id}: using {short_client_id(client_id)}")
+            return True
         if code == _NO_RETAIN and self.has_retain:
             self.has_retain = False
             self._say_no_retain()
@@ -57,9 +67,21 @@ class BrokerFeatures:
             return True
         return False
 
+    def client_id(self, wanted: str) -> str:
+        """The client id to connect with: a short one where the broker refused the wanted one."""
+        return short_client_id(wanted) if self._has_short_ids else wanted
+
     def subscription(self, topic_filter: str) -> str:
         """The filter to subscribe to: without `$share` where the broker does not share."""
-        return topic_filter if self.has_shared else without_share(topic_filter)
+        plain = without_share(topic_filter)
+        if self.has_shared or plain == topic_filter:
+            return topic_filter
+        self._say_no_sharing()  # a device, which shares nothing, does not say it
+        return plain
+
+    def grants(self, topic_filter: str) -> bool:
+        """Whether the broker can grant a subscription: not with wildcards where it has none."""
+        return self.has_wildcards or not {"+", "#"} & set(topic_filter.split("/"))
 
     def share_refused(self, topic_filter: str) -> bool:
         """Note that a subscription was refused; whether it can be made without `$share`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, quote, urlsplit
@@ -69,8 +71,9 @@ def _websocket_path(parts: SplitResult) -> str:
 
 def _check(url: str, parts: SplitResult) -> None:
     if parts.scheme not in _DEFAULT_PORTS:
+        named = repr(url) if ":" in url or "." in url else "the value, which may be a password,"
         raise ConfigError(
-            f"broker.url: {url!r} does not begin with mqtt://, mqtts://, ws:// or wss://; "
+            f"broker.url: {named} does not begin with mqtt://, mqtts://, ws:// or wss://; "
             "use the form mqtt://192.168.1.10:1883"
         )
     if not parts.hostname:
@@ -89,18 +92,27 @@ def without_share(topic_filter: str) -> str:
     return topic_filter.split("/", 2)[2] if topic_filter.startswith("$share/") else topic_filter
 
 
+def short_client_id(client_id: str) -> str:
+    """Return a client id for a broker that refuses this one: always the same 23 letters and digits.
+
+    MQTT promises no more than 23, and neither - nor _.
+    """
+    return f"f{blake2b(client_id.encode(), digest_size=11).hexdigest()}"
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """The address of the broker, the identity of the client, and the protocol version.
 
-    `ca`, `cert` and `key` are paths of PEM files. `keepalive_s` must exceed twice the seconds of
-    the slowest transfer of the largest message. An MQTT 5 broker keeps unacknowledged messages for
+    `others` are the urls of brokers that are tried after that at `url`, in this order.
+    `ca`, `cert` and `key` are paths of PEM files. The broker takes the client for gone after one
+    and a half `keepalive_s` without a packet. An MQTT 5 broker keeps unacknowledged messages for
     `session_s` seconds after a lost connection. `has_counters` is False if the broker is known to
     close the connection of a client that subscribes to `$SYS`. `client` says who reads and writes
     packets: transport/fast_client.py or paho. While nothing listens at `url`, a broker at `own_url`
     is used, which a gateway of this machine started; empty: none. An attempt to connect ends
-    after `connect_timeout_s`. Raises ConfigError if fields
-    contradict each other or a file is missing.
+    after `connect_timeout_s`. Raises ConfigError if fields contradict each other or a file is
+    missing.
     """
 
     url: str
@@ -117,15 +129,28 @@ class Link:
     client: Client = "fast"
     connect_timeout_s: float = 5.0
     own_url: str = ""
+    others: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        address = parse_url(self.url)
+        tls = any(parse_url(url).tls for url in (self.url, *self.others))
         if not 1 <= self.keepalive_s <= 65_535:
             raise ConfigError(f"broker.keepalive_s: {self.keepalive_s} is not from 1 to 65535")
         if bool(self.cert) != bool(self.key):
             raise ConfigError("broker.cert and broker.key: only one is set; set both or none")
         for name in ("ca", "cert", "key"):
-            self._check_file(name, getattr(self, name), address.tls)
+            self._check_file(name, getattr(self, name), tls)
+
+    def each(self) -> Iterator[Link]:
+        """Yield a link to each broker alone, in the order in which they are tried."""
+        for url in (self.url, *self.others):
+            if parse_url(url).tls:
+                yield replace(self, url=url, others=())
+            else:
+                yield replace(self, url=url, others=(), ca=None, cert=None, key=None)
+
+    def to_own(self) -> Link:
+        """Return a link to the broker that a gateway of this machine started. It has no session."""
+        return replace(self, url=self.own_url, others=(), session_s=0)
 
     @property
     def address(self) -> Address:

@@ -40,8 +40,9 @@ class LinkHistory:
             return reason
         return (
             f"{reason} ({self._short_losses} short connections in a row: another client probably "
-            f"uses the id {self._client_id!r}, and the broker lets in only one; give every gateway "
-            "and device at this broker an id of its own)"
+            f"uses the client id {self._client_id!r}, or this user where the broker makes that the "
+            "client id, and the broker lets in only one; give every gateway and device at this "
+            "broker an id, and a user if it needs one, of its own)"
         )
 
     def is_due(self, now: float) -> bool:

@@ -8,15 +8,19 @@ no message expires, and a lost connection stays down until `reconnect` or `start
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, replace
 
 from fogmqtt.errors import NotConnected, TooLarge
 from fogmqtt.transport.base import (
     MAX_SMALL_BYTES,
+    NO_PROPERTIES,
     Connected,
     Deliver,
     Disconnected,
+    MessageProperties,
     Payload,
+    Pong,
     Published,
     Receipt,
     Received,
@@ -72,7 +76,7 @@ class MemoryBroker:
         self._transports: list[MemoryTransport] = []
         self._connected: dict[str, MemoryTransport] = {}
         self._subscriptions: list[_Subscription] = []
-        self._retained: dict[str, bytes] = {}
+        self._retained: dict[str, tuple[bytes, MessageProperties]] = {}
         self._next_member: dict[tuple[str, str], int] = {}
 
     def stop(self) -> None:
@@ -110,9 +114,14 @@ class MemoryBroker:
     def retained(self) -> dict[str, bytes]:
         """Return the retained messages by topic."""
         with self._lock:
-            return dict(self._retained)
+            return {topic: payload for topic, (payload, _) in self._retained.items()}
 
     # --- for MemoryTransport --------------------------------------------------------------
+
+    def ping(self, transport: MemoryTransport) -> None:
+        with self._lock:
+            if self._connected.get(transport.client_id) is not transport:
+                raise NotConnected("ping: no connection to the broker at this moment")
 
     def attach(self, transport: MemoryTransport) -> None:
         with self._lock:
@@ -137,17 +146,24 @@ class MemoryBroker:
             if self._connected.get(transport.client_id) is transport:
                 self._subscribe(transport, topic_filter)
 
-    def publish(self, transport: MemoryTransport, topic: str, payload: bytes, retain: bool) -> None:
+    def publish(
+        self,
+        transport: MemoryTransport,
+        topic: str,
+        payload: bytes,
+        retain: bool,
+        properties: MessageProperties = NO_PROPERTIES,
+    ) -> None:
         with self._lock:
             if self._connected.get(transport.client_id) is not transport:
                 raise NotConnected(f"{topic}: no connection to the broker at this moment")
-            size = packet_size(topic, payload)
+            size = packet_size(topic, payload, properties)
             if self.max_packet_bytes is not None and size > self.max_packet_bytes:
                 raise TooLarge(
                     f"{topic}: {size} bytes, but the broker accepts {self.max_packet_bytes}; "
                     "make tiles smaller (wire.max_message_bytes)"
                 )
-            self._publish(topic, payload, retain)
+            self._publish(topic, payload, retain, properties)
 
     # --- internals, under the lock --------------------------------------------------------
 
@@ -182,17 +198,23 @@ class MemoryBroker:
             self._subscriptions.append(subscription)
         if subscription.group is not None:
             return  # a shared subscription gets no retained messages
-        for topic, payload in self._retained.items():
+        for topic, (payload, properties) in self._retained.items():
             if matches(topic_filter, topic):
-                transport.deliver(_received(topic, payload, retained=True))
+                transport.deliver(_received(topic, payload, properties, retained=True))
 
-    def _publish(self, topic: str, payload: bytes, retain: bool) -> None:
+    def _publish(
+        self,
+        topic: str,
+        payload: bytes,
+        retain: bool,
+        properties: MessageProperties = NO_PROPERTIES,
+    ) -> None:
         if retain and payload:
-            self._retained[topic] = payload
+            self._retained[topic] = payload, properties
         elif retain:
             self._retained.pop(topic, None)
         for client_id in self._receivers(topic):
-            self._connected[client_id].deliver(_received(topic, payload))
+            self._connected[client_id].deliver(_received(topic, payload, properties))
 
     def _receivers(self, topic: str) -> list[str]:
         """Return all subscribers, and one member of each group in turn."""
@@ -214,9 +236,11 @@ class MemoryBroker:
         return members[turn % len(members)]
 
 
-def _received(topic: str, payload: bytes, *, retained: bool = False) -> Received:
+def _received(
+    topic: str, payload: bytes, properties: MessageProperties, *, retained: bool = False
+) -> Received:
     view = memoryview(payload) if len(payload) > MAX_SMALL_BYTES else payload
-    return Received(topic, view, retained)
+    return Received(topic, view, retained, properties=properties)
 
 
 class MemoryTransport:
@@ -260,12 +284,19 @@ class MemoryTransport:
         retain: bool = False,
         expires_s: float | None = None,
         content_type: str | None = None,
+        properties: MessageProperties = NO_PROPERTIES,
         token: object = None,
     ) -> None:
-        del qos, expires_s, content_type  # no message is lost or expires here
-        self._broker.publish(self, topic, join_payload(payload), retain)
+        del qos, expires_s  # no message is lost or expires here
+        if content_type is not None:
+            properties = replace(properties, content_type=content_type)
+        self._broker.publish(self, topic, join_payload(payload), retain, properties)
         if token is not None:
             self.deliver(Published(token))
+
+    def ping(self) -> None:
+        self._broker.ping(self)
+        self.deliver(Pong(time.monotonic()))
 
     def close(self) -> None:
         self._leave(clean=True)

@@ -2,8 +2,9 @@
 
 An MQTT 5 broker announces its limit. A 3.1.1 broker closes the connection of a client that exceeds
 it, or reads no more. So the loss of a connection is a sign if a packet was on its way that is
-larger than every packet that the broker has acknowledged. The network may have failed at that
-moment, so two limits are learned:
+larger than every packet that the broker has acknowledged. If the broker cannot be reached after
+that, it has ended or the network has failed, and the loss says nothing. That may also have happened
+for a moment only, so two limits are learned:
 
 - The soft limit after one loss. Tiles and results keep it, since they can be made smaller.
 - The hard limit after two losses. No larger packet is sent, so that one packet that cannot be made
@@ -15,8 +16,9 @@ everything else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 #: Soft limits, the limits of common brokers first. A soft limit is the next one below the packet.
 _STEPS: Final = (1_048_576, 262_144, 131_072, 65_536, 32_768, 16_384)
@@ -33,8 +35,7 @@ def step_below(nbytes: int) -> int:
     return next((step for step in _STEPS if step < nbytes), _LEAST)
 
 
-@dataclass(frozen=True, slots=True)
-class _Packet:
+class _Packet(Struct, frozen=True):
     nbytes: int
     #: Whether the broker acknowledges it. One of QoS 0 is confirmed by what follows it.
     has_ack: bool
@@ -50,6 +51,8 @@ class PacketLimit:
         self._acknowledged = 0
         #: The largest packets on their way at losses, smallest first. The limit is below each.
         self._suspected: tuple[int, ...] = ()
+        #: The same before the last loss, while that may have had another cause.
+        self._suspected_before: tuple[int, ...] | None = None
         self._lost_at = 0.0
 
     @property
@@ -90,6 +93,7 @@ class PacketLimit:
         """Begin a connection."""
         self._announced = announced
         self._in_flight.clear()
+        self._suspected_before = None
         if now - self._lost_at > _FORGET_S:
             self._suspected = ()
 
@@ -120,10 +124,21 @@ class PacketLimit:
         self._in_flight.clear()
         if not self._is_large(largest):
             return None
+        if not is_certain:
+            self._suspected_before = self._suspected
         suspected = sorted((*self._suspected, *[largest] * (1 + is_certain)))
         self._suspected = tuple(suspected[:_REMEMBERED])
         self._lost_at = now
         return largest if self.soft != before else None
+
+    def unreachable(self) -> bool:
+        """The broker cannot be reached. Returns whether the last loss is not held against a packet
+        any more.
+        """
+        if self._suspected_before is None:
+            return False
+        self._suspected, self._suspected_before = self._suspected_before, None
+        return True
 
     def _is_large(self, nbytes: int) -> bool:
         return nbytes > max(self._acknowledged, _LEAST)

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import threading
 import time
-from dataclasses import replace
 from typing import Final
 
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+import msgspec
 
+from fogmqtt.errors import ConfigError
 from fogmqtt.transport.base import (
+    NO_PROPERTIES,
     Deliver,
     Disconnected,
+    MessageProperties,
     Payload,
     Receipt,
     Refused,
     Unavailable,
     Will,
+    packet_size,
 )
 from fogmqtt.transport.connection import (
     Connection,
@@ -36,37 +39,54 @@ from fogmqtt.transport.features import BrokerFeatures
 from fogmqtt.transport.link import Link
 from fogmqtt.transport.packet_limit import PacketLimit
 from fogmqtt.transport.probe import is_listening
+from fogmqtt.transport.properties import pack
 from fogmqtt.transport.refusals import unreachable
+from fogmqtt.transport.retry_pause import RetryPause
 from fogmqtt.transport.tls import tls_context
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE_S: Final = 1.0
-_LONGEST_PAUSE_S: Final = 5.0
+#: Each pause between two attempts is up to so much shorter or longer, so that a broker that
+#: restarts does not get all its clients at the same moment.
+_JITTER: Final = 0.2
 _FLUSH_S: Final = 2.0
 _DISCONNECT_S: Final = 0.5
+_CHANCE: Final = random.SystemRandom()
 #: Seconds that `close` waits for the network thread, which may be connecting.
 _JOIN_S: Final = 7.0
 
 
 class PahoTransport:
-    """A `Transport` to a real broker. It connects again, after 1 to 5 s, until `close`.
+    """A `Transport` to a real broker. It connects again, after 0.2 to 5 s, until
+    `close`.
+
+    If the link names several brokers, it tries them in order, and the next one after a loss. It
+    reads certificates again for each connection.
 
     It calls `deliver` on the network thread. No Received comes before Connected, and no event after
     `close` has returned. Raises ConfigError if a certificate file is invalid.
     """
 
     def __init__(self, link: Link, deliver: Deliver, *, will: Will | None = None) -> None:
-        tls = tls_context(link) if link.address.tls else None
-        self._settings = ConnectionSettings(link, deliver, will, tls, BrokerFeatures(link.address))
-        self._own_settings = _own(self._settings) if link.own_url else None
+        self._brokers = [_settings(one, deliver, will) for one in link.each()]
+        self._own_settings = None
+        if link.own_url:
+            self._own_settings = _settings(link.to_own(), deliver, will)
+        #: Which broker is used, or will be tried next.
+        self._turn = 0
         self._subscriptions: dict[str, Subscription] = {}
-        self._packet_limit = PacketLimit()
+        #: The optional filters that each broker does not grant. They are not asked for there again.
+        self._not_granted: list[set[str]] = [set() for _ in self._brokers]
+        self._retry = RetryPause(link.connect_timeout_s)
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._closing = threading.Event()
         self._end_at = math.inf
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+
+    @property
+    def _settings(self) -> ConnectionSettings:
+        return self._brokers[self._turn]
 
     def start(self) -> None:
         self._thread.start()
@@ -100,13 +120,23 @@ class PahoTransport:
         retain: bool = False,
         expires_s: float | None = None,
         content_type: str | None = None,
+        properties: MessageProperties = NO_PROPERTIES,
         token: object = None,
     ) -> None:
         connection = self._connection
         if connection is None:
             raise not_connected(self._settings.link, topic)
-        properties = self._properties(expires_s, content_type)
-        connection.publish(OutgoingMessage(topic, payload, qos, retain, properties, token))
+        packed, size = None, packet_size(topic, payload)
+        if self._settings.link.protocol == 5:
+            packed = pack(expires_s, content_type, properties)
+            size = packet_size(topic, payload, properties)
+        connection.publish(OutgoingMessage(topic, payload, qos, retain, packed, size, token))
+
+    def ping(self) -> None:
+        connection = self._connection
+        if connection is None:
+            raise not_connected(self._settings.link, "ping")
+        connection.ping()
 
     def close(self) -> None:
         if self._closing.is_set() or not self._thread.is_alive():
@@ -123,38 +153,44 @@ class PahoTransport:
             connection.disconnect()
         self._thread.join(_JOIN_S)
 
-    def _properties(self, expires_s: float | None, content_type: str | None) -> Properties | None:
-        if self._settings.link.protocol != 5 or (expires_s is None and content_type is None):
-            return None
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        if expires_s is not None:
-            properties.MessageExpiryInterval = max(1, math.ceil(expires_s))
-        if content_type is not None:
-            properties.ContentType = content_type
-        return properties
-
     # --- network thread -------------------------------------------------------------------
 
     def _run(self) -> None:
-        pause_s = _FIRST_PAUSE_S
+        #: Whether each attempt since the last connection failed for good.
+        refusals: list[bool] = []
         while not self._closing.is_set():
             outcome = self._connect_once()
             if self._closing.is_set():
                 return
             if outcome is None:
                 continue
-            self._deliver(outcome)
+            self._turn = (self._turn + 1) % len(self._brokers)
             if isinstance(outcome, Disconnected):
-                pause_s = _FIRST_PAUSE_S
-            self._closing.wait(pause_s)
-            pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
+                refusals.clear()
+            else:
+                refusals = [*refusals, outcome.final][-len(self._brokers) :]
+                is_final = len(refusals) == len(self._brokers) and all(refusals)
+                outcome = msgspec.structs.replace(outcome, final=is_final)
+            self._deliver(outcome)
+            if refusals and len(refusals) < len(self._brokers):
+                continue  # another broker was not tried yet
+            self._closing.wait(self._pause_s(outcome) * _CHANCE.uniform(1 - _JITTER, 1 + _JITTER))
+
+    def _pause_s(self, outcome: Disconnected | Refused) -> float:
+        if isinstance(outcome, Disconnected):
+            return self._retry.after_loss(time.monotonic(), taken_over=outcome.taken_over)
+        return self._retry.after_refusal(time.monotonic(), final=outcome.final)
 
     def _connect_once(self) -> Disconnected | Refused | None:
         """Run one connection from its start to its end; None: connect again at once."""
-        settings = self._reachable()
+        settings = _with_certificates(self._reachable())
         with self._lock:
-            subscriptions = dict(self._subscriptions)
-            connection = Connection(settings, subscriptions, self._packet_limit, self._give_up)
+            subscriptions = {
+                topic_filter: one
+                for topic_filter, one in self._subscriptions.items()
+                if topic_filter not in self._not_granted[self._turn]
+            }
+            connection = Connection(settings, subscriptions, self._give_up, self._retry.attempt_s)
             self._connection = connection
         try:
             return self._serve(connection, settings.link)
@@ -163,9 +199,9 @@ class PahoTransport:
 
     def _reachable(self) -> ConnectionSettings:
         """The configured broker, or the one that a gateway of this machine started instead."""
-        link, own = self._settings.link, self._own_settings
-        if own is None or is_listening(link.url) or not is_listening(own.link.url):
-            return self._settings
+        settings, own = self._settings, self._own_settings
+        if own is None or is_listening(settings.link.url) or not is_listening(own.link.url):
+            return settings
         return own
 
     def _serve(self, connection: Connection, link: Link) -> Disconnected | Refused | None:
@@ -174,8 +210,11 @@ class PahoTransport:
         except OSError as problem:
             return unreachable(link, problem)
         try:
+            was_ready = False
             while connection.run_once() and time.monotonic() < self._end_at:
-                pass
+                if connection.ready and not was_ready:
+                    self._retry.connected(time.monotonic())
+                    was_ready = True
         except Exception:
             # A paho client whose callback raised delivers no more messages, although it stays
             # connected.
@@ -183,9 +222,9 @@ class PahoTransport:
         return connection.close()
 
     def _give_up(self, topic_filter: str, reason: str) -> None:
-        """Do not subscribe to this optional filter again."""
+        """Do not subscribe to this optional filter again at this broker."""
         with self._lock:
-            self._subscriptions.pop(topic_filter, None)
+            self._not_granted[self._turn].add(topic_filter)
         if not self._closing.is_set():
             self._settings.deliver(Unavailable(topic_filter, reason))
 
@@ -194,7 +233,19 @@ class PahoTransport:
         self._settings.deliver(outcome)
 
 
-def _own(settings: ConnectionSettings) -> ConnectionSettings:
-    """The settings for a broker that a gateway of this machine started: it keeps no session."""
-    link = replace(settings.link, url=settings.link.own_url, session_s=0)
-    return replace(settings, link=link, features=BrokerFeatures(link.address))
+def _settings(link: Link, deliver: Deliver, will: Will | None) -> ConnectionSettings:
+    """The settings of all connections to the broker of a link. Raises ConfigError."""
+    tls = tls_context(link) if link.address.tls else None
+    features, limit = BrokerFeatures(link.address), PacketLimit()
+    return ConnectionSettings(link, deliver, will, tls, features, limit)
+
+
+def _with_certificates(settings: ConnectionSettings) -> ConnectionSettings:
+    """The settings with the certificates as they are on disk now: they may be renewed."""
+    if settings.tls is None:
+        return settings
+    try:
+        return msgspec.structs.replace(settings, tls=tls_context(settings.link))
+    except ConfigError as problem:
+        log.warning("%s; the earlier files are used until these can be read", problem)
+        return settings

@@ -82,7 +82,7 @@ def _connect_packet(level: int) -> bytes:
 
     `level` is 5 for MQTT 5 and 4 for 3.1.1.
     """
-    name = f"fog-{secrets.token_hex(4)}".encode()
+    name = f"fog-probe-{secrets.token_hex(4)}".encode()
     properties = b"\x00" if level == 5 else b""
     head = b"\x00\x04MQTT" + bytes([level, 0x02]) + b"\x00\x0a" + properties
     body = head + len(name).to_bytes(2, "big") + name

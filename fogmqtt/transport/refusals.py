@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 
 from fogmqtt.errors import TooLarge
 from fogmqtt.transport.base import Refused
 from fogmqtt.transport.link import Address, Link
+from fogmqtt.transport.probe import is_listening
 from fogmqtt.transport.tls import certificate_names
 from fogmqtt.transport.websocket import HandshakeRefused
 
@@ -23,6 +26,9 @@ _NOT_TLS = ("WRONG_VERSION_NUMBER", _EOF)
 
 #: HTTP answers that stay the same: bad request, no such path, not allowed there, no upgrade there.
 _WRONG_REQUEST = (200, 400, 404, 405, 426)
+
+#: The level of a topic that names a device or a gateway.
+_NAMED_LEVEL = re.compile(r"(?:devices|gateways)/([^/+#]+)/")
 
 # CONNACK reason codes of MQTT 5. paho translates those of 3.1.1 to them.
 _BAD_IDENTIFIER = 0x85
@@ -49,6 +55,8 @@ def unreachable(link: Link, problem: OSError) -> Refused:
             return Refused(
                 f"nothing listens at {link.address}; start the broker there, or check broker.url"
             )
+        case TimeoutError() if _has_handshake(link.address) and is_listening(link.url):
+            return mute(link)
         case TimeoutError():
             return Refused(
                 f"{link.address} does not answer; check that the machine is on and that its "
@@ -56,6 +64,11 @@ def unreachable(link: Link, problem: OSError) -> Refused:
             )
         case _:
             return Refused(f"cannot reach {link.address}: {problem}; check broker.url")
+
+
+def _has_handshake(address: Address) -> bool:
+    """Return whether the attempt to connect waits for more than the connection: TLS, WebSocket."""
+    return address.tls or bool(address.path)
 
 
 def _bad_certificate(link: Link, problem: ssl.SSLCertVerificationError) -> Refused:
@@ -131,7 +144,9 @@ def connack_failure(link: Link, code: int, text: str) -> Refused:
     address = link.address
     user = link.credentials[0] if link.credentials else None
     if code in _BAD_CREDENTIALS or (code in _NOT_AUTHORISED and user is None):
-        what = f"password of user {user!r}" if user else "connection without a user"
+        what = "connection without a user"
+        if user is not None:
+            what = f"password of user {user!r}, which may be another user's"
         return Refused(
             f"{address} refused the {what}; set broker.username and broker.password "
             "to what broker/add-user.sh set",
@@ -140,8 +155,9 @@ def connack_failure(link: Link, code: int, text: str) -> Refused:
     if code in _NOT_AUTHORISED:
         # Mosquitto 2.0 sends this code for an unknown user, a wrong password and a ban.
         return Refused(
-            f"{address} refused user {user!r}: {text}; check broker.username and "
-            "broker.password, or add the user (broker/add-user.sh)",
+            f"{address} refused user {user!r}: {text}; the password is another user's, or the "
+            "broker does not know this user: set broker.username and broker.password to what "
+            "broker/add-user.sh printed",
             final=True,
         )
     if code in _BAD_VERSION:
@@ -187,9 +203,36 @@ def mute(link: Link) -> Refused:
 
 def filter_refused(link: Link, topic_filter: str, text: str) -> Refused:
     """Return the refusal for a subscription that the broker does not allow."""
+    advice = "allow it in the broker's acl"
+    user = link.credentials[0] if link.credentials else None
+    named = _NAMED_LEVEL.search(topic_filter)
+    if user is not None and named is not None and named[1] != user:
+        advice = (
+            f"{named[1]!r} connected as user {user!r}, and the access list gives each user the "
+            "topics of its own name: set broker.username and broker.password to those of "
+            f"{named[1]!r}, "
+            "or allow it in the broker's acl"
+        )
     return Refused(
-        f"{link.address} refused the subscription to {topic_filter!r}: {text}; "
-        "allow it in the broker's acl",
+        f"{link.address} refused the subscription to {topic_filter!r}: {text}; {advice}",
+        final=True,
+    )
+
+
+def no_suback(link: Link, topic_filters: Sequence[str]) -> Refused:
+    """Return the refusal for a broker that accepts a client and confirms no subscription."""
+    return Refused(
+        f"{link.address} accepted the connection and does not confirm the subscription to "
+        f"{topic_filters[0]!r} (and {len(topic_filters) - 1} more): it hangs or is overloaded, or "
+        "its acl drops subscriptions; look at the broker's log"
+    )
+
+
+def no_wildcards(link: Link, topic_filter: str) -> Refused:
+    """Return the refusal for a broker that has no subscriptions with wildcards."""
+    return Refused(
+        f"{link.address} has no subscriptions with wildcards, such as {topic_filter!r}, and a "
+        "gateway finds its devices by them; use another broker, or allow them there",
         final=True,
     )
 

@@ -13,7 +13,11 @@ from fogmqtt.transport.link import Link
 class _Socket(ssl.SSLSocket):
     """Closes itself if the handshake fails. paho drops such a socket without closing it."""
 
+    #: Seconds for the handshake; paho would wait for a whole keep-alive.
+    handshake_s: float
+
     def do_handshake(self, block: bool = False) -> None:
+        self.settimeout(self.handshake_s)
         try:
             super().do_handshake(block)
         except OSError:
@@ -37,7 +41,7 @@ def tls_context(link: Link) -> ssl.SSLContext:
             "and the key of the certificate"
         ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.sslsocket_class = _Socket
+    context.sslsocket_class = type("_Socket", (_Socket,), {"handshake_s": link.connect_timeout_s})
     return context
 
 

@@ -9,7 +9,7 @@ docs/protocol.md describes the same schema in prose.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Generic, Literal, TypeVar, Union
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar, Union, get_args
 
 import msgspec
 import xxhash
@@ -34,9 +34,11 @@ Offset = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 Priority = Annotated[int, msgspec.Meta(ge=-4, le=4)]
 Channels = Annotated[int, msgspec.Meta(ge=1, le=4)]
 Dtype = Literal["uint8", "int8", "uint16", "int16", "int32", "float32", "float64"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 LongText = Annotated[str, msgspec.Meta(max_length=20_000)]
+Traceparent = Annotated[str, msgspec.Meta(max_length=64)]
 Sentence = Annotated[str, msgspec.Meta(max_length=400)]
-#: An operator's name, its input dtype, and a variant if there is one: `gaussian/uint8/k15`.
+#: An operator's name, its input dtype, and a variant if there is one: `hsv/uint8/back`.
 Ability = Annotated[str, msgspec.Meta(max_length=160)]
 Fingerprint = Annotated[str, msgspec.Meta(max_length=64)]
 #: The maximum number of sentences in `DeviceInfo.problems`.
@@ -49,11 +51,37 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_
     v: int = VERSION
 
 
+#: Levels of lists and maps in the parameters of an operator. The largest that we send has three.
+MAX_DEPTH = 16
+
+
 class Call(msgspec.Struct, frozen=True):
     """One operator of a stage: its name and its parameters."""
 
     name: Annotated[str, msgspec.Meta(max_length=64)]
     params: dict[str, Any] = {}
+
+
+class TileMemory(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which memory of a stream's tile a task applies to; docs/streams.md describes it.
+
+    The device must have the memory of this epoch at the version `after`. With `apply` it does the
+    frame, and then has the next version. `begin` takes the memory for empty at `after`, and `load`
+    for the copy in `pixels`. `save` asks for a copy.
+    """
+
+    stream: Id
+    deed: Literal["apply", "begin", "load", "save"]
+    epoch: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+    #: The number of frames of the epoch before this one.
+    after: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+    #: The result needs no pixels.
+    silent: bool = False
+
+
+#: The codec of a task or result without pixels, and that of a copy of a memory.
+NO_PIXELS = "none"
+MEMORY_CODEC = "memory"
 
 
 class TileTask(Message, frozen=True, kw_only=True, tag="tile"):
@@ -77,8 +105,15 @@ class TileTask(Message, frozen=True, kw_only=True, tag="tile"):
     result_codec: Annotated[str, msgspec.Meta(max_length=16)] = "raw"
     #: Seconds until the gateway also sends the tile to another device.
     lease_s: float
+    #: Seconds after its arrival from which on nobody wants the result; 0 for no such limit. It is
+    #: relative, because a device has another clock. What is over it is answered by `overdue`.
+    budget_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     #: The job's priority. A device that serves several gateways shares its time by it.
     priority: Priority = 0
+    #: The trace that the job belongs to, as W3C Trace Context writes it. The result repeats it.
+    traceparent: Traceparent = ""
+    #: Of a tile whose operators remember earlier frames.
+    memory: TileMemory | None = None
     digest: str = ""
     pixels: memoryview
 
@@ -100,11 +135,17 @@ class Result(Message, frozen=True, kw_only=True, tag="result"):
     shape: tuple[Extent, Extent, Channels]
     dtype: Dtype
     codec: Annotated[str, msgspec.Meta(max_length=16)] = "raw"
-    #: Seconds that the tile waited for a worker, that the worker needed to start, and that the
-    #: operators ran.
+    #: Seconds that the tile waited for a worker, that the worker needed to start, and for its work.
     queue_s: float | None = None
     start_s: float | None = None
     compute_s: float | None = None
+    #: The parts of `compute_s` that decoded the tile's pixels and encoded the result.
+    decode_s: float | None = None
+    encode_s: float | None = None
+    #: The number of the worker, from 0. A worker does one tile after the other.
+    worker: Annotated[int, msgspec.Meta(ge=0, le=1023)] | None = None
+    #: That of the tile.
+    traceparent: Traceparent = ""
     digest: str = ""
     pixels: memoryview
 
@@ -119,6 +160,9 @@ class Failure(Message, frozen=True, kw_only=True, tag="failure"):
     traceback: LongText = ""
     #: The result did not fit into a packet of so many bytes; 0 for any other failure.
     packet_limit: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    #: The device has this version of the tile's memory, and not the one of the task; -1 if it has
+    #: none of the epoch. None for any other failure.
+    have: Annotated[int, msgspec.Meta(ge=-1, le=2**53)] | None = None
 
 
 class Rejected(Message, frozen=True, kw_only=True, tag="rejected"):
@@ -128,6 +172,16 @@ class Rejected(Message, frozen=True, kw_only=True, tag="rejected"):
     tile: Index
     attempt: Attempt
     reason: LongText = ""
+
+
+class Overdue(Message, frozen=True, kw_only=True, tag="overdue"):
+    """Device → gateway: the tile was over its `budget_s`, so there is no result."""
+
+    job: Id
+    tile: Index
+    attempt: Attempt
+    #: Seconds since the tile arrived.
+    after_s: float = 0.0
 
 
 class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):
@@ -149,6 +203,15 @@ class Warm(Message, frozen=True, kw_only=True, tag="warm"):
     """Gateway → device: start the workers now, so that no tile waits until OpenCV is loaded."""
 
 
+class FramesWanted(Message, frozen=True, kw_only=True, tag="wanted"):
+    """Gateway → a camera that pushes, repeated every few seconds: send frames for a while."""
+
+    #: Seconds from the arrival of this message.
+    for_s: Annotated[float, msgspec.Meta(gt=0, le=3600)]
+    #: Frames a second at most; 0 for all.
+    fps: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
+
+
 class DeviceInfo(Message, frozen=True, kw_only=True, tag="device"):
     """Device → everybody, retained, repeated every few seconds: identity and state of a device."""
 
@@ -162,6 +225,8 @@ class DeviceInfo(Message, frozen=True, kw_only=True, tag="device"):
     #: The largest tile that the device accepts, in pixels with the halo; 0 means any size.
     max_tile_pixels: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     codecs: list[str] = []
+    #: What the operators take, where fingerprints do not tell it; empty means any.
+    dtypes: list[Dtype] = []
     host: str = ""
     #: Programs with the same value share cores; empty if the device does not know.
     machine: Annotated[str, msgspec.Meta(max_length=64)] = ""
@@ -202,7 +267,8 @@ class JobStatus(Message, frozen=True, kw_only=True, tag="job"):
     """Gateway → submitter, and retained on the job's own topic: state of a job."""
 
     job: str
-    state: Literal["accepted", "running", "waiting", "done", "failed"]
+    #: `unknown` answers a cancellation of a job that this gateway does not have.
+    state: Literal["accepted", "running", "waiting", "done", "failed", "unknown"]
     gateway: str = ""
     pipeline: str = ""
     done: int = 0
@@ -215,6 +281,20 @@ class JobStatus(Message, frozen=True, kw_only=True, tag="job"):
     #: The path of the result file on the gateway's disk.
     file: str | None = None
     error: str | None = None
+    #: The places that a result did not reach, or not yet, with the reasons: `latest=NAME` and names
+    #: of callbacks.
+    undelivered: dict[str, str] = {}
+    #: The last level of the topic on which the image was submitted, if it had one more.
+    tag: str = ""
+    #: The trace that the submission belongs to, as W3C Trace Context writes it.
+    traceparent: str = ""
+
+
+class CancelSubmission(Message, frozen=True, kw_only=True, tag="cancel_submission"):
+    """Submitter → gateways: end a job, or all jobs with a tag, of this submitter's reply name."""
+
+    job: str = ""
+    tag: str = ""
 
 
 class DeadJob(Message, frozen=True, kw_only=True, tag="dead"):
@@ -232,7 +312,7 @@ class DeadJob(Message, frozen=True, kw_only=True, tag="dead"):
     failures: int = 0
 
 
-FromDevice = Accepted | Result | Failure | Rejected
+FromDevice = Accepted | Result | Failure | Rejected | Overdue
 Control = Cancel | Drain | Warm
 
 _M = TypeVar("_M", bound=Message)
@@ -348,6 +428,8 @@ def digest(message: TileTask | Result, pixels: memoryview | bytes) -> str:
     if isinstance(message, TileTask):
         stage = _sorted_json.encode(message.stage).decode()
         head += [*message.core, message.seams, message.result_codec, stage]
+        if message.memory is not None:
+            head.append(_sorted_json.encode(message.memory).decode())
     state = xxhash.xxh3_64("/".join(map(str, head)).encode())
     state.update(pixels)
     return state.hexdigest()
@@ -358,8 +440,27 @@ def with_digest(message: _PixelMessage) -> _PixelMessage:
     return msgspec.structs.replace(message, digest=digest(message, message.pixels))
 
 
+def _require_plain(value: object, depth: int = MAX_DEPTH) -> None:
+    """Raise WireError unless a value is made of scalars, bytes, lists, and maps with text as keys.
+
+    MessagePack has more: other keys, extensions, and any depth. No operator takes these, and what
+    handles parameters later would fail on them.
+    """
+    if isinstance(value, list | dict):
+        if not depth:
+            raise WireError(f"the parameters are nested deeper than {MAX_DEPTH} levels")
+        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+            raise WireError("the parameters have a map whose keys are not all text")
+        for inner in value.values() if isinstance(value, dict) else value:
+            _require_plain(inner, depth - 1)
+    elif not isinstance(value, str | bytes | int | float | None):
+        raise WireError(f"the parameters have a value of type {type(value).__name__}")
+
+
 def check_digest(message: TileTask | Result) -> None:
-    """Raise WireError if header or pixels do not match the digest."""
+    """Raise WireError if header or pixels do not match the digest, or no digest can be made."""
+    for call in message.stage if isinstance(message, TileTask) else ():
+        _require_plain(call.params)
     if digest(message, message.pixels) != message.digest:
         raise WireError(
             f"{message.job} tile {message.tile}: the digest does not match; "

@@ -48,7 +48,7 @@ class SharedMemory:
         end = middle + len(header)
         if end > os.fstat(self._descriptor).st_size:
             # Memory that is not reserved would end the process that writes to it first.
-            _reserve(self._descriptor, -(-end // _STEP) * _STEP)
+            reserve(self._descriptor, -(-end // _STEP) * _STEP)
         mapped = self._mapped(end)
         mapped[:middle] = data
         mapped[middle:end] = header
@@ -103,17 +103,35 @@ class WorkerChannel:
 
         Raises OSError if the peer is gone.
         """
-        size = _SIZE.pack(len(message))
+        data = _SIZE.pack(len(message)) + message
+        sent = 0
         if descriptors:
-            socket.send_fds(self._socket, [size], descriptors)
-            size = b""
-        self._socket.sendall(size + message)
+            # In one piece: a peer that is stopped here must not leave half a message behind.
+            sent = socket.send_fds(self._socket, [data], descriptors)
+        self._socket.sendall(data[sent:])
 
     def receive_message(self, descriptor_count: int = 0) -> tuple[bytes, list[int]] | None:
         """Wait for a short message with its file descriptors; None if the peer is gone.
 
         The caller closes the descriptors. Raises OSError if this process cannot open them.
         """
+        received = self._receive_message(descriptor_count)
+        if received is not None and len(received[1]) < descriptor_count:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return received
+
+    def receive_message_and_file(self) -> tuple[bytes, int | None] | None:
+        """Wait for a short message, and a descriptor if one came along; None if the peer is gone.
+
+        The caller closes the descriptor.
+        """
+        received = self._receive_message(1)
+        if received is None:
+            return None
+        message, descriptors = received
+        return message, descriptors[0] if descriptors else None
+
+    def _receive_message(self, descriptor_count: int) -> tuple[bytes, list[int]] | None:
         try:
             size, descriptors, _, _ = socket.recv_fds(
                 self._socket, _SIZE.size, descriptor_count, socket.MSG_WAITALL
@@ -123,12 +141,11 @@ class WorkerChannel:
             message = self._socket.recv(_SIZE.unpack(size)[0], socket.MSG_WAITALL)
         except ConnectionResetError:
             return None
-        if len(descriptors) < descriptor_count:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return message, descriptors
 
 
-def _reserve(descriptor: int, size: int) -> None:
+def reserve(descriptor: int, size: int) -> None:
+    """Give a file in memory its size. Raises OSError if the machine has no memory left."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
     else:

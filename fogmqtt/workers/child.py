@@ -15,9 +15,11 @@ from contextlib import ExitStack, suppress
 import msgspec
 
 from fogmqtt.operators.api.registry import plug_ins
+from fogmqtt.parent import child_path
 from fogmqtt.wire.messages import TileTask, encode
 from fogmqtt.workers.channel import SharedMemory, WorkerChannel, open_memory
 from fogmqtt.workers.exit_status import ExitStatus
+from fogmqtt.workers.memory_limit import ONE_BLAS_THREAD
 from fogmqtt.workers.process import DUMP_SIGNAL, MAX_TRACEBACK_CHARS, Reply
 
 #: Seconds that a hanging process may take to write its traceback.
@@ -64,6 +66,13 @@ class ChildProcess:
         """Wait for a short message of the child; None if the child ended."""
         received = self._channel.receive_message()
         return None if received is None else received[0]
+
+    def receive_message_and_file(self) -> tuple[bytes, int | None] | None:
+        """Wait for a short message, and a descriptor if one came along; None if the child ended.
+
+        The caller closes the descriptor.
+        """
+        return self._channel.receive_message_and_file()
 
     def kill(self) -> None:
         """Kill the child and all processes that it started. Any thread may call it before `end`."""
@@ -147,7 +156,7 @@ def _start(
     code: str, endpoint: int, descriptors: tuple[int, ...], memory_mb: int
 ) -> subprocess.Popen[bytes]:
     # The child gets the parent's sys.path: `-m` and scripts put different folders first.
-    code = f"import sys; sys.path[:] = {sys.path!r}; {code}"
+    code = f"import sys; sys.path[:] = {child_path()!r}; {code}"
     numbers = (endpoint, *descriptors, os.getpid(), memory_mb)
     return subprocess.Popen(
         [sys.executable, "-P", "-c", code, *map(str, numbers)],
@@ -155,4 +164,5 @@ def _start(
         stdout=2,  # operators print to stderr: stdout belongs to the program's own output
         pass_fds=(endpoint, *descriptors),
         process_group=0,  # the parent handles Ctrl-C of the terminal
+        env=ONE_BLAS_THREAD | os.environ,
     )

@@ -46,7 +46,8 @@ class DecodeServer:
         self._channel = channel
         self._replies = msgspec.msgpack.Encoder()
         self._requests = msgspec.msgpack.Decoder(DecodeRequest)
-        self._idle_bytes = data_bytes() if sys.platform == "linux" else 0
+        #: 0 if it is not known; then there is no limit.
+        self._idle_bytes = data_bytes()
         #: What the process had when the present file arrived.
         self._base_bytes = self._idle_bytes
 

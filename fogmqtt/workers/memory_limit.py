@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+#: For the environment of a process with a limit. The linear algebra of NumPy and OpenCV, of which
+#: nothing here needs a second thread, starts one for each core. Such a thread takes memory some
+#: time after its start, and crashes the process if it gets none.
+ONE_BLAS_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1"}
+
+_STATM = Path("/proc/self/statm")
 
 #: An idle worker that uses more than this part of its limit is replaced: the next tile would fail.
 _REPLACE_ABOVE = 0.75
@@ -19,14 +26,15 @@ _RESERVE_BYTES = 8 << 20
 class MemoryLimit:
     """Limits the memory that operators may allocate, beyond what the process uses at first.
 
-    With `memory_mb` of 0 there is no limit. Only Linux supports the limit.
+    With `memory_mb` of 0 there is no limit, and where `data_bytes` does not know what is used.
     """
 
     def __init__(self, memory_mb: int) -> None:
+        self.memory_mb = memory_mb
         self._limit = 0
         #: Memory with which an operator's MemoryError can be handled: `lifted` needs some itself.
         self.reserve: bytes | None = None
-        if memory_mb and sys.platform == "linux":
+        if memory_mb and data_bytes():
             self.reserve = bytes(_RESERVE_BYTES)
             self._limit = data_bytes() + (memory_mb << 20)
             self._replace_above = self._limit - int((1 - _REPLACE_ABOVE) * (memory_mb << 20))
@@ -72,6 +80,12 @@ def release_free_memory() -> None:
 
 
 def data_bytes() -> int:
-    """Return the memory of this process that RLIMIT_DATA counts, in bytes."""
-    pages = Path("/proc/self/statm").read_text("ascii").split()[5]
+    """Return the memory of this process that RLIMIT_DATA counts, in bytes; 0 if it is unknown.
+
+    Only Linux tells it, in /proc, which not every container has.
+    """
+    try:
+        pages = _STATM.read_text("ascii").split()[5]
+    except OSError:
+        return 0
     return int(pages) * os.sysconf("SC_PAGESIZE")

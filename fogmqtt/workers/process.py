@@ -6,36 +6,42 @@ stderr, and the pool replaces a process that crashed.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import os
+import select
 import signal
 import socket
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fogmqtt.core.geometry import Rect, Seams
-from fogmqtt.errors import FogError
+from fogmqtt.core.geometry import Rect
+from fogmqtt.errors import FogError, WrongMemory
+from fogmqtt.parent import end_with_parent
 from fogmqtt.process_tuning import tune
 from fogmqtt.wire.messages import TileTask
 from fogmqtt.workers.channel import SharedMemory, WorkerChannel
 from fogmqtt.workers.memory_limit import MemoryLimit
-from fogmqtt.workers.work import TileOutput
+from fogmqtt.workers.work import TileOutput, seams_of
 
 #: The length limits of a failure, in characters. The wire accepts 20 000 of each.
 MAX_REASON_CHARS = 2_000
 MAX_TRACEBACK_CHARS = 20_000
 
+if TYPE_CHECKING:
+    from fogmqtt.workers.memories import TileMemories
+
+#: Seconds between two looks for memories that no task comes for any more.
+_EXPIRE_S: Final = 10.0
+
 #: The signal to a hanging worker: the worker writes its traceback and ends.
 DUMP_SIGNAL = signal.SIGUSR1
-
-#: The prctl option of Linux: end this process when the thread that started it ends.
-_PR_SET_PDEATHSIG = 1
 
 
 class WorkerDone(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -44,7 +50,10 @@ class WorkerDone(msgspec.Struct, frozen=True, tag=True, array_like=True):
     shape: tuple[int, int, int]
     dtype: str
     codec: str
+    #: Seconds of all the work, and of its first and last part.
     compute_s: float
+    decode_s: float
+    encode_s: float
     #: The pool should replace this process.
     needs_replacement: bool
 
@@ -56,6 +65,8 @@ class WorkerFailed(msgspec.Struct, frozen=True, tag=True, array_like=True):
     traceback: str
     #: The pool should replace this process.
     needs_replacement: bool
+    #: The version of the tile's memory, if the task needed another one; -1 for none.
+    have: int | None = None
 
 
 Reply = WorkerDone | WorkerFailed
@@ -64,7 +75,8 @@ Reply = WorkerDone | WorkerFailed
 def main() -> None:
     """Run the worker. The arguments come from `WorkerProcess`."""
     channel, memory_mb = connect_to_parent()
-    load_operators()
+    with suppress(ImportError):  # each task fails with the reason
+        load_operators()
     _serve(channel, MemoryLimit(memory_mb))
 
 
@@ -94,49 +106,79 @@ def load_operators() -> None:
 def _serve(channel: WorkerChannel, limit: MemoryLimit) -> None:
     tasks = msgspec.msgpack.Decoder(TileTask)
     replies = msgspec.msgpack.Encoder()
-    while (received := channel.receive()) is not None:
+    memories: TileMemories | None = None
+    while (received := _next(channel, memories)) is not None:
         header, pixels = received
         task = msgspec.structs.replace(tasks.decode(header), pixels=pixels)
-        reply, data = run_task(task, limit)
+        if memories is None and task.memory is not None:
+            from fogmqtt.workers.memories import TileMemories  # most workers need none
+
+            memories = TileMemories(limit.memory_mb)
+        reply, data = run_task(task, limit, memories)
         channel.send(replies.encode(reply), data)
 
 
-def run_task(task: TileTask, limit: MemoryLimit) -> tuple[Reply, memoryview | bytes]:
+def _next(channel: WorkerChannel, memories: TileMemories | None) -> tuple[bytes, memoryview] | None:
+    """Wait for a task; forget memories that no task comes for any more."""
+    while memories is not None and memories.expire(time.monotonic()):
+        poll = select.poll()
+        poll.register(channel, select.POLLIN)
+        if poll.poll(_EXPIRE_S * 1000):
+            break
+    return channel.receive()
+
+
+def run_task(
+    task: TileTask, limit: MemoryLimit, memories: TileMemories | None = None
+) -> tuple[Reply, memoryview | bytes]:
     """Return the reply and the bytes of a result. Never raises."""
     started_at = time.monotonic()
     try:
-        output = compute(task)
+        output = compute(task, memories)
     except BaseException as problem:  # noqa: BLE001  # an operator may raise anything
         limit.reserve = None  # needs no memory
         with limit.lifted():
             return describe_failure(problem), b""
     compute_s = time.monotonic() - started_at
     reply = WorkerDone(
-        output.shape, output.dtype, output.codec, compute_s, limit.is_nearly_used_up()
+        output.shape,
+        output.dtype,
+        output.codec,
+        compute_s,
+        output.decode_s,
+        output.encode_s,
+        limit.is_nearly_used_up(),
     )
     return reply, output.data
 
 
-def compute(task: TileTask) -> TileOutput:
+def compute(task: TileTask, memories: TileMemories | None = None) -> TileOutput:
     """Decode the pixels, run the operators for the core, and encode the result.
 
     Raises FogError for an impossible task, and any exception of an operator.
     """
+    if memories is not None and task.memory is not None:
+        return memories.compute(task, task.memory)
     # Imported here: the programs that start workers import this module and stay free of OpenCV.
     from fogmqtt.images import codec
     from fogmqtt.operators.api import pipeline, registry, results
 
+    began_at = time.monotonic()
     operators = tuple(registry.build(call.name, call.params) for call in task.stage)
     pixels = task.pixels.toreadonly()  # an operator that writes to its input fails everywhere
     image = codec.decode(pixels, task.codec, task.shape, task.dtype)
-    core = Rect(*task.core)
-    result = pipeline.run_tile(operators, image, core, _seams(task.seams))
+    core, decoded_at = Rect(*task.core), time.monotonic()
+    result = pipeline.run_tile(operators, image, core, seams_of(task.seams))
+    computed_at = time.monotonic()
     encoded = results.encode(operators[-1], result, core, task.result_codec)
-    return TileOutput(encoded.data, encoded.shape, encoded.dtype, encoded.codec)
-
-
-def _seams(letters: str) -> Seams:
-    return Seams("t" in letters, "l" in letters, "b" in letters, "r" in letters)
+    return TileOutput(
+        encoded.data,
+        encoded.shape,
+        encoded.dtype,
+        encoded.codec,
+        decode_s=decoded_at - began_at,
+        encode_s=time.monotonic() - computed_at,
+    )
 
 
 def describe_failure(problem: BaseException) -> WorkerFailed:
@@ -151,6 +193,7 @@ def describe_failure(problem: BaseException) -> WorkerFailed:
         _encodable(reason.strip())[:MAX_REASON_CHARS],
         _encodable(trace)[-MAX_TRACEBACK_CHARS:],
         needs_replacement=not is_expected,
+        have=problem.have if isinstance(problem, WrongMemory) else None,
     )
 
 
@@ -167,12 +210,10 @@ def _set_up_process(dump: int, parent: int, descriptors: tuple[int, ...]) -> Non
     faulthandler.register(DUMP_SIGNAL, file=dump, all_threads=True, chain=True)
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent(parent)
+    with suppress(OSError):  # only Linux has this file, and not in every container
         # If memory runs out, the kernel ends this process before its parent.
         Path("/proc/self/oom_score_adj").write_text("500", "ascii")
-    if os.getppid() != parent:
-        os._exit(0)  # the parent ended before prctl
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

@@ -10,8 +10,8 @@ ends the agent. So a tile runs in a thread only if all of this holds:
 - it should take less than `MAX_S`: by the speed that the conformance run measured, or by that of
   the last tile of its kind.
 
-A kind of tiles that took longer than `MAX_S`, or raised an unexpected exception, runs in processes
-from then on.
+A kind of tiles that took longer than `MAX_S`, did not return, or raised an unexpected exception,
+runs in processes from then on.
 """
 
 from __future__ import annotations
@@ -73,8 +73,20 @@ TRUSTED: Final = frozenset(
         "whitebalance",
     )
 )
-#: Tiled built-in operators that never run in a thread.
-UNTRUSTED: Final = frozenset(("codes", "components", "denoise", "dnn"))
+#: Tiled built-in operators that never run in a thread. Memory lives in the process of a worker.
+UNTRUSTED: Final = frozenset(
+    (
+        "average",
+        "background",
+        "codes",
+        "components",
+        "denoise",
+        "diff",
+        "dnn",
+        "median_of",
+        "mog2",
+    )
+)
 
 #: Seconds of processor time. A tile in a thread cannot be ended, so none may take longer.
 MAX_S: Final = 0.25
@@ -111,6 +123,13 @@ class TrustedTiles:
         #: Seconds for each byte of a tile, as the last tile of the kind took.
         self._measured: dict[TileKind, float] = {}
         self._refuted: set[TileKind] = set()
+        #: OpenCV and the operators are loaded in this program.
+        self.is_loaded = False
+
+    def load(self) -> None:
+        """Load OpenCV and the operators. Raises ImportError and MemoryError."""
+        load_operators()
+        self.is_loaded = True
 
     def learn(self, abilities: Collection[str], rates: Mapping[str, float]) -> None:
         """Trust the abilities that the conformance run checked.
@@ -127,7 +146,7 @@ class TrustedTiles:
         if not self._is_candidate(task):
             return None
         try:
-            load_operators()
+            self.load()
             operators = _build(task)
             needed = _abilities(operators, task)
         except (FogError, ImportError, MemoryError):
@@ -145,11 +164,16 @@ class TrustedTiles:
         if nbytes >= MIN_MEASURED_BYTES:
             self._measured[kind] = cpu_s / nbytes
         if cpu_s > MAX_S or not is_sound:
-            self._refuted.add(kind)
+            self.refute(kind)
+
+    def refute(self, kind: TileKind) -> None:
+        """Trust no tile of this kind any more."""
+        self._refuted.add(kind)
 
     def _is_candidate(self, task: TileTask) -> bool:
         return (
-            all(call.name in TRUSTED and call.name in self._rates for call in task.stage)
+            task.memory is None  # it is in the process of a worker
+            and all(call.name in TRUSTED and call.name in self._rates for call in task.stage)
             and task.codec == "raw"
             and task.pixels.nbytes <= self._max_bytes
         )

@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from msgspec import Struct
+
+from fogmqtt.core.geometry import Seams
+
 K = TypeVar("K")
 
 
-@dataclass(frozen=True, slots=True)
-class TileOutput:
+def seams_of(letters: str) -> Seams:
+    """Return the seams that the letters of a task name."""
+    return Seams("t" in letters, "l" in letters, "b" in letters, "r" in letters)
+
+
+class TileOutput(Struct, frozen=True):
     """The pixels or facts of a result, encoded with the task's result codec."""
 
     data: memoryview
@@ -17,18 +25,21 @@ class TileOutput:
     shape: tuple[int, int, int]
     dtype: str
     codec: str
+    #: Seconds of the work that decoded the tile's pixels and encoded the result.
+    decode_s: float = 0.0
+    encode_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class WorkFailed:
+class WorkFailed(Struct, frozen=True):
     """The reason and the traceback of a failure; the length of both is bounded."""
 
     reason: str
     traceback: str
+    #: The version of the tile's memory, if the task needed another one; -1 for none.
+    have: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WorkCancelled:
+class WorkCancelled(Struct, frozen=True):
     """The tile was cancelled and its work ended before it was done."""
 
 
@@ -37,7 +48,7 @@ class WorkFinished(Generic[K]):
     """The work on the tile with this key ended.
 
     The tile waited `queue_s` seconds for the worker, which needed `start_s` seconds to start its
-    process and `compute_s` seconds for the operators.
+    process and `compute_s` seconds for the work. `worker` is the worker's number, from 0.
     """
 
     key: K
@@ -45,3 +56,4 @@ class WorkFinished(Generic[K]):
     queue_s: float
     compute_s: float
     start_s: float = 0.0
+    worker: int = 0

@@ -14,9 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 #: Dozens of lives one after the other; a slow machine may take minutes for them.
-PATIENCE_S = 600
+PATIENCE_S = 1500
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(PATIENCE_S + 10)]
+pytestmark = [pytest.mark.chaos, pytest.mark.proof, pytest.mark.timeout(PATIENCE_S + 10)]
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 
@@ -12,6 +12,7 @@ from fogmqtt.conformance.report import ConformanceReport
 from fogmqtt.conformance.runner import ConformanceRunner, fatal_imports
 from fogmqtt.errors import PipelineError
 from fogmqtt.operators.api import registry
+from tests.conformance import complete_report
 
 SOUND = """
 from dataclasses import dataclass
@@ -42,9 +43,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 
 def report_of(*modules: str, memory_mb: int = 0, timeout_s: float = 60) -> ConformanceReport:
     registry.plug_in(modules)
-    report: SimpleQueue[ConformanceReport] = SimpleQueue()
-    ConformanceRunner(report.put, timeout_s=timeout_s, memory_mb=memory_mb).start()
-    return report.get(timeout=60)
+    return complete_report(partial(ConformanceRunner, timeout_s=timeout_s, memory_mb=memory_mb))
 
 
 def test_a_plug_in_that_raises_or_ends_the_process_is_named_and_skipped_alone(

@@ -137,6 +137,11 @@ def pids(what: str = "decoder_process") -> set[int]:
     return {process.pid for process in processes(what)}
 
 
+def test_a_decoder_has_no_thread_that_would_take_memory_beside_its_file(decoders: Decoders) -> None:
+    read(decoders, cv2.imencode(".png", PICTURE)[1].tobytes(), "picture.png")
+    assert [process.num_threads() for process in processes()] == [1]
+
+
 def test_a_process_starts_with_the_first_file_and_stays() -> None:
     with Decoders(program=ROTTEN) as one:
         before = pids("rotten")

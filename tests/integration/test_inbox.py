@@ -201,3 +201,32 @@ def test_an_inbox_that_is_the_outbox_is_refused(lone_fog: Fog) -> None:
     done = lone_fog.command(GATEWAY__INBOX="both", GATEWAY__OUTBOX="both")
     assert done.returncode == 2
     assert "is the inbox" in done.stderr
+
+
+def test_other_users_of_the_machine_read_only_what_the_folders_let_them(folder: Path) -> None:
+    private = [folder / "outbox", folder / "inbox", *(folder / "spool").rglob("*")]
+    assert len(private) > 4
+    assert not [path for path in private if path.stat().st_mode & 0o077]
+    drop(folder, "private.png", png(21))
+    assert appears(folder / "outbox" / "private.png").stat().st_mode & 0o077 == 0
+    (folder / "outbox").chmod(0o755)
+    try:
+        drop(folder, "shared.png", png(22))
+        until(
+            lambda: appears(folder / "outbox" / "shared.png").stat().st_mode & 0o777 == 0o644,
+            "a result that others may read",
+        )
+    finally:
+        (folder / "outbox").chmod(0o700)
+
+
+def test_links_that_somebody_plants_lead_nowhere(folder: Path) -> None:
+    outside = folder / "outside"
+    outside.mkdir()
+    (outside / "kept.png").write_bytes(png(23))
+    planted = folder / "inbox" / "planted"
+    planted.symlink_to(outside)
+    drop(folder, "after.png", png(24))
+    appears(folder / "inbox" / "done" / "after.png")
+    planted.unlink()
+    assert [path.name for path in outside.iterdir()] == ["kept.png"]

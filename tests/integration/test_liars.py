@@ -147,7 +147,8 @@ LIES: dict[str, Answer] = {
     "changed pixels": lambda task: [accepted(task), changed(task, pixels=memoryview(b"x" * 99))],
     "another shape": lambda task: [accepted(task), with_new_digest(task, shape=(3, 3, 1))],
     "another dtype": lambda task: [accepted(task), with_new_digest(task, dtype="float64")],
-    "another codec": lambda task: [accepted(task), with_new_digest(task, codec="raw")],
+    "a codec of facts": lambda task: [accepted(task), with_new_digest(task, codec="facts")],
+    "a codec of other bytes": lambda task: [accepted(task), with_new_digest(task, codec="planes")],
     "too few pixels": lambda task: [accepted(task), with_new_digest(task, pixels=memoryview(b""))],
     "always a failure": lambda task: [
         accepted(task),

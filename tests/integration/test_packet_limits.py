@@ -15,7 +15,7 @@ from fogmqtt.errors import TooLarge
 from fogmqtt.images.spec import Image
 from fogmqtt.operators.api.pipeline import parse, run_whole
 from fogmqtt.transport import connection
-from fogmqtt.transport.base import Connected, Disconnected, Published
+from fogmqtt.transport.base import Connected, Disconnected, Published, Refused
 from fogmqtt.transport.link import Link
 from fogmqtt.transport.paho import PahoTransport
 from tests.fog import Inbox, Probe, RealBroker
@@ -27,6 +27,8 @@ pytestmark = pytest.mark.broker
 
 LIMIT = 131_072
 PUBACK = 4
+#: A DISCONNECT of MQTT 5 with the reason "packet too large".
+PACKET_TOO_LARGE = b"\xe0\x02\x95\x00"
 #: The learned limits from the usual size of a tile down to that one, and so the losses.
 STEPS = 2
 
@@ -55,6 +57,19 @@ def test_a_job_is_exact_over_a_broker_with_a_small_packet_limit(
             assert (losses, said) == (0, 0), ran.err
         else:
             assert 1 <= said <= losses <= STEPS, ran.err
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_written_tile_plan_gives_way_to_the_brokers_limit(
+    broker: object, tmp_path: Path, protocol: str
+) -> None:
+    del broker
+    with private_fog(tmp_path, f"max_packet_size {LIMIT}", BROKER__PROTOCOL=protocol) as fog:
+        fog.fleet("eya")
+        path = fog.save("in.png", noise())
+        ran = fog.run(path, "-o", "out.png", "--pipeline", "median ksize=5", "--tiles", "grid 2x2")
+        assert same(read(tmp_path / "out.png"), cv2.medianBlur(read(path), 5))
+        assert ran.report["tiles"] > 4
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
@@ -128,6 +143,38 @@ class Deaf(Relay):
                     sink.sendall(packet)
 
 
+class Outspoken(Relay):
+    """An MQTT 5 broker that announces no limit, and says goodbye with the reason 0x95."""
+
+    def carry(self, source: socket.socket, sink: socket.socket) -> None:
+        framer = Framer()
+        while data := source.recv(65_536):
+            for packet in framer.feed(data):
+                if is_publish(packet) and len(packet) > LIMIT:
+                    source.sendall(PACKET_TOO_LARGE)
+                    return
+                sink.sendall(packet)
+
+
+def test_a_broker_that_says_that_a_packet_was_too_large_is_believed_at_once(
+    broker: RealBroker,
+) -> None:
+    relay = Outspoken(broker.port)
+    inbox = Inbox()
+    transport = PahoTransport(Link(relay.url, "outspoken"), inbox.put)
+    try:
+        transport.start()
+        assert inbox.take(Connected).max_packet_bytes is None
+        transport.publish("large", bytes(2 * LIMIT))
+        inbox.take(Disconnected)
+        assert inbox.take(Connected).max_packet_bytes == 2 * LIMIT
+        with pytest.raises(TooLarge, match="seems to accept at most"):
+            transport.publish("large", bytes(2 * LIMIT))
+    finally:
+        transport.close()
+        relay.close()
+
+
 def test_a_broker_that_answers_nothing_after_a_large_packet_counts_as_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +216,28 @@ def test_a_large_packet_on_a_slow_link_does_not_count_as_lost(
         assert inbox.take(object) == Published("large")
         transport.close()
     broker.kill()
+
+
+def test_a_broker_that_ends_with_a_packet_on_its_way_teaches_no_limit(tmp_path: Path) -> None:
+    broker = RealBroker(tmp_path)
+    broker.start()
+    inbox = Inbox()
+    transport = PahoTransport(Link(broker.url, "loud", "3.1.1"), inbox.put)
+    try:
+        transport.start()
+        inbox.take(Connected)
+        broker.freeze()
+        transport.publish("loud", bytes(2 * LIMIT))
+        assert broker.process is not None
+        broker.process.kill()  # without a moment in which it could take the packet
+        broker.kill()
+        inbox.take(Disconnected)
+        inbox.take(Refused)
+        broker.start()
+        assert inbox.take(Connected).max_packet_bytes is None
+    finally:
+        transport.close()
+        broker.kill()
 
 
 class Unacknowledged(Relay):

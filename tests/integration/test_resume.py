@@ -50,7 +50,7 @@ def status(client: Probe, state: str, *, done: int = 0) -> dict[str, object]:
         said: dict[str, object] = json.loads(client.message(f"{REPLIES}/status", within=60).payload)
         if said["state"] == state and int(str(said.get("done", 0))) >= done:
             return said
-        assert said["state"] != "failed" or state == "failed", said
+        assert said["state"] != "failed" or state == "failed", said.get("error")
 
 
 def decoded(data: bytes) -> Image:

@@ -75,7 +75,7 @@ def test_a_failing_job_is_announced_and_stored_and_its_retry_succeeds(fog: Fog) 
     got = cv2.imdecode(np.frombuffer(answer.payload, np.uint8), cv2.IMREAD_UNCHANGED)
     assert got is not None
     assert same(got, 255 - poison())
-    until(lambda: not list((fog.folder / "spool").glob("*/j*")), "no dead letter")
+    until(lambda: not list((fog.folder / "spool").glob("dead/j*")), "no dead letter")
 
 
 def test_a_retry_without_a_gateway_is_done_at_its_next_start(fog: Fog) -> None:

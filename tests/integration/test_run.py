@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,10 +70,33 @@ def test_every_way_to_cut_gives_the_same(fog: Fog, pictures: dict[str, Path], ti
     assert same(read(fog.folder / "out.png"), edges_of(pictures["in.jpg"]))
 
 
+def test_the_trace_of_a_run_shows_each_tile_at_its_worker(
+    fog: Fog, pictures: dict[str, Path]
+) -> None:
+    options = ("-o", "out.png", "--pipeline", "gray | canny", "--tiles", "grid 3x4")
+    fog.run(pictures["in.png"], *options, "--trace", "trace.json")
+    trace = json.loads((fog.folder / "trace.json").read_text("utf-8"))
+    assert trace["otherData"]["jobs"][0]["pipeline"] == "gray | canny"
+    events = trace["traceEvents"]
+    workers = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event["name"] == "thread_name" and event["args"]["name"].startswith("worker")
+    }
+    done = {
+        event["name"]
+        for event in events
+        if event["ph"] == "X" and (event["pid"], event["tid"]) in workers
+    }
+    assert {f"tile {index}" for index in range(12)} <= done
+
+
 def test_the_report_has_every_promised_figure(fog: Fog, pictures: dict[str, Path]) -> None:
     out = fog.folder / "out.png"
     with hearing(fog.broker.url) as heard:
-        ran = fog.run(pictures["in.png"], "-o", out, "--tiles", "grid 4x3", "--verify")
+        grid = ("--tiles", "grid 4x3")
+        # A busy machine's link may seem so slow that png would save time.
+        ran = fog.run(pictures["in.png"], "-o", out, *grid, "--verify", WIRE__CODEC="raw")
         report = ran.report
         # On a busy machine a tile may be given to a second device; then the figures say so.
         again = report["retries"] + report["hedges"]
@@ -157,6 +182,14 @@ def test_an_ordinary_job_runs_through_a_configured_name(
     assert same(read(fog.folder / "named.png"), gray_of(pictures["in.png"]))
 
 
+def test_what_the_facts_do_not_list_is_said(fog: Fog, pictures: dict[str, Path]) -> None:
+    pipeline = "gray | otsu | components most=1"
+    ran = fog.run(pictures["in.png"], "-o", fog.folder / "out.json", "--pipeline", pipeline)
+    facts = json.loads((fog.folder / "out.json").read_text())
+    assert facts["left_out"] > 0
+    assert f"facts: {facts['note']}" in ran.err
+
+
 def test_nobody_is_left_of_a_run(fog: Fog, pictures: dict[str, Path]) -> None:
     with fog.probe("fog/v1/gateways/#", client_id="watch-run") as client:
         fog.run(pictures["in.png"], "-o", fog.folder / "out.png")
@@ -217,16 +250,49 @@ def test_local_always_needs_no_device(lone_fog: Fog) -> None:
     assert same(read(lone_fog.folder / "out.png"), edges_of(image))
 
 
-def test_without_a_broker_it_says_what_to_start(lone_fog: Fog) -> None:
+@pytest.mark.parametrize("local", ["never", "auto"])
+def test_without_a_broker_it_says_what_to_start_and_does_nothing(lone_fog: Fog, local: str) -> None:
     image = lone_fog.save("in.png", photo(40, 40))
     ran = lone_fog.run(
         *(image, "-o", "out.png"),
         code=3,
         BROKER__URL=f"mqtt://127.0.0.1:{free_port()}",
         BROKER__CONNECT_TIMEOUT_S="1",
+        GATEWAY__LOCAL=local,
+        GATEWAY__LOCAL_AFTER="0",
     )
     assert "mosquitto" in ran.error
     assert "broker.embedded: auto" in ran.error
+    assert "no image was processed" in ran.error
+    assert not (lone_fog.folder / "out.png").exists()
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "mqtts", "ws"])
+def test_a_program_that_accepts_and_says_nothing_is_named_in_time(
+    lone_fog: Fog, scheme: str
+) -> None:
+    image = lone_fog.save("in.png", photo(40, 40))
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        ran = lone_fog.run(
+            *(image, "-o", "out.png"),
+            code=3,
+            BROKER__URL=f"{scheme}://{address}",
+            BROKER__CONNECT_TIMEOUT_S="5",
+        )
+    assert f"{address} accepts the connection and says nothing for 4 s" in ran.error
+    assert "tried for 5 s" in ran.error
+
+
+def test_this_machine_works_without_a_broker_only_if_it_always_works(lone_fog: Fog) -> None:
+    image = lone_fog.save("in.png", photo())
+    lone_fog.run(
+        *(image, "-o", "out.png", "--tiles", "size 64x64"),
+        BROKER__URL=f"mqtt://127.0.0.1:{free_port()}",
+        BROKER__CONNECT_TIMEOUT_S="0.1",
+        GATEWAY__LOCAL="always",
+    )
+    assert same(read(lone_fog.folder / "out.png"), edges_of(image))
 
 
 def test_a_run_starts_a_broker_where_it_may_and_none_is(lone_fog: Fog) -> None:
@@ -238,6 +304,8 @@ def test_a_run_starts_a_broker_where_it_may_and_none_is(lone_fog: Fog) -> None:
         GATEWAY__LOCAL="auto",
         GATEWAY__LOCAL_AFTER="0.2",
     )
+    assert "started a broker of our own (" in ran.err
+    assert "this gateway took" in ran.err
     assert set(ran.report["devices"]) == {"local"}
     assert same(read(lone_fog.folder / "out.png"), edges_of(image))
 

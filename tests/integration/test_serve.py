@@ -27,6 +27,7 @@ from tests.processes import (
     edges_of,
     fog_at,
     gray_of,
+    has_opencv,
     photo,
     read,
     same,
@@ -250,25 +251,11 @@ def test_a_retained_submission_is_refused(lone_fog: Fog) -> None:
     assert "publish it without retain" in status["error"]
 
 
-def test_a_device_has_its_worker_ready_once_there_is_a_gateway(lone_fog: Fog) -> None:
-    eya = lone_fog.device("eya", DEVICE__ISOLATE="always")
-    eya.says("eya is online")
-    assert workers_of(eya.process.pid) == []
-    lone_fog.serve()
-    until(lambda: bool(workers_of(eya.process.pid)), "a worker without a tile")
-
-
-def test_a_device_loads_opencv_itself_once_there_is_a_gateway(lone_fog: Fog) -> None:
-    (eya,) = lone_fog.fleet("eya")
+@pytest.mark.parametrize("isolate", ["auto", "always"])
+def test_a_device_starts_its_worker_before_there_is_a_gateway(lone_fog: Fog, isolate: str) -> None:
+    eya = lone_fog.device("eya", DEVICE__ISOLATE=isolate)
+    until(lambda: bool(workers_of(eya.process.pid)), "a worker without a gateway")
     assert not has_opencv(eya)
-    lone_fog.serve()
-    until(lambda: has_opencv(eya), "OpenCV in the agent without a tile")
-    assert workers_of(eya.process.pid) == []
-
-
-def has_opencv(program: Program) -> bool:
-    mapped = psutil.Process(program.process.pid).memory_maps()
-    return any("/cv2/" in one.path for one in mapped)
 
 
 def test_sigterm_says_offline_and_leaves_no_process(lone_fog: Fog) -> None:
@@ -330,6 +317,28 @@ def test_two_gateways_do_not_share_a_spool(lone_fog: Fog) -> None:
     other = lone_fog.start_serving(GATEWAY__ID="oscar")
     assert other.ended() == 2
     assert "error: gateway.spool: another gateway uses" in other.said
+
+
+def test_it_says_in_four_lines_what_it_started_where_it_listens_and_what_it_wrote(
+    lone_fog: Fog,
+) -> None:
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    gateway = lone_fog.serve(BROKER__URL=url, BROKER__EMBEDDED="auto")
+    broker, inbox, made, online = gateway.said.splitlines()
+    folder = lone_fog.folder
+    assert f"started a broker of our own (mosquitto) at {own_url(url)}" in broker
+    assert f"watching {folder / 'inbox'} for images; results go to {folder / 'outbox'}" in inbox
+    assert f"made {folder / 'inbox'} and {folder / 'spool'}; accepted images stay in" in made
+    assert "published to fog/v1/submit/edges/NAME" in online
+    assert "its result comes to fog/v1/replies/NAME/image" in online
+    assert {path.name for path in folder.iterdir() if path.is_dir()} >= {"inbox", "spool"}
+
+    assert gateway.stop() == 0
+    (last,) = gateway.said.splitlines()[4:]
+    assert "mariem exits; 0 image(s) wait for its next start" in last
+    assert "WARNING" not in gateway.said
+    again = lone_fog.serve(BROKER__URL=url, BROKER__EMBEDDED="auto")
+    assert "made no folder" in again.said
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])

@@ -6,15 +6,18 @@ import json
 
 import pytest
 
-from fogmqtt.transport import optional
-from fogmqtt.transport.base import Connected, Disconnected, Received, Unavailable
+from fogmqtt.transport import connection, optional
+from fogmqtt.transport.base import Connected, Disconnected, Received, Refused, Unavailable
 from fogmqtt.transport.link import Link, Protocol
 from fogmqtt.transport.paho import PahoTransport
 from tests.fog import Inbox, RealBroker
 from tests.processes import Fog, edges_of, photo, read, same, until
-from tests.strict import CUT, CUT_LATE, REFUSE, SILENT, WAYS, strict
+from tests.relay import scripted
+from tests.strict import CUT, CUT_LATE, REFUSE, SILENT, WAYS, forgetful, strict
 
 BOTH: tuple[Protocol, ...] = (5, "3.1.1")
+#: An MQTT 5 CONNACK with Wildcard Subscription Available = 0.
+NO_WILDCARDS = b"\x20\x05\x00\x00\x02\x28\x00"
 COUNTER = "$SYS/broker/publish/messages/dropped"
 UNKNOWN = "messages that the broker drops cannot be counted: "
 #: What is delivered in the beginning for each way not to grant it, and the reason that is told.
@@ -82,6 +85,42 @@ def test_a_broker_without_shared_subscriptions_gets_a_plain_one(
 
 
 @pytest.mark.parametrize("protocol", BOTH)
+def test_a_broker_that_confirms_no_subscription_is_named(
+    broker: RealBroker, monkeypatch: pytest.MonkeyPatch, protocol: Protocol
+) -> None:
+    monkeypatch.setattr(connection, "_SUBACK_TIMEOUT_S", 0.3)
+    inbox = Inbox()
+    with strict(broker.port, SILENT, b"mute/") as wire:
+        link = Link(wire.url, "mute", protocol, connect_timeout_s=0.5)
+        transport = PahoTransport(link, inbox.put)
+        transport.subscribe("mute/1")
+        transport.subscribe("mute/2")
+        transport.start()
+        refused = inbox.take(Refused)
+        assert "accepted the connection and does not confirm the subscription" in refused.reason
+        assert "'mute/1' (and 1 more)" in refused.reason
+        assert not refused.final
+        assert wire.asked >= 4, "it was asked again"
+        transport.close()
+
+
+def test_a_broker_that_leaves_shared_subscriptions_unanswered_gets_a_plain_one(
+    broker: RealBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_SUBACK_TIMEOUT_S", 0.3)
+    inbox = Inbox()
+    with strict(broker.port, SILENT, b"$share/") as wire:
+        link = Link(wire.url, "plain", connect_timeout_s=0.5)
+        transport = PahoTransport(link, inbox.put)
+        transport.subscribe("$share/group/plain/#")
+        transport.start()
+        inbox.take(Connected, within=20)
+        transport.publish("plain/1", b"x")
+        assert inbox.take(Received).topic == "plain/1"
+        transport.close()
+
+
+@pytest.mark.parametrize("protocol", BOTH)
 def test_a_broker_that_grants_it_tells_the_counter(broker: RealBroker, protocol: Protocol) -> None:
     inbox = Inbox()
     transport = PahoTransport(Link(broker.url, "granted", protocol), inbox.put)
@@ -143,3 +182,32 @@ def test_a_look_around_works_there(lone_fog: Fog) -> None:
         looked = lone_fog.command("devices", "--json", BROKER__URL=wire.url)
     assert looked.returncode == 0, looked.stderr
     assert json.loads(looked.stdout)["eya"]["online"]
+
+
+def test_devices_are_found_where_wildcards_bring_no_retained_messages(lone_fog: Fog) -> None:
+    lone_fog.fleet("eya", "manar")
+    image = lone_fog.save("in.png", photo(200, 300))
+    with forgetful(lone_fog.broker.port) as wire:
+        looked = lone_fog.command("devices", "--json", BROKER__URL=wire.url)
+        explained = lone_fog.command(
+            "explain", str(image), "--pipeline", "gray", BROKER__URL=wire.url
+        )
+        ran = lone_fog.run(image, "-o", "out.png", BROKER__URL=wire.url)
+    assert set(json.loads(looked.stdout)) == {"eya", "manar"}, looked.stderr
+    assert "predicted with 2 device(s)" in explained.stdout
+    assert same(read(lone_fog.folder / "out.png"), edges_of(image))
+    assert set(ran.report["devices"]) <= {"eya", "manar"}
+
+
+def test_a_broker_without_wildcards_is_refused_in_words_before_it_is_asked_for_one() -> None:
+    inbox = Inbox()
+    with scripted(NO_WILDCARDS) as port:
+        transport = PahoTransport(Link(f"mqtt://127.0.0.1:{port}", "x"), inbox.put)
+        transport.subscribe("fog/v1/devices/+/status")
+        transport.start()
+        refused = inbox.take(Refused)
+        transport.close()
+    assert refused.final
+    assert (
+        "has no subscriptions with wildcards, such as 'fog/v1/devices/+/status'" in refused.reason
+    )

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from fogmqtt.errors import NotConnected, TooLarge
-from fogmqtt.transport.base import Connected, Disconnected, Received, Refused, Transport, Will
+from fogmqtt.transport.base import (
+    NO_PROPERTIES,
+    Connected,
+    Disconnected,
+    MessageProperties,
+    Received,
+    Refused,
+    Transport,
+    Will,
+)
 from fogmqtt.transport.link import Client as ClientKind
 from fogmqtt.transport.link import Link, Protocol
 from fogmqtt.transport.memory import MemoryBroker, MemoryTransport
@@ -119,6 +128,22 @@ def test_a_payload_in_pieces_arrives_as_one(world: World) -> None:
     for qos in (0, 1, 2):
         client.transport.publish("a", (b"header", pixels[:3], pixels[3:]), qos=qos)
         assert client.inbox.message("a").payload == b"header" + pixels
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_properties_arrive_on_mqtt_5_and_are_dropped_on_3_1_1(world: World, qos: int) -> None:
+    properties = MessageProperties(
+        response_topic="replies/me/7",
+        correlation=b"\x00\xff7",
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    )
+    client = world.client("one", "a")
+    client.transport.publish(
+        "a", b"x", qos=qos, expires_s=60, content_type="image/png", properties=properties
+    )
+    expected = replace(properties, content_type="image/png")
+    heard = client.inbox.message("a").properties
+    assert heard == (NO_PROPERTIES if world.kind.startswith("3") else expected)
 
 
 def test_a_retained_message_is_marked_and_comes_after_connected(world: World) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -202,6 +203,14 @@ def test_a_process_that_crashes_fails_its_tile_only(
     assert failed.reason.endswith("at tile 7 in operators misbehave")
     assert where in failed.traceback
     rig.succeeds()
+
+
+def test_a_worker_starts_while_a_thread_of_its_parent_imports_opencv(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCV puts its own folder, which has a module `typing`, into sys.path for a moment."""
+    monkeypatch.setattr("sys.path", [str(Path(cv2.__file__).parent), *sys.path])
+    make_rig().succeeds()
 
 
 @pytest.mark.parametrize("how", ["hang", "native_hang"])

@@ -13,17 +13,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fogmqtt.core.geometry import Grid, Rect, Seams, Size, cut
-from fogmqtt.errors import PipelineError, WireError
+from fogmqtt.errors import OperatorError, PipelineError, WireError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline, registry
 from fogmqtt.operators.api.measuring import count_differences, decode_part, encode_part
 from fogmqtt.operators.segmentation.components import Components
+from fogmqtt.operators.segmentation.labels import numbered
 from fogmqtt.operators.support.component_codec import MOST_BYTES, ComponentsPart
 from fogmqtt.operators.support.packing import pack, unpack
 from fogmqtt.operators.support.union_find import roots
 from tests.drawn import plans
-from tests.tiling import tiled
+from tests.tiling import run_stage, tiled
 
 SETTINGS = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 connectivities = pytest.mark.parametrize("connectivity", [4, 8])
@@ -340,3 +341,115 @@ def test_a_long_chain_in_any_order_takes_few_rounds() -> None:
 def test_parameters_out_of_range_are_named(params: dict[str, Any], message: str) -> None:
     with pytest.raises(PipelineError, match=message):
         registry.build("components", params)
+
+
+def parts(image: Image) -> Image:
+    """A mask of an image with parts of several sizes."""
+    return cv2.threshold(cv2.GaussianBlur(image, (0, 0), 2), 127, 255, cv2.THRESH_BINARY)[1]
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+@pytest.mark.parametrize("min_area", [1, 9])
+def test_a_label_image_has_the_numbers_of_the_components(connectivity: int, min_area: int) -> None:
+    mask = parts(np.random.default_rng(4).integers(0, 256, (150, 210), np.uint8))
+    params = f"connectivity={connectivity} min_area={min_area}"
+    chain = pipeline.parse(f"labels {params}")
+    labels = pipeline.run_whole(chain, mask, mask)
+    assert isinstance(labels, np.ndarray)
+    assert labels.dtype == np.uint16
+    facts = tiled(pipeline.parse(f"components {params}"), mask, Grid(3, 4))
+    assert isinstance(facts, dict)
+    assert facts["count"] == labels.max() > 5
+    for one in facts["components"]:
+        rows, columns = np.nonzero(labels == one["number"])
+        assert len(rows) == one["area"]
+        assert (columns.min(), rows.min()) == (one["left"], one["top"])
+    if min_area == 1:
+        assert np.array_equal(labels, cv2.connectedComponents(mask, connectivity=connectivity)[1])
+
+
+def test_more_components_than_a_label_image_can_count_are_refused_with_the_way_out() -> None:
+    dots: Image = np.zeros((600, 600), np.uint8)
+    dots[::2, ::2] = 255
+    with pytest.raises(OperatorError, match="labels: 90000 components, over 65535; raise min_area"):
+        registry.build("labels", {}).process(dots)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("text", ["components", "components min_area=9 most=5"])
+def test_intensities_are_those_of_the_original_under_each_component(text: str, dtype: str) -> None:
+    rng = np.random.default_rng(4)
+    mask = parts(rng.integers(0, 256, (150, 210), np.uint8))
+    original = (rng.random(mask.shape) * (1 if dtype == "float32" else np.iinfo(dtype).max)).astype(
+        dtype
+    )
+    operator = registry.build("components", dict(_params(f"{text} intensities=true")))
+    prepared = operator.prepare(mask, original)
+    (stage,) = pipeline.split_stages((operator,), Spec.of(mask))
+    facts = run_stage(stage, (prepared,), mask, cut(mask.shape, Grid(3, 4)))
+    assert facts == pipeline.run_whole((operator,), mask, original)
+    plain = pipeline.run_whole(pipeline.parse(text), mask, mask)
+    assert isinstance(facts, dict)
+    assert isinstance(plain, dict)
+    labels, _ = numbered(mask, 8, 9 if "min_area" in text else 1)
+    for one, bare in zip(facts["components"], plain["components"], strict=True):
+        values = original[labels == one["number"]]
+        found = one.pop("intensity")
+        assert found == {
+            "mean": pytest.approx(values.mean(dtype=np.float64)),
+            "min": values.min().item(),
+            "max": values.max().item(),
+        }
+        assert one == bare
+
+
+def _params(text: str) -> list[tuple[str, str]]:
+    return [(name, value) for name, _, value in (word.partition("=") for word in text.split()[1:])]
+
+
+def test_a_stage_begins_at_components_only_for_intensities() -> None:
+    spec = Spec(90, 90, 1)
+    text = "median | threshold | components"
+    assert len(pipeline.split_stages(pipeline.parse(text), spec)) == 1
+    assert len(pipeline.split_stages(pipeline.parse(f"{text} intensities=true"), spec)) == 2
+
+
+def test_intensities_of_a_colour_image_are_those_in_gray() -> None:
+    colour = np.random.default_rng(4).integers(0, 256, (90, 120, 3), np.uint8)
+    chain = pipeline.parse("gray | gaussian | otsu | components intensities=true")
+    facts = tiled(chain, colour, Grid(3, 2))
+    assert facts == pipeline.run_whole(chain, colour, colour)
+    assert isinstance(facts, dict)
+    assert 0 <= facts["components"][0]["intensity"]["mean"] <= 255
+
+
+def test_no_component_has_no_intensity() -> None:
+    empty: Image = np.zeros((9, 9), np.uint8)
+    chain = pipeline.parse("components intensities=true")
+    assert pipeline.run_whole(chain, empty, empty)["components"] == []  # type: ignore[call-overload]
+
+
+def test_intensities_of_an_original_of_another_size_are_refused() -> None:
+    chain = pipeline.parse("gray | resize factor=0.5 | otsu | components intensities=true")
+    image: Image = np.zeros((40, 60, 3), np.uint8)
+    with pytest.raises(OperatorError, match="must not change the size before it"):
+        pipeline.run_whole(chain, image, image)
+
+
+def test_facts_that_do_not_list_all_name_the_limit() -> None:
+    dots: Image = np.zeros((60, 60), np.uint8)
+    dots[::5, ::5] = 255
+    facts = tiled(pipeline.parse("components most=100"), dots, Grid(2, 2))
+    assert isinstance(facts, dict)
+    assert (
+        facts["note"] == "44 more are not listed: most=100 lists the largest; raise it, or min_area"
+    )
+    every = tiled(pipeline.parse("components"), dots, Grid(2, 2))
+    assert isinstance(every, dict)
+    assert "note" not in every
+    contours = pipeline.run_whole(pipeline.parse("contours most=100"), dots, dots)
+    assert isinstance(contours, dict)
+    assert contours["note"].startswith("44 more are not listed: most=100")
+    lines = pipeline.run_whole(pipeline.parse("lines most=1 votes=5 length=1 gap=9"), dots, dots)
+    assert isinstance(lines, dict)
+    assert lines["note"].endswith("most=1 lists the first; raise it, or votes")

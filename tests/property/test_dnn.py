@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fogmqtt.cli.common import set_model_folder
 from fogmqtt.config import load_device
 from fogmqtt.core.geometry import Grid, Rect
 from fogmqtt.errors import OperatorError, PipelineError
@@ -23,11 +23,12 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api import pipeline, registry
 from fogmqtt.operators.detection.dnn import Detection, Dnn
-from fogmqtt.operators.support import models
+from fogmqtt.operators.support import models, onnx_runtime
 from fogmqtt.operators.support.boxes import Boxes, parse_output, suppress_overlaps
 from fogmqtt.operators.support.onnx_file import external_files
+from fogmqtt.setup.operators import set_model_folder
 from tests.drawn import images, plans
-from tests.networks import SIDE, WINDOW, squares
+from tests.networks import PROBE, SIDE, WINDOW, probe, squares, squares_apart
 from tests.tiling import tiled
 
 
@@ -129,8 +130,22 @@ def test_of_overlapping_boxes_the_best_of_each_class_remains() -> None:
     places = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [1, 0, 11, 10], [30, 0, 40, 10]])
     boxes = Boxes(places, np.array([50, 90, 40, 90]), np.array([0, 0, 1, 0]))
     assert suppress_overlaps(boxes, 0.45, 9).tolist() == [1, 3, 2]
-    assert suppress_overlaps(boxes, 0.45, 2).tolist() == [1, 3]
+    assert suppress_overlaps(boxes, 0.45, 1).tolist() == [1, 3, 2], "0 lies in 1"
     assert suppress_overlaps(boxes, 0.9, 9).tolist() == [1, 3, 0, 2]
+
+
+def test_boxes_beyond_a_thousand_in_a_window_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is detected by a network that sees 1 500 objects; none of them goes unmentioned."""
+    at = np.arange(1500)
+    left, top = 16 * (at % 40), 16 * (at // 40)
+    rows = np.stack([left, top, left + 9, top + 9, 0.9 - at / 10_000, 0 * at], axis=1)
+    monkeypatch.setattr(Dnn, "_outputs", lambda *_: [rows[None].astype(np.float32)])
+    operator = Dnn(model="x.onnx", sha256="0" * 64, window=640, stride=640, format="boxes")
+    facts = operator.measure_whole(np.zeros((640, 640), np.uint8))
+    assert len(facts["objects"]) == 1000
+    assert facts["left_out"] == 500
+    assert "500 more are not listed" in facts["note"]
+    assert "1000 at most" in facts["note"]
 
 
 @settings(deadline=None)
@@ -250,12 +265,44 @@ def test_a_model_is_found_in_the_working_directory_and_in_the_configured_folder(
     with pytest.raises(OperatorError) as refusal:
         models.find_file("a.onnx")
     assert f"{tmp_path / 'a.onnx'}, {tmp_path / 'models/a.onnx'}" in str(refusal.value)
-    set_model_folder(load_device(None, {"FOGMQTT_MODELS": "shelf"}).models)
+    set_model_folder(load_device(None, {"FOGMQTT_MODELS": "shelf"}).models, only=False)
     for place in ("shelf/a.onnx", "a.onnx"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).write_bytes(path.read_bytes())
         assert models.find_file("a.onnx") == tmp_path / place
     assert models.file_digest("a.onnx") == sha256
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "/etc/passwd",
+        "/proc/self/environ",
+        "../secret.onnx",
+        "x/../../secret.onnx",
+        "secret.onnx",
+        "{folder}-else/secret.onnx",
+    ],
+)
+def test_where_others_name_the_models_nothing_is_told_of_other_files(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shelf = tmp_path / "shelf"
+    for folder in (tmp_path, tmp_path / "shelf-else"):
+        folder.mkdir(exist_ok=True)
+        (folder / "secret.onnx").write_bytes(b"secret")
+    shelf.mkdir()
+    monkeypatch.setenv(models.FOLDER_VARIABLE, str(shelf))
+    monkeypatch.setenv(models.ONLY_FOLDER_VARIABLE, "1")
+    with pytest.raises(PipelineError) as refusal:
+        pipeline.parse(f"dnn model={model.format(folder=shelf)}")
+    assert hashlib.sha256(b"secret").hexdigest() not in str(refusal.value)
+    with pytest.raises(OperatorError, match="in the folder of the setting `models`"):
+        Dnn(model=model.format(folder=shelf), sha256="0" * 64).output(Spec(9, 9))
+    (shelf / "own.onnx").write_bytes(b"own")
+    assert models.find_file("own.onnx") == models.find_file(str(shelf / "own.onnx"))
+    assert Dnn.probe()
 
 
 def test_a_model_is_loaded_once_and_again_after_its_file_changed(
@@ -264,11 +311,11 @@ def test_a_model_is_loaded_once_and_again_after_its_file_changed(
     path, sha256 = network
     copy = tmp_path / "copy.onnx"
     copy.write_bytes(path.read_bytes())
-    first = models.network(str(copy), sha256)
-    assert models.network(str(copy), sha256) is first
+    first = models.network(str(copy), sha256, "opencv")
+    assert models.network(str(copy), sha256, "opencv") is first
     copy.write_bytes(b"another")
     with pytest.raises(OperatorError, match=r"is another file: its hash is [0-9a-f]{64}, expected"):
-        models.network(str(copy), sha256)
+        models.network(str(copy), sha256, "opencv")
 
 
 def test_a_file_that_is_not_a_model_or_does_not_fit_the_window_is_named(
@@ -343,18 +390,121 @@ def test_a_drawing_frames_the_objects(detector: Detector) -> None:
     assert changed.max(axis=0)[0] in range(108, 113)
 
 
-@pytest.mark.parametrize("place", ["weights.data", "../weights.bin"])
-def test_weights_in_another_file_are_refused_with_the_way_out(
+ENGINES = ("opencv", "onnx")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_model_with_its_weights_in_another_file_finds_the_same(
+    detector: Detector, tmp_path: Path, engine: str
+) -> None:
+    path = tmp_path / "split.onnx"
+    sha256 = squares(path, weights="split.onnx.data")
+    assert external_files(path.read_bytes()) == ["split.onnx.data"]
+    split = detector(model=str(path), sha256=sha256, engine=engine)
+    pipeline.split_stages((split,), Spec(9, 9))
+    image = table(100, 140, (1, 1), (45, 67))
+    assert whole(split, image) == whole(detector(engine=engine), image)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_hash_covers_weights_in_another_file(
+    detector: Detector, tmp_path: Path, engine: str
+) -> None:
+    """Otherwise two devices might have different ones."""
+    path, weights = tmp_path / "split.onnx", tmp_path / "split.onnx.data"
+    split = detector(model=str(path), sha256=squares(path, weights=weights.name), engine=engine)
+    data = weights.read_bytes()
+    weights.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    with pytest.raises(
+        OperatorError, match=r"another file: .*cat split.onnx split.onnx.data \| sha"
+    ):
+        whole(split, table(9, 9))
+    weights.unlink()
+    with pytest.raises(OperatorError, match=r"split.onnx.data, which is missing beside it; copy"):
+        pipeline.split_stages((split,), Spec(9, 9))
+
+
+@pytest.mark.parametrize("place", ["../weights.bin", "/var/weights.bin"])
+def test_weights_anywhere_else_are_refused_with_the_way_out(
     detector: Detector, tmp_path: Path, place: str
 ) -> None:
-    """The hash does not cover them: two devices might have different ones."""
-    path = tmp_path / "split.onnx"
-    sha256 = squares(path, weights=place)
-    assert external_files(path.read_bytes()) == [place]
+    (tmp_path / "models").mkdir()
+    path = tmp_path / "models" / "split.onnx"
+    path.write_bytes(squares_apart(place))
     with pytest.raises(
-        OperatorError, match=r"other files \(.*\), .*save the model as a single file"
+        OperatorError, match=r"not in the model's folder; .*save it as a single file"
     ):
-        pipeline.split_stages((detector(model=str(path), sha256=sha256),), Spec(9, 9))
+        pipeline.split_stages((detector(model=str(path), sha256="0" * 64),), Spec(9, 9))
+
+
+@settings(deadline=None, max_examples=8)
+@given(data=st.data())
+def test_tiles_by_onnx_runtime_give_the_facts_of_the_whole_image(
+    network: tuple[Path, str], data: st.DataObject
+) -> None:
+    image = data.draw(images(("uint8",)))
+    path, sha256 = network
+    stride = data.draw(st.sampled_from([0, 24, 47]))
+    operator = Dnn(
+        model=str(path), sha256=sha256, engine="onnx", window=WINDOW, stride=stride, score=0.05
+    )
+    assert tiled((operator,), image, data.draw(plans(image))) == whole(operator, image)
+
+
+def test_both_engines_find_the_same_squares(detector: Detector) -> None:
+    image = table(150, 200, (33, 77), (101, 5))
+    boxes = [
+        {tuple(one["box"]) for one in whole(detector(score=0.5, engine=engine), image)["objects"]}
+        for engine in ENGINES
+    ]
+    assert boxes[0] == boxes[1] == {(77.0, 33.0, 8.0, 8.0), (5.0, 101.0, 8.0, 8.0)}
+
+
+def test_onnx_runtime_gives_the_bits_of_the_model_as_it_is_written(tmp_path: Path) -> None:
+    """Its last level of optimisation does not: it chooses a layout for the processor at hand."""
+    levels = onnxruntime.GraphOptimizationLevel
+    pixels = np.random.default_rng(7).random((1, 3, PROBE, PROBE), np.float32)
+    (ours,) = onnx_runtime.session(probe(), {})(pixels)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = levels.ORT_DISABLE_ALL
+    plain = onnxruntime.InferenceSession(probe(), options, providers=["CPUExecutionProvider"])
+    assert ours.tobytes() == plain.run(None, {"images": pixels})[0].tobytes()
+
+
+def test_each_engine_is_an_ability_of_its_own(detector: Detector) -> None:
+    spec = Spec(100, 100, 3, "uint8")
+    abilities = [detector(engine=engine).ability(spec) for engine in ENGINES]
+    assert abilities == ["dnn/uint8", "dnn/uint8/onnx"]
+
+
+def test_what_onnx_runtime_cannot_load_or_run_is_named(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "text.onnx"
+    path.write_text("no model")
+    fake = detector(model=str(path), sha256=models.file_digest(str(path)), engine="onnx")
+    with pytest.raises(OperatorError, match=r"^dnn: .*not an ONNX model that ONNX Runtime [0-9.]+"):
+        whole(fake, table(9, 9))
+    with pytest.raises(OperatorError, match=r"window=96: ONNX Runtime [0-9.]+ cannot run it"):
+        whole(detector(engine="onnx", window=96), table(9, 9))
+    with pytest.raises(PipelineError, match="engine"):
+        detector(engine="tensorrt")
+
+
+def test_without_the_package_the_way_out_is_the_extra(detector: Detector) -> None:
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "import numpy as np\n"
+        "from fogmqtt.conformance.fingerprint import check_operator\n"
+        "from fogmqtt.operators.api import pipeline\n"
+        "print(sorted(one for one in check_operator('dnn').fingerprints if 'onnx' in one))\n"
+        f"pixels = np.zeros(({WINDOW}, {WINDOW}, 3), np.uint8)\n"
+        f"pipeline.run_whole(pipeline.parse({str(detector(engine='onnx'))!r}), pixels, pixels)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n"
+    assert "dnn: model" in done.stderr
+    assert (
+        "engine=onnx: this machine has no ONNX Runtime: pip install 'fogmqtt[onnx]'" in done.stderr
+    )
 
 
 def test_a_whole_a_cut_and_a_strange_file_need_no_other(network: tuple[Path, str]) -> None:

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Set
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from fogmqtt.core.scheduling.actions import (
     Action,
     Arbitrate,
     CancelTile,
+    ConfirmLink,
     DropResult,
     FailJob,
     FinishJob,
@@ -36,6 +38,7 @@ from fogmqtt.core.scheduling.events import (
     Event,
     JobCancelled,
     JobSubmitted,
+    LinkConfirmed,
     ResultArrived,
     Tick,
     TileAccepted,
@@ -55,6 +58,8 @@ POLICY = Policy(
     max_window=3,
     accept_s=1,
     accept_max_s=4,
+    confirm_s=2,
+    confirmed_s=0.5,
     send_s=2,
     min_lease_s=0.5,
     max_lease_s=20,
@@ -215,6 +220,8 @@ class Fog(RuleBasedStateMachine):
         self.reported: set[SendTile] = set()
         self.broken = False
         self.to_denounce = 0
+        #: When the scheduler asked whether the link works, and got no answer yet.
+        self.to_confirm: list[float] = []
 
     # What happens.
 
@@ -226,6 +233,7 @@ class Fog(RuleBasedStateMachine):
         window=st.integers(2, 3),
         halvings=st.integers(0, 2),
         sends=st.booleans(),
+        confirms=st.booleans(),
     )
     def somebody_is_there(
         self,
@@ -236,11 +244,12 @@ class Fog(RuleBasedStateMachine):
         window: int,
         halvings: int,
         sends: bool,
+        confirms: bool,
     ) -> None:
         self.to_denounce = suspects
         # With a limit of one, a device may die of several tiles of one job at once.
         self.policy = replace(POLICY, max_losses=limit, max_window=window)
-        self.scheduler = Scheduler(self.policy, sends_reported=sends)
+        self.scheduler = Scheduler(self.policy, sends_reported=sends, confirms_link=confirms)
         self.watch = Watch(self.policy, self.scheduler)
         for name, count in zip(DEVICES, workers, strict=False):
             self.join(name, count, OPERATORS[2], restart=False)
@@ -279,15 +288,19 @@ class Fog(RuleBasedStateMachine):
         kind = "kind" + str(tiles % 2)
         parts = tuple(halved(one, halvings) for one in pixels) if halvings else ()
         event = JobSubmitted(name, kind, pixels, operators, check_tiles, given, parts)
-        self.feed(replace(event, pixel_bytes=float(self.submitted % 3)))
+        self.feed(msgspec.structs.replace(event, pixel_bytes=float(self.submitted % 3)))
         assert (name in self.ended) == (len(given) == tiles)
 
     @precondition(lambda self: len(self.jobs) > 1 or len(self.jobs) == self.submitted)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.jobs)))
-        self.feed(JobCancelled(name))
+        self.feed(JobCancelled(name, is_late=data.draw(st.booleans())))
         self.end(name)
+
+    @rule(seconds=st.sampled_from([0.0, 0.1, 3.0, math.inf]))
+    def limit_tiles(self, seconds: float) -> None:
+        self.scheduler.limit_tiles(seconds)
 
     @rule(
         name=st.sampled_from(DEVICES),
@@ -371,6 +384,12 @@ class Fog(RuleBasedStateMachine):
         self.join(name, board.workers, board.operators, restart=False, room=space)
         for order in [one for one in self.sent[-12:] if one.device == name and is_ready]:
             self.say_result(order, None, honest=True)
+
+    @precondition(lambda self: self.to_confirm)
+    @rule()
+    def confirm_the_link(self) -> None:
+        """The broker answered, some time after it was asked."""
+        self.feed(LinkConfirmed(self.to_confirm.pop(0)))
 
     @rule(seconds=st.floats(0.01, 3))
     def let_time_pass(self, seconds: float) -> None:
@@ -594,6 +613,8 @@ class Fog(RuleBasedStateMachine):
             assert len(told) == 1
         self.see_to_liars(event, liars)
         self.watch_starvation()
+        if ConfirmLink() in actions:
+            self.to_confirm.append(self.now)
         self.broken = False
         return actions
 
@@ -769,7 +790,7 @@ class Fog(RuleBasedStateMachine):
             assert not any(job == name for job, _ in board.held)
 
     def able(self, work: Work) -> bool:
-        ready = self.scheduler.ready_devices()
+        ready = self.scheduler.ready_devices() - self.scheduler.mute()
         boards = [self.boards[name] for name in ready - work.refused]
         return any(work.operators <= one.operators and work.part <= one.room for one in boards)
 

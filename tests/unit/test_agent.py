@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from fogmqtt.agent import service
 from fogmqtt.agent.service import QUEUE_AHEAD
+from fogmqtt.conformance.report import ConformanceReport, OperatorReport
 from fogmqtt.core.geometry import Grid, cut
 from fogmqtt.errors import OperatorError
 from fogmqtt.images import codec
@@ -27,6 +30,7 @@ from fogmqtt.wire.messages import (
     Encoding,
     Failure,
     FromDevice,
+    Overdue,
     Rejected,
     Result,
     Warm,
@@ -48,6 +52,7 @@ from tests.agent_rig import (
     task,
     unblock,
 )
+from tests.fog import wait_for
 
 
 @pytest.fixture
@@ -304,6 +309,62 @@ def test_no_worker_is_warmed_before_the_conformance_report_is_known() -> None:
         assert rig.is_warm.wait(10)
 
 
+def test_abilities_are_announced_as_they_are_checked(caplog: pytest.LogCaptureFixture) -> None:
+    """With a cold cache the conformance run takes half a minute on a small board."""
+    first = ConformanceReport(REPORT.operators, ["odd: no module"], unchecked=["canny"])
+    canny = OperatorReport("canny", "fogmqtt", "1", {"canny/uint8": "def"}, 9.5)
+    last = ConformanceReport({**REPORT.operators, "canny": canny}, first.problems)
+    with running_agent(conformance_runner=PendingConformance) as rig:
+        PendingConformance.deliver(first)
+        rig.link.wait(lambda: bool(rig.link.infos()[-1].fingerprints))
+        info = rig.link.infos()[-1]
+        assert info.fingerprints == {"invert/uint8": "abc"}
+        assert info.operators == ["canny", "invert"]
+        assert info.conformance_running
+        PendingConformance.deliver(last)
+        rig.link.wait(lambda: not rig.link.infos()[-1].conformance_running)
+        info = rig.link.infos()[-1]
+        assert info.fingerprints == {"invert/uint8": "abc", "canny/uint8": "def"}
+        assert info.rates == {"invert": 1.5, "canny": 9.5}
+    assert caplog.text.count("odd: no module") == 1
+
+
+def test_the_workers_processes_start_soon_after_the_device_is_online(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "PREPARE_AFTER_S", 0.0)
+    with running_agent() as rig:
+        assert rig.is_prepared.wait(10)
+
+
+def test_they_do_not_start_before_the_conformance_report_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "PREPARE_AFTER_S", 0.0)
+    with running_agent(conformance_runner=PendingConformance) as rig:
+        rig.tile(task())
+        rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
+        assert not rig.is_prepared.is_set()
+        PendingConformance.deliver(REPORT)
+        assert rig.is_prepared.wait(10)
+
+
+def test_they_do_not_start_where_memory_is_scarce(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def has_memory(workers: int) -> bool:
+        asked.append(workers)
+        return False
+
+    monkeypatch.setattr(service, "PREPARE_AFTER_S", 0.0)
+    monkeypatch.setattr(service, "has_memory_for_workers", has_memory)
+    with running_agent(workers=3) as rig:
+        wait_for(lambda: asked == [3])
+        rig.tile(task())
+        rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
+        assert not rig.is_prepared.is_set()
+
+
 def garbage(rng: random.Random, valid: list[bytes]) -> bytes:
     kind = rng.randrange(5)
     if kind == 0:
@@ -351,3 +412,43 @@ def test_all_warnings_are_counted_and_one_per_second_is_logged(
         "retained: on tiles",
         "retained: on tiles (and 49 more)",
     ]
+
+
+# Tiles with a budget
+
+
+def test_a_tile_within_its_budget_has_a_result() -> None:
+    with running_agent() as rig:
+        rig.tile(task(budget_s=60.0))
+        rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
+
+
+def test_a_tile_that_is_done_after_its_budget_is_overdue_and_has_no_result(blocked: None) -> None:
+    with running_agent() as rig:
+        rig.tile(task(budget_s=0.05))
+        rig.link.wait(lambda: len(rig.link.of(Accepted)) == 1)
+        over_at = time.monotonic() + 0.06
+        wait_for(lambda: time.monotonic() > over_at)
+        unblock.set()
+        rig.link.wait(lambda: len(rig.link.of(Overdue)) == 1)
+        (overdue,) = rig.link.of(Overdue)
+        assert (overdue.job, overdue.tile, overdue.attempt) == ("job", 0, 1)
+        assert overdue.after_s >= 0.05
+        assert rig.link.of(Result) == []
+
+
+def test_a_tile_that_waits_longer_than_its_budget_is_not_begun(blocked: None) -> None:
+    with running_agent() as rig:
+        rig.tile(task())
+        rig.tile(task(1, budget_s=0.01))
+        rig.tile(task(2))
+        rig.link.wait(lambda: len(rig.link.of(Accepted)) == 3)
+        over_at = time.monotonic() + 0.02
+        wait_for(lambda: time.monotonic() > over_at)
+        unblock.set()
+        rig.link.wait(lambda: len(rig.link.of(Result)) == 2)
+        assert [one.tile for one in rig.link.of(Overdue)] == [1]
+        assert sorted(one.tile for one in rig.link.of(Result)) == [0, 2]
+        # Its place is free again, and a later attempt is another tile.
+        rig.tile(task(1, attempt=2))
+        rig.link.wait(lambda: len(rig.link.of(Result)) == 3)

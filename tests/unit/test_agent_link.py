@@ -9,14 +9,22 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fogmqtt.agent import host_info
+from fogmqtt.agent import host_info, service
 from fogmqtt.agent.presence_publisher import CODECS
 from fogmqtt.agent.result_publisher import ResultPublisher
 from fogmqtt.agent.service import Agent, AgentSettings
 from fogmqtt.agent.tile_lease import ReplyAddress
 from fogmqtt.errors import DuplicateId, NoBroker
 from fogmqtt.images import codec
-from fogmqtt.transport.base import Connected, Deliver, Received, Refused, Will
+from fogmqtt.transport.base import (
+    Connected,
+    Deliver,
+    Disconnected,
+    Published,
+    Received,
+    Refused,
+    Will,
+)
 from fogmqtt.transport.memory import MemoryBroker, MemoryTransport
 from fogmqtt.wire.messages import (
     Accepted,
@@ -74,6 +82,21 @@ def test_the_announced_codecs_are_all_codecs() -> None:
     assert codec.names() == CODECS
 
 
+def test_a_broker_that_passes_nothing_on_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(service, "ECHO_S", 0.05)
+    with running_agent() as rig:
+        wait_for(lambda: "does not pass on what eya publishes" in caplog.text)
+        rig.link.lose()
+        caplog.clear()
+        rig.link.connect()
+        rig.link.wait(lambda: len(rig.link.infos()) == 2)
+        rig.link.deliver(Received(INFO, encode(rig.link.infos()[-1], "base64")))
+        threading.Event().wait(0.1)
+    assert "does not pass on" not in caplog.text
+
+
 def test_each_check_in_has_a_higher_sequence_number() -> None:
     with running_agent(checkin_s=0.02) as rig:
         rig.link.wait(lambda: len(rig.link.infos()) >= 4)
@@ -129,6 +152,25 @@ def test_the_memory_is_limited_by_groups_of_version_1_too(tmp_path: Path) -> Non
     assert resources.memory_mb(own, groups) == 90
 
 
+def test_the_available_memory_is_that_of_the_machine_or_of_a_group(tmp_path: Path) -> None:
+    memory, own, groups = (tmp_path / name for name in ("meminfo", "own", "groups"))
+    assert resources.available_mb(memory, own, groups) == 0
+    memory.write_text("MemTotal: 921600 kB\nMemAvailable: 512000 kB\n")
+    assert resources.available_mb(memory, own, groups) == 500
+    groups.mkdir()
+    (groups / "memory.max").write_text(f"{400 << 20}\n")
+    (groups / "memory.current").write_text(f"{250 << 20}\n")
+    assert resources.available_mb(memory, own, groups) == 150
+
+
+def test_processes_without_a_use_take_at_most_a_quarter_of_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resources, "available_mb", lambda: 4 * resources.WORKER_MB * 3)
+    assert resources.has_memory_for_workers(2)
+    assert not resources.has_memory_for_workers(3)
+
+
 def test_programs_on_one_machine_announce_the_same_id(tmp_path: Path) -> None:
     with running_agent() as one, running_agent() as other:
         ids = {rig.link.infos()[0].machine for rig in (one, other)}
@@ -163,6 +205,31 @@ def test_a_result_without_a_connection_is_published_after_the_reconnect(blocked:
             threading.Event().wait(0.005)
         rig.link.connect()
         rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
+
+
+def test_a_result_that_was_on_its_way_when_the_link_broke_is_published_again() -> None:
+    with running_agent() as rig:
+        rig.tile(task())
+        rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
+        rig.link.lose()
+        rig.link.connect()
+        rig.link.wait(lambda: len(rig.link.of(Result)) == 2)
+        first, second = rig.link.of(Result)
+        assert first == second
+
+
+def test_a_result_that_the_broker_has_is_not_published_again() -> None:
+    with running_agent() as rig:
+        rig.tile(task())
+        rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
+        for token in rig.link.tokens:
+            rig.link.deliver(Published(token))
+        rig.link.lose()
+        rig.link.connect()
+        rig.link.wait(lambda: len(rig.link.infos()) == 2)
+        rig.tile(task(tile=1))
+        rig.link.wait(lambda: len(rig.link.of(Result)) == 2)
+        assert [result.tile for result in rig.link.of(Result)] == [0, 1]
 
 
 def publisher_without_link() -> tuple[ResultPublisher, Link]:
@@ -208,7 +275,9 @@ def unstarted(events: list[object]) -> Agent:
                 self.deliver(event)
 
     return Agent(
-        AgentSettings("eya", 1, "mqtt://here"), Scripted, make_conformance_runner=KnownConformance
+        AgentSettings("eya", 1, ("mqtt://here",)),
+        Scripted,
+        make_conformance_runner=KnownConformance,
     )
 
 
@@ -297,6 +366,8 @@ def echo_own_info(rig: Rig) -> None:
 def test_a_younger_agent_exits_without_publishing_offline() -> None:
     with running_agent() as rig:
         echo_own_info(rig)
+        rig.link.deliver(Disconnected("another agent came", taken_over=True))
+        rig.link.deliver(Connected())
         rig.link.deliver(Received(INFO, info("other", 35.0), retained=True))
         rig.join()
     (problem,) = rig.errors
@@ -305,6 +376,17 @@ def test_a_younger_agent_exits_without_publishing_offline() -> None:
     assert "'eya'" in str(problem)
     assert (STATUS, b"offline", True) not in rig.link.published
     assert rig.link.closed
+
+
+def test_a_forged_info_ends_no_agent() -> None:
+    with running_agent() as rig:
+        echo_own_info(rig)
+        for _ in range(9):
+            rig.link.deliver(Received(INFO, info("forged", 1e9)))
+        rig.tile(task())
+        rig.link.wait(lambda: len(rig.link.of(Result)) == 1)
+    assert rig.errors == []
+    assert rig.agent.warning_counts == {"duplicate id": 9}
 
 
 def test_an_older_agent_stays_and_publishes_info_and_status_again() -> None:
@@ -340,7 +422,7 @@ def in_memory(broker: MemoryBroker, up_s: float) -> Rig:
     def connect(deliver: Deliver, will: Will) -> MemoryTransport:
         return MemoryTransport(broker, "eya", deliver, will=will)
 
-    settings = AgentSettings("eya", 1, "memory", checkin_s=60.0)
+    settings = AgentSettings("eya", 1, ("memory",), checkin_s=60.0)
     agent = Agent(settings, connect, make_conformance_runner=KnownConformance)
     agent._started_at -= up_s
     return run_in_thread(agent, Link(lambda _: None, agent._presence.will))

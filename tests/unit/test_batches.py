@@ -10,10 +10,12 @@ from pathlib import Path
 import cv2
 import pytest
 
+from fogmqtt.cli.batch import find_images
 from fogmqtt.cli.outputs import LONGEST_STEM, Outputs, plan_outputs
 from fogmqtt.cli.progress import ENDED_BARS, BarDisplay, PlainDisplay
 from fogmqtt.cli.run import MAX_NAMED, RunOptions, Summary, run_jobs, show_event
 from fogmqtt.core.geometry import Grid
+from fogmqtt.errors import UsageError
 from fogmqtt.gateway.events import JobEnded, JobNoticed, JobProgressed
 from fogmqtt.gateway.jobs.decode import Decoders
 from fogmqtt.gateway.jobs.model import Outcome
@@ -160,3 +162,89 @@ def test_a_long_name_leaves_room_for_what_is_added() -> None:
         assert outputs.image is not None
         assert outputs.image.name.startswith("x" * LONGEST_STEM)
     assert planned[0].image != planned[1].image
+
+
+@pytest.mark.parametrize(
+    ("sentence", "seconds", "is_said"),
+    [
+        ("the fleet cannot help here: by tiles it takes 0.07 s", 0.4, False),
+        ("the fleet cannot help here: by tiles it takes 7.00 s", 4.0, True),
+        ("no device can help with this now: this gateway took 0.04 s alone", 0.1, True),
+    ],
+)
+def test_that_the_fleet_cannot_help_is_said_where_somebody_waited(
+    sentence: str, seconds: float, is_said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = Summary(PlainDisplay(), several=False, keeps=False)
+    report = Report("j1", "p1.png", "invert", seconds=seconds)
+    report.sentence = sentence
+    summary.add(report, None, "")
+    assert (sentence in capsys.readouterr().err) == is_said
+
+
+# Folders, and files that are no images.
+
+
+def test_a_folder_stands_for_its_images_and_says_what_it_leaves_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    images = pictures(folder, 3)
+    (folder / "notes.txt").write_text("two of these are blurred")
+    (folder / ".hidden.png").write_bytes(b"")
+    (folder / "Thumbs.db").write_bytes(b"x")
+    (folder / "2024").mkdir()
+    found = find_images([folder])
+    assert found.images == tuple(images)
+    assert found.has_folder
+    assert found.lines == (
+        f"{folder / '2024'} is left alone: a folder; name it, too",
+        f"{folder / 'notes.txt'} is left alone: no image, but a text file",
+    )
+
+
+def test_of_several_files_what_is_clearly_no_image_is_left_alone(tmp_path: Path) -> None:
+    (image,) = pictures(tmp_path, 1)
+    notes, broken = tmp_path / "notes.txt", tmp_path / "broken.png"
+    notes.write_text("hello")
+    broken.write_text("hello")
+    missing = tmp_path / "missing.dat"
+    found = find_images([image, notes, broken, missing])
+    assert found.images == (image, broken, missing)
+    assert len(found.lines) == 1
+
+
+def test_the_only_file_is_taken_at_its_word(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("hello")
+    assert find_images([notes]).images == (notes,)
+
+
+def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("hello")
+    with pytest.raises(UsageError, match=r"no image is in it\n.*notes.txt is left alone"):
+        find_images([tmp_path])
+    with pytest.raises(UsageError, match="none of the files is an image"):
+        find_images([notes, notes])
+
+
+def test_of_many_files_that_are_no_images_a_few_are_named(tmp_path: Path) -> None:
+    pictures(tmp_path, 1)
+    for number in range(40):
+        (tmp_path / f"{number}.txt").write_text("hello")
+    *named, last = find_images([tmp_path]).lines
+    assert len(named) == 5
+    assert last == "35 more are left alone"
+
+
+def test_the_result_of_a_folder_with_one_image_goes_to_a_folder(tmp_path: Path) -> None:
+    (image,) = pictures(tmp_path / "photos", 1)
+    (outputs,) = plan_outputs([image], str(tmp_path / "out"), measures=False, several=True)
+    assert outputs.image == tmp_path / "out" / "p0.png"
+    assert not (tmp_path / "out").exists()  # a command that ends early leaves nothing
+
+
+def test_a_folder_for_results_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None:
+    (image,) = pictures(tmp_path / "photos", 1)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file is a file; name another folder"):
+        plan_outputs([image], f"{tmp_path}/file/out/", measures=False)

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from fogmqtt.transport.features import MAX_CUTS, BrokerFeatures
-from fogmqtt.transport.link import Address
+from fogmqtt.transport.link import Address, short_client_id
 
+BAD_CLIENT_ID = 0x85
 SHARED, PLAIN = "$share/gateways/fog/v1/submit/+/+", "fog/v1/submit/+/+"
 
 
@@ -40,6 +41,14 @@ def test_what_a_broker_lacks_is_said_once(
     assert broker.max_qos == 0
     assert len(caplog.messages) == 3
     assert all(text.startswith("the broker at broker:1883 ") for text in caplog.messages)
+
+
+def test_a_client_that_shares_nothing_does_not_say_that_nothing_is_shared(
+    broker: BrokerFeatures, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.announced(SimpleNamespace(SharedSubscriptionAvailable=0))
+    assert broker.subscription("fog/v1/devices/eya/tiles") == "fog/v1/devices/eya/tiles"
+    assert caplog.messages == []
 
 
 def test_a_refused_share_is_replaced_by_a_plain_subscription(broker: BrokerFeatures) -> None:
@@ -85,5 +94,30 @@ def test_losses_for_other_reasons_do_not_count(broker: BrokerFeatures) -> None:
 def test_a_will_that_the_broker_cannot_hold_is_changed_once(
     broker: BrokerFeatures, code: int, again: bool
 ) -> None:
-    assert broker.will_refused(code) is again
-    assert not broker.will_refused(code)
+    assert broker.connect_refused(code, "eya") is again
+    assert not broker.connect_refused(code, "eya")
+
+
+def test_a_client_id_that_the_broker_refuses_is_shortened_once_and_always_the_same(
+    broker: BrokerFeatures, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = "fog-v1-gateway-mariem-run-1a2b"
+    assert broker.client_id(long) == long
+    assert broker.connect_refused(BAD_CLIENT_ID, long)
+    short = broker.client_id(long)
+    assert len(short) == 23
+    assert short.isalnum()
+    assert short == BrokerFeatures(Address("other", 1)).client_id(short_client_id(long))
+    assert broker.client_id("fog-v1-device-mariem") != short
+    assert not broker.connect_refused(BAD_CLIENT_ID, long), "the short one was refused, too"
+    (said,) = caplog.messages
+    assert long in said
+    assert short in said
+
+
+def test_without_wildcards_only_plain_subscriptions_are_granted(broker: BrokerFeatures) -> None:
+    assert broker.grants("fog/v1/devices/+/status")
+    broker.announced(SimpleNamespace(WildcardSubscriptionAvailable=0))
+    assert not broker.grants("fog/v1/devices/+/status")
+    assert not broker.grants("fog/#")
+    assert broker.grants("fog/v1/devices/eya/tiles")

@@ -22,6 +22,16 @@ def test_only_what_the_counter_rises_by_is_told(caplog: pytest.LogCaptureFixture
     assert "mosquitto.conf" in told["remedy"]
 
 
+def test_the_counter_of_another_broker_is_not_compared_with_this_ones() -> None:
+    drops = DropCounter()
+    drops.connected("mqtt://first")
+    assert [drops.increase(one) for one in (b"5", b"7")] == [0, 2]
+    drops.connected("mqtt://second")
+    assert [drops.increase(one) for one in (b"500", b"501")] == [0, 1]
+    drops.connected("mqtt://second")
+    assert drops.increase(b"504") == 3, "what was dropped while the link was down counts"
+
+
 @pytest.mark.parametrize("payload", [b"", b"-1", b"many", b"9" * 10_000, b"\xff"])
 def test_what_is_no_count_changes_nothing(payload: bytes) -> None:
     drops = DropCounter()

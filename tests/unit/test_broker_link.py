@@ -12,7 +12,15 @@ from fogmqtt.errors import NotConnected, PublishRefused, TooLarge
 from fogmqtt.gateway import broker_link
 from fogmqtt.gateway.broker_link import BrokerLink
 from fogmqtt.gateway.server.replies import Replies, Reply
-from fogmqtt.transport.base import Connected, Deliver, Disconnected, Published, Received, Will
+from fogmqtt.transport.base import (
+    Connected,
+    Deliver,
+    Disconnected,
+    Pong,
+    Published,
+    Received,
+    Will,
+)
 from tests.gateway_rig import eventually, run
 
 WILL = Will("fog/v1/gateways/mariem/status", b"offline")
@@ -24,6 +32,7 @@ class ScriptedTransport:
     def __init__(self) -> None:
         self.sent: list[tuple[str, bytes, int, object]] = []
         self.limit = 10**9
+        self.pings = 0
 
     def connect(self, deliver: Deliver, will: Will) -> ScriptedTransport:
         self.deliver = deliver
@@ -38,6 +47,9 @@ class ScriptedTransport:
         if len(payload) > self.limit:
             raise TooLarge(f"{len(payload)} bytes")
         self.sent.append((topic, payload, qos, token))
+
+    def ping(self) -> None:
+        self.pings += 1
 
     def confirm(self, index: int = -1, refusal: str = "") -> None:
         self.deliver(Published(self.sent[index][3], refusal))
@@ -209,5 +221,58 @@ def test_a_delivery_that_is_cancelled_at_once_owes_nothing() -> None:
         delivering.cancel()
         await asyncio.wait([delivering])
         assert replies.owed_bytes == 0
+
+    run(test())
+
+
+def test_the_link_is_confirmed_when_all_that_arrived_before_the_answer_is_handled() -> None:
+    async def test() -> None:
+        transport, link = linked()
+        items: list[object] = []
+        link.start()
+        async with asyncio.TaskGroup() as tasks:
+            listener = tasks.create_task(listen(link, items))
+            confirmed = tasks.create_task(link.confirm())
+            await eventually(lambda: transport.pings == 1)
+            transport.deliver(Received("t", b"1"))
+            transport.deliver(Pong(1.0))
+            await confirmed
+            assert Received("t", b"1") in items
+            listener.cancel()
+
+    run(test())
+
+
+def test_a_broker_that_sends_a_whole_window_is_asked_again() -> None:
+    async def test() -> None:
+        transport, link = linked()
+        link.start()
+        async with asyncio.TaskGroup() as tasks:
+            listener = tasks.create_task(listen(link, []))
+            confirmed = tasks.create_task(link.confirm())
+            await eventually(lambda: transport.pings == 1)
+            for number in range(20):
+                transport.deliver(Received("t", bytes([number])))
+            transport.deliver(Pong(1.0))
+            await eventually(lambda: transport.pings == 2)
+            assert not confirmed.done()
+            transport.deliver(Pong(2.0))
+            await confirmed
+            listener.cancel()
+
+    run(test())
+
+
+def test_a_link_that_breaks_confirms_nothing() -> None:
+    async def test() -> None:
+        transport, link = linked()
+        link.start()
+        listening = asyncio.ensure_future(listen(link, []))
+        confirmed = asyncio.ensure_future(link.confirm())
+        await eventually(lambda: transport.pings == 1)
+        transport.deliver(Disconnected("it broke"))
+        with pytest.raises(NotConnected, match="it broke"):
+            await confirmed
+        listening.cancel()
 
     run(test())

@@ -27,6 +27,37 @@ ALLOWED = {
     "gateway/storage/dead_letters.py": {"time"},  # when a job failed
     "cli/retry.py": {"localtime", "strftime"},  # the same, as text
     "transport/refusals.py": {"gmtime", "strftime"},  # why a certificate is not valid yet
+    "gateway/app.py": {"time"},  # since when a gateway runs
+    "gateway/jobs/trace.py": {"time"},  # when a job was submitted; its phases are monotonic
+    "gateway/jobs/trace_file.py": {"datetime", "fromtimestamp"},  # the same, as text
+    "gateway/service/device_cards.py": {"localtime", "strftime", "time"},  # end of a quarantine
+    "gateway/service/jobs.py": {"time"},  # when a job began and ended
+    "gateway/service/service.py": {"time"},  # since when a gateway runs
+    "gateway/service/watchers.py": {"time"},  # the moment of an update
+    "gateway/streams/file_outputs.py": {"gmtime", "strftime"},  # names of files
+    "cli/log_format.py": {"datetime", "fromtimestamp"},  # dates of log lines
+    # How long the history is kept (`history.keep_s`), an idempotency key, and a login. All outlive
+    # a restart: a jump ends them early or late.
+    "gateway/service/history.py": {"time"},
+    "gateway/service/uploads.py": {"time"},
+    "dashboard/tokens.py": {"time"},
+    # How long an invitation is open and a certificate counts, over days and years: the gateway's
+    # clock decides, and a board with a wrong one is told. The others pass moments on.
+    "joining/bundle.py": {"datetime", "now", "strftime"},
+    "joining/authority.py": {"datetime"},
+    "joining/board.py": {"datetime"},
+    "joining/desk.py": {"datetime"},
+    "joining/identity.py": {"datetime"},
+    "joining/ledger.py": {"datetime", "st_mtime_ns"},  # and whether the file changed
+    "joining/site.py": {"datetime"},
+    # Whether the clock is right, against the age of a file.
+    "doctor/machine.py": {"gmtime", "st_mtime", "strftime", "time"},
+    # When a frame was captured, as people and other machines name it; ages are monotonic.
+    "streams/clocks.py": {"time"},
+    "streams/readers/picamera.py": {"clock_gettime"},
+    "wire/stream_messages.py": {"datetime", "fromtimestamp"},
+    # A copy keeps the times of its file.
+    "gateway/storage/durable_files.py": {"st_atime_ns", "st_mtime_ns"},
     # Order of notes in the spool, and names. A jump changes in which order they are taken up.
     "gateway/server/server.py": {"time"},
     "gateway/storage/job_store.py": {"time"},
@@ -34,11 +65,20 @@ ALLOWED = {
     # monotonic clock survives: a jump forgets some early or late, and never an unfinished one.
     # And the name under which a damaged ledger is put aside.
     "gateway/storage/journal_db.py": {"time", "strftime"},
+    # How long a callback is tried again (`callback.keep_s`), over restarts: a jump gives one up
+    # early or late, and the log and the status name it.
+    "gateway/server/callbacks.py": {"time"},
+    "gateway/server/deliveries.py": {"time"},
+    "gateway/server/submissions.py": {"time"},
+    # The age of results and finished originals (`gateway.outbox_keep_s`), over weeks and restarts.
+    "gateway/server/retention.py": {"time"},
+    "gateway/storage/written_files.py": {"time", "st_mtime_ns"},
     # Whether a file changed: compared for being the same, never with a clock.
     "gateway/server/inbox_folder.py": {"st_mtime_ns"},
     "gateway/storage/spool.py": {"st_mtime_ns"},
     "operators/support/models.py": {"st_mtime_ns"},
     "conformance/identity.py": {"st_mtime_ns"},
+    "dashboard/static_files.py": {"st_mtime_ns"},
     # Which of too many cached reports are deleted: a file's age against another's.
     "conformance/cache.py": {"st_mtime"},
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from fogmqtt.conformance.report import ConformanceReport, OperatorReport, version_difference
@@ -9,7 +11,9 @@ from fogmqtt.core.scheduling.events import DeviceJoined, Event
 from fogmqtt.gateway.devices.compatibility import Compatibility
 from fogmqtt.gateway.devices.registry import DeviceRegistry
 from fogmqtt.gateway.execution.local_device import LocalDevice
-from fogmqtt.wire.messages import DeviceInfo, encode
+from fogmqtt.images.spec import Spec
+from fogmqtt.operators.api.pipeline import parse, split_stages
+from fogmqtt.wire.messages import DTYPES, DeviceInfo, encode
 
 HERE = ConformanceReport(
     {
@@ -51,6 +55,20 @@ def test_a_device_may_do_what_it_rounds_alike(compatibility: Compatibility) -> N
     offer = compatibility.check(info(fingerprints={**HERE.fingerprints, "gray/float32": "x"}))
     assert offer.abilities == {"gray/uint8", "canny/uint8", "soften/uint8"}
     assert offer.lacks == {"gray/float32": "rounds differently"}
+
+
+def test_an_engine_that_a_machine_lacks_is_named_with_the_extra_to_install() -> None:
+    engine = {"dnn/uint8": "a", "dnn/uint8/onnx": "b"}
+    with_it = ConformanceReport({"dnn": OperatorReport("dnn", "fogmqtt", "1", engine)})
+    without = ConformanceReport({"dnn": OperatorReport("dnn", "fogmqtt", "1", {"dnn/uint8": "a"})})
+    for here, there, who in ((with_it, without, ""), (without, with_it, "this gateway ")):
+        compatibility = Compatibility(exact=True)
+        compatibility.set_reference(here)
+        offer = compatibility.check(info(operators=["dnn"], fingerprints=there.fingerprints))
+        assert offer.abilities == {"dnn/uint8"}
+        assert offer.lacks == {
+            "dnn/uint8/onnx": f"{who}has no ONNX Runtime: pip install 'fogmqtt[onnx]'"
+        }
 
 
 def test_the_reason_names_the_versions_that_differ(compatibility: Compatibility) -> None:
@@ -104,28 +122,72 @@ def test_what_the_gateway_could_not_check_is_given_to_nobody(
 
 def test_without_exact_a_device_is_taken_at_its_word() -> None:
     compatibility = Compatibility(exact=False)
-    assert compatibility.is_ready
+    assert compatibility.is_complete
     offer = compatibility.check(info(fingerprints={}, operators=["gray"]))
-    assert offer.abilities == {"gray"}
+    assert offer.abilities == {f"gray/{dtype}" for dtype in DTYPES}
+    assert offer.lacks == {}
     assert compatibility.differences(info()) == {}
+
+
+def test_without_exact_a_device_gets_the_dtypes_that_it_announces() -> None:
+    compatibility = Compatibility(exact=False)
+    offer = compatibility.check(info(fingerprints={}, operators=["gray"], dtypes=["uint8"]))
+    assert offer.abilities == {"gray/uint8"}
+    assert offer.lacks["gray/uint16"] == "takes uint8 only"
 
 
 def test_until_the_gateway_is_examined_nobody_may_do_anything_and_then_all_are_judged() -> None:
     fed: list[Event] = []
     registry = DeviceRegistry(fed.append, Compatibility(exact=True))
     registry.received("eya", "info", encode(info()), False, 0.0)
-    assert not registry.compatibility.is_ready
+    assert not registry.compatibility.is_complete
     assert registry.operators("eya") == frozenset()
-    registry.conformance_finished(HERE)
-    assert registry.compatibility.is_ready
+    registry.conformance_known(HERE)
+    assert registry.compatibility.is_complete
     assert fed[-1] == DeviceJoined("eya", "b1", 2, frozenset(HERE.fingerprints), {})
+
+
+def test_a_stage_waits_only_until_its_own_operators_are_compared() -> None:
+    """With a cold cache the gateway's own conformance run takes half a minute on a small board."""
+    (stage,) = split_stages(parse("invert | gray"), Spec(9, 9, 3))
+    compatibility = Compatibility(exact=True)
+    first, second = (
+        ConformanceReport({name: OperatorReport(name)}, unchecked=[other, "canny"])
+        for name, other in (("invert", "gray"), ("gray", "invert"))
+    )
+    both = ConformanceReport(first.operators | second.operators, unchecked=["canny"])
+
+    async def wait() -> None:
+        waiting = asyncio.ensure_future(compatibility.wait_for(stage))
+        for report in (first, second):
+            compatibility.set_reference(report)
+            await asyncio.sleep(0)
+            assert not waiting.done()
+        compatibility.set_reference(both)
+        await asyncio.wait_for(waiting, 10)
+        assert not compatibility.is_complete
+        everything = asyncio.ensure_future(compatibility.wait_until_complete())
+        await asyncio.sleep(0)
+        assert not everything.done()
+        compatibility.set_reference(HERE)
+        await asyncio.wait_for(everything, 10)
+
+    asyncio.run(wait())
+
+
+def test_an_ability_that_is_not_checked_here_yet_is_not_called_impossible() -> None:
+    compatibility = Compatibility(exact=True)
+    compatibility.set_reference(ConformanceReport(unchecked=["gray"]))
+    assert compatibility.check(info()).lacks["gray/uint8"] == "is not compared yet"
+    compatibility.set_reference(ConformanceReport())
+    assert compatibility.check(info()).lacks["gray/uint8"] == "this gateway could not examine it"
 
 
 def test_a_device_that_is_away_does_not_come_back_by_being_judged() -> None:
     fed: list[Event] = []
     registry = DeviceRegistry(fed.append, Compatibility(exact=True))
     registry.received("eya", "info", encode(info()), True, 0.0)
-    registry.conformance_finished(HERE)
+    registry.conformance_known(HERE)
     assert fed == []
 
 

@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 
 from fogmqtt.cli.gateway import main
-from fogmqtt.config import DeviceConfig, GatewayConfig, load_device, load_gateway
+from fogmqtt.config import (
+    DeviceConfig,
+    GatewayConfig,
+    StreamSettings,
+    load_device,
+    load_gateway,
+)
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.errors import ConfigError
+from fogmqtt.setup.link import make_link
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,6 +130,34 @@ def test_a_removed_key_ends_the_program_with_exit_code_2(write, capsys):
     assert "scheduler.slack was removed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "urls"),
+    [
+        ("mqtt://a", ("mqtt://a",)),
+        ("'mqtt://a, mqtts://b:1'", ("mqtt://a", "mqtts://b:1")),
+        ("[mqtt://a, mqtts://b:1]", ("mqtt://a", "mqtts://b:1")),
+    ],
+)
+def test_several_brokers_are_a_list_or_text_with_commas(write, text, urls):
+    assert load_gateway(write(f"broker: {{url: {text}}}"), {}).broker.urls == urls
+    link = make_link(load_device(write(f"broker: {{url: {text}}}"), {}).broker, "eya")
+    assert (link.url, *link.others) == urls
+    assert [one.url for one in link.each()] == list(urls)
+
+
+@pytest.mark.parametrize("text", ["mqtt://a,mqtts://b:1", "[mqtt://a, mqtts://b:1]"])
+def test_several_brokers_may_come_from_the_environment(text):
+    config = load_device(None, {"FOGMQTT_BROKER__URL": text})
+    assert config.broker.urls == ("mqtt://a", "mqtts://b:1")
+
+
+@pytest.mark.parametrize("text", ["[]", "''", "[mqtt://a, b]", "'mqtt://a,'"])
+def test_each_broker_has_a_url(write, text):
+    settings = load_gateway(write(f"broker: {{url: {text}}}"), {}).broker
+    with pytest.raises(ConfigError, match=r"^broker\.url: "):
+        make_link(settings, "eya")
+
+
 def test_a_device_has_an_id_and_workers(write):
     config = load_device(write("device: {id: eya, workers: 3}"), {})
     assert (config.device.id, config.device.workers) == ("eya", 3)
@@ -171,9 +206,9 @@ def test_both_programs_may_share_one_environment():
 
 @pytest.mark.parametrize("load", [load_gateway, load_device])
 def test_a_variable_of_another_versions_section_is_ignored_and_named(load, caplog):
-    assert load(None, {"FOGMQTT_DASHBOARD__LISTEN": "127.0.0.1:0"}) == load(None, {})
+    assert load(None, {"FOGMQTT_HOLOGRAM__LISTEN": "127.0.0.1:0"}) == load(None, {})
     (record,) = caplog.records
-    assert "FOGMQTT_DASHBOARD__LISTEN is ignored" in record.getMessage()
+    assert "FOGMQTT_HOLOGRAM__LISTEN is ignored" in record.getMessage()
 
 
 @pytest.mark.parametrize(
@@ -235,11 +270,29 @@ def test_a_password_of_the_environment_replaces_the_files_password_file(write):
     assert load_device(path, {"FOGMQTT_BROKER__PASSWORD": "x"}).broker.password == "x"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "broker: hunter2",
+        "broker: [hunter2]",
+        "broker: {password: [hunter2]}",
+        "broker: {password_file: hunter2}",
+        "broker: {url: hunter2}",
+        "broker: {url: 'mqtt://me:hunter2@host'}",
+        "gateway: {group: hunter2}",
+    ],
+)
+def test_a_secret_in_the_wrong_line_is_not_shown(write, text):
+    with pytest.raises(ConfigError) as refused:
+        make_link(load_gateway(write(text), {}).broker, "me")
+    assert "hunter2" not in str(refused.value)
+
+
 def test_the_error_of_a_missing_password_file_names_it(write, tmp_path):
-    path = write("broker: {password_file: nowhere}")
+    path = write("broker: {password_file: nowhere.txt}")
     message = refusal(load_device, path)
     assert message == (
-        f"{path}: broker.password_file: {tmp_path / 'nowhere'}: No such file or directory"
+        f"{path}: broker.password_file: {tmp_path / 'nowhere.txt'}: No such file or directory"
     )
 
 
@@ -268,11 +321,15 @@ def test_a_password_is_never_shown(write):
         ("brokr: {url: x}", "brokr: unknown key; did you mean broker?"),
         ("url: x", "url: unknown key; did you mean broker.url?"),
         ("verify: {zzz: 1}", "verify.zzz: unknown key; the keys here are: sample"),
-        ("5: x", "5: unknown key; the keys here are: broker, exact, formats"),
+        ("5: x", "5: unknown key; the keys here are: broker, callback, callbacks"),
         ("scheduler: {starve_s: 1}", "unknown key; set gateway.local_after, which decides it"),
         ("broker: {username: 12}", "broker.username: expected text, got 12 (int); put it in quot"),
         ("broker: {username:}", "broker.username: expected text, got nothing"),
-        ("broker: {url: [a]}", "broker.url: expected text, got ['a'] (list)"),
+        (
+            "broker: {url: 5}",
+            "broker.url: expected text or a list of texts, as in [one, two], got 5 (int); "
+            "put it in quotes",
+        ),
         ("broker: {protocol: 4}", "broker.protocol: expected 5 or 3.1.1, got 4 (int)"),
         ("broker: {embedded: no}", "expected auto, never or always, got False (bool)"),
         ("wire: {qos: yes}", "wire.qos: expected 0, 1 or 2, got True (bool)"),
@@ -282,14 +339,37 @@ def test_a_password_is_never_shown(write):
         ("scheduler: {first_lease_s: .inf}", "scheduler.first_lease_s: expected a number"),
         ("scheduler: {quarantine_s: 0}", "scheduler.quarantine_s: expected a number over 0"),
         ("scheduler: {max_window: 0}", "scheduler.max_window: expected a whole number from 1"),
-        ("broker: 5", "broker: expected keys with values, got 5 (int)"),
+        ("broker: 5", "broker: expected keys with values, got a value of type int"),
+        ("gateway: {group: short}", "gateway.group: use 12 to 64 letters"),
+        (
+            "gateway: {group: 12345678901234567890}",
+            "gateway.group: expected text; put it in quotes",
+        ),
         ("pipelines: [a]", "pipelines: expected keys with values, got ['a'] (list)"),
         ("tiles: 1x3", "tiles: '1x3' is not a tile plan"),
         ("wire: {prefix: /x}", "wire.prefix: '/x' cannot begin a topic"),
+        ("dashboard: {listen: 8080}", "dashboard.listen: expected text, got 8080 (int)"),
+        ("dashboard: {listen: here}", "dashboard.listen: 'here' is not host:port"),
+        ("dashboard: {listen: '::1:80'}", "dashboard.listen: '::1:80' is not host:port"),
+        ("dashboard: {listen: 'a:99999'}", "dashboard.listen: 'a:99999' is not host:port"),
+        ("dashboard: {hosts: ['https://a']}", "dashboard.hosts: 'https://a' is not the name of"),
+        ("dashboard: {enabled: maybe}", "dashboard.enabled: expected auto, never or always"),
+        ("dashboard: {proxy: {trusted: [me]}}", "dashboard.proxy.trusted: 'me' is no address"),
+        ("dashboard: {proxy: {user_header: 'X:'}}", "proxy.user_header: 'X:' is not the name of"),
+        ("dashboard: {proxy: {role: admin}}", "proxy.role: expected viewer or operator"),
+        ("joining: {listen: 8884}", "joining.listen: expected text, got 8884 (int)"),
+        ("joining: {listen: everywhere}", "joining.listen: 'everywhere' is not host:port"),
         ("gateway: {id: A}", "gateway.id: 'A' is not an id"),
         ("pipelines: {Bad: x}", "pipelines.Bad: 'Bad' is not an id"),
         ("broker: {cert: a}", "broker.cert: broker.key is missing; give both or none"),
         ("broker: {key: a}", "broker.key: broker.cert is missing; give both or none"),
+        (
+            "homeassistant: {discovery: on}",
+            'homeassistant.discovery: expected "" or auto, got True',
+        ),
+        ("homeassistant: {prefix: a/#}", "homeassistant.prefix: 'a/#' is no topic; use 1 to 64"),
+        ("homeassistant: {status: ''}", "homeassistant.status: '' is no topic; use 1 to 64"),
+        ("log_format: xml", "log_format: expected text or json, got 'xml' (str)"),
         (f"post: [{'a' * 99}]", "aaa… (list)"),
     ],
 )
@@ -381,3 +461,61 @@ def _keys_of(config):
             yield from _keys_of(value)
         else:
             yield field.name
+
+
+# Streams
+
+
+def test_each_stream_has_its_keys_and_paths_are_relative_to_the_file(write, tmp_path):
+    (tmp_path / "secret").write_text("x\n")
+    text = """
+    streams:
+      yard: {source: "rtsp://camera/1", fps: 10, username: me, password_file: secret}
+      clip: {source: films/one.mp4, keep: all, output: [topic, "folder:out"]}
+      gate: {source: "v4l2:/dev/video0", priority: 2}
+      pushed: {source: mqtt}
+    """
+    streams = load_gateway(write(text), {}).streams
+    assert list(streams) == ["yard", "clip", "gate", "pushed"]
+    assert (streams["yard"].source, streams["yard"].fps) == ("rtsp://camera/1", 10)
+    assert streams["yard"].password_file == str(tmp_path / "secret")
+    assert streams["clip"].source == str(tmp_path / "films/one.mp4")
+    assert streams["clip"].output == ("topic", f"folder:{tmp_path / 'out'}")
+    assert (streams["gate"].source, streams["pushed"].source) == ("v4l2:/dev/video0", "mqtt")
+    assert streams["gate"] == dataclasses.replace(
+        StreamSettings(), source="v4l2:/dev/video0", priority=2
+    )
+
+
+def test_the_environment_overrides_a_key_of_a_stream(write):
+    path = write("streams: {yard: {source: mqtt, fps: 10}}")
+    streams = load_gateway(path, {"FOGMQTT_STREAMS__YARD__FPS": "5"}).streams
+    assert (streams["yard"].fps, streams["yard"].source) == (5, "mqtt")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{yard: {source: mqtt, fsp: 3}}", "unknown key; did you mean streams.yard.fps?"),
+        ("{yard: {fps: 3}}", "streams.yard: source is missing; name a camera or a file"),
+        ("{yard: 3}", "streams.yard: expected keys with values, got 3"),
+        ("{Yard: {source: mqtt}}", "streams.Yard: 'Yard' is not an id"),
+        ("{yard: {source: mqtt, fps: -1}}", "streams.yard.fps: expected a number from 0 up to"),
+        ("{yard: {source: mqtt, keep: some}}", "expected latest, all or keys"),
+        ("{yard: {source: mqtt, max_age_s: 0}}", "streams.yard.max_age_s: expected a number over"),
+        (
+            "{yard: {source: mqtt, events: {zones: {door: '0,0 1,1'}}}}",
+            "streams.yard.events.zones.door: '0,0 1,1' has 2 corner(s); write 3 to 100",
+        ),
+        ("{yard: {source: mqtt, motion: {sensitivity: 101}}}", "a whole number from 0 up to 100"),
+        ("{yard: {source: mqtt, format: gif}}", "streams.yard.format: 'gif' is no format"),
+        ("{yard: {source: mqtt, retry_s: 40}}", "30 is less than retry_s, which is 40"),
+        (
+            "{yard: {source: mqtt, password_file: missing}}",
+            "streams.yard.password_file: there is no such file",
+        ),
+        ("{yard: {source: mqtt}, yard: {source: mqtt}}", "the key 'yard' is repeated"),
+    ],
+)
+def test_a_wrong_stream_is_refused_by_its_name(write, text, expected):
+    assert expected in refusal(load_gateway, write(f"streams: {text}"))

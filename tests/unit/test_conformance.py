@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -16,10 +17,13 @@ import pytest
 
 from fogmqtt.conformance import cache, runner
 from fogmqtt.conformance.cache import MOST_FILES, folder
+from fogmqtt.conformance.child import ConformanceChild
 from fogmqtt.conformance.identity import identity
+from fogmqtt.conformance.order import FREQUENT, in_order
 from fogmqtt.conformance.report import ConformanceReport, OperatorReport
 from fogmqtt.conformance.runner import ConformanceRunner
 from fogmqtt.operators.api import registry
+from tests.conformance import complete_report
 
 REPORT = ConformanceReport(
     {"gray": OperatorReport("gray", "fogmqtt", "1", {"gray/uint8": "a"}, 2.5)}, [], {}
@@ -163,6 +167,68 @@ def test_the_process_ends_silently_if_its_parent_has_ended() -> None:
     assert ended.stderr == b""
 
 
+# A run takes half a minute on a small board: what is checked is reported and kept at once.
+
+#: The report of a run that was ended after its first operator.
+PART = ConformanceReport(
+    {"gray": OperatorReport("gray", "fogmqtt", "1", {"gray/uint8": "kept"}, 2.5)},
+    unchecked=["invert", "canny"],
+)
+
+
+def test_the_first_report_comes_when_the_frequent_operators_are_checked() -> None:
+    reports: SimpleQueue[ConformanceReport] = SimpleQueue()
+    ConformanceRunner(reports.put).start()
+    first = reports.get(timeout=60)
+    assert set(first.operators) == set(FREQUENT)
+    assert first.unchecked == in_order(registry.names())[len(FREQUENT) :]
+    assert all(one.fingerprints for one in first.operators.values())
+    while not (last := reports.get(timeout=60)).is_complete:
+        pass
+    assert sorted(last.operators) == list(registry.names())
+    assert first.fingerprints.items() <= last.fingerprints.items()
+
+
+def test_slow_checks_come_last_and_none_is_forgotten() -> None:
+    ordered = in_order(registry.names())
+    assert sorted(ordered) == list(registry.names())
+    assert ordered[-2:] == ["codes", "denoise"]
+    assert in_order(["plugged", "denoise", "canny"]) == ["canny", "plugged", "denoise"]
+
+
+def test_a_run_that_is_ended_keeps_what_is_checked_for_the_next_one(place: Path) -> None:
+    reports: SimpleQueue[ConformanceReport] = SimpleQueue()
+    ended = ConformanceRunner(reports.put)
+    ended.start()
+    first = reports.get(timeout=60)
+    ended.close()
+    ended._thread.join(60)
+    assert ConformanceRunner(lambda _: None).cached() is None
+    assert cache.load(place, identity()) == first
+
+
+def test_a_run_checks_only_what_the_cache_lacks(place: Path) -> None:
+    cache.store(place, identity(), PART)
+    reports: SimpleQueue[ConformanceReport] = SimpleQueue()
+    ConformanceRunner(reports.put).start()
+    assert reports.get(timeout=60) == PART
+    last = reports.get(timeout=60)
+    assert last.is_complete
+    assert list(last.operators) == ["gray", "invert", "canny"]
+    assert last.fingerprints["gray/uint8"] == "kept"
+    assert ConformanceRunner(lambda _: None).cached() == last
+
+
+def test_whoever_waits_for_another_program_hears_of_what_that_has_checked(place: Path) -> None:
+    reports: SimpleQueue[ConformanceReport] = SimpleQueue()
+    waiting = CountingRunner(reports.put, lock_timeout_s=60)
+    with stopped_process_with_the_lock(place):
+        cache.store(place, identity(), PART)
+        waiting.start()
+        assert reports.get(timeout=10) == PART
+    assert reports.get(timeout=10) == REPORT
+
+
 # A run that cannot be done as usual. A gateway starts no job before it has a report.
 
 
@@ -207,9 +273,7 @@ def test_a_runner_that_waits_for_the_lock_can_be_closed(place: Path) -> None:
 
 
 def report_of_real_run() -> ConformanceReport:
-    reports: SimpleQueue[ConformanceReport] = SimpleQueue()
-    ConformanceRunner(reports.put).start()
-    return reports.get(timeout=60)
+    return complete_report(ConformanceRunner)
 
 
 def test_a_process_that_cannot_be_started_gives_a_report_with_the_problem(
@@ -245,10 +309,44 @@ def test_a_process_that_lives_on_after_it_closed_its_output_is_given_up(
     module.write_text("import os, time; os.closerange(1, 64); time.sleep(1000)")
     registry.plug_in([str(module)])
     try:
-        reports: SimpleQueue[ConformanceReport] = SimpleQueue()
-        ConformanceRunner(reports.put, timeout_s=3).start()
-        report = reports.get(timeout=60)
+        report = complete_report(partial(ConformanceRunner, timeout_s=3))
     finally:
         registry.plug_in(())
     assert report.fatal == {str(module): "took over 3 s"}
     assert "canny/uint8" in report.fingerprints
+
+
+def without(package: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this package be missing in the child processes of this test."""
+    (folder / "sitecustomize.py").write_text(
+        "import sys\nfrom importlib import metadata\n"
+        f"sys.modules[{package!r}] = None\n"
+        "def version(name):\n    raise metadata.PackageNotFoundError(name)\n"
+        "metadata.version = version\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def test_an_operator_whose_package_is_missing_is_named_and_the_others_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without("zxingcpp", tmp_path, monkeypatch)
+    with ConformanceChild((), ("codes", "invert")) as child:
+        output = child.collect(60)
+    codes, invert = output.reports
+    assert codes.problem.startswith("codes: the operator codes lacks a package here: ")
+    assert "zxingcpp" in codes.problem
+    assert invert.fingerprints
+    assert not invert.problem
+
+
+def test_without_opencv_the_report_says_so_and_no_traceback_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    without("cv2", tmp_path, monkeypatch)
+    reports: SimpleQueue[ConformanceReport] = SimpleQueue()
+    ConformanceRunner(reports.put).start()
+    (problem,) = reports.get(timeout=60).problems
+    assert problem.startswith("operators cannot be checked: ")
+    assert "cv2" in problem
+    assert capfd.readouterr().err == ""

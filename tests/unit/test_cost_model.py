@@ -8,7 +8,7 @@ import pytest
 
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.scheduler import Scheduler
-from fogmqtt.gateway.devices.registry import AbleDevice
+from fogmqtt.gateway.devices.registry import AbleDevice, Machine
 from fogmqtt.gateway.execution.cost_model import (
     HELP_S,
     STALE_S,
@@ -42,7 +42,7 @@ class Clock:
 def devices(
     workers: int = 1, speed: float = 1.0, *, host: str = "kitchen", boot: str = "b1"
 ) -> dict[str, AbleDevice]:
-    return {"eya": AbleDevice(boot, workers, host, speed)}
+    return {"eya": AbleDevice(boot, workers, Machine(host), speed)}
 
 
 @dataclass
@@ -57,7 +57,7 @@ class World:
     clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
-        self.model = CostModel(Scheduler(Policy()), HERE, self.clock)
+        self.model = CostModel(Scheduler(Policy()), Machine(HERE), self.clock)
         self.model.learn_sample(work(), MP, self.sample * self.whole_s, cores())
 
     def job(self) -> float:
@@ -143,18 +143,32 @@ def test_after_a_loss_other_devices_are_tried_at_once() -> None:
     assert world.model.decide(work(), devices(cores(), boot="b2"), whole=True).by_tiles
 
 
+@pytest.mark.parametrize(
+    ("device", "is_same"),
+    [
+        (Machine("raspberrypi", "a"), True),
+        (Machine("raspberrypi", "b"), False),
+        (Machine("container", "a"), True),
+        (Machine("raspberrypi"), True),
+        (Machine("container"), False),
+    ],
+)
+def test_an_id_tells_machines_apart_better_than_a_host_name(device: Machine, is_same: bool) -> None:
+    assert Machine("raspberrypi", "a").is_same(device) is is_same
+
+
 # Which way is tried.
 
 
 def known(whole_s: float) -> CostModel:
     """A model that has measured the gateway with 1 MP."""
-    made = CostModel(Scheduler(Policy()), HERE, Clock())
+    made = CostModel(Scheduler(Policy()), Machine(HERE), Clock())
     made.learn_whole(work(), whole_s, cores())
     return made
 
 
 def test_while_nobody_knows_what_it_takes_whole_a_stage_is_cut() -> None:
-    made = CostModel(Scheduler(Policy()), HERE, Clock())
+    made = CostModel(Scheduler(Policy()), Machine(HERE), Clock())
     assert made.decide(work(), devices(), whole=True).by_tiles
 
 

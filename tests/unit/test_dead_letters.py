@@ -45,7 +45,7 @@ def test_a_dead_letter_has_the_image_and_the_reasons(
     store: DiskJobStore, dead_letters: DeadLetters
 ) -> None:
     store.accept_bytes(ENTRY, b"image").result()
-    folder = store.finish(ENTRY, "boom", failed()).result()
+    folder = store.finish(ENTRY, "boom", failed()).result().letter
     assert folder is not None
     assert (folder / "image").read_bytes() == b"image"
     (kept,) = dead_letters.all()

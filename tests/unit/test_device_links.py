@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from fogmqtt.gateway.devices.links import DeviceLinks
-from tests.gateway_rig import Rig, config, inverted, request, run
+from tests.gateway_rig import PHOTO, Rig, config, inverted, request, run
 
 MB = 1_000_000
 
@@ -46,6 +47,22 @@ def test_every_device_knows_raw_and_others_what_they_announce() -> None:
     assert links.knows("eya", "png")
     assert links.knows("manar", "raw")
     assert not links.knows("manar", "png")
+
+
+def test_a_device_that_does_not_announce_planes_returns_edges_raw_and_exact() -> None:
+    async def sent(announced: tuple[str, ...]) -> set[str]:
+        rig = Rig()
+        device = rig.device(codecs=announced)
+        async with rig.gateway() as gateway:
+            outcome = await gateway.submit(request(pipeline="canny")).outcome()
+        assert np.array_equal(outcome.image, cv2.Canny(PHOTO, 50, 150))
+        return {task.result_codec for task in device.tasks}
+
+    async def test() -> None:
+        assert await sent(("raw", "planes")) == {"planes"}
+        assert await sent(("raw",)) == {"raw"}
+
+    run(test())
 
 
 SMOOTH = np.full((96, 128), 7, np.uint8)

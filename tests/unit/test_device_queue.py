@@ -28,6 +28,19 @@ def test_take_returns_none_if_nothing_is_queued() -> None:
     assert DeviceQueue[str](4).take() is None
 
 
+def test_a_tile_that_cannot_start_now_is_passed_over_and_keeps_its_place() -> None:
+    queue: DeviceQueue[str] = DeviceQueue(4)
+    for key, item in ((A, "a"), (B, "b"), (C, "c")):
+        queue.offer(key, 1, item)
+    assert queue.take(lambda item: item != "a") == "b"
+    queue.check_invariants()
+    assert queue.take(lambda item: item != "a") == "c"
+    assert queue.take(lambda item: item != "a") is None
+    queue.check_invariants()
+    assert queue.take() == "a"
+    queue.check_invariants()
+
+
 def test_the_same_attempt_delivered_twice_runs_once() -> None:
     queue: DeviceQueue[str] = DeviceQueue(4)
     queue.offer(A, 1, "a1")

@@ -15,11 +15,15 @@ from fogmqtt.core.scheduling.events import (
 from fogmqtt.errors import WireError
 from fogmqtt.gateway.devices.compatibility import Compatibility
 from fogmqtt.gateway.devices.registry import DEVICE_LINES_PER_S, MAX_INFOS_BYTES, DeviceRegistry
-from fogmqtt.wire.messages import DeviceInfo, encode
+from fogmqtt.wire.messages import DTYPES, DeviceInfo, encode
+
+#: Of the operators, the gateway knows one.
+ABILITIES = frozenset(f"gray/{dtype}" for dtype in DTYPES)
 
 
 def info(**fields: object) -> bytes:
-    known = {"boot": "b1", "sequence": 1, "uptime_s": 1.0, "workers": 2, "operators": ["gray"]}
+    operators = ["gray", "x" * 64]
+    known = {"boot": "b1", "sequence": 1, "uptime_s": 1.0, "workers": 2, "operators": operators}
     return encode(DeviceInfo(**{**known, **fields}))  # type: ignore[arg-type]
 
 
@@ -49,10 +53,10 @@ def test_a_device_that_introduced_itself_joins_once(
 ) -> None:
     join(registry)
     join(registry)
-    assert fed == [DeviceJoined("eya", "b1", 2, frozenset({"gray"}))]
+    assert fed == [DeviceJoined("eya", "b1", 2, ABILITIES)]
     assert registry.present() == ("eya",)
     assert registry.workers() == 2
-    assert registry.operators("eya") == {"gray"}
+    assert registry.operators("eya") == ABILITIES
 
 
 def test_a_device_that_joins_is_told_to_warm_up(fed: list[Event]) -> None:
@@ -99,9 +103,11 @@ def test_a_draining_device_is_told_as_such(registry: DeviceRegistry, fed: list[E
 def test_silence_loses_it_and_a_word_saves_it(registry: DeviceRegistry, fed: list[Event]) -> None:
     join(registry)
     registry.note_message("eya", 10.0)
-    assert registry.tick(SILENCE_S) == 10.0 + SILENCE_S
+    registry.lose_silent(SILENCE_S)
+    assert registry.next_silence() == 10.0 + SILENCE_S
     assert registry.present() == ("eya",)
-    assert registry.tick(10.0 + SILENCE_S) is None
+    registry.lose_silent(10.0 + SILENCE_S)
+    assert registry.next_silence() is None
     assert isinstance(fed[-1], DeviceLost)
 
 
@@ -113,6 +119,19 @@ def test_when_the_broker_is_lost_nobody_is_known_and_nobody_blamed(
     registry.broker_lost()
     assert fed == []
     assert registry.present() == ()
+
+
+def test_a_device_that_is_away_is_forgotten_when_its_info_is_cleared(
+    registry: DeviceRegistry,
+) -> None:
+    join(registry)
+    registry.received("eya", "info", b"", False, 1.0)
+    assert [view.id for view in registry.views()] == ["eya"]
+    registry.received("eya", "status", b"offline", False, 2.0)
+    registry.received("eya", "info", b"", False, 3.0)
+    assert registry.views() == ()
+    join(registry)
+    assert [view.id for view in registry.views()] == ["eya"]
 
 
 def test_a_cleared_topic_says_nothing(registry: DeviceRegistry, fed: list[Event]) -> None:
@@ -166,7 +185,7 @@ def test_no_more_devices_than_the_limit_are_present_and_the_rest_is_refused_in_w
     join(registry, "ghost0", boot="b2")
     assert len(registry.present()) == len(registry.infos) == MAX_KNOWN_DEVICES
     assert len(fed) == MAX_KNOWN_DEVICES + 1
-    registry.tick(SILENCE_S)
+    registry.lose_silent(SILENCE_S)
     join(registry)
     assert registry.present() == ("eya",), "ghosts are silent, and their room is free"
 
@@ -177,8 +196,8 @@ def test_comings_and_goings_are_logged_at_a_bounded_rate(
     with caplog.at_level("INFO"):
         for number in range(1000):
             join(registry, f"ghost{number}")
-        registry.tick(SILENCE_S)
-        registry.tick(2 * SILENCE_S)
+        registry.lose_silent(SILENCE_S)
+        registry.lose_silent(2 * SILENCE_S)
         registry.received("ghost1", "info", info(), False, 2 * SILENCE_S)
     assert len(caplog.messages) == DEVICE_LINES_PER_S + 1 + DEVICE_LINES_PER_S + 1 + 1
     assert caplog.messages[DEVICE_LINES_PER_S] == "and 950 more lines"
@@ -209,3 +228,36 @@ def test_where_all_who_say_much_are_present_one_more_is_refused(registry: Device
     with pytest.raises(WireError, match="no room for the info of eya"):
         join(registry, host="x" * 60_000)
     assert len(registry.infos) == several
+
+
+def test_leaving_is_no_warning_and_being_lost_is_one(
+    registry: DeviceRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        join(registry)
+        registry.received("eya", "info", info(draining=True), False, 1.0)
+        registry.received("eya", "status", b"offline", False, 2.0)
+    assert caplog.messages == [
+        "eya is online, 2 worker(s)",
+        "eya takes no more tiles",
+        "eya has left",
+    ]
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        join(registry, boot="b2")
+        registry.received("eya", "status", b"offline", False, 3.0)
+    assert caplog.messages == ["eya is online, 2 worker(s)", "eya is lost: it went offline"]
+    assert caplog.records[-1].levelname == "WARNING"
+
+
+def test_a_new_description_is_no_news_and_a_new_connection_is(
+    registry: DeviceRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        join(registry)
+        join(registry, operators=["gray", "canny"])
+        registry.broker_lost()
+        join(registry)
+    assert caplog.messages == ["eya is online, 2 worker(s)"] * 2

@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     *ROOT.glob("*.md"),
     *(ROOT / "docs").rglob("*.md"),
-    *(ROOT / folder / "README.md" for folder in ("benchmarks", "broker", "devices")),
+    *(
+        ROOT / folder / "README.md"
+        for folder in ("benchmarks", "broker", "devices", "examples/device-js")
+    ),
 ]
 
 

@@ -9,10 +9,43 @@ import pytest
 from fogmqtt.core.duplicate_id import DuplicateIdCheck
 
 
+class Check(DuplicateIdCheck):
+    """A check whose process lost its link before each info."""
+
+    def must_exit(self, boot: str, uptime_s: float, own_uptime_s: float) -> bool:
+        self.link_lost()
+        return super().must_exit(boot, uptime_s, own_uptime_s)
+
+
 def check_of(boot: str) -> DuplicateIdCheck:
-    check = DuplicateIdCheck(boot)
+    check = Check(boot)
     check.own_info_seen()
     return check
+
+
+def test_an_info_alone_ends_nobody_since_anybody_can_forge_it() -> None:
+    check = DuplicateIdCheck("b")
+    check.own_info_seen()
+    assert not any(check.must_exit("a", 1e9, 2.0) for _ in range(100))
+    assert check.is_duplicate("a"), "so the own info is published again"
+
+
+def test_each_loss_of_the_link_lets_one_info_be_judged() -> None:
+    check = DuplicateIdCheck("b")
+    check.own_info_seen()
+    for _ in range(3):
+        check.link_lost()
+        assert not check.must_exit("a", 1.0, 2.0)
+        assert not any(check.must_exit("a", 1.0, 2.0) for _ in range(100))
+    check.link_lost()
+    assert check.must_exit("a", 1.0, 2.0), "the boot ids decide at the fourth encounter"
+
+
+def test_a_loss_before_the_first_info_proves_nothing() -> None:
+    check = DuplicateIdCheck("b")
+    check.link_lost()
+    check.own_info_seen()
+    assert not check.must_exit("a", 1e9, 2.0)
 
 
 def test_an_info_left_by_a_previous_run_is_no_duplicate() -> None:
@@ -73,8 +106,12 @@ class Broker:
 
     info: tuple[str, float] | None = ("previous run", 86_400.0)
     status: str = "offline"
+    client: Process | None = None
 
     def connect(self, process: Process, now: float) -> None:
+        if self.client is not None:
+            self.client.check.link_lost()
+        self.client = process
         own_uptime = now - process.started
         self.status = "offline"  # the will of the replaced client
         found, self.info = self.info, (process.boot, own_uptime)

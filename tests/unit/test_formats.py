@@ -62,6 +62,22 @@ def test_an_independent_decoder_gives_the_same_pixels(sample: Sample) -> None:
     assert np.abs(other.astype(np.float64) - image.astype(np.float64)).max() <= sample.tolerance
 
 
+def test_the_page_names_the_lines_that_no_independent_decoder_reads_right() -> None:
+    alone = {sample.variant for sample in READ if sample.independent is None}
+    assert alone == {
+        *(f"{bits}-bit gray" for bits in (3, 5, 6, 7)),
+        "16-bit 444",
+        "32-bit 10-10-10",
+        "16-bit RGB",
+        "PAM, RGB with alpha",
+    }
+    told = " ".join(PAGE.read_text("utf-8").split())
+    assert (
+        "TIFFs of 3, 5, 6 and 7 bits, BMPs of 444 and 10-10-10, PAM with alpha, and 16-bit RGB in "
+        "JPEG 2000"
+    ) in told
+
+
 @pytest.mark.parametrize("sample", REFUSED, ids=name)
 def test_a_file_that_cannot_be_read_right_is_refused_for_its_true_reason(sample: Sample) -> None:
     with pytest.raises(ImageError, match=sample.says) as refused:

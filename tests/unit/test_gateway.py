@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,13 +25,26 @@ from fogmqtt.gateway.events import (
 from fogmqtt.gateway.jobs import runner
 from fogmqtt.gateway.jobs.model import Outcome
 from fogmqtt.operators.filters.smoothing import Median
-from fogmqtt.transport.base import Refused
-from fogmqtt.wire.messages import DeviceInfo, GatewayInfo, encode
+from fogmqtt.transport.base import Connected, Disconnected, Received, Refused
+from fogmqtt.transport.memory import MemoryBroker, MemoryTransport
+from fogmqtt.wire.messages import (
+    Accepted,
+    Decoder,
+    DeviceInfo,
+    Failure,
+    GatewayInfo,
+    JobStatus,
+    Result,
+    TileTask,
+    encode,
+)
 from tests.gateway_rig import (
     PHOTO,
     TOPICS,
     Rig,
+    accepted,
     config,
+    do_at_once,
     do_nothing,
     eventually,
     inverted,
@@ -65,7 +79,7 @@ def test_devices_and_what_they_may_do_are_told() -> None:
             assert gateway.online() == ("eya", "manar")
             (eya, _) = gateway.devices()
             assert (eya.id, eya.online, eya.info.workers) == ("eya", True, 2)
-            assert "canny" in eya.abilities
+            assert "canny/uint8" in eya.abilities
 
     run(test())
 
@@ -186,6 +200,43 @@ def test_an_error_that_nobody_expected_ends_its_own_job_and_no_other(
 
 
 # Deliveries.
+
+
+def test_an_error_that_does_not_fit_into_a_packet_is_told_in_short_and_ends_no_gateway() -> None:
+    long = "\n".join("x" * 280 for _ in range(15))
+
+    def fail(task: TileTask) -> list[Accepted | Failure | Result]:
+        where = {"job": task.job, "tile": task.tile, "attempt": task.attempt}
+        failure = Failure(**where, reason="y" * 300, traceback=long)
+        return [accepted(task), failure] if task.stage[0].name == "invert" else do_at_once(task)
+
+    async def test() -> None:
+        rig = Rig(MemoryBroker(max_packet_bytes=5_000))
+        rig.device(answer=fail)
+        heard: list[JobStatus] = []
+        decoder = Decoder(JobStatus)
+
+        def hear(event: object) -> None:
+            if isinstance(event, Received):
+                heard.append(decoder.decode(event.payload))
+
+        reader = MemoryTransport(rig.broker, "reader", hear)
+        reader.subscribe(TOPICS.job_status("+"))
+        reader.start()
+        made = config()
+        made = replace(made, scheduler=replace(made.scheduler, max_failures=1))
+        async with rig.gateway(made) as gateway:
+            failed = await gateway.submit(request(pipeline="invert", plan=Grid(4, 4))).outcome()
+            done = await gateway.submit(request(pipeline="median", plan=Grid(4, 4))).outcome()
+            await eventually(lambda: [one.state for one in heard if one.state == "done"])
+        assert len(failed.error or "") > 4_000
+        assert done.error is None
+        (told,) = [one for one in heard if one.state == "failed"]
+        assert told.error is not None
+        assert told.error.startswith("tile ")
+        assert len(told.error) < 2000
+
+    run(test())
 
 
 def test_a_delivery_that_raises_fails_its_own_job() -> None:
@@ -376,9 +427,14 @@ def test_of_two_gateways_under_one_id_the_younger_leaves() -> None:
         async with rig.gateway() as gateway:
             await gateway.link.up()
             await eventually(lambda: gateway.link.idle)
-            for _ in range(3):
-                topic = TOPICS.gateway("mariem", "info")
+            topic = TOPICS.gateway("mariem", "info")
+            for _ in range(3):  # anybody may say so: it stays
                 rig.links[0].publish(topic, encode(elder, "base64"))
+            await eventually(lambda: gateway._warnings.counts["duplicate id"] == 3)
+            assert rig.deliver is not None
+            rig.deliver(Disconnected("another client came", taken_over=True))
+            rig.deliver(Connected())
+            rig.links[0].publish(topic, encode(elder, "base64"))
             await asyncio.sleep(5)  # ends as soon as the gateway leaves
 
     with pytest.raises(DuplicateId, match="attic"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
 import logging
 import os
@@ -360,6 +361,53 @@ def test_what_is_no_image_or_not_finished_is_left_without_a_word(
     run(test)
     assert (folder / name).exists()
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("0-notes.txt", b"To whom it may concern\n", "a text file"),
+        ("0-IMG_0001.xmp", b"<?xpacket begin=''?><x:xmpmeta/>", "a text file"),
+        ("0-scan.pdf", b"%PDF-1.7\n\0", "a PDF file"),
+        ("0-clip.mp4", b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "an MP4 or QuickTime video"),
+        ("0-unknown", bytes(range(1, 200)), "of a format that is not known"),
+    ],
+)
+def test_what_is_clearly_no_image_is_named_once_and_left_alone(
+    folder: Path, caplog: pytest.LogCaptureFixture, name: str, data: bytes, what: str
+) -> None:
+    async def test() -> None:
+        async with watched(folder) as consumer:
+            drop(folder / name, data)
+            drop(folder / "a.png")
+            assert await consumer.take() == "a.png"
+            drop(folder / name, PNG)  # now it is one
+            assert await consumer.take() == name
+
+    with caplog.at_level(logging.INFO):
+        run(test)
+    said = [text for text in caplog.messages if name in text]
+    assert said == [f"inbox: {folder / name} is left alone: no image, but {what}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("words.png", b"To whom it may concern\n"),
+        ("photo", PNG),
+        ("photo.b64", base64.b64encode(PNG * 40)),
+        ("photo.txt", b"data:image/png;base64," + base64.b64encode(PNG)),
+    ],
+)
+def test_what_is_named_like_an_image_or_is_one_is_taken(
+    folder: Path, name: str, data: bytes
+) -> None:
+    async def test() -> None:
+        async with watched(folder) as consumer:
+            drop(folder / name, data)
+            assert await consumer.take() == name
+
+    run(test)
 
 
 def test_a_file_whose_name_becomes_finished_is_taken(folder: Path) -> None:

@@ -184,3 +184,24 @@ def test_each_begins_once_in_its_order_and_never_too_many(
             assert jobs.queue.waiting == sum(map(len, waiting.values()))
 
     asyncio.run(play())
+
+
+def test_the_jobs_of_one_user_do_not_hold_up_the_job_of_another() -> None:
+    async def test() -> None:
+        queue, done = JobQueue(1), []
+
+        async def job(user: str, number: int) -> None:
+            async with queue.turn(0, user):
+                done.append(f"{user}{number}")
+                await settle()
+
+        jobs = [asyncio.ensure_future(job("many", number)) for number in range(1000)]
+        await settle()
+        one = [asyncio.ensure_future(job("few", number)) for number in range(2)]
+        await asyncio.gather(*jobs, *one)
+        assert max(map(done.index, ("few0", "few1"))) < 10
+        assert [name for name in done if name.startswith("many")] == [
+            f"many{number}" for number in range(1000)
+        ]
+
+    asyncio.run(test())

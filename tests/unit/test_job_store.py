@@ -193,7 +193,7 @@ def test_an_end_that_failed_halfway_is_completed_after_a_restart(
 ) -> None:
     class Stuck(DurableFiles):
         def rename(self, source: Path, target: Path) -> None:
-            if target.parent.name == "failed":
+            if target.parent.resolve().name == "failed":
                 raise OSError(5, "Input/output error")
             super().rename(source, target)
 
@@ -217,7 +217,7 @@ def test_an_end_that_fails_again_after_a_restart_does_not_stop_the_other_jobs(
     store.accept_file(entry, path).result()
     store.accept_bytes(ENTRY, b"image").result()
     (tmp_path / "inbox" / "failed").write_bytes(b"a file in the place of the folder")
-    with pytest.raises(OSError, match="File exists"):
+    with pytest.raises(OSError, match="Not a directory"):
         store.finish(entry, "too dark").result()
     store.close()
     again = opened(folder)

@@ -24,26 +24,43 @@ SHARED = {
     "transport",
     "config",
     "log",
+    "streams",
 }
 #: Layer → what it may import besides itself and errors. A new layer is refused until it is here.
 MAY_IMPORT = {
     "errors": set(),
     "log": set(),
     "process_tuning": set(),
+    "parent": set(),
     "core": set(),
     "wire": set(),
-    "transport": set(),
+    "transport": {"parent"},
     "images": {"core.geometry"},
-    "operators": {"images", "core.geometry", "core.tiling"},
+    # The law of streams runs the real decisions about homes in virtual time.
+    "operators": {"images", "core.geometry", "core.tiling", "core.streaming"},
+    # Sources of frames, for a gateway and for a device with a camera.
+    "streams": {
+        "core.streaming",
+        "images",
+        "process_tuning",
+        # Its processes are held as those of workers are.
+        "workers.channel",
+        "workers.child",
+        "workers.exit_status",
+        "workers.process",
+    },
     # Values with their checks; whoever is configured takes them, and only cli loads them.
     "config": {
         "core.geometry",
         "core.scheduling.policy",
+        "core.streaming.zones",
         "images.result_format",
+        "streams.settings",
         "wire.messages",
         "wire.topics",
     },
-    "gateway": SHARED,
+    # Only its service simulates: see GATEWAY_MAY_IMPORT. A stream starts a process for its video.
+    "gateway": SHARED | {"simulate", "parent"},
     "conformance": {
         "core.geometry",
         "images",
@@ -51,9 +68,52 @@ MAY_IMPORT = {
         "workers.memory_limit",
         "workers.exit_status",
         "workers.resources",
+        "parent",
     },
-    "workers": {"core.geometry", "wire", "images", "operators", "process_tuning"},
+    "workers": {
+        "core.geometry",
+        "core.streaming",
+        "wire",
+        "images",
+        "operators",
+        "parent",
+        "process_tuning",
+    },
     "agent": SHARED,
+    # The Python API: a one-off gateway in a thread.
+    "client": {
+        "config",
+        "core.geometry",
+        "gateway.broker_link",
+        "gateway.devices.registry",
+        "gateway.jobs.model",
+        "gateway.jobs.report",
+        "gateway.thread_door",
+        "gateway.threads",
+        "images",
+        "log",
+        "operators.api",
+        "setup",
+        "transport",
+        "wire.topics",
+        "workers.resources",
+    },
+    # What the command line and programs do before a gateway or device runs.
+    "setup": {
+        "config",
+        "conformance.runner",
+        "gateway.broker_link",
+        "operators.api",
+        "transport",
+        "wire.topics",
+    },
+    # A client of a gateway, which may run elsewhere: it has no pixels and nothing of the gateway.
+    "dashboard": {"wire", "transport", "config", "log"},
+    # Invitations and certificates, of both sides. Only `cli` starts it, and the idle agent has
+    # nothing of it but its saved identity.
+    # One more client of the broker, and a look at this machine.
+    "doctor": {"config", "log", "transport", "wire"},
+    "joining": {"log", "wire.topics"},
     "simulate": {"core", "wire", "images", "operators", "transport", "config"},
 }
 #: Inside the gateway: server -> jobs -> execution -> devices. `storage` is reached through the
@@ -65,9 +125,16 @@ TOOLS = {
     "gateway.broker_link",
     "gateway.clock",
     "gateway.events",
+    "gateway.metrics",
     "gateway.threads",
 }
-JOB_DATA = {"gateway.jobs.model", "gateway.jobs.report", "gateway.jobs.memory_budget"}
+JOB_DATA = {
+    "gateway.jobs.model",
+    "gateway.jobs.report",
+    "gateway.jobs.memory_budget",
+    "gateway.jobs.trace",
+    "gateway.jobs.trace_values",
+}
 GATEWAY_MAY_IMPORT = {
     "gateway.background": set(),
     "gateway.broker_health": set(),
@@ -75,14 +142,39 @@ GATEWAY_MAY_IMPORT = {
     "gateway.clock": set(),
     "gateway.threads": set(),
     "gateway.events": {"gateway.jobs.report", "gateway.threads"},
+    "gateway.metrics": {"gateway.clock", "gateway.jobs.trace", "gateway.jobs.trace_values"},
     "gateway.storage": {"gateway.clock"},
     "gateway.devices": TOOLS | {"gateway.jobs.report"},
     "gateway.execution": TOOLS | JOB_DATA | {"gateway.devices", "gateway.storage.api"},
     "gateway.jobs": TOOLS | {"gateway.execution", "gateway.devices", "gateway.storage.api"},
-    "gateway.app": TOOLS | JOB_DATA | {"gateway.devices", "gateway.execution", "gateway.jobs"},
+    # Frames are light stages for the dispatcher; beside jobs, and without knowing of them.
+    "gateway.streams": TOOLS | JOB_DATA | {"gateway.devices", "gateway.execution"},
+    "gateway.app": TOOLS
+    | JOB_DATA
+    | {"gateway.devices", "gateway.execution", "gateway.jobs", "gateway.streams"},
+    # The gateway's side of dashboards: it knows the server by a protocol of its own.
+    "gateway.service": TOOLS
+    | JOB_DATA
+    | {
+        "gateway.app",
+        "gateway.devices.compatibility",
+        "gateway.devices.registry",
+        "gateway.execution.live_stage",
+        "gateway.jobs.trace_file",
+        "gateway.storage",
+    },
+    # It gets the cards of gateway and devices by a protocol of its own.
+    "gateway.home_assistant": TOOLS | {"gateway.app", "gateway.streams"},
     "gateway.server": TOOLS
     | JOB_DATA
-    | {"gateway.app", "gateway.devices.status_publisher", "gateway.storage"},
+    | {
+        "gateway.app",
+        "gateway.devices.status_publisher",
+        "gateway.home_assistant",
+        "gateway.service",
+        "gateway.storage",
+        "gateway.streams",
+    },
     "gateway.thread_door": TOOLS | JOB_DATA | {"gateway.app", "gateway.devices.registry"},
 }
 
@@ -90,15 +182,21 @@ GATEWAY_MAY_IMPORT = {
 #: is looked for by its own name.
 PLANNED = {
     "agent.host_info",
+    "agent.memory_workers",
+    "cli.adopt",
     "conformance.test_images",
     "core.scheduling.broker_outage",
     "gateway.jobs.finalize",
     "gateway.server.config_checks",
+    "gateway.service.files",
+    "gateway.streams.turns",
     "images.formats.heic",
     "images.formats.jpeg",
     "images.formats.webp",
     "operators.support.union_find",
     "simulate.link_model",
+    "simulate.trace",
+    "wire.states",
 }
 #: A module with one importer and fewer lines than this belongs to its importer.
 SHORT = 60
@@ -121,10 +219,18 @@ PLACES = {
     "PIL": ("images/",),
     "simplejpeg": ("images/formats/jpeg_check.py",),
     "tifffile": ("images/formats/", "images/encode.py"),
-    "rich": ("cli/",),
+    "rich": ("cli/", "client/progress.py"),
+    "tqdm": ("client/progress.py",),
+    "dask": ("client/blocks.py",),
+    "onnxruntime": ("operators/support/onnx_runtime.py",),
+    "zxingcpp": ("operators/detection/code_readers.py",),
     "inotify_simple": ("gateway/server/folder_events.py",),
     "iotcore": ("transport/embedded.py",),
+    # Classes of values, which are quick to define and to make; besides: what is encoded.
     "msgspec": (
+        "core/",
+        "transport/",
+        "images/",
         "config/",
         "wire/",
         "operators/",
@@ -132,12 +238,26 @@ PLACES = {
         "workers/",
         "conformance/",
         "cli/",
-        "simulate/fleet.py",
+        "dashboard/",
+        "joining/",
+        "simulate/",
+        "streams/",
     ),
-    "xxhash": ("wire/", "gateway/", "conformance/"),
+    "starlette": ("dashboard/",),
+    "uvicorn": ("dashboard/listener.py",),
+    "h11": ("dashboard/listener.py",),
+    "segno": ("cli/dashboard.py", "cli/invite.py"),
+    "cryptography": ("joining/authority.py",),
+    "zeroconf": ("joining/mdns.py",),
+    "ifaddr": ("joining/names.py",),
+    "prometheus_client": ("dashboard/metrics.py",),
+    "xxhash": ("wire/", "gateway/", "conformance/", "dashboard/uploads.py"),
     "cv2": ("images/", "operators/"),
     # Besides: where pixels are cut, pasted and compared.
-    "numpy": ("images/", "operators/", "gateway/", "agent/", "conformance/"),
+    # FFmpeg: only in the processes of streams, since OpenCV has another one.
+    "av": ("streams/",),
+    "picamera2": ("streams/readers/picamera.py",),
+    "numpy": ("images/", "operators/", "gateway/", "agent/", "conformance/", "streams/"),
 }
 
 
@@ -208,6 +328,8 @@ def test_a_part_of_the_gateway_imports_only_what_stands_below_it(path):
     allowed = GATEWAY_MAY_IMPORT[part] | {part}
     inside = [one for one in ours(path) if one.startswith("gateway.")]
     assert [one for one in inside if not under(one, allowed)] == []
+    simulates = any(under(one, {"simulate"}) for one in ours(path))
+    assert not simulates or part == "gateway.service"
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -246,7 +368,8 @@ def test_no_public_class_has_the_name_of_another():
 def test_the_core_touches_nothing_of_the_world(path):
     roots = {name.split(".")[0] for name in imports(path)}
     assert roots & IMPURE == set()
-    assert roots - set(sys.stdlib_module_names) - {"fogmqtt", ""} == set()
+    # Of msgspec, the core uses the class of values, which is quick to define and to make.
+    assert roots - set(sys.stdlib_module_names) - {"fogmqtt", "msgspec", ""} == set()
 
 
 @pytest.mark.parametrize("package", sorted(PLACES))
@@ -264,10 +387,36 @@ def test_every_package_from_elsewhere_has_its_places():
     assert elsewhere - set(sys.stdlib_module_names) - {"fogmqtt", ""} - set(PLACES) == set()
 
 
+def test_a_dashboard_starts_without_pixels_and_without_the_gateway():
+    code = "import sys, fogmqtt.cli.dashboard, fogmqtt.dashboard.service; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    heavy = {"cv2", "numpy", "PIL", "rich", "fogmqtt.gateway", "fogmqtt.operators", "fogmqtt.agent"}
+    assert heavy & set(loaded) == set()
+
+
+def test_the_process_of_a_stream_starts_without_opencv():
+    code = "import sys, fogmqtt.streams.process; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert {"cv2", "asyncio", "PIL", "fogmqtt.gateway", "fogmqtt.agent"} & set(loaded) == set()
+
+
+def test_a_stream_is_watched_without_pixels_and_without_ffmpeg():
+    code = "import sys, fogmqtt.streams.supervisor; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert {"av", "cv2", "numpy", "asyncio"} & set(loaded) == set()
+
+
 def test_a_device_starts_without_anything_heavy():
     code = "import sys, fogmqtt.cli.device, fogmqtt.agent.service; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
     heavy = {"asyncio", "cv2", "numpy", "PIL", "rich", "fogmqtt.gateway"}
-    assert heavy & set(loaded) == set()
+    joining = {"cryptography", "zeroconf", "ifaddr", "fogmqtt.joining.bundle"}
+    assert (heavy | joining) & set(loaded) == set()

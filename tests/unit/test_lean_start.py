@@ -16,6 +16,7 @@ DECODER_FREE = {"asyncio", "cv2", "numpy", "paho", "PIL", "rich", "simplejpeg", 
 #: What `run` has no use for before its first tile is sent.
 RUN_FREE = {
     "PIL",
+    "cv2",
     "fogmqtt.cli.demo",
     "fogmqtt.cli.explain",
     "fogmqtt.cli.simulate",
@@ -28,6 +29,7 @@ RUN_FREE = {
     "simplejpeg",
     "sqlite3",
     "tifffile",
+    "yaml",
 }
 
 

@@ -102,6 +102,15 @@ def test_a_temporary_failure_is_not_final_and_names_the_address(
     assert not refused.final
 
 
+@pytest.mark.parametrize("scheme", ["mqtts", "ws", "wss"])
+def test_a_program_that_accepts_and_does_not_shake_hands_is_no_dead_machine(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        link = Link(f"{scheme}://127.0.0.1:{mute.getsockname()[1]}", "x")
+        refused = unreachable(link, TimeoutError("the handshake operation timed out"))
+    assert "accepts the connection and says nothing" in refused.reason
+    assert not refused.final
+
+
 def test_an_expired_certificate_is_named() -> None:
     problem = ssl.SSLCertVerificationError(1, "certificate verify failed")
     problem.verify_code = 10

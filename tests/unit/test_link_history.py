@@ -31,6 +31,6 @@ def test_a_quick_series_of_losses_is_named_as_a_takeover() -> None:
         history.connected(2.0 * number)
         texts.append(history.lost("the connection broke", 2.0 * number + 1))
     assert texts[:2] == ["the connection broke"] * 2
-    assert all("uses the id 'eya'" in text for text in texts[2:])
+    assert all("uses the client id 'eya'" in text for text in texts[2:])
     history.connected(100.0)
     assert history.lost("the connection broke", 200.0) == "the connection broke"

@@ -47,7 +47,7 @@ def test_the_list_shows_images_and_exactness(capsys: pytest.CaptureFixture[str])
 def test_the_list_explains_float_arithmetic(capsys: pytest.CaptureFixture[str]) -> None:
     out = " ".join(output_of(capsys).split())
     assert "* bilateral: float arithmetic, as this OpenCV build and processor round" in out
-    for name in ("gaussian", "hsv", "sobel", "unsharp", "adaptive", "codes", "dnn"):
+    for name in ("gaussian", "hsv", "sobel", "adaptive", "codes", "dnn"):
         assert describe(name).exact != "exact"
 
 
@@ -63,6 +63,15 @@ def test_the_help_of_one_operator_is_complete(capsys: pytest.CaptureFixture[str]
     ):
         assert line in out.splitlines()
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_the_help_of_an_operator_with_memory_names_the_command_for_streams(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = output_of(capsys, "median_of")
+    assert "Memory: 4 frames with these defaults; runs on streams only" in out
+    assert "Example: fog-gateway stream rtsp://camera/live --pipeline" in out
+    assert "Memory: 8 bytes for each gray pixel" in output_of(capsys, "background")
 
 
 def test_every_operator_has_a_summary_and_an_example() -> None:

@@ -13,6 +13,7 @@ from typing import ClassVar
 import pytest
 
 from fogmqtt.errors import PipelineError
+from fogmqtt.images.spec import Image
 from fogmqtt.operators.api import plugins, registry
 from fogmqtt.operators.api.base import Operator
 from fogmqtt.operators.edges.canny import Canny
@@ -24,6 +25,16 @@ class Soften(Operator):
 
     name: ClassVar[str] = "soften"
     amount: float = 1.0
+
+    def process(self, image: Image) -> Image:
+        return image
+
+
+@dataclass(frozen=True)
+class Idle(Operator):
+    """Computes nothing."""
+
+    name: ClassVar[str] = "idle"
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,7 @@ def test_a_plug_in_cannot_have_a_built_in_or_an_invalid_name(
         ("soften", "a_plug_in:Missing", "cannot be imported .* AttributeError"),
         ("soften", "a_plug_in:a_function", "is not a class derived from .*Operator"),
         ("bare", "a_plug_in:NoDataclass", "it is not a dataclass; write @dataclass"),
+        ("idle", "a_plug_in:Idle", "a_plug_in:Idle .*: it has no method 'process'"),
         ("nameless", "a_plug_in:Nameless", "has the name ''"),
         ("blunt", "a_plug_in:Soften", "has the name 'soften'"),
     ],

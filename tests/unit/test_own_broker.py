@@ -6,12 +6,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
-from fogmqtt.cli import connect
-from fogmqtt.cli.common import make_link
 from fogmqtt.config import BrokerSettings, GatewayConfig
+from fogmqtt.errors import ConfigError
+from fogmqtt.setup import brokers
+from fogmqtt.setup.link import make_link
 from fogmqtt.transport.probe import is_broker, is_listening, own_url
 
 CONNACK = b"\x20\x02\x00\x00"
@@ -72,6 +74,7 @@ def test_only_what_answers_as_a_broker_is_one() -> None:
         (BrokerSettings(embedded="always"), ""),
         (BrokerSettings("mqtt://192.168.1.10"), ""),
         (BrokerSettings("mqtts://localhost"), ""),
+        (BrokerSettings("mqtt://127.0.0.1,mqtt://127.0.0.1:1884"), ""),
     ],
 )
 def test_programs_look_for_our_own_broker_where_one_may_be(
@@ -82,5 +85,14 @@ def test_programs_look_for_our_own_broker_where_one_may_be(
 
 @pytest.mark.parametrize("url", ["mqtts://localhost", "mqtt://192.168.1.10"])
 def test_no_broker_is_started_for_tls_or_another_machine(url: str) -> None:
-    with connect.embedded_broker(GatewayConfig(broker=BrokerSettings(url))) as embedded:
+    with brokers.embedded_broker(GatewayConfig(broker=BrokerSettings(url))) as embedded:
         assert embedded is None
+
+
+def test_one_broker_is_started_at_most() -> None:
+    two = BrokerSettings("mqtt://127.0.0.1:1,mqtt://127.0.0.1:2")
+    with brokers.embedded_broker(GatewayConfig(broker=two)) as embedded:
+        assert embedded is None
+    always = GatewayConfig(broker=replace(two, embedded="always"))
+    with pytest.raises(ConfigError, match="names 2"), brokers.embedded_broker(always):
+        pass

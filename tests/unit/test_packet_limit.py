@@ -86,6 +86,26 @@ def test_an_acknowledgement_clears_the_suspicion_of_a_loss_that_had_another_caus
     assert made.soft is None
 
 
+def test_a_broker_that_cannot_be_reached_after_the_loss_had_no_packet_that_was_too_large() -> None:
+    made = limit()
+    lose(made, 900_000)
+    made.sent(1, 100_000, has_ack=True)
+    assert made.lost(3.0) == 100_000
+    assert made.unreachable()
+    assert not made.unreachable()
+    assert made.soft == 262_144
+    made.connected(None, 4.0)
+    assert not made.unreachable()
+
+
+def test_what_the_broker_said_stands_although_it_cannot_be_reached_after_that() -> None:
+    made = limit()
+    made.sent(1, 100_000, has_ack=True)
+    made.lost(3.0, is_certain=True)
+    assert not made.unreachable()
+    assert made.soft == 65_536
+
+
 def test_small_packets_say_nothing() -> None:
     made = limit()
     assert lose(made, 16_384) is None

@@ -36,7 +36,7 @@ def test_a_wrong_name_or_word_is_told_with_its_place_and_the_nearest(
     arguments = {
         "run": ["run", str(photo), "-o", str(tmp_path / "out.png"), "--pipeline", asked],
         "verify": ["verify", str(photo), "--pipeline", asked],
-        "explain": ["explain", asked, str(photo)],
+        "explain": ["explain", str(photo), "--pipeline", asked],
     }
     assert main(["--config", str(config), *arguments[command]]) == 2
     assert message in capsys.readouterr().err

@@ -25,6 +25,24 @@ from fogmqtt.operators.api.base import Operator
 class Fade(Operator):
     name: ClassVar[str] = "fade"
     amount: float = 0.5
+
+    def process(self, image):
+        return image
+"""
+
+#: A measuring operator without the methods that gather its parts.
+COUNT = """
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import ClassVar
+from fogmqtt.operators.api.measuring import Measuring, Part
+
+@dataclass(frozen=True)
+class Count(Measuring):
+    name: ClassVar[str] = "count"
+
+    def measure(self, image, core, seams):
+        return Part()
 """
 
 Write = Callable[[str, str], str]
@@ -143,6 +161,7 @@ def test_the_error_for_an_unknown_operator_names_the_skipped_plug_ins(
         ('"fade"', '"Fade it"', "its name is 'Fade it': a name has"),
         ('"fade"', '"gray"', "two operators are called 'gray': the built-in one is used, Fade of"),
         ('"fade"', '""', "defines no operator"),
+        ("def process", "def proces", "Fade of .* is skipped: it has no method 'process', which"),
     ],
 )
 def test_a_class_that_is_not_an_operator_is_skipped_with_a_reason(
@@ -153,6 +172,16 @@ def test_a_class_that_is_not_an_operator_is_skipped_with_a_reason(
         problems = registry.problems()
     assert len(problems) == 1
     assert re.search(reason, problems[0])
+
+
+def test_a_measuring_operator_needs_its_own_methods(
+    write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry.plug_in([write("ops.py", COUNT)])
+    with caplog.at_level(logging.WARNING):
+        (problem,) = registry.problems()
+    assert "Count of" in problem
+    assert "it has no method 'gather'" in problem
 
 
 def test_of_two_modules_with_one_operator_the_first_is_used(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from fogmqtt.core.presence import DeviceDescription, Presence
 from fogmqtt.core.scheduling.events import DeviceDraining, DeviceJoined, DeviceLost

@@ -8,6 +8,8 @@ import sys
 import pytest
 
 import fogmqtt
+from fogmqtt.client.connection import connect
+from fogmqtt.client.fog import Fog
 from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.jobs.model import JobHandle, JobRequest, Outcome
 from fogmqtt.gateway.thread_door import GatewayThread
@@ -21,6 +23,8 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_the_public_names_are_those_of_their_modules() -> None:
+    assert fogmqtt.connect is connect
+    assert fogmqtt.Fog is Fog
     assert fogmqtt.Gateway is Gateway
     assert fogmqtt.GatewayThread is GatewayThread
     assert fogmqtt.JobHandle is JobHandle
@@ -42,6 +46,16 @@ def test_any_other_name_is_an_attribute_error() -> None:
 def test_importing_the_package_loads_nothing_heavy() -> None:
     loaded = loaded_after("import fogmqtt")
     assert {"asyncio", "numpy", "cv2", "msgspec", "fogmqtt.gateway"} & loaded == set()
+
+
+def test_an_error_loads_nothing_heavy() -> None:
+    loaded = loaded_after("import fogmqtt; fogmqtt.FogError")
+    assert {"asyncio", "numpy", "cv2", "msgspec", "fogmqtt.gateway"} & loaded == set()
+
+
+def test_connecting_loads_neither_bars_nor_dask() -> None:
+    loaded = loaded_after("import fogmqtt; fogmqtt.connect('local').close()")
+    assert {"rich", "tqdm", "dask", "IPython", "PIL"} & loaded == set()
 
 
 def test_a_public_name_loads_its_module() -> None:

@@ -9,17 +9,23 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image as Pillow
-from PIL import ImageCms
+from PIL import ImageCms, IptcImagePlugin, PngImagePlugin
 
 from fogmqtt.errors import ImageError, UsageError
 from fogmqtt.images import reader
 from fogmqtt.images.encode import encode
+from fogmqtt.images.formats.xmp import EXTENSION_PREFIX, XMP_PREFIX
 from fogmqtt.images.metadata import Metadata
 from fogmqtt.images.result_format import ResultFormat, format_of_suffix, parse_result_format
 from tests.corpus import bgr, colour, gray, pillow, tiff
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 IMAGE = bgr(colour())
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description tiff:Orientation="6">'
+    b"<dc:title>a title</dc:title></rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+IPTC = b"\x1c\x02\x05\0\x07a title\x1c\x02\x50\0\x08a person"
 
 
 def exif_with(orientation: int = 1) -> Pillow.Exif:
@@ -122,6 +128,114 @@ def test_a_result_keeps_exif_data_without_the_orientation(form: str, kind: str) 
     assert 0x0112 not in kept
     again = reader.read(encoded.data, "again")
     assert again.spec == loaded.spec
+
+
+@pytest.mark.parametrize("source", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "tiff"])
+def test_a_result_keeps_xmp_data_with_the_orientation_of_turned_pixels(
+    source: str, kind: str
+) -> None:
+    loaded = reader.read(with_xmp(source), "photo")
+    encoded = encode([loaded.image], ResultFormat(kind), [loaded.metadata])
+    assert encoded.notes == ()
+    kept = opened(encoded.data).info["xmp"]
+    assert kept == XMP.replace(b'Orientation="6"', b'Orientation="1"')
+    assert reader.read(encoded.data, "again").metadata.xmp == kept
+
+
+@pytest.mark.parametrize("source", ["JPEG", "TIFF"])
+@pytest.mark.parametrize("kind", ["jpeg", "tiff"])
+def test_a_result_keeps_iptc_data_where_its_format_has_a_place(source: str, kind: str) -> None:
+    loaded = reader.read(with_iptc(source), "photo")
+    assert loaded.metadata.iptc == IPTC
+    encoded = encode([loaded.image], ResultFormat(kind), [loaded.metadata])
+    assert encoded.notes == ()
+    image = opened(encoded.data)
+    assert IptcImagePlugin.getiptcinfo(image) == {(2, 5): b"a title", (2, 80): b"a person"}
+
+
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_a_result_keeps_xmp_iptc_and_exif_data_of_jpeg_2000(*, is_behind: bool) -> None:
+    exif = exif_with(6).tobytes().removeprefix(b"Exif\0\0")
+    boxes = b"".join(
+        (len(body) + 24).to_bytes(4, "big") + b"uuid" + number + body
+        for number, body in (
+            (bytes.fromhex("be7acfcb97a942e89c71999491e3afac"), XMP),
+            (bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"), IPTC),
+            (b"JpgTiffExif->JP2", exif),
+        )
+    )
+    data = pillow(colour(), "JPEG2000")
+    at = len(data) if is_behind else data.index(b"jp2c") - 4
+    loaded = reader.read(data[:at] + boxes + data[at:], "photo")
+    assert loaded.spec.size == colour().shape[:2], "its viewers do not turn it by EXIF data"
+    assert loaded.metadata.iptc == IPTC
+    encoded = encode([loaded.image], ResultFormat("jpeg"), [loaded.metadata])
+    assert encoded.notes == ()
+    kept = opened(encoded.data)
+    assert kept.info["xmp"] == XMP.replace(b'Orientation="6"', b'Orientation="1"')
+    assert kept.getexif()[0x010F] == "a camera"
+    assert kept.getexif().get(0x0112, 1) == 1
+
+
+def test_xmp_and_iptc_data_that_a_result_cannot_hold_are_told() -> None:
+    given = Metadata(xmp=XMP, iptc=IPTC)
+    assert encode([IMAGE], ResultFormat("png"), [given]).notes == (
+        "IPTC data dropped: a png file does not hold them",
+    )
+    assert encode([IMAGE], ResultFormat("bmp"), [given]).notes == (
+        "XMP data dropped: a bmp file does not hold them",
+        "IPTC data dropped: a bmp file does not hold them",
+    )
+    long = Metadata(xmp=XMP.replace(b"a title", b"a title" * 10_000))
+    assert encode([IMAGE], ResultFormat("jpeg"), [long]).notes == (
+        "XMP data dropped: a jpeg file does not hold them",
+    )
+
+
+@pytest.mark.parametrize(
+    ("segments", "note"),
+    [
+        ([XMP_PREFIX + XMP, EXTENSION_PREFIX + b"more"], "they are in several parts"),
+        ([XMP_PREFIX + XMP.decode().encode("utf-16")], "they are no UTF-8 text"),
+    ],
+)
+def test_xmp_data_that_are_not_read_are_told(segments: list[bytes], note: str) -> None:
+    data = pillow(colour(), "JPEG")
+    extra = b"".join(b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body for body in segments)
+    loaded = reader.read(data[:2] + extra + data[2:], "photo")
+    assert loaded.metadata.xmp == b""
+    assert f"XMP data dropped: {note}" in loaded.notes
+
+
+def test_iptc_data_as_text_of_a_png_are_told() -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type iptc", "\niptc\n 2\n1c02\n", zip=True)
+    notes = reader.read(pillow(colour(), "PNG", pnginfo=info), "photo").notes
+    assert "IPTC data dropped: a png file holds them as text only" in notes
+
+
+def with_xmp(form: str) -> bytes:
+    """A file with an XMP packet, written by Pillow."""
+    if form == "PNG":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", XMP.decode(), zip=True)
+        return pillow(colour(), form, pnginfo=info)
+    if form == "TIFF":
+        return pillow(colour(), form, tiffinfo={700: XMP})
+    return pillow(colour(), form, xmp=XMP)
+
+
+def with_iptc(form: str) -> bytes:
+    """A file with IPTC records: of Photoshop in a JPEG, and in their own tag in a TIFF."""
+    if form == "TIFF":
+        return pillow(colour(), form, tiffinfo={33723: IPTC})
+    # Another resource first, with a name of odd length.
+    other = b"8BIM\x03\xed\x03abc" + (3).to_bytes(4, "big") + b"xyz\0"
+    own = b"8BIM\x04\x04\0\0" + len(IPTC).to_bytes(4, "big") + IPTC + bytes(len(IPTC) % 2)
+    body = b"Photoshop 3.0\0" + other + own
+    data = pillow(colour(), form)
+    return data[:2] + b"\xff\xed" + (len(body) + 2).to_bytes(2, "big") + body + data[2:]
 
 
 @pytest.mark.parametrize("kind", ["png", "webp", "tiff", "bmp"])

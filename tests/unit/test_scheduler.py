@@ -99,7 +99,7 @@ def test_a_result_counts_only_from_a_device_that_was_granted_the_attempt(event, 
     bench = Bench()
     bench.join("eya")
     bench.join("mallory")
-    bench.submit()
+    bench.accept(only(bench.submit()))
     dropped = DropResult(event.job, event.tile, event.attempt, event.device, reason)
     assert bench.feed(event, at=1) == [dropped]
 
@@ -172,17 +172,17 @@ def test_a_result_that_comes_at_the_last_moment_is_not_late():
 
 
 def test_a_tile_that_was_not_accepted_goes_to_another_device_without_blame_for_the_tile():
-    bench = Bench(max_failures=1, max_losses=1, max_expiries=1)
-    bench.join("eya")
+    bench = Bench(max_failures=1, max_losses=1, max_expiries=1, accept_s=2)
+    bench.measured("eya", seconds=0)
     bench.submit()
     bench.join("manar", at=1)
-    cancelled, again = bench.tick(at=5)
+    cancelled, again = bench.tick(at=2)
     assert cancelled == CancelTile("job", 0, 1, "eya")
-    assert again == SendTile("job", 0, 2, "manar", lease_s=35)
+    assert again == SendTile("job", 0, 2, "manar", lease_s=32)
 
 
 def test_the_time_to_accept_doubles_at_each_silence_and_is_reset_by_an_acceptance():
-    bench = Bench(quarantine_after=99, accept_max_s=12)
+    bench = Bench(quarantine_after=99, accept_max_s=12, starve_s=999)
     bench.join("eya")
     order = only(bench.submit())
     times = []

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from fogmqtt.core.scheduling.actions import FailJob, KeepResult, Quarantine, ReportStarved
-from fogmqtt.core.scheduling.events import DeviceJoined, DeviceLost
+from fogmqtt.core.scheduling.actions import (
+    FailJob,
+    KeepResult,
+    Quarantine,
+    ReportStarved,
+    SendTile,
+)
+from fogmqtt.core.scheduling.events import DeviceJoined, DeviceLost, JobCancelled
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.progress import JobState
 from fogmqtt.core.scheduling.scheduler import Scheduler
@@ -191,8 +197,11 @@ def test_a_silent_device_is_quarantined_after_a_run_of_silences():
     bench.submit(9)
     lengths: list[float] = []
     while not lengths:
-        lengths = quarantines(bench.tick(at=bench.scheduler.next_wakeup()))
-    assert bench.now == 5 + 10 + 20
+        wakeup = bench.scheduler.next_wakeup()
+        bench.check_in("eya", at=wakeup - 1)
+        bench.tick(at=wakeup)
+        lengths = quarantines(bench.check_in("eya", at=wakeup + 0.1))
+    assert bench.now == pytest.approx(5 + 10 + 20, abs=1)
 
 
 def test_a_draining_device_finishes_and_gets_no_more():
@@ -363,3 +372,34 @@ def test_a_contradiction_is_found():
     bench.scheduler._table.jobs["job"].remaining = 7
     with pytest.raises(AssertionError, match="7 remain, 1 are undone"):
         bench.scheduler.check()
+
+
+def both_hold_a_tile_of_a_frame() -> tuple[Bench, dict[str, SendTile]]:
+    bench = Bench(ahead=0)
+    for name in ("eya", "manar"):
+        bench.join(name)
+    for number in range(2):  # both have answered before, so neither is doubtful
+        for order in sent(bench.submit(2, job=f"first{number}")):
+            bench.accept(order)
+            bench.answer(order, at=bench.now + 0.1)
+    return bench, {one.device: one for one in sent(bench.submit(2, job="frame"))}
+
+
+def test_a_device_that_has_not_accepted_its_tile_of_a_late_frame_is_doubted():
+    bench, held = both_hold_a_tile_of_a_frame()
+    bench.accept(held["eya"], at=bench.now + 0.1)
+    bench.feed(JobCancelled("frame", is_late=True), at=bench.now + 0.1)
+    assert {one.device for one in sent(bench.submit(2, job="next"))} == {"eya"}
+
+
+def test_nobody_is_doubted_for_a_late_frame_if_nobody_has_spoken_since():
+    bench, _ = both_hold_a_tile_of_a_frame()
+    bench.feed(JobCancelled("frame", is_late=True), at=bench.now + 0.2)
+    assert {one.device for one in sent(bench.submit(2, job="next"))} == {"eya", "manar"}
+
+
+def test_nobody_is_doubted_for_a_job_that_somebody_cancelled():
+    bench, held = both_hold_a_tile_of_a_frame()
+    bench.accept(held["eya"], at=bench.now + 0.1)
+    bench.feed(JobCancelled("frame"), at=bench.now + 0.1)
+    assert {one.device for one in sent(bench.submit(2, job="next"))} == {"eya", "manar"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fogmqtt.core.scheduling.events import JobSubmitted
-from tests.scheduling import PIXELS, Bench
+from fogmqtt.core.scheduling.events import JobCancelled, JobSubmitted
+from tests.scheduling import PIXELS, Bench, sent
 
 
 def estimate(bench: Bench, tiles: int, *operators: str, kind: str = "blur") -> float | None:
@@ -75,3 +75,16 @@ def test_asking_changes_nothing():
     with pytest.raises(KeyError):
         bench.scheduler.progress("maybe")
     bench.scheduler.check()
+
+
+def test_a_tile_that_was_taken_back_before_its_turn_says_nothing_of_the_speed():
+    bench = Bench()
+    bench.measured("eya", seconds=2)
+    first, second = bench.submit(1, job="first"), bench.submit(1, job="second", kind="canny")
+    for order in (*sent(first), *sent(second)):
+        bench.accept(order)
+    # The worker is expected to be busy with the first tile, whose job is cancelled, for a second.
+    bench.feed(JobCancelled("first"), at=bench.now + 1)
+    bench.feed(JobCancelled("second"), at=bench.now + 0.5)
+    assert estimate(bench, 10, kind="canny") is None
+    assert estimate(bench, 10) == pytest.approx(20, rel=0.1)

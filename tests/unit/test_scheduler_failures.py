@@ -45,6 +45,8 @@ def test_a_tile_that_fails_everywhere_fails_its_job_and_the_reason_quotes_the_ev
     bench.join("eya")
     bench.join("manar")
     orders = {order.device: order for order in sent(bench.submit(2))}
+    for order in orders.values():
+        bench.accept(order)
     bench.fail(orders["eya"], at=1, reason="ValueError: bad kernel")
     again = only(bench.tick(at=1.2))
     assert (again.device, again.tile, again.attempt) == ("manar", orders["eya"].tile, 2)
@@ -83,7 +85,9 @@ def test_a_second_opinion_is_waited_for_even_through_a_quarantine():
     bench = Bench(max_failures=2, quarantine_after=2)
     bench.join("manar")
     bench.submit(job="other")
+    bench.check_in("manar", at=4)
     bench.tick(at=5)  # a silence
+    bench.check_in("manar", at=5.5)
     bench.lose("manar", at=6)
     bench.join("manar", boot="2")
     assert bench.scheduler.quarantined() == {"manar"}
@@ -230,3 +234,19 @@ def test_what_hung_too_often_gets_no_more_copies_and_ends_with_its_last_lease():
             break
     assert any(isinstance(one, FailJob) for one in actions)
     assert bench.now < 15
+
+
+def test_what_a_device_died_of_gets_no_more_copies_and_ends_with_its_last_lease():
+    bench = Bench(max_losses=1)
+    bench.measured("slow", seconds=1)
+    first = only(bench.submit())
+    bench.accept(first)
+    begin = bench.now
+    bench.join("fast", at=begin + 1)
+    copy = only(bench.tick(at=begin + 2))
+    bench.accept(copy)
+    assert bench.join("slow", boot="2", at=begin + 2.1) == []
+    bench.join("third", at=begin + 2.2)
+    for seconds in range(3, 6):
+        assert sent(bench.tick(at=begin + seconds)) == []
+    assert [type(action) for action in bench.lose("fast", at=begin + 6)] == [FailJob]

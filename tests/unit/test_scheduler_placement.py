@@ -17,7 +17,7 @@ from fogmqtt.core.scheduling.actions import (
     KeepResult,
     SendTile,
 )
-from tests.scheduling import PIXELS, Bench, devices, only, sent
+from tests.scheduling import PIXELS, Bench, devices, only, sent, sizes
 
 
 def test_a_device_holds_as_many_tiles_as_it_has_workers_and_a_few_ahead():
@@ -366,3 +366,36 @@ def test_the_same_events_give_the_same_actions_whatever_the_hash_seed():
         outputs.add(subprocess.check_output(command, env=environment))
     assert len(outputs) == 1
     assert SendTile.__name__.encode() in outputs.pop()
+
+
+def test_with_a_limit_tiles_that_can_be_halved_take_no_longer_than_it():
+    pixels = (8 * PIXELS,) * 4
+    bench = Bench(least_s=0.5)
+    bench.measured("eya", seconds=1)
+    bench.scheduler.limit_tiles(2.0)
+    orders = bench.submit(pixels, halvings=(4,) * 4)
+    assert {sizes(pixels, orders)[one.tile] for one in sent(orders)} == {2 * PIXELS}
+
+
+def test_without_the_limit_tiles_are_as_large_as_before():
+    pixels = (8 * PIXELS,) * 4
+    bench = Bench(least_s=0.5)
+    bench.measured("eya", seconds=1)
+    bench.scheduler.limit_tiles(2.0)
+    bench.scheduler.limit_tiles(math.inf)
+    orders = bench.submit(pixels, halvings=(4,) * 4)
+    assert max(sizes(pixels, orders)[one.tile] for one in sent(orders)) == 8 * PIXELS
+
+
+def test_a_tile_that_cannot_be_halved_is_sent_whole_despite_the_limit():
+    bench = Bench()
+    bench.measured("eya", seconds=1)
+    bench.scheduler.limit_tiles(0.1)
+    assert len(sent(bench.submit((8 * PIXELS,)))) == 1
+
+
+def test_a_limit_bounds_what_is_on_a_slow_link():
+    bench = Bench()
+    bench.scheduler.limit_tiles(0.5)
+    bench.scheduler.learn_link(2_000_000)
+    assert bench.scheduler._table.fleet.max_bytes_in_flight == 1_000_000

@@ -68,7 +68,8 @@ def test_a_device_that_is_slow_for_good_is_not_taken_for_stuck():
 
 def test_what_it_has_in_its_hands_is_copied_though_others_wait():
     bench, orders = slowed_down(7)
-    bench.join("third")
+    for order in sent(bench.join("third")):
+        bench.accept(order)
     began = of(orders, "slow")[0]
     copies = []
     for order in of(orders, "other"):

@@ -64,6 +64,26 @@ def test_a_colour_image_for_a_gray_stage_travels_as_one_channel() -> None:
     assert [operator.name for operator in run.operators] == ["canny"]
 
 
+def test_a_written_plan_is_cut_smaller_where_only_the_brokers_limit_rules_it_out() -> None:
+    (stage,) = split_stages(parse("median ksize=5"), Spec.of(IMAGE))
+    source, limits = ArrayImage(IMAGE), MessageLimits(20_000, "binary", configured_bytes=900_000)
+    run = stage_run.plan_stage(
+        "j.0", stage, source, source, plan=Grid(2, 2), limits=limits, workers=3
+    )
+    assert len(run.tiles) > 4
+    for tile in run.tiles:
+        task = stage_run.make_task(
+            run, tile, attempt=1, gateway="mariem", lease_s=1.0, wire_codec="raw"
+        )
+        assert len(encode(task)) <= 20_000
+    for configured in (None, 40_000):
+        tight = MessageLimits(20_000, "binary", configured)
+        with pytest.raises(PlanError, match="the largest tile takes"):
+            stage_run.plan_stage(
+                "j.0", stage, source, source, plan=Grid(2, 2), limits=tight, workers=3
+            )
+
+
 @pytest.mark.parametrize("limit", [4096, 20_000, 900_000])
 def test_no_message_of_an_automatic_plan_is_over_the_limit(limit: int) -> None:
     run = begun("gray | canny", Auto(), limit)

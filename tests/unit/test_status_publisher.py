@@ -9,7 +9,7 @@ from typing import cast
 import msgspec
 import pytest
 
-from fogmqtt.errors import NotConnected, WireError
+from fogmqtt.errors import NotConnected, TooLarge, WireError
 from fogmqtt.gateway.broker_link import BrokerLink
 from fogmqtt.gateway.devices import status_publisher
 from fogmqtt.gateway.devices.status_publisher import (
@@ -33,11 +33,14 @@ class RecordingLink:
     """A link that records what is published."""
 
     connected: bool = True
+    limit: int = 268_435_455
     published: list[tuple[str, bytes, bool]] = field(default_factory=list)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, **_: object) -> None:
         if not self.connected:
             raise NotConnected("no link")
+        if len(payload) > self.limit:
+            raise TooLarge(f"{topic}: {len(payload)} bytes")
         self.published.append((topic, payload, retain))
 
     def states(self) -> list[str]:
@@ -64,6 +67,20 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def publisher(link: RecordingLink, **options: bool) -> StatusPublisher:
     pipelines = {"edges": "canny"}
     return StatusPublisher(cast(BrokerLink, link), "mariem", Topics(), pipelines, "b1", **options)
+
+
+def test_what_does_not_fit_into_a_packet_is_published_in_short() -> None:
+    link = RecordingLink(limit=4000)
+    pipelines = {f"p{number}": "gray | canny" for number in range(200)}
+    status = StatusPublisher(cast(BrokerLink, link), "mariem", Topics(), pipelines, "b1")
+    status.introduce()
+    assert [topic.split("/")[-1] for topic, _, _ in link.published] == ["info", "status"]
+    devices = {f"device-{number}": 1 for number in range(400)}
+    status.job(JobStatus(job="j1", state="failed", devices=devices, error="no; " * 2000))
+    told = msgspec.json.decode(link.published[-1][1], type=JobStatus)
+    assert (told.state, told.devices) == ("failed", {})
+    assert told.error is not None
+    assert told.error.startswith("no; ")
 
 
 def test_the_info_comes_before_online_and_both_are_retained() -> None:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from fogmqtt.core.scheduling.events import Attempt
 
 
-@dataclass(frozen=True, slots=True)
-class SendTile(Attempt):
+class SendTile(Attempt, frozen=True):
     """Cut, encode and publish a tile. The message may expire after `lease_s` seconds."""
 
     lease_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class CancelTile(Attempt):
+class CancelTile(Attempt, frozen=True):
     """Tell the device to drop a tile; best effort."""
 
     #: The lease ran out. The device may finish a tile that it has begun: a late result counts.
     expired: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SplitTile:
+class ConfirmLink(Struct, frozen=True):
+    """Something is late. Answer with `LinkConfirmed` when all that arrived before now is handled:
+    the reason may be the gateway's own link.
+    """
+
+
+class SplitTile(Struct, frozen=True):
     """Replace a waiting tile by its two halves."""
 
     job: str
@@ -32,25 +35,21 @@ class SplitTile:
     second: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeepResult(Attempt):
+class KeepResult(Attempt, frozen=True):
     """Merge this result: it is the one that counts for its tile."""
 
 
-@dataclass(frozen=True, slots=True)
-class DropResult(Attempt):
+class DropResult(Attempt, frozen=True):
     """Discard this result."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class RevokeResult(Attempt):
+class RevokeResult(Attempt, frozen=True):
     """Undo the merge of a result: its device is refuted. Another result follows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arbitrate:
+class Arbitrate(Struct, frozen=True):
     """Two devices differ in this tile: recompute it and answer with `TileArbitrated`.
 
     The job does not end before the answer.
@@ -60,24 +59,21 @@ class Arbitrate:
     tile: int
 
 
-@dataclass(frozen=True, slots=True)
-class FinishJob:
+class FinishJob(Struct, frozen=True):
     """Every tile has its result."""
 
     job: str
     makespan_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class FailJob:
+class FailJob(Struct, frozen=True):
     """The job ends without a result; `reason` is for the user."""
 
     job: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReportStarved:
+class ReportStarved(Struct, frozen=True):
     """No able device has been there for `waited_s` seconds. Reported once per wait."""
 
     job: str
@@ -85,8 +81,7 @@ class ReportStarved:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Quarantine:
+class Quarantine(Struct, frozen=True):
     """The device gets no new tiles for `seconds`; for the log and the dashboard."""
 
     device: str
@@ -94,8 +89,7 @@ class Quarantine:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class DistrustTimings:
+class DistrustTimings(Struct, frozen=True):
     """The device reports impossible timings, which are ignored. Reported once per start."""
 
     device: str
@@ -104,6 +98,7 @@ class DistrustTimings:
 
 Action = (
     SendTile
+    | ConfirmLink
     | SplitTile
     | CancelTile
     | KeepResult

@@ -13,6 +13,7 @@ def release_all_leases(table: LeaseTable) -> None:
     them.
     """
     leases: list[Lease] = []
+    table.silences.clear()
     for device in table.fleet.devices.values():
         table.fleet.lose(device)
         device.silences = 0

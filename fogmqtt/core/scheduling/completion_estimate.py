@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from fogmqtt.core.scheduling.device import DeviceState
 from fogmqtt.core.scheduling.fleet import Fleet
@@ -27,8 +28,7 @@ _STEP = 50
 _EXACT = 1 / 512
 
 
-@dataclass(frozen=True, slots=True)
-class _Estimate:
+class _Estimate(Struct, frozen=True):
     """The end of a job, when it was estimated, and after how many changes of the fleet."""
 
     at: float
@@ -86,7 +86,7 @@ class CompletionEstimates:
     def _divisible_end(self, job: ActiveJob, now: float) -> float:
         """When all that is left would be done if it could be divided at will."""
         speed, left = 0.0, float(job.pixels_left)
-        for device in self._fleet.able(job):
+        for device in self._fleet.counted(job):
             rate = self._fleet.service_times.rate_now(device, job.kind)
             if rate > 0:
                 speed += device.workers / rate
@@ -125,7 +125,7 @@ class CompletionEstimates:
 
     def _slots(self, job: ActiveJob) -> Iterator[_WorkerSlot]:
         service_times = self._fleet.service_times
-        for device in self._fleet.able(job):
+        for device in self._fleet.counted(job):
             rate = service_times.rate_now(device, job.kind)
             if rate > 0:
                 pixels = reachable(job, min(self._policy.least_s / rate, device.max_tile_pixels))

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
+from msgspec import Struct
+
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, TileState
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceTime:
+class ServiceTime(Struct, frozen=True):
     """The mean time and the mean size of recent tiles, with the same weights.
 
     A large tile weighs more than a small one, whose time is mostly latency.
@@ -43,6 +44,8 @@ class DeviceState:
     lacks: Mapping[str, str] = field(default_factory=dict)
     #: Larger tiles do not fit into its memory.
     max_tile_pixels: float = math.inf
+    #: It is a part of the gateway, and needs no link.
+    is_local: bool = False
     online: bool = True
     draining: bool = False
     quarantined: bool = False
@@ -65,6 +68,10 @@ class DeviceState:
     #: Faults in a row, and quarantines in a row, without a result in between.
     faults: int = 0
     quarantines: int = 0
+    #: How many of the faults are silences, and whether it is in quarantine for these alone. Both
+    #: are cleared when it comes back with the same boot id: its link was down.
+    silent_faults: int = 0
+    is_forgivable: bool = False
     #: Rejected tiles in a row, without an accepted one in between.
     returns: int = 0
     #: Silences in a row. A silence is a tile that was not accepted in time.
@@ -80,6 +87,8 @@ class DeviceState:
     starts: int = 0
     #: When it last sent a message about a tile.
     heard_at: float = -math.inf
+    #: When it last checked in.
+    checked_in_at: float = -math.inf
     #: When its last results came, as many as it has workers.
     result_times: deque[float] = field(default_factory=deque)
     #: What it had accepted when it was lost, or when the gateway lost the broker, oldest first.
@@ -93,6 +102,21 @@ class DeviceState:
     def ready(self) -> bool:
         """Whether it may be given tiles, if its window allows."""
         return self.online and not self.draining and not self.quarantined
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether it ever sent a message about a tile."""
+        return self.heard_at > -math.inf
+
+    @property
+    def mute(self) -> bool:
+        """Whether it was given a tile and has never sent a message about one."""
+        return self.silences > 0 and not self.has_answered
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it has never answered, or did not accept the last tile: it may be mute."""
+        return self.silences > 0 or not self.has_answered
 
     @property
     def share(self) -> float:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """The n-th lease of a tile, which the device held."""
 
     job: str
@@ -20,8 +20,7 @@ class Attempt:
     device: str
 
 
-@dataclass(frozen=True, slots=True)
-class JobSubmitted:
+class JobSubmitted(Struct, frozen=True):
     """A job's tiles, all with the same operators.
 
     `tiles[i]` is the number of pixels that a device handles for tile i, halo included. `kind` names
@@ -51,13 +50,14 @@ class JobSubmitted:
     pixel_bytes: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class JobCancelled:
+class JobCancelled(Struct, frozen=True):
+    """Nobody wants the job any more. `is_late`: because its results were not there in time."""
+
     job: str
+    is_late: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceJoined:
+class DeviceJoined(Struct, frozen=True):
     """A device came online, or sent its description again.
 
     A new `boot` means that it restarted and holds none of its former tiles. `lacks` says why it
@@ -69,48 +69,53 @@ class DeviceJoined:
     boot: str
     workers: int
     operators: frozenset[str] = frozenset()
-    lacks: Mapping[str, str] = field(default_factory=dict, hash=False)
+    lacks: Mapping[str, str] = field(default_factory=dict)
     max_tile_pixels: float = math.inf
+    #: It is a part of the gateway, and needs no link.
+    is_local: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceLost:
+class DeviceLost(Struct, frozen=True):
     """The device is gone: its last will, its goodbye, or its silence."""
 
     device: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceDraining:
+class DeviceDraining(Struct, frozen=True):
     """The device finishes what it holds and takes nothing more."""
 
     device: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceReported:
+class DeviceReported(Struct, frozen=True):
     """The device checked in: it holds so many tiles, those of other gateways included."""
 
     device: str
     held: int
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerLost:
+class BrokerLost(Struct, frozen=True):
     """The gateway lost the broker. This says nothing about any device."""
 
 
-@dataclass(frozen=True, slots=True)
-class TileSent(Attempt):
+class LinkConfirmed(Struct, frozen=True):
+    """The broker answers, and everything that it had sent before `at` is handled.
+
+    The answer to `ConfirmLink`.
+    """
+
+    at: float
+
+
+class TileSent(Attempt, frozen=True):
     """The tile is on the wire: the device's time to accept it starts now.
 
     Only for a Scheduler with `sends_reported`.
     """
 
 
-@dataclass(frozen=True, slots=True)
-class TileAccepted(Attempt):
+class TileAccepted(Attempt, frozen=True):
     """The device has the tile. (A PUBACK of the broker does not say that.)
 
     It arrived at `at`, if the gateway handles it later than that.
@@ -119,8 +124,7 @@ class TileAccepted(Attempt):
     at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ResultArrived(Attempt):
+class ResultArrived(Attempt, frozen=True):
     """A complete, valid result. The gateway keeps it until KeepResult or DropResult.
 
     `compute_s` is the time of the work itself, and `start_s` the time to start its worker process,
@@ -135,20 +139,17 @@ class ResultArrived(Attempt):
     at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TileFailed(Attempt):
+class TileFailed(Attempt, frozen=True):
     """The operator raised, or the result was invalid."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class TileRejected(Attempt):
+class TileRejected(Attempt, frozen=True):
     """The device rejects a tile: it is full, draining or stopping. Nobody is to blame."""
 
 
-@dataclass(frozen=True, slots=True)
-class TileArbitrated:
+class TileArbitrated(Struct, frozen=True):
     """The gateway has recomputed a tile: the answer to `Arbitrate`.
 
     `digest` is that of the right result; None if the gateway failed, too.
@@ -159,8 +160,7 @@ class TileArbitrated:
     digest: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceRefuted:
+class DeviceRefuted(Struct, frozen=True):
     """The device gave a wrong result for this job, which may have ended."""
 
     job: str
@@ -168,8 +168,7 @@ class DeviceRefuted:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Struct, frozen=True):
     """Nothing happened but the passing of time."""
 
 
@@ -181,6 +180,7 @@ Event = (
     | DeviceDraining
     | DeviceReported
     | BrokerLost
+    | LinkConfirmed
     | TileSent
     | TileAccepted
     | ResultArrived

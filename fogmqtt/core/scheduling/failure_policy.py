@@ -78,6 +78,8 @@ def _state(device: DeviceState, job: ActiveJob) -> str:
     """Why a device that is online and has the operators cannot take the job's tiles."""
     if job.required_pixels > device.max_tile_pixels:
         return "too small"
+    if device.mute:
+        return "mute"
     return "quarantined" if device.quarantined else "draining" if device.draining else "refuted"
 
 

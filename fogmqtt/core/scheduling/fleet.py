@@ -16,6 +16,8 @@ from fogmqtt.core.scheduling.state import ActiveJob, Lease, TileState
 _KNOWN_DEVICES = 4096
 #: A cancelled tile ends within a second, and a new worker needs some time to start.
 RESTART_S = 1.3
+#: Tiles of a job that doubtful devices may hold while others answer; or as many as those are.
+_TRIALS = 4
 #: Round trips and tiles vary: the window covers this multiple of the usual round trip.
 _WINDOW_MARGIN = 2.0
 
@@ -33,10 +35,13 @@ class Fleet:
         #: The limit of those: what the gateway's link takes within a few seconds.
         self.max_bytes_in_flight: float = policy.max_bytes_in_flight
         #: Devices with room, devices with room and an idle worker, and devices that hold tiles.
-        #: `refresh` maintains all three.
+        #: `refresh` maintains all of these.
         self.with_room: dict[str, DeviceState] = {}
         self.idle: dict[str, DeviceState] = {}
         self.busy: dict[str, DeviceState] = {}
+        #: Ready devices that answer, and doubtful ones that hold tiles. Likewise.
+        self.proven: dict[str, DeviceState] = {}
+        self.doubted: dict[str, DeviceState] = {}
         #: Devices with room that changed since placement last considered them.
         self.candidates: dict[str, DeviceState] = {}
         #: It gets no tile until it is idle, because a suspect tile waits for an idle device.
@@ -46,6 +51,8 @@ class Fleet:
         #: Counts every change of what the fleet can do.
         self.changes = 0
         self.service_times = ServiceTimes(policy)
+        #: No tile that can be halved takes longer; see `Scheduler.limit_tiles`.
+        self.most_tile_s = math.inf
 
     def get(self, device: str) -> DeviceState | None:
         return self.devices.get(device)
@@ -59,7 +66,7 @@ class Fleet:
             device.boot = event.boot
             device.draining = False
             device.silences = device.starts = device.held_for_others = 0
-        device.online = True
+        device.online, device.is_local = True, event.is_local
         self._offline.pop(device.id, None)
         # No window is larger, so more workers cannot be used; a false number must not cost memory.
         device.workers = max(1, min(event.workers, self._policy.max_window))
@@ -94,7 +101,17 @@ class Fleet:
     def quarantine(self, device: DeviceState) -> None:
         device.quarantines += not device.quarantined
         device.quarantined = True
+        device.is_forgivable = False
         self.change_readiness(device)
+
+    def forgive(self, device: DeviceState) -> None:
+        """Clear its silences, and a quarantine that has no other reason."""
+        if device.quarantined and device.is_forgivable:
+            device.quarantined = device.paused = False
+            device.wake_at = None
+            device.quarantines -= 1
+        device.faults -= device.silent_faults
+        device.silent_faults = 0
 
     def pause(self, device: DeviceState) -> None:
         device.returns += not device.paused
@@ -128,10 +145,26 @@ class Fleet:
 
     def record_message(self, device: DeviceState, at: float) -> None:
         """The device sent a message about a tile, so it is not silent."""
+        was_doubtful, was_silent = device.doubtful, device.silences > 0
         device.heard_at = max(at, device.heard_at)
-        if device.silences:
-            device.silences = 0
-            self.refresh(device)
+        device.silences = 0
+        if was_silent and device.paused:
+            device.paused = False
+            if not device.quarantined:
+                device.wake_at = None
+        if was_doubtful:
+            self.change_readiness(device)
+
+    def record_silence(self, device: DeviceState, now: float) -> None:
+        """The device did not accept a tile in time."""
+        device.silent_since = now
+        device.silences += 1
+        self.change_readiness(device)
+
+    def pause_silent(self, device: DeviceState) -> None:
+        """Give no tiles to a silent device until it answers or `resume` is called."""
+        device.paused = True
+        self.refresh(device)
 
     def window(self, device: DeviceState) -> int:
         """How many tiles the device may hold now."""
@@ -158,6 +191,9 @@ class Fleet:
         _keep(self.candidates, device, has_room)
         _keep(self.idle, device, has_room and held < device.workers)
         _keep(self.busy, device, held > 0)
+        doubtful = device.doubtful
+        _keep(self.proven, device, device.ready and not doubtful)
+        _keep(self.doubted, device, held > 0 and doubtful)
 
     def able(self, job: ActiveJob) -> Iterator[DeviceState]:
         """Devices that may be given tiles of this job, with room or without."""
@@ -166,6 +202,38 @@ class Fleet:
     def present(self, job: ActiveJob) -> Iterator[DeviceState]:
         """Devices that may be given tiles of this job now or after their quarantine."""
         return (device for device in self._suited(job) if device.online and not device.draining)
+
+    def has_use_for(self, job: ActiveJob) -> bool:
+        """Whether some able device may do tiles of the job: not all of them are mute."""
+        return any(not device.mute for device in self.able(job))
+
+    def counted(self, job: ActiveJob) -> Iterator[DeviceState]:
+        """Of the able devices those on which an estimate counts: few doubtful ones, if any answer.
+
+        They may be mute, however many they are.
+        """
+        most = _TRIALS if self._has_proven(job) else math.inf
+        doubtful = 0
+        for device in self.able(job):
+            if device.doubtful:
+                doubtful += 1
+                if doubtful > most:
+                    continue
+            yield device
+
+    def may_try(self, job: ActiveJob, device: DeviceState) -> bool:
+        """Whether the device may be given another tile of this job, for all that is known of it.
+
+        While some device answers, few tiles of a job go to doubtful ones: mute boards would get
+        them all, since they always have room.
+        """
+        if not device.doubtful or not self._has_proven(job):
+            return True
+        held = (tile.job is job for one in self.doubted.values() for tile in one.leases)
+        return sum(held) < max(_TRIALS, len(self.proven))
+
+    def _has_proven(self, job: ActiveJob) -> bool:
+        return any(device.suits(job) for device in self.proven.values())
 
     def _suited(self, job: ActiveJob) -> Iterator[DeviceState]:
         return (device for device in self.devices.values() if device.suits(job))
@@ -230,6 +298,7 @@ class Fleet:
             self.service_times.learn(device, lease.tile, service_s)
             device.tile_s = device.service_times[lease.tile.job.kind].seconds
         device.faults = device.quarantines = device.returns = 0
+        device.silent_faults = 0
         device.probation = False
         self.refresh(device)
 
@@ -244,11 +313,14 @@ class Fleet:
         if not lease.accepted or lease not in device.in_service():
             return
         left_s = 0.0 if hangs else min(self.service_times.left_s(device, lease), RESTART_S)
+        freed_at = device.freed_at(lease)
         # The next tile begins from then on, not from the previous result on.
         device.result_times.append(now + left_s)
         if device.held_for_others:
             return
-        taken_s = now - device.freed_at(lease)
+        taken_s = now - freed_at
+        if taken_s <= 0:
+            return  # no worker can have begun with it
         self.changes += self.service_times.learn_at_least(device, lease.tile, taken_s)
 
     def occupy(self, device: DeviceState, tiles: Sequence[TileState], now: float) -> None:

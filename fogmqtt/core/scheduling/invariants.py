@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from fogmqtt.core.scheduling.device import DeviceState
 from fogmqtt.core.scheduling.leases import AnyTimer, LeaseTable
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheck, SpotCheckState, TileState
@@ -44,7 +46,7 @@ def _check_job(table: LeaseTable, job: ActiveJob, pending: set[AnyTimer]) -> Non
     pixels = sum(tile.pixels for tile in job.waiting)
     _must(job.waiting.pixels == pixels, f"{job.id}: {job.waiting.pixels} wait, in fact {pixels}")
     _check_hope(table, job, pending)
-    starved = undone > 0 and not any(True for _ in table.fleet.able(job))
+    starved = undone > 0 and not table.fleet.has_use_for(job)
     _must(starved == (job.starved_since is not None), f"{job.id}: starved is {starved}")
 
 
@@ -160,6 +162,8 @@ def _check_device(table: LeaseTable, device: DeviceState, pending: set[AnyTimer]
     _must((held > 0) == (name in fleet.busy), f"{name}: busy is {held > 0}")
     waits = device.quarantined or device.paused
     _must(waits == (device in pending), f"{name}: waits is {waits}, without a timer")
+    for kind, service_time in device.service_times.items():
+        _must(0 <= service_time.rate < math.inf, f"{name}: {kind} takes {service_time.rate} s")
 
 
 def _must(holds: bool, what: str) -> None:

@@ -6,6 +6,7 @@ disagree about a lease. It collects the resulting commands in `actions`.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import OrderedDict
 
@@ -13,6 +14,7 @@ from fogmqtt.core.scheduling import failure_policy
 from fogmqtt.core.scheduling.actions import (
     Action,
     CancelTile,
+    ConfirmLink,
     FailJob,
     FinishJob,
     KeepResult,
@@ -22,10 +24,12 @@ from fogmqtt.core.scheduling.actions import (
     SplitTile,
 )
 from fogmqtt.core.scheduling.device import DeviceState
+from fogmqtt.core.scheduling.doubts import Doubts
 from fogmqtt.core.scheduling.fleet import Fleet
 from fogmqtt.core.scheduling.placement import Placement
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.progress import Ended, JobState
+from fogmqtt.core.scheduling.silences import Silences
 from fogmqtt.core.scheduling.speculation import Speculation
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheckState, TileState
 from fogmqtt.core.scheduling.timers import Timers
@@ -48,9 +52,18 @@ AnyTimer = Lease | TileState | DeviceState | ActiveJob | PlacementTimer
 class LeaseTable:
     """The state of the scheduler at `now`."""
 
-    def __init__(self, policy: Policy, *, sends_reported: bool = False) -> None:
+    def __init__(
+        self, policy: Policy, *, sends_reported: bool = False, confirms_link: bool = False
+    ) -> None:
         self.policy = policy
         self._sends_reported = sends_reported
+        self._confirms_link = confirms_link
+        #: All that the broker sent before this time is handled.
+        self._confirmed_at = math.inf if not confirms_link else -math.inf
+        #: The link must be confirmed at a later time, and the gateway was asked for that.
+        self._confirming = False
+        #: Leases that ran out, and wait until the link is confirmed.
+        self._overdue: list[Lease] = []
         self.now = -math.inf
         #: All timers up to this time have fired.
         self.fired_until = -math.inf
@@ -65,9 +78,12 @@ class LeaseTable:
             lambda job: self.placement.left_s(job, self.now),
             self.grant,
             self.take_back,
+            self.is_link_confirmed,
         )
+        self._doubts = Doubts(policy, self.fleet, self.doubt)
         self.timers: Timers[AnyTimer] = Timers()
         self.placement_timer = PlacementTimer()
+        self.silences = Silences()
         #: Jobs to be reported as starved at the end of this event.
         self._starving: list[ActiveJob] = []
 
@@ -128,7 +144,7 @@ class LeaseTable:
 
     def accept(self, lease: Lease, at: float) -> None:
         """The device holds the tile since `at`: start its working time."""
-        lease.accepted, lease.accepted_at = True, at
+        lease.accepted, lease.accepted_at, lease.overdue_since = True, at, None
         self.fleet.bytes_in_flight -= lease.tile.nbytes
         device = self.fleet.devices[lease.device]
         if lease.is_sent:
@@ -207,13 +223,51 @@ class LeaseTable:
             self.remove_job(job, JobState.FINISHED)
             self.emit(FinishJob(job.id, self.now - job.submitted_at))
 
+    # -- the gateway's own link ---------------------------------------------------------------
+
+    def is_link_confirmed(self) -> bool:
+        """Whether the link works, so that devices may be judged. If not, the gateway is asked."""
+        if self._confirmed_at >= self.now - self.policy.confirmed_s:
+            return True
+        self._ask_to_confirm()
+        return False
+
+    def confirm_link(self, at: float) -> None:
+        """All that arrived before `at` is handled: judge the leases that ran out by then."""
+        self._confirming = False
+        self._confirmed_at = max(at, self._confirmed_at)
+        overdue, self._overdue = self._overdue, []
+        for lease in overdue:
+            if lease.overdue_since is None or not lease.live:
+                continue
+            if lease.overdue_since <= at:
+                self.timers.set(lease, self.now)
+            else:
+                self._overdue.append(lease)
+                self._ask_to_confirm()
+
+    def _ask_to_confirm(self) -> None:
+        if not self._confirming:
+            self._confirming = True
+            self.emit(ConfirmLink())
+
+    def _waits_for_link(self, lease: Lease) -> bool:
+        """Whether a lease that runs out now must wait until the link is confirmed."""
+        if not self._confirms_link or lease.overdue_since is not None:
+            return False
+        lease.overdue_since = self.now
+        self._overdue.append(lease)
+        self.timers.set(lease, self.now + self.policy.confirm_s)
+        self._ask_to_confirm()
+        return True
+
     # -- what is overdue ------------------------------------------------------------------------
 
     def _fire(self, timer: AnyTimer) -> None:
         """Handle a timer that is due."""
         match timer:
             case Lease():
-                self._overdue(timer)
+                self._run_out(timer)
             case TileState():
                 self._enqueue(timer)
             case DeviceState():
@@ -223,20 +277,23 @@ class LeaseTable:
             case PlacementTimer():
                 pass  # stragglers are looked for after every event
 
-    def _overdue(self, lease: Lease) -> None:
+    def _run_out(self, lease: Lease) -> None:
         if not lease.is_sent:
             self._unsent(lease)
             return
         if not lease.accepted:
             self._unaccepted(lease)
             return
+        if self._waits_for_link(lease):
+            return
         tile, waited_s = lease.tile, self.now - lease.granted_at
         lease.blamed = lease.counted = True
         tile.blame_expiry(lease.device, waited_s)
         self.log(lease, f"did not answer within {waited_s:.1f} s")
         self.revoke(lease, expired=True)
-        if not self._is_alone(self.fleet.devices[lease.device]):
-            self.record_fault(lease.device, f"did not answer for {tile}")
+        device = self.fleet.devices[lease.device]
+        if not self._is_alone(device):
+            self._note_silence(device, f"did not answer for {tile}")
         failure = failure_policy.on_expiries(tile, self.policy)
         self.retry_or_fail(tile, failure or failure_policy.on_losses(tile, self.fleet, self.policy))
 
@@ -249,7 +306,10 @@ class LeaseTable:
     def _unaccepted(self, lease: Lease) -> None:
         due = self._accept_by(lease)
         if due > self.now:
+            lease.overdue_since = None
             self.timers.set(lease, due)
+            return
+        if self._waits_for_link(lease):
             return
         tile, waited_s = lease.tile, self.now - lease.sent_at
         tile.excluded |= {lease.device}
@@ -270,10 +330,44 @@ class LeaseTable:
         if lease.sent_at < device.silent_since:
             return  # sent before a silence was noticed: it belongs to that silence
         lease.counted = True
-        device.silent_since = self.now
-        device.silences += 1
-        self.fleet.refresh(device)
-        self.record_fault(device.id, f"did not accept {lease.tile}")
+        self.fleet.record_silence(device, self.now)
+        self._note_silence(device, f"did not accept {lease.tile}")
+
+    def doubt(self, device: DeviceState, leases: list[Lease]) -> None:
+        """Take back tiles that a device has not accepted, and give it none until it answers.
+
+        It gets another one after a pause, which doubles each time.
+        """
+        for lease in leases:
+            lease.counted = True
+            lease.tile.excluded |= {device.id}
+            waited_s = self.now - lease.sent_at
+            self.log(lease, f"has not accepted within {waited_s:.1f} s, and others have time")
+            self.revoke(lease)
+        if not device.quarantined:  # or it would end with the pause
+            self.timers.set(device, self.now + self.policy.accept_after(device.silences))
+            self.fleet.pause_silent(device)
+        self.fleet.record_silence(device, self.now)
+        self._note_silence(device, f"did not accept {leases[-1].tile}")
+        for lease in leases:
+            self.requeue(lease.tile)
+
+    def doubt_silent(self, job: ActiveJob) -> None:
+        """Doubt the devices that have not accepted their tiles of a job whose time is over.
+
+        Only if another device spoke after the tile was sent, or our own link may be at fault.
+        """
+        # The last to speak, and the last of all others.
+        spoke = heapq.nlargest(2, self.fleet.devices.values(), key=lambda one: one.heard_at)
+        for device in list(self.fleet.busy.values()):
+            heard_at = next((one.heard_at for one in spoke if one is not device), -math.inf)
+            silent = [
+                lease
+                for tile, lease in device.leases.items()
+                if tile.job is job and not lease.accepted and lease.sent_at < heard_at
+            ]
+            if silent:
+                self.doubt(device, silent)
 
     # -- tiles that wait ------------------------------------------------------------------------
 
@@ -329,6 +423,17 @@ class LeaseTable:
                 lease.failed, lease.counted = False, True
                 self.record_fault(lease.device, f"failed {tile}, which {done.device} did")
 
+    def _note_silence(self, device: DeviceState, reason: str) -> None:
+        """A device did not answer, which is a fault unless most others are silent too."""
+        self.silences.add(device, reason, self.fleet.devices.values(), self.now)
+
+    def judge_silences(self) -> None:
+        """Count the silences that are faults. Call this when a device has spoken."""
+        for silence in self.silences.faults(self.fleet.devices.values(), self.now):
+            if not silence.device.quarantined:
+                silence.device.silent_faults += 1
+            self.record_fault(silence.device.id, silence.reason)
+
     def record_fault(self, name: str, reason: str) -> None:
         """Count a fault against a device. A run of faults puts it into quarantine."""
         device = self.fleet.get(name)
@@ -340,6 +445,7 @@ class LeaseTable:
         seconds = self.policy.quarantine_for(device.quarantines)
         why = f"{device.faults} faults in a row; the last: {reason}"
         self.quarantine(device, seconds, why)
+        device.is_forgivable = device.silent_faults == device.faults
 
     def quarantine(self, device: DeviceState, seconds: float, why: str) -> None:
         """Give a device no tiles for so long, or until a longer quarantine ends."""
@@ -390,6 +496,8 @@ class LeaseTable:
     def count_survival(self, device: DeviceState) -> None:
         """The device came back with the same boot id: only its link was down."""
         device.lost_with_tiles = ""
+        self.silences.forget(device)
+        self.fleet.forgive(device)
         for lease in device.held_before_loss:
             lease.survived = True
         for job in self.jobs.values():
@@ -402,8 +510,13 @@ class LeaseTable:
 
     def place(self) -> None:
         """Place tiles and copies, and check which jobs have no able device."""
+        self._doubts.take_back(self.now)
         self._speculation.before_placement(self.now)
-        wakeups = (self.placement.place(self.now), self._speculation.after_placement(self.now))
+        wakeups = (
+            self.placement.place(self.now),
+            self._speculation.after_placement(self.now),
+            self._doubts.next_at(self.now),
+        )
         self.placement_timer.wake_at = None
         if due := [at for at in wakeups if at is not None]:
             self.timers.set(self.placement_timer, min(due))
@@ -415,7 +528,7 @@ class LeaseTable:
             self._report(self._starving.pop(0))
 
     def _update_starvation(self, job: ActiveJob) -> None:
-        if job.remaining == 0 or any(True for _ in self.fleet.able(job)):
+        if job.remaining == 0 or self.fleet.has_use_for(job):
             job.starved_since = job.wake_at = None
         elif job.starved_since is None:
             job.starved_since = self.now

@@ -159,8 +159,13 @@ class Placement:
         """When to consider skipped devices again: well before the end of a waiting job."""
         if not self._fleet.with_room:
             return math.inf
-        is_queued = (one.left_s for one in rankings if one.job.waiting or one.job.with_exclusions)
-        return now + max(min(is_queued, default=math.inf) / _ATTEMPTS, _MIN_PAUSE_S)
+        queued = [one.left_s for one in rankings if one.job.waiting or one.job.with_exclusions]
+        if not queued:
+            return math.inf
+        left_s = min(queued)
+        # Its end is unknown while only doubtful devices could do it: they are tried one by one.
+        pause_s = self._policy.doubt_s if left_s == math.inf else left_s / _ATTEMPTS
+        return now + max(pause_s, _MIN_PAUSE_S)
 
     def _reconsider_all(self) -> None:
         self._reconsidered_at = self._fleet.changes
@@ -184,7 +189,8 @@ class Placement:
             self._grant_up_to(math.inf, job, device)
         else:
             time_s = left_s - fleet.service_times.queue_s(device)
-            most = max(time_s * policy.share, policy.least_s) / rate
+            tile_s = max(time_s * policy.share, policy.least_s)
+            most = min(tile_s, fleet.most_tile_s) / rate
             most = min(most, _MAX_GROWTH * device.service_times[job.kind].pixels)
             pixels = reachable(job, min(most, device.max_tile_pixels))
             if rate * pixels > time_s + policy.slack * left_s:
@@ -221,16 +227,18 @@ class Placement:
         return any(
             service_times.finish_s(one, job, tile.pixels) < mine_s - _TOLERANCE_S
             for one in self._fleet.able(job)
-            if not one.paused and not self._is_barred(tile, one)
+            if not one.paused and not one.doubtful and not self._is_barred(tile, one)
         )
 
     def _best(self, tile: TileState) -> DeviceState | None:
         able = [
             device
             for device in self._fleet.candidates.values()
-            if device is not self._fleet.reserved and not self._is_barred(tile, device)
+            if device is not self._fleet.reserved
+            and not self._is_barred(tile, device)
+            and self._fleet.may_try(tile.job, device)
         ]
-        return best(self._fleet, able, tile)
+        return best(self._fleet, [one for one in able if not one.doubtful] or able, tile)
 
     def _is_barred(self, tile: TileState, device: DeviceState) -> bool:
         """Whether the device cannot do the tile, or failed it while other devices could try."""
@@ -307,7 +315,7 @@ class Ranking:
         heap, fleet = self._heap, self._fleet
         while heap:
             was, device = heap[0]
-            if device.id not in fleet.candidates:
+            if device.id not in fleet.candidates or not fleet.may_try(self.job, device):
                 heapq.heappop(heap)
                 continue
             now = _queue(fleet, device)

@@ -30,6 +30,13 @@ class Policy:
     min_bytes_in_flight: int = 512_000
     #: The gateway takes back a tile that it could not send for so long.
     send_s: float = 60.0
+    #: A doubtful device keeps a tile without accepting it for so long, if others have time for it.
+    doubt_s: float = 0.25
+    #: A lease that is overdue waits at most so long for the proof that the gateway's own link is
+    #: not the reason. A dead link is noticed earlier.
+    confirm_s: float = 30.0
+    #: Such a proof counts for the copies of late tiles for so long.
+    confirmed_s: float = 1.0
     #: The time to accept doubles at each silence, for slow links, up to this.
     accept_max_s: float = 60.0
     #: A lease is this multiple of the expected time.

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from msgspec import Struct
+
 
 class JobState(Enum):
     """The state of a job."""
@@ -15,8 +17,7 @@ class JobState(Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceProgress:
+class DeviceProgress(Struct, frozen=True):
     """What one device contributed: kept results only."""
 
     tiles: int = 0
@@ -27,8 +28,7 @@ class DeviceProgress:
         return DeviceProgress(self.tiles + 1, self.pixels + pixels)
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """A job at one moment.
 
     `devices` are those whose results were kept. `retries` counts leases after a tile's first,

@@ -37,6 +37,7 @@ from fogmqtt.core.scheduling.events import (
     Event,
     JobCancelled,
     JobSubmitted,
+    LinkConfirmed,
     ResultArrived,
     Tick,
     TileAccepted,
@@ -46,6 +47,7 @@ from fogmqtt.core.scheduling.events import (
     TileSent,
 )
 from fogmqtt.core.scheduling.leases import OVERTAKEN_S, LeaseTable
+from fogmqtt.core.scheduling.live import LiveDevice, live_devices
 from fogmqtt.core.scheduling.policy import Policy
 from fogmqtt.core.scheduling.progress import JobState, Progress
 from fogmqtt.core.scheduling.state import ActiveJob, Lease, SpotCheckState
@@ -59,10 +61,15 @@ class Scheduler:
 
     With `sends_reported` the gateway reports by TileSent when a tile is on the wire, and the
     device's time counts from then on. Without it a tile counts as sent when it is granted.
+
+    With `confirms_link` no device is judged by its silence before the gateway has answered
+    ConfirmLink with LinkConfirmed. Without it the gateway's own link always works.
     """
 
-    def __init__(self, policy: Policy, *, sends_reported: bool = False) -> None:
-        self._table = LeaseTable(policy, sends_reported=sends_reported)
+    def __init__(
+        self, policy: Policy, *, sends_reported: bool = False, confirms_link: bool = False
+    ) -> None:
+        self._table = LeaseTable(policy, sends_reported=sends_reported, confirms_link=confirms_link)
         self._fleet_log = EventLog(0.0)
 
     # -- what the gateway asks ----------------------------------------------------------------
@@ -92,6 +99,10 @@ class Scheduler:
         """Devices that may be given tiles, on probation or not."""
         return frozenset(one.id for one in self._table.fleet.devices.values() if one.ready)
 
+    def mute(self) -> frozenset[str]:
+        """Devices that were given a tile and have never sent a message about one."""
+        return frozenset(one.id for one in self._table.fleet.devices.values() if one.mute)
+
     def quarantined(self) -> frozenset[str]:
         """Devices that get no tiles because of their faults, online or not."""
         return frozenset(one.id for one in self._table.fleet.devices.values() if one.quarantined)
@@ -110,13 +121,30 @@ class Scheduler:
     def learn_link(self, bytes_per_s: float) -> None:
         """Learn the rate of the gateway's own link, which bounds the bytes in flight."""
         policy = self._table.policy
-        limit = max(policy.seconds_in_flight * bytes_per_s, policy.min_bytes_in_flight)
+        seconds = min(policy.seconds_in_flight, self._table.fleet.most_tile_s)
+        limit = max(seconds * bytes_per_s, policy.min_bytes_in_flight)
         self._table.fleet.max_bytes_in_flight = min(limit, policy.max_bytes_in_flight)
+
+    def limit_tiles(self, seconds: float) -> None:
+        """Let no tile take longer than this if it can be halved; infinity for no such limit.
+
+        Whoever waits for a worker then waits no longer, and neither does what is on the link.
+        """
+        self._table.fleet.most_tile_s = max(seconds, self._table.policy.least_s)
 
     def holds(self, job: str, tile: int, attempt: int, device: str) -> bool:
         """Whether the device should still get this tile. Ask this before publishing it."""
         lease = self._lease(Attempt(job, tile, attempt, device))
         return lease is not None and lease.live
+
+    def live_devices(self) -> tuple[LiveDevice, ...]:
+        """Return all known devices as they are now, to show them."""
+        return live_devices(self._table.fleet.devices.values())
+
+    def sent_at(self, job: str, tile: int, attempt: int, device: str) -> float | None:
+        """When a tile was sent to a device; None if that is not known."""
+        lease = self._lease(Attempt(job, tile, attempt, device))
+        return lease.sent_at if lease is not None and lease.is_sent else None
 
     def progress(self, job: str) -> Progress:
         """The progress of a job, until `forget`. The last 256 ended jobs are kept.
@@ -159,8 +187,8 @@ class Scheduler:
                 self._rejected(event)
             case JobSubmitted():
                 self._submitted(event)
-            case JobCancelled(job):
-                self._cancelled(job)
+            case JobCancelled():
+                self._cancelled(event)
             case DeviceJoined():
                 self._joined(event)
             case DeviceLost(device, reason):
@@ -168,10 +196,11 @@ class Scheduler:
             case DeviceDraining(device):
                 self._draining(device)
             case DeviceReported(device, held):
-                if (known := self._table.fleet.get(device)) is not None:
-                    self._table.fleet.report_held(known, held, self._table.now)
+                self._reported(device, held)
             case BrokerLost():
                 self._broker_lost()
+            case LinkConfirmed(at):
+                self._table.confirm_link(at)
             case TileArbitrated():
                 self._arbitrated(event)
             case DeviceRefuted():
@@ -189,11 +218,13 @@ class Scheduler:
         table.add_job(job)
         table.finish_if_done(job)
 
-    def _cancelled(self, name: str) -> None:
-        job = self._table.jobs.get(name)
+    def _cancelled(self, event: JobCancelled) -> None:
+        job = self._table.jobs.get(event.job)
         if job is None:
-            self._log_fleet(f"job {name} was cancelled and is not running")
+            self._log_fleet(f"job {event.job} was cancelled and is not running")
             return
+        if event.is_late:
+            self._table.doubt_silent(job)
         self._table.remove_job(job)
 
     def _joined(self, event: DeviceJoined) -> None:
@@ -221,6 +252,14 @@ class Scheduler:
         device.draining = True
         self._table.fleet.change_readiness(device)
 
+    def _reported(self, name: str, held: int) -> None:
+        device = self._table.fleet.get(name)
+        if device is None:
+            return
+        device.checked_in_at = self._table.now
+        self._table.fleet.report_held(device, held, self._table.now)
+        self._table.judge_silences()
+
     def _broker_lost(self) -> None:
         broker_outage.release_all_leases(self._table)
         for job in self._table.jobs.values():
@@ -235,6 +274,7 @@ class Scheduler:
         lease = self._lease(event)
         if lease is None:
             self._log_unknown(event, "accepted")
+            self._record_answer(event)
             return
         at = max(self._arrival(event), lease.starts_at)
         self._record_message(lease, at)
@@ -245,7 +285,11 @@ class Scheduler:
         lease = self._lease(event)
         if lease is None:
             self._drop(event, self._unknown_reason(event))
+            self._record_answer(event)
             return
+        device = self._table.fleet.get(lease.device)
+        if device is not None and not lease.answered:
+            self._table.silences.forget(device)
         self._record_message(lease, self._arrival(event))
         if lease.device in lease.tile.job.refuted:
             self._drop(event, "refuted")
@@ -292,6 +336,7 @@ class Scheduler:
         lease = self._lease(event)
         if lease is None or lease.answered:
             self._log_unknown(event, "failed", f": {event.reason}")
+            self._record_answer(event)
             return
         table, tile = self._table, lease.tile
         lease.answered = True
@@ -312,6 +357,7 @@ class Scheduler:
         lease = self._lease(event)
         if lease is None or lease.answered:
             self._log_unknown(event, "returned")
+            self._record_answer(event)
             return
         lease.answered = True
         self._record_message(lease, self._table.now)
@@ -336,10 +382,19 @@ class Scheduler:
         at = event.at if isinstance(event, TileAccepted | ResultArrived) else None
         return self._table.now if at is None else min(at, self._table.now)
 
+    def _record_answer(
+        self, event: TileAccepted | ResultArrived | TileFailed | TileRejected
+    ) -> None:
+        """The device answered for a tile that it does not hold any more, so it is not mute."""
+        device = self._table.fleet.get(event.device)
+        if device is not None:
+            self._table.fleet.record_message(device, self._arrival(event))
+
     def _record_message(self, lease: Lease, at: float) -> None:
         device = self._table.fleet.get(lease.device)
         if device is not None:
             self._table.fleet.record_message(device, at)
+            self._table.judge_silences()
 
     def _measure(self, lease: Lease, event: ResultArrived) -> None:
         """Learn from a result how fast its device is, and which other results were lost."""

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from fogmqtt.core.scheduling.device import DeviceState
-from fogmqtt.core.scheduling.failure_policy import is_suspect, on_expiries
+from fogmqtt.core.scheduling.failure_policy import is_suspect, on_expiries, on_losses
 from fogmqtt.core.scheduling.fleet import RESTART_S, Fleet
 from fogmqtt.core.scheduling.placement import Grant, best, may_have
 from fogmqtt.core.scheduling.policy import Policy
@@ -34,6 +34,7 @@ class Speculation:
         left_s: Callable[[ActiveJob], float],
         grant: Grant,
         take_back: Callable[[Lease, str], None],
+        is_link_confirmed: Callable[[], bool],
     ) -> None:
         self._policy = policy
         self._fleet = fleet
@@ -41,6 +42,7 @@ class Speculation:
         self._job_left_s = left_s
         self._grant = grant
         self._take_back = take_back
+        self._is_link_confirmed = is_link_confirmed
         #: Every check costs O(devices), so it is made a few times within jitter.
         self._pause_s = policy.hedge_min_s / 4
         self._next_slow_check = self._next_check = -math.inf
@@ -72,12 +74,12 @@ class Speculation:
         begun, queued = leases[: device.workers], leases[device.workers :]
         # Only the youngest of the others: that changes when the job should end.
         for lease in filter(self._may_take_back, queued[-1:]):
-            if self._better_device(lease) is not None:
+            if self._better_device(lease) is not None and self._is_link_confirmed():
                 self._take_back(lease, "slowed down and had not begun")
         # If more than one is that late, the device is slow for good.
         stragglers = [one for one in begun if self._times.straggles(device, one)]
         for lease in filter(self._may_take_back, stragglers if len(stragglers) == 1 else ()):
-            if self._is_stuck(device, lease):
+            if self._is_stuck(device, lease) and self._is_link_confirmed():
                 self._take_back(lease, "got stuck")
         waits = [self._copy_late(lease) for lease in begun if lease.live]
         return any(waits)
@@ -117,6 +119,8 @@ class Speculation:
             return False
         if helper.id not in self._fleet.with_room or not self._fleet.has_bytes_for(lease.tile):
             return True
+        if not self._is_link_confirmed():
+            return True
         self._grant(lease.tile, helper)
         return False
 
@@ -130,7 +134,7 @@ class Speculation:
             if missing_s >= 0:
                 # The youngest is done last: if its copy is not worth it, no other is.
                 return max(self._times.slow_at(device), now + missing_s / _GROWTH)
-            if self._fleet.has_bytes_for(lease.tile):
+            if self._fleet.has_bytes_for(lease.tile) and self._is_link_confirmed():
                 self._grant(lease.tile, helper)
         # While the device is slow, its tiles may become worth a copy at any moment.
         return max(self._times.slow_at(device), now + self._policy.hedge_min_s)
@@ -148,10 +152,11 @@ class Speculation:
         return self._left_s(lease) > job_s + self._policy.hedge_gain_s
 
     def _may_copy(self, lease: Lease) -> bool:
-        """Whether it has no copy, and did not hang so often that it ends with its last lease."""
+        """Whether it has no copy, and not so many faults that it ends with its last lease."""
         tile = lease.tile
-        single = self._policy.hedging and len(tile.leases) == 1 and lease.is_sent
-        return single and on_expiries(tile, self._policy) is None
+        if not (self._policy.hedging and len(tile.leases) == 1 and lease.is_sent):
+            return False
+        return not (on_expiries(tile, self._policy) or on_losses(tile, self._fleet, self._policy))
 
     def _helper(self, lease: Lease, devices: Iterable[DeviceState]) -> DeviceState | None:
         """The device that would finish a copy first."""
@@ -162,8 +167,11 @@ class Speculation:
         tile = lease.tile
         if device.id == lease.device or device.id in tile.failed_on:
             return False
+        # Two mute devices would copy from each other for ever, and nobody else would get the tile.
+        if device.silences:
+            return False
         # With one copy after the other it would never be idle, and the suspect tile would wait on.
         if device is self._fleet.reserved:
             return False
         is_free = not device.leases or not is_suspect(tile, self._policy)
-        return is_free and may_have(tile, device)
+        return is_free and may_have(tile, device) and self._fleet.may_try(tile.job, device)

@@ -83,6 +83,8 @@ class Lease:
     survived: bool = False
     #: When a worker could begin with the tile; None while it waits for one.
     begun_at: float | None = None
+    #: When it ran out, while that may be due to the gateway's own link.
+    overdue_since: float | None = None
     #: When the device accepted a tile that was sent later.
     overtaken_at: float = math.inf
     #: The digest of its result, if that result counts.

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from functools import lru_cache
+
+from msgspec import Struct, field
 
 from fogmqtt.conformance.report import ConformanceReport, version_difference
+from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.pipeline import Stage, required_abilities
-from fogmqtt.wire.messages import DeviceInfo
+from fogmqtt.wire.messages import DTYPES, DeviceInfo
 
 
-@dataclass(frozen=True, slots=True)
-class AbilityCheck:
+class AbilityCheck(Struct, frozen=True):
     """The abilities that a device may be used for, and the reason for each other ability."""
 
     abilities: frozenset[str] = frozenset()
@@ -26,34 +28,47 @@ class AbilityCheck:
 class Compatibility:
     """Compares devices with this gateway.
 
-    If `exact` is False, nothing is compared: a device may be used for every operator that it has.
+    If `exact` is False, nothing is compared: a device may be used for every operator that it has,
+    on every dtype that it takes.
     """
 
     def __init__(self, *, exact: bool) -> None:
         self._exact = exact
         self._reference: ConformanceReport | None = None
-        #: Set as soon as devices can be compared.
-        self.ready = asyncio.Event()
-        if not exact:
-            self.ready.set()
         self._fingerprints: Mapping[str, str] = {}
+        #: Set with the next report, and replaced by another one then.
+        self._next_report = asyncio.Event()
 
     @property
-    def is_ready(self) -> bool:
-        """Whether devices can be compared yet."""
-        return self.ready.is_set()
+    def is_complete(self) -> bool:
+        """Whether devices can be compared for every operator yet."""
+        return not self._exact or (self._reference is not None and self._reference.is_complete)
 
     def set_reference(self, report: ConformanceReport) -> None:
-        """Compare devices with this gateway's report from now on."""
+        """Compare devices with this gateway's report from now on; more may follow."""
         self._reference = report
         self._fingerprints = report.fingerprints
-        self.ready.set()
+        self._next_report.set()
+        self._next_report = asyncio.Event()
+
+    async def wait_until_complete(self) -> None:
+        """Wait until devices can be compared for every operator."""
+        while not self.is_complete:
+            await self._next_report.wait()
+
+    async def wait_for(self, stage: Stage) -> None:
+        """Wait until devices can be compared for the operators of a stage."""
+        while not all(self._can_compare(operator.name) for operator in stage.operators):
+            await self._next_report.wait()
+
+    def _can_compare(self, name: str) -> bool:
+        return self.is_complete or (
+            self._reference is not None and self._reference.has_checked(name)
+        )
 
     def needs(self, stage: Stage) -> frozenset[str]:
         """Return the abilities that a device must have for a stage's tiles."""
-        if not self._exact:
-            return frozenset(operator.name for operator in stage.operators)
-        return required_abilities(stage.operators, stage.sent)
+        return required(stage, exact=self._exact)
 
     @property
     def rates(self) -> Mapping[str, float]:
@@ -63,7 +78,7 @@ class Compatibility:
     def check(self, info: DeviceInfo) -> AbilityCheck:
         """Compare the fingerprints of a device with this gateway's."""
         if not self._exact:
-            return AbilityCheck(frozenset(info.operators))
+            return _announced(tuple(info.operators), tuple(info.dtypes))
         ours, theirs = self._fingerprints, info.fingerprints
         abilities = frozenset(name for name in ours if theirs.get(name) == ours[name])
         lacks = {
@@ -81,7 +96,10 @@ class Compatibility:
         """Return why a device is not used for an ability; the text follows the ability's name."""
         name = ability.partition("/")[0]
         if ability not in self._fingerprints:
-            return "this gateway could not examine it" if self.is_ready else "is not compared yet"
+            if not self._can_compare(name):
+                return "is not compared yet"
+            advice = _advice(ability)
+            return f"this gateway {advice}" if advice else "this gateway could not examine it"
         if ability in info.fingerprints:
             versions = self._version_difference(info, name)
             return f"rounds differently ({versions})" if versions else "rounds differently"
@@ -89,6 +107,8 @@ class Compatibility:
             return "is still being examined"
         if name not in info.operators:
             return "is not installed"
+        if advice := _advice(ability):
+            return advice
         problems = (problem for problem in info.problems if problem.startswith(f"{name}: "))
         return next(problems, "announces no fingerprint").removeprefix(f"{name}: ")
 
@@ -96,3 +116,32 @@ class Compatibility:
         reference = self._reference or ConformanceReport()
         package = reference.package_of(operator)
         return version_difference(info.versions, reference.versions, package)
+
+
+def _advice(ability: str) -> str:
+    """Return what a machine lacks that does not announce a variant; empty for other abilities."""
+    name, _, variant = ability.split("/", 2) if ability.count("/") > 1 else (ability, "", "")
+    if not variant or name not in registry.names():
+        return ""
+    known = registry.load(name).probed_variants.get(variant)
+    return known.advice if known is not None else ""
+
+
+def required(stage: Stage, *, exact: bool) -> frozenset[str]:
+    """Return the abilities that a device must have for a stage; variants count only if `exact`."""
+    abilities = required_abilities(stage.operators, stage.sent)
+    if exact:
+        return abilities
+    return frozenset("/".join(ability.split("/")[:2]) for ability in abilities)
+
+
+@lru_cache(maxsize=64)  # for many devices that are alike, and repeat their info every few seconds
+def _announced(operators: tuple[str, ...], dtypes: tuple[str, ...]) -> AbilityCheck:
+    """Return what a device says that it can do, of what this gateway knows."""
+    taken = dtypes or DTYPES
+    known = frozenset(registry.names()).intersection(operators)
+    abilities = {f"{name}/{dtype}" for name in known for dtype in taken}
+    reason = f"takes {' and '.join(taken)} only"
+    others = (dtype for dtype in DTYPES if dtype not in taken)
+    lacks = {f"{name}/{dtype}": reason for dtype in others for name in known}
+    return AbilityCheck(frozenset(abilities), lacks)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
+from msgspec import Struct
+
+from fogmqtt import __version__
 from fogmqtt.conformance.report import ConformanceReport
 from fogmqtt.core.presence import MAX_KNOWN_DEVICES, DeviceDescription, Presence
 from fogmqtt.core.scheduling.events import (
@@ -38,19 +40,33 @@ DEVICE_LINES_PER_S = 50
 _MAX_SPEED_RATIO = 100.0
 
 
-@dataclass(frozen=True, slots=True)
-class AbleDevice:
+class Machine(Struct, frozen=True):
+    """A machine by its host name and by the id that all programs on its cores share, or empty."""
+
+    host: str = ""
+    id: str = ""
+
+    def is_same(self, other: Machine) -> bool:
+        """Whether both are probably one machine. Host names decide if an id is unknown.
+
+        Boards with a copy of one memory card have the same name, and each container has its own.
+        """
+        if self.id and other.id:
+            return self.id == other.id
+        return self.host == other.host
+
+
+class AbleDevice(Struct, frozen=True):
     """A device that can do tiles of a stage now."""
 
     boot: str
     workers: int
-    host: str = ""
+    machine: Machine = Machine()
     #: The speed of one of its workers as a multiple of one of our cores; 1 if it is unknown.
     relative_speed: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceView:
+class DeviceView(Struct, frozen=True):
     """A device as users and programs see it."""
 
     id: str
@@ -62,6 +78,17 @@ class DeviceView:
     lacks: Mapping[str, str]
     #: The part of `lacks` that it computes differently from this gateway.
     differs: Mapping[str, str]
+
+    @property
+    def version_remark(self) -> str:
+        """What to say of a device with another version of fogmqtt than this gateway's, or ""."""
+        theirs = one_line(self.info.versions.get("fogmqtt", ""))[:40]
+        if theirs in ("", __version__):
+            return ""
+        return (
+            f"runs fogmqtt {theirs}, and this gateway {__version__}: install it again, such as by "
+            f"the line of fog-gateway invite --replace {self.id}"
+        )
 
 
 class DeviceRegistry:
@@ -90,6 +117,11 @@ class DeviceRegistry:
         self._sizes: dict[str, int] = {}
         self._device_log = RateLimitedLog(DEVICE_LINES_PER_S)
         self._infos_bytes = 0
+        #: Problems of this gateway's conformance run that are logged.
+        self._problems: list[str] = []
+        #: The devices that the log calls online, and those that take no more tiles.
+        self._said_online: set[str] = set()
+        self._leaving: set[str] = set()
 
     def received(
         self, device: str, leaf: str, payload: bytes | memoryview, retained: bool, now: float
@@ -112,23 +144,33 @@ class DeviceRegistry:
         """Note that a device sent a message, so it is not silent."""
         self._presence.message_received(device, now)
 
-    def tick(self, now: float) -> float | None:
-        """Lose the devices that are silent for too long; returns when to call this again."""
-        self._apply(self._presence.expire(now), now)
+    def next_silence(self) -> float | None:
+        """Return when a device may have been silent for too long; None if there is none."""
         return self._presence.next_wakeup()
+
+    def lose_silent(self, confirmed_at: float) -> None:
+        """Lose the devices that had been silent for too long at `confirmed_at`.
+
+        All that arrived before that time must have been handled.
+        """
+        self._apply(self._presence.expire(confirmed_at), confirmed_at)
 
     def broker_lost(self) -> None:
         """Keep no device online: their topics come in again with the next connection."""
         self._presence.broker_lost()
+        self._said_online.clear()
+        self._leaving.clear()
 
     def workers(self) -> int:
         """Return the number of workers of all devices that are online."""
         return sum(description.workers for description in self._presence.present().values())
 
-    def conformance_finished(self, report: ConformanceReport) -> None:
-        """Compare every device with this gateway's conformance report."""
+    def conformance_known(self, report: ConformanceReport) -> None:
+        """Compare every device with this gateway's conformance report; more may follow."""
         for problem in report.problems:
-            log.warning("%s", one_line(problem))
+            if problem not in self._problems:
+                log.warning("%s", one_line(problem))
+        self._problems = report.problems
         self.compatibility.set_reference(report)
         moment = now()
         for device, info in self.infos.items():
@@ -170,7 +212,10 @@ class DeviceRegistry:
         ours, present = self.compatibility.rates, self._presence.present()
         return {
             device: AbleDevice(
-                info.boot, info.workers, info.host, _relative_speed(names, ours, info.rates)
+                info.boot,
+                info.workers,
+                Machine(info.host, info.machine),
+                _relative_speed(names, ours, info.rates),
             )
             for device in ready
             if (info := self.infos.get(device)) is not None
@@ -182,7 +227,11 @@ class DeviceRegistry:
         self, device: str, payload: bytes | memoryview, retained: bool, now: float
     ) -> None:
         if not payload:
-            return  # somebody cleared the topic; the device's next check-in fills it
+            # Somebody cleared the topic: the device is gone for good, or its next check-in fills
+            # it.
+            if device not in self._presence.present():
+                self._forget(device)
+            return
         if len(payload) > MAX_INFO_BYTES:
             raise WireError(f"{device} has an info of {len(payload)} bytes, over {MAX_INFO_BYTES}")
         info = self._decoder.decode(payload)
@@ -215,6 +264,10 @@ class DeviceRegistry:
         self._sizes[device] = size
         self._infos_bytes += more
 
+    def _forget(self, device: str) -> None:
+        self.infos.pop(device, None)
+        self._infos_bytes -= self._sizes.pop(device, 0)
+
     def _forget_absent(self) -> None:
         """Drop the infos of devices that are offline."""
         present = self._presence.present()
@@ -227,19 +280,38 @@ class DeviceRegistry:
         for event in events:
             match event:
                 case DeviceJoined(device, workers=workers):
-                    self._device_log.log(
-                        logging.INFO, f"{device} is online, {workers} worker(s)", now
-                    )
+                    self._log_online(device, workers, now)
                     if self._warm is not None:
                         self._warm(device)
                     self._bus.emit(DeviceCame(device))
                 case DeviceLost(device, reason):
-                    self._device_log.log(logging.WARNING, f"{device} is lost: {reason}", now)
+                    self._log_offline(device, reason, now)
                     self._bus.emit(DeviceLeft(device, reason))
                 case DeviceDraining(device):
-                    self._device_log.log(logging.INFO, f"{device} takes no more tiles", now)
+                    self._device_log.log(
+                        logging.INFO, f"{device} takes no more tiles", now, device=device
+                    )
+                    self._leaving.add(device)
                     self._bus.emit(DeviceLeft(device, "it takes no more tiles"))
             self._feed(event)
+
+    def _log_online(self, device: str, workers: int, now: float) -> None:
+        """Log that a device came; a new description of one that is there is no news."""
+        self._leaving.discard(device)
+        if device not in self._said_online:
+            self._said_online.add(device)
+            self._device_log.log(
+                logging.INFO, f"{device} is online, {workers} worker(s)", now, device=device
+            )
+
+    def _log_offline(self, device: str, reason: str, now: float) -> None:
+        """Log that a device is gone, as a warning unless it took its leave before."""
+        self._said_online.discard(device)
+        if device in self._leaving:
+            self._leaving.discard(device)
+            self._device_log.log(logging.INFO, f"{device} has left", now, device=device)
+        else:
+            self._device_log.log(logging.WARNING, f"{device} is lost: {reason}", now, device=device)
 
 
 def _relative_speed(

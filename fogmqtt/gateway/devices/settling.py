@@ -14,6 +14,7 @@ from typing import Final
 from fogmqtt.gateway.broker_link import BrokerLink
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.compatibility import Compatibility
+from fogmqtt.operators.api.pipeline import Stage
 
 #: Seconds without a retained topic after which there are no more, if our own info is not back.
 SETTLE_S: Final = 0.3
@@ -34,6 +35,8 @@ class Settling:
         self._connected_at = now()
         self._topic_at = now()
         self._own_info = asyncio.Event()
+        #: Whether a device's retained topic ever came.
+        self.has_retained = False
 
     def connected(self) -> None:
         """Note that the link is up: retained topics begin to come in."""
@@ -43,14 +46,21 @@ class Settling:
     def topic_came(self) -> None:
         """Note that a device's retained topic came in."""
         self._topic_at = now()
+        self.has_retained = True
 
     def own_info_came(self) -> None:
         """Note that this gateway's own info came back."""
         self._own_info.set()
 
-    async def wait(self) -> None:
-        """Wait until the devices are known and compared, or no broker answered for long."""
-        await self._compatibility.ready.wait()
+    async def wait(self, stage: Stage | None = None) -> None:
+        """Wait until the devices are known, or no broker answered for long.
+
+        Before that, wait until they can be compared for the operators of `stage`, or for all.
+        """
+        if stage is None:
+            await self._compatibility.wait_until_complete()
+        else:
+            await self._compatibility.wait_for(stage)
         if not self._link.connected:
             try:
                 async with asyncio.timeout(max(0.0, self._offline_until - now())):

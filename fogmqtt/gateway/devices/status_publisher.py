@@ -11,7 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from fogmqtt import __version__
-from fogmqtt.errors import ListenerDropped, NotConnected
+from fogmqtt.errors import ListenerDropped, NotConnected, TooLarge
 from fogmqtt.gateway.broker_link import BrokerLink
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.events import (
@@ -25,6 +25,8 @@ from fogmqtt.transport.base import Will
 from fogmqtt.wire.messages import Decoder, GatewayInfo, JobStatus, encode
 from fogmqtt.wire.topics import OFFLINE, ONLINE, Topics
 
+#: The characters of each text of a status that is sent in short.
+_SHORT: Final = 1000
 #: Seconds that a job's status stays on its topic after it was last published.
 STATUS_KEPT_S: Final = 600.0
 #: Seconds between two messages about the progress of one job.
@@ -98,9 +100,11 @@ class StatusPublisher:
             pipelines=self._pipelines,
             paused=self._paused,
         )
-        topic = self._topics.gateway(self._gateway_id, "info")
         try:
-            self._link.publish(topic, encode(info, "base64"), retain=self._stays)
+            try:
+                self._publish_info(info)
+            except TooLarge:
+                self._publish_info(msgspec.structs.replace(info, pipelines={}))
             self._publish_status(ONLINE)
         except NotConnected:
             return  # the next connection does it
@@ -129,13 +133,17 @@ class StatusPublisher:
                 return  # only the status topics of jobs stop changing; the bus has logged it
 
     def job(self, status: JobStatus) -> None:
-        """Publish a job's status on its own topic; lost while the link is down."""
+        """Publish a job's status on its own topic, in short if the broker takes small packets only.
+
+        It is lost while the link is down.
+        """
         topic = self._topics.job_status(status.job)
         message = msgspec.structs.replace(status, gateway=self._gateway_id)
         try:
-            self._link.publish(
-                topic, encode(message, "base64"), retain=True, expires_s=STATUS_KEPT_S
-            )
+            try:
+                self._publish_job(topic, message)
+            except TooLarge:
+                self._publish_job(topic, in_short(message))
         except NotConnected:
             return  # the next message replaces it
         self._clear_at.pop(topic, None)
@@ -148,12 +156,12 @@ class StatusPublisher:
 
     def _follow(self, event: GatewayEvent, published_at: dict[str, float]) -> None:
         match event:
-            case JobProgressed(report):
+            case JobProgressed(report) if report.listed:
                 moment = now()
                 if moment - published_at.get(report.job, float("-inf")) >= EVERY_S:
                     published_at[report.job] = moment
                     self.job(job_status(report, "running"))
-            case JobEnded(report, error):
+            case JobEnded(report, error) if report.listed:
                 published_at.pop(report.job, None)
                 self.job(job_status(report, "failed" if error else "done", error))
             case _:
@@ -172,9 +180,25 @@ class StatusPublisher:
                 continue  # the topic is gone with the broker
         return STATUS_KEPT_S
 
+    def _publish_job(self, topic: str, message: JobStatus) -> None:
+        payload = encode(message, "base64")
+        self._link.publish(topic, payload, retain=True, expires_s=STATUS_KEPT_S)
+
+    def _publish_info(self, info: GatewayInfo) -> None:
+        topic = self._topics.gateway(self._gateway_id, "info")
+        self._link.publish(topic, encode(info, "base64"), retain=self._stays)
+
     def _publish_status(self, status: bytes) -> None:
         topic = self._topics.gateway(self._gateway_id, "status")
         self._link.publish(topic, status, retain=self._stays)
+
+
+def in_short(status: JobStatus) -> JobStatus:
+    """Return a status that fits into any packet: the beginning of its texts, and no devices."""
+    error = None if status.error is None else status.error[:_SHORT]
+    return msgspec.structs.replace(
+        status, devices={}, error=error, pipeline=status.pipeline[:_SHORT]
+    )
 
 
 def job_status(report: Report, state: State, error: str | None = None) -> JobStatus:
@@ -189,4 +213,5 @@ def job_status(report: Report, state: State, error: str | None = None) -> JobSta
         seconds=round(report.seconds, 3),
         dropped=report.dropped,
         error=error,
+        traceparent=report.traceparent,
     )

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from fogmqtt.core.link_rate import Compression
 from fogmqtt.errors import FogError, JobFailed
 from fogmqtt.gateway.devices.links import DeviceLinks
 from fogmqtt.gateway.execution.stage_run import StageRun
 from fogmqtt.gateway.jobs.model import Job
+from fogmqtt.gateway.jobs.trace import StageTrace
 from fogmqtt.images import codec
 from fogmqtt.images.spec import Spec
 from fogmqtt.operators.api.results import TileResult
 
 
-@dataclass(frozen=True, slots=True)
-class KeptResult:
+class KeptResult(Struct, frozen=True):
     """The valid result of a tile; a later one for the same tile replaces it."""
 
     tile: int
@@ -25,8 +28,7 @@ class KeptResult:
     result: TileResult
 
 
-@dataclass(frozen=True, slots=True)
-class TileCodecs:
+class TileCodecs(Struct, frozen=True):
     """How a tile travels to a device, and its result back."""
 
     tile: str
@@ -43,15 +45,30 @@ class ActiveStage:
     needs: frozenset[str]
     #: Whether the gateway's own cores should help the devices.
     helped: bool = True
+    #: When nobody wants the result any more; infinity if that never happens.
+    deadline: float = math.inf
     #: Device and fingerprint of the valid result, by tile.
     kept: dict[int, tuple[str, int]] = field(default_factory=dict)
+    #: How often each tile's result was pasted; for those who look at the merged image.
+    pasted: dict[int, int] = field(default_factory=dict)
     #: What `png` saves and costs for this stage's pixels.
     png: Compression = field(default_factory=Compression)
     #: Whether no device has been able to do its tiles for a while.
     starved: bool = False
     #: Whether the scheduler has finished or failed it.
     over: bool = False
+    #: What happens to its tiles.
+    trace: StageTrace = field(init=False)
     _results: asyncio.Queue[KeptResult | FogError | None] = field(default_factory=asyncio.Queue)
+
+    def __post_init__(self) -> None:
+        run = self.run
+        self.trace = self.job.trace.begin_stage(run.key, run.stage.source.size, run.planned_tiles)
+        first = len(run.tiles)
+        check_tiles = range(first, first + len(run.check_tiles))
+        self.trace.add_check_tiles(run.tile(index) for index in check_tiles)
+        self.trace.add_split(run.halved)
+        self.trace.add_done(run.done)
 
     @property
     def key(self) -> str:
@@ -63,9 +80,11 @@ class ActiveStage:
 
         With `auto`, a tile and its result are `png` where the link needs longer for the bytes that
         this saves than the codec takes. With `png` only the tile is. A device gets no codec that it
-        does not announce.
+        does not announce, except `facts`, which is the only one for facts.
         """
         own, stage = self.run.operators[-1].result_codec, self.run.stage
+        if own == "planes" and not links.knows(device, own):
+            own = "raw"
         knows_png = links.knows(device, "png")
         pays = knows_png and configured == "auto" and self.png.pays(links.bytes_per_s(device))
         tile_is_png = (pays or (knows_png and configured == "png")) and _png_holds(stage.sent)

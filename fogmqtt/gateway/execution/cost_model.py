@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
+
+from msgspec import Struct
 
 from fogmqtt.core.scheduling.events import JobSubmitted
 from fogmqtt.core.scheduling.scheduler import Scheduler
 from fogmqtt.gateway.clock import now
-from fogmqtt.gateway.devices.registry import AbleDevice
+from fogmqtt.gateway.devices.registry import AbleDevice, Machine
 from fogmqtt.workers.resources import cores
 
 #: A stage that takes longer than this whole, in seconds, is always cut. Then it can be cancelled,
@@ -50,8 +51,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
-class StageDemand:
+class StageDemand(Struct, frozen=True):
     """The work of a stage: `pixels` of one `kind`, and the bytes that are sent if it is cut."""
 
     #: The operators as text, by which the scheduler learns service times.
@@ -69,8 +69,7 @@ class StageDemand:
         return self.kind, self.source, int(math.log2(max(1, self.pixels))) // 2
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """Whether a stage is cut, with the expected seconds.
 
     `whole_s` is None if the gateway may not do it whole, or if its time is not known. `tiles_s` is
@@ -86,8 +85,7 @@ class Decision:
     helped: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Time:
+class _Time(Struct, frozen=True):
     """Seconds per pixel. A lost time of tiles was not shorter than that of the whole image."""
 
     rate: float
@@ -100,10 +98,12 @@ class _Time:
 class CostModel:
     """Compares the fleet with the gateway alone. It belongs to the event loop."""
 
-    def __init__(self, scheduler: Scheduler, host: str, clock: Callable[[], float] = now) -> None:
-        """`host` is this machine's name: devices that announce it probably share its cores."""
+    def __init__(
+        self, scheduler: Scheduler, here: Machine, clock: Callable[[], float] = now
+    ) -> None:
+        """`here` is this machine: devices that announce it share its cores."""
         self._scheduler = scheduler
-        self._host = host
+        self._here = here
         self._whole: _Memory[tuple[str, str, int], _Time] = _Memory(clock)
         #: By the demand's key, and the boot ids of the devices that can help.
         self._tiles: _Memory[object, _Time] = _Memory(clock)
@@ -162,18 +162,20 @@ class CostModel:
         if not able:
             return None
         fleet_s = self._scheduler.estimate_s(_even_tiles(work, able), self._clock())
-        guess_s = None if whole is None else _guess_s(work, able, self._host, whole)
+        guess_s = None if whole is None else _guess_s(work, able, self._here, whole)
         known = [seconds for seconds in (fleet_s, guess_s) if seconds is not None]
         return min(known) + _TRANSFER_S * work.wire_bytes if known else None
 
 
-def _guess_s(work: StageDemand, able: Mapping[str, AbleDevice], host: str, whole: _Time) -> float:
+def _guess_s(
+    work: StageDemand, able: Mapping[str, AbleDevice], here: Machine, whole: _Time
+) -> float:
     """Return the seconds of tiles by announced speeds.
 
     Devices on this machine have only its own cores.
     """
     core_s = whole.rate * work.pixels * whole.cores
-    others = [device for device in able.values() if device.host != host]
+    others = [device for device in able.values() if not device.machine.is_same(here)]
     if others:
         return core_s / sum(device.workers * device.relative_speed for device in others)
     return core_s / min(cores(), sum(device.workers for device in able.values()))
@@ -197,13 +199,16 @@ class _Memory(Generic[K, V]):
             del self._entries[next(iter(self._entries))]
 
 
+#: The beginning of the sentence about a fleet that is no faster.
+CANNOT_HELP: Final = "the fleet cannot help here"
+
+
 def compare_times(tiles_s: float, whole_s: float) -> str:
     """Return a sentence about the gain by the fleet."""
     if tiles_s < whole_s:
         return f"the fleet makes it {whole_s / tiles_s:.1f} times as fast"
     return (
-        f"the fleet cannot help here: by tiles it takes {tiles_s:.2f} s, "
-        f"on this gateway alone {whole_s:.2f} s"
+        f"{CANNOT_HELP}: by tiles it takes {tiles_s:.2f} s, on this gateway alone {whole_s:.2f} s"
     )
 
 

@@ -59,7 +59,7 @@ class LocalDevice:
             log.debug("the gateway's own cores take tiles")
         # The scheduler lets a drained device join again only with a new boot id.
         boot = f"{self._boot}.{self._joins}"
-        self._feed(DeviceJoined(LOCAL, boot, cores(), self._abilities))
+        self._feed(DeviceJoined(LOCAL, boot, cores(), self._abilities, is_local=True))
 
     def leave(self) -> None:
         """Finish the tiles that run here, and take no more."""

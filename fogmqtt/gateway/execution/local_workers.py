@@ -54,10 +54,13 @@ class LocalWorkers:
         # If a process cannot start, its later tiles fail with the reason.
         await asyncio.gather(*starts, return_exceptions=True)
 
-    async def do(self, cut: Callable[[], TileTask], lease_s: float) -> tuple[TileOutput, float]:
+    async def do(
+        self, cut: Callable[[], TileTask], lease_s: float
+    ) -> tuple[TileOutput, WorkFinished[Any]]:
         """Cut a tile in a thread and have a worker do it within `lease_s` seconds.
 
-        Returns the pixels and the seconds of work. Raises LocalTileError, and what `cut` raises.
+        Returns the pixels and what the worker needed; its `queue_s` counts from this call.
+        Raises LocalTileError, and what `cut` raises.
         A cancelled tile may keep its worker for a moment, and its result is dropped.
         """
         received_at = now()
@@ -76,7 +79,7 @@ class LocalWorkers:
             raise
         match finished.outcome:
             case TileOutput():
-                return finished.outcome, finished.compute_s
+                return finished.outcome, finished
             case WorkFailed(reason, traceback):
                 raise LocalTileError(reason, traceback)
             case WorkCancelled():

@@ -16,7 +16,7 @@ import numpy as np
 
 from fogmqtt.core.geometry import Auto, Grid, Seams, Size, Tile, TilePlan, cut
 from fogmqtt.core.tiling import HEADER_BYTES, auto_plan, check_plan, halve, parts
-from fogmqtt.errors import WireError
+from fogmqtt.errors import PlanError, WireError
 from fogmqtt.images import codec
 from fogmqtt.images.source import ArrayImage, ImageSource, as_array
 from fogmqtt.images.spec import Image, Spec
@@ -38,6 +38,8 @@ from fogmqtt.workers.resources import cores
 #: Bytes per pixel of the planes codec in the worst case: two bits, and what zlib adds to data that
 #: it cannot compress.
 PLANES_PIXEL_BYTES = 0.26
+#: The codecs of a result beside the operator's own, as (codec, own).
+_OTHER_CODECS = frozenset({("png", "raw"), ("raw", "planes")})
 #: A light tile has at most this many bytes of pixels, sent or returned.
 _LIGHT_BYTES = 4 * 2**20
 #: The strips that are done at the same time, at most, and the pixels of all of them together: they
@@ -52,6 +54,8 @@ class MessageLimits:
 
     message_bytes: int
     encoding: Encoding
+    #: `wire.max_message_bytes` where the broker's limit is lower; None where it is not.
+    configured_bytes: int | None = None
 
     @property
     def pixel_bytes(self) -> int:
@@ -85,7 +89,9 @@ class StageRun:
             return self.tiles[index]
         if index in self.halves:
             return self.halves[index]
-        return replace(self.tiles[self.check_tiles[index - len(self.tiles)]], index=index)
+        return msgspec.structs.replace(
+            self.tiles[self.check_tiles[index - len(self.tiles)]], index=index
+        )
 
     def is_check_tile(self, index: int) -> bool:
         return len(self.tiles) <= index < len(self.tiles) + len(self.check_tiles)
@@ -106,7 +112,7 @@ class StageRun:
             raise ValueError(f"{tile} cannot be halved")
         self.halved.add(index)
         for half_index, half in zip((first, second), halves, strict=True):
-            self.halves[half_index] = replace(half, index=half_index)
+            self.halves[half_index] = msgspec.structs.replace(half, index=half_index)
 
     @property
     def planned_tiles(self) -> tuple[Tile, ...]:
@@ -170,10 +176,9 @@ def plan_stage(
     Raises PlanError if the plan is impossible or makes messages that are too large.
     """
     operators = stage.operators
-    if operators[0].begins_stage:
+    if operators[0].reads_image:
         operators = prepare(stage, as_array(image), as_array(original))
-    limit_bytes = limits.pixel_bytes - _excess_call_bytes(operators)
-    tiles = plan_tiles(stage, plan, limit_bytes, workers)
+    tiles = _tiles_within(stage, plan, limits, _excess_call_bytes(operators), workers)
     merger = operators[-1].merger(stage.result)
     check_tiles = sample_tiles(range(len(tiles)), sample)
     splits = isinstance(plan, Auto)
@@ -186,7 +191,7 @@ def run_in_strips(stage: Stage, image: ImageSource, original: ImageSource) -> St
     It takes little more memory than the result, however large the image is.
     """
     operators = stage.operators
-    if operators[0].begins_stage:
+    if operators[0].reads_image:
         operators = prepare(stage, as_array(image), as_array(original))
     threads = min(cores(), _MOST_STRIPS)
     height, width = stage.source.size
@@ -209,6 +214,25 @@ def replace_tiles(run: StageRun, tiles: tuple[Tile, ...]) -> StageRun:
     """Return the same stage with other tiles, an empty merger and no check tiles."""
     merger = run.operators[-1].merger(run.stage.result)
     return replace(run, tiles=tiles, merger=merger, check_tiles=(), halves={}, halved=set())
+
+
+def _tiles_within(
+    stage: Stage, plan: TilePlan, limits: MessageLimits, call_bytes: int, workers: int
+) -> tuple[Tile, ...]:
+    """Cut a stage into tiles; smaller than planned where the broker's limit demands it.
+
+    That limit may be learned in the middle of a job, from a lost connection, so a plan that fits
+    into the configured limit must not make the job fail.
+    """
+    limit_bytes = limits.pixel_bytes - call_bytes
+    try:
+        return plan_tiles(stage, plan, limit_bytes, workers)
+    except PlanError:
+        if isinstance(plan, Auto) or limits.configured_bytes is None:
+            raise
+        configured = replace(limits, message_bytes=limits.configured_bytes)
+        plan_tiles(stage, plan, configured.pixel_bytes - call_bytes, workers)
+    return plan_tiles(stage, Auto(), limit_bytes, workers)
 
 
 def plan_tiles(stage: Stage, plan: TilePlan, limit_bytes: int, workers: int) -> tuple[Tile, ...]:
@@ -275,19 +299,22 @@ def make_task(
     run: StageRun,
     tile: Tile,
     *,
+    pixels: Image | None = None,
     attempt: int,
     gateway: str,
     lease_s: float,
     wire_codec: str,
     result_codec: str = "",
+    budget_s: float = 0.0,
     priority: int = 0,
+    traceparent: str = "",
 ) -> TileTask:
-    """Cut a tile, and make the message that asks a device to process it.
+    """Make the message that asks a device to process a tile, and cut it unless `pixels` are given.
 
     A `wire_codec` that makes the tile larger is not used. Without a `result_codec` the result has
     the operator's own.
     """
-    pixels = cut_tile(run, tile)
+    pixels = cut_tile(run, tile) if pixels is None else pixels
     encoded, used_codec = codec.encode_smaller(pixels, wire_codec)
     spec = Spec.of(pixels)
     core = tile.core.within(tile.outer)
@@ -306,7 +333,9 @@ def make_task(
             codec=used_codec,
             result_codec=result_codec or run.operators[-1].result_codec,
             lease_s=lease_s,
+            budget_s=budget_s,
             priority=priority,
+            traceparent=traceparent,
             pixels=memoryview(encoded),
         )
     )
@@ -325,7 +354,7 @@ def decode_result(run: StageRun, tile: Tile, result: Result) -> results.TileResu
     """
     check_digest(result)
     own_codec = run.operators[-1].result_codec
-    if result.codec != own_codec and (result.codec, own_codec) != ("png", "raw"):
+    if result.codec != own_codec and (result.codec, own_codec) not in _OTHER_CODECS:
         raise WireError(f"{result.job} tile {tile.index}: codec {result.codec!r} was not asked for")
     return decode_output(run, tile, result.shape, result.dtype, result.pixels, result.codec)
 

@@ -155,7 +155,10 @@ class WholeImage:
                 return run_in_strips(stage, image, original)
             return run_whole(_operators(stage), as_array(image), as_array(original))
 
-        output, attempt.busy_cores = await self._threads.image(lambda: _count_cores(work), pixels)
+        with job.trace.span("whole image", "whole image"):
+            output, attempt.busy_cores = await self._threads.image(
+                lambda: _count_cores(work), pixels
+            )
         attempt.whole_s = now() - began_at
         return output
 

@@ -17,7 +17,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -59,8 +58,7 @@ _ADVICE = "save it again with another program"
 Reserve = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _DecodeJob:
+class _DecodeJob(msgspec.Struct, frozen=True):
     """One file to decode."""
 
     #: The descriptors of the file and of the memory for its pixels.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from fogmqtt.gateway.jobs.model import Job, Outcome
@@ -24,12 +25,17 @@ def finalize(job: Job, output: StageOutput) -> Outcome:
     """
     assert job.original is not None  # noqa: S101  # set when the image was decoded
     original = as_array(job.original)
-    verified = _compare(job, output, original) if job.request.verify else NO_DIFFERENCE
+    verified = NO_DIFFERENCE
+    if job.request.verify:
+        with job.trace.span("verify"):
+            verified = _compare(job, output, original)
     if isinstance(output, dict):
-        image, facts = _draw_facts(job, output, original), output
+        with job.trace.span("draw"):
+            image, facts = _draw_facts(job, output, original), output
     else:
         image, facts = output, None
-    image = _post_process(job.post, image, original)
+    with job.trace.span("post") if job.post else nullcontext():
+        image = _post_process(job.post, image, original)
     error = format_differences(job.report, verified.where) if job.report.differ else None
     return Outcome(job.id, job.report, image, original, error, verified.picture, facts)
 

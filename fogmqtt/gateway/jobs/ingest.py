@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from fogmqtt.config import LimitSettings
 from fogmqtt.errors import ImageError
@@ -18,13 +19,13 @@ from fogmqtt.images.spec import Image, Spec
 from fogmqtt.images.text_form import HEAD_BYTES, from_text, may_be_text
 from fogmqtt.log import shown_name
 from fogmqtt.operators.api.base import Operator
+from fogmqtt.operators.api.memory import refuse_memory
 from fogmqtt.operators.api.pipeline import Stage, output_spec, parse, parse_post, split_stages
 
 _NO_METADATA: Final = Metadata()
 
 
-@dataclass(frozen=True, slots=True)
-class IngestedPage:
+class IngestedPage(Struct, frozen=True):
     """A decoded image and the stages that its pipeline has for it."""
 
     image: ImageSource
@@ -32,8 +33,7 @@ class IngestedPage:
     metadata: Metadata
 
 
-@dataclass(frozen=True, slots=True)
-class IngestedJob:
+class IngestedJob(Struct, frozen=True):
     """The decoded pages and the parsed pipelines of a request."""
 
     pages: tuple[IngestedPage, ...]
@@ -43,8 +43,7 @@ class IngestedJob:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
+class _Loaded(Struct, frozen=True):
     """A decoded page."""
 
     image: Image
@@ -61,6 +60,7 @@ def ingest(
     """
     # The pipelines first: that is cheap.
     operators = parse(request.pipeline)
+    refuse_memory(operators)
     post = parse_post(request.post)
     loaded = _load_pages(request, limits, decoders, memory)
     pages = tuple(_plan_page(page, operators, post) for page in loaded)

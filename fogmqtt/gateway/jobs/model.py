@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fogmqtt.core.geometry import Auto, TilePlan
+from fogmqtt.errors import FogError
 from fogmqtt.gateway.jobs.memory_budget import Reservation
 from fogmqtt.gateway.jobs.report import Report
+from fogmqtt.gateway.jobs.trace import AttemptRecord, JobTrace
 from fogmqtt.gateway.storage.api import JobJournal
 from fogmqtt.images.metadata import Metadata, Pages
 from fogmqtt.images.source import ImageSource
@@ -45,8 +47,12 @@ class Outcome:
     #: The facts of a measuring pipeline; None for any other. Of a file with several pages, they are
     #: a list under the key `pages`.
     facts: Facts | None = None
+    #: What raised the error, if a FogError did.
+    cause: FogError | None = None
     #: Whether another try may succeed: the error is not in the image itself.
     retryable: bool = False
+    #: Whether somebody ended the job; the error says why.
+    cancelled: bool = False
     #: The results of all pages, the first one included.
     images: tuple[Image, ...] = ()
     #: What the file said of each page beside its pixels.
@@ -78,10 +84,14 @@ class JobRequest:
     tiles: TilePlan = field(default_factory=Auto)
     post: str = ""
     verify: bool = False
+    #: Whose request it is: users take turns among jobs of one priority.
+    user: str = ""
     #: Each step doubles the job's share of the fleet's time beside other jobs.
     priority: int = 0
     #: Seconds until the job fails if it has no result by then; None for no limit.
     timeout_s: float | None = None
+    #: Whether its status is published; nobody else hears of a trial.
+    listed: bool = True
     deliver: Deliver | None = None
     job: str = field(default_factory=new_job_id)
     #: Records the job's progress, for a serving gateway with a spool.
@@ -89,6 +99,8 @@ class JobRequest:
     #: Not empty if an earlier run of the gateway had this job. It distinguishes late results of
     #: that run, whose tiles may have been cut otherwise.
     run_suffix: str = ""
+    #: The trace that the request belongs to, as W3C Trace Context writes it; empty for none.
+    traceparent: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", shown_name(self.name))
@@ -119,6 +131,19 @@ class Job:
     task_started: bool = False
     #: Why the job is to end without a result.
     cancel_reason: str = ""
+    #: Called with each attempt of a tile that ended.
+    attempt_ended: Callable[[AttemptRecord], None] | None = None
+    trace: JobTrace = field(init=False)
+
+    def __post_init__(self) -> None:
+        report = self.report
+        self.trace = JobTrace(
+            report.job,
+            report.name,
+            report.pipeline,
+            traceparent=report.traceparent,
+            ended=self.attempt_ended,
+        )
 
     @property
     def id(self) -> str:
@@ -151,6 +176,35 @@ class JobHandle:
     def report(self) -> Report:
         """The job's figures at this moment."""
         return self._job.report
+
+    @property
+    def started_at(self) -> float | None:
+        """When the job's turn came, on the gateway's clock; None while it waits."""
+        return self._job.started_at or None
+
+    @property
+    def stage(self) -> tuple[int, int]:
+        """The number of the present stage of the page, from 1 on, and how many there are.
+
+        Both are 0 before the image is decoded.
+        """
+        count = len(self._job.stages)
+        return (self._job.position % count + 1, count) if count else (0, 0)
+
+    @property
+    def original(self) -> ImageSource | None:
+        """The decoded image; None before it is decoded."""
+        return self._job.original
+
+    @property
+    def entering(self) -> ImageSource | None:
+        """The image that enters the present stage: what the stages before it made."""
+        return self._job.entering
+
+    @property
+    def trace(self) -> JobTrace:
+        """Where its tiles are now, and where the time went. It may be read after the end."""
+        return self._job.trace
 
     @property
     def done(self) -> bool:

@@ -11,6 +11,8 @@ from fogmqtt.log import one_line
 
 #: The number of failed attempts that are kept with their tracebacks, the newest.
 _FAILURES = 20
+#: The number of notes that are kept.
+_NOTES = 20
 #: The number of lines of a traceback that are shown, the last.
 _LINES = 15
 
@@ -55,6 +57,11 @@ class Report:
     tiles: int = 0
     done: int = 0
     devices: dict[str, DeviceShare] = field(default_factory=dict)
+    #: The stages of all pages, and those that are done; `tiles` and `done` count their tiles.
+    stages: int = 0
+    stages_done: int = 0
+    #: The tiles of the stages that are done.
+    tiles_before: int = 0
     retries: int = 0
     hedges: int = 0
     duplicates: int = 0
@@ -76,9 +83,27 @@ class Report:
     alone_measured: bool = True
     #: Why the fleet could not help; empty if it helped.
     sentence: str = ""
+    #: What users were told about the job, the newest.
+    notes: deque[str] = field(default_factory=lambda: deque(maxlen=_NOTES))
+    #: Whether the job's status is published.
+    listed: bool = True
     failures: deque[TileFailure] = field(default_factory=lambda: deque(maxlen=_FAILURES))
+    #: The trace that the request belongs to, as W3C Trace Context writes it; empty for none.
+    traceparent: str = ""
     #: The tiles of the last stage: (device, core's top, left, height, width).
     mosaic: list[tuple[str, int, int, int, int]] = field(default_factory=list)
+
+    @property
+    def fraction(self) -> float:
+        """The part of the work that is done, from 0 to 1. Each stage counts alike."""
+        tiles = self.tiles - self.tiles_before
+        present = (self.done - self.tiles_before) / tiles if tiles > 0 else 0.0
+        return (self.stages_done + present) / self.stages if self.stages else 0.0
+
+    def end_stage(self) -> None:
+        """Count a stage as done."""
+        self.stages_done += 1
+        self.tiles_before = self.tiles
 
     def as_json(self) -> dict[str, object]:
         """The report as `--report` writes it."""
@@ -86,6 +111,7 @@ class Report:
             "job": self.job,
             "name": self.name,
             "pipeline": self.pipeline,
+            **({"traceparent": self.traceparent} if self.traceparent else {}),
             "pixels": self.pixels,
             "seconds": round(self.seconds, 4),
             "makespan": round(self.makespan, 4),

@@ -20,6 +20,8 @@ from typing import BinaryIO
 
 from fogmqtt.gateway.server.folder_events import Change
 from fogmqtt.gateway.server.inbox_tree import InboxTree, PathLog
+from fogmqtt.gateway.storage.held_folder import is_own
+from fogmqtt.images import no_image
 from fogmqtt.images.endings import Ending, ending
 
 #: Files that are remembered at a time; a later rescan finds the others.
@@ -262,6 +264,7 @@ class InboxFolder:
                 del self._candidates[path]
                 return None
             ready_at = self._ready_at(path, candidate, identity)
+            what = _describe_no_image(path) if time.monotonic() >= ready_at else ""
         except FileNotFoundError:
             del self._candidates[path]
             return None
@@ -271,6 +274,11 @@ class InboxFolder:
             return None
         if time.monotonic() < ready_at:
             self._postpone(path, ready_at)
+            return None
+        if what:
+            self._path_log.note(path, f"is left alone: no image, but {what}", logging.INFO)
+            del self._candidates[path]
+            self._handed[path] = identity
             return None
         return InboxFile(Path(path), self._tree.pipeline_of(path), identity[2:])
 
@@ -304,7 +312,12 @@ class InboxFolder:
     def _identify(self, path: str) -> _Identity | None:
         """What the file is; None if it is gone, or no regular file. Raises OSError."""
         try:
-            status = Path(path).stat()
+            status = Path(path).lstat()
+            if stat.S_ISLNK(status.st_mode):
+                if not is_own(status):
+                    self._path_log.note(path, "is a link of another user, which is not followed")
+                    return None
+                status = Path(path).stat()
         except (FileNotFoundError, NotADirectoryError):
             self._path_log.forget(path)
             return None
@@ -322,6 +335,14 @@ class InboxFolder:
 
 def _size(identity: _Identity) -> int:
     return identity[2]
+
+
+def _describe_no_image(path: str) -> str:
+    """What a file is that is clearly no image; empty if it may be one. Raises OSError."""
+    if not no_image.may_be_no_image(path):
+        return ""
+    with _open(path) as file:
+        return no_image.describe(file)
 
 
 def _open(path: str) -> BinaryIO:

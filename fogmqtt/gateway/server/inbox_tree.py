@@ -9,24 +9,11 @@ from pathlib import Path
 
 from fogmqtt.gateway.server.folder_events import Change, FolderEvent, FolderEvents, open_events
 from fogmqtt.gateway.storage.job_store import DONE, FAILED
+from fogmqtt.images.no_image import is_junk
 from fogmqtt.log import shown_name
 
 log = logging.getLogger(__name__)
 
-#: How programs end the name of a file that they have not finished.
-_UNFINISHED = (
-    ".part",
-    ".partial",
-    ".tmp",
-    ".temp",
-    ".crdownload",
-    ".download",
-    ".filepart",
-    ".swp",
-    "~",
-)
-#: Files that operating systems leave in folders; hidden ones need no entry.
-_JUNK = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 #: Folders of file servers, operating systems and archive programs.
 _JUNK_FOLDERS = frozenset(
     {"@eadir", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
@@ -93,7 +80,7 @@ class InboxTree:
         for event in self._events.read() if self._events else ():
             name = event.path.rpartition("/")[2]
             is_folder = event.change is Change.FOLDER
-            if not (self._skips_folder(name, event.path) if is_folder else _skips_file(name)):
+            if not (self._skips_folder(name, event.path) if is_folder else is_junk(name)):
                 yield event
 
     def files(self) -> Iterator[str]:
@@ -139,7 +126,7 @@ class InboxTree:
                 with os.scandir(folder) as entries:
                     for entry in entries:
                         if not entry.is_dir(follow_symlinks=False):
-                            if not _skips_file(entry.name):
+                            if not is_junk(entry.name):
                                 yield entry.path
                         elif not self._skips_folder(entry.name, entry.path):
                             self._explain(folder, entry.path)
@@ -190,9 +177,3 @@ class InboxTree:
             real = Path(os.path.realpath(path))  # unlike resolve, it takes a circle of links
             if real != root and real.is_relative_to(root):
                 yield f"{self.root}/{real.relative_to(root)}"
-
-
-def _skips_file(name: str) -> bool:
-    """Whether a file is hidden, unfinished or junk of an operating system."""
-    lower = name.lower()
-    return name.startswith((".", "~$")) or lower.endswith(_UNFINISHED) or lower in _JUNK

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from fogmqtt.errors import NotConnected, PublishRefused, TooLarge
 from fogmqtt.gateway.broker_link import BrokerLink
+from fogmqtt.transport.base import NO_PROPERTIES, MessageProperties
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +20,18 @@ class Reply:
 
     topic: str
     payload: bytes
+    content_type: str = "application/json"
+    properties: MessageProperties = NO_PROPERTIES
+    retain: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything else for `Transport.publish`."""
+        return {
+            "content_type": self.content_type,
+            "properties": self.properties,
+            "retain": self.retain,
+        }
 
 
 class Replies:
@@ -45,9 +59,11 @@ class Replies:
     def publish(self, reply: Reply) -> None:
         """Publish a reply that may be lost, because the final reply follows."""
         try:
-            self._link.publish(reply.topic, reply.payload, qos=self._qos)
+            self._link.publish(reply.topic, reply.payload, qos=self._qos, **reply.options)
         except NotConnected:
             return  # the final reply waits for the link
+        except TooLarge as problem:
+            log.warning("not published: %s", problem)
 
     async def deliver(self, replies: list[Reply]) -> None:
         """Publish the results of a job and then its status, again after every loss of the link.
@@ -68,7 +84,9 @@ class Replies:
         while True:
             await self._link.up()
             try:
-                await self._link.publish_confirmed(reply.topic, reply.payload, qos=self._final_qos)
+                await self._link.publish_confirmed(
+                    reply.topic, reply.payload, qos=self._final_qos, **reply.options
+                )
             except NotConnected:
                 continue  # it is published again over the next connection
             except (PublishRefused, TooLarge) as problem:

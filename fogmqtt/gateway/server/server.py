@@ -12,58 +12,64 @@ import logging
 import os
 import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import xxhash
 from msgspec import UNSET
-from msgspec.structs import replace
 
-from fogmqtt.config import GatewayConfig
+from fogmqtt.config import GatewayConfig, StreamSettings
 from fogmqtt.core.geometry import parse_tile_plan
 from fogmqtt.errors import (
     ConfigError,
     FogError,
     ListenerDropped,
-    PipelineError,
     TransportError,
     UsageError,
 )
-from fogmqtt.gateway.app import Gateway, Submission
+from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.background import BackgroundTasks, Supervisor
 from fogmqtt.gateway.broker_link import Connect
 from fogmqtt.gateway.clock import now
-from fogmqtt.gateway.devices.status_publisher import EVERY_S, job_status
+from fogmqtt.gateway.devices.status_publisher import EVERY_S, in_short, job_status
 from fogmqtt.gateway.events import EventSubscription, JobNoticed, JobProgressed
+from fogmqtt.gateway.home_assistant.announcer import Announcer
 from fogmqtt.gateway.jobs.model import JobRequest, Outcome, new_job_id
-from fogmqtt.gateway.server.config_checks import check_outbox, check_pipelines
+from fogmqtt.gateway.server.admission import Admission
+from fogmqtt.gateway.server.answers import Answers, failed
+from fogmqtt.gateway.server.config_checks import (
+    check_deliveries,
+    check_outbox,
+    check_pipelines,
+    check_retention,
+)
+from fogmqtt.gateway.server.dashboard_process import DashboardProcess
+from fogmqtt.gateway.server.deliveries import Deliveries, Delivery
 from fogmqtt.gateway.server.inbox import Inbox
 from fogmqtt.gateway.server.inbox_folder import InboxFile
 from fogmqtt.gateway.server.inbox_tree import PathLog
 from fogmqtt.gateway.server.outbox import Outbox
 from fogmqtt.gateway.server.replies import Replies, Reply
+from fogmqtt.gateway.server.retention import Retention
+from fogmqtt.gateway.server.submissions import Submissions
+from fogmqtt.gateway.service.acts import FileSubmission
+from fogmqtt.gateway.service.service import Service
 from fogmqtt.gateway.storage.api import (
     DeadLetter,
     FailedAttempt,
+    FinishedJob,
     JobHistory,
     JobStore,
     SpoolEntry,
 )
-from fogmqtt.gateway.storage.dead_letters import announcement, make_dead_letter
+from fogmqtt.gateway.storage.dead_letters import announcement, make_dead_letter, retry_id
 from fogmqtt.gateway.storage.durable_files import DurableFiles, is_full
 from fogmqtt.gateway.storage.job_store import DiskJobStore
-from fogmqtt.images.encode import encode as encode_images
-from fogmqtt.images.result_format import ResultFormat, format_of_suffix, parse_result_format
+from fogmqtt.images.metadata import Pages
 from fogmqtt.log import shown_name
-from fogmqtt.operators.api import registry
-from fogmqtt.operators.api.measuring import as_json
-from fogmqtt.transport.base import Receipt, Received
-from fogmqtt.wire.messages import JobStatus, encode
-from fogmqtt.wire.topics import is_id
+from fogmqtt.streams.frame import FrameSource
+from fogmqtt.wire.messages import JobStatus
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +85,6 @@ _MAX_UNTAKEN: Final = 10_000
 RETRY_S: Final = 1.0
 #: Bytes of results that may wait for the broker; beyond it no job begins.
 MAX_OWED_BYTES: Final = 256_000_000
-#: The number of accepted messages that are recognised if the broker repeats them.
-_ORIGINS: Final = 4096
-#: The longest reply name, in characters. A longer one gets no reply: it may not fit into a topic.
-_LONGEST_REPLY: Final = 256
 
 
 @dataclass(slots=True)
@@ -90,54 +92,134 @@ class _Accepted:
     """An accepted image whose job has not ended."""
 
     entry: SpoolEntry
-    history: JobHistory
-    #: The result's path in the outbox, and the results to publish by the last level of their topic.
-    file: str | None = None
-    results: dict[str, bytes] = field(default_factory=dict)
+    delivery: Delivery
     progress_at: float = float("-inf")
 
 
 class Server:
     """Serves the submit topic and the inbox folder with one gateway.
 
-    `durable_files` is for tests that stop between two changes of the disk. Raises ConfigError.
+    With `adopts` the spool is that of another gateway: call `adopt` instead of `run`. `dashboard`
+    runs beside it.
+    `durable_files` is for tests that stop between two changes of the disk. Raises ConfigError, and
+    SpoolInUse where another gateway uses the spool.
     """
 
     def __init__(
-        self, config: GatewayConfig, connect: Connect, durable_files: DurableFiles | None = None
+        self,
+        config: GatewayConfig,
+        connect: Connect,
+        durable_files: DurableFiles | None = None,
+        *,
+        adopts: bool = False,
+        dashboard: DashboardProcess | None = None,
     ) -> None:
         check_outbox(config)
         check_pipelines(config)
+        check_deliveries(config)
+        check_retention(config)
+        if config.streams:
+            from fogmqtt.gateway.streams.streams import check_streams  # few gateways have streams
+
+            check_streams(config)
         self.config = config
+        #: The folders that this start makes.
+        self._new_folders = [name for name in _folders(config) if not Path(name).exists()]
         self._tiles = parse_tile_plan(config.tiles)
         self._files = durable_files or DurableFiles()
         self._store = self._open_store()
-        self.gateway = Gateway(config, config.gateway.id, connect, serves=True)
+        self.gateway = Gateway(
+            config,
+            config.gateway.id,
+            connect,
+            serves=not adopts,
+            keeps_jobs=True,
+            broker_within_s=config.broker.connect_timeout_s if adopts else None,
+            open_source=open_stream_source,
+        )
         reserved = self._store.reserved_paths().result() if self._store else set()
-        self._outbox = Outbox(config.gateway, self._store, self._files, reserved)
+        written = self._store.written if self._store else None
+        self._outbox = Outbox(config.gateway, self._store, self._files, reserved, written)
         self._replies = Replies(self.gateway.link, config.wire.qos, self._hold_jobs)
+        self._answers = Answers(self._replies, self.gateway.topics)
+        self._deliveries = Deliveries(
+            config,
+            self.gateway,
+            self._outbox,
+            self._replies,
+            self._answers,
+            self._keep_result,
+        )
+        if self._store is not None:
+            self._deliveries.use_spool(Path(self._spool_folder()), self._files)
         self._background = BackgroundTasks()
+        self._dashboard = dashboard
+        #: Answers dashboards and programs, and keeps the history; none for another gateway's spool.
+        self._service: Service | None = None
+        self._announcer: Announcer | None = None
+        if not adopts:
+            spool = Path(self._spool_folder()) if self._store else None
+            self._service = Service(config, self.gateway, self, spool, self._files)
+            self._announcer = Announcer(config, self.gateway, self._service)
         self._untaken = _Untaken()
         self._path_log = PathLog()
         self._accepted: dict[str, _Accepted] = {}
-        #: Images on their way to the spool.
-        self._spooling = 0
-        #: The origins of the newest accepted messages.
-        self._origins: OrderedDict[str, None] = OrderedDict()
-        #: Set when an image has ended, so that there may be room for another.
-        self._room = asyncio.Event()
+        #: Their notes, by job.
+        self._entries: dict[str, SpoolEntry] = {}
+        #: How many jobs ended well, and how many failed.
+        self.done = self.failed = 0
+        self._admission = Admission(self.gateway, config.limits.max_waiting)
+        self._submissions = Submissions(
+            config,
+            self.gateway,
+            self._store,
+            self._admission,
+            self._answers,
+            self._begin_new,
+            self._entries,
+        )
 
     async def run(self) -> None:
         """Serve until cancelled. The next start continues with the images in the spool."""
         inbox: Inbox | None = None
         try:
             unfinished = await self._unfinished()
+            await self._deliveries.load()
+            if self._service is not None:
+                await self._service.load()
             inbox = await self._open_inbox()
+            self._log_folders()
             async with self.gateway:
                 await self._serve_all(unfinished, inbox)
         finally:
             if inbox is not None:
                 await inbox.close()
+            if self._store is not None:
+                self._store.close()
+            if self._service is not None:
+                self._service.close()
+            count = 0 if self._store is None else len(self._accepted)
+            log.info("%s exits; %d image(s) wait for its next start", self.gateway.id, count)
+
+    async def adopt(self) -> None:
+        """Do what another gateway accepted and did not finish, and return when all of it ended.
+
+        It takes no other images. What is interrupted stays in the spool. Raises NoBroker.
+        """
+        try:
+            unfinished = await self._unfinished()
+            await self._deliveries.load()
+            async with self.gateway, Supervisor() as supervisor:
+                supervisor.start(self._report_progress(self.gateway.events("replies")), "replies")
+                supervisor.start(self._deliveries.run(), "callbacks")
+                try:
+                    for entry, history in unfinished:
+                        self._continue(entry, history)
+                    await self._background.finish()
+                    await self._deliveries.tried()
+                finally:
+                    await self._background.close()
+        finally:
             if self._store is not None:
                 self._store.close()
 
@@ -149,7 +231,17 @@ class Server:
                 supervisor.start(self._report_progress(self.gateway.events("replies")), "replies")
                 for entry, history in unfinished:
                     self._continue(entry, history)
-                supervisor.start(self._take_submissions(), "submissions")
+                supervisor.start(self._deliveries.run(), "callbacks")
+                if self._store is not None:
+                    retention = Retention(self.config.gateway, self._store.written)
+                    supervisor.start(retention.run(), "retention")
+                supervisor.start(self._submissions.run(), "submissions")
+                if self._service is not None:
+                    supervisor.start(self._service.run(), "service")
+                if self._announcer is not None:
+                    supervisor.start(self._announcer.run(), "Home Assistant")
+                if self._dashboard is not None:
+                    supervisor.start(self._dashboard.run(), "dashboard")
                 if inbox is not None:
                     supervisor.start(self._take_files(inbox), "inbox")
                 if self._store is not None:
@@ -160,9 +252,7 @@ class Server:
             self._report_lost()
 
     def _open_store(self) -> JobStore | None:
-        settings = self.config.gateway
-        # Files that were moved out of the inbox need a folder.
-        folder = settings.spool or (settings.inbox and f"{settings.inbox}/.spool")
+        settings, folder = self.config.gateway, self._spool_folder()
         if not folder:
             return None
         return DiskJobStore(
@@ -171,7 +261,14 @@ class Server:
             keep_s=settings.spool_keep_s,
             max_bytes=settings.spool_max_bytes,
             disk=self._files,
+            inbox=Path(settings.inbox) if settings.inbox else None,
         )
+
+    def _spool_folder(self) -> str:
+        """Return the folder of accepted images; empty if there is none."""
+        settings = self.config.gateway
+        # Files that were moved out of the inbox need a folder.
+        return settings.spool or (settings.inbox and f"{settings.inbox}/.spool")
 
     async def _open_inbox(self) -> Inbox | None:
         settings = self.config.gateway
@@ -185,8 +282,19 @@ class Server:
         except ConfigError:
             await inbox.close()
             raise
-        log.info("watching %s", folder)
         return inbox
+
+    def _log_folders(self) -> None:
+        """Say where images come from and results go to, and what this start has written."""
+        settings, folder = self.config.gateway, self._spool_folder()
+        if settings.inbox:
+            results = _absolute(settings.outbox) if settings.outbox else "the reply topics"
+            log.info("watching %s for images; results go to %s", _absolute(settings.inbox), results)
+        made = [_absolute(name) for name in self._new_folders if Path(name).exists()]
+        kept = "accepted images are in memory only"
+        if folder:
+            kept = f"accepted images stay in {_absolute(folder)} until they are done"
+        log.info("%s; %s", f"made {' and '.join(made)}" if made else "made no folder", kept)
 
     # Images of an earlier run.
 
@@ -195,144 +303,71 @@ class Server:
             return []
         unfinished = await asyncio.wrap_future(self._store.unfinished_jobs())
         origins = await asyncio.wrap_future(self._store.recent_origins())
-        for origin in origins | {entry.origin for entry, _ in unfinished}:
-            self._remember(origin)
+        self._submissions.remember(origins | {entry.origin for entry, _ in unfinished})
         return unfinished
 
     def _continue(self, entry: SpoolEntry, history: JobHistory) -> None:
         """Continue with an image of an earlier run."""
-        if history.filed and not self._publishes(entry):
+        if history.filed and not self._deliveries.is_published(entry):
             log.info("%s was done before; its end was not recorded", entry.name)
             self._background.start(self._record_end(entry, None, None), f"end of {entry.name}")
             return
         log.info("%s was accepted before and is not delivered: doing it now", entry.name)
         self._begin(entry, history, run_suffix=_new_suffix())
 
-    # The submit topic.
+    # What dashboards and programs submit, as the service's `Intake`.
 
-    async def _take_submissions(self) -> None:
-        async for submission in self.gateway.submissions():
-            self._take_submission(submission)
+    def check_room(self) -> None:
+        """Raise FogError if no further image is taken now."""
+        self._admission.check()
 
-    def _take_submission(self, submission: Submission) -> None:
-        """Accept or refuse an image, and acknowledge its message in turn."""
-        pipeline, message = submission.pipeline, submission.message
+    async def accept_upload(self, submission: FileSubmission, path: Path) -> None:
+        """Move a file into the spool and begin its job. Raises FogError and OSError."""
+        self._admission.check()
+        name = submission.pipeline
         entry = SpoolEntry(
-            job=new_job_id(),
-            name=f"submit/{pipeline}/{submission.reply}",
-            pipeline=self.config.pipelines.get(pipeline, pipeline),
-            priority=self.config.priorities.get(pipeline, 0),
-            format=self._format_of(pipeline),
-            reply=submission.reply,
-            origin=_origin(message),
+            job=submission.job,
+            name=submission.name,
+            pipeline=self.config.pipelines.get(name, name),
+            priority=submission.priority or self.config.priorities.get(name, 0),
+            format=submission.format or self._format_of(name),
+            deliver=self._deliveries.text_for(name),
+            pipeline_name=name if name in self.config.pipelines else "",
             accepted_at=time.time(),
+            source=submission.source,
+            who=submission.who,
+            pages=submission.pages,
+            verify=submission.verify,
+            traceparent=submission.traceparent,
         )
-        if message.receipt and message.receipt.is_repeated and entry.origin in self._origins:
-            log.info("%s was accepted already: the broker repeats it", entry.name)
-            self._acknowledge(message.receipt)
-            return
-        try:
-            self._check(entry, pipeline, message.retained)
-        except FogError as problem:
-            self._refuse(entry, message.receipt, problem)
-            return
         if self._store is None:
-            self._begin(entry, JobHistory(), data=message.payload)
-            self._acknowledge(message.receipt)
+            data = await self.gateway.threads.apart(path.read_bytes, "upload")
+            self._begin(entry, JobHistory(), data=data)
             return
-        self._remember(entry.origin)
-        self._spooling += 1
-        accepting = asyncio.wrap_future(self._store.accept_bytes(entry, message.payload))
-        work = self._accept(entry, message.receipt, accepting)
-        self._background.start(work, f"acceptance of {entry.name}")
-
-    def _check(self, entry: SpoolEntry, pipeline: str, retained: bool) -> None:
-        """Raise FogError if an image cannot be taken."""
-        if not is_id(entry.reply):
-            raise UsageError(
-                f"{entry.reply[:80]!r} is not a reply name; use 1 to 32 of a-z, 0-9, _ and -"
-            )
-        if retained:
-            raise PipelineError(
-                "a retained image would be done again at every start; publish it without retain"
-            )
-        if pipeline not in self.config.pipelines:
-            suggestion = registry.suggestion(pipeline[:80], self.config.pipelines)
-            raise PipelineError(f"no pipeline {pipeline[:80]!r} in the configuration; {suggestion}")
-        if self._waiting >= self.config.limits.max_waiting:
-            raise FogError(
-                f"{self._waiting} images are waiting, as many as "
-                "limits.max_waiting allows; try again later"
-            )
-
-    @property
-    def _waiting(self) -> int:
-        return self.gateway.waiting + self._spooling
-
-    async def _accept(
-        self, entry: SpoolEntry, receipt: Receipt | None, accepting: Awaitable[None]
-    ) -> None:
-        """Begin a job when its image is on disk."""
+        self._admission.spooling()
         try:
-            await accepting
+            await asyncio.wrap_future(self._store.accept_file(entry, path))
         except (FogError, OSError) as problem:
-            # Without an acknowledgement, the broker would stop sending other messages.
-            self._origins.pop(entry.origin, None)
-            self._refuse(entry, receipt, self._refusal(problem))
-            return
+            raise self._admission.refusal(problem) from None
         finally:
-            self._spooling -= 1
-        self._note_room_on_disk()
+            self._admission.spooled()
+        self._admission.taken()
         self._begin(entry, JobHistory())
-        if receipt is not None:
-            self.gateway.link.acknowledge(receipt)
 
-    def _refuse(self, entry: SpoolEntry, receipt: Receipt | None, problem: Exception) -> None:
-        self.gateway.warn("refused", f"{entry.name[:120]}: {problem}")
-        self._publish_status(entry, _failed(entry, str(problem)))
-        self._acknowledge(receipt)
-
-    def _acknowledge(self, receipt: Receipt | None) -> None:
-        """Acknowledge a message. The broker expects the order in which it sent them."""
-        if receipt is None:
-            return
+    async def retry(self, job: str, who: str) -> str:
+        """Do a dead letter again, and return the new job. Raises FogError and OSError."""
         if self._store is None:
-            self.gateway.link.acknowledge(receipt)
-            return
-        flushed = asyncio.wrap_future(self._store.flush())
-
-        async def acknowledge() -> None:
-            await flushed
-            self.gateway.link.acknowledge(receipt)
-
-        self._background.start(acknowledge(), "acknowledgement")
-
-    def _remember(self, origin: str) -> None:
-        self._origins[origin] = None
-        if len(self._origins) > _ORIGINS:
-            self._origins.popitem(last=False)
-
-    def _refusal(self, problem: Exception) -> Exception:
-        """Return the error to publish for an image that the spool did not take."""
-        if not is_full(problem):
-            return problem
-        reason = "the gateway's disk is full; submit it again when there is room"
-        if not self.gateway.status.paused:
-            log.warning("the disk of the spool is full: no image is taken until there is room")
-            self.gateway.status.pause(reason)
-        return FogError(reason)
-
-    def _note_room_on_disk(self) -> None:
-        if self.gateway.status.paused:
-            log.info("the disk of the spool has room again")
-            self.gateway.status.pause("")
+            raise UsageError("there are no dead letters without a spool: gateway.spool")
+        letter = await asyncio.wrap_future(self._store.request_retry(job))
+        await self._take_retry(self._store, letter, who)
+        return retry_id(job)
 
     # The inbox folder.
 
     async def _take_files(self, inbox: Inbox) -> None:
         async for file in inbox.files():
             await self._take_file(inbox, file)
-            await self._wait_for_room()
+            await self._admission.wait()
 
     async def _take_file(self, inbox: Inbox, file: InboxFile) -> None:
         """Move a file into the spool, and begin its job."""
@@ -346,34 +381,34 @@ class Server:
             pipeline=self.config.pipelines.get(name, name),
             priority=self.config.priorities.get(name, 0),
             format=self._format_of(name),
-            reply=INBOX_REPLY if self.config.gateway.deliver in ("reply", "both") else "",
+            deliver=self._deliveries.text_for(name),
+            pipeline_name=name if name in self.config.pipelines else "",
+            reply=INBOX_REPLY if self._deliveries.replies_to_inbox(name) else "",
             inbox=folder,
             stamp=file.stamp,
             accepted_at=time.time(),
+            source="inbox",
             path=UNSET if is_shown else os.fsencode(file.path),
         )
-        self._spooling += 1
+        self._admission.spooling()
         try:
             await asyncio.wrap_future(self._store.accept_file(entry, file.path))
         except Exception as problem:  # noqa: BLE001  # one file must not end the server
             path = str(file.path)
             ends_soon = is_full(problem) or isinstance(problem, FogError)
             inbox.retry(file, PAUSE_S if ends_soon else self._untaken.delay_s(path))
-            self._path_log.note(path, f"cannot be taken: {_reason(self._refusal(problem))}")
+            self._path_log.note(
+                path, f"cannot be taken: {_reason(self._admission.refusal(problem))}"
+            )
             if is_full(problem):
                 await asyncio.sleep(PAUSE_S)  # the next file would not fit either
             return
         finally:
-            self._spooling -= 1
-        self._note_room_on_disk()
+            self._admission.spooled()
+        self._admission.taken()
         self._untaken.forget(str(file.path))
         self._path_log.forget(str(file.path))
         self._begin(entry, JobHistory())
-
-    async def _wait_for_room(self) -> None:
-        while self._waiting >= self.config.limits.max_waiting:
-            self._room.clear()
-            await self._room.wait()
 
     # Retry requests.
 
@@ -383,7 +418,7 @@ class Server:
             store.record_pending_ends()
             pause_s = RETRY_S
             for letter in await self._retry_requests(store):
-                if self._waiting >= self.config.limits.max_waiting:
+                if not self._admission.has_room:
                     break
                 if not await self._take_retry(store, letter):
                     pause_s = PAUSE_S
@@ -396,9 +431,9 @@ class Server:
             self.gateway.warn("retry", f"cannot list the requests: {problem.strerror}")
             return []
 
-    async def _take_retry(self, store: JobStore, letter: DeadLetter) -> bool:
+    async def _take_retry(self, store: JobStore, letter: DeadLetter, who: str = "") -> bool:
         try:
-            entry = await asyncio.wrap_future(store.accept_retry(letter))
+            entry = await asyncio.wrap_future(store.accept_retry(letter, who))
         except (FogError, OSError) as problem:
             self.gateway.warn("retry", f"{letter.entry.job} cannot be retried yet: {problem}")
             return False
@@ -407,6 +442,9 @@ class Server:
         return True
 
     # From acceptance to the end.
+
+    def _begin_new(self, entry: SpoolEntry, data: bytes | memoryview | None = None) -> None:
+        self._begin(entry, JobHistory(), data=data)
 
     def _begin(
         self,
@@ -417,112 +455,91 @@ class Server:
         run_suffix: str = "",
     ) -> None:
         log.info("%s: accepted as %s", entry.name, entry.job)
-        accepted = self._accepted[entry.job] = _Accepted(entry, history)
+        accepted = self._accepted[entry.job] = _Accepted(entry, Delivery(entry, history))
+        self._entries[entry.job] = entry
         store = self._store
+        if self._service is not None:
+            self._service.jobs.begin(entry, store.image_path(entry.job) if store else None)
         request = JobRequest(
             name=entry.name,
             # Spool entries of an early version have the pipeline's name.
             pipeline=self.config.pipelines.get(entry.pipeline, entry.pipeline),
             path=store.image_path(entry.job) if store else None,
             data=data,
-            pages=self.config.gateway.pages,
+            pages=_pages(entry.pages) or self.config.gateway.pages,
+            verify=entry.verify,
             tiles=self._tiles,
             post=self.config.post,
+            user=entry.user,
             priority=entry.priority,
-            deliver=partial(self._deliver, accepted),
+            deliver=partial(self._deliveries.store, accepted.delivery),
             job=entry.job,
             journal=store.open_journal(entry.job, history) if store else None,
             run_suffix=run_suffix,
+            traceparent=entry.traceparent,
         )
         accepted_status = JobStatus(job=entry.job, state="accepted", pipeline=request.pipeline)
-        self._publish_status(entry, accepted_status)
+        self._answers.publish(entry, accepted_status)
         self._background.start(self._serve(accepted, request), f"job {entry.job}")
 
     async def _serve(self, accepted: _Accepted, request: JobRequest) -> None:
         """Run one image's job, reply, and record its end."""
         entry = accepted.entry
-        outcome = await self.gateway.submit(request).outcome()
+        handle = self.gateway.submit(request)
+        outcome = await handle.outcome()
         self._log_end(entry, outcome)
         letter = None
-        if outcome.error and outcome.retryable:
+        if outcome.error and outcome.retryable and not outcome.cancelled:
             letter = _dead_letter(entry, outcome, outcome.error)
         error = outcome.error
         try:
-            await self._reply(accepted, outcome)
+            await self._deliveries.finish(accepted.delivery, outcome)
         except TransportError as problem:
-            error = str(problem)
-            self.gateway.warn("reply", error)
+            self.gateway.warn("reply", str(problem))
+            error = error or str(problem)
             letter = letter or _dead_letter(entry, outcome, error)
-            self._publish_status(entry, _failed(entry, error))
-        await self._record_end(entry, error, letter)
+            self._answers.publish(entry, in_short(failed(entry, error)))
+        self.done += error is None
+        self.failed += error is not None
+        if self._service is not None:
+            await self._service.jobs.keep_original(entry)
+        finished = await self._record_end(entry, error, letter)
+        if self._service is not None:
+            await self._service.jobs.end(entry, outcome, error, finished, handle.trace)
 
     def _format_of(self, pipeline: str) -> str:
         """Return the configured format of the results of a pipeline, by the pipeline's name."""
         return self.config.formats.get(pipeline, self.config.gateway.format)
 
-    def _deliver(self, accepted: _Accepted, outcome: Outcome) -> Sequence[str]:
-        """Encode and store a result; runs in a thread. Returns notes. Raises ImageError."""
-        if not outcome.images or outcome.error:
-            return ()
-        entry, history, outbox = accepted.entry, accepted.history, self._outbox
-        form = self._result_format(entry, history, len(outcome.images))
-        encoded = encode_images(outcome.images, form, outcome.metadata)
-        image, facts = encoded.data, None if outcome.facts is None else as_json(outcome.facts)
-        if outbox.wants(entry):
-            path = outbox.put(entry, history, image, facts, suffix=form.suffix)
-            accepted.file = str(path)
-        if self._publishes(entry):
-            accepted.results = {"facts": facts, "image": image} if facts else {"image": image}
-        return encoded.notes
-
-    def _result_format(
-        self, entry: SpoolEntry, history: JobHistory, page_count: int
-    ) -> ResultFormat:
-        """Return the format of a result; several pages need a TIFF."""
-        form = parse_result_format(entry.format or self.config.gateway.format)
-        if history.image_file:  # an earlier run has reserved this name
-            reserved = format_of_suffix(Path(history.image_file).suffix)
-            form = form if form.kind == reserved.kind else reserved
-        return form if page_count == 1 or form.kind == "tiff" else ResultFormat("tiff")
-
-    async def _reply(self, accepted: _Accepted, outcome: Outcome) -> None:
-        """Publish the result and then the status, until the broker has both.
-
-        Raises TransportError if the broker does not take them.
-        """
-        entry = accepted.entry
-        if not _is_answerable(entry):
-            return
-        status = job_status(outcome.report, "failed" if outcome.error else "done", outcome.error)
-        results = {} if outcome.error else accepted.results
-        replies = [
-            Reply(self.gateway.topics.reply(entry.reply, leaf), data)
-            for leaf, data in results.items()
-        ]
-        replies.append(self._status_reply(entry, replace(status, file=accepted.file)))
-        await self._replies.deliver(replies)
+    def _keep_result(self, *result: Any) -> None:
+        """Keep a result for the history; runs in a thread."""
+        if self._service is not None:
+            self._service.jobs.keep_result(*result)
 
     async def _record_end(
         self, entry: SpoolEntry, error: str | None, letter: DeadLetter | None
-    ) -> None:
+    ) -> FinishedJob:
         """Return the original to its inbox, with the reason of a failure, and forget the job."""
         self._accepted.pop(entry.job, None)
-        self._room.set()
+        self._entries.pop(entry.job, None)
+        self._admission.freed()
         if self._store is None:
-            return
+            return FinishedJob()
         try:
-            folder = await asyncio.wrap_future(self._store.finish(entry, error, letter))
+            finished = await asyncio.wrap_future(self._store.finish(entry, error, letter))
         except Exception as problem:  # noqa: BLE001  # the end of one job must end nothing else
             log.warning(
                 "%s: cannot put the original back: %s; the next start tries again",
                 entry.name,
                 _reason(problem),
             )
-            return
+            return FinishedJob()
+        folder = finished.letter
         if letter is not None and folder is not None:
             log.warning("%s: kept in %s; fog-gateway retry %s", entry.name, folder, folder.name)
             topic = self.gateway.topics.gateway(self.gateway.id, "dead")
             self._replies.publish(Reply(topic, announcement(letter, folder)))
+        return finished
 
     def _hold_jobs(self) -> None:
         """Let no job begin while the results for the broker take too much memory."""
@@ -534,7 +551,7 @@ class Server:
             return
         for accepted in self._accepted.values():
             reason = "the gateway is stopping; submit it again"
-            self._publish_status(accepted.entry, _failed(accepted.entry, reason))
+            self._answers.refuse(accepted.entry, reason)
 
     # Publishing the status of jobs.
 
@@ -556,23 +573,10 @@ class Server:
         if isinstance(event, JobNoticed):
             log.info("%s: %s", entry.name, event.text)
             status = JobStatus(job=entry.job, state="waiting", error=event.text)
-            self._publish_status(entry, status)
+            self._answers.publish(entry, status)
         elif now() - accepted.progress_at >= EVERY_S:
             accepted.progress_at = now()
-            self._publish_status(entry, job_status(event.report, "running"))
-
-    def _publishes(self, entry: SpoolEntry) -> bool:
-        """Whether this result is published."""
-        return bool(entry.reply) and self.config.gateway.deliver != "outbox"
-
-    def _publish_status(self, entry: SpoolEntry, status: JobStatus) -> None:
-        """Publish a job's status to its client; lost while the link is down."""
-        if _is_answerable(entry):
-            self._replies.publish(self._status_reply(entry, status))
-
-    def _status_reply(self, entry: SpoolEntry, status: JobStatus) -> Reply:
-        topic = self.gateway.topics.reply(entry.reply, "status")
-        return Reply(topic, encode(status, "base64"))
+            self._answers.publish(entry, job_status(event.report, "running"))
 
     def _log_end(self, entry: SpoolEntry, outcome: Outcome) -> None:
         if outcome.error is None:
@@ -599,6 +603,23 @@ class _Untaken:
         self._delays.pop(path, None)
 
 
+def open_stream_source(name: str, settings: StreamSettings) -> FrameSource:
+    """Open the source of a configured stream."""
+    from fogmqtt.gateway.streams.streams import source_settings
+    from fogmqtt.streams.open import open_source  # few gateways have streams
+
+    return open_source(name, source_settings(settings))
+
+
+def _folders(config: GatewayConfig) -> tuple[str, ...]:
+    settings = config.gateway
+    return tuple(name for name in (settings.inbox, settings.spool) if name)
+
+
+def _absolute(folder: str) -> str:
+    return shown_name(str(Path(folder).absolute()))
+
+
 def _reason(problem: Exception) -> str:
     """The text of an error without the path, which the log names once."""
     if isinstance(problem, OSError) and problem.strerror:
@@ -606,13 +627,11 @@ def _reason(problem: Exception) -> str:
     return str(problem) or type(problem).__name__
 
 
-def _is_answerable(entry: SpoolEntry) -> bool:
-    """Whether the client gave a reply name that fits into a topic."""
-    return 0 < len(entry.reply) <= _LONGEST_REPLY
-
-
-def _failed(entry: SpoolEntry, reason: str) -> JobStatus:
-    return JobStatus(job=entry.job, state="failed", error=reason)
+def _pages(text: str) -> Pages | None:
+    """Return the pages that an upload asked for; None if it did not."""
+    if text in ("all", "first"):
+        return "all" if text == "all" else "first"
+    return int(text) if text else None
 
 
 def _dead_letter(entry: SpoolEntry, outcome: Outcome, reason: str) -> DeadLetter:
@@ -623,13 +642,6 @@ def _dead_letter(entry: SpoolEntry, outcome: Outcome, reason: str) -> DeadLetter
         devices={device: share.tiles for device, share in report.devices.items()},
         failures=[FailedAttempt(**asdict(failure)) for failure in report.failures],
     )
-
-
-def _origin(message: Received) -> str:
-    if message.receipt is None:
-        return ""
-    digest = xxhash.xxh3_128_hexdigest(message.payload)
-    return f"{message.receipt.packet_id}/{message.topic}/{digest}"
 
 
 def _new_suffix() -> str:

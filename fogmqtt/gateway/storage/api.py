@@ -14,9 +14,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -24,10 +23,13 @@ from fogmqtt.core.geometry import Tile
 from fogmqtt.images.spec import Image
 from fogmqtt.wire.messages import Priority
 
+if TYPE_CHECKING:  # loads SQLite, which a one-off gateway does not need
+    from fogmqtt.gateway.storage.written_files import WrittenFiles
+
 Bytes = bytes | bytearray | memoryview
 
 
-class SpoolEntry(msgspec.Struct, frozen=True, kw_only=True):
+class SpoolEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An accepted image: the content of its note `<job>.json` in the spool."""
 
     job: str
@@ -40,6 +42,18 @@ class SpoolEntry(msgspec.Struct, frozen=True, kw_only=True):
     #: The inbox folder to which the original returns, under done/ or failed/, as it is shown.
     #: Empty: the image came by MQTT.
     inbox: str = ""
+    #: What the submitter calls this submission; every answer repeats it.
+    tag: str = ""
+    #: Where MQTT 5 wants the answer, and what identifies the request there.
+    response: str = ""
+    correlation: bytes = b""
+    #: The trace that the submission belongs to, as W3C Trace Context writes it.
+    traceparent: str = ""
+    #: Where its results go, as configured when the image was accepted; empty in entries of an
+    #: early version.
+    deliver: str = ""
+    #: The name that the pipeline has in the configuration; empty if it has none.
+    pipeline_name: str = ""
     #: Size and modification time of the file in the inbox, to recognise it.
     stamp: tuple[int, int] | None = None
     #: The broker's identification of the message, to recognise a repetition; empty for a file.
@@ -55,6 +69,18 @@ class SpoolEntry(msgspec.Struct, frozen=True, kw_only=True):
     #: have any bytes.
     path: bytes | msgspec.UnsetType = msgspec.UNSET
 
+    #: Where the image came from: inbox, mqtt, http, page, python or retry, and who asked if known.
+    source: str = ""
+    who: str = ""
+    #: Which pages, as a user writes it; empty for the configured ones.
+    pages: str = ""
+    verify: bool = False
+
+    @property
+    def user(self) -> str:
+        """Whose image it is, for fair turns: a reply name, an HTTP client, the inbox."""
+        return f"{self.source}/{self.reply or self.who}"
+
     @property
     def inbox_path(self) -> Path | None:
         """Where the file was in the inbox; None if the image came by MQTT."""
@@ -65,8 +91,16 @@ class SpoolEntry(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.inbox) / self.name
 
 
-@dataclass(frozen=True, slots=True)
-class TileRecord:
+class FinishedJob(msgspec.Struct, frozen=True):
+    """Where the store put what is left of a job."""
+
+    #: The folder of the dead letter; None where none was stored.
+    letter: Path | None = None
+    #: The original in its inbox's done/ or failed/; None where it did not come from an inbox.
+    original: Path | None = None
+
+
+class TileRecord(msgspec.Struct, frozen=True):
     """Where a finished tile's bytes are in the tile file, and their digest."""
 
     device: str
@@ -75,8 +109,7 @@ class TileRecord:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class StageHistory:
+class StageHistory(msgspec.Struct, frozen=True):
     """A stage as the journal database has it."""
 
     token: str
@@ -87,11 +120,10 @@ class StageHistory:
     splits: tuple[tuple[int, int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class JobHistory:
+class JobHistory(msgspec.Struct, frozen=True):
     """What earlier runs of the gateway recorded of a job."""
 
-    stages: Mapping[int, StageHistory] = field(default_factory=dict)
+    stages: Mapping[int, StageHistory] = msgspec.field(default_factory=dict)
     #: The result's paths in the outbox; None until they are reserved.
     image_file: str | None = None
     facts_file: str | None = None
@@ -102,8 +134,7 @@ class JobHistory:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedStage:
+class RecordedStage(msgspec.Struct, frozen=True):
     """How an earlier run cut a stage into tiles."""
 
     tiles: tuple[Tile, ...]
@@ -111,8 +142,7 @@ class RecordedStage:
     splits: tuple[tuple[int, int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTile:
+class StoredTile(msgspec.Struct, frozen=True):
     """A finished tile from the journal; `data` is the result's bytes as they came by MQTT."""
 
     tile: int
@@ -188,6 +218,10 @@ class JobJournal(Protocol):
 class JobStore(Protocol):
     """Accepted images, the progress and the ends of their jobs, and dead letters."""
 
+    @property
+    def written(self) -> WrittenFiles:
+        """The files in the outbox and in done/ that the gateway put there."""
+
     def unfinished_jobs(self) -> Future[list[tuple[SpoolEntry, JobHistory]]]:
         """The jobs that earlier runs accepted and did not finish, oldest first.
 
@@ -234,11 +268,10 @@ class JobStore(Protocol):
 
     def finish(
         self, entry: SpoolEntry, error: str | None, dead_letter: DeadLetter | None = None
-    ) -> Future[Path | None]:
+    ) -> Future[FinishedJob]:
         """End a job: return the original to its inbox and remove the job from the spool.
 
-        `error` is why the job failed; None: it succeeded. The result is the folder of the
-        `dead_letter`, None where none was stored. Fails with OSError.
+        `error` is why the job failed; None: it succeeded. Fails with OSError.
         """
 
     def record_pending_ends(self) -> None:
@@ -247,8 +280,14 @@ class JobStore(Protocol):
     def retry_requests(self) -> Future[list[DeadLetter]]:
         """The dead letters that somebody wants to retry, oldest first."""
 
-    def accept_retry(self, dead_letter: DeadLetter) -> Future[SpoolEntry | None]:
-        """Accept a dead letter's image again, under the job's next id.
+    def request_retry(self, job: str) -> Future[DeadLetter]:
+        """Request a retry of a dead letter, and return it.
+
+        Fails with UsageError for an unknown one, and with OSError.
+        """
+
+    def accept_retry(self, dead_letter: DeadLetter, who: str = "") -> Future[SpoolEntry | None]:
+        """Accept a dead letter's image again, under the job's next id, for `who`.
 
         The result is the new entry; None where an earlier call has accepted it. Fails with
         OSError, or with FogError when the spool holds `max_bytes`.

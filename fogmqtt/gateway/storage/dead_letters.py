@@ -116,9 +116,9 @@ class DeadLetters:
         """The dead letters with a retry request, oldest first."""
         return sorted(_read_all(self.retry_folder), key=lambda one: one.failed_at)
 
-    def request_retry(self, job: str) -> None:
-        """Request a retry. Raises UsageError for an unknown job, and OSError."""
-        known = [one.entry.job for one in self.all()]
+    def request_retry(self, job: str) -> DeadLetter:
+        """Request a retry, and return the letter. Raises UsageError for an unknown job, OSError."""
+        known = {one.entry.job: one for one in self.all()}
         if job not in known:
             there = f"there are: {', '.join(known)}" if known else "there is none"
             raise UsageError(f"no dead letter {job!r} in {self.folder}; {there}")
@@ -126,6 +126,7 @@ class DeadLetters:
         self._disk.rename(self.folder / job, self.retry_folder / job)
         for folder in (self.retry_folder, self.folder, self.folder.parent):
             self._disk.sync(folder)
+        return known[job]
 
     def retry_image(self, job: str) -> Path:
         """The image of a dead letter with a retry request."""

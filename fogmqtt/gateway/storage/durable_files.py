@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import sqlite3
+import stat
 from collections.abc import Container
 from pathlib import Path
 
@@ -21,9 +23,12 @@ PART = ".part"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-#: Longest name of a file that is written, in bytes. Most file systems take 255; the others are
-#: for `.<name>.txt.part`, which is written beside it.
-LONGEST_NAME = 240
+#: Bytes that are copied at a time.
+_COPY_BYTES = 1 << 20
+#: Bytes of a name that are left for `.<name>.txt.part`, which is written beside the file.
+_BESIDE = 15
+#: Longest name of a file that is written, in bytes, where the file system takes the usual 255.
+LONGEST_NAME = 255 - _BESIDE
 #: Longest suffix that is kept when a name is shortened or numbered, in characters.
 _LONGEST_SUFFIX = 20
 
@@ -33,14 +38,19 @@ class DurableFiles:
 
     def create(self, path: Path, data: Bytes) -> None:
         """Write a file and sync its bytes. Its name is durable once its folder is synced."""
-        with path.open("wb") as file:
+        with open(path, "wb", opener=_create) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
 
     def copy(self, source: Path, target: Path) -> None:
-        """Copy a file with its times and sync its bytes."""
-        shutil.copy2(source, target)
+        """Copy a regular file with its times and sync its bytes; `target` must not exist."""
+        with open(source, "rb", opener=_open_regular) as file:
+            with open(target, "wb", opener=_create) as copy:
+                shutil.copyfileobj(file, copy, _COPY_BYTES)
+            status = os.fstat(file.fileno())
+        target.chmod(stat.S_IMODE(status.st_mode))
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
         self.sync(target)
 
     def rename(self, source: Path, target: Path) -> None:
@@ -86,12 +96,40 @@ class DurableFiles:
         connection.execute("COMMIT")
 
 
+def _create(path: str, flags: int) -> int:
+    """Make a new file: never write through a link that somebody put there."""
+    return os.open(path, flags | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Open for reading: no link, and nothing that waits for somebody, such as a pipe."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return descriptor
+
+
+def _part(path: Path) -> Path:
+    """Return a free name for a file that is not complete yet.
+
+    It is always the same one, so that what a kill left behind is replaced, unless somebody put
+    something there that cannot be removed.
+    """
+    part = path.with_name(f".{path.name}{PART}")
+    try:
+        part.unlink(missing_ok=True)  # of a link, the link itself
+    except OSError:
+        return path.with_name(f".{secrets.token_hex(8)}{PART}")
+    return part
+
+
 def write(disk: DurableFiles, path: Path, data: Bytes) -> None:
     """Write a file atomically: readers see the old one or all of the new one.
 
     Its name is durable once its folder is synced. Raises OSError and leaves no file then.
     """
-    part = path.with_name(f".{path.name}{PART}")
+    part = _part(path)
     try:
         disk.create(part, data)
         disk.rename(part, path)
@@ -103,32 +141,33 @@ def write(disk: DurableFiles, path: Path, data: Bytes) -> None:
 def move(disk: DurableFiles, source: Path, target: Path) -> None:
     """Move a file durably to a free path, also between file systems.
 
-    Of a symbolic link, the file that it leads to is copied: the link itself may be relative. A
-    power cut leaves it at one of the two paths or, after a copy, at both. Raises OSError and leaves
-    it at `source` then.
+    A power cut leaves it at one of the two paths or, after a copy, at both. Raises OSError and
+    leaves it at `source` then. A link is moved as it is within a file system: see `copy_linked`.
     """
-    if source.is_symlink():
-        _copy_and_remove(disk, source, target)
-        return
     try:
         disk.rename(source, target)
     except OSError as problem:
         if problem.errno != errno.EXDEV:
             raise
-        _copy_and_remove(disk, source, target)
+        _copy_and_remove(disk, source, target, source)
         return
     disk.sync(target)
     disk.sync(target.parent)
     disk.sync(source.parent)
 
 
-def _copy_and_remove(disk: DurableFiles, source: Path, target: Path) -> None:
-    part = target.with_name(f".{target.name}{PART}")
+def copy_linked(disk: DurableFiles, link: Path, file: Path, target: Path) -> None:
+    """Copy the file that a symbolic link leads to, and remove the link. Raises OSError."""
+    _copy_and_remove(disk, file, target, link)
+
+
+def _copy_and_remove(disk: DurableFiles, source: Path, target: Path, removed: Path) -> None:
+    part = _part(target)
     try:
         disk.copy(source, part)
         disk.rename(part, target)
         disk.sync(target.parent)
-        disk.remove(source)
+        disk.remove(removed)
     except OSError:
         part.unlink(missing_ok=True)
         target.unlink(missing_ok=True)
@@ -174,7 +213,15 @@ def _numbered(path: Path, number: int) -> Path:
     if len(suffix) > _LONGEST_SUFFIX:
         stem, suffix = path.name, ""
     end = f"-{number}{suffix}" if number > 1 else suffix
-    return path.with_name(shortened(stem, LONGEST_NAME - len(os.fsencode(end))) + end)
+    return path.with_name(shortened(stem, longest_name(path.parent) - len(os.fsencode(end))) + end)
+
+
+def longest_name(folder: Path) -> int:
+    """Return the bytes of the longest name to write in a folder, so that others fit beside it."""
+    try:
+        return min(LONGEST_NAME, os.pathconf(folder, "PC_NAME_MAX") - _BESIDE)
+    except (OSError, ValueError):  # the folder is not made yet, or the system does not tell
+        return LONGEST_NAME
 
 
 def shortened(text: str, limit: int) -> str:

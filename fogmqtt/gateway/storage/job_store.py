@@ -11,13 +11,16 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from fogmqtt.gateway.storage.api import Bytes, DeadLetter, JobHistory, SpoolEntry
+from fogmqtt.errors import ConfigError
+from fogmqtt.gateway.storage.api import Bytes, DeadLetter, FinishedJob, JobHistory, SpoolEntry
 from fogmqtt.gateway.storage.dead_letters import DeadLetters, retry_id
 from fogmqtt.gateway.storage.durable_files import DurableFiles, free_path, is_full, move, write
+from fogmqtt.gateway.storage.held_folder import held_folder
 from fogmqtt.gateway.storage.job_journal import DiskJobJournal
 from fogmqtt.gateway.storage.journal_db import JournalDb, JournalEntry, ResultFiled, TileKept
 from fogmqtt.gateway.storage.spool import Spool
 from fogmqtt.gateway.storage.writer import SpoolWriter
+from fogmqtt.gateway.storage.written_files import NAME, WrittenFiles
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ class DiskJobStore:
     gateway : this gateway's id, for the error of another gateway that finds the folder in use
     keep_s : seconds for which the end of a job is remembered
     max_bytes : limit of the images and finished tiles in the folder; 0: no limit
+    inbox : the folder of the inbox, in which others may write
 
     Opening blocks. Raises ConfigError where the folder cannot be used.
     """
@@ -46,12 +50,15 @@ class DiskJobStore:
         keep_s: float,
         max_bytes: int = 0,
         disk: DurableFiles | None = None,
+        inbox: Path | None = None,
     ) -> None:
+        self._inbox = inbox
         self._disk = disk or DurableFiles()
         self._spool = Spool(folder, gateway, disk=self._disk, max_bytes=max_bytes)
         self._dead_letters = DeadLetters(folder, self._disk, max_bytes)
         try:
             self._journal = JournalDb(folder, self._disk, keep_s)
+            self.written = _open_written(folder)
         except BaseException:
             self._spool.close()
             raise
@@ -93,7 +100,7 @@ class DiskJobStore:
 
     def finish(
         self, entry: SpoolEntry, error: str | None, dead_letter: DeadLetter | None = None
-    ) -> Future[Path | None]:
+    ) -> Future[FinishedJob]:
         return self._writer.submit(lambda: self._finish(entry, error, dead_letter))
 
     def record_pending_ends(self) -> None:
@@ -103,13 +110,17 @@ class DiskJobStore:
     def retry_requests(self) -> Future[list[DeadLetter]]:
         return self._writer.submit(self._dead_letters.retry_requests)
 
-    def accept_retry(self, dead_letter: DeadLetter) -> Future[SpoolEntry | None]:
-        return self._writer.submit(lambda: self._accept_retry(dead_letter))
+    def request_retry(self, job: str) -> Future[DeadLetter]:
+        return self._writer.submit(lambda: self._dead_letters.request_retry(job))
+
+    def accept_retry(self, dead_letter: DeadLetter, who: str = "") -> Future[SpoolEntry | None]:
+        return self._writer.submit(lambda: self._accept_retry(dead_letter, who))
 
     def close(self) -> None:
         self.record_pending_ends()
         self._writer.close()
         self._journal.close()
+        self.written.close()
         self._spool.close()
 
     # The rest runs on the writer thread.
@@ -153,7 +164,7 @@ class DiskJobStore:
 
     def _accept(self, entry: SpoolEntry, image: Bytes | Path) -> None:
         if isinstance(image, Path):
-            self._spool.accept_file(entry, image)
+            self._spool.accept_file(entry, image, self._root_of(image.parent))
         else:
             self._spool.accept_bytes(entry, image)
         try:
@@ -161,9 +172,17 @@ class DiskJobStore:
         except sqlite3.Error as problem:
             log.warning("%s: its progress is not recorded: %s", entry.name, problem)
 
-    def _accept_retry(self, dead_letter: DeadLetter) -> SpoolEntry | None:
+    def _accept_retry(self, dead_letter: DeadLetter, who: str) -> SpoolEntry | None:
         old = dead_letter.entry
-        entry = replace(old, job=retry_id(old.job), stamp=None, origin="", accepted_at=time.time())
+        entry = replace(
+            old,
+            job=retry_id(old.job),
+            stamp=None,
+            origin="",
+            accepted_at=time.time(),
+            source="retry",
+            who=who or old.who,
+        )
         is_new = not self._spool.image_path(entry.job).exists()
         if is_new:
             image = self._dead_letters.retry_image(old.job)
@@ -181,16 +200,16 @@ class DiskJobStore:
 
     def _finish(
         self, entry: SpoolEntry, error: str | None, dead_letter: DeadLetter | None = None
-    ) -> Path | None:
+    ) -> FinishedJob:
         # The dead letter before the end: a gateway that is killed in between repeats the job.
         folder = self._store_letter(dead_letter) if dead_letter else None
         if error is None:
             self._dead_letters.remove(entry.job)
         self._pending_ends[entry.job] = (entry, error)
         problem = self._record_ends()
-        inbox_path = entry.inbox_path
+        inbox_path, original = entry.inbox_path, None
         if inbox_path is not None and self._spool.image_path(entry.job).exists():
-            self._return_original(entry, inbox_path, error)
+            original = self._return_original(entry, inbox_path, error)
         self._spool.remove(entry.job)
         self._disk.sync(self._spool.folder)
         # The removed files may have made room for the end.
@@ -199,7 +218,7 @@ class DiskJobStore:
             log.warning("%s: its end is recorded later: %s", entry.name, why)
         if problem is None:
             self._forget_stages(entry)
-        return folder
+        return FinishedJob(folder, original)
 
     def _forget_stages(self, entry: SpoolEntry) -> None:
         try:
@@ -227,12 +246,30 @@ class DiskJobStore:
             del self._pending_ends[job]
         return None
 
-    def _return_original(self, entry: SpoolEntry, inbox_path: Path, error: str | None) -> None:
+    def _return_original(self, entry: SpoolEntry, inbox_path: Path, error: str | None) -> Path:
+        root = self._root_of(inbox_path.parent)
+        root.mkdir(parents=True, exist_ok=True)
         folder = inbox_path.parent / (FAILED if error else DONE)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = free_path(folder / inbox_path.name)
-        if error:
-            # The reason first, so that no image in failed/ is without one.
-            reason = f"{error}\n".encode("utf-8", "backslashreplace")
-            write(self._disk, path.with_name(f"{path.name}.txt"), reason)
-        move(self._disk, self._spool.image_path(entry.job), path)
+        with held_folder(root, folder, make=True) as held:
+            path = free_path(held / inbox_path.name)
+            if error:
+                # The reason first, so that no image in failed/ is without one.
+                reason = f"{error}\n".encode("utf-8", "backslashreplace")
+                write(self._disk, path.with_name(f"{path.name}.txt"), reason)
+            move(self._disk, self._spool.image_path(entry.job), path)
+        original = folder / path.name
+        if not error:
+            self.written.record("done", [original])
+        return original
+
+    def _root_of(self, folder: Path) -> Path:
+        """Return the inbox if a folder is in it, or else the folder itself."""
+        inbox = self._inbox
+        return inbox if inbox is not None and folder.is_relative_to(inbox) else folder
+
+
+def _open_written(folder: Path) -> WrittenFiles:
+    try:
+        return WrittenFiles(folder)
+    except sqlite3.Error as problem:
+        raise ConfigError(f"gateway.spool: cannot open {folder / NAME}: {problem}") from None

@@ -6,20 +6,21 @@ database beside them only records progress: without it no image is lost.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import platform
-import pwd
+import stat
 from collections.abc import Container
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from fogmqtt.errors import ConfigError, FogError
+from fogmqtt.errors import ConfigError, FogError, SpoolInUse, reason_of
 from fogmqtt.gateway.storage import pixel_cache
 from fogmqtt.gateway.storage.api import Bytes, SpoolEntry
-from fogmqtt.gateway.storage.durable_files import PART, DurableFiles, move, write
+from fogmqtt.gateway.storage.durable_files import PART, DurableFiles, copy_linked, move, write
+from fogmqtt.gateway.storage.held_folder import held_folder, linked_file
 from fogmqtt.gateway.storage.pixel_cache import PIXELS_SUFFIX
 from fogmqtt.gateway.storage.tile_file import TILES_SUFFIX
 from fogmqtt.images.spec import Image
@@ -55,7 +56,7 @@ class Spool:
     ) -> None:
         """Make and lock the folder.
 
-        Raises ConfigError where it is not writable or another gateway uses it.
+        Raises ConfigError where it is not writable, and SpoolInUse where another gateway uses it.
         """
         self.folder = folder
         self.disk = disk or DurableFiles()
@@ -63,7 +64,8 @@ class Spool:
         #: Bytes in the folder by job, without notes and the journal database.
         self._sizes: dict[str, int] = {}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_private(folder)
             self._lock = (folder / _LOCK).open("a+b", buffering=0)
         except OSError as problem:
             raise ConfigError(_unusable(folder, problem)) from None
@@ -105,17 +107,30 @@ class Spool:
             raise
         self.count(entry.job, len(data))
 
-    def accept_file(self, entry: SpoolEntry, path: Path) -> None:
-        """Move a file into the spool. Raises OSError, and FogError above `max_bytes`."""
-        size = path.stat().st_size
+    def accept_file(self, entry: SpoolEntry, path: Path, root: Path | None = None) -> None:
+        """Move a file into the spool. Raises OSError, and FogError above `max_bytes`.
+
+        Others may write at and below `root`, the file's folder unless it is given.
+        """
+        with held_folder(root or path.parent, path.parent) as folder:
+            self._accept_held(entry, folder / path.name)
+
+    def _accept_held(self, entry: SpoolEntry, path: Path) -> None:
+        linked = linked_file(path)
+        size = (linked or path).stat().st_size
         self.check_room(size)
+        image = self.image_path(entry.job)
         try:
             self._write_note(entry)
             # The note must be durable before the file leaves its folder.
             self.disk.sync(self.folder)
-            move(self.disk, path, self.image_path(entry.job))
+            if linked is not None:
+                copy_linked(self.disk, path, linked, image)
+            else:
+                move(self.disk, path, image)
+                _require_file(image)
         except Exception:
-            if path.exists():
+            if os.path.lexists(path) or not image.is_file():
                 self._undo(entry.job)
             raise
         self.count(entry.job, size)
@@ -163,6 +178,8 @@ class Spool:
         self._lock.close()
 
     def _take_lock(self, owner: _Owner) -> None:
+        import fcntl  # not on every system on which this package can be imported
+
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._lock.truncate(0)
         self._lock.write(msgspec.json.encode(owner))
@@ -171,7 +188,7 @@ class Spool:
         probe.write_bytes(b"")
         probe.unlink()
 
-    def _in_use(self) -> ConfigError:
+    def _in_use(self) -> SpoolInUse:
         self._lock.seek(0)
         content = self._lock.read(1000)
         self._lock.close()
@@ -180,8 +197,8 @@ class Spool:
             who = f"{owner.gateway or 'a gateway'} (process {owner.pid} on {owner.host})"
         except msgspec.MsgspecError:
             who = "the lock file does not name it"
-        return ConfigError(
-            f"gateway.spool: another gateway uses {self.folder}: {who}; give each its own"
+        return SpoolInUse(
+            f"gateway.spool: another gateway uses {self.folder}: {who}; give each its own", who
         )
 
     def _read(self, path: Path, known: Container[str]) -> SpoolEntry | None:
@@ -249,24 +266,34 @@ def _size(path: Path) -> int:
         return 0
 
 
+def is_spool(folder: Path) -> bool:
+    """Return whether a gateway has used the folder as its spool. Blocking."""
+    return (folder / _LOCK).is_file()
+
+
 def stamp(path: Path) -> tuple[int, int]:
     """A file's size and modification time in ns. Blocking. Raises OSError."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 
 
+def _make_private(folder: Path) -> None:
+    """Let nobody else look into the folder, which an earlier version may have made for all."""
+    with suppress(PermissionError):  # it is another user's
+        folder.chmod(folder.stat().st_mode & 0o700)
+
+
+def _require_file(image: Path) -> None:
+    """Raise FogError if what was moved in is no file: something had taken its place."""
+    if not stat.S_ISREG(image.lstat().st_mode):
+        image.unlink()
+        raise FogError("it was replaced by a link or a pipe while it was taken")
+
+
 def _unusable(folder: Path, problem: OSError) -> str:
     if folder.exists() and not folder.is_dir():
         return f"gateway.spool: {folder} is not a folder; name a folder, or a path for a new one"
     return (
-        f"gateway.spool: cannot write to {folder}: {problem.strerror}{_owner(folder)}; "
+        f"gateway.spool: cannot write to {folder}: {reason_of(problem, folder)}; "
         "name a folder that this user may write to"
     )
-
-
-def _owner(folder: Path) -> str:
-    try:
-        uid = folder.stat().st_uid
-        return "" if uid == os.geteuid() else f" (it belongs to {pwd.getpwuid(uid).pw_name})"
-    except (OSError, KeyError):
-        return ""

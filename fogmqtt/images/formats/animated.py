@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 from fogmqtt.images.formats import frames
 from fogmqtt.images.formats.exif import without_orientation
 from fogmqtt.images.formats.page import FormatError, Page
+from fogmqtt.images.formats.xmp import read_packet
 from fogmqtt.images.metadata import Metadata
 from fogmqtt.images.spec import Image
 
@@ -36,7 +37,9 @@ class AnimatedReader:
             if self._form == "AVIF" and (bits := _avif_bits(data)) > 8:
                 notes.append(f"{bits} bits per channel reduced to 8")
             exif = without_orientation(file.info.get("exif", b""))
-            metadata = Metadata(icc=file.info.get("icc_profile") or b"", exif=exif)
+            xmp, xmp_notes = read_packet(file.info.get("xmp"))
+            notes += xmp_notes
+            metadata = Metadata(icc=file.info.get("icc_profile") or b"", exif=exif, xmp=xmp)
             size = file.height, file.width
         # In AVIF the container turns the image, and libavif does that; EXIF must not do it again.
         return [

@@ -10,6 +10,7 @@ import numpy as np
 
 from fogmqtt.images.formats.exif import without_orientation
 from fogmqtt.images.formats.page import FormatError, Page
+from fogmqtt.images.formats.xmp import read_packet
 from fogmqtt.images.metadata import Metadata
 from fogmqtt.images.spec import Image
 
@@ -27,7 +28,9 @@ def pages(data: bytes) -> list[Page]:
         notes.append(f"the primary of {len(file)} images")
     # The container turns the image, and libheif does that; EXIF must not do it again.
     exif = without_orientation(file.info.get("exif") or b"")
-    metadata = Metadata(icc=file.info.get("icc_profile") or b"", exif=exif)
+    xmp, xmp_notes = read_packet(file.info.get("xmp"))
+    notes += xmp_notes
+    metadata = Metadata(icc=file.info.get("icc_profile") or b"", exif=exif, xmp=xmp)
     return [Page((height, width), notes=tuple(notes), metadata=metadata)]
 
 

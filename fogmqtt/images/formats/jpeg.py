@@ -10,6 +10,7 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.formats import jpeg_check
 from fogmqtt.images.formats.exif import orientation_of, without_orientation
 from fogmqtt.images.formats.page import FormatError, Page
+from fogmqtt.images.formats.xmp import read_packet
 from fogmqtt.images.metadata import Metadata
 from fogmqtt.images.spec import Image
 
@@ -26,7 +27,15 @@ def pages(data: bytes) -> list[Page]:
         notes.append("CMYK converted to BGR")
     if stream.is_mpo:
         notes.append("the further images of this multi-picture file left out")
-    metadata = Metadata(icc=stream.icc, exif=without_orientation(stream.exif), dpi=stream.dpi)
+    xmp, xmp_notes = read_packet(stream.xmp, is_whole=not stream.has_more_xmp)
+    notes += xmp_notes
+    metadata = Metadata(
+        icc=stream.icc,
+        exif=without_orientation(stream.exif),
+        dpi=stream.dpi,
+        xmp=xmp,
+        iptc=stream.iptc,
+    )
     return [
         Page(
             size=stream.size,

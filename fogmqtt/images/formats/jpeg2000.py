@@ -11,12 +11,18 @@ import numpy as np
 from PIL import Image as Pillow
 
 from fogmqtt.images.cv import cv2
+from fogmqtt.images.formats.exif import without_orientation
 from fogmqtt.images.formats.page import FormatError, Page
+from fogmqtt.images.formats.xmp import read_packet
 from fogmqtt.images.metadata import Metadata
 from fogmqtt.images.spec import Image
 
 #: The markers at the begin of a code stream: its start, and the sizes.
 _START: Final = b"\xff\x4f\xff\x51"
+#: The numbers of boxes with metadata.
+_XMP: Final = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+_IPTC: Final = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
+_EXIF: Final = b"JpgTiffExif->JP2"
 _FIELDS: Final = struct.Struct(">HHIIIIIIIIH")
 
 
@@ -36,24 +42,54 @@ def pages(data: bytes) -> list[Page]:
     kinds = data[at + 4 + _FIELDS.size :][: 3 * count]
     bits = _bits(kinds, count)
     with Pillow.open(io.BytesIO(data), formats=("JPEG2000",)) as file:
-        bands, icc = file.getbands(), file.info.get("icc_profile") or b""
+        bands, info = file.getbands(), file.info
         container_size = file.height, file.width
     if container_size != size:
         raise FormatError("its container and its code stream announce different sizes")
     if file.mode == "YCbCr":
         raise FormatError("its colours are YCC; save it as RGB")
-    notes = ("alpha channel dropped",) if "A" in bands else ()
+    boxes = _uuid_boxes(data)
+    xmp, notes = read_packet(boxes.get(_XMP))
+    if "A" in bands:
+        notes = ("alpha channel dropped", *notes)
+    metadata = Metadata(
+        info.get("icc_profile") or b"",
+        without_orientation(boxes.get(_EXIF, b"")),
+        info.get("dpi"),
+        xmp,
+        boxes.get(_IPTC, b""),
+    )
     return [
         Page(
             size=size,
             channels=1 if count <= 2 else 3,
             dtype="uint8" if bits == 8 else "uint16",
             notes=notes,
-            metadata=Metadata(icc=icc),
+            metadata=metadata,
             stored_bytes=4 * count,  # OpenJPEG computes with 32 bits
             detail=_Detail(count, bits),
         )
     ]
+
+
+def _uuid_boxes(data: bytes) -> dict[bytes, bytes]:
+    """Return the contents of the boxes that have a number of their own; none in a code stream.
+
+    Of several boxes with one number, the first counts. Boxes that are not whole are left out.
+    """
+    found: dict[bytes, bytes] = {}
+    at = 0
+    while at + 8 <= len(data):
+        size, begin = int.from_bytes(data[at : at + 4], "big"), at + 8
+        if size == 1:  # its length is a number of 64 bits
+            size, begin = int.from_bytes(data[at + 8 : at + 16], "big"), at + 16
+        if size < begin - at or at + size > len(data):
+            break  # the last box, which ends with the file, or a damaged one
+        if data[at + 4 : at + 8] == b"uuid":
+            number = data[begin : begin + 16]
+            found.setdefault(number, data[begin + 16 : at + size])
+        at += size
+    return found
 
 
 def check(data: bytes, _page: Page) -> list[str]:

@@ -14,9 +14,15 @@ from typing import Final
 import simplejpeg
 
 from fogmqtt.images.formats.page import FormatError
+from fogmqtt.images.formats.xmp import (
+    EXTENSION_PREFIX,
+    PHOTOSHOP_PREFIX,
+    XMP_PREFIX,
+    iptc_records,
+)
 
 _EOI: Final = b"\xff\xd9"
-_SOS, _APP0, _APP1, _APP2, _APP14 = 0xDA, 0xE0, 0xE1, 0xE2, 0xEE
+_SOS, _APP0, _APP1, _APP2, _APP13, _APP14 = 0xDA, 0xE0, 0xE1, 0xE2, 0xED, 0xEE
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _UNREAD_FRAMES: Final = {
     0xC3: "lossless JPEG",
@@ -35,6 +41,9 @@ _NEXT_MARKER: Final = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 _STRAY: Final = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 #: Bytes between the last pixel and the end marker that are taken for padding of a camera.
 _MOST_STRAY: Final = 16
+#: More scans than any program writes: progressive files have 3 to 20. Each costs libjpeg a walk
+#: over all coefficients, so 400 kB could take minutes.
+MAX_SCANS: Final = 100
 #: Warnings of libjpeg that concern no pixel.
 _HARMLESS: Final = ("Unknown Adobe color transform", "Invalid SOS parameters for sequential")
 
@@ -46,6 +55,7 @@ class JpegStream:
     #: Height and width.
     size: tuple[int, int] = (0, 0)
     components: int = 0
+    scans: int = 0
     #: The second byte of the frame's marker.
     frame: int = 0
     #: Whether the end marker is there, and where the stream ends.
@@ -53,6 +63,9 @@ class JpegStream:
     end: int = 0
     exif: bytes = b""
     icc: bytes = b""
+    xmp: bytes = b""
+    has_more_xmp: bool = False
+    iptc: bytes = b""
     dpi: tuple[float, float] | None = None
     #: For each component, the lowest bit of each coefficient that a scan has brought.
     received: dict[int, list[int | None]] = field(default_factory=dict)
@@ -123,9 +136,18 @@ def _read_segment(stream: JpegStream, marker: int, body: bytes, icc: dict[int, b
     if marker in _FRAMES and not stream.frame:
         _read_frame(stream, marker, body)
     elif marker == _SOS:
+        stream.scans += 1
+        if stream.scans > MAX_SCANS:
+            raise FormatError(f"it has more than {MAX_SCANS} scans; save it again")
         _read_scan(stream, body)
     elif marker == _APP1 and body.startswith(b"Exif\0\0") and not stream.exif:
         stream.exif = body
+    elif marker == _APP1 and body.startswith(XMP_PREFIX) and not stream.xmp:
+        stream.xmp = body.removeprefix(XMP_PREFIX)
+    elif marker == _APP1 and body.startswith(EXTENSION_PREFIX):
+        stream.has_more_xmp = True
+    elif marker == _APP13 and body.startswith(PHOTOSHOP_PREFIX) and not stream.iptc:
+        stream.iptc = iptc_records(body.removeprefix(PHOTOSHOP_PREFIX))
     elif marker == _APP2 and body.startswith(b"ICC_PROFILE\0") and len(body) > 14:
         icc.setdefault(body[12], body[14:])
     elif marker == _APP2 and body.startswith(b"MPF\0"):

@@ -16,6 +16,7 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.formats import frames
 from fogmqtt.images.formats.exif import orientation_of, without_orientation
 from fogmqtt.images.formats.page import FormatError, Page
+from fogmqtt.images.formats.xmp import png_packet, read_packet
 from fogmqtt.images.metadata import Metadata
 from fogmqtt.images.spec import Image
 
@@ -26,6 +27,8 @@ _GRAY_TYPES: Final = frozenset((0, 4))
 _ALPHA_TYPES: Final = frozenset((4, 6))
 _KNOWN_TYPES: Final = frozenset((0, 2, 3, 4, 6))
 _INCH_PER_METRE: Final = 0.0254
+#: Where ImageMagick puts IPTC records.
+_IPTC_KEYWORD: Final = b"Raw profile type iptc\0"
 #: The longest ICC profile that is kept.
 _MAX_ICC: Final = 16 << 20
 
@@ -53,6 +56,8 @@ class _Chunks:
     icc: bytes = b""
     exif: bytes = b""
     dpi: tuple[float, float] | None = None
+    xmp: bytes = b""
+    has_iptc_text: bool = False
 
 
 def pages(data: bytes) -> list[Page]:
@@ -70,13 +75,14 @@ def pages(data: bytes) -> list[Page]:
             f"it is {chunks.size[1]} pixels wide and {chunks.size[0]} high, and a PNG with 16 bits "
             f"per channel is read up to {_LONGEST_SIDE} (libpng); save it as TIFF"
         )
+    xmp, xmp_notes = read_packet(chunks.xmp)
     image = Page(
         size=chunks.size,
         channels=1 if chunks.colour in _GRAY_TYPES else 3,
         dtype="uint16" if chunks.depth == 16 else "uint8",
         orientation=orientation_of(chunks.exif),
-        notes=tuple(_notes(chunks)),
-        metadata=Metadata(chunks.icc, without_orientation(chunks.exif), chunks.dpi),
+        notes=(*_notes(chunks), *xmp_notes),
+        metadata=Metadata(chunks.icc, without_orientation(chunks.exif), chunks.dpi, xmp),
         detail=_Detail(None, bool(chunks.frames), is_wide),
     )
     return [image, *_further_frames(chunks)]
@@ -120,6 +126,8 @@ def _notes(chunks: _Chunks) -> Iterator[str]:
         yield "alpha channel dropped"
     elif chunks.has_transparency:
         yield "transparency dropped (tRNS)"
+    if chunks.has_iptc_text:
+        yield "IPTC data dropped: a png file holds them as text only"
 
 
 def _decode_wide(data: bytes, page: Page) -> Image:
@@ -171,6 +179,10 @@ def _read_chunks(data: bytes) -> _Chunks:
             chunks.dpi = (x * _INCH_PER_METRE, y * _INCH_PER_METRE)
         elif name == b"eXIf":
             chunks.exif = bytes(body)
+        elif name == b"iTXt" and not chunks.xmp:
+            chunks.xmp = png_packet(body)
+        elif name in (b"tEXt", b"zTXt") and bytes(body[: len(_IPTC_KEYWORD)]) == _IPTC_KEYWORD:
+            chunks.has_iptc_text = True
         elif name == b"iCCP":
             chunks.icc = _read_icc(bytes(body))
     return chunks

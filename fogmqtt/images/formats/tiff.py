@@ -8,6 +8,7 @@ conversion to RGB is right.
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +20,7 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.formats import tiff_bytes
 from fogmqtt.images.formats.jpeg_check import check_stream
 from fogmqtt.images.formats.page import FormatError, Page
+from fogmqtt.images.formats.xmp import iptc_records, read_packet
 from fogmqtt.images.metadata import Metadata
 from fogmqtt.images.spec import Image
 
@@ -67,6 +69,11 @@ _OTHER_CODECS: Final = {
     52546: "JPEG XL",
 }
 _EXIF_TAGS: Final = (34665, 34853)
+_XMP_TAG: Final = 700
+_IPTC_TAG: Final = 33723
+_PHOTOSHOP_TAG: Final = 34377
+#: The types of tags whose values are numbers, as `struct` names them.
+_NUMBERS: Final = {1: "B", 3: "H", 4: "I"}
 _GEO_TAGS: Final = (33550, 33922, 34264, 34735)
 _INCH_PER_UNIT: Final = {2: 1.0, 3: 1 / 2.54}
 _WAY_OUT = "save it as RGB or gray with 8 or 16 bits per channel"
@@ -85,9 +92,9 @@ class _Detail:
 
 def pages(data: bytes) -> list[Page]:
     """Return all full pages: reduced copies and masks are parts of another page."""
+    if _has_more_pages(data, MAX_PAGES):
+        raise FormatError(f"it has more than {MAX_PAGES} pages; split it")
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        if len(file.pages) > MAX_PAGES:
-            raise FormatError(f"it has {len(file.pages)} pages; split it")
         found = [(index, _require_page(page)) for index, page in enumerate(file.pages)]
     full = [(index, page) for index, page in found if not page.subfiletype & 0b101]
     full = full or found[:1]
@@ -95,6 +102,25 @@ def pages(data: bytes) -> list[Page]:
         raise FormatError("it has no page")
     _check_hidden_pages(full[0][1], len(found))
     return [_page(page, index, len(found) - len(full)) for index, page in full]
+
+
+def _has_more_pages(data: bytes, most: int) -> bool:
+    """Whether a file has more pages; their list is followed no further, and no page is read."""
+    order = "<" if data[:2] == b"II" else ">"
+    is_big = data[2:4] in (b"+\0", b"\0+")
+    count_of = struct.Struct(f"{order}Q" if is_big else f"{order}H")
+    offset_of = struct.Struct(f"{order}Q" if is_big else f"{order}L")
+    entry_bytes = 20 if is_big else 12
+    at = 8 if is_big else 4
+    for _ in range(most + 1):
+        if at + offset_of.size > len(data):
+            return False
+        (page,) = offset_of.unpack_from(data, at)
+        if not page or page + count_of.size > len(data):
+            return False  # the end, or damaged: whoever reads it says so
+        (entries,) = count_of.unpack_from(data, page)
+        at = page + count_of.size + entries * entry_bytes
+    return True
 
 
 def check(data: bytes, page: Page) -> list[str]:
@@ -267,6 +293,7 @@ def _notes(page: tifffile.TiffPage) -> Iterator[str]:
         yield f"{bits}-bit values shifted to 16 bits"
     if any(tag in page.tags for tag in _EXIF_TAGS):
         yield "EXIF data dropped"
+    yield from read_packet(_bytes_of(page, _XMP_TAG))[1]
     if any(tag in page.tags for tag in _GEO_TAGS):
         yield "georeference dropped"
 
@@ -286,7 +313,32 @@ def _metadata(page: tifffile.TiffPage) -> Metadata:
     if factor is not None and 282 in page.tags and 283 in page.tags:
         x, y = page.resolution
         dpi = (x / factor, y / factor)
-    return Metadata(icc=bytes(value) if isinstance(value, bytes) else b"", dpi=dpi)
+    return Metadata(
+        icc=bytes(value) if isinstance(value, bytes) else b"",
+        dpi=dpi,
+        xmp=read_packet(_bytes_of(page, _XMP_TAG))[0],
+        iptc=_iptc(page),
+    )
+
+
+def _iptc(page: tifffile.TiffPage) -> bytes:
+    """Return IPTC records, from their own tag or from Photoshop's."""
+    records = _bytes_of(page, _IPTC_TAG).rstrip(b"\0")  # of four bytes each, in some files
+    return records or iptc_records(_bytes_of(page, _PHOTOSHOP_TAG))
+
+
+def _bytes_of(page: tifffile.TiffPage, code: int) -> bytes:
+    """Return the value of a tag as the file has it; empty if there is none of bytes."""
+    tag = page.tags.get(code)
+    if tag is None:
+        return b""
+    value = tag.value
+    if isinstance(value, str):
+        return value.encode()
+    letter = _NUMBERS.get(int(tag.dtype))
+    if isinstance(value, tuple) and letter is not None:
+        return struct.pack(f"{page.parent.byteorder}{len(value)}{letter}", *value)
+    return bytes(value) if isinstance(value, bytes) else b""
 
 
 def _decode_by_opencv(data: bytes, page: Page, detail: _Detail) -> Image:

@@ -11,6 +11,7 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.formats import frames
 from fogmqtt.images.formats.exif import orientation_of, without_orientation
 from fogmqtt.images.formats.page import FormatError, Page
+from fogmqtt.images.formats.xmp import read_packet
 from fogmqtt.images.metadata import Metadata
 from fogmqtt.images.spec import Image
 
@@ -23,11 +24,12 @@ def pages(data: bytes) -> list[Page]:
     with Pillow.open(io.BytesIO(data), formats=("WEBP",)) as file:
         count = getattr(file, "n_frames", 1)
         exif, icc = file.info.get("exif", b""), file.info.get("icc_profile") or b""
+        xmp, xmp_notes = read_packet(file.info.get("xmp"))
         page = Page(
             size=(file.height, file.width),
-            notes=("alpha channel dropped",) if "A" in file.mode else (),
+            notes=(*(("alpha channel dropped",) if "A" in file.mode else ()), *xmp_notes),
             orientation=orientation_of(exif),
-            metadata=Metadata(icc=icc, exif=without_orientation(exif)),
+            metadata=Metadata(icc=icc, exif=without_orientation(exif), xmp=xmp),
         )
     return [
         Page(

@@ -15,7 +15,8 @@ merged, must give the same bits.
 | whole         | one machine             | the whole image                             |
 
 An operator that gives facts instead of an image derives from `Measuring`
-(fogmqtt/operators/api/measuring.py).
+(fogmqtt/operators/api/measuring.py), and one that looks at earlier frames of a stream from
+`MemoryOperator` (fogmqtt/operators/api/memory.py).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from math import lcm
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -95,9 +96,23 @@ class PasteMerger:
         """Write the pixels of a tile's core. Raises ImageError for a wrong shape or dtype."""
         self._image.write(tile.core, pixels)
 
+    @property
+    def so_far(self) -> ImageBuffer:
+        """What is pasted so far, with zeros elsewhere; to look at, from any thread."""
+        return self._image
+
     def finish(self) -> Image:
         """Return the whole image; with an `ImageBuffer` in a file, whatever its `read` returns."""
         return self._image.read(whole(self._image.spec))
+
+
+class ProbedVariant(NamedTuple):
+    """A variant of an operator that needs a package which not every machine has."""
+
+    #: Packages whose releases decide what `probe_variant` does not show.
+    libraries: tuple[str, ...]
+    #: What a machine lacks without it, and the way out; it follows the subject of a sentence.
+    advice: str
 
 
 @dataclass(frozen=True)
@@ -113,9 +128,12 @@ class Operator:
     exactness: ClassVar[str] = ""
     #: True: the result is facts, not an image; see `Measuring`.
     measures: ClassVar[bool] = False
+    #: True: the result depends on earlier frames of a stream; see `MemoryOperator`.
+    has_memory: ClassVar[bool] = False
     #: False: the operator needs the whole image and runs on the gateway.
     tiled: ClassVar[bool] = True
     #: True: `prepare` reads the image, so the results of the operators before must be merged first.
+    #: If that depends on parameters, define `reads_image` instead.
     begins_stage: ClassVar[bool] = False
     #: True: `merger` does more than paste, so the operators behind need the merged image.
     ends_stage: ClassVar[bool] = False
@@ -125,8 +143,14 @@ class Operator:
     #: How results are encoded on the wire; a codec of fogmqtt.images.codec.
     result_codec: ClassVar[str] = "raw"
     #: Parameters of the calls by which the rounding of two devices is compared: one call for each
-    #: code path in OpenCV. Empty: versions of OpenCV and the kind of processor are compared.
+    #: code path in OpenCV. Empty, or without parameters that suffice: see `probe`.
     samples: ClassVar[Samples] = ({},)
+    #: Parameters of a call that works, if neither the defaults nor `samples` do.
+    example_call: ClassVar[Mapping[str, Any]] = {}
+    #: Packages whose releases decide what `probe` does not show.
+    libraries: ClassVar[tuple[str, ...]] = ("opencv",)
+    #: The variants that `probe_variant` knows; each is an ability of its own.
+    probed_variants: ClassVar[Mapping[str, ProbedVariant]] = {}
 
     @property
     def halo(self) -> int:
@@ -135,6 +159,11 @@ class Operator:
         It follows from the parameters alone.
         """
         return 0
+
+    @property
+    def reads_image(self) -> bool:
+        """Whether `prepare` reads the image with these parameters, so that a stage begins here."""
+        return self.begins_stage
 
     def alignment(self, spec: Spec) -> int:
         """Return `align` for images of `spec`; for float pixels it is raised to FLOAT_ALIGN."""
@@ -151,10 +180,28 @@ class Operator:
     def ability(self, spec: Spec) -> str:
         """Return the name under which devices announce that they do this to images of `spec`.
 
-        For example `gaussian/uint8`, or with a variant `gaussian/uint8/k15`. A device gets tiles
+        For example `hsv/uint8`, or with a variant `hsv/uint8/back`. A device gets tiles
         only if its fingerprint of this ability equals the gateway's.
         """
         return "/".join(filter(None, (self.name, spec.dtype, self.variant(spec))))
+
+    @classmethod
+    def probe(cls) -> bytes:
+        """Return what this machine computes of input that the operator brings along.
+
+        It is for operators without `samples`, which the images of other operators say nothing
+        about. Devices with equal bytes and equal releases of `libraries` count as equal. Empty: the
+        operator brings none, and the kind of processor is compared instead.
+        """
+        return b""
+
+    @classmethod
+    def probe_variant(cls, variant: str) -> bytes:
+        """Return the same for one of `probed_variants`.
+
+        Raises OperatorError if this machine cannot do it.
+        """
+        raise OperatorError(f"{cls.name}: {variant} is no variant of it")
 
     def output(self, spec: Spec) -> Spec:
         """Return the result's spec for an image of `spec`.
@@ -162,6 +209,13 @@ class Operator:
         Raises OperatorError for an image that this operator cannot take.
         """
         return spec
+
+    def gives_bgr(self, *, before: bool) -> bool:
+        """Return whether three channels of the result are blue, green and red.
+
+        `before`: whether those of the image that it gets are.
+        """
+        return before
 
     def prepare(self, image: Image, original: Image) -> Self:
         """Return this operator with the learned fields set, which depend on the whole image.
@@ -210,6 +264,14 @@ class Operator:
         `image` is a whole array in memory: an `ImageSource` must be read as a whole first.
         """
         return self.process(image)
+
+    @classmethod
+    def missing_method(cls) -> str:
+        """Return the name of a method that a subclass must define and this one does not, or ""."""
+        if cls.process is not Operator.process:
+            return ""
+        is_cut = cls.tiled and cls.process_tile is Operator.process_tile
+        return "process" if is_cut or cls.whole is Operator.whole else ""
 
     def params(self) -> dict[str, Any]:
         """Return the parameters that differ from their defaults, learned ones too."""

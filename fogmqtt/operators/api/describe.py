@@ -11,6 +11,7 @@ from fogmqtt.errors import FogError, OperatorError, PipelineError
 from fogmqtt.images.spec import Spec
 from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.base import Operator
+from fogmqtt.operators.api.memory import MemoryOperator
 
 #: Dtypes that are tried → their names in a table. The images are 64 x 64 pixels.
 DTYPES = {"uint8": "8", "uint16": "16", "float32": "f32"}
@@ -43,6 +44,8 @@ class OperatorDescription:
     #: Whether it runs on devices; else it runs on the gateway, on the whole image.
     tiled: bool
     measures: bool
+    #: How much it remembers of earlier frames; empty if it takes single images.
+    memory: str
     #: With default parameters.
     halo: int | None
     align: int
@@ -89,6 +92,7 @@ def describe(name: str) -> OperatorDescription:
         exact=_exactness(operator),
         tiled=operator.tiled,
         measures=operator.measures,
+        memory=_memory(default),
         halo=default.halo if default else None,
         align=operator.align,
         package=origin.package,
@@ -166,6 +170,15 @@ def _exactness(operator: type[Operator]) -> str:
     if not operator.tiled:
         return "; ".join(filter(None, ("whole image on the gateway", operator.exactness)))
     return operator.exactness or "exact"
+
+
+def _memory(operator: Operator | None) -> str:
+    if not isinstance(operator, MemoryOperator):
+        return ""
+    if operator.window is not None:
+        return f"{operator.window} frame{'s' if operator.window > 1 else ''}"
+    pixel_bytes = operator.state_bytes(Spec(_PIXELS, _PIXELS)) / _PIXELS**2
+    return f"{pixel_bytes:g} bytes for each gray pixel"
 
 
 def _example(

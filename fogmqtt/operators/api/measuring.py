@@ -84,6 +84,11 @@ class Measuring(Operator):
     def merger(self, output: Spec) -> PartsMerger:
         return PartsMerger(self, output)
 
+    @classmethod
+    def missing_method(cls) -> str:
+        names = ("measure", "gather", "measure_whole") if cls.tiled else ("measure_whole",)
+        return next((one for one in names if getattr(cls, one) is getattr(Measuring, one)), "")
+
 
 class PartsMerger:
     """Collects the parts, and gathers them when all are present."""
@@ -116,6 +121,15 @@ def decode_part(operator: Operator, data: bytes | memoryview) -> Part:
         raise WireError(
             f"{operator.name}: the result is not a part of its facts: {problem}"
         ) from None
+
+
+def with_note(facts: Facts, limit: str) -> Facts:
+    """Return facts with the key `note` if there are more than they list.
+
+    They have the number of those in `left_out`; `limit` says why, and what lists more.
+    """
+    left_out = facts["left_out"]
+    return {**facts, "note": f"{left_out} more are not listed: {limit}"} if left_out else facts
 
 
 def as_json(facts: Facts) -> bytes:

@@ -76,6 +76,12 @@ def parse_post(text: str) -> tuple[Operator, ...]:
             f"post: {operators[-1].name} gives facts, and post must give an image; "
             "put it at the end of the pipeline"
         )
+    for operator in operators:
+        if operator.has_memory:
+            raise PipelineError(
+                f"post: {operator.name} compares frames of a stream, and post gets single images; "
+                "put it into the pipeline of a stream"
+            )
     return operators
 
 
@@ -92,7 +98,7 @@ def to_calls(operators: Operators) -> list[tuple[str, dict[str, Any]]]:
 def prepare(stage: Stage, image: Image, original: Image) -> tuple[Operator, ...]:
     """The stage's operators, prepared_operator what they must of the whole image that enters it."""
     first, *others = stage.operators
-    return (first.prepare(image, original), *others) if first.begins_stage else stage.operators
+    return (first.prepare(image, original), *others) if first.reads_image else stage.operators
 
 
 def for_tile(operators: Operators, outer: Rect, size: tuple[int, int]) -> tuple[Operator, ...]:
@@ -272,7 +278,7 @@ def _groups(operators: Operators) -> list[list[Operator]]:
 def _can_fuse(before: Operator, operator: Operator) -> bool:
     if not before.tiled and not operator.tiled:
         return True
-    return before.tiled and operator.tiled and not before.ends_stage and not operator.begins_stage
+    return before.tiled and operator.tiled and not before.ends_stage and not operator.reads_image
 
 
 def _stage(group: list[Operator], spec: Spec, *, tiled: bool) -> Stage:

@@ -16,11 +16,12 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from fogmqtt.errors import PipelineError
 
@@ -41,8 +42,7 @@ _BUILT_IN = "the built-in one"
 _IMPORT_ERRORS = (Exception, SystemExit)
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """What an operator comes with: a package, or a configured module or file."""
 
     package: str
@@ -226,7 +226,8 @@ def _unusable_reason(operator: type[Operator]) -> str:
         return "it is not a dataclass; write @dataclass(frozen=True) above it"
     if not _NAME.fullmatch(operator.name):
         return f"its name is {operator.name!r}: {_NAME_RULE}"
-    return ""
+    method = operator.missing_method()
+    return f"it has no method {method!r}, which computes its result" if method else ""
 
 
 def _load_entry(entry: EntryPoint) -> type[Operator]:

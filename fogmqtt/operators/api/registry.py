@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fogmqtt import __version__
-from fogmqtt.errors import PipelineError
+from fogmqtt.errors import PipelineError, missing_package
 from fogmqtt.operators.api.plugins import Origin, PlugIns
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ _BUILT_IN: Mapping[str, str] = {
     "adjust": "fogmqtt.operators.colour.tone:Adjust",
     "autocanny": "fogmqtt.operators.edges.auto_canny:AutoCanny",
     "autolevels": "fogmqtt.operators.colour.levels:AutoLevels",
+    "average": "fogmqtt.operators.memory.averages:Average",
+    "background": "fogmqtt.operators.memory.averages:Background",
     "bilateral": "fogmqtt.operators.filters.denoise:Bilateral",
     "blackhat": "fogmqtt.operators.filters.morphology:BlackHat",
     "blur": "fogmqtt.operators.filters.smoothing:Blur",
@@ -48,6 +50,7 @@ _BUILT_IN: Mapping[str, str] = {
     "contours": "fogmqtt.operators.segmentation.contours:Contours",
     "crop": "fogmqtt.operators.geometric:Crop",
     "denoise": "fogmqtt.operators.filters.denoise:Denoise",
+    "diff": "fogmqtt.operators.memory.windows:Diff",
     "dilate": "fogmqtt.operators.filters.morphology:Dilate",
     "dnn": "fogmqtt.operators.detection.dnn:Dnn",
     "equalize": "fogmqtt.operators.colour.levels:Equalize",
@@ -62,9 +65,12 @@ _BUILT_IN: Mapping[str, str] = {
     "invert": "fogmqtt.operators.colour.tone:Invert",
     "kernel": "fogmqtt.operators.filters.kernels:Kernel",
     "lab": "fogmqtt.operators.colour.spaces:Lab",
+    "labels": "fogmqtt.operators.segmentation.labels:Labels",
     "laplacian": "fogmqtt.operators.edges.gradients:Laplacian",
     "lines": "fogmqtt.operators.detection.lines:Lines",
     "median": "fogmqtt.operators.filters.smoothing:Median",
+    "median_of": "fogmqtt.operators.memory.windows:MedianOf",
+    "mog2": "fogmqtt.operators.memory.mog2:Mog2",
     "normalize": "fogmqtt.operators.colour.levels:Normalize",
     "open": "fogmqtt.operators.filters.morphology:Open",
     "otsu": "fogmqtt.operators.segmentation.thresholds:Otsu",
@@ -83,6 +89,14 @@ _BUILT_IN: Mapping[str, str] = {
     "triangle": "fogmqtt.operators.segmentation.thresholds:Triangle",
     "unsharp": "fogmqtt.operators.filters.kernels:Unsharp",
     "whitebalance": "fogmqtt.operators.colour.white_balance:WhiteBalance",
+}
+
+#: Names that users look for → why there is no such operator.
+_REFUSED: Mapping[str, str] = {
+    "knn": (
+        "OpenCV's KNN background draws random numbers for each image, so tiles would differ from "
+        "the whole; use 'mog2', or 'background', which is the same on every device"
+    ),
 }
 
 _PACKAGE = "fogmqtt"
@@ -156,18 +170,29 @@ def names() -> tuple[str, ...]:
 def load(name: str) -> type[Operator]:
     """Return the operator's class.
 
-    Raises PipelineError for an unknown name, with the most similar known one, and for a plug-in
-    that cannot be imported or is not an operator.
+    Raises PipelineError for an unknown name, with the most similar known one, for an operator whose
+    package is missing here, and for a plug-in that cannot be imported or is not an operator.
     """
     if name in _BUILT_IN:
-        module, _, attribute = _BUILT_IN[name].partition(":")
-        built_in: type[Operator] = getattr(importlib.import_module(module), attribute)
-        return built_in
+        return _load_built_in(name)
     found = _plug_ins.find(name)
+    if found is None and name in _REFUSED:
+        raise PipelineError(f"there is no operator {name!r}: {_REFUSED[name]}")
     if found is None:
         skipped = "".join(f"; {problem}" for problem in problems())
         raise PipelineError(f"no operator is called {name!r}; {suggestion(name, names())}{skipped}")
     return found
+
+
+def _load_built_in(name: str) -> type[Operator]:
+    module, _, attribute = _BUILT_IN[name].partition(":")
+    try:
+        built_in: type[Operator] = getattr(importlib.import_module(module), attribute)
+    except ImportError as problem:
+        raise PipelineError(
+            f"the operator {name} lacks a package here: {missing_package(problem) or problem}"
+        ) from problem
+    return built_in
 
 
 def origin(name: str) -> Origin:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 
 from fogmqtt.core.geometry import Rect
 from fogmqtt.errors import OperatorError, WireError
@@ -17,8 +16,7 @@ from fogmqtt.operators.api.measuring import Part, decode_part, encode_part
 TileResult = Image | Part
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedResult:
+class EncodedResult(Struct, frozen=True):
     """A result's bytes, and the shape and dtype of its array."""
 
     data: memoryview

@@ -12,7 +12,6 @@ them, and merges the results, all in this process.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -92,7 +91,7 @@ def _with_halves(tiles: Sequence[Tile], stage: Stage) -> Sequence[Tile]:
             halves = halve(parts[-1], halo=stage.halo, align=stage.align, least_pixels=1)
             parts[-1:] = halves or parts[-1:]
         found += parts
-    return [replace(tile, index=index) for index, tile in enumerate(found)]
+    return [msgspec.structs.replace(tile, index=index) for index, tile in enumerate(found)]
 
 
 def run_stage(
@@ -125,11 +124,16 @@ def run_on_device(
         raise OperatorError(
             f"{original} arrive as {arrived}: all of an operator's state must be in its fields"
         )
+    pixels = as_received(sent)
+    return pipeline.run_tile(arrived, pixels, tile.core.within(tile.outer), tile.seams)
+
+
+def as_received(sent: Image) -> Image:
+    """Return pixels as a device gets them: a read-only view of bytes."""
     spec = Spec.of(sent)
-    pixels = codec.decode(
+    return codec.decode(
         bytes(codec.encode(sent, "raw")), "raw", (*spec.size, spec.channels), spec.dtype
     )
-    return pipeline.run_tile(arrived, pixels, tile.core.within(tile.outer), tile.seams)
 
 
 def round_trip(

@@ -1,13 +1,19 @@
-"""QR codes, bar codes and ArUco markers, found across seams."""
+"""QR codes, bar codes and ArUco markers, found across seams, and in photographs that they fill.
+
+Windows of the image itself find what is small. Larger codes are found by coarser looks: the image
+is halved until it fits into one window, and each halved image is searched in windows, too. Long
+codes with thin bars, which no window holds and no halved image shows, are searched in the image
+itself, in very large windows: that takes ZXing half a second for 24 million pixels. The gateway
+takes these looks when it prepares a job. The coarser ones have a third of the pixels, and no tile
+holds a window of any.
+"""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import msgspec
 import numpy as np
@@ -19,38 +25,51 @@ from fogmqtt.images.frames import Colour, frame
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Facts, Samples
 from fogmqtt.operators.api.registry import suggestion
-from fogmqtt.operators.support.sliding_window import TileFindings, WindowDetector, to_hundredths
+from fogmqtt.operators.detection.code_readers import (
+    BARS,
+    KINDS,
+    Code,
+    Corners,
+    Kind,
+    dictionaries,
+    search,
+    search_bars,
+)
+from fogmqtt.operators.detection.code_sample import sample_windows
+from fogmqtt.operators.support.sliding_window import TileFindings, WindowDetector, WindowGrid
 
-log = logging.getLogger(__name__)
-
-Kind = Literal["qr", "bar", "aruco"]
-#: Pixels; a corner may lie slightly outside its window.
-_LARGEST_POSITION = 10_000
-#: In hundredths of a pixel.
-_Place = Annotated[int, msgspec.Meta(ge=-100 * _LARGEST_POSITION, le=100 * _LARGEST_POSITION)]
-_Corners = tuple[_Place, _Place, _Place, _Place, _Place, _Place, _Place, _Place]
-#: A QR code holds 7 089 digits, or 4 296 letters, or 2 953 bytes.
-_LONGEST_TEXT = 8_000
+#: Windows of coarser looks are squares of so many times `size`: what fills them has enough pixels
+#: to be read although they were halved.
+_COARSE = 4
+#: The side of windows in which long codes with thin bars are searched, at full resolution.
+_BARS = 8192
+#: Codes at one place that are compared side by side.
+_MOST_NEAR = 32
 
 
-class Code(msgspec.Struct, frozen=True, array_like=True):
-    """A code in a window. `corners` are x and y of its four corners in hundredths of a pixel."""
+class _Found(NamedTuple):
+    """A code in the whole image. Of codes of a kind that overlap, the first in order is kept."""
 
     kind: Kind
-    text: Annotated[str, msgspec.Meta(min_length=1, max_length=_LONGEST_TEXT)]
-    corners: _Corners
+    #: Minus its distance from the nearest cut side of its window.
+    rank: int
+    text: str
+    corners: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Codes(WindowDetector[Code]):
-    """QR codes, bar codes (EAN-13, EAN-8, UPC) and ArUco markers, with their texts and corners.
+    """QR codes, bar codes and ArUco markers, with their texts and corners.
 
-    Takes uint8 of 1 or 3 channels; `gray | codes` sends a third of the bytes. The image is searched
-    in windows: squares of twice `size`, every `size` pixels, each by OpenCV's detectors
-    (`QRCodeDetector`, `QRCodeDetectorAruco`, `BarcodeDetector`, `ArucoDetector`). Of overlapping
-    codes of one kind and text, the one that is farthest from a cut side of its window is kept.
-    Halo: `size`. Exact for any tiling, between devices with the same OpenCV build and kind of
-    processor.
+    Takes uint8 of 1 or 3 channels. The image is searched in windows: squares of twice `size`, every
+    `size` pixels. OpenCV's detectors find QR codes, bar codes of goods (EAN-13, EAN-8, UPC) and
+    ArUco markers, ZXing finds QR codes, Code 128, Data Matrix and PDF417. Then the gateway searches
+    the image at half its size, a quarter and so on until it fits into one window of four times
+    `size`, so that a code may fill a photograph; there, ZXing alone searches QR codes. It searches
+    the whole image for Code 128 and PDF417 as well, whose thin bars may be longer than a window. Of
+    overlapping codes of one kind, the one of the finest look is kept, and in it the one that is
+    farthest from a cut side of its window. Halo: `size`. Exact for any tiling, between devices that
+    find alike in a test image and have the same OpenCV and ZXing.
 
     The facts::
 
@@ -61,76 +80,89 @@ class Codes(WindowDetector[Code]):
     hundredth, in the detector's order. Only codes whose text could be read are listed. The text of
     an ArUco marker is its number. Invalid UTF-8 becomes U+FFFD. The findings of a window may take
     `size` squared / 4 bytes (a code takes about 40 bytes and its text); `left_out` counts the codes
-    beyond that, the smallest ones.
+    beyond that, the smallest ones. Code 128 is read at any angle, PDF417 within a few degrees of
+    level or upright.
 
     Parameters
     ----------
     kinds : str
-        The kinds to search, separated by commas: qr, bar, aruco.
+        The kinds to search, separated by commas: qr, bar, aruco, code128, datamatrix, pdf417.
     dictionary : str
         The dictionary of the ArUco markers: one of OpenCV's, such as 4x4_50 or apriltag_36h11.
     size : int
-        The largest code that is certainly found, with its white margin: the longer side of its
-        upright bounding box, 32 to 2048 pixels.
+        The largest code that is certainly found at full resolution, with its white margin: the
+        longer side of its upright bounding box, 32 to 2048 pixels. A larger one is searched at half
+        the resolution, and so on.
     """
 
     name: ClassVar[str] = "codes"
     part: ClassVar[Any] = TileFindings[Code]
-    # The test images contain no codes, so builds of OpenCV are compared instead of results.
+    begins_stage: ClassVar[bool] = True
+    # Their places are compared with each other.
+    most_in_image: ClassVar[int | None] = 10_000
+    # The test images contain no codes; see `probe`.
     samples: ClassVar[Samples] = ()
+    libraries: ClassVar[tuple[str, ...]] = ("opencv", "zxing")
     exactness: ClassVar[str] = (
         "searched in windows of twice its size, not in the whole image at once; only between "
-        "devices with the same OpenCV build and kind of processor"
+        "devices that find alike in a test image and have the same OpenCV and ZXing"
     )
 
-    kinds: str = "qr,bar,aruco"
+    kinds: str = ",".join(KINDS)
     dictionary: str = "4x4_50"
     size: int = 256
+    #: What the coarser looks found, the finest first. Only the gateway has it.
+    _looks: tuple[tuple[_Found, ...], ...] = field(
+        init=False, default=(), repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         kinds = self.kinds.split(",")
-        known = set(kinds) <= set(_DETECTORS) and len(kinds) == len(set(kinds))
-        self._require(known, "kinds", f"expected some of {','.join(_DETECTORS)}, each once")
-        names = _dictionaries()
+        known = set(kinds) <= set(KINDS) and len(kinds) == len(set(kinds))
+        self._require(known, "kinds", f"expected some of {','.join(KINDS)}, each once")
+        names = dictionaries()
         self._require(self.dictionary in names, "dictionary", suggestion(self.dictionary, names))
         self._require(32 <= self.size <= 2048, "size", "expected 32 to 2048 pixels")
 
+    @classmethod
+    def probe(cls) -> bytes:
+        """Return what is found in windows with a code of each kind."""
+        return msgspec.msgpack.encode([cls().detect(window) for window in sample_windows()])
+
     def output(self, spec: Spec) -> Spec:
         self._accept(spec, dtypes=("uint8",), channels=(1, 3))
-        if "qr" in self.kinds and not hasattr(cv2.QRCodeDetector, "detectAndDecodeBytesMulti"):
+        if "qr" in self._kinds and not hasattr(cv2.QRCodeDetector, "detectAndDecodeBytesMulti"):
+            others = ",".join(kind for kind in KINDS if kind != "qr")
             raise OperatorError(
                 f"codes: QR codes need OpenCV 4.12 or newer, this is {cv2.__version__}; "
-                "update it, or write kinds=bar,aruco"
+                f"update it, or write kinds={others}"
             )
         return spec
 
     def window_layout(self) -> tuple[int, int]:
         return 2 * self.size, self.size
 
+    def prepare(self, image: Image, original: Image) -> Self:
+        """Return the operator with the findings of the coarser looks."""
+        del original
+        prepared = replace(self)
+        # init=False keeps it from devices, which need it not, and dataclass fields are frozen.
+        object.__setattr__(prepared, "_looks", tuple(self._coarser_looks(image)))
+        return prepared
+
     def detect(self, pixels: Image) -> Sequence[Code]:
-        gray = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
-        codes: set[Code] = set()
-        for kind in self.kinds.split(","):
-            try:
-                codes.update(_DETECTORS[kind](gray, self.dictionary))
-            except cv2.error as problem:  # it fails alike on every device
-                log.warning("codes: OpenCV failed to search for %s in a window: %s", kind, problem)
+        codes = search(_gray(pixels), self._kinds, self.dictionary)
         return sorted(codes, key=lambda code: (-_box_area(code.corners), *_order(code)))
 
     def merge(self, found: Sequence[tuple[Rect, Code]], size: tuple[int, int]) -> Facts:
-        ranked = sorted(
-            (code.kind, code.text, -_distance_to_cut(code, window, size), _to_image(code, window))
-            for window, code in found
-        )
-        kept: list[Code] = []
-        for (kind, text), same in groupby(ranked, key=lambda one: one[:2]):
-            separate: list[Any] = []
-            for *_, corners in same:
-                if not any(_overlap(corners, other) for other in separate):
-                    separate.append(corners)
-            kept.extend(Code(kind, text, corners) for corners in separate)
-        return {"codes": [_fact(code) for code in sorted(kept, key=_order)]}
+        codes = _separate(_to_image(code, window, size) for window, code in found)
+        # From the finest look to the coarsest: each adds the codes that are too large before it.
+        for look in self._looks:
+            codes = _joined(codes, look)
+        codes = _without_misread_bars(codes)
+        listed = sorted((Code(one.kind, one.text, _corners(one)) for one in codes), key=_order)
+        return {"codes": [_fact(code) for code in listed]}
 
     def draw(self, picture: Image, facts: Facts) -> Image:
         """Draw a frame around each code, with its text above it."""
@@ -139,70 +171,162 @@ class Codes(WindowDetector[Code]):
             frame(picture, corners, f"{code['kind']} {code['text']}", _COLOURS[code["kind"]])
         return picture
 
+    @property
+    def _kinds(self) -> list[Kind]:
+        return cast("list[Kind]", self.kinds.split(","))
 
-_COLOURS: dict[str, Colour] = {"qr": (0, 160, 0), "bar": (200, 80, 0), "aruco": (0, 0, 220)}
+    def _coarser_looks(self, image: Image) -> Iterator[tuple[_Found, ...]]:
+        """Yield the long bars in the image, and what is found at half its size and so on."""
+        gray, factor, side = _gray(image), 1, 2 * self.size
+        bars = [kind for kind in self._kinds if kind in BARS]
+        if bars and max(gray.shape) > side:
+            yield tuple(_separate(_look(gray, 1, _BARS, lambda window: search_bars(window, bars))))
+        while max(gray.shape) > side:
+            gray, factor, side = _halved(gray), 2 * factor, _COARSE * self.size
+            yield tuple(_separate(_look(gray, factor, side, self._search_quickly)))
 
-
-@cache
-def _dictionaries() -> dict[str, int]:
-    names = [name for name in dir(cv2.aruco) if name.startswith("DICT_")]
-    return {name.removeprefix("DICT_").lower(): getattr(cv2.aruco, name) for name in names}
-
-
-# The detectors return what OpenCV finds in a gray window. Each call makes a new OpenCV detector, so
-# that no state passes from one window to the next.
-
-
-def _qr(gray: Image, dictionary: str) -> Iterator[Code]:
-    """Search with OpenCV's three methods: none finds all codes that the others find."""
-    del dictionary
-    for detector in (cv2.QRCodeDetector(), cv2.QRCodeDetectorAruco()):
-        cv2.setRNGSeed(0)  # its clustering starts at random points
-        _, texts, corners, _ = detector.detectAndDecodeBytesMulti(gray)
-        yield from _readable("qr", texts, corners)
-    cv2.setRNGSeed(0)
-    text, corner, _ = cv2.QRCodeDetector().detectAndDecodeBytes(gray)
-    yield from _readable("qr", [text], corner)
+    def _search_quickly(self, window: Image) -> Iterable[Code]:
+        return search(window, self._kinds, self.dictionary, quick=True)
 
 
-def _bar(gray: Image, dictionary: str) -> Iterator[Code]:
-    del dictionary
-    _, texts, corners, _ = cv2.barcode.BarcodeDetector().detectAndDecodeMulti(gray)
-    yield from _readable("bar", texts, corners)
-
-
-def _aruco(gray: Image, dictionary: str) -> Iterator[Code]:
-    markers = cv2.aruco.getPredefinedDictionary(_dictionaries()[dictionary])
-    corners, numbers, _ = cv2.aruco.ArucoDetector(markers).detectMarkers(gray)
-    if numbers is not None:
-        yield from _readable("aruco", (str(number) for number in numbers.flat), corners)
-
-
-def _readable(kind: Kind, texts: Iterable[str | bytes], corners: Any) -> Iterator[Code]:
-    """Yield the codes that have a text and a possible position."""
-    for index, raw in enumerate(texts):
-        text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
-        if text and np.all(np.abs(corners[index]) <= _LARGEST_POSITION):
-            places = to_hundredths(corners[index]).ravel().tolist()
-            yield Code(kind, text[:_LONGEST_TEXT], tuple(places))
-
-
-_DETECTORS: dict[str, Callable[[Image, str], Iterator[Code]]] = {
-    "qr": _qr,
-    "bar": _bar,
-    "aruco": _aruco,
+_COLOURS: dict[str, Colour] = {
+    "qr": (0, 160, 0),
+    "bar": (200, 80, 0),
+    "aruco": (0, 0, 220),
+    "code128": (160, 0, 160),
+    "datamatrix": (0, 110, 220),
+    "pdf417": (130, 130, 0),
 }
+
+
+def _gray(pixels: Image) -> Image:
+    return pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+
+
+def _halved(gray: Image) -> Image:
+    """Return the means of squares of two pixels a side; a last odd row or column is left out."""
+    height, width = (max(1, extent // 2) for extent in gray.shape)
+    even = gray[: 2 * height, : 2 * width]
+    return cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _look(
+    gray: Image, factor: int, side: int, search: Callable[[Image], Iterable[Code]]
+) -> Iterator[_Found]:
+    """Yield the codes of an image that is smaller than the original by `factor`.
+
+    It is searched in windows of `side`, every half of it.
+    """
+    size = gray.shape[0], gray.shape[1]
+    grid = WindowGrid(size, side, side // 2)
+    for index in range(len(grid)):
+        window = grid.window(index)
+        for code in search(np.ascontiguousarray(gray[window.slices])):
+            one = _to_image(code, window, size)
+            # A pixel of the look is `factor` pixels wide, and a position its middle.
+            yield one._replace(corners=tuple((at + 50) * factor - 50 for at in one.corners))
+
+
+class _Near:
+    """Finds the codes that overlap another one, among those whose upright boxes do.
+
+    The boxes are compared in one array: a device may send thousands of codes, all different.
+    """
+
+    def __init__(self, codes: Sequence[_Found] = ()) -> None:
+        self.codes: list[_Found] = []
+        self._boxes = np.zeros((64, 4), np.int64)
+        for one in codes:
+            self.add(one)
+
+    def add(self, one: _Found) -> None:
+        count = len(self.codes)
+        if count == len(self._boxes):
+            self._boxes = np.concatenate([self._boxes, np.zeros_like(self._boxes)])
+        self._boxes[count] = _box(one)
+        self.codes.append(one)
+
+    def overlapping(self, one: _Found) -> list[_Found]:
+        """Return the codes that overlap it, in order.
+
+        Beyond _MOST_NEAR boxes at one place, no photograph has so many codes there, and every box
+        counts as its code.
+        """
+        left, top, right, bottom = _box(one)
+        boxes = self._boxes[: len(self.codes)]
+        apart = (boxes[:, 0] >= right) | (boxes[:, 2] <= left)
+        apart |= (boxes[:, 1] >= bottom) | (boxes[:, 3] <= top)
+        near = [self.codes[at] for at in np.flatnonzero(~apart)[: _MOST_NEAR + 1]]
+        if len(near) > _MOST_NEAR:
+            return near
+        return [other for other in near if _overlap(one.corners, other.corners)]
+
+
+def _box(one: _Found) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of the upright box around a code."""
+    across, down = one.corners[::2], one.corners[1::2]
+    return min(across), min(down), max(across), max(down)
+
+
+def _separate(found: Iterable[_Found]) -> list[_Found]:
+    """Return the best of the codes of a kind that overlap: another text is misread."""
+    kept: list[_Found] = []
+    for _, same in groupby(sorted(found), key=lambda one: one.kind):
+        separate = _Near()
+        for one in same:
+            if not separate.overlapping(one):
+                separate.add(one)
+        kept += separate.codes
+    return kept
+
+
+def _without_misread_bars(found: Sequence[_Found]) -> list[_Found]:
+    """Return the codes without bar codes of goods that are Code 128: OpenCV misreads some of these.
+
+    The check of Code 128 is the stronger one.
+    """
+    stronger = _Near([one for one in found if one.kind == "code128"])
+    return [one for one in found if one.kind != "bar" or not stronger.overlapping(one)]
+
+
+def _joined(fine: Sequence[_Found], coarse: Sequence[_Found]) -> list[_Found]:
+    """Return the codes of two looks.
+
+    Of a code in both, the finer position is kept, unless it covers a part of the coarser one only:
+    bars can be read in each of two windows, and some codes without a third of them.
+    """
+    near = {kind: _Near([one for one in fine if one.kind == kind]) for kind in KINDS}
+    kept = dict.fromkeys(fine)
+    for one in coarse:
+        pieces = near[one.kind].overlapping(one)
+        is_same = len(pieces) == 1 and _covers(pieces[0], one)
+        if not is_same and all(piece.text == one.text for piece in pieces):
+            for piece in pieces:
+                kept.pop(piece, None)
+            kept[one] = None
+    return list(kept)
+
+
+def _covers(fine: _Found, coarse: _Found) -> bool:
+    """Return whether a position is that of the whole code: nearly as long as the coarser one."""
+    return 4 * _length(fine.corners) >= 3 * _length(coarse.corners)
 
 
 # Quadrilaterals, in hundredths of a pixel: integers, so the order of the work does not matter.
 
 
-def _order(code: Code) -> tuple[int, int, str, str, _Corners]:
+def _order(code: Code) -> tuple[int, int, str, str, Corners]:
     """Return the sort key for reading order: from the top, then from the left."""
     return min(code.corners[1::2]), min(code.corners[::2]), code.kind, code.text, code.corners
 
 
-def _box_area(corners: _Corners) -> int:
+def _length(corners: Sequence[int]) -> int:
+    """Return the longer side of the upright box around a quadrilateral."""
+    across, down = corners[::2], corners[1::2]
+    return max(max(across) - min(across), max(down) - min(down))
+
+
+def _box_area(corners: Corners) -> int:
     """Return the area of the upright box around a quadrilateral."""
     across, down = corners[::2], corners[1::2]
     return (max(across) - min(across)) * (max(down) - min(down))
@@ -220,9 +344,15 @@ def _distance_to_cut(code: Code, window: Rect, size: tuple[int, int]) -> int:
     return min((distance for distance, cut in cuts if cut), default=400 * max(size))
 
 
-def _to_image(code: Code, window: Rect) -> tuple[int, ...]:
+def _to_image(code: Code, window: Rect, size: tuple[int, int]) -> _Found:
+    """Return a code of a window in an image of `size`."""
     offset = (100 * window.left, 100 * window.top) * 4
-    return tuple(place + by for place, by in zip(code.corners, offset, strict=True))
+    corners = tuple(place + by for place, by in zip(code.corners, offset, strict=True))
+    return _Found(code.kind, -_distance_to_cut(code, window, size), code.text, corners)
+
+
+def _corners(one: _Found) -> Corners:
+    return cast("Corners", one.corners)
 
 
 def _overlap(one: Sequence[int], other: Sequence[int]) -> bool:

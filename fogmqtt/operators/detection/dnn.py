@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -15,8 +17,8 @@ from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.frames import Colour, frame
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import Facts, Samples
-from fogmqtt.operators.support import models
+from fogmqtt.operators.api.base import Facts, ProbedVariant, Samples
+from fogmqtt.operators.support import models, onnx_runtime
 from fogmqtt.operators.support.boxes import (
     FORMS,
     SCORE_SCALE,
@@ -32,8 +34,9 @@ _Place = Annotated[int, msgspec.Meta(ge=0, le=100 * _LARGEST)]
 _FILL = (114, 114, 114)
 #: A box that ends within 1/64 of the window from a cut side may be only a part of its object.
 _NEAR_FRACTION = 64
-#: The most findings of a window.
-_MOST_PER_WINDOW = 1000
+#: A network of the layers that detectors are made of, by which devices are compared.
+_PROBE = Path(__file__).with_name("probe.onnx")
+_PROBE_SIDE = 96
 _T = TypeVar("_T")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _COLOURS: tuple[Colour, ...] = (
@@ -63,12 +66,13 @@ class Dnn(WindowDetector[Detection]):
 
     Takes uint8 of 1 or 3 channels. The network gets RGB from 0 to 1; a gray image is repeated in
     all three channels. The image is searched in windows: squares of `window` pixels, every `stride`
-    pixels, each by `cv2.dnn`. In an image smaller than a window, the rest of the window is filled
-    with gray (114). Of overlapping boxes of one class only the best is kept (non-maximum
-    suppression), in each window and then in the whole image. There, a box that ends where its
-    window was cut ranks behind all others, and is also removed if more than `nms` of its area lies
-    in a better box. Halo: half a window. Exact for any tiling, between devices with the same
-    OpenCV build and kind of processor.
+    pixels, each by `cv2.dnn` or ONNX Runtime. In an image smaller than a window, the rest of the
+    window is filled with gray (114). Of overlapping boxes of one class only the best is kept
+    (non-maximum suppression), in each window and then in the whole image. There, a box that ends
+    where its window was cut ranks behind all others, and is also removed if more than `nms` of its
+    area lies in a better box. Halo: half a window. Exact for any tiling, between devices with the
+    same OpenCV and, if `engine` is `onnx`, the same ONNX Runtime, on which a test network gives the
+    same bits.
 
     The facts::
 
@@ -77,7 +81,7 @@ class Dnn(WindowDetector[Detection]):
 
     Objects are listed best first, with boxes in pixels of the whole image, to a hundredth. The
     findings of a window may take `stride` squared / 4 bytes (about 20 bytes each) and are 1000 at
-    most; `left_out` counts the objects beyond that, those with the lowest scores.
+    most; `left_out` counts the boxes beyond that, those with the lowest scores.
 
     A tile must be larger than a window, and one of 640 x 640 pixels in colour takes 1.2 MB. Raise
     `wire.max_message_bytes` to 3 MB for it, or use a model for windows up to 416.
@@ -85,10 +89,15 @@ class Dnn(WindowDetector[Detection]):
     Parameters
     ----------
     model : str
-        Path of the ONNX file on each device and on the gateway. A relative path is looked for in
-        the working directory and in the folder of the setting `models`.
+        Name of the ONNX file in the folder of the setting `models`, on each device and on the
+        gateway. One-off commands such as `run` look in the working directory, too.
     sha256 : str
         The file's SHA-256, 64 hex digits. A device whose file has another hash refuses the tile.
+        Of a model with weights in another file beside it, that of both:
+        `cat model.onnx model.onnx.data | sha256sum`.
+    engine : {"opencv", "onnx"}
+        What runs the network. `onnx` is ONNX Runtime, which runs models that OpenCV cannot: install
+        the extra `fogmqtt[onnx]` on the devices and on the gateway.
     window : int
         Side of the model's square input, 16 to 4096 pixels.
     stride : int
@@ -107,14 +116,22 @@ class Dnn(WindowDetector[Detection]):
 
     name: ClassVar[str] = "dnn"
     part: ClassVar[Any] = TileFindings[Detection]
+    # So many boxes are no detection, and each is compared with all others.
+    most_per_window: ClassVar[int | None] = 1000
+    # Every call needs a model; see `probe`.
     samples: ClassVar[Samples] = ()
+    example_call: ClassVar[Mapping[str, Any]] = {"model": "model.onnx", "sha256": "0" * 64}
     exactness: ClassVar[str] = (
         "searched in windows, not in the whole image at once; only between devices with the same "
-        "OpenCV build and kind of processor"
+        "OpenCV or ONNX Runtime, on which a test network gives the same bits"
     )
+    probed_variants: ClassVar[Mapping[str, ProbedVariant]] = {
+        "onnx": ProbedVariant(("opencv", "onnxruntime"), onnx_runtime.ADVICE)
+    }
 
     model: str = ""
     sha256: str = ""
+    engine: Literal["opencv", "onnx"] = "opencv"
     window: int = 640
     stride: int = 0
     format: str = "yolov8"
@@ -148,10 +165,32 @@ class Dnn(WindowDetector[Detection]):
             f"devices have the same {self.model}; {advice}"
         )
 
+    def variant(self, spec: Spec) -> str:
+        del spec
+        return "" if self.engine == "opencv" else self.engine
+
+    @classmethod
+    def probe(cls) -> bytes:
+        """Return the output of a small network, bit for bit."""
+        return cls._probe("opencv")
+
+    @classmethod
+    def probe_variant(cls, variant: str) -> bytes:
+        """Return the output of the same network by another engine."""
+        return cls._probe("onnx" if variant == "onnx" else "opencv")
+
+    @classmethod
+    def _probe(cls, engine: Literal["opencv", "onnx"]) -> bytes:
+        window = np.indices((_PROBE_SIDE, _PROBE_SIDE, 3)).sum(axis=0) * 37 % 256
+        model = str(_PROBE)
+        sha256 = models.file_digest(model)
+        network = cls(model=model, sha256=sha256, engine=engine, window=_PROBE_SIDE)
+        return b"".join(one.tobytes() for one in network._outputs(window.astype(np.uint8)))
+
     def output(self, spec: Spec) -> Spec:
         """Raises OperatorError also if the model is missing, or has another hash."""
         self._accept(spec, dtypes=("uint8",), channels=(1, 3))
-        self._with_model(models.verified_path)
+        self._with_model(models.verify)
         return spec
 
     def _with_model(self, use: Callable[[str, str], _T]) -> _T:
@@ -171,7 +210,7 @@ class Dnn(WindowDetector[Detection]):
         limits = [100 * width, 100 * height] * 2
         boxes = Boxes(boxes.places.clip(0, limits), boxes.scores, boxes.classes)
         boxes = boxes.select((boxes.places[:, :2] < boxes.places[:, 2:]).all(axis=1))
-        best = boxes.select(suppress_overlaps(boxes, self.nms, _MOST_PER_WINDOW))
+        best = boxes.select(suppress_overlaps(boxes, self.nms, self.most_per_window or len(boxes)))
         return [
             Detection(score, kind, *place)
             for score, kind, place in zip(
@@ -215,19 +254,31 @@ class Dnn(WindowDetector[Detection]):
 
     def _outputs(self, pixels: Image) -> Sequence[Image]:
         """Return the network's outputs for a window."""
-        net = self._with_model(models.network)
+        net = self._with_model(partial(models.network, engine=self.engine))
         colour = pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
         below, right = (self.window - side for side in colour.shape[:2])
         full = cv2.copyMakeBorder(colour, 0, below, 0, right, cv2.BORDER_CONSTANT, value=_FILL)
+        blob = cv2.dnn.blobFromImage(full, 1 / 255, swapRB=True)
+        return self._run_onnx(net, blob) if self.engine == "onnx" else self._run_opencv(net, blob)
+
+    def _run_opencv(self, net: Any, blob: Image) -> Sequence[Image]:
         try:
-            net.setInput(cv2.dnn.blobFromImage(full, 1 / 255, swapRB=True))
+            net.setInput(blob)
             outputs: Sequence[Image] = net.forward(net.getUnconnectedOutLayersNames())
         except cv2.error as problem:
             raise OperatorError(
                 f"dnn: model {self.model}: OpenCV {cv2.__version__} cannot run it on "
-                f"window={self.window}: {models.reason(problem)}"
+                f"window={self.window}: {models.reason(problem)}; engine=onnx may"
             ) from None
         return outputs
+
+    def _run_onnx(self, run: onnx_runtime.Run, blob: Image) -> Sequence[Image]:
+        try:
+            return run(blob)
+        except OperatorError as problem:
+            raise OperatorError(
+                f"dnn: model {self.model}: window={self.window}: {problem}"
+            ) from None
 
 
 def _row(window: Rect, one: Detection, size: tuple[int, int]) -> tuple[int, ...]:

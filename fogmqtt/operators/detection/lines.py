@@ -13,7 +13,7 @@ from fogmqtt.images.frames import Colour
 from fogmqtt.images.panels import darkened, pen
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Facts
-from fogmqtt.operators.api.measuring import Measuring
+from fogmqtt.operators.api.measuring import Measuring, with_note
 
 _COLOUR: Colour = (60, 220, 255)
 #: Infinite lines in a drawing: more of them would hide the image.
@@ -40,7 +40,7 @@ class Lines(Measuring):
     Positions and lengths are pixels of the whole image. `rho` is the distance of the line from the
     centre of the top left pixel. `theta` is the direction of its normal in degrees, to a
     ten-thousandth: 0 for a vertical line, 90 for a horizontal one. `left_out` lines, the last ones,
-    are not listed.
+    are not listed, and `note` then says so.
 
     Parameters
     ----------
@@ -86,7 +86,9 @@ class Lines(Measuring):
     def measure_whole(self, image: Image) -> Facts:
         lines = self._segments(image) if self.ends else self._infinite_lines(image)
         count = len(lines)
-        return {"count": count, "left_out": max(0, count - self.most), "lines": lines[: self.most]}
+        left_out = max(0, count - self.most)
+        facts = {"count": count, "left_out": left_out, "lines": lines[: self.most]}
+        return with_note(facts, f"most={self.most} lists the first; raise it, or votes")
 
     def _segments(self, image: Image) -> list[dict[str, Any]]:
         found = cv2.HoughLinesP(

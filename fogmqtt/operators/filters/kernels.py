@@ -14,7 +14,7 @@ import numpy as np
 from fogmqtt.errors import OperatorError, PipelineError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import Operator, Samples, build_dependent
+from fogmqtt.operators.api.base import Operator, Samples
 from fogmqtt.operators.filters.smoothing import Gaussian
 
 _WEIGHTS = re.compile(r"-?\d{1,6}(,-?\d{1,6})*")
@@ -126,8 +126,8 @@ class Sharpen(Operator):
 class Unsharp(Operator):
     """Unsharp mask: (1 + amount) * x - amount * `cv2.GaussianBlur` of x, by `cv2.addWeighted`.
 
-    Takes uint8 or uint16 of any channel count and keeps both. The border is reflected. Exact. On
-    ARM, OpenCV 5 rounds ksize 15 and 21 of uint8 otherwise than on x86.
+    Takes uint8 or uint16 of any channel count and keeps both. The border is reflected.
+    Exact, the same on all devices.
 
     Parameters
     ----------
@@ -141,7 +141,6 @@ class Unsharp(Operator):
     """
 
     name: ClassVar[str] = "unsharp"
-    exactness: ClassVar[str] = build_dependent("uint8 with ksize 15 or 21 on ARM")
     samples: ClassVar[Samples] = tuple({"amount": 0.625, **one} for one in Gaussian.samples)
 
     ksize: int = 5
@@ -159,9 +158,6 @@ class Unsharp(Operator):
     @property
     def halo(self) -> int:
         return self._blur().halo
-
-    def variant(self, spec: Spec) -> str:
-        return self._blur().variant(spec)
 
     def output(self, spec: Spec) -> Spec:
         self._accept(spec, dtypes=("uint8", "uint16"))

@@ -13,8 +13,10 @@ from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Operator, Samples, build_dependent
 
 _LARGEST = 255
-#: Sizes of an 8-bit Gaussian kernel for which OpenCV 5 has different code on ARM.
-_ARM_SIZES = (15, 21)
+#: For these kernels and a sigma that OpenCV derives itself, OpenCV 5 on ARM runs other code, which
+#: rounds otherwise and is not used for images smaller than the kernel. With a given sigma it is not
+#: used at all. These are the sigmas that OpenCV derives, so that other processors give the same.
+_DERIVED_SIGMAS = {15: 2.6, 21: 3.5}
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Gaussian(Operator):
     """Gaussian blur by `cv2.GaussianBlur(image, (ksize, ksize), sigma)`.
 
     Takes uint8, uint16 or float32 of any channel count and keeps both. The border is reflected.
-    Exact; for float32 only between devices with the same OpenCV build and kind of processor. On
-    ARM, OpenCV 5 rounds ksize 15 and 21 of uint8 otherwise than on x86.
+    Exact; uint8 and uint16 use integer arithmetic and are the same on all devices, float32 only
+    between devices with the same OpenCV build and kind of processor.
 
     Parameters
     ----------
@@ -35,14 +37,14 @@ class Gaussian(Operator):
     """
 
     name: ClassVar[str] = "gaussian"
-    exactness: ClassVar[str] = build_dependent("float32, and uint8 with ksize 15 or 21 on ARM,")
+    exactness: ClassVar[str] = build_dependent("float32")
     samples: ClassVar[Samples] = (
         {},
         {"ksize": 3},
         {"ksize": 7, "sigma": 1.5},
         {"ksize": 31},
         {"ksize": 0, "sigma": 1.4},
-        *({"ksize": ksize} for ksize in _ARM_SIZES),
+        *({"ksize": ksize} for ksize in _DERIVED_SIGMAS),
     )
 
     ksize: int = 5
@@ -60,16 +62,13 @@ class Gaussian(Operator):
         # one is sufficient for both.
         return (self.ksize or round(8 * self.sigma + 1) | 1) // 2
 
-    def variant(self, spec: Spec) -> str:
-        ksize = self.ksize or round(6 * self.sigma + 1) | 1
-        return f"k{ksize}" if spec.dtype == "uint8" and ksize in _ARM_SIZES else ""
-
     def output(self, spec: Spec) -> Spec:
         self._accept(spec, dtypes=("uint8", "uint16", "float32"))
         return spec
 
     def process(self, image: Image) -> Image:
-        return cv2.GaussianBlur(image, (self.ksize, self.ksize), self.sigma)
+        sigma = self.sigma or _DERIVED_SIGMAS.get(self.ksize, 0.0)
+        return cv2.GaussianBlur(image, (self.ksize, self.ksize), sigma)
 
 
 @dataclass(frozen=True)

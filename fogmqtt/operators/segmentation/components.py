@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from fogmqtt.core.geometry import Rect, Seams, Tile
-from fogmqtt.errors import WireError
+from fogmqtt.errors import OperatorError, WireError
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.frames import frame
 from fogmqtt.images.panels import box_corners, darkened, hue, pen
 from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api.base import Facts, Samples, learned
-from fogmqtt.operators.api.measuring import Measuring, Part, Parts
+from fogmqtt.operators.api.base import Facts, Samples, learned, require_prepared
+from fogmqtt.operators.api.measuring import Measuring, Part, Parts, with_note
+from fogmqtt.operators.segmentation.labels import numbered
 from fogmqtt.operators.support.component_codec import (
     MOST_BYTES,
     ComponentsPart,
@@ -50,7 +51,10 @@ class Components(Measuring):
     Positions and lengths are pixels of the whole image. `count` components have at least
     `min_area`, and `smaller` have less. Components are numbered from 1 to `count`; with
     `min_area=1` the numbers are OpenCV's labels. `left_out` components, those with the smallest
-    areas, are not listed.
+    areas, are not listed, and `note` then says so. `labels` gives the image of the numbers.
+
+    With `intensities`, each component has "intensity": {"mean": 97.5, "min": 12, "max": 201}, of
+    the job's original image in gray, which must have the size of the mask. The gateway reads them.
 
     If the components of a tile would take more than half a byte for each of its pixels, the device
     sends the mask as bits instead, and the gateway finds the components.
@@ -63,6 +67,8 @@ class Components(Measuring):
         The least area that counts, 1 to 2147483647 pixels.
     most : int
         The most components that are listed, 1 to 100000; a thousand take about 150 kB.
+    intensities : bool
+        Whether to measure the original image under each component.
     """
 
     name: ClassVar[str] = "components"
@@ -73,8 +79,13 @@ class Components(Measuring):
     connectivity: int = 8
     min_area: int = 1
     most: int = 1000
+    intensities: bool = False
     #: Row and column of the tile's first pixel.
     place: tuple[int, int] | None = learned()
+    #: Means, smallest and largest values by number from 1 on. Only the gateway has them.
+    _intensities: tuple[Image, Image, Image] | None = field(
+        init=False, default=None, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         self._require(self.connectivity in (4, 8), "connectivity", "expected 4 or 8")
@@ -85,6 +96,27 @@ class Components(Measuring):
     def output(self, spec: Spec) -> Spec:
         self._accept(spec, dtypes=("uint8",), channels=(1,))
         return spec
+
+    @property
+    def reads_image(self) -> bool:
+        return self.intensities
+
+    def prepare(self, image: Image, original: Image) -> Self:
+        """Return the operator with the intensities, if it measures them.
+
+        Raises OperatorError if the original has another size than the mask.
+        """
+        if not self.intensities:
+            return self
+        if image.shape[:2] != original.shape[:2]:
+            raise OperatorError(
+                f"{self}: the mask is {Spec.of(image)}, the original {Spec.of(original)}: the "
+                "pipeline must not change the size before it"
+            )
+        labels, count = numbered(image, self.connectivity, self.min_area)
+        prepared = replace(self)
+        object.__setattr__(prepared, "_intensities", _measured(labels, count, original))
+        return prepared
 
     def for_tile(self, outer: Rect, size: tuple[int, int]) -> Self:
         del size
@@ -137,12 +169,20 @@ class Components(Measuring):
         listed = _largest(areas[large], self.most)
         stats, centroids = figures(large[listed])
         rows = zip((listed + 1).tolist(), stats.tolist(), centroids.tolist(), strict=True)
-        return {
+        components = [_component(*row) for row in rows]
+        if self.intensities:
+            means, smallest, largest = require_prepared(self, self._intensities)
+            for one in components:
+                at = one["number"] - 1
+                values = {"mean": means[at], "min": smallest[at], "max": largest[at]}
+                one["intensity"] = {name: value.item() for name, value in values.items()}
+        facts = {
             "count": len(large),
             "smaller": smaller + len(areas) - len(large),
             "left_out": len(large) - len(listed),
-            "components": [_component(*row) for row in rows],
+            "components": components,
         }
+        return with_note(facts, f"most={self.most} lists the largest; raise it, or min_area")
 
     def draw(self, picture: Image, facts: Facts) -> Image:
         """Draw the box of each component on the darkened image, and the numbers of the largest."""
@@ -154,6 +194,21 @@ class Components(Measuring):
         for one in components[-_MOST_NUMBERS:]:
             frame(canvas, np.array(box_corners(one)), str(one["number"]), hue(one["number"]))
         return canvas
+
+
+def _measured(labels: Image, count: int, original: Image) -> tuple[Image, Image, Image]:
+    """Return mean, smallest and largest value of each component in the original in gray."""
+    gray = original if original.ndim == 2 else cv2.cvtColor(original, cv2.COLOR_BGR2GRAY)
+    inside = labels > 0
+    where, values = labels[inside] - 1, gray[inside]
+    pixels = np.bincount(where, minlength=count)
+    means = np.bincount(where, weights=values, minlength=count) / pixels
+    order = np.argsort(where, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(pixels)[:-1]]).astype(np.int64)[:count]
+    values = values[order]
+    if not count:
+        return means, values, values
+    return means, np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
 
 
 def _component(number: int, stats: list[int], centroid: list[float]) -> dict[str, Any]:

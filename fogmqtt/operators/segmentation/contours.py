@@ -11,7 +11,7 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.panels import box_corners, darkened, hue, pen
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Facts
-from fogmqtt.operators.api.measuring import Measuring
+from fogmqtt.operators.api.measuring import Measuring, with_note
 
 _MODES = {"external": cv2.RETR_EXTERNAL, "list": cv2.RETR_LIST, "tree": cv2.RETR_TREE}
 _METHODS = {
@@ -37,8 +37,9 @@ class Contours(Measuring):
     Positions and lengths are pixels of the whole image. `count` contours have at least `min_area`,
     and `smaller` have less. Contours are numbered from 1 in OpenCV's order. `parent` is the number
     of the next contour around it; 0 is none, and `parent` is always 0 unless `mode=tree`.
-    `left_out` contours, those with the smallest areas, are not listed. The area is that of the
-    polygon through the pixels of the border: an outline of one pixel's width has almost none.
+    `left_out` contours, those with the smallest areas, are not listed, and `note` then says so. The
+    area is that of the polygon through the pixels of the border: an outline of one pixel's width
+    has almost none.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ class Contours(Measuring):
         areas = np.array([cv2.contourArea(contour) for contour in contours])
         large = np.flatnonzero(areas >= self.min_area)
         listed = np.sort(large[np.argsort(-areas[large], kind="stable")[: self.most]])
-        return {
+        facts = {
             "count": len(large),
             "smaller": len(contours) - len(large),
             "left_out": len(large) - len(listed),
@@ -96,6 +97,7 @@ class Contours(Measuring):
                 for index in listed.tolist()
             ],
         }
+        return with_note(facts, f"most={self.most} lists the largest; raise it, or min_area")
 
     def _simplified(self, contour: Image) -> Image:
         return cv2.approxPolyDP(contour, self.epsilon, closed=True) if self.epsilon else contour

@@ -45,10 +45,12 @@ class Boxes:
 def suppress_overlaps(boxes: Boxes, share: float, most: int, pieces: Image | None = None) -> Image:
     """Return the indices of the boxes that remain after non-maximum suppression, best first.
 
+    After `most` of them it stops: those behind them are compared with these, and not with each
+    other.
+
     A box is removed if its intersection with a better box of its class exceeds `share` of their
     union. `pieces` masks boxes that may be parts of objects: they rank behind all others, and are
-    also removed if more than `share` of their own area lies in a better box. At most `most` boxes
-    remain.
+    also removed if more than `share` of their own area lies in a better box.
     """
     order = boxes.order(pieces)
     kept: list[int] = []
@@ -61,7 +63,7 @@ def suppress_overlaps(boxes: Boxes, share: float, most: int, pieces: Image | Non
         if pieces is not None:
             same |= pieces[order] & (inter > share * areas)
         order = order[~(same & (boxes.classes[order] == boxes.classes[first]))]
-    return np.array(kept, np.int64)
+    return np.array([*kept, *order.tolist()], np.int64)
 
 
 def _shared(one: Image, others: Image) -> tuple[Image, Image]:

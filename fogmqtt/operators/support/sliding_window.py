@@ -23,7 +23,7 @@ from fogmqtt.core.geometry import Rect, Seams
 from fogmqtt.errors import OperatorError, WireError
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Facts, learned
-from fogmqtt.operators.api.measuring import Measuring, Part, Parts
+from fogmqtt.operators.api.measuring import Measuring, Part, Parts, with_note
 
 #: The most bytes of findings for each pixel that a window adds to the windows before it. With this
 #: limit, a part is never larger than its tile.
@@ -101,6 +101,10 @@ class WindowDetector(Measuring, Generic[F]):
 
     #: Less than a byte for each pixel that was sent, so it never limits the size of tiles.
     part_pixel_bytes: ClassVar[float] = _BYTES_PER_PIXEL
+    #: The most findings of a window, whatever their bytes; None: any number.
+    most_per_window: ClassVar[int | None] = None
+    #: The most findings of all windows; those of the last windows are left out and counted.
+    most_in_image: ClassVar[int | None] = None
 
     #: Row and column of the tile's first pixel, height and width of the image.
     place: tuple[int, int, int, int] | None = learned()
@@ -170,7 +174,8 @@ class WindowDetector(Measuring, Generic[F]):
             )
         pixels = np.ascontiguousarray(image[window.within(outer).slices])
         found = list(self.detect(pixels))
-        kept = _limit_bytes(found, int(grid.added(window) * _BYTES_PER_PIXEL))
+        room = int(grid.added(window) * _BYTES_PER_PIXEL)
+        kept = _limit_bytes(found[: self.most_per_window], room)
         return WindowFindings(index, kept, len(found) - len(kept))
 
     def _is_valid(self, view: WindowFindings[F], owned: set[int], grid: WindowGrid) -> bool:
@@ -179,12 +184,19 @@ class WindowDetector(Measuring, Generic[F]):
             return False
         owned.remove(view.window)
         room = int(grid.added(grid.window(view.window)) * _BYTES_PER_PIXEL)
-        return len(_limit_bytes(view.found, room)) == len(view.found)
+        return len(_limit_bytes(view.found[: self.most_per_window], room)) == len(view.found)
 
     def _facts(self, views: Sequence[WindowFindings[F]], grid: WindowGrid) -> Facts:
         found = [(grid.window(view.window), one) for view in views for one in view.found]
-        facts = self.merge(found, grid.size)
-        return {**facts, "left_out": sum(view.left_out for view in views)}
+        left_out = sum(view.left_out for view in views)
+        left_out += len(found) - len(found[: self.most_in_image])
+        found = found[: self.most_in_image]
+        room = int(grid.stride**2 * _BYTES_PER_PIXEL)
+        most = f" and are {self.most_per_window} at most" if self.most_per_window else ""
+        return with_note(
+            {**self.merge(found, grid.size), "left_out": left_out},
+            f"the findings of a window may take {room} bytes{most}; larger windows may have more",
+        )
 
 
 def _limit_bytes(found: Sequence[F], room: int) -> list[F]:

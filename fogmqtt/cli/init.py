@@ -1,0 +1,196 @@
+"""`fog-gateway init`: makes the folder of a gateway that boards can join, with its own broker."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import pwd
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fogmqtt.config import load_gateway
+from fogmqtt.errors import ConfigError, UsageError, missing_package
+from fogmqtt.wire.topics import Topics, check_id
+
+if TYPE_CHECKING:
+    from fogmqtt.joining.site import Site, SiteSettings
+
+#: Ports of the broker on this machine; the first is often that of the system's own broker.
+_LOCAL_PORTS: Final = (1883, 2883, 3883)
+
+_CONFIG: Final = """\
+# Written by fog-gateway init. config.yaml of fogmqtt has every key, with its default and reason.
+
+broker:
+  url: mqtt://127.0.0.1:{local_port}
+  embedded: never
+  username: {gateway}
+  password_file: broker/{gateway}.password
+
+gateway:
+  id: {gateway}
+
+wire:
+  prefix: {prefix}
+
+joining:
+  folder: .
+  listen: {listen}
+"""
+
+_NEXT: Final = """\
+
+Now start both, as services:
+  sudo cp {folder}/fog-broker.service {folder}/fog-gateway.service /etc/systemd/system/
+  sudo systemctl daemon-reload && sudo systemctl enable --now fog-broker fog-gateway
+or in two terminals:
+  {mosquitto} -c {broker}
+  fog-gateway --config {config}
+Then invite each board, and do what it prints:
+  fog-gateway --config {config} invite eya"""
+
+
+def init(options: argparse.Namespace) -> int:
+    """Make the folder, and say what was written and what to do. Returns the exit code.
+
+    Raises UsageError and ConfigError.
+    """
+    try:
+        from fogmqtt.joining.bundle import utc_now
+        from fogmqtt.joining.site import Site
+    except ImportError as problem:
+        raise needs_join(problem) from None
+    from fogmqtt.joining import broker_files, units
+
+    mosquitto = broker_files.find_mosquitto()
+    version = broker_files.mosquitto_version(mosquitto)
+    user = _user(options.user)
+    site = Site(options.folder, _settings(options))
+    texts = {
+        site.config: _config_text(site),
+        site.folder / "fog-broker.service": units.broker_unit(
+            user.pw_name, mosquitto, site.broker_config
+        ),
+        site.folder / "fog-gateway.service": units.gateway_unit(user.pw_name, site.config),
+    }
+    if not _may_write([*texts, site.broker_config], yes=options.yes):
+        print("nothing was changed", file=sys.stderr)
+        return 1
+    before = set(site.folder.rglob("*")) if site.folder.exists() else set()
+    os.umask(0o077)
+    try:
+        site.folder.mkdir(parents=True, exist_ok=True)
+        site.make(utc_now())
+        site.write_configuration(user.pw_name, version)
+        for path, text in texts.items():
+            path.write_text(text, "utf-8")
+        if os.geteuid() == 0 and user.pw_uid != 0:
+            site.give_to(user.pw_uid, user.pw_gid)
+    except OSError as problem:
+        raise ConfigError(f"{problem.filename or site.folder}: {problem.strerror}") from None
+    load_gateway(site.config, {})  # it must be one that the gateway takes
+    _report(site.folder, before)
+    is_told = site.reload_broker()
+    print(
+        _NEXT.format(
+            folder=_shown(site.folder),
+            mosquitto=mosquitto,
+            broker=_shown(site.broker_config),
+            config=_shown(site.config),
+        )
+    )
+    if is_told:
+        print("\nThe broker that runs has read its lists again; restart it for new ports or names.")
+    return 0
+
+
+def needs_join(problem: ImportError) -> Exception:
+    """Return what to say where a package of the extra `join` is missing."""
+    if not missing_package(problem):
+        return problem
+    return UsageError(f"a package is missing: {problem.name}; pip install 'fogmqtt[join]'")
+
+
+def _settings(options: argparse.Namespace) -> SiteSettings:
+    from fogmqtt.joining.names import check_addresses
+    from fogmqtt.joining.site import Site, SiteSettings
+
+    check_id(options.id, "--id")
+    Topics(options.prefix)
+    local_port = options.local_port
+    if local_port is None:
+        try:  # a second call keeps the port, at which the broker may listen now
+            local_port = Site.open(options.folder).settings.local_port
+        except ConfigError:
+            local_port = _free_port((options.port, options.join_port))
+    if len({local_port, options.port, options.join_port}) < 3:
+        raise UsageError("--port, --join-port and --local-port: give three different ports")
+    return SiteSettings(
+        gateway=options.id,
+        prefix=options.prefix,
+        port=options.port,
+        local_port=local_port,
+        join_port=options.join_port,
+        addresses=check_addresses(tuple(options.address)),
+    )
+
+
+def _config_text(site: Site) -> str:
+    settings = site.settings
+    host = "127.0.0.1" if site.is_loopback_only else "0.0.0.0"  # noqa: S104
+    return _CONFIG.format(
+        gateway=settings.gateway,
+        prefix=settings.prefix,
+        local_port=settings.local_port,
+        listen=f"{host}:{settings.join_port}",
+    )
+
+
+def _user(name: str | None) -> pwd.struct_passwd:
+    name = name or (os.environ.get("SUDO_USER") if os.geteuid() == 0 else None) or getpass.getuser()
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:
+        raise UsageError(f"--user: there is no user {name!r} here") from None
+    if os.geteuid() != 0 and user.pw_uid != os.geteuid():
+        raise UsageError(f"--user: only root makes files for {name}; call this with sudo")
+    return user
+
+
+def _free_port(taken: tuple[int, ...]) -> int:
+    for port in _LOCAL_PORTS:
+        if port in taken:
+            continue
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
+    raise UsageError(f"--local-port: {_LOCAL_PORTS} are taken; name a free port")
+
+
+def _may_write(paths: list[Path], *, yes: bool) -> bool:
+    there = [path for path in paths if path.exists()]
+    if yes or not there:
+        return True
+    print("These files exist and would be written anew:", file=sys.stderr)
+    for path in there:
+        print(f"  {_shown(path)}", file=sys.stderr)
+    if not sys.stdin.isatty():
+        print("give --yes to overwrite them", file=sys.stderr)
+        return False
+    return input("Overwrite them? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _report(folder: Path, before: set[Path]) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix != ".lock":
+            print(f"{'kept or renewed' if path in before else 'wrote'} {_shown(path)}")
+
+
+def _shown(path: Path) -> Path:
+    """Return a path as the user would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

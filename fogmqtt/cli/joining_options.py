@@ -1,0 +1,60 @@
+"""The options of `init`, `invite`, `invites` and `revoke`. Imports nothing that they use."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_init(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `init`."""
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("fog"), help="where (default: fog)"
+    )
+    parser.add_argument("--id", default="mariem", help="of the gateway (default: mariem)")
+    parser.add_argument("--prefix", default="fog/v1", help="as wire.prefix (default: fog/v1)")
+    parser.add_argument("--port", type=_port, default=8883, help="of the broker (default: 8883)")
+    parser.add_argument(
+        "--join-port", type=_port, default=8884, help="where boards join (default: 8884)"
+    )
+    parser.add_argument(
+        "--local-port", type=_port, help="of the broker for this machine (default: 1883, if free)"
+    )
+    parser.add_argument(
+        "--address",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="under which boards reach this machine (default: all that it has)",
+    )
+    parser.add_argument("--user", help="who runs gateway and broker (default: who calls this)")
+    parser.add_argument("--yes", action="store_true", help="overwrite without asking")
+
+
+def add_invite(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `invite`."""
+    parser.add_argument("board", metavar="BOARD", help="its name: a-z, 0-9, _ and -")
+    parser.add_argument(
+        "--for",
+        dest="time",
+        default="24h",
+        metavar="TIME",
+        help="how long it is open: 10m, 24h or 7d (default: 24h)",
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="the file (default: BOARD.fog)"
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="a board of this name has joined; the new one counts"
+    )
+    parser.add_argument(
+        "--offline",
+        action="store_true",
+        help="put certificate and key into the file, for a board that cannot ask this gateway",
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65_536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
+    return int(text)

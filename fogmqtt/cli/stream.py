@@ -1,0 +1,196 @@
+"""`fog-gateway stream`: one stream, from a camera or file through the fleet, until it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from fogmqtt.cli.async_program import run_async
+from fogmqtt.cli.signals import noted_signals
+from fogmqtt.config import GatewayConfig, StreamSettings
+from fogmqtt.core.streaming.books import Books
+from fogmqtt.errors import JobFailed, UsageError
+from fogmqtt.gateway.app import Gateway
+from fogmqtt.gateway.broker_link import Connect
+from fogmqtt.gateway.streams.file_outputs import frame_line
+from fogmqtt.gateway.streams.outputs import PublishedFrame, StreamOutput
+from fogmqtt.gateway.streams.stream import LiveStream, StreamView
+from fogmqtt.gateway.streams.streams import check_stream, source_settings
+from fogmqtt.log import one_line
+from fogmqtt.setup.brokers import connector, embedded_broker, one_off_id
+from fogmqtt.streams.frame import FrameSource
+from fogmqtt.streams.open import open_source
+from fogmqtt.streams.settings import kind_of
+
+#: The stream's name in messages of this command.
+_NAME: Final = "stream"
+#: Seconds between two lines: on a terminal, where each replaces the one before, and elsewhere.
+_LIVE_S: Final = 0.5
+_PLAIN_S: Final = 5.0
+
+
+class LinesOutput:
+    """Writes a line of JSON for each result to stdout."""
+
+    needs_original = False
+
+    async def publish(self, frame: PublishedFrame) -> None:
+        sys.stdout.buffer.write(frame_line(frame))
+        sys.stdout.buffer.flush()
+
+    async def close(self) -> None:
+        """Stdout stays open."""
+
+
+def stream(
+    config: GatewayConfig, settings: StreamSettings, out: str | None, for_s: float | None
+) -> int:
+    """Run a stream until it ends, for some seconds, or until Ctrl-C, and return the exit code.
+
+    `out` is a folder, a video (.mp4), lines (.jsonl), "-" for lines on stdout, or None.
+
+    Raises UsageError, NoBroker, and JobFailed if no frame came out or one was wrong.
+    """
+    settings = replace(settings, output=_outputs(out))
+    check_stream(config, settings)
+    last: list[StreamView] = []
+    with noted_signals() as noted, embedded_broker(config) as broker:
+        noted.check()
+        gateway_id = one_off_id(config)
+        connect = connector(config, gateway_id, broker)
+        with suppress(KeyboardInterrupt):  # the usual end of a stream
+            run_async(_run(config, gateway_id, connect, settings, out == "-", for_s, last))
+    if not last:
+        return 0
+    view = last[-1]
+    print(_summary(view), file=sys.stderr)
+    if view.wrong:
+        raise JobFailed(f"{view.wrong} of {view.verified} compared frames differ from one machine")
+    if not view.books.published:
+        raise JobFailed(_why_nothing(view))
+    return 0
+
+
+def _outputs(out: str | None) -> tuple[str, ...]:
+    """Return the words of `StreamSettings.output` for the option."""
+    if out in (None, "-"):
+        return ()
+    kinds = {".mp4": "file", ".jsonl": "facts"}
+    return (f"{kinds.get(Path(out).suffix, 'folder')}:{out}",)
+
+
+async def _run(
+    config: GatewayConfig,
+    gateway_id: str,
+    connect: Connect,
+    settings: StreamSettings,
+    prints: bool,
+    for_s: float | None,
+    last: list[StreamView],
+) -> None:
+    within_s = config.broker.connect_timeout_s
+    async with Gateway(config, gateway_id, connect, broker_within_s=within_s) as gateway:
+        await gateway.settled()
+        source: FrameSource = open_source(_NAME, source_settings(settings))
+        outputs: list[tuple[str, StreamOutput]] = gateway.stream_outputs(_NAME, settings)
+        if prints:
+            outputs.append(("stdout", LinesOutput()))
+        live = gateway.open_stream(_NAME, settings, source, outputs)
+        display = asyncio.create_task(_show(live))
+        try:
+            async with asyncio.timeout(for_s) as limit:
+                await gateway.run_stream(live)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        finally:
+            display.cancel()
+            await asyncio.gather(display, return_exceptions=True)
+            last.append(live.view())
+            await source.close()
+
+
+async def _show(live: LiveStream) -> None:
+    """Show the figures on stderr: one line that changes, or now and then a line."""
+    is_terminal = sys.stderr.isatty()
+    shown = ""
+    try:
+        while True:
+            await asyncio.sleep(_LIVE_S if is_terminal else _PLAIN_S)
+            text = _line(live.view())
+            if is_terminal:
+                print(f"\r{text.ljust(len(shown))}", end="", file=sys.stderr, flush=True)
+                shown = text
+            else:
+                print(text, file=sys.stderr, flush=True)
+    finally:
+        if shown:
+            print(f"\r{' ' * len(shown)}\r", end="", file=sys.stderr, flush=True)
+
+
+def _line(view: StreamView) -> str:
+    """Return the figures of the last seconds in one line."""
+    source = view.source
+    if source.state != "connected" and not view.fps_in:
+        return one_line(f"{source.state}: {source.reason}" if source.reason else source.state)
+    ways = {"tiles": "by tiles", "frames": "whole frames on devices", "here": "on this machine"}
+    parts = [
+        f"{view.fps_in:.1f} fps in, {view.fps_out:.1f} out",
+        f"age p99 {1000 * view.age_s.p99:.0f} ms",
+        _drops(view.books),
+        ways.get(view.way, ""),
+        one_line(view.error),
+    ]
+    return "; ".join(filter(None, parts))
+
+
+def _drops(books: Books) -> str:
+    counts = {**books.drops(), "late": books.late, "failed": books.failed}
+    named = [f"{count} {why.replace('_', ' ')}" for why, count in counts.items() if count]
+    return "dropped: " + ", ".join(named) if named else "nothing dropped"
+
+
+def _summary(view: StreamView) -> str:
+    """Return the last line of the command."""
+    ages, checked = view.age_s, ""
+    if view.verified:
+        checked = f"; {view.verified} compared with one machine, {view.wrong} wrong"
+    return (
+        f"{view.books.received} frames, {view.books.published} came out; age p50 "
+        f"{1000 * ages.p50:.0f} ms, p99 {1000 * ages.p99:.0f} ms; {_drops(view.books)}{checked}"
+    )
+
+
+def _why_nothing(view: StreamView) -> str:
+    source = view.source
+    if not view.books.received:
+        why = f"the source gave no frame: {source.reason or source.state}"
+    elif view.error:
+        why = view.error
+    elif view.books.no_device:
+        why = "no device can do it; start one (fog-device --id eya), or set gateway.local: auto"
+    else:
+        why = _drops(view.books)
+    return f"no frame came out: {one_line(why)}"
+
+
+def settings_for(config: GatewayConfig, source: str, changes: Mapping[str, Any]) -> StreamSettings:
+    """Return the settings of a configured stream, or of a source, changed by options.
+
+    Of a file or folder all frames are done, unless an option says otherwise. A change that is None
+    changes nothing. Raises UsageError if the source is a path where nothing is.
+    """
+    known = config.streams.get(source)
+    if known is None and kind_of(source) == "file" and not Path(source).exists():
+        raise UsageError(
+            f"{source!r} is no file, no folder and no configured stream; "
+            "give one, or an address such as rtsp://camera/h264"
+        )
+    is_patient = Path(source).is_file() or Path(source).is_dir()
+    settings = known or StreamSettings(source=source, keep="all" if is_patient else "latest")
+    return replace(settings, **{key: one for key, one in changes.items() if one is not None})

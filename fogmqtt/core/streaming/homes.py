@@ -1,0 +1,656 @@
+"""Which devices hold the memory of a stream's tiles, and how it comes back when one is lost.
+
+A stream with memory has a fixed plan of tiles. Each tile has a *home*: a device that does all of
+its frames, one after the other, since it alone has the tile's memory. *Standbys* do the same and
+answer nothing. The memory after `n` frames of an epoch is its *version* n, and each message says to
+which version it applies (`after`). A device whose memory has another version refuses it and says
+which one it has. So lost, doubled and reordered messages can delay a result and never change one.
+
+A memory that is lost comes back
+
+- from the last frames, if it depends on no more than those (`window`);
+- from a standby, which becomes the home;
+- from a copy that the home sent some time ago, and the frames since;
+- else not at all: the tile, or all tiles, begin a new *epoch* with an empty memory.
+
+No I/O, no clock: the caller reports what happens and when, and does what `actions` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from fogmqtt.core.streaming.memory_store import Deed
+
+#: Times that a frame of a tile may fail, or a device may lose or not answer for a tile, before the
+#: frame is given up or the tile moves away.
+TRIES: Final = 3
+#: Seconds until a device that was full is asked again.
+FULL_S: Final = 0.05
+#: Seconds in which a tile avoids a device that did not answer for it.
+AVOID_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class HomeRules:
+    """How the memory of a stream behaves, and what it is worth."""
+
+    #: Frames that give back the whole memory; None if all of the epoch are needed.
+    window: int | None = None
+    #: Devices can send a copy of the memory.
+    can_copy: bool = False
+    #: Frames of an epoch until results mean what they should.
+    warmup: int = 0
+    #: What begins anew when a memory cannot come back.
+    reseed: Literal["tile", "stream"] = "tile"
+    #: Devices that hold the memory of each tile besides its home.
+    standby: int = 0
+    #: Seconds between two copies; 0 for none.
+    snapshot_s: float = 10.0
+    #: The most frames that the gateway keeps so that a memory can come back.
+    kept_frames: int = 64
+    #: Frames of a tile that may be on the way to a device.
+    ahead: int = 4
+    #: Seconds until a message or its answer counts as lost.
+    patience_s: float = 5.0
+
+    @property
+    def takes_copies(self) -> bool:
+        """Whether copies of the memory help."""
+        return self.can_copy and self.window is None and self.snapshot_s > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this frame of a tile, or this copy, to a device."""
+
+    device: str
+    tile: int
+    attempt: int
+    deed: Deed
+    epoch: int
+    #: The frame; with `load` and `save` the last one that the memory knows.
+    seq: int
+    #: The version that the memory has before.
+    after: int
+    #: The device answers without pixels.
+    silent: bool = False
+    copy: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFailed:
+    """The result of a frame's tile will not come."""
+
+    tile: int
+    seq: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpochBegan:
+    """A tile has an empty memory at this frame."""
+
+    tile: int
+    epoch: int
+    seq: int
+    reason: str
+
+
+Action = Send | FrameFailed | EpochBegan
+
+
+@dataclass(slots=True, eq=False)
+class _Holder:
+    """A device with the memory of a tile."""
+
+    device: str
+    #: Counts messages that were sent anew. Refusals of earlier ones say nothing any more.
+    attempt: int
+    #: The first attempt of this memory: what the device said before was of another one.
+    first_attempt: int
+    #: The version that it has for certain, and that of the next frame to send.
+    confirmed: int
+    next: int
+    #: The version that its memory begins with.
+    start: int = 0
+    #: Version → when it was sent.
+    in_flight: dict[int, float] = field(default_factory=dict)
+    #: The next frame is to be sent as the first one that the memory knows.
+    begins: bool = False
+    saving_since: float | None = None
+    wait_until: float = 0.0
+    #: Refusals and silences without an answer in between.
+    faults: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    version: int
+    data: bytes
+
+
+@dataclass(slots=True, eq=False)
+class _Tile:
+    number: int
+    pixels: int
+    epoch: int
+    #: The first frame of the epoch.
+    base: int
+    #: The home and then the standbys.
+    holders: list[_Holder] = field(default_factory=list)
+    #: Frames without a result, in order.
+    pending: list[int] = field(default_factory=list)
+    copy: _Copy | None = None
+    copied_at: float = 0.0
+    attempts: int = 0
+    #: Frame → how often it failed.
+    failures: dict[int, int] = field(default_factory=dict)
+    #: Device → until when it is not used.
+    avoided: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def home(self) -> _Holder | None:
+        return self.holders[0] if self.holders else None
+
+
+class Homes:
+    """The homes of a stream's tiles. `pixels` has the size of each, for the devices' load."""
+
+    def __init__(self, pixels: Sequence[int], rules: HomeRules, *, first_epoch: int = 1) -> None:
+        self._rules = rules
+        self._epochs = first_epoch
+        self._tiles = [_Tile(at, one, first_epoch, 1) for at, one in enumerate(pixels)]
+        self._speeds: dict[str, float] = {}
+        self._last = 0
+        self._kept_from = 1
+        self._actions: list[Action] = []
+        #: How often a memory came back, and how often one did not.
+        self.restored = 0
+        self.reseeds = 0
+
+    # --- what a caller may ask --------------------------------------------------------------
+
+    def actions(self) -> list[Action]:
+        """Return what is to be done since the last call, in order."""
+        found, self._actions = self._actions, []
+        return found
+
+    @property
+    def kept_from(self) -> int:
+        """The first frame that must be kept; all before it may be forgotten."""
+        return self._kept_from
+
+    @property
+    def epoch(self) -> int:
+        """The newest epoch of all tiles."""
+        return self._epochs
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether another frame can begin: each tile has a home that keeps up."""
+        return all(
+            tile.home is not None and len(tile.pending) < self._rules.ahead for tile in self._tiles
+        )
+
+    @property
+    def has_homes(self) -> bool:
+        """Whether each tile has a home."""
+        return all(tile.home is not None for tile in self._tiles)
+
+    def homes(self) -> dict[int, tuple[str, ...]]:
+        """Return each tile with its home and its standbys."""
+        return {one.number: tuple(each.device for each in one.holders) for one in self._tiles}
+
+    def first_frame(self, tile: int) -> int:
+        """Return the first frame of the tile's epoch."""
+        return self._tiles[tile].base
+
+    def epoch_of(self, tile: int) -> int:
+        """Return the tile's epoch."""
+        return self._tiles[tile].epoch
+
+    def warming(self, seq: int) -> tuple[int, ...]:
+        """Return the tiles whose memory is too young at this frame for its result to mean much."""
+        warmup = self._rules.warmup
+        return tuple(one.number for one in self._tiles if seq - one.base < warmup)
+
+    def wake_at(self) -> float:
+        """Return when `tick` has something to do, if nothing else happens before."""
+        times = [float("inf")]
+        for tile in self._tiles:
+            for holder in tile.holders:
+                times += [one + self._rules.patience_s for one in holder.in_flight.values()]
+                if holder.wait_until:
+                    times.append(holder.wait_until)
+                if holder.saving_since is not None:
+                    times.append(holder.saving_since + self._rules.patience_s)
+            if not tile.holders and tile.avoided and self._speeds:
+                times.append(min(tile.avoided.values()))
+        return min(times)
+
+    # --- what happens ---------------------------------------------------------------------
+
+    def set_devices(self, speeds: Mapping[str, float], now: float) -> None:
+        """Take the devices that can do tiles, with their speeds in pixels per second."""
+        self._speeds = dict(speeds)
+        for tile in self._tiles:
+            for holder in [one for one in tile.holders if one.device not in speeds]:
+                self._drop(tile, holder, now)
+        self._settle(now)
+
+    def restart_device(self, device: str, now: float) -> None:
+        """Report that a device began anew, without the memories that it held."""
+        for tile in self._tiles:
+            for holder in [one for one in tile.holders if one.device == device]:
+                self._drop(tile, holder, now)
+        self._settle(now)
+
+    def begin(self, seq: int, now: float) -> None:
+        """Begin the frame `seq`, which is one more than the one before."""
+        if seq != self._last + 1:
+            raise ValueError(f"frame {seq} cannot follow frame {self._last}")
+        self._last = seq
+        for tile in self._tiles:
+            tile.pending.append(seq)
+        self._settle(now)
+
+    def answered(
+        self, device: str, tile: int, attempt: int, epoch: int, after: int, seq: int, now: float
+    ) -> bool:
+        """Report that a device has done a frame; returns whether a result is the first for it.
+
+        A result that is not the first, or is of an earlier epoch, must not be used. For an answer
+        without pixels the returned value says nothing.
+        """
+        one = self._tile(tile)
+        if one is None or epoch != one.epoch or seq != one.base + after:
+            return False
+        holder = self._holder(one, device)
+        if holder is not None and attempt >= holder.first_attempt:
+            holder.confirmed = max(holder.confirmed, after + 1)
+            holder.faults = 0
+            if attempt == holder.attempt:  # a later one may have asked for the pixels, too
+                holder.in_flight.pop(after, None)
+        is_first = seq in one.pending
+        self._settle(now)
+        return is_first
+
+    def took(self, tile: int, seq: int, now: float) -> None:
+        """Report that the result of a tile's frame was used."""
+        one = self._tiles[tile]
+        if seq in one.pending:
+            one.pending.remove(seq)
+            one.failures.pop(seq, None)
+        self._settle(now)
+
+    def saved(
+        self,
+        device: str,
+        tile: int,
+        attempt: int,
+        epoch: int,
+        version: int,
+        data: bytes,
+        now: float,
+    ) -> None:
+        """Report that a device has sent a copy of a tile's memory."""
+        one = self._tile(tile)
+        if one is None or epoch != one.epoch:
+            return
+        holder = self._holder(one, device)
+        if holder is not None and attempt >= holder.first_attempt:
+            holder.saving_since = None
+        if one.copy is None or version > one.copy.version:
+            one.copy, one.copied_at = _Copy(version, data), now
+        self._settle(now)
+
+    def spoiled(self, device: str, tile: int, epoch: int, seq: int, now: float) -> None:
+        """Report that the result of a frame arrived and cannot be used: ask for it again."""
+        one = self._tile(tile)
+        holder = None if one is None else self._holder(one, device)
+        if one is None or holder is None or epoch != one.epoch or seq not in one.pending:
+            return
+        one.failures[seq] = one.failures.get(seq, 0) + 1
+        if one.failures[seq] >= TRIES:
+            self._fail(one, seq, "no result of the tile could be used")
+        else:
+            self._send_again(one, holder)
+        self._settle(now)
+
+    def refused(
+        self,
+        device: str,
+        tile: int,
+        attempt: int,
+        epoch: int,
+        after: int,
+        have: int,
+        now: float,
+        deed: Deed = "apply",
+    ) -> None:
+        """Report that a device's memory has the version `have`, and not the version `after`.
+
+        -1 means that it has none of this epoch. `deed` is that of the message.
+        """
+        found = self._current(device, tile, attempt, epoch)
+        if found is None:
+            return
+        one, holder = found
+        if deed == "save" and have >= 0:  # frames went astray, and are sent again without this
+            holder.saving_since, one.copied_at = None, now
+        elif 0 <= after < have:  # it did that before
+            holder.confirmed = max(holder.confirmed, have)
+            if deed == "apply":  # and has forgotten the answer
+                holder.in_flight.pop(after, None)
+                self._fail(one, one.base + after, "the answer of the device was lost")
+        elif have < 0 or one.base + have < self._kept_from:
+            self._fault(one, holder, now)
+        else:
+            holder.confirmed = have
+            self._send_again(one, holder)
+        self._settle(now)
+
+    def failed(
+        self, device: str, tile: int, attempt: int, epoch: int, seq: int, reason: str, now: float
+    ) -> None:
+        """Report that the operators failed for a frame. The device has forgotten the memory."""
+        found = self._current(device, tile, attempt, epoch)
+        if found is None:
+            return
+        one, holder = found
+        one.failures[seq] = one.failures.get(seq, 0) + 1
+        self._drop(one, holder, now)
+        if one.failures[seq] >= TRIES:
+            self._begin_epoch(one, max(seq + 1, one.base + 1), reason)
+        self._settle(now)
+
+    def full(self, device: str, tile: int, attempt: int, epoch: int, now: float) -> None:
+        """Report that a device had no room for a message; it is asked again soon."""
+        found = self._current(device, tile, attempt, epoch)
+        if found is None:
+            return
+        one, holder = found
+        self._send_again(one, holder)
+        holder.wait_until = now + FULL_S
+        self._settle(now)
+
+    def give_up(self, seq: int, now: float) -> None:
+        """Want no result of a frame any more. The memories still learn from it."""
+        for tile in self._tiles:
+            if seq in tile.pending:
+                tile.pending.remove(seq)
+        self._settle(now)
+
+    def tick(self, now: float) -> None:
+        """Send again what was not answered in time."""
+        for tile in self._tiles:
+            for holder in list(tile.holders):
+                self._check_silence(tile, holder, now)
+            tile.avoided = {name: at for name, at in tile.avoided.items() if at > now}
+        self._settle(now)
+
+    # --- memories -------------------------------------------------------------------------
+
+    def _settle(self, now: float) -> None:
+        """Find homes for the tiles that have none, and send what can be sent."""
+        for tile in self._tiles:
+            if tile.home is None:
+                self._find_home(tile, now)
+            while len(tile.holders) in range(1, 1 + self._rules.standby):
+                if not self._add_standby(tile, now):
+                    break
+            for holder in tile.holders[1:]:
+                if self._last - (tile.base + holder.next) > self._rules.kept_frames:
+                    tile.holders.remove(holder)  # too slow to be of use
+            for holder in tile.holders:
+                self._pump(tile, holder, now)
+            self._ask_for_copy(tile, now)
+        self._kept_from = max(self._kept_from, min(map(self._needed_from, self._tiles)))
+
+    def _find_home(self, tile: _Tile, now: float) -> None:
+        device = self._choose(tile, now)
+        if device is None:
+            return
+        holder = self._new_holder(tile, device)
+        tile.holders.insert(0, holder)
+        is_fresh = self._first_wanted(tile) == tile.base
+        if not self._seed(tile, holder):
+            self._forget(tile, f"the memory of tile {tile.number} is lost")
+        elif not is_fresh:
+            self.restored += 1
+
+    def _add_standby(self, tile: _Tile, now: float) -> bool:
+        device = self._choose(tile, now)
+        if device is None:
+            return False
+        holder = self._new_holder(tile, device)
+        if not self._seed(tile, holder):
+            return False
+        tile.holders.append(holder)
+        return True
+
+    def _seed(self, tile: _Tile, holder: _Holder) -> bool:
+        """Give a new holder the memory that it needs for the next result; False if none can."""
+        wanted = self._first_wanted(tile) - tile.base
+        earliest = max(0, self._kept_from - tile.base)
+        window = self._rules.window
+        start = 0 if window is None else max(0, wanted - window)
+        copy = tile.copy
+        if start >= earliest:
+            holder.begins, holder.confirmed = True, -1
+            holder.next = holder.start = start
+            return True
+        if copy is None or copy.version < earliest:
+            return False
+        holder.begins, holder.confirmed = False, -1
+        holder.next = holder.start = copy.version
+        seq = tile.base + copy.version - 1
+        self._act(
+            Send(
+                holder.device,
+                tile.number,
+                holder.attempt,
+                "load",
+                tile.epoch,
+                seq,
+                copy.version,
+                silent=True,
+                copy=copy.data,
+            )
+        )
+        self._fail_before(tile, tile.base + copy.version)
+        return True
+
+    def _forget(self, tile: _Tile, reason: str) -> None:
+        """Begin a new epoch, of the tile or of all tiles."""
+        self.reseeds += 1
+        if self._rules.reseed == "tile":
+            self._begin_epoch(tile, self._first_wanted(tile), reason)
+            return
+        self._epochs += 1
+        for one in self._tiles:
+            self._fail_before(one, self._last + 1)
+            self._set_epoch(one, self._epochs, self._last + 1, reason)
+
+    def _begin_epoch(self, tile: _Tile, base: int, reason: str) -> None:
+        self._epochs += 1
+        self._fail_before(tile, base)
+        self._set_epoch(tile, self._epochs, base, reason)
+
+    def _set_epoch(self, tile: _Tile, epoch: int, base: int, reason: str) -> None:
+        tile.epoch, tile.base, tile.copy = epoch, base, None
+        tile.failures.clear()
+        self._act(EpochBegan(tile.number, epoch, base, reason))
+        for holder in tile.holders:
+            self._restart(tile, holder)
+            holder.begins = True
+            holder.next = holder.start = 0
+
+    def _restart(self, tile: _Tile, holder: _Holder) -> None:
+        """Take the holder's memory for empty."""
+        self._next_attempt(tile, holder)
+        holder.first_attempt = holder.attempt
+        holder.confirmed = -1
+        holder.in_flight.clear()
+        holder.saving_since = None
+
+    def _fault(self, tile: _Tile, holder: _Holder, now: float) -> None:
+        """Give a holder a memory again that it does not have; or replace it."""
+        faults = holder.faults + 1
+        self._drop(tile, holder, now, avoid=faults >= TRIES)
+        if faults >= TRIES or tile.home is not None:
+            return
+        again = self._new_holder(tile, holder.device)
+        again.faults = faults
+        if self._seed(tile, again):
+            tile.holders.insert(0, again)
+            self.restored += 1
+
+    def _drop(self, tile: _Tile, holder: _Holder, now: float, *, avoid: bool = False) -> None:
+        was_home = holder is tile.home
+        tile.holders.remove(holder)
+        if avoid:
+            tile.avoided[holder.device] = now + AVOID_S
+        if was_home and tile.home is not None:
+            self.restored += 1
+            self._send_again(tile, tile.home)
+
+    def _fail_before(self, tile: _Tile, seq: int) -> None:
+        for one in [one for one in tile.pending if one < seq]:
+            self._fail(tile, one, "the memory of the tile was lost")
+
+    def _fail(self, tile: _Tile, seq: int, reason: str) -> None:
+        if seq in tile.pending:
+            tile.pending.remove(seq)
+            tile.failures.pop(seq, None)
+            self._act(FrameFailed(tile.number, seq, reason))
+
+    # --- messages -------------------------------------------------------------------------
+
+    def _pump(self, tile: _Tile, holder: _Holder, now: float) -> None:
+        if now < holder.wait_until:
+            return
+        holder.wait_until = 0.0
+        while len(holder.in_flight) < self._rules.ahead:
+            seq = tile.base + holder.next
+            if seq > self._last:
+                return
+            if holder.next < holder.confirmed and seq not in tile.pending:
+                holder.next += 1  # it is done, and so is its result
+                continue
+            deed: Deed = "begin" if holder.begins else "apply"
+            holder.begins = False
+            silent = holder is not tile.home or seq not in tile.pending
+            self._act(
+                Send(
+                    holder.device,
+                    tile.number,
+                    holder.attempt,
+                    deed,
+                    tile.epoch,
+                    seq,
+                    holder.next,
+                    silent=silent,
+                )
+            )
+            holder.in_flight[holder.next] = now
+            holder.next += 1
+
+    def _ask_for_copy(self, tile: _Tile, now: float) -> None:
+        home = tile.home
+        if home is None or not self._rules.takes_copies or home.saving_since is not None:
+            return
+        if home.wait_until or tile.base + home.next <= self._last:
+            return  # not all frames are sent, so its version is not known
+        since = home.confirmed - (tile.copy.version if tile.copy else 0)
+        is_due = now >= tile.copied_at + self._rules.snapshot_s
+        if since < 1 or not (is_due or since >= self._rules.kept_frames // 2):
+            return
+        home.saving_since = now
+        seq = tile.base + home.next - 1
+        self._act(Send(home.device, tile.number, home.attempt, "save", tile.epoch, seq, home.next))
+
+    def _send_again(self, tile: _Tile, holder: _Holder) -> None:
+        """Send all that was not confirmed, and what has no result, as a new attempt."""
+        self._next_attempt(tile, holder)
+        holder.in_flight.clear()
+        holder.saving_since = None
+        if holder.confirmed < 0:  # it may not have got its memory
+            holder.first_attempt = holder.attempt
+            if not self._seed(tile, holder):
+                tile.holders.remove(holder)
+            return
+        holder.next = holder.confirmed
+        if holder is tile.home and tile.pending:
+            holder.next = min(holder.next, max(0, tile.pending[0] - tile.base))
+
+    def _check_silence(self, tile: _Tile, holder: _Holder, now: float) -> None:
+        patience_s = self._rules.patience_s
+        if holder.saving_since is not None and holder.saving_since + patience_s <= now:
+            holder.saving_since = None
+        if min(holder.in_flight.values(), default=now) + patience_s > now:
+            return
+        holder.faults += 1
+        if holder.faults >= TRIES:
+            self._drop(tile, holder, now, avoid=True)
+        else:
+            self._send_again(tile, holder)
+
+    # --- helpers --------------------------------------------------------------------------
+
+    def _act(self, action: Action) -> None:
+        self._actions.append(action)
+
+    def _tile(self, number: int) -> _Tile | None:
+        return self._tiles[number] if 0 <= number < len(self._tiles) else None
+
+    def _holder(self, tile: _Tile, device: str) -> _Holder | None:
+        return next((one for one in tile.holders if one.device == device), None)
+
+    def _current(
+        self, device: str, number: int, attempt: int, epoch: int
+    ) -> tuple[_Tile, _Holder] | None:
+        """Return tile and holder that a complaint is about; None if it is out of date."""
+        tile = self._tile(number)
+        holder = None if tile is None else self._holder(tile, device)
+        if tile is None or holder is None or (attempt, epoch) != (holder.attempt, tile.epoch):
+            return None
+        return tile, holder
+
+    def _new_holder(self, tile: _Tile, device: str) -> _Holder:
+        tile.attempts += 1
+        return _Holder(device, tile.attempts, tile.attempts, -1, 0)
+
+    def _next_attempt(self, tile: _Tile, holder: _Holder) -> None:
+        tile.attempts += 1
+        holder.attempt = tile.attempts
+
+    def _choose(self, tile: _Tile, now: float) -> str | None:
+        """Return the device that would be done first with the tile and all that it has."""
+        taken = {one.device for one in tile.holders}
+        load = dict.fromkeys(self._speeds, tile.pixels)
+        for other in self._tiles:
+            for holder in other.holders:
+                if holder.device in load:
+                    load[holder.device] += other.pixels
+        free = [name for name in load if name not in taken and tile.avoided.get(name, 0.0) <= now]
+        return min(free, key=lambda name: (load[name] / self._speeds[name], name), default=None)
+
+    def _first_wanted(self, tile: _Tile) -> int:
+        """Return the first frame whose result is still to come."""
+        return tile.pending[0] if tile.pending else self._last + 1
+
+    def _needed_from(self, tile: _Tile) -> int:
+        """Return the first frame without which a result, or a memory, could not come."""
+        wanted = self._first_wanted(tile)
+        known = (max(one.confirmed, one.start) for one in tile.holders)
+        needed = min([wanted, *(tile.base + version for version in known)])
+        if self._rules.window is not None:
+            return max(tile.base, min(needed, wanted - self._rules.window))
+        if not self._rules.takes_copies:
+            return needed
+        since = tile.base + (tile.copy.version if tile.copy else 0)
+        return min(needed, max(since, self._last + 1 - self._rules.kept_frames))

@@ -1,0 +1,66 @@
+// Numbers, times and sizes as people read them.
+
+const NUMBER = new Intl.NumberFormat("en", { maximumSignificantDigits: 3, useGrouping: true });
+const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+
+/** Three significant digits: 0.123, 12.3, 1,230. */
+export function number(value) {
+  return Math.abs(value) >= 1000 ? WHOLE.format(value) : NUMBER.format(value);
+}
+
+/** `1 tile`, `12 tiles`. */
+export function count(many, one, several = `${one}s`) {
+  return `${WHOLE.format(many)} ${many === 1 ? one : several}`;
+}
+
+/** A duration: 850 ms, 4.2 s, 3 min 20 s, 2 h 5 min, 3 days. */
+export function duration(seconds) {
+  if (!Number.isFinite(seconds)) return "";
+  if (seconds < 0.0005) return "0 s";
+  if (seconds < 1) return `${number(Math.round(seconds * 1000))} ms`;
+  if (seconds < 59.95) return `${seconds < 9.95 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  const whole = Math.round(seconds);
+  if (whole < 3600) return pair(Math.floor(whole / 60), "min", whole % 60, "s");
+  const minutes = Math.round(whole / 60);
+  if (minutes < 2880) return pair(Math.floor(minutes / 60), "h", minutes % 60, "min");
+  return count(Math.round(minutes / 1440), "day");
+}
+
+function pair(many, unit, rest, restUnit) {
+  return rest ? `${many} ${unit} ${rest} ${restUnit}` : `${many} ${unit}`;
+}
+
+/** How long ago a Unix time was: now, 5 s ago, 3 min ago; then the date. */
+export function ago(then, now) {
+  const seconds = Math.max(0, now - then);
+  if (seconds < 1.5) return "now";
+  if (seconds < 90) return `${Math.round(seconds)} s ago`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min ago`;
+  if (seconds < 129600) return `${Math.round(seconds / 3600)} h ago`;
+  return date(then);
+}
+
+/** A Unix time as local date and time. */
+export function date(unix) {
+  return new Date(unix * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+}
+
+/** 640 B, 12.5 kB, 3.4 MB. */
+export function bytes(size) {
+  if (size < 1000) return `${size} B`;
+  const step = Math.min(3, Math.floor(Math.log10(size) / 3));
+  return `${number(size / 1000 ** step)} ${["B", "kB", "MB", "GB"][step]}`;
+}
+
+/** Width × height and megapixels of an image; empty if it is not known. */
+export function size(height, width) {
+  if (!height || !width) return "";
+  const mega = (height * width) / 1e6;
+  return `${width} × ${height}` + (mega >= 0.1 ? ` (${number(mega)} MP)` : "");
+}
+
+/** Pixels a second. */
+export function pixelRate(rate) {
+  if (rate < 1e5) return rate > 0 ? `${number(rate / 1e6)} MP/s` : "0 MP/s";
+  return `${number(Math.round(rate / 1e4) / 100)} MP/s`;
+}

@@ -1,0 +1,194 @@
+"""What a look at the broker means: judgements without any I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from fogmqtt.doctor.broker_look import BrokerFacts, Seen
+from fogmqtt.doctor.finding import Finding, fault, ok, warning
+from fogmqtt.log import one_line
+
+#: Bytes of a message beside its pixels, at most.
+_AROUND_TILE = 4096
+#: An echo that takes this much longer than a ping waited for a delayed acknowledgement (40 ms).
+_NAGLE_S = 0.03
+#: Round trips over this make small tiles slow.
+_FAR_S = 0.05
+#: Links below this many bytes per second are slow for pixels.
+_SLOW_BYTES_PER_S = 500_000.0
+
+
+def broker(facts: BrokerFacts) -> Finding:
+    """Judge whether the broker can be used."""
+    if not facts.refusal:
+        return ok("broker", f"{facts.url} lets this program in")
+    sentence, _, fix = facts.refusal.partition("; ")
+    return fault("broker", sentence, fix or "check broker.url, and that the broker runs")
+
+
+def message_limit(facts: BrokerFacts, tile_bytes: int) -> Finding:
+    limit = facts.max_packet_bytes
+    if limit is None or limit >= tile_bytes + _AROUND_TILE:
+        return ok("message limit", "the broker takes messages as large as a tile")
+    return fault(
+        "message limit",
+        f"the broker takes packets of at most {limit:,} bytes, and a tile may have {tile_bytes:,}",
+        f"raise max_packet_size in mosquitto.conf, or set wire.max_message_bytes to "
+        f"{max(4096, limit - _AROUND_TILE)}",
+    )
+
+
+def counters(facts: BrokerFacts) -> Finding | None:
+    if facts.has_counters is None:
+        return None
+    if not facts.has_counters:
+        return warning(
+            "$SYS",
+            "this user may not read $SYS of the broker, so nobody hears of messages that it drops",
+            "add `topic read $SYS/broker/publish/messages/dropped` to the access list",
+        )
+    if facts.dropped:
+        return warning(
+            "queue limits",
+            f"the broker has dropped {facts.dropped:,} messages since it started: a limit of it is "
+            "too low for a client that reads slowly",
+            "raise max_queued_messages (10000) or max_queued_bytes in mosquitto.conf",
+        )
+    return ok("queue limits", "the broker reports no dropped messages")
+
+
+def taken_over(facts: BrokerFacts) -> Finding | None:
+    if not facts.taken_over:
+        return None
+    return warning(
+        "user",
+        "another program is connected as the same user, and the two disconnect each other",
+        "use a user of its own for this command (broker/add-user.sh run mariem-run)",
+    )
+
+
+def delay(facts: BrokerFacts) -> Finding | None:
+    """Judge the round trips: far away, or waiting for acknowledgements that come late."""
+    if facts.ping_s is None:
+        return None
+    milliseconds = f"{1000 * facts.ping_s:.0f} ms"
+    if facts.echo_s is not None and facts.echo_s - facts.ping_s > _NAGLE_S:
+        return warning(
+            "round trip",
+            f"a ping takes {milliseconds} and a small message {1000 * facts.echo_s:.0f} ms: the "
+            "broker waits for acknowledgements that its clients delay",
+            "set `set_tcp_nodelay true` in mosquitto.conf, and restart the broker",
+        )
+    if facts.ping_s > _FAR_S:
+        return warning(
+            "round trip",
+            f"a ping to the broker takes {milliseconds}",
+            "use a cable or a nearer access point; on a local network, set "
+            "`set_tcp_nodelay true` in mosquitto.conf",
+        )
+    return ok("round trip", f"a ping to the broker takes {1000 * facts.ping_s:.1f} ms")
+
+
+def link_rate(facts: BrokerFacts) -> Finding | None:
+    if facts.bytes_per_s is None:
+        return None
+    rate = f"{facts.bytes_per_s / 1e6:.2f} MB/s"
+    if facts.bytes_per_s < _SLOW_BYTES_PER_S:
+        return warning(
+            "link",
+            f"the link to the broker moves {rate}: tiles take longer on it than the work on them",
+            "use a cable or 5 GHz Wi-Fi, or `wire.codec: png`",
+        )
+    return ok("link", f"the link to the broker moves {rate} or more")
+
+
+def devices(facts: BrokerFacts) -> Finding:
+    online = sorted(name for name, seen in facts.devices.items() if seen.online)
+    if online:
+        return ok("devices", f"{len(online)} online: {', '.join(online[:20])}")
+    known = sorted(facts.devices)
+    if known:
+        return warning(
+            "devices",
+            f"no device is online; the broker remembers {', '.join(known[:20])}",
+            f"start them, such as fog-device --id {known[0]}, and look at their logs",
+        )
+    return warning(
+        "devices",
+        "no device has announced itself at this broker",
+        "start one: fog-device --id eya --broker mqtt://THIS-MACHINE:1883 (the same wire.prefix)",
+    )
+
+
+def gateways(facts: BrokerFacts) -> Finding:
+    online = sorted(name for name, seen in facts.gateways.items() if seen.online)
+    if online:
+        return ok("gateway", f"online: {', '.join(online[:20])}")
+    return warning(
+        "gateway",
+        "no gateway is online at this broker, or this user may not see it",
+        "start fog-gateway with the same broker.url and wire.prefix",
+    )
+
+
+def several_gateways(facts: BrokerFacts, own: str, *, has_group: bool) -> Finding | None:
+    """Judge gateways that would do each submission twice."""
+    others = sorted(
+        name for name, seen in facts.gateways.items() if seen.online and seen.serves and name != own
+    )
+    if not others or has_group:
+        return None
+    return warning(
+        "several gateways",
+        f"{', '.join(others)} serves at this broker, too: each gateway does every submission",
+        "set the same secret gateway.group in all of them, or use one gateway",
+    )
+
+
+def twins(facts: BrokerFacts) -> Iterator[Finding]:
+    """Judge ids that two processes use at the same time."""
+    for kind, option, members in (
+        ("agents", "--id", facts.devices),
+        ("gateways", "gateway.id", facts.gateways),
+    ):
+        for name, seen in sorted(members.items()):
+            if len(seen.live_boots) > 1:
+                yield fault(
+                    "two of one id",
+                    f"two {kind} use the id {name} and disconnect each other",
+                    f"give one of them another {option}",
+                )
+
+
+def versions(facts: BrokerFacts, own: str) -> Finding | None:
+    """Judge devices of other versions of fogmqtt."""
+    apart = _apart(facts.devices, own)
+    if not apart:
+        return None
+    named = ", ".join(f"{name} {one_line(version)}" for name, version in sorted(apart.items())[:20])
+    return warning(
+        "versions",
+        f"this is fogmqtt {own}, and others run: {named}",
+        f"install {own} there: pip install fogmqtt=={own}, and restart them",
+    )
+
+
+def _apart(members: Mapping[str, Seen], own: str) -> dict[str, str]:
+    return {
+        name: seen.version
+        for name, seen in members.items()
+        if seen.online and seen.version and seen.version != own
+    }
+
+
+def fingerprints(differs: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
+    """Judge operators that devices compute otherwise than this machine; reasons by ability."""
+    for device, abilities in sorted(differs.items()):
+        operators = sorted({ability.partition("/")[0] for ability in abilities})
+        if operators:
+            yield warning(
+                "fingerprints",
+                f"{device} gets no tiles for {one_line(', '.join(operators))}: it "
+                f"{one_line(next(iter(abilities.values())))}",
+                "install the same OpenCV on both, or set exact: false",
+            )

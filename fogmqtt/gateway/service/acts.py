@@ -1,0 +1,237 @@
+"""Requests that change something: uploads become jobs, jobs are cancelled, retried and repeated.
+
+Each act writes one line to the log with who did it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from fogmqtt.config import GatewayConfig
+from fogmqtt.errors import PipelineError, UsageError
+from fogmqtt.gateway.app import Gateway
+from fogmqtt.gateway.jobs.model import new_job_id
+from fogmqtt.gateway.service.jobs import Jobs
+from fogmqtt.gateway.service.refusals import RequestRefused
+from fogmqtt.gateway.service.uploads import OpenedUpload, Uploads
+from fogmqtt.gateway.threads import IoThread
+from fogmqtt.images.result_format import parse_result_format
+from fogmqtt.log import one_line, shown_name
+from fogmqtt.operators.api import registry
+from fogmqtt.operators.api.pipeline import parse
+from fogmqtt.wire import service_messages as msg
+
+log = logging.getLogger(__name__)
+
+#: Where an image may say that it comes from.
+_SOURCES: Final = frozenset({"http", "page", "python", "mqtt"})
+
+
+@dataclass(frozen=True, slots=True)
+class FileSubmission:
+    """An image file that a client submits, as the gateway's intake takes it."""
+
+    job: str
+    name: str
+    #: A configured name, or the text of a pipeline.
+    pipeline: str
+    source: str
+    who: str
+    format: str = ""
+    pages: str = ""
+    priority: int = 0
+    verify: bool = False
+    traceparent: str = ""
+
+
+class Intake(Protocol):
+    """Takes image files for good: the server."""
+
+    def check_room(self) -> None:
+        """Raise FogError if no further image is taken now."""
+
+    async def accept_upload(self, submission: FileSubmission, path: Path) -> None:
+        """Move a file into the spool and begin its job. Raises FogError and OSError."""
+
+    async def retry(self, job: str, who: str) -> str:
+        """Do a dead letter again, and return the new job. Raises FogError and OSError."""
+
+
+class Acts:
+    """Does the requests that change something. It belongs to the event loop."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        gateway: Gateway,
+        intake: Intake,
+        jobs: Jobs,
+        uploads: Uploads,
+        thread: IoThread,
+    ) -> None:
+        self._config = config
+        self._gateway = gateway
+        self._intake = intake
+        self._jobs = jobs
+        self._uploads = uploads
+        self._thread = thread
+
+    async def do(self, client: str, request: msg.Request) -> msg.Answer:
+        """Do a request. Raises RequestRefused for one that this gateway does not know."""
+        match request:
+            case msg.OpenUpload():
+                return await self._open(client, request)
+            case msg.PutPiece(upload=upload, offset=offset, data=data):
+                put = self._thread.call(lambda: self._uploads.put(client, upload, offset, data))
+                return msg.Upload(id=request.id, upload=upload, received=await put)
+            case msg.SubmitUpload():
+                return await self._submit(client, request)
+            case msg.DropUpload(upload=upload):
+                await self._thread.call(lambda: self._uploads.drop(client, upload))
+                return msg.Done(id=request.id)
+            case msg.CancelJob():
+                return await self._cancel(client, request)
+            case msg.RetryJob():
+                return await self._retry(client, request)
+            case msg.RepeatJob():
+                return await self._repeat(client, request)
+            case _:
+                kind = type(request).__name__
+                raise RequestRefused("unsupported", f"this gateway does not know {kind}")
+
+    # Uploads.
+
+    async def _open(self, client: str, request: msg.OpenUpload) -> msg.Upload:
+        await self._check(request.pipeline, request.format, request.pages)
+        self._intake.check_room()
+        upload = new_job_id().replace("j", "u", 1)
+        opened = self._thread.call(lambda: self._uploads.open(client, upload, request))
+        return msg.Upload(id=request.id, upload=upload, received=await opened)
+
+    async def _submit(self, client: str, request: msg.SubmitUpload) -> msg.JobAnswer:
+        upload, job = request.upload, new_job_id()
+        complete = lambda: self._uploads.complete(client, upload, request.digest, job)  # noqa: E731
+        one, earlier = await self._thread.call(complete)
+        if earlier and await self._is_known(earlier):
+            await self._thread.call(lambda: self._uploads.drop(client, upload))
+            return msg.JobAnswer(id=request.id, job=await self._jobs.card(earlier), repeated=True)
+        if earlier:  # it never began, or left the history
+            self._uploads.forget_key(one.request.idempotency_key)
+            one, _ = await self._thread.call(complete)
+        await self._accept(client, upload, one, job, request.who or one.request.who)
+        return msg.JobAnswer(id=request.id, job=await self._jobs.card(job))
+
+    async def _is_known(self, job: str) -> bool:
+        try:
+            await self._jobs.card(job)
+        except RequestRefused:
+            return False
+        return True
+
+    async def _accept(
+        self, client: str, upload: str, one: OpenedUpload, job: str, who: str
+    ) -> None:
+        asked = one.request
+        source = asked.source if asked.source in _SOURCES else "mqtt"
+        submission = FileSubmission(
+            job=job,
+            name=_plain_name(asked.name),
+            pipeline=asked.pipeline or self._config.pipeline,
+            source=source,
+            who=one_line(who or client),
+            format=asked.format,
+            pages=asked.pages,
+            priority=asked.priority,
+            verify=asked.verify,
+            traceparent=asked.traceparent,
+        )
+        try:
+            await self._intake.accept_upload(submission, one.path)
+        except BaseException:
+            await self._thread.call(lambda: self._uploads.drop(client, upload))
+            raise
+        self._uploads.accepted(upload)
+        self._log(f"submit {submission.name!r} as {job}", who, client)
+
+    # Jobs.
+
+    async def _cancel(self, client: str, request: msg.CancelJob) -> msg.JobAnswer:
+        card = await self._jobs.card(request.job)
+        reason = one_line(request.reason) or f"{one_line(request.who) or client} cancelled it"
+        if self._gateway.cancel(request.job, reason):
+            self._log(f"cancel {request.job}", request.who, client)
+            await self._jobs.settled(request.job)
+            card = await self._jobs.card(request.job)
+        return msg.JobAnswer(id=request.id, job=card)
+
+    async def _retry(self, client: str, request: msg.RetryJob) -> msg.JobAnswer:
+        await self._jobs.ended(request.job)
+        self._intake.check_room()
+        job = await self._intake.retry(request.job, one_line(request.who or client))
+        self._log(f"retry {request.job} as {job}", request.who, client)
+        return msg.JobAnswer(id=request.id, job=await self._jobs.card(job))
+
+    async def _repeat(self, client: str, request: msg.RepeatJob) -> msg.JobAnswer:
+        await self._check(request.pipeline, "", "")
+        self._intake.check_room()
+        ended = await self._jobs.ended(request.job)
+        original = await self._jobs.on_disk(lambda history: history.path(request.job, "original"))
+        if original is None or "original" not in ended.card.files:
+            raise RequestRefused(
+                "not-found", f"the original image of {request.job} is not there any more"
+            )
+        job = new_job_id()
+        copy = await self._thread.call(lambda: self._uploads.copy_of(original, job))
+        submission = FileSubmission(
+            job=job,
+            name=ended.entry.name,
+            pipeline=request.pipeline or self._config.pipeline,
+            source="page",
+            who=one_line(request.who or client),
+            pages=ended.entry.pages,
+            priority=request.priority,
+        )
+        try:
+            await self._intake.accept_upload(submission, copy)
+        finally:
+            await self._thread.call(lambda: self._uploads.discard(copy))
+        self._log(f"repeat {request.job} as {job}", request.who, client)
+        return msg.JobAnswer(id=request.id, job=await self._jobs.card(job))
+
+    # Checks.
+
+    async def _check(self, pipeline: str, form: str, pages: str) -> None:
+        """Raise PipelineError or UsageError for what no job can be made of."""
+        if form:
+            parse_result_format(form)
+        if pages not in ("", "all", "first") and not (pages.isascii() and pages.isdigit()):
+            raise UsageError(f"pages={pages[:20]!r}: expected all, first or a number")
+        text = self._config.pipelines.get(pipeline, pipeline)
+        if not text:
+            return
+        # Operators are imported, and plug-ins may take their time.
+        await self._gateway.threads.apart(lambda: _parse(text, self._config), "pipeline")
+
+    def _log(self, act: str, who: str, client: str) -> None:
+        log.info("act: %s, by %s (%s)", one_line(act), one_line(who) or "unknown", client)
+
+
+def _parse(text: str, config: GatewayConfig) -> None:
+    """Raise PipelineError for a text that is no pipeline; it names a similar configured name."""
+    try:
+        parse(text)
+    except PipelineError as problem:
+        if len(text.split()) == 1 and "=" not in text:
+            near = registry.suggestion(text[:80], config.pipelines)
+            name = one_line(text[:80])
+            raise PipelineError(f"no pipeline {name!r} is configured; {near}; {problem}") from None
+        raise
+
+
+def _plain_name(name: str) -> str:
+    """Return the last part of a name, as it is shown: a name never becomes a path."""
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return shown_name(last)[:200].strip(". ") or "image"

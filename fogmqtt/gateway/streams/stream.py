@@ -1,0 +1,289 @@
+"""One live stream: frames come from its source, go through the fleet, and out.
+
+`LiveStream.run` is the whole way of all frames, and `LiveStream._do` that of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from random import SystemRandom
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+
+from fogmqtt.config import StreamSettings
+from fogmqtt.core.streaming.books import Books
+from fogmqtt.core.streaming.cadence import Cadence, EndedFrame
+from fogmqtt.core.streaming.split import SplitChoice, Way
+from fogmqtt.errors import BudgetExceeded, FogError, SourceEnded
+from fogmqtt.gateway.background import BackgroundTasks
+from fogmqtt.gateway.clock import now
+from fogmqtt.gateway.streams.figures import Ages, Figures
+from fogmqtt.gateway.streams.frame_work import FrameHold, FrameWork
+from fogmqtt.gateway.streams.outputs import FrameObserver, OutputLane, PublishedFrame, StreamOutput
+from fogmqtt.images.spec import Spec
+from fogmqtt.log import CountedWarnings, one_line
+from fogmqtt.operators.api.base import StageOutput
+from fogmqtt.streams.frame import Clock, Frame, FrameSource, SourceStatus
+from fogmqtt.wire.service_metrics import HistogramCounts
+
+log = logging.getLogger(__name__)
+
+#: Devices must not predict which frames are compared.
+_CHANCE: Final = SystemRandom()
+#: Seconds until a stream that must not drop frames looks again for a device.
+_LOOK_S: Final = 0.1
+
+
+class StreamView(Struct, frozen=True):
+    """A stream at one moment."""
+
+    name: str
+    pipeline: str
+    source: SourceStatus
+    #: How the last frame was done; empty before the first one.
+    way: str
+    seq: int
+    epoch: int
+    clock: str
+    fps_in: float
+    fps_out: float
+    age_s: Ages
+    #: Of all results since the stream began.
+    all_ages: HistogramCounts
+    books: Books
+    #: Frames that were compared with one machine, and those that differed.
+    verified: int
+    wrong: int
+    #: How often a memory was lost, and the tiles whose memory is too young to mean much.
+    reseeds: int
+    warming: int
+    #: Why the last frame that failed did so; empty if the last frame did not.
+    error: str
+
+
+class LiveStream:
+    """A source, a pipeline and outputs. It belongs to the event loop.
+
+    The outputs are closed with the stream, the source is the caller's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: StreamSettings,
+        source: FrameSource,
+        work: FrameWork,
+        outputs: Sequence[tuple[str, StreamOutput]],
+        warnings: CountedWarnings,
+        observers: Sequence[FrameObserver] = (),
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self._source = source
+        self._work = work
+        self._warnings = warnings
+        self._drops = settings.keep != "all"
+        self._cadence = Cadence(
+            max_age_s=settings.max_age_s, keep=settings.keep, order=settings.order
+        )
+        self._choice = SplitChoice()
+        self._figures = Figures()
+        self._lanes = [
+            OutputLane(f"stream {name} {kind}", output, warnings, drops=self._drops)
+            for kind, output in outputs
+        ]
+        self._observers = observers
+        readers: list[FrameObserver | StreamOutput] = [*observers]
+        self._readers = [*readers, *(output for _, output in outputs)]
+        self._under_way = BackgroundTasks()
+        self._comparing = BackgroundTasks()
+        self._ended_one = asyncio.Event()
+        self._way: Way = "tiles"
+        self._began_any = False
+        self._spec: Spec | None = None
+        self._epoch = 0
+        self._reconnects = 0
+        self._clock: Clock | None = None
+        self._verified = self._wrong = 0
+        self._error = ""
+        #: Results that wait for those of the frames before them.
+        self._waiting: dict[int, PublishedFrame] = {}
+
+    def view(self) -> StreamView:
+        """Return the stream as it is now."""
+        moment, counts = now(), self._source.counts
+        books = self._cadence.books
+        books.take(counts)
+        self._figures.receive(counts.received, moment)
+        return StreamView(
+            self.name,
+            self._work.pipeline,
+            self._source.status,
+            self._way if self._began_any else "",
+            books.begun,
+            self._epoch + self._work.epochs,
+            self._clock or "",
+            self._figures.fps_in(moment),
+            self._figures.fps_out(moment),
+            self._figures.ages(moment),
+            self._figures.all_ages.counts(),
+            books,
+            self._verified,
+            self._wrong,
+            self._work.reseeds,
+            self._work.warming,
+            self._error,
+        )
+
+    async def run(self) -> None:
+        """Do frames until the source ends, or until cancelled."""
+        try:
+            while True:
+                await self._wait_for_room()
+                frame = await self._source.next_frame()
+                if not await self._is_begun(frame):
+                    frame.release()
+                    continue
+                seq = self._cadence.begin(frame.captured_at, now())
+                self._began_any = True
+                self._under_way.start(self._do(frame, seq, self._way), f"frame of {self.name}")
+        except SourceEnded:
+            await self._under_way.finish()
+            await self._comparing.finish()
+        finally:
+            await self._under_way.close()
+            await self._work.close()
+            await self._comparing.close()
+            self._cadence.abandon()
+            observers = (one.close() for one in self._observers)
+            await asyncio.gather(*(lane.close() for lane in self._lanes), *observers)
+
+    async def _wait_for_room(self) -> None:
+        """Wait until another frame may be under way."""
+        while self._cadence.in_flight >= self._work.at_once(self._way):
+            self._ended_one.clear()
+            await self._ended_one.wait()
+
+    async def _is_begun(self, frame: Frame) -> bool:
+        """Decide whether a frame is done, and how."""
+        self._note(frame)
+        try:
+            ways = self._work.ways(frame.image)
+            while not ways and not self._drops:
+                await asyncio.sleep(_LOOK_S)
+                ways = self._work.ways(frame.image)
+        except FogError as problem:
+            await self._fail(self._cadence.begin(frame.captured_at, now()), problem)
+            return False
+        if self._cadence.judge(frame.captured_at, now(), has_device=bool(ways)):
+            return False
+        self._way = self._choice.choose(ways, now())
+        return True
+
+    def _note(self, frame: Frame) -> None:
+        """Take notice of what is new about a frame."""
+        spec, reconnects = Spec.of(frame.image), self._source.status.reconnects
+        self._clock = frame.clock
+        if spec != self._spec or reconnects != self._reconnects:
+            self._spec, self._reconnects = spec, reconnects
+            self._epoch += 1
+            self._work.begin_epoch()
+
+    async def _do(self, frame: Frame, seq: int, way: Way) -> None:
+        """Do one frame: cut, send, results, merge, publish."""
+        hold, epoch, began_at = FrameHold(frame), self._epoch, now()
+        deadline = self._cadence.deadline(frame.captured_at)
+        is_whole = False
+        try:
+            async with asyncio.timeout_at(deadline):
+                output = await self._work.process(hold, seq, way, deadline)
+            is_whole = True
+            self._choice.learn(way, now() - began_at)
+            self._verify(hold, seq, output)
+            epoch += self._work.epoch_of(seq)
+            await self._publish(self._result(frame, seq, epoch, output))
+        except (TimeoutError, BudgetExceeded):
+            self._choice.fail(way)
+            await self._end(self._cadence.fail(seq, now(), late=True))
+        except Exception as problem:  # noqa: BLE001  # one frame must not end the stream
+            self._choice.fail(way)
+            await self._fail(seq, problem)
+        finally:
+            if is_whole:
+                hold.drop()
+            else:
+                hold.drop_later()
+            self._ended_one.set()
+
+    def _result(self, frame: Frame, seq: int, epoch: int, output: StageOutput) -> PublishedFrame:
+        facts = output if isinstance(output, dict) else None
+        return PublishedFrame(
+            self.name,
+            seq,
+            frame.number,
+            frame.captured_at,
+            frame.captured_utc,
+            frame.clock,
+            epoch,
+            None if isinstance(output, dict) else output,
+            facts,
+            self._work.result_size(frame.image),
+            frame.image.copy() if any(one.needs_original for one in self._readers) else None,
+        )
+
+    async def _publish(self, result: PublishedFrame) -> None:
+        """A result is there: publish what may be published now."""
+        self._waiting[result.seq] = result
+        self._error = ""
+        await self._end(self._cadence.finish(result.seq, now()))
+
+    async def _fail(self, seq: int, problem: Exception) -> None:
+        """A frame has no result."""
+        text = str(problem) if isinstance(problem, FogError) else repr(problem)
+        self._error = one_line(text)
+        if not isinstance(problem, FogError):
+            log.error("stream %s: a frame failed unexpectedly", self.name, exc_info=problem)
+        self._warnings.add("frame", f"stream {self.name}: {text}", now())
+        await self._end(self._cadence.fail(seq, now()))
+
+    async def _end(self, ended: Sequence[EndedFrame]) -> None:
+        for one in ended:
+            result = self._waiting.pop(one.seq, None)
+            if one.how == "published" and result is not None:
+                self._figures.publish(result.age_s, now())
+                self._observe(result)
+                for lane in self._lanes:
+                    await lane.put(result)
+
+    def _observe(self, result: PublishedFrame) -> None:
+        for observer in self._observers:
+            try:
+                observer.take(result)
+            except Exception as problem:  # noqa: BLE001  # one frame must not end the stream
+                text = f"stream {self.name}: frame {result.seq}: {problem!r}"
+                self._warnings.add("observer", text, now())
+
+    def _verify(self, hold: FrameHold, seq: int, output: StageOutput) -> None:
+        """Compare some results with those of one machine, beside the stream."""
+        if self.settings.verify > _CHANCE.random():
+            hold.keep()
+            self._comparing.start(self._compare(hold, seq, output), f"check of {self.name}")
+
+    async def _compare(self, hold: FrameHold, seq: int, output: StageOutput) -> None:
+        try:
+            whole = await self._work.whole(hold)
+        finally:
+            hold.drop()
+        self._verified += 1
+        if isinstance(output, dict) or isinstance(whole, dict):
+            is_same = output == whole
+        else:
+            is_same = np.array_equal(output, whole)
+        if not is_same:
+            self._wrong += 1
+            text = f"stream {self.name}: frame {seq} differs from this machine's result"
+            self._warnings.add("disagreement", text, now())

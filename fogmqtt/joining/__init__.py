@@ -1,0 +1,1 @@
+"""How boards join: invitations, certificates, the join port, and finding a gateway."""

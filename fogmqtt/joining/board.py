@@ -1,0 +1,226 @@
+"""The board's side of joining: its key is made here and never leaves it.
+
+The authority is known by the invitation, so a connection is trusted whatever its name.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from fogmqtt.errors import BadInvitation, ConfigError, JoinRefused, NoGateway, reason_of
+from fogmqtt.joining.authority import make_request, new_key
+from fogmqtt.joining.bundle import (
+    JoinBundle,
+    JoinCode,
+    pin_of,
+    shown_time,
+    signature,
+    token_hash,
+    utc_now,
+)
+from fogmqtt.joining.desk import JoinAnswer, JoinRequest
+from fogmqtt.joining.identity import Identity
+from fogmqtt.joining.private_file import write_private
+from fogmqtt.log import one_line
+
+#: Seconds to connect, and for an answer.
+_PATIENCE_S: Final = 10.0
+_MOST_BYTES: Final = 65_536
+# What OpenSSL says of a certificate.
+_NOT_YET_VALID: Final = 9
+_EXPIRED: Final = 10
+
+
+def join(
+    invitation: JoinBundle | JoinCode, addresses: Sequence[str], folder: Path
+) -> tuple[Identity, str]:
+    """Join, save the identity in a folder, and return it with a remark on the clock, if any.
+
+    `addresses` are the urls of join ports for a line, which has none. Raises JoinRefused,
+    NoGateway, BadInvitation and ConfigError.
+    """
+    if isinstance(invitation, JoinBundle) and invitation.cert:
+        return _take(invitation, folder), ""
+    code = invitation.code if isinstance(invitation, JoinBundle) else invitation
+    urls = invitation.join if isinstance(invitation, JoinBundle) else tuple(addresses)
+    known = invitation.ca if isinstance(invitation, JoinBundle) else ""
+    key = new_key()
+    request = make_request(key, code.id)
+    asked = JoinRequest(
+        id=code.id, request=request, signature=signature(code.token, code.id, request)
+    )
+    tried = []
+    for url in urls:
+        try:
+            ca = known or _fetch_authority(url, code.pin)
+            answer = _ask(url, "/join", asked, ca)
+        except NoGateway as problem:
+            tried.append(str(problem))
+            continue
+        now = utc_now()
+        identity = _identity(answer, code.id, pin_of(ca), token_hash(code.token))
+        _save(identity, folder, ca, answer.certificate, key)
+        return identity, _clock_remark(answer.now, now)
+    raise NoGateway(
+        f"{'; '.join(tried) or 'no gateway was found'}. A gateway lets boards in only while it "
+        f"runs and an invitation is open: on it, fog-gateway invites"
+    )
+
+
+def renew(identity: Identity, folder: Path) -> Identity:
+    """Get a newer certificate with the one that is there. Raises as `join` does."""
+    ca = identity.ca(folder).read_text()
+    key = new_key()
+    asked = JoinRequest(id=identity.id, request=make_request(key, identity.id))
+    tried = []
+    for url in identity.join:
+        try:
+            answer = _ask(url, "/renew", asked, ca, identity.pem(folder))
+        except NoGateway as problem:
+            tried.append(str(problem))
+            continue
+        renewed = _identity(answer, identity.id, identity.pin, identity.token)
+        _save(renewed, folder, ca, answer.certificate, key)
+        return renewed
+    raise NoGateway("; ".join(tried))
+
+
+def _take(bundle: JoinBundle, folder: Path) -> Identity:
+    """Save the certificate of an offline file."""
+    now = utc_now()
+    identity = Identity(
+        id=bundle.id,
+        gateway=bundle.gateway,
+        prefix=bundle.prefix,
+        brokers=bundle.brokers,
+        join=bundle.join,
+        pin=pin_of(bundle.ca),
+        issued=now,
+        expires=bundle.expires or now,
+        token=token_hash(bundle.cert),
+    )
+    _save(identity, folder, bundle.ca, bundle.cert, bundle.key)
+    return identity
+
+
+def _identity(answer: JoinAnswer, device: str, pin: str, token: str) -> Identity:
+    return Identity(
+        id=device,
+        gateway=answer.gateway,
+        prefix=answer.prefix,
+        brokers=answer.brokers,
+        join=answer.join,
+        pin=pin,
+        issued=answer.now,
+        expires=answer.expires,
+        token=token,
+    )
+
+
+def _save(identity: Identity, folder: Path, ca: str, certificate: str, key: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as problem:
+        raise ConfigError(f"{folder}: {problem.strerror}; name another folder") from None
+    _write(identity.ca(folder), ca.encode())
+    _write(identity.pem(folder), f"{certificate}{key}".encode())
+    _write(folder / f"{identity.id}.json", identity.encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_private(path, data)
+    except OSError as problem:
+        raise ConfigError(
+            f"{path}: {reason_of(problem, path.parent)}; the identity of this board cannot be "
+            "saved there: set XDG_CONFIG_HOME to a folder that can be written"
+        ) from None
+
+
+def _fetch_authority(url: str, pin: str) -> str:
+    """Return the certificate of the authority, which must be the one of the code."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # its hash is what counts
+    status, data = _request(url, "GET", "/ca", None, context)
+    try:
+        found = pin_of(data.decode("ascii"), url)
+    except (BadInvitation, UnicodeDecodeError):
+        found = ""
+    if status != 200 or found != pin:
+        raise JoinRefused(
+            f"{url} is not the gateway of this invitation: its authority is another one. Either it "
+            "was made anew, or another machine answers there; make a new invitation on the gateway"
+        )
+    return data.decode("ascii")
+
+
+def _ask(url: str, path: str, asked: JoinRequest, ca: str, pem: Path | None = None) -> JoinAnswer:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(cadata=ca)
+    if pem is not None:
+        context.load_cert_chain(pem)
+    status, data = _request(url, "POST", path, msgspec.json.encode(asked), context)
+    try:
+        if status == 200:
+            return msgspec.json.decode(data, type=JoinAnswer)
+        reason = str(msgspec.json.decode(data, type=dict[str, str])["error"])
+    except (msgspec.DecodeError, KeyError):
+        raise JoinRefused(f"{url} answers what this version does not understand") from None
+    raise JoinRefused(one_line(reason))
+
+
+def _request(
+    url: str, method: str, path: str, body: bytes | None, context: ssl.SSLContext
+) -> tuple[int, bytes]:
+    parts = urlsplit(url)
+    connection = http.client.HTTPSConnection(
+        parts.hostname or "", parts.port or 443, timeout=_PATIENCE_S, context=context
+    )
+    try:
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        return answer.status, answer.read(_MOST_BYTES)
+    except ssl.SSLCertVerificationError as problem:
+        raise JoinRefused(_verification(url, problem)) from None
+    except (OSError, http.client.HTTPException) as problem:
+        raise NoGateway(f"{url}: {one_line(str(problem) or type(problem).__name__)}") from None
+    finally:
+        connection.close()
+
+
+def _verification(url: str, problem: ssl.SSLCertVerificationError) -> str:
+    now = shown_time(utc_now())
+    if problem.verify_code == _NOT_YET_VALID:
+        return (
+            f"this board's clock says {now}, before the certificate of {url} begins; set the "
+            "clock: sudo timedatectl set-time, or wait for the network's time"
+        )
+    if problem.verify_code == _EXPIRED:
+        return (
+            f"the certificate of {url} has ended by this board's clock, which says {now}; if the "
+            "clock is right, run fog-gateway init again on the gateway"
+        )
+    return (
+        f"{url} is not the gateway of this invitation: another authority signed its certificate. "
+        "Either it was made anew, or another machine answers there; make a new invitation"
+    )
+
+
+def _clock_remark(theirs: datetime, ours: datetime) -> str:
+    if abs((theirs - ours).total_seconds()) < 3600:
+        return ""
+    return (
+        f"this board's clock says {shown_time(ours)} and the gateway's {shown_time(theirs)}; "
+        "set the wrong one"
+    )

@@ -1,0 +1,251 @@
+"""Who was invited, who has joined, and whose certificate is revoked.
+
+It is one file. `fog-gateway invite` and the gateway change it, each in a process of its own, so
+every change has a lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hmac
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from fogmqtt.errors import ConfigError, JoinRefused, UsageError, reason_of
+from fogmqtt.joining.bundle import new_token, shown_time, signature
+from fogmqtt.joining.private_file import write_private
+
+InvitationState = Literal["open", "used", "expired", "withdrawn"]
+
+#: The longest time that an invitation is open.
+LONGEST: Final = timedelta(days=7)
+#: How long ended invitations are kept, so that a second use can be named.
+_KEPT: Final = timedelta(days=30)
+
+
+class BoardInvitation(msgspec.Struct, kw_only=True):
+    """One invitation of one board."""
+
+    id: str
+    token: str
+    made: datetime
+    expires: datetime
+    #: It may take the name of a board that has joined.
+    replaces: bool = False
+    withdrawn: bool = False
+    used: datetime | None = None
+    #: From where it was used.
+    address: str = ""
+
+    def state(self, now: datetime) -> InvitationState:
+        """Return what has become of it."""
+        if self.used is not None:
+            return "used"
+        if self.withdrawn:
+            return "withdrawn"
+        return "expired" if now >= self.expires else "open"
+
+
+class Member(msgspec.Struct, kw_only=True):
+    """A board that has joined."""
+
+    id: str
+    serial: int
+    joined: datetime
+    expires: datetime
+    address: str = ""
+
+
+class Revocation(msgspec.Struct, kw_only=True):
+    """A certificate that counts no more."""
+
+    id: str
+    serial: int
+    at: datetime
+
+
+class Ledger(msgspec.Struct, kw_only=True):
+    """All of it. Every change names the time, so that tests can choose it."""
+
+    members: dict[str, Member] = {}
+    invitations: list[BoardInvitation] = []
+    revocations: list[Revocation] = []
+
+    def invite(
+        self, device: str, now: datetime, time: timedelta, *, replaces: bool = False
+    ) -> BoardInvitation:
+        """Add an invitation. Those of the same board that are open end. Raises UsageError."""
+        if not timedelta(0) < time <= LONGEST:
+            raise UsageError(f"--for: an invitation is open for up to {LONGEST.days} days")
+        self.check_free(device, replaces=replaces)
+        self.withdraw(device, now)
+        made = BoardInvitation(
+            id=device, token=new_token(), made=now, expires=now + time, replaces=replaces
+        )
+        self.invitations = [
+            one for one in self.invitations if (one.used or one.expires) + _KEPT > now
+        ]
+        self.invitations.append(made)
+        return made
+
+    def check_free(self, device: str, *, replaces: bool) -> None:
+        """Raise UsageError if a board has this name already and is not to be replaced."""
+        member = self.members.get(device)
+        if member is None or replaces:
+            return
+        raise UsageError(
+            f"{device} is joined since {shown_time(member.joined)}; give another name, or replace "
+            f"that board: fog-gateway invite --replace {device}"
+        )
+
+    def withdraw(self, device: str, now: datetime) -> int:
+        """End the open invitations of a board, and return how many there were."""
+        ending = [one for one in self.invitations if one.id == device and one.state(now) == "open"]
+        for one in ending:
+            one.withdrawn = True
+        return len(ending)
+
+    def check(self, device: str, request: str, signed: str, now: datetime) -> BoardInvitation:
+        """Return the invitation that a request was signed with. Raises JoinRefused."""
+        for one in reversed(self.invitations):
+            if one.id == device and _is_signed(one, request, signed):
+                _check_open(one, now)
+                return one
+        for one in self.invitations:
+            # The board may say another name than it was invited by; its token tells.
+            if _is_signed(one, request, signed, device):
+                raise JoinRefused(
+                    f"this invitation is for {one.id}, not for {device}; start the board with "
+                    f"--id {one.id}, or invite {device}"
+                )
+        raise JoinRefused(
+            f"this gateway has no such invitation for {device}; make one: "
+            f"fog-gateway invite {device}"
+        )
+
+    def join(
+        self,
+        invitation: BoardInvitation,
+        serial: int,
+        expires: datetime,
+        now: datetime,
+        address: str,
+    ) -> None:
+        """Use an invitation up for a certificate. Another board of this name is revoked."""
+        if invitation.id in self.members:
+            if not invitation.replaces:
+                joined = shown_time(self.members[invitation.id].joined)
+                raise JoinRefused(
+                    f"{invitation.id} is joined since {joined}; to replace that board: "
+                    f"fog-gateway invite --replace {invitation.id}"
+                )
+            self.revoke(invitation.id, now)
+        invitation.used, invitation.address = now, address
+        self.members[invitation.id] = Member(
+            id=invitation.id, serial=serial, joined=now, expires=expires, address=address
+        )
+
+    def add(self, member: Member) -> None:
+        """Add a board whose certificate was made here. Another one of this name is revoked."""
+        if member.id in self.members:
+            self.revoke(member.id, member.joined)
+        self.members[member.id] = member
+
+    def renew(self, device: str, old: int, new: int, expires: datetime) -> None:
+        """Note a newer certificate of a member. Raises JoinRefused if `old` is not its newest."""
+        member = self.members.get(device)
+        if member is None or member.serial != old:
+            raise JoinRefused(
+                f"{device} has no certificate of this gateway that counts; invite it: "
+                f"fog-gateway invite --replace {device}"
+            )
+        member.serial, member.expires = new, expires
+
+    def revoke(self, device: str, now: datetime) -> Member | None:
+        """Let a board's certificate count no more, and end its invitations."""
+        self.withdraw(device, now)
+        member = self.members.pop(device, None)
+        if member is not None:
+            self.revocations.append(Revocation(id=device, serial=member.serial, at=now))
+        return member
+
+    def is_awaited(self, now: datetime) -> bool:
+        """Whether a board may come with an invitation.
+
+        One that was used is awaited, too, so that a second use is told who was first.
+        """
+        return any(not one.withdrawn and now < one.expires for one in self.invitations)
+
+
+def _is_signed(
+    invitation: BoardInvitation, request: str, signed: str, device: str | None = None
+) -> bool:
+    expected = signature(invitation.token, device or invitation.id, request)
+    return hmac.compare_digest(expected.encode(), signed.encode("utf-8", "replace"))
+
+
+def _check_open(invitation: BoardInvitation, now: datetime) -> None:
+    again = f"make a new one: fog-gateway invite {invitation.id}"
+    match invitation.state(now):
+        case "used":
+            assert invitation.used is not None  # noqa: S101  # this is what the state says
+            raise JoinRefused(
+                f"this invitation was used {shown_time(invitation.used)} from "
+                f"{invitation.address}. If that was not this board, somebody else has joined as "
+                f"{invitation.id}: fog-gateway revoke {invitation.id}. For this board, {again}"
+            )
+        case "withdrawn":
+            raise JoinRefused(f"this invitation was withdrawn; {again}")
+        case "expired":
+            raise JoinRefused(
+                f"this invitation ended {shown_time(invitation.expires)} by the gateway's clock, "
+                f"which says {shown_time(now)}; {again}"
+            )
+
+
+class LedgerFile:
+    """The ledger on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> Ledger:
+        """Return the ledger; an empty one if there is none. Raises ConfigError."""
+        try:
+            return msgspec.json.decode(self.path.read_bytes(), type=Ledger)
+        except FileNotFoundError:
+            return Ledger()
+        except OSError as problem:
+            raise ConfigError(f"{self.path}: {reason_of(problem, self.path)}") from None
+        except msgspec.DecodeError as problem:
+            raise ConfigError(f"{self.path} is damaged: {problem}; restore it") from None
+
+    @contextmanager
+    def changing(self) -> Iterator[Ledger]:
+        """Change the ledger: what the block leaves is written, unless it raises."""
+        try:
+            lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as problem:
+            reason = reason_of(problem, self.path.parent)
+            raise ConfigError(f"{self.path}: {reason}; run this as its owner") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            ledger = self.read()
+            yield ledger
+            write_private(self.path, msgspec.json.format(msgspec.json.encode(ledger), indent=1))
+        finally:
+            os.close(lock)
+
+    def stamp(self) -> tuple[int, int]:
+        """Return what changes whenever the file does."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return (0, 0)
+        return (status.st_mtime_ns, status.st_ino)

@@ -1,0 +1,134 @@
+"""Units of systemd: the gateway and its broker, and the agent of a board."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from fogmqtt.errors import UsageError
+
+#: What a service may do: read its files, open sockets of the network, and start its own processes.
+_HARDENING: Final = """\
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=read-only
+PrivateTmp=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+CapabilityBoundingSet=
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+UMask=0077
+"""
+
+_UNIT: Final = """\
+# Written by fogmqtt.
+[Unit]
+Description={description}
+Wants=network-online.target
+After=network-online.target{after}
+# A machine may start long before its network, so systemd starts it again without limit.
+StartLimitIntervalSec=0
+
+[Service]
+User={user}
+{environment}ExecStart={command}
+{reload}# Exit code 2 means a wrong configuration, which a restart does not repair.
+Restart=always
+RestartSec=3
+RestartPreventExitStatus=2
+TimeoutStopSec=30
+{more}{hardening}
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def program(name: str, module: str) -> str:
+    """Return the command of one of our programs, as this Python would start it."""
+    script = Path(sys.executable).with_name(name)
+    return _quoted(str(script)) if script.exists() else f"{_quoted(sys.executable)} -m {module}"
+
+
+def gateway_unit(user: str, config: Path) -> str:
+    """Return the unit of the gateway."""
+    command = program("fog-gateway", "fogmqtt.cli.gateway")
+    return _unit(
+        "fogmqtt gateway: cuts images into tiles for the boards",
+        user,
+        f"{command} --config {_quoted(str(config))}",
+        after=" fog-broker.service",
+        writes=str(config.parent),
+        environment="Environment=PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/var/cache/fogmqtt-gateway\n"
+        "CacheDirectory=fogmqtt-gateway\n",
+    )
+
+
+def broker_unit(user: str, mosquitto: str, config: Path) -> str:
+    """Return the unit of the gateway's broker."""
+    return _unit(
+        "Mosquitto for fogmqtt",
+        user,
+        f"{_quoted(mosquitto)} -c {_quoted(str(config))}",
+        reload="ExecReload=/bin/kill -HUP $MAINPID\n",
+    )
+
+
+def board_unit(user: str, command: str, folder: Path) -> str:
+    """Return the unit of a board's agent. Its identity is in `folder`."""
+    return _unit(
+        "fogmqtt device: processes tiles for a gateway",
+        user,
+        command,
+        writes=str(folder),
+        environment="Environment=PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/var/cache/fogmqtt\n"
+        "CacheDirectory=fogmqtt\n",
+        # If memory runs out, the kernel ends this service and not the board.
+        more="MemoryMax=75%\nOOMScoreAdjust=500\nNice=5\n",
+    )
+
+
+def _unit(
+    description: str,
+    user: str,
+    command: str,
+    *,
+    after: str = "",
+    reload: str = "",
+    writes: str = "",
+    environment: str = "",
+    more: str = "",
+) -> str:
+    if writes:
+        more += f"ReadWritePaths={_quoted(writes)}\n"
+    return _UNIT.format(
+        description=description,
+        user=user,
+        command=command,
+        after=after,
+        reload=reload,
+        environment=environment,
+        more=more,
+        hardening=_HARDENING,
+    )
+
+
+def _quoted(text: str) -> str:
+    """Return one word of a command in a unit."""
+    if any(ord(letter) < 32 for letter in text):
+        raise UsageError(f"{text!r} cannot stand in a unit of systemd; use another folder")
+    text = text.replace("%", "%%")
+    if not set(text) & set(" \"'\\$;"):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
+    return f'"{escaped}"'

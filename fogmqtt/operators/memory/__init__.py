@@ -1,0 +1,1 @@
+"""Operators with memory, for streams."""

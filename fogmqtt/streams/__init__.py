@@ -1,0 +1,1 @@
+"""Frames of cameras and files, from the source to the picture in hand."""

@@ -1,0 +1,227 @@
+"""The first hour, with the real programs: init, invite, join, tiles, revoke, and mDNS.
+
+All announcements on loopback are in this file, since every test hears them.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+import pytest
+from zeroconf import IPVersion, ServiceInfo, Zeroconf
+
+from fogmqtt.joining.authority import Authority
+from fogmqtt.joining.board import join
+from fogmqtt.joining.bundle import utc_now
+from fogmqtt.joining.mdns import announce, find_gateways
+from fogmqtt.joining.notice import GatewayAnnouncer, GatewayNotice
+from tests.fog import free_port
+from tests.joinable import JoinableFog
+from tests.netns import network
+from tests.processes import edges_of, photo, read, same
+
+PIN = "A" * 26
+LOOPBACK = ("127.0.0.1",)
+
+
+def notice(gateway: str, *addresses: str, pin: str = "") -> GatewayNotice:
+    return GatewayNotice(
+        gateway=gateway,
+        prefix="fog/v1",
+        addresses=addresses or LOOPBACK,
+        port=free_port(),
+        tls=bool(pin),
+        pin=pin,
+        join_port=8884 if pin else 0,
+    )
+
+
+@contextmanager
+def announced(*notices: GatewayNotice) -> Iterator[None]:
+    announcers = []
+    for one in notices:
+        announcers.append(GatewayAnnouncer(lambda one=one: one, announce))
+        announcers[-1].start()
+    try:
+        yield
+    finally:
+        for announcer in announcers:
+            announcer.close()
+
+
+def found(*, pin: str = "", tries: int = 5) -> list[GatewayNotice]:
+    """What a board finds; on a busy machine an announcement may come late."""
+    for _ in range(tries):
+        if seen := find_gateways(pin=pin, interfaces=LOOPBACK):
+            return seen
+    return []
+
+
+@pytest.fixture(scope="module")
+def fog(broker: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JoinableFog]:
+    """A gateway that serves, announced on loopback, and the broker that `init` configured."""
+    del broker  # skips or fails where Mosquitto is missing
+    made = JoinableFog(tmp_path_factory.mktemp("joinable"))
+    made.init()
+    made.start_broker()
+    made.serve(FOGMQTT_JOINING__ANNOUNCE="always")
+    yield made
+    made.close()
+
+
+def test_what_init_wrote_is_for_its_user_only(fog: JoinableFog) -> None:
+    paths = [fog.site.folder, *fog.site.folder.rglob("*")]
+    open_to_others = [path for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o077]
+    ours = ("inbox", "outbox", "spool")  # of the gateway, which has its own rules
+    assert [one for one in open_to_others if not set(one.parts) & set(ours)] == []
+
+
+def test_init_overwrites_nothing_unasked(fog: JoinableFog) -> None:
+    before = fog.config.read_text()
+    done = fog.gateway("init", "--address", "127.0.0.1", configured=False, code=1)
+    assert "exist and would be written anew" in done.stderr
+    assert "give --yes" in done.stderr
+    assert fog.config.read_text() == before
+
+
+def test_a_board_joins_by_a_line_alone_and_its_tiles_are_exact(fog: JoinableFog) -> None:
+    code = str(fog.invite("eya").code)
+    board = fog.board("eya", "--join", code)
+    board.says("eya is online at mqtts://127.0.0.1")
+    image = fog.folder / "photo.png"
+    cv2.imwrite(str(image), photo())
+    done = fog.gateway(
+        "run", str(image), "-o", str(fog.folder / "edges.png"), "--report", "report.json"
+    )
+    assert same(read(fog.folder / "edges.png"), edges_of(image)), done.stderr
+    # The same command again, as a service does after a power cut: the identity counts.
+    board.kill()
+    again = fog.board("eya", "--join", code)
+    again.says("eya is online")
+    assert "joining" not in again.said
+    # The same line on another board.
+    thief = fog.try_board("eya", "--join", code, home="thief")
+    assert thief.returncode == 2
+    assert "this invitation was used" in thief.stderr
+    assert "from 127.0.0.1" in thief.stderr
+    # Out at once: the gateway knows, and the broker lets it in no more.
+    gateway = fog.programs[0]
+    fog.gateway("revoke", "eya")
+    gateway.says("eya is lost")
+    again.says("no broker at")
+    assert fog.programs[0].running
+    listed = json.loads(fog.gateway("invites", "--json").stdout)
+    assert [one["state"] for one in listed if one["board"] == "eya"] == ["used"]
+
+
+def test_a_board_that_cannot_join_says_why_and_ends(fog: JoinableFog) -> None:
+    fog.invite("oumayma")
+    lina, _ = join(fog.invite("lina", "--offline"), (), fog.identity_of("lina"))
+    other = Authority.make("mariem", utc_now())[0]
+    lina.ca(fog.identity_of("lina")).write_text(other.pem)
+    elsewhere = "FOG1:EVA:" + "A" * 26 + ":" + "B" * 26
+    tries = (
+        (fog.board("manar"), 3, "mariem at 127.0.0.1 lets boards in by invitation; on it run: "),
+        (
+            fog.board("eva", "--join", elsewhere),
+            3,
+            "the gateway of this invitation is not announced on this network",
+        ),
+        (fog.board("lina"), 3, "This board has joined mariem. If that gateway was made anew"),
+        (
+            fog.board("nour", "--join", str(fog.folder / "oumayma.fog")),
+            2,
+            "this invitation is for oumayma, and this board is nour",
+        ),
+    )
+    for board, code, said in tries:
+        assert board.ended() == code
+        assert said in board.said
+        assert len(board.said.strip().splitlines()) <= 2
+
+
+def test_a_board_finds_the_gateway_of_its_invitation_among_others() -> None:
+    ours, other = notice("mariem", pin=PIN), notice("other", pin="B" * 26)
+    with announced(ours, other):
+        assert found(pin=PIN) == [ours]
+
+
+def test_two_gateways_of_one_name_are_two() -> None:
+    one, two = notice("mariem", pin=PIN), notice("mariem", pin="B" * 26)
+    with announced(one, two):
+        assert found(pin=PIN) == [one]
+        assert found(pin="B" * 26) == [two]
+
+
+def test_several_gateways_are_listed_with_the_command_for_each(fog: JoinableFog) -> None:
+    one = notice("other")
+    with announced(one):
+        done = fog.try_board("safa")
+        for _ in range(4):
+            if done.returncode == 2:
+                break
+            done = fog.try_board("safa")
+    assert done.returncode == 2, done.stderr
+    assert "2 gateways are on this network; choose one:" in done.stderr
+    assert f"  fog-device --id safa --broker mqtt://127.0.0.1:{one.port}    (other)" in done.stderr
+    assert "  fog-gateway invite safa    (on mariem, 127.0.0.1)" in done.stderr
+
+
+def test_a_board_finds_a_gateway_on_another_machine_and_not_beyond_the_switch() -> None:
+    with network("gateway", "board", "far") as lan:
+        lan.unplug("far")
+        ours = notice("mariem", lan.address("gateway"), pin=PIN)
+        seen: dict[str, list[GatewayNotice]] = {}
+
+        def look(host: str) -> None:
+            with lan.inside(host):
+                for _ in range(5):
+                    seen[host] = find_gateways(pin=PIN, interfaces=(lan.address(host),))
+                    if seen[host] or host == "far":
+                        return
+
+        with lan.inside("gateway"):
+            announcer = GatewayAnnouncer(lambda: ours, announce)
+            announcer.start()
+        try:
+            looking = [threading.Thread(target=look, args=(host,)) for host in ("board", "far")]
+            for thread in looking:
+                thread.start()
+            for thread in looking:
+                thread.join()
+        finally:
+            announcer.close()
+        assert seen == {"board": [ours], "far": []}
+
+
+def test_an_announcement_that_is_none_of_ours_is_passed_over() -> None:
+    strange = [
+        {"v": "2", "id": "mariem"},
+        {"v": "1", "id": "../../etc"},
+        {"v": "1", "id": "\x1b[2J"},
+        {},
+    ]
+    zeroconf = Zeroconf(interfaces=list(LOOPBACK), ip_version=IPVersion.V4Only)
+    try:
+        for number, properties in enumerate(strange):
+            zeroconf.register_service(
+                ServiceInfo(
+                    "_fogmqtt._tcp.local.",
+                    f"strange{number}._fogmqtt._tcp.local.",
+                    parsed_addresses=list(LOOPBACK),
+                    port=1883,
+                    properties=properties,
+                    server=f"strange{number}.local.",
+                )
+            )
+        ours = notice("mariem")
+        with announced(ours):
+            seen = found()
+        assert {one.gateway for one in seen} == {"mariem"}
+    finally:
+        zeroconf.close()

@@ -1,0 +1,176 @@
+"""Homes of a stream's tiles: whatever is lost, doubled or reordered, results are the right ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fogmqtt.core.streaming.homes import HomeRules, Homes, Send
+from fogmqtt.core.streaming.virtual_fleet import StreamFaults, StreamOutcome, VirtualFleet
+
+History = tuple[int, ...]
+
+WINDOW = HomeRules(window=2)
+COPIED = HomeRules(can_copy=True, snapshot_s=1.0)
+OPAQUE = HomeRules()
+NO_FAULTS = StreamFaults()
+rules = st.builds(
+    HomeRules,
+    window=st.none() | st.integers(1, 5),
+    can_copy=st.booleans(),
+    reseed=st.sampled_from(["tile", "stream"]),
+    standby=st.integers(0, 2),
+    snapshot_s=st.sampled_from([0.0, 0.5, 3.0]),
+    kept_frames=st.integers(4, 20),
+    ahead=st.integers(1, 5),
+    patience_s=st.just(5.0),
+)
+chances = st.sampled_from([0.0, 0.05, 0.3])
+faults = st.builds(
+    StreamFaults,
+    lost=chances,
+    doubled=chances,
+    reordered=st.booleans(),
+    killed=chances,
+    forgotten=chances,
+)
+
+
+@dataclass
+class Remember:
+    """An operator whose memory, and result, is the list of the frames that it saw."""
+
+    window: int | None
+
+    def do(
+        self, tile: int, frame: int, memory: History | None, count: int
+    ) -> tuple[tuple[History, int], History]:
+        del tile
+        seen = (*(memory or ()), frame)
+        return (self._wanted(seen), count), seen
+
+    def expected(self, base: int, seq: int) -> tuple[History, int]:
+        return self._wanted(tuple(range(base, seq + 1))), seq - base
+
+    def save(self, memory: History) -> bytes:
+        return json.dumps(memory).encode()
+
+    def load(self, tile: int, data: bytes) -> History:
+        del tile
+        return tuple(json.loads(data))
+
+    def _wanted(self, seen: History) -> History:
+        return seen if self.window is None else seen[-self.window - 1 :]
+
+
+Outcome = StreamOutcome[tuple[History, int]]
+
+
+def stream(
+    rules: HomeRules,
+    faults: StreamFaults,
+    *,
+    tiles: int = 3,
+    frames: int = 30,
+    devices: Sequence[str] = ("ada", "bob", "eve"),
+    seed: int = 0,
+) -> Outcome:
+    work = Remember(rules.window)
+    homes = Homes([1000] * tiles, rules)
+    fleet: VirtualFleet[int, History, tuple[History, int]] = VirtualFleet(
+        homes, work, devices, Random(seed), faults
+    )
+    outcome = fleet.run(range(1, frames + 1))
+    for (_, seq), (result, base) in outcome.results.items():
+        assert result == work.expected(base, seq)
+    return outcome
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rules=rules,
+    faults=faults,
+    tiles=st.integers(1, 4),
+    devices=st.integers(1, 4),
+    seed=st.integers(0, 2**32),
+)
+def test_every_result_is_that_of_one_machine_since_the_epoch_began(
+    rules: HomeRules, faults: StreamFaults, tiles: int, devices: int, seed: int
+) -> None:
+    stream(rules, faults, tiles=tiles, devices="abcd"[:devices], seed=seed)
+
+
+def test_without_faults_nothing_fails_and_no_epoch_begins() -> None:
+    for rules in (WINDOW, COPIED, OPAQUE):
+        outcome = stream(rules, NO_FAULTS)
+        assert len(outcome.results) == 90
+        assert (outcome.failed, outcome.epochs) == ([], [])
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32), copied=st.booleans(), standby=st.integers(0, 1))
+def test_a_memory_that_can_come_back_begins_no_epoch_when_devices_are_killed(
+    seed: int, copied: bool, standby: int
+) -> None:
+    rules = replace(COPIED if copied else WINDOW, standby=standby)
+    outcome = stream(rules, StreamFaults(killed=0.2, forgotten=0.1), seed=seed)
+    assert outcome.epochs == []
+    assert all(base == 1 for _, base in outcome.results.values())
+
+
+def kill_once(rules: HomeRules, seed: int = 3) -> Outcome:
+    """A stream whose home of tile 0 is killed in the middle."""
+    work = Remember(rules.window)
+    homes = Homes([1000, 1000], rules)
+    fleet = _KilledOnce(homes, work, ("ada", "bob", "eve"), Random(seed), NO_FAULTS)
+    outcome = fleet.run(range(1, 41))
+    for (_, seq), (result, base) in outcome.results.items():
+        assert result == work.expected(base, seq)
+    return outcome
+
+
+class _KilledOnce(VirtualFleet[int, History, tuple[History, int]]):
+    def _misfortune(self) -> None:
+        if self._homes.kept_from > 15 and len(self._stores) == 3:
+            (home, *_) = self._homes.homes()[0]
+            self._stores.pop(home)
+            self._at(0.2, self._tell_devices)
+
+
+def test_an_opaque_memory_without_a_standby_begins_one_epoch_for_each_kill() -> None:
+    (began,) = kill_once(OPAQUE).epochs
+    assert began.tile == 0
+
+
+def test_an_opaque_memory_with_a_standby_survives_a_kill_without_a_failure() -> None:
+    outcome = kill_once(replace(OPAQUE, standby=1))
+    assert (outcome.epochs, outcome.failed) == ([], [])
+
+
+def test_one_epoch_of_all_tiles_begins_if_the_stream_is_to_begin_anew() -> None:
+    began = kill_once(replace(OPAQUE, reseed="stream")).epochs
+    assert [one.tile for one in began] == [0, 1]
+    assert len({(one.epoch, one.seq) for one in began}) == 1
+
+
+def test_a_copy_is_not_asked_for_while_a_device_is_full_and_its_refusal_fails_no_frame() -> None:
+    homes = Homes([1000], COPIED)
+    homes.set_devices({"ada": 1.0}, 0.0)
+    homes.begin(1, 0.0)
+    (begun,) = [one for one in homes.actions() if isinstance(one, Send)]
+    homes.answered("ada", 0, begun.attempt, 1, 0, 1, 5.0)
+    homes.took(0, 1, 5.0)
+    (copy,) = [one for one in homes.actions() if isinstance(one, Send)]
+    assert (copy.deed, copy.after) == ("save", 1)
+    homes.begin(2, 5.1)
+    homes.refused("ada", 0, copy.attempt, 1, copy.after, 0, 5.2, "save")
+    homes.full("ada", 0, copy.attempt, 1, 5.3)
+    sent = [one for one in homes.actions() if isinstance(one, Send)]
+    assert [one.deed for one in sent] == ["apply"]
+    homes.tick(6.0)
+    assert [one.seq for one in homes.actions() if isinstance(one, Send)] == [2]

@@ -1,0 +1,234 @@
+"""Results go to several places, and what they did not reach is told."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from fogmqtt.config import CallbackSettings, GatewayConfig, GatewaySettings
+from fogmqtt.errors import ConfigError
+from fogmqtt.gateway.server.config_checks import check_deliveries, check_outbox
+from fogmqtt.transport.base import Connected, Received
+from fogmqtt.transport.memory import MemoryTransport
+from tests.fog import Inbox, free_port, wait_for
+from tests.receiver import Receiver
+from tests.serving import PICTURE, Serving
+
+PIPELINES = {"edges": "gray | canny", "measure": "gray | histogram"}
+SECRET = b"s3cret"
+
+
+@contextmanager
+def serving(
+    folder: Path, deliver: str, url: str = "", *, works: bool = True, keep_s: float = 100.0
+) -> Iterator[Serving]:
+    """A gateway with one callback, `office`, and one place of results for both pipelines."""
+    (folder / "secret").write_bytes(SECRET + b"\n")
+    with Serving(
+        str(folder / "spool"),
+        "always" if works else "never",
+        outbox=str(folder / "outbox"),
+        pipelines=PIPELINES,
+        deliveries=dict.fromkeys(PIPELINES, deliver),
+        callbacks={"office": url} if url else {},
+        callback=CallbackSettings(str(folder / "secret"), 5.0, keep_s),
+    ) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fogmqtt.gateway.server.callbacks._FIRST_PAUSE_S", 0.02)
+
+
+def submit(made: Serving, pipeline: str = "edges", data: bytes = PICTURE) -> None:
+    made.client.publish(f"fog/v1/submit/{pipeline}/me", data)
+
+
+def status(made: Serving, *states: str) -> dict[str, Any]:
+    while True:
+        one: dict[str, Any] = json.loads(made.heard.take(Received, within=60).payload)
+        if one["state"] in (states or ("done", "failed")):
+            return one
+
+
+def test_a_result_is_posted_with_a_signature_of_its_body(tmp_path: Path) -> None:
+    with Receiver() as receiver, serving(tmp_path, "office outbox", receiver.url) as made:
+        submit(made)
+        post, ended = receiver.take(), status(made, "done")
+        assert post.path == "/take?from=fog"
+        assert post.body == Path(ended["file"]).read_bytes()
+        signature = hmac.new(SECRET, post.body, hashlib.sha256).hexdigest()
+        assert post.headers["X-Hub-Signature-256"] == f"sha256={signature}"
+        assert post.headers["Content-Type"] == "image/png"
+        assert post.headers["Fogmqtt-Job"] == post.headers["Idempotency-Key"] == ended["job"]
+        assert post.headers["Fogmqtt-State"] == "done"
+        assert unquote(post.headers["Fogmqtt-Name"]) == "submit/edges/me"
+        assert "undelivered" not in ended
+        folder = tmp_path / "spool" / "callbacks"
+        wait_for(lambda: not list(folder.iterdir()), what="nothing left to send")
+
+
+def test_facts_are_posted_of_a_measuring_pipeline(tmp_path: Path) -> None:
+    with Receiver() as receiver, serving(tmp_path, "office", receiver.url) as made:
+        submit(made, "measure")
+        post = receiver.take()
+        assert post.headers["Content-Type"] == "application/json"
+        assert json.loads(post.body)
+
+
+def test_the_reason_of_a_failed_job_is_posted(tmp_path: Path) -> None:
+    with Receiver() as receiver, serving(tmp_path, "office", receiver.url) as made:
+        submit(made, data=b"\x89PNG but no image")
+        post = receiver.take()
+        assert post.headers["Fogmqtt-State"] == "failed"
+        assert json.loads(post.body)["error"] == status(made)["error"]
+
+
+def test_a_receiver_that_fails_is_tried_again_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    answers = [(500, {}), (503, {"Retry-After": "0"})]
+    with Receiver(answers) as receiver, serving(tmp_path, "office", receiver.url) as made:
+        submit(made)
+        assert len({receiver.take().body for _ in range(3)}) == 1
+        said = [status(made, "done") for _ in range(3)]
+    assert ["undelivered" in one for one in said] == [False, True, False]
+    assert said[1]["undelivered"]["office"].startswith("it answered 500")
+    assert "callback office: it answered 500" in caplog.text
+    assert "callback office was sent after all" in caplog.text
+
+
+def test_a_callback_survives_a_restart_of_the_gateway(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/"
+    with serving(tmp_path, "office", url) as before:
+        submit(before)
+        job = status(before, "done")["job"]
+        assert "Connection refused" in status(before, "done")["undelivered"]["office"]
+        # The job itself ends.
+        wait_for(lambda: not list((tmp_path / "spool").glob("j*")), what="an empty spool")
+    with Receiver(port=port) as receiver, serving(tmp_path, "office", url):
+        assert receiver.take().headers["Fogmqtt-Job"] == job
+
+
+def test_a_callback_is_given_up_after_a_while_and_the_status_says_so(tmp_path: Path) -> None:
+    with Receiver([(500, {})]) as receiver:
+        with serving(tmp_path, "office", receiver.url, keep_s=0) as made:
+            submit(made)
+            assert "undelivered" not in status(made, "done")
+            reason = status(made, "done")["undelivered"]["office"]
+        assert reason == "given up after 1 tries: it answered 500 Internal Server Error"
+    assert not list((tmp_path / "spool" / "callbacks").iterdir())
+
+
+def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
+    with Receiver() as other, Receiver([(307, {"Location": other.url})]) as receiver:
+        with serving(tmp_path, "office", receiver.url) as made:
+            submit(made)
+            status(made, "done")
+            reason = status(made, "done")["undelivered"]["office"]
+        assert f"a redirect to {other.url}, which is not followed" in reason
+        assert other.posts.all() == []
+
+
+def test_a_callback_that_the_configuration_no_longer_names_is_not_called(tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        with serving(tmp_path, "office reply", receiver.url, works=False) as before:
+            submit(before)
+            status(before, "accepted")
+        with serving(tmp_path, "reply") as after:
+            ended = status(after, "done")
+        assert "'office' is no place for results" in ended["undelivered"]["office"]
+        assert receiver.posts.all() == []
+
+
+@pytest.mark.parametrize(("deliver", "name"), [("latest", "edges"), ("latest=yard", "yard")])
+def test_the_newest_result_stays_on_its_topic(tmp_path: Path, deliver: str, name: str) -> None:
+    with serving(tmp_path, deliver) as made:
+        submit(made)
+        assert status(made)["state"] == "done"
+        late = Inbox()
+        reader = MemoryTransport(made.broker, "late", late.put)
+        reader.subscribe("fog/v1/latest/#")
+        reader.start()
+        late.take(Connected)
+        (kept,) = late.all()
+        assert isinstance(kept, Received)
+        assert (kept.topic, kept.retained) == (f"fog/v1/latest/{name}/image", True)
+        assert kept.properties.content_type == "image/png"
+
+
+def test_a_measuring_pipeline_has_its_newest_facts_there_too(tmp_path: Path) -> None:
+    with serving(tmp_path, "latest") as made:
+        submit(made, "measure")
+        status(made)
+        topics = [topic for topic in made.broker.retained() if "/latest/" in topic]
+    assert topics == ["fog/v1/latest/measure/facts", "fog/v1/latest/measure/image"]
+
+
+@pytest.mark.parametrize(
+    ("deliver", "replied", "filed"),
+    [("reply", True, False), ("outbox", False, True), ("both", True, True), ("auto", True, False)],
+)
+def test_each_pipeline_has_its_own_places(
+    tmp_path: Path, deliver: str, replied: bool, filed: bool
+) -> None:
+    with serving(tmp_path, deliver) as made:
+        made.client.subscribe("fog/v1/replies/me/image")
+        submit(made)
+        ended, topics = None, []
+        while not ended:
+            message = made.heard.take(Received, within=60)
+            topics.append(message.topic)
+            if message.topic.endswith("status"):
+                said = json.loads(message.payload)
+                ended = said if said["state"] == "done" else None
+    assert ("fog/v1/replies/me/image" in topics) is replied
+    assert ("file" in ended) is filed
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"deliveries": {"edges": "outbx"}}, "deliveries.edges: 'outbx' is no place .* outbox\\?"),
+        ({"deliveries": {"edges": ""}}, "deliveries.edges: no place for results"),
+        ({"deliveries": {"edges": "latest=A b"}}, "'latest=A' has no name for its topic"),
+        ({"callbacks": {"office": "http://x/"}}, "callbacks.office: nothing is sent there"),
+        ({"callbacks": {"reply": "http://x/"}}, "callbacks.reply: 'reply' has a meaning"),
+        ({"callbacks": {"office": "ftp://x/"}}, "callbacks.office: 'ftp://x/' is no URL to call"),
+        ({"callbacks": {"office": "http://x:99999/"}}, "is no URL to call"),
+        ({"callbacks": {"office": "https:///x"}}, "is no URL to call"),
+        ({"callbacks": {"office": "http://a:b@x/"}}, "callbacks.office: the URL of x has a user"),
+        ({"callback": CallbackSettings("/nowhere/secret")}, "callback.secret_file: /nowhere"),
+        (
+            {"callbacks": {"office": "http://x/"}, "deliveries": {"edges": "office"}},
+            "gateway.spool: callbacks wait there",
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_deliver_is_refused(
+    changes: dict[str, Any], reason: str
+) -> None:
+    config = GatewayConfig(gateway=GatewaySettings(inbox="", outbox="", spool=""))
+    with pytest.raises(ConfigError, match=reason):
+        check_deliveries(replace(config, **changes))
+
+
+def test_a_pipeline_that_delivers_to_the_outbox_needs_one() -> None:
+    config = GatewayConfig(
+        gateway=GatewaySettings(inbox="", outbox=""), deliveries={"edges": "outbox"}
+    )
+    with pytest.raises(ConfigError, match=r"gateway\.outbox: 'outbox' delivery needs a folder"):
+        check_outbox(config)

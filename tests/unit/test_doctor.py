@@ -1,0 +1,216 @@
+"""Each thing that can be wrong is named with its fix, and nothing else is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fogmqtt.cli.doctor import show
+from fogmqtt.doctor import broker_checks as checks
+from fogmqtt.doctor import machine
+from fogmqtt.doctor.broker_look import BrokerFacts, Seen
+from fogmqtt.doctor.finding import Finding, exit_code, fault, ok, warning
+from tests.fog import free_port
+
+TILE = 900_000
+
+
+def well(**changes: object) -> BrokerFacts:
+    """A broker without a fault, but for the changes."""
+    facts = BrokerFacts(
+        "broker:1883", has_counters=True, ping_s=0.001, echo_s=0.002, bytes_per_s=1e7
+    )
+    facts.devices = {"eya": Seen(True, {"a"}, {"a"}, "1.0")}
+    facts.gateways = {"mariem": Seen(True, {"g"}, {"g"}, "1.0", serves=True)}
+    for name, value in changes.items():
+        setattr(facts, name, value)
+    return facts
+
+
+def all_of(facts: BrokerFacts) -> list[Finding]:
+    found = [
+        checks.broker(facts),
+        checks.message_limit(facts, TILE),
+        checks.counters(facts),
+        checks.taken_over(facts),
+        checks.delay(facts),
+        checks.link_rate(facts),
+        checks.devices(facts),
+        checks.gateways(facts),
+        checks.several_gateways(facts, "mariem", has_group=False),
+        checks.versions(facts, "1.0"),
+        *checks.twins(facts),
+    ]
+    return [one for one in found if one is not None]
+
+
+def test_a_broker_without_a_fault_has_none() -> None:
+    assert {one.level for one in all_of(well())} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "level", "words"),
+    [
+        ({"refusal": "nothing listens at x; start it"}, "broker", "fault", "nothing listens"),
+        (
+            {"max_packet_bytes": 100_000},
+            "message limit",
+            "fault",
+            "wire.max_message_bytes to 95904",
+        ),
+        ({"has_counters": False}, "$SYS", "warning", "topic read $SYS"),
+        ({"dropped": 17}, "queue limits", "warning", "max_queued_messages"),
+        ({"taken_over": True}, "user", "warning", "add-user.sh run"),
+        ({"ping_s": 0.088, "echo_s": None}, "round trip", "warning", "88 ms"),
+        ({"echo_s": 0.043}, "round trip", "warning", "set_tcp_nodelay true"),
+        ({"bytes_per_s": 30_000.0}, "link", "warning", "0.03 MB/s"),
+        ({"devices": {}}, "devices", "warning", "fog-device --id eya"),
+        ({"devices": {"eya": Seen()}}, "devices", "warning", "remembers eya"),
+        ({"gateways": {}}, "gateway", "warning", "start fog-gateway"),
+        (
+            {"devices": {"eya": Seen(True, {"a", "b"}, {"a", "b"}, "1.0")}},
+            "two of one id",
+            "fault",
+            "another --id",
+        ),
+        (
+            {"gateways": {"mariem": Seen(True, {"a", "b"}, {"a", "b"}, "1.0")}},
+            "two of one id",
+            "fault",
+            "another gateway.id",
+        ),
+        (
+            {"devices": {"eya": Seen(True, {"a"}, {"a"}, "0.9")}},
+            "versions",
+            "warning",
+            "pip install fogmqtt==1.0",
+        ),
+        (
+            {"gateways": {"oscar": Seen(True, {"a"}, {"a"}, "1.0", serves=True)}},
+            "several gateways",
+            "warning",
+            "gateway.group",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_broker_is_named_with_its_fix(
+    changes: dict[str, object], check: str, level: str, words: str
+) -> None:
+    (found,) = [one for one in all_of(well(**changes)) if one.level != "ok"]
+    assert (found.check, found.level) == (check, level)
+    assert words in f"{found.sentence} {found.fix}"
+    assert found.fix
+
+
+def test_a_device_that_was_restarted_is_no_twin() -> None:
+    restarted = Seen(True, {"kept by the broker", "b"}, {"b"}, "1.0")
+    assert not list(checks.twins(well(devices={"eya": restarted})))
+
+
+def test_fingerprints_that_differ_are_named_with_the_operator() -> None:
+    differs = {"eya": {"canny/uint8": "rounds differently (OpenCV 4.8)", "canny/uint16": "x"}}
+    (found,) = checks.fingerprints(differs)
+    assert "eya gets no tiles for canny: it rounds differently (OpenCV 4.8)" in found.sentence
+    assert not list(checks.fingerprints({"eya": {}}))
+
+
+@pytest.mark.parametrize(
+    ("free", "level"), [(100_000_000, "fault"), (2_000_000_000, "warning"), (20_000_000_000, "ok")]
+)
+def test_a_disk_that_is_nearly_full_is_named(free: int, level: str) -> None:
+    assert machine.free_room("/spool", free, 32_000_000_000).level == level
+
+
+def test_disks_are_looked_at_once_and_folders_that_are_missing_by_their_parent(
+    tmp_path: Path,
+) -> None:
+    found = list(machine.disk([str(tmp_path), str(tmp_path / "x" / "y"), ""]))
+    assert [one.check for one in found] == ["disk"]
+
+
+def test_a_clock_before_the_installation_is_wrong() -> None:
+    found = machine.clock(0.0)
+    assert found.level == "fault"
+    assert "1970-01-01" in found.sentence
+    assert "timedatectl" in found.fix
+    assert machine.clock().level == "ok"
+
+
+def reader(word: str, temperature: str = "45000") -> Callable[[Path], str]:
+    return lambda path: word if "throttled" in path.name else temperature
+
+
+@pytest.mark.parametrize(
+    ("word", "levels", "words"),
+    [
+        ("0x50005", ["fault", "warning", "warning", "warning"], "5 V"),
+        ("50000", ["warning", "warning"], "since the start"),
+        ("0x8", ["warning"], "temperature limit"),
+        ("0", ["ok"], "neither"),
+        ("", [], ""),
+    ],
+)
+def test_low_voltage_and_throttling_of_a_pi_are_named(
+    word: str, levels: list[str], words: str
+) -> None:
+    found = list(machine.power(reader(word)))
+    assert [one.level for one in found] == levels
+    assert words in " ".join(f"{one.sentence} {one.fix}" for one in found)
+
+
+def test_a_hot_processor_is_named() -> None:
+    (found,) = machine.power(reader("", "84500"))
+    assert "84 °C" in found.sentence or "85 °C" in found.sentence
+
+
+TABLE = """\
+  sl  local_address rem_address   st
+   0: 0100007F:075B 00000000:0000 0A 00000000:00000000
+   1: 00000000:0016 00000000:0000 0A 00000000:00000000
+   2: 0100007F:0016 0100007F:A0B0 01 00000000:00000000
+"""
+TABLE6 = """\
+  sl  local_address rem_address   st
+   0: 00000000000000000000000001000000:075B 00000000000000000000000000000000:0000 0A 0
+   1: 00000000000000000000000000000000:22B3 00000000000000000000000000000000:0000 0A 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("port", "where"), [(1883, "loopback"), (22, "all"), (8883, "all"), (80, "nowhere")]
+)
+def test_a_broker_that_listens_on_loopback_only_is_named(port: int, where: str) -> None:
+    assert machine.listener(port, [TABLE, TABLE6]) == where
+    found = machine.reach(port, where)
+    assert (found is not None) == (where == "loopback")
+    assert found is None or "open.conf" in found.fix
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    import socket
+
+    number = free_port()
+    free = machine.port("dashboard.listen", "127.0.0.1", number)
+    assert free is not None
+    assert free.level == "ok"
+    with socket.create_server(("127.0.0.1", number)):
+        taken = machine.port("dashboard.listen", "127.0.0.1", number)
+    assert taken is not None
+    assert taken.level == "warning"
+    assert "another port" in taken.fix
+
+
+def test_the_exit_code_is_that_of_the_worst_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    findings = [ok("a", "fine"), warning("b", "hm\x1b[2J", "do this"), fault("c", "bad", "do that")]
+    assert [exit_code(findings[:count]) for count in range(4)] == [0, 0, 1, 2]
+    assert show(findings, as_json=False) == 2
+    told = capsys.readouterr().out
+    assert "FAULT    c: bad" in told
+    assert "→ do that" in told
+    assert "\x1b" not in told
+    assert show(findings[:1], as_json=True) == 0
+    assert '"level": "ok"' in capsys.readouterr().out
+    assert os.linesep in told
