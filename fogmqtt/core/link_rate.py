@@ -6,8 +6,12 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Final
 
-#: A busy time with fewer bytes says more about latency than about the rate.
+#: A busy time with fewer bytes says more about latency than about the rate, …
 _LEAST_BYTES: Final = 32_768
+#: … and so does one that is shorter, unless it carried many bytes: on a busy machine a message of
+#: 40 kB takes as long over loopback as over a link of 100 Mbit/s.
+_LEAST_S: Final = 0.25
+_MANY_BYTES: Final = 1_000_000
 #: A busy time ends after so many seconds or bytes, so that a change of the rate shows.
 _LONGEST_S: Final = 5.0
 _MOST_BYTES: Final = 8_000_000
@@ -48,7 +52,7 @@ class LinkRate:
             return False
         self._arrived_bytes += message[0]
         seconds = max(at - self._busy_since, 1e-6)
-        if self._arrived_bytes >= _LEAST_BYTES:
+        if self._tells_rate(seconds):
             self._rates.append(self._arrived_bytes / seconds)
         if seconds > _LONGEST_S or self._arrived_bytes > _MOST_BYTES:
             self._begin(at)
@@ -61,6 +65,10 @@ class LinkRate:
     def reset(self) -> None:
         """Nothing is on its way any more."""
         self._in_flight.clear()
+
+    def _tells_rate(self, seconds: float) -> bool:
+        least_bytes = _LEAST_BYTES if seconds >= _LEAST_S else _MANY_BYTES
+        return self._arrived_bytes >= least_bytes
 
     def _oldest_sent_at(self) -> float:
         return next(iter(self._in_flight.values()))[1]

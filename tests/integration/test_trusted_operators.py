@@ -247,7 +247,7 @@ def test_trusted_operators_run_in_the_agent(lone_fog: Fog) -> None:
     image = photo()
     path = lone_fog.save("in.png", image)
     use_threads(lone_fog, path, device)
-    made = run(lone_fog, path, "invert | median ksize=3", WIRE__CODEC="raw")
+    made = run(lone_fog, path, "invert | median ksize=3")
     assert same(made, cv2.medianBlur(255 - image, 3))
 
 

@@ -67,6 +67,23 @@ def test_small_messages_say_nothing() -> None:
     assert rate.bytes_per_s is None
 
 
+def test_a_few_tiles_that_take_milliseconds_say_nothing() -> None:
+    rate = LinkRate()
+    for start in range(8):
+        for tile in range(6):
+            rate.sent((start, tile), 40_000, start)
+            rate.arrived((start, tile), start + 0.02)
+    assert rate.bytes_per_s is None
+
+
+def test_a_few_tiles_that_take_long_tell_the_rate() -> None:
+    rate = LinkRate()
+    for start in (0.0, 10.0):
+        rate.sent(start, 40_000, start)
+        rate.arrived(start, start + 0.4)
+    assert rate.bytes_per_s == pytest.approx(100_000)
+
+
 def test_a_message_that_never_arrives_keeps_the_link_busy_for_a_while_only() -> None:
     rate = LinkRate()
     rate.sent("lost", MB, 0.0)
