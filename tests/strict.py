@@ -45,6 +45,7 @@ class Strict(Relay):
         kind = packet[0] >> 4
         if kind == _CONNECT:
             self.connections += 1
+            self._last = b""
             self._refusal = _NOT_AUTHORISED_5 if packet[8] == 5 else _FAILURE_3
         if kind == _SUBSCRIBE and self._prefix in packet:
             return self._deal_with(packet, source, sink)

@@ -109,6 +109,9 @@ class ConnectionSettings(Struct, frozen=True):
     features: BrokerFeatures
     #: What all connections to it learned about its limit.
     packet_limit: PacketLimit
+    #: The optional filters of which one ended the last connection; only the network thread
+    #: changes it.
+    suspects: list[str]
 
     @property
     def keeps_session(self) -> bool:
@@ -146,7 +149,8 @@ class Connection:
         self._subscriptions = subscriptions
         self._unavailable = unavailable
         self._optional = OptionalFilters(
-            name for name, subscription in subscriptions.items() if subscription.optional
+            (name for name, subscription in subscriptions.items() if subscription.optional),
+            settings.suspects,
         )
         #: Guards the fields below; notified when `flush` may continue.
         self._changed = threading.Condition()
@@ -302,13 +306,13 @@ class Connection:
         """Close the socket and return how the connection ended.
 
         None: the broker closed it because of an optional subscription, or refused a will or client
-        id, so the next connection without it may begin at once.
+        id, so the next connection, which adapts, may begin at once.
         """
         with self._changed:
             was_ready, self.ready = self.ready, False
-            culprit = None
-            if not self._packet_limit.suspects_packet:
-                culprit = self._optional.reason_for_loss(time.monotonic())
+            suspects = []
+            if not self._packet_limit.suspects_packet and not self._is_taken_over:
+                suspects = self._optional.suspects(time.monotonic())
             if self._has_connack and (self.refusal is None or self._is_unconfirmed):
                 self._settings.features.lost_before_answer(list(self._pending_filters.values()))
             self._changed.notify_all()
@@ -317,17 +321,24 @@ class Connection:
             sock.close()
         if self.refusal is not None and not was_ready:
             return None if self._adapts else self.refusal
-        if culprit is not None and not self._is_taken_over:
-            reason = f"it closed the connection after the subscription to {culprit}: {self._reason}"
-            self._unavailable(culprit, reason)
+        self._judge(suspects, was_ready=was_ready)
         if was_ready:
             return Disconnected(self._reason or "the connection broke", self._is_taken_over)
-        if culprit is not None and not self._is_taken_over:
+        if suspects:
             return None
         if self._has_connack:
             address = self._settings.link.address
             return Refused(f"{address} closed the connection: {self._reason}")
         return closed_without_answer(self._settings.link)
+
+    def _judge(self, suspects: list[str], *, was_ready: bool) -> None:
+        """Give up the optional filter that ended the connection, or let the next one find it."""
+        if len(suspects) == 1:
+            (culprit,) = suspects
+            reason = f"it closed the connection after the subscription to {culprit}: {self._reason}"
+            self._unavailable(culprit, reason)
+        if suspects or was_ready:
+            self._settings.suspects[:] = suspects if len(suspects) > 1 else []
 
     @property
     def _is_taken_over(self) -> bool:
@@ -577,7 +588,7 @@ class Connection:
             self._deliver_connected()
 
     def _send_optional(self, moment: float) -> None:
-        topic_filter = self._optional.next()
+        topic_filter = self._optional.next(moment)
         if topic_filter is None:
             return
         _, packet_id = self._client.subscribe(topic_filter, self._subscriptions[topic_filter].qos)

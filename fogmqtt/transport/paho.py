@@ -237,7 +237,7 @@ def _settings(link: Link, deliver: Deliver, will: Will | None) -> ConnectionSett
     """The settings of all connections to the broker of a link. Raises ConfigError."""
     tls = tls_context(link) if link.address.tls else None
     features, limit = BrokerFeatures(link.address), PacketLimit()
-    return ConnectionSettings(link, deliver, will, tls, features, limit)
+    return ConnectionSettings(link, deliver, will, tls, features, limit, [])
 
 
 def _with_certificates(settings: ConnectionSettings) -> ConnectionSettings:

@@ -24,18 +24,18 @@ def sent(*filters: str) -> OptionalFilters:
 
 def test_without_optional_filters_nothing_waits_and_no_loss_has_a_reason() -> None:
     optional = OptionalFilters(())
-    assert optional.next() is None
+    assert optional.next(100.2) is None
     assert not optional.delays_connected(100.0)
-    assert optional.reason_for_loss(100.0) is None
+    assert optional.suspects(100.0) == []
 
 
 def test_the_client_subscribes_to_one_after_the_other() -> None:
     optional = OptionalFilters(("a", "b"))
-    assert optional.next() == "a"
+    assert optional.next(100.2) == "a"
     optional.sent(7, 100.0)
-    assert optional.next() is None
+    assert optional.next(100.2) is None
     assert optional.answered(7, 100.1) == "a"
-    assert optional.next() == "b"
+    assert optional.next(100.2) == "b"
 
 
 def test_a_suback_of_another_subscription_changes_nothing() -> None:
@@ -55,17 +55,39 @@ def test_connected_waits_for_the_suback_but_not_for_long() -> None:
 
 
 def test_a_loss_before_the_suback_or_right_after_it_is_because_of_the_filter() -> None:
-    assert sent().reason_for_loss(100.0 + GIVE_UP_S - 0.01) == COUNTER
+    assert sent().suspects(100.0 + GIVE_UP_S - 0.01) == [COUNTER]
     granted = sent()
     granted.answered(7, 101.0)
-    assert granted.reason_for_loss(101.0 + GRACE_S - 0.01) == COUNTER
-    assert granted.reason_for_loss(101.0 + GRACE_S) is None
+    assert granted.suspects(101.0 + GRACE_S - 0.01) == [COUNTER]
+    assert granted.suspects(101.0 + GRACE_S) == []
 
 
 def test_a_loss_after_a_refusal_has_another_reason() -> None:
     optional = sent()
     assert optional.answered(7, None) == COUNTER
-    assert optional.reason_for_loss(100.1) is None
+    assert optional.suspects(100.1) == []
+
+
+def test_a_loss_soon_after_another_grant_has_two_suspects() -> None:
+    optional = sent("a", "b")
+    optional.answered(7, 100.1)
+    optional.sent(8, 100.1)
+    assert optional.suspects(100.2) == ["b", "a"]
+    assert optional.suspects(100.1 + GRACE_S) == ["b"], "a is trusted by now"
+
+
+def test_suspects_of_the_last_connection_are_asked_for_first_and_alone() -> None:
+    optional = OptionalFilters(("a", "b", "c"), ("c", "b", "gone"))
+    assert optional.next(100.0) == "c"
+    optional.sent(7, 100.0)
+    optional.answered(7, 100.1)
+    assert optional.next(100.1 + GRACE_S - 0.01) is None
+    assert optional.delays_connected(100.2)
+    assert optional.suspects(100.2) == ["c"]
+    assert optional.next(100.1 + GRACE_S) == "b"
+    optional.sent(8, 102.0)
+    optional.answered(8, None)
+    assert optional.next(102.1) == "a", "a refusal needs no trial"
 
 
 def test_a_suback_that_does_not_come_is_given_up_once() -> None:
@@ -73,7 +95,7 @@ def test_a_suback_that_does_not_come_is_given_up_once() -> None:
     assert optional.overdue(100.0 + GIVE_UP_S - 0.01) is None
     assert optional.overdue(100.0 + GIVE_UP_S) == COUNTER
     assert optional.overdue(100.0 + GIVE_UP_S) is None
-    assert optional.reason_for_loss(100.0 + GIVE_UP_S) is None
+    assert optional.suspects(100.0 + GIVE_UP_S) == []
 
 
 def test_a_broker_that_is_known_to_have_no_counters_is_not_asked_for_them() -> None:
