@@ -6,10 +6,14 @@ import argparse
 import logging
 import os
 from collections.abc import Callable
+from typing import TypeAlias
 
 from fogmqtt.cli.leaving import INTERRUPTED
 from fogmqtt.cli.log_format import report_line
 from fogmqtt.errors import FogError, UsageError, missing_package
+
+#: argparse names this type with an underscore, and gives no other.
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def report_errors(command: Callable[[], int]) -> int:
@@ -44,6 +48,11 @@ def add_log_options(parser: argparse.ArgumentParser) -> None:
         choices=("text", "json"),
         help="of the log: lines for people, or one JSON object for each (default: log_format)",
     )
+
+
+def sentence(text: str) -> str:
+    """Return the help of a command as the description that its own help begins with."""
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def positive_number(unit: str) -> Callable[[str], float]:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fogmqtt import __version__
 from fogmqtt.cli.common import add_log_options, report_errors
 from fogmqtt.cli.log_format import set_up_logging, use_log_format
+from fogmqtt.cli.versions import ShowVersions
 from fogmqtt.config import load_gateway
 from fogmqtt.config.addresses import parse_listen
 from fogmqtt.config.schema import DashboardOrders, GatewayConfig
@@ -42,18 +42,26 @@ log = logging.getLogger(__name__)
 #: What the extra `web` brings.
 PACKAGES: Final = ("starlette", "uvicorn", "segno", "prometheus_client", "websockets")
 _EPILOG = """\
-exit codes: 0 done, 2 usage or configuration (or the port is taken)
-every key of the configuration can be set as FOGMQTT_DASHBOARD__LISTEN and so on"""
+examples:
+  fog-dashboard --broker mqtt://gateway:1883 --gateway mariem
+
+configuration:
+  Every key can be set in the environment, such as FOGMQTT_DASHBOARD__LISTEN.
+
+exit codes:
+  0  done, or stopped by a signal
+  2  usage or configuration, or the port is taken"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     set_up_logging(options.verbose, form=options.log_format)
     return report_errors(lambda: _run(options))
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of this program."""
     parser = argparse.ArgumentParser(
         prog="fog-dashboard",
         description="Serves the page and the HTTP API of a gateway, which may run elsewhere.",
@@ -70,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log more")
     add_log_options(parser)
-    parser.add_argument("--version", action="version", version=f"fog-dashboard {__version__}")
+    parser.add_argument("--version", action=ShowVersions)
     parser.add_argument("--from-gateway", action="store_true", help=argparse.SUPPRESS)
     return parser
 

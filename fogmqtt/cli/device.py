@@ -15,13 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from fogmqtt import __version__
 from fogmqtt.agent.service import Agent, AgentSettings, CameraFactory
-from fogmqtt.cli.common import add_log_options, positive_number, report_errors
+from fogmqtt.cli.common import (
+    Subparsers,
+    add_log_options,
+    positive_number,
+    report_errors,
+    sentence,
+)
 from fogmqtt.cli.find_gateway import Hints, find_gateway, invited_device
 from fogmqtt.cli.log_format import set_up_logging, use_log_format
 from fogmqtt.cli.renewal import keep_renewed
 from fogmqtt.cli.signals import stop_on_signals
+from fogmqtt.cli.versions import ShowVersions
 from fogmqtt.config import DeviceConfig, load_device_and_broker
 from fogmqtt.config.settings import PREFIX
 from fogmqtt.conformance.runner import ConformanceRunner
@@ -37,23 +43,41 @@ from fogmqtt.workers.resources import cores, worker_memory_mb
 from fogmqtt.workers.throttle import Throttle
 
 _EPILOG = """\
-`fog-device doctor` finds what is wrong, and says how to mend it
-without --broker it looks for its gateway: the identity that it saved when it joined, --join,
-fogmqtt.fog on the boot partition, a broker on this machine, and mDNS
-exit codes: 0 done, 2 usage or configuration (or the id is taken), 3 no broker or gateway
-every key of the configuration can be set as FOGMQTT_BROKER__URL and so on"""
+examples:
+  fog-device --id eya                               # with a gateway that it finds by itself
+  fog-device --id eya --join FOG1:EYA:...           # what fog-gateway invite printed
+  fog-device --id eya --broker mqtt://gateway:1883  # a broker without invitations
+  fog-device doctor --id eya                        # what is wrong
+
+where it looks for its gateway without --broker:
+  the identity that it saved when it joined, --join, fogmqtt.fog on the boot partition, a broker
+  on this machine, mDNS
+
+configuration:
+  Every key can be set in the environment, such as FOGMQTT_BROKER__URL for broker.url.
+
+exit codes:
+  0  done, or stopped by a signal
+  2  usage or configuration, or the id is taken
+  3  no broker or gateway"""
+_DOCTOR_EPILOG = """\
+exit codes:
+  0  all is well
+  1  warnings
+  2  faults"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     faulthandler.enable(2)  # a crash of OpenCV in a trusted operator ends the agent
     tune()
     set_up_logging(options.verbose, form=options.log_format)
     return report_errors(lambda: options.function(options))
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of this program."""
     parser = argparse.ArgumentParser(
         prog="fog-device",
         description="Lends this machine's cores to the gateways that send it tiles over MQTT.",
@@ -100,31 +124,33 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--emulate-speed", type=_throttle, metavar="P[,P…]", help=argparse.SUPPRESS)
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log more")
     add_log_options(parser)
-    parser.add_argument("--version", action="version", version=f"fog-device {__version__}")
+    parser.add_argument("--version", action=ShowVersions)
     parser.set_defaults(function=_run)
     _add_commands(parser)
     return parser
 
 
 def _add_commands(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(metavar="COMMAND", title="without a command it runs; else")
-    join = commands.add_parser("join", help="join a gateway, and run nothing")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands (without one it runs)")
+    join = _add(commands, "join", "join a gateway, and run nothing")
     join.add_argument("invitation", metavar="FILE|CODE", help="of fog-gateway invite")
     join.add_argument(
         "--gateway", default=argparse.SUPPRESS, metavar="HOST[:PORT]", help="as above"
     )
     join.set_defaults(function=_join)
-    forget = commands.add_parser("forget", help="remove the identity of a board that has joined")
+    forget = _add(commands, "forget", "remove the identity of a board that has joined")
     forget.set_defaults(function=_forget)
-    service = commands.add_parser("service", help="run at boot: a unit of systemd")
-    service.add_argument("action", choices=("install", "uninstall"))
+    service = _add(commands, "service", "run at boot: a unit of systemd")
+    service.add_argument(
+        "action", choices=("install", "uninstall"), help="make the service, or remove it"
+    )
     service.add_argument("--user", default="fogmqtt", help="who runs it (default: fogmqtt)")
     service.add_argument(
         "--root", type=Path, default=Path("/"), metavar="DIR", help="write below DIR, start nothing"
     )
     service.add_argument("--dry-run", action="store_true", help="say what would be done")
     service.set_defaults(function=_service)
-    doctor = commands.add_parser("doctor", help="find what keeps this board from getting tiles")
+    doctor = _add(commands, "doctor", "find what keeps this board from getting tiles")
     doctor.add_argument("--id", default=argparse.SUPPRESS, metavar="ID", help="as above")
     doctor.add_argument(
         "--config", type=Path, default=argparse.SUPPRESS, metavar="FILE", help="as above"
@@ -134,6 +160,11 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     )
     doctor.add_argument("--json", action="store_true", help="print JSON")
     doctor.set_defaults(function=_doctor)
+    doctor.epilog, doctor.formatter_class = _DOCTOR_EPILOG, argparse.RawDescriptionHelpFormatter
+
+
+def _add(commands: Subparsers, name: str, text: str) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=text, description=sentence(text))
 
 
 def _doctor(options: argparse.Namespace) -> int:

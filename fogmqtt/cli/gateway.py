@@ -14,11 +14,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from fogmqtt import __version__
-from fogmqtt.cli import joining_options, simulate_options
-from fogmqtt.cli.common import add_log_options, keep_files_private, positive_number, report_errors
+from fogmqtt.cli import generated, joining_options, simulate_options
+from fogmqtt.cli.common import (
+    Subparsers,
+    add_log_options,
+    keep_files_private,
+    positive_number,
+    report_errors,
+    sentence,
+)
 from fogmqtt.cli.log_format import set_up_logging, use_log_format
 from fogmqtt.cli.signals import noted_signals
+from fogmqtt.cli.versions import ShowVersions
 from fogmqtt.errors import JobFailed
 from fogmqtt.process_tuning import tune
 
@@ -27,18 +34,35 @@ if TYPE_CHECKING:
     from fogmqtt.images.metadata import Pages
 
 Command: TypeAlias = "Callable[[GatewayConfig, argparse.Namespace], int]"
-#: argparse names this type with an underscore, and gives no other.
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _EPILOG = """\
-exit codes: 0 done, 1 the job failed (or pixels differ), 2 usage or configuration (or the id is
-taken), 3 no broker
-every key of the configuration can be set as FOGMQTT_BROKER__URL and so on"""
+examples:
+  fog-gateway demo                                  # a fog on this machine, to look at
+  fog-gateway init                                  # a broker and a gateway for your boards
+  fog-gateway --config fog/config.yaml              # serve
+  fog-gateway --config fog/config.yaml invite eya   # one board
+  fog-gateway --config fog/config.yaml doctor       # what is wrong
+  fog-gateway --config fog/config.yaml run photo.jpg -o edges.png --pipeline "gray | canny"
+
+configuration:
+  Every key can be set in the environment, such as FOGMQTT_BROKER__URL for broker.url.
+
+exit codes:
+  0    done
+  1    the job failed, or pixels differ
+  2    usage or configuration, or the id is taken
+  3    no broker or gateway; nothing was processed
+  130  interrupted"""
+_DOCTOR_EPILOG = """\
+exit codes:
+  0  all is well
+  1  warnings
+  2  faults"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     tune()
     quiet = options.function not in (_serve, _adopt)
     set_up_logging(options.verbose, quiet=quiet, form=options.log_format)
@@ -46,10 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(options: argparse.Namespace) -> int:
-    if options.function is _init:
-        from fogmqtt.cli.init import init
-
-        return init(options)
+    if options.without_configuration is not None:
+        function: Callable[[argparse.Namespace], int] = options.without_configuration
+        return function(options)
     if options.function is not _run:
         return _with_configuration(options)
     from fogmqtt.gateway.jobs.decode import Decoders
@@ -76,14 +99,15 @@ def _with_configuration(options: argparse.Namespace) -> int:
     return command(config, options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of this program."""
     parser = argparse.ArgumentParser(
         prog="fog-gateway",
         description="Cuts images into tiles, has devices process them over MQTT, and merges them.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"fog-gateway {__version__}")
+    parser.add_argument("--version", action=ShowVersions, with_broker=True)
     parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration (YAML)")
     parser.add_argument(
         "--broker",
@@ -95,46 +119,77 @@ def _parser() -> argparse.ArgumentParser:
         "-v", "--verbose", action="count", default=0, help="log more; twice: log everything"
     )
     add_log_options(parser)
-    parser.set_defaults(function=_serve)
-    commands = parser.add_subparsers(metavar="COMMAND")
+    parser.set_defaults(function=_serve, without_configuration=None)
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands (without one it serves)")
+    _add_demo(commands)
+    joining_options.add_init(
+        _add_alone(commands, "init", _init, "make a broker and a gateway that boards can join")
+    )
+    _add_joining(commands)
+    _add_doctor(commands)
     _add(commands, "serve", _serve, "serve the submit topic and the inbox folder (the default)")
     _add_run(commands)
     _add_verify(commands)
     _add_explain(commands)
-    _add_demo(commands)
-    devices = _add(commands, "devices", _devices, "list the devices that are online")
-    devices.add_argument("--json", action="store_true", help="print JSON")
-    doctor = _add(commands, "doctor", _doctor, "find what keeps the fog from working; say the fix")
-    doctor.add_argument("--json", action="store_true", help="print JSON")
-    joining_options.add_init(
-        _add(commands, "init", _init, "make a broker and a gateway that boards can join")
-    )
-    _add_joining(commands)
     _add_stream(commands)
-    streams = _add(commands, "streams", _streams, "list the streams of the gateways at the broker")
-    streams.add_argument("--json", action="store_true", help="print JSON")
-    adopt_parser = _add(
+    _add_lists(commands)
+    _add_operators(commands)
+    _add_retry(commands)
+    simulate = _add(commands, "simulate", _simulate, "predict the time of a job on a fleet")
+    simulate_options.add_arguments(simulate)
+    generated.add_completion(
+        _add_alone(
+            commands, "completion", generated.completion, "print what completes commands in a shell"
+        )
+    )
+    generated.add_man(_add_alone(commands, "man", generated.man, "print a manual page"))
+    return parser
+
+
+def _add(commands: Subparsers, name: str, function: Command, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=sentence(text))
+    parser.set_defaults(function=function)
+    return parser
+
+
+def _add_alone(
+    commands: Subparsers, name: str, function: Callable[[argparse.Namespace], int], text: str
+) -> argparse.ArgumentParser:
+    """Add a command that reads no configuration."""
+    parser = commands.add_parser(name, help=text, description=sentence(text))
+    parser.set_defaults(without_configuration=function)
+    return parser
+
+
+def _add_doctor(commands: Subparsers) -> None:
+    parser = _add(commands, "doctor", _doctor, "find what keeps the fog from working; say the fix")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.epilog = _DOCTOR_EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def _add_lists(commands: Subparsers) -> None:
+    """Add `devices` and `streams`."""
+    for name, function, text in (
+        ("devices", _devices, "list the devices that are online"),
+        ("streams", _streams, "list the streams of the gateways at the broker"),
+    ):
+        parser = _add(commands, name, function, text)
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_retry(commands: Subparsers) -> None:
+    """Add `retry` and `adopt`."""
+    parser = _add(commands, "retry", _retry, "list the jobs that failed, or retry them")
+    parser.add_argument("job", nargs="?", metavar="JOB", help="retry this job")
+    parser.add_argument("--all", action="store_true", help="retry all of them")
+    adopt = _add(
         commands,
         "adopt",
         _adopt,
         "finish the jobs that a gateway accepted which does not come back",
     )
-    adopt_parser.add_argument(
-        "folder", type=Path, metavar="SPOOL", help="that gateway's spool folder"
-    )
-    simulate = _add(commands, "simulate", _simulate, "predict the time of a job on a fleet")
-    simulate_options.add_arguments(simulate)
-    _add_operators(commands)
-    retry_parser = _add(commands, "retry", _retry, "list the jobs that failed, or retry them")
-    retry_parser.add_argument("job", nargs="?", metavar="JOB", help="retry this job")
-    retry_parser.add_argument("--all", action="store_true", help="retry all of them")
-    return parser
-
-
-def _add(commands: Subparsers, name: str, function: Command, text: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(function=function)
-    return parser
+    adopt.add_argument("folder", type=Path, metavar="SPOOL", help="that gateway's spool folder")
 
 
 def _add_run(commands: Subparsers) -> None:
@@ -143,6 +198,7 @@ def _add_run(commands: Subparsers) -> None:
     parser.add_argument(
         "-o",
         "--out",
+        metavar="PATH",
         help="a file (.json for the facts of a measuring pipeline), or a folder for several images",
     )
     parser.add_argument(
@@ -221,7 +277,7 @@ def _add_explain(commands: Subparsers) -> None:
         _explain,
         "show the stages of a pipeline on an image, and predict its time",
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a file")
     _add_pipeline(parser)
 
 
@@ -303,9 +359,11 @@ def _add_demo(commands: Subparsers) -> None:
     parser = _add(
         commands, "demo", _demo, "run a broker, a gateway and three devices on this machine"
     )
-    parser.add_argument("image", nargs="?", type=Path, metavar="IMAGE")
     parser.add_argument(
-        "-o", "--out", type=Path, default=Path("demo"), help="folder (default: demo)"
+        "image", nargs="?", type=Path, metavar="IMAGE", help="yours (default: a photograph)"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder (default: demo)"
     )
     parser.add_argument(
         "--stay", action="store_true", help="keep the fleet and its page until Ctrl-C"
@@ -323,11 +381,13 @@ def _add_joining(commands: Subparsers) -> None:
     revoke_parser = _add(
         commands, "revoke", _revoke, "let a board in no more, and end its invitations"
     )
-    revoke_parser.add_argument("board", metavar="BOARD")
+    revoke_parser.add_argument("board", metavar="BOARD", help="its name")
 
 
-def _init(config: GatewayConfig, options: argparse.Namespace) -> int:
-    raise AssertionError(config, options)  # it runs before there is a configuration
+def _init(options: argparse.Namespace) -> int:
+    from fogmqtt.cli.init import init
+
+    return init(options)
 
 
 def _invite(config: GatewayConfig, options: argparse.Namespace) -> int:

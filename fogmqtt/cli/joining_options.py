@@ -9,16 +9,30 @@ from pathlib import Path
 def add_init(parser: argparse.ArgumentParser) -> None:
     """Add the options of `init`."""
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=Path("fog"), help="where (default: fog)"
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("fog"),
+        metavar="DIR",
+        help="where (default: fog)",
     )
     parser.add_argument("--id", default="mariem", help="of the gateway (default: mariem)")
     parser.add_argument("--prefix", default="fog/v1", help="as wire.prefix (default: fog/v1)")
-    parser.add_argument("--port", type=_port, default=8883, help="of the broker (default: 8883)")
     parser.add_argument(
-        "--join-port", type=_port, default=8884, help="where boards join (default: 8884)"
+        "--port", type=_port, metavar="PORT", default=8883, help="of the broker (default: 8883)"
     )
     parser.add_argument(
-        "--local-port", type=_port, help="of the broker for this machine (default: 1883, if free)"
+        "--join-port",
+        type=_port,
+        metavar="PORT",
+        default=8884,
+        help="where boards join (default: 8884)",
+    )
+    parser.add_argument(
+        "--local-port",
+        type=_port,
+        metavar="PORT",
+        help="of the broker for this machine (default: 1883, if free)",
     )
     parser.add_argument(
         "--address",

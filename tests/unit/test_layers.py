@@ -247,6 +247,7 @@ PLACES = {
     "uvicorn": ("dashboard/listener.py",),
     "h11": ("dashboard/listener.py",),
     "segno": ("cli/dashboard.py", "cli/invite.py"),
+    "shtab": ("cli/generated.py",),
     "cryptography": ("joining/authority.py",),
     "zeroconf": ("joining/mdns.py",),
     "ifaddr": ("joining/names.py",),
