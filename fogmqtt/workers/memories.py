@@ -16,13 +16,13 @@ from fogmqtt.core.streaming.memory_store import (
     Remembered,
 )
 from fogmqtt.errors import OperatorError, WireError, WrongMemory
-from fogmqtt.images import codec
-from fogmqtt.images.spec import Image, Spec
-from fogmqtt.operators.api import registry, results
+from fogmqtt.images.spec import Spec
+from fogmqtt.operators.api import registry
 from fogmqtt.operators.api.base import Operator
 from fogmqtt.operators.api.memory import FrameMemory, MemoryOperator, load_memory
 from fogmqtt.wire.messages import MEMORY_CODEC, NO_PIXELS, TileMemory, TileTask
-from fogmqtt.workers.work import TileOutput, seams_of
+from fogmqtt.workers.stage import run_stage
+from fogmqtt.workers.work import TileOutput
 
 #: Seconds after which a memory is forgotten that no task came for: its stream has ended.
 IDLE_S: Final = 60.0
@@ -84,7 +84,7 @@ class TileMemories:
             self._keep(key, ask, loaded, nbytes, None)
             return _without_array(task, memoryview(b""), NO_PIXELS)
         found = FrameMemory() if found is None else found
-        output = _run(operators, task, found, memory.after)
+        output = run_stage(found.bind(operators, memory.after), task)
         self._keep(key, ask, found, nbytes, output)
         return _answer(output, memory)
 
@@ -97,26 +97,6 @@ class TileMemories:
                 f"{self._max_bytes >> 20} MB for all of them (device.worker_memory_mb); use more "
                 "devices or smaller frames"
             )
-
-
-def _run(
-    operators: Sequence[Operator], task: TileTask, memory: FrameMemory, count: int
-) -> TileOutput:
-    began_at = time.monotonic()
-    pixels = task.pixels.toreadonly()  # an operator that writes to its input fails everywhere
-    image: Image = codec.decode(pixels, task.codec, task.shape, task.dtype)
-    core, decoded_at = Rect(*task.core), time.monotonic()
-    result = memory.run_tile(operators, image, core, seams_of(task.seams), count)
-    computed_at = time.monotonic()
-    encoded = results.encode(operators[-1], result, core, task.result_codec)
-    return TileOutput(
-        encoded.data,
-        encoded.shape,
-        encoded.dtype,
-        encoded.codec,
-        decode_s=decoded_at - began_at,
-        encode_s=time.monotonic() - computed_at,
-    )
 
 
 def _answer(output: TileOutput, memory: TileMemory) -> TileOutput:

@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from fogmqtt.core.geometry import Rect
 from fogmqtt.errors import FogError, WrongMemory
 from fogmqtt.parent import end_with_parent
 from fogmqtt.process_tuning import tune
 from fogmqtt.wire.messages import TileTask
 from fogmqtt.workers.channel import SharedMemory, WorkerChannel
 from fogmqtt.workers.memory_limit import MemoryLimit
-from fogmqtt.workers.work import TileOutput, seams_of
+from fogmqtt.workers.work import TileOutput
 
 #: The length limits of a failure, in characters. The wire accepts 20 000 of each.
 MAX_REASON_CHARS = 2_000
@@ -160,25 +159,10 @@ def compute(task: TileTask, memories: TileMemories | None = None) -> TileOutput:
     if memories is not None and task.memory is not None:
         return memories.compute(task, task.memory)
     # Imported here: the programs that start workers import this module and stay free of OpenCV.
-    from fogmqtt.images import codec
-    from fogmqtt.operators.api import pipeline, registry, results
+    from fogmqtt.operators.api import registry
+    from fogmqtt.workers.stage import run_stage
 
-    began_at = time.monotonic()
-    operators = tuple(registry.build(call.name, call.params) for call in task.stage)
-    pixels = task.pixels.toreadonly()  # an operator that writes to its input fails everywhere
-    image = codec.decode(pixels, task.codec, task.shape, task.dtype)
-    core, decoded_at = Rect(*task.core), time.monotonic()
-    result = pipeline.run_tile(operators, image, core, seams_of(task.seams))
-    computed_at = time.monotonic()
-    encoded = results.encode(operators[-1], result, core, task.result_codec)
-    return TileOutput(
-        encoded.data,
-        encoded.shape,
-        encoded.dtype,
-        encoded.codec,
-        decode_s=decoded_at - began_at,
-        encode_s=time.monotonic() - computed_at,
-    )
+    return run_stage(tuple(registry.build(call.name, call.params) for call in task.stage), task)
 
 
 def describe_failure(problem: BaseException) -> WorkerFailed:

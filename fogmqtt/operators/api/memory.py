@@ -195,8 +195,14 @@ class FrameMemory:
 
         `count` is the number of frames in the epoch before this one.
         """
-        bound = [self._bind(one, at, count) for at, one in enumerate(operators)]
-        return pipeline.run_tile(bound, pixels, core, seams)
+        return pipeline.run_tile(self.bind(operators, count), pixels, core, seams)
+
+    def bind(self, operators: Sequence[Operator], count: int) -> list[Operator]:
+        """Return the operators with what they remember, for the frame after `count` of the epoch.
+
+        They may run once, and change this memory.
+        """
+        return [self._bind(one, at, count) for at, one in enumerate(operators)]
 
     def run_whole(
         self, operators: Sequence[Operator], image: Image, original: Image, count: int
