@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fogmqtt.client.request import Plan
 from fogmqtt.core.geometry import Rect
@@ -20,11 +21,11 @@ from fogmqtt.operators.api.base import Operator
 from fogmqtt.operators.api.memory import refuse_memory
 from fogmqtt.operators.api.pipeline import Stage, parse, split_stages
 
-if TYPE_CHECKING:
-    from fogmqtt.client.fog import Fog
+#: Runs the job of a chunk and waits for its result.
+RunPlan = Callable[[Plan, Image], Image]
 
 
-def map_blocks(fog: Fog, array: Any, plan: Plan) -> Any:
+def map_blocks(run_plan: RunPlan, array: Any, plan: Plan) -> Any:
     """Return a dask array of the results of a plan for the chunks of a dask array.
 
     Raises UsageError without dask and for pipelines that must see the whole image, ImageError for
@@ -38,7 +39,7 @@ def map_blocks(fog: Fog, array: Any, plan: Plan) -> Any:
 
     def block(core: Rect) -> Any:
         outer = core.grown(stage.halo, spec.size, stage.align)
-        job = _Block(fog, plan, core.within(outer))
+        job = _Block(run_plan, plan, core.within(outer))
         shape = (core.height, core.width, *result.array_shape[2:])
         pixels = dask.delayed(job, name=f"fog-{uuid.uuid4().hex}")(array[outer.slices])
         return dask_array.from_delayed(pixels, shape, dtype=result.dtype)
@@ -60,17 +61,17 @@ def map_blocks(fog: Fog, array: Any, plan: Plan) -> Any:
 class _Block:
     """Runs the job of one chunk, and cuts the halo off its result."""
 
-    fog: Fog
+    run_plan: RunPlan
     plan: Plan
     #: The chunk, in the coordinates of the chunk with its halo.
     core: Rect
 
     def __call__(self, pixels: Image) -> Image:
-        result: Image = self.fog.run_plan(self.plan, pixels)[self.core.slices]
+        result: Image = self.run_plan(self.plan, pixels)[self.core.slices]
         return result.copy()  # the halo's memory is freed
 
     def __dask_tokenize__(self) -> str:
-        return uuid.uuid4().hex  # a fog has no value that a key could be made of
+        return uuid.uuid4().hex  # a running fog has no value that a key could be made of
 
 
 def _load_dask() -> tuple[Any, Any]:

@@ -157,7 +157,7 @@ class Fog:
         from fogmqtt.client.blocks import map_blocks
 
         plan = self.plan(pipeline, {**options, "post": ""}, "image")
-        result: dask.array.Array = map_blocks(self, array, plan)
+        result: dask.array.Array = map_blocks(self.run_plan, array, plan)
         return result
 
     # What is there.
