@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from fogmqtt.agent.service import Agent, AgentSettings
+from fogmqtt.agent.service import Agent, AgentSettings, UpdaterFactory
 from fogmqtt.conformance.report import ConformanceReport, OperatorReport
 from fogmqtt.conformance.runner import ConformanceRunner
 from fogmqtt.core.device_queue import TileKey
@@ -255,6 +255,7 @@ def running_agent(
     checkin_s: float = 60.0,
     limit: int = 10_000_000,
     conformance_runner: type[ConformanceRunner] = KnownConformance,
+    make_updater: UpdaterFactory | None = None,
 ) -> Iterator[Rig]:
     """An agent that has published `online`. It is stopped at the end."""
     links: list[Link] = []
@@ -272,7 +273,7 @@ def running_agent(
         pools.append(ThreadPool(settings, finished))
         return pools[0]
 
-    agent = Agent(settings, connect, make_pool, conformance_runner)
+    agent = Agent(settings, connect, make_pool, conformance_runner, make_updater=make_updater)
     rig = run_in_thread(agent, links[0])
     rig.is_warm, rig.is_prepared = pools[0].is_warm, pools[0].is_prepared
     rig.link.wait(lambda: bool(rig.link.published) and rig.link.published[-1][0] == STATUS)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fogmqtt.joining.bundle import JoinBundle, read_invitation
 from fogmqtt.joining.site import Site
+from fogmqtt.joining.versions import LAUNCHER
 from tests.fog import free_port, start_mosquitto
 from tests.processes import PATIENCE_S, Program
 
@@ -75,6 +76,13 @@ class JoinableFog:
         command = ["-m", "fogmqtt.cli.device", "--id", name, *more]
         return self._start(name, command, settings | self._home(home or name))
 
+    def installed_board(
+        self, name: str, versions: Path, *, trial_s: int = 60, **settings: str
+    ) -> Program:
+        """Start a board by `launch.sh`, as its service does; it runs what is installed."""
+        command = ["sh", str(LAUNCHER), sys.prefix, str(versions), str(trial_s), "--id", name]
+        return self._start(name, command, {"PYTHONPATH": ""} | settings | self._home(name), ())
+
     def try_board(
         self, name: str, *more: str, home: str = "", **settings: str
     ) -> subprocess.CompletedProcess[str]:
@@ -96,19 +104,25 @@ class JoinableFog:
     def _home(self, name: str) -> dict[str, str]:
         return {"XDG_CONFIG_HOME": str(self.folder / "homes" / name)}
 
-    def _start(self, name: str, command: list[str], settings: dict[str, str]) -> Program:
+    def _start(
+        self,
+        name: str,
+        command: list[str],
+        settings: dict[str, str],
+        program: tuple[str, ...] = (sys.executable,),
+    ) -> Program:
         log = self.folder / f"{name}-{len(self.programs)}.log"
         with log.open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, *command],
+                [*program, *command],
                 cwd=self.folder,
                 env=self._environment(settings),
                 stdout=out,
                 stderr=out,
             )
-        program = Program(process, log)
-        self.programs.append(program)
-        return program
+        started = Program(process, log)
+        self.programs.append(started)
+        return started
 
     def _run(
         self, command: list[str], settings: dict[str, str]

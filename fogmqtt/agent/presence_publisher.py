@@ -9,7 +9,7 @@ from fogmqtt.conformance.report import ConformanceReport
 from fogmqtt.errors import NotConnected
 from fogmqtt.operators.api import registry
 from fogmqtt.transport.base import Transport, Will
-from fogmqtt.wire.messages import MAX_PROBLEMS, DeviceInfo, encode
+from fogmqtt.wire.messages import MAX_PROBLEMS, DeviceInfo, UpdateReport, encode
 from fogmqtt.wire.topics import OFFLINE, ONLINE, Topics
 from fogmqtt.workers.resources import machine_id
 
@@ -46,6 +46,9 @@ class PresencePublisher:
         self._emulated_speed = emulated_speed
         self._versions = host_info.versions()
         self._conformance: ConformanceReport | None = None
+        #: Whether the device does `update`, and what it does about one.
+        self.updates = False
+        self.update: UpdateReport | None = None
 
     @property
     def will(self) -> Will:
@@ -93,6 +96,8 @@ class PresencePublisher:
             rates=self._rates(report),
             conformance_running=self._conformance is None or not self._conformance.is_complete,
             problems=report.problems[:MAX_PROBLEMS],
+            updates=self.updates,
+            update=self.update,
         )
         return _publish(transport, self._info_topic, encode(info, "base64"))
 

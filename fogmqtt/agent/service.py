@@ -36,7 +36,16 @@ from fogmqtt.transport.base import (
     Will,
 )
 from fogmqtt.transport.link_history import LinkHistory
-from fogmqtt.wire.messages import Cancel, Control, Decoder, DeviceInfo, Drain, Warm
+from fogmqtt.wire.messages import (
+    Cancel,
+    Control,
+    Decoder,
+    DeviceInfo,
+    Drain,
+    UpdateBoard,
+    UpdateReport,
+    Warm,
+)
 from fogmqtt.wire.topics import ONLINE, Topics
 from fogmqtt.workers.pool import Pool
 from fogmqtt.workers.resources import has_memory_for_workers
@@ -106,10 +115,25 @@ class PushingCamera(Protocol):
     def close(self) -> None: ...
 
 
+class Updater(Protocol):
+    """Puts another version of fogmqtt beside this one; a launcher starts it."""
+
+    @property
+    def last(self) -> UpdateReport | None:
+        """Why the last update was taken back, if it was."""
+
+    def begin(self, version: str) -> bool:
+        """Begin an update, unless one goes on; return whether it has begun."""
+
+    def online(self) -> None: ...
+
+
 #: Has the agent's thread call something.
 CallSoon = Callable[[Callable[[], None]], None]
 CameraFactory = Callable[[Transport, CallSoon], PushingCamera]
 PoolFactory = Callable[[AgentSettings, Callable[[WorkFinished[TileKey]], None]], Pool[TileKey]]
+#: What an updater reports comes from threads of its own.
+UpdaterFactory = Callable[[Callable[[UpdateReport], None]], Updater]
 RunnerFactory = Callable[[Callable[[ConformanceReport], None]], ConformanceRunner]
 
 
@@ -149,6 +173,7 @@ class Agent:
         make_pool: PoolFactory = make_pool,
         make_conformance_runner: RunnerFactory = ConformanceRunner,
         make_camera: CameraFactory | None = None,
+        make_updater: UpdaterFactory | None = None,
     ) -> None:
         self._settings = settings
         self._started_at = time.monotonic()
@@ -173,9 +198,12 @@ class Agent:
             self._camera = make_camera(self._transport, lambda call: self._inbox.put(_Call(call)))
         if self._camera is not None:
             self._transport.subscribe(self._camera.wanted_topic, qos=settings.qos, optional=True)
+        self._updater = None if make_updater is None else make_updater(self._inbox.put)
+        if self._updater is not None:
+            self._presence.updates, self._presence.update = True, self._updater.last
         self._results = ResultPublisher(self._transport, topics, device, settings.qos)
         self._task_decoder = TaskDecoder(settings.max_tile_pixels)
-        self._control_decoder: Decoder[Control] = Decoder(Cancel, Drain, Warm)
+        self._control_decoder: Decoder[Control] = Decoder(Cancel, Drain, UpdateBoard, Warm)
         self._info_decoder = Decoder(DeviceInfo)
         self._queue: DeviceQueue[TileLease] = DeviceQueue(settings.workers + QUEUE_AHEAD)
         self._pool = make_pool(settings, self._inbox.put)
@@ -190,6 +218,8 @@ class Agent:
         self._was_connected = False
         #: The broker has taken the status `online` once.
         self._was_visible = False
+        #: The agent has read an info of its own.
+        self._was_seen = False
         #: The status `online` was published on this connection.
         self._is_online = False
         self._has_conformance = False
@@ -203,6 +233,8 @@ class Agent:
         self._hanging = 0
         #: `run` returned because too many of them hang, and not because it was told to.
         self.must_restart = False
+        #: `run` returned so that another version of this program takes its place.
+        self.is_updated = False
         self._tiles_done = 0
         self._checkin_at = float("inf")
         #: When to tell that the broker does not pass on what this agent publishes.
@@ -289,6 +321,8 @@ class Agent:
                 self._refused(reason, final)
             case Published(token, refusal):
                 self._published(token, refusal)
+            case UpdateReport():
+                self._update_goes_on(event)
             case _Stop():
                 self._drain()
             case _Call(function):
@@ -470,6 +504,8 @@ class Agent:
             case Drain():
                 log.info("a drain message arrived")
                 self._drain()
+            case UpdateBoard(version=version):
+                self._update(version)
             case Warm():
                 self._is_warm_requested = True
                 if self._has_conformance:  # the report names the plug-ins that end a process
@@ -482,6 +518,7 @@ class Agent:
         if info.boot == self._presence.boot:
             self._echo_missed_at = float("inf")
             self._duplicate_check.own_info_seen()
+            self._seen_online()
         if not self._duplicate_check.is_duplicate(info.boot):
             return
         uptime_s = time.monotonic() - self._started_at
@@ -497,6 +534,33 @@ class Agent:
             "this one stays",
         )
         self._announce()
+
+    # --- updates --------------------------------------------------------------------------
+
+    def _update(self, version: str) -> None:
+        if self._updater is None:
+            self._warn("update", "this board was not installed by join.sh, so it is updated there")
+        elif self._updater.begin(version):
+            log.info("a gateway updates this board to fogmqtt %s", version)
+        else:
+            self._warn("update", "an update goes on, so another one is not begun")
+
+    def _update_goes_on(self, report: UpdateReport) -> None:
+        self._presence.update = report
+        if report.reason:
+            log.warning("the update to %s failed: %s", report.version, one_line(report.reason))
+        if self._is_connected:
+            self._check_in()
+        if report.state == "starting":
+            log.info("fogmqtt %s is installed and takes over", report.version)
+            self.is_updated = True
+            self._drain()
+
+    def _seen_online(self) -> None:
+        """Let a new version be kept: the broker passes on what it publishes."""
+        if self._updater is not None and not self._was_seen:
+            self._updater.online()
+        self._was_seen = True
 
     def _warn(self, reason: str, text: str) -> None:
         self._warnings.add(reason, text, time.monotonic())

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from fogmqtt.agent.service import Agent, AgentSettings, CameraFactory
+from fogmqtt.agent.service import Agent, AgentSettings, CameraFactory, UpdaterFactory
 from fogmqtt.cli.common import (
     Subparsers,
     add_log_options,
@@ -32,6 +32,7 @@ from fogmqtt.config import DeviceConfig, load_device_and_broker
 from fogmqtt.config.settings import PREFIX
 from fogmqtt.conformance.runner import ConformanceRunner
 from fogmqtt.errors import ConfigError, NoBroker
+from fogmqtt.joining.versions import START_AGAIN
 from fogmqtt.operators.api import registry
 from fogmqtt.process_tuning import tune
 from fogmqtt.setup.link import make_link, with_brokers
@@ -121,6 +122,8 @@ def make_parser() -> argparse.ArgumentParser:
         "picamera:0, v4l2:/dev/video0, rtsp://host/path, http://host/path, or a file, "
         "which is played again and again",
     )
+    # Of launch.sh: the folder of the versions that a gateway sends.
+    parser.add_argument("--versions", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--emulate-speed", type=_throttle, metavar="P[,P…]", help=argparse.SUPPRESS)
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log more")
     add_log_options(parser)
@@ -221,6 +224,7 @@ def _run(options: argparse.Namespace) -> int:
         connect,
         make_conformance_runner=make_runner,
         make_camera=_camera_maker(options.camera, device, config),
+        make_updater=_updater_maker(options.versions, device) if joined else None,
     )
     try:
         with stop_on_signals(agent.stop):
@@ -234,7 +238,16 @@ def _run(options: argparse.Namespace) -> int:
         ) from None
     if agent.must_restart:
         _restart()
-    return 0
+    return START_AGAIN if agent.is_updated else 0
+
+
+def _updater_maker(folder: Path | None, device: str) -> UpdaterFactory | None:
+    """Return what makes the updater of a board that `launch.sh` runs; None for others."""
+    if folder is None:
+        return None
+    from fogmqtt.cli.updating import make_updater
+
+    return make_updater(device, folder)
 
 
 def _camera_maker(option: str | None, device: str, config: DeviceConfig) -> CameraFactory | None:

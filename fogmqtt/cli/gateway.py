@@ -382,6 +382,9 @@ def _add_joining(commands: Subparsers) -> None:
         commands, "revoke", _revoke, "let a board in no more, and end its invitations"
     )
     revoke_parser.add_argument("board", metavar="BOARD", help="its name")
+    joining_options.add_update(
+        _add(commands, "update", _update, "let boards fetch this gateway's version, and run it")
+    )
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -410,8 +413,14 @@ def _revoke(config: GatewayConfig, options: argparse.Namespace) -> int:
     return revoke(config, options.board)
 
 
+def _update(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from fogmqtt.cli.update import update
+
+    return update(config, options)
+
+
 #: They look at no image.
-_WITHOUT_OPERATORS = (_invite, _invites, _revoke)
+_WITHOUT_OPERATORS = (_invite, _invites, _revoke, _update)
 
 
 def _serve(config: GatewayConfig, options: argparse.Namespace) -> int:

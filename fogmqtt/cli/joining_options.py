@@ -1,4 +1,4 @@
-"""The options of `init`, `invite`, `invites` and `revoke`. Imports nothing that they use."""
+"""The options of the commands about boards that join. Imports nothing that those use."""
 
 from __future__ import annotations
 
@@ -66,6 +66,12 @@ def add_invite(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="put certificate and key into the file, for a board that cannot ask this gateway",
     )
+
+
+def add_update(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `update`."""
+    parser.add_argument("boards", nargs="*", metavar="BOARD", help="one that joined by its line")
+    parser.add_argument("--all", action="store_true", help="all boards that are behind")
 
 
 def _port(text: str) -> int:

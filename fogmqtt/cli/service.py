@@ -24,9 +24,9 @@ _SYSTEMD: Final = Path("/run/systemd/system")
 def install(device: str, options: argparse.Namespace) -> int:
     """Write the unit, make the user, and start the service. Returns the exit code."""
     user, root = options.user, options.root
-    command = units.program(_NAME, "fogmqtt.cli.device")
     config = f" --config {options.config.absolute()}" if options.config else ""
-    text = units.board_unit(user, f"{command} --id {device}{config}", SYSTEM)
+    command = f"{units.board_program()} --id {device}{config}"
+    text = units.board_unit(user, command, SYSTEM)
     path = root / _UNIT
     if options.dry_run:
         print(f"would write {path}:\n\n{text}\nand start it as the user {user}")
@@ -39,7 +39,7 @@ def install(device: str, options: argparse.Namespace) -> int:
     _write(path, text)
     print(f"wrote {path}")
     if not (is_here and _SYSTEMD.is_dir()):
-        print(f"systemd does not run here, so nothing is started: {command} --id {device}")
+        print(f"systemd does not run here, so nothing is started: {command}")
         return 0
     for words in (("daemon-reload",), ("enable", "--quiet", _NAME), ("restart", _NAME)):
         _run("systemctl", *words)

@@ -93,6 +93,17 @@ def renew(identity: Identity, folder: Path) -> Identity:
     raise NoGateway("; ".join(tried))
 
 
+def fetch(url: str, path: str, ca: str, most: int) -> bytes:
+    """Return a file of a gateway with this authority, of at most so many bytes.
+
+    Raises JoinRefused and NoGateway.
+    """
+    status, data = _request(url, "GET", path, None, _trusting(ca), most)
+    if status != 200:
+        raise JoinRefused(_reason(url, data))
+    return data
+
+
 def _take(bundle: JoinBundle, folder: Path) -> Identity:
     """Save the certificate of an offline file."""
     now = utc_now()
@@ -164,24 +175,46 @@ def _fetch_authority(url: str, pin: str) -> str:
 
 
 def _ask(url: str, path: str, asked: JoinRequest, ca: str, pem: Path | None = None) -> JoinAnswer:
+    context = _trusting(ca)
+    if pem is not None:
+        context.load_cert_chain(pem)
+    status, data = _request(url, "POST", path, msgspec.json.encode(asked), context)
+    if status != 200:
+        raise JoinRefused(_reason(url, data))
+    try:
+        return msgspec.json.decode(data, type=JoinAnswer)
+    except msgspec.DecodeError:
+        raise JoinRefused(_not_understood(url)) from None
+
+
+def _trusting(ca: str) -> ssl.SSLContext:
+    """Return what trusts this authority, whatever name its gateway has."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(cadata=ca)
-    if pem is not None:
-        context.load_cert_chain(pem)
-    status, data = _request(url, "POST", path, msgspec.json.encode(asked), context)
+    return context
+
+
+def _reason(url: str, data: bytes) -> str:
+    """Return why a gateway refuses something."""
     try:
-        if status == 200:
-            return msgspec.json.decode(data, type=JoinAnswer)
-        reason = str(msgspec.json.decode(data, type=dict[str, str])["error"])
+        return one_line(str(msgspec.json.decode(data, type=dict[str, str])["error"]))
     except (msgspec.DecodeError, KeyError):
-        raise JoinRefused(f"{url} answers what this version does not understand") from None
-    raise JoinRefused(one_line(reason))
+        return _not_understood(url)
+
+
+def _not_understood(url: str) -> str:
+    return f"{url} answers what this version does not understand"
 
 
 def _request(
-    url: str, method: str, path: str, body: bytes | None, context: ssl.SSLContext
+    url: str,
+    method: str,
+    path: str,
+    body: bytes | None,
+    context: ssl.SSLContext,
+    most: int = _MOST_BYTES,
 ) -> tuple[int, bytes]:
     parts = urlsplit(url)
     connection = http.client.HTTPSConnection(
@@ -190,7 +223,7 @@ def _request(
     try:
         connection.request(method, path, body)
         answer = connection.getresponse()
-        return answer.status, answer.read(_MOST_BYTES)
+        return answer.status, answer.read(most)
     except ssl.SSLCertVerificationError as problem:
         raise JoinRefused(_verification(url, problem)) from None
     except (OSError, http.client.HTTPException) as problem:

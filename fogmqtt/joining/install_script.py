@@ -15,6 +15,7 @@ from fogmqtt.joining.authority import public_key_hash
 from fogmqtt.joining.bundle import JoinCode
 from fogmqtt.joining.names import at
 from fogmqtt.joining.site import Site
+from fogmqtt.joining.versions import TRIAL_S
 from fogmqtt.joining.wheel import wheel_name
 
 _TEMPLATE: Final = Path(__file__).with_name("join.sh")
@@ -32,6 +33,7 @@ def install_script(site: Site, host: str) -> str:
         ("HOST", host),
         ("PIN", _pin(site)),
         ("WHEEL", wheel_name()),
+        ("TRIAL", str(TRIAL_S)),
     ):
         text = text.replace(f"@{word}@", value)
     return text

@@ -32,6 +32,8 @@ main() {
         /*) ;;
         *) prefix=$(pwd)/$prefix ;;
     esac
+    # Root runs nothing of what is in it, since the service may write there.
+    if [ -n "$own$root" ]; then versions=$prefix/versions; else versions=/var/lib/fogmqtt; fi
     if [ -z "$own$root" ] && [ "$(id -u)" -ne 0 ]; then
         die "needs root for $prefix and the service; end the line with: | sudo sh -s -- … , or give --prefix DIR"
     fi
@@ -58,6 +60,9 @@ install() {
     trap 'exit 1' HUP INT TERM
     curl -fsSk --pinnedpubkey "$pin" -o "$download/$wheel" "https://$host/$wheel" \
         || die "the gateway at $host gives no package; is an invitation still open? (fog-gateway invites)"
+    if [ -x "$prefix/bin/fog-device" ]; then
+        say "$("$prefix/bin/fog-device" --version | head -n 1) is here, and fogmqtt @VERSION@ takes its place"
+    fi
     [ -x "$prefix/bin/python" ] || python3 -m venv "$prefix"
     pip="$prefix/bin/python -m pip install --quiet --disable-pip-version-check"
     say "installing"
@@ -65,11 +70,17 @@ install() {
     # The same number may stand for other files while fogmqtt is developed.
     $pip --no-deps --force-reinstall "$download/$wheel"
     printf '%s\n' "$board" >"$prefix/board"
+    launcher=$("$prefix/bin/python" -c 'from fogmqtt.joining.versions import LAUNCHER; print(LAUNCHER)')
+    # What a gateway sent before is older than this.
+    rm -rf "$versions"
     "$prefix/bin/fog-device" join "$code" --gateway "$host"
     if has_service; then
         "$prefix/bin/fog-device" --id "$board" service install ${root:+--root "$root"}
     else
-        say "start the board with: $prefix/bin/fog-device --id $board"
+        printf '#!/bin/sh\nexec sh "%s" "%s" "%s" @TRIAL@ --id "%s" "$@"\n' \
+            "$launcher" "$prefix" "$versions" "$board" >"$prefix/start"
+        chmod +x "$prefix/start"
+        say "start the board with: $prefix/start"
     fi
 }
 
@@ -82,7 +93,7 @@ uninstall() {
     "$prefix/bin/fog-device" --id "$board" forget
     rm -rf "$prefix"
     if [ -z "$own$root" ]; then
-        rm -rf /var/cache/fogmqtt
+        rm -rf /var/cache/fogmqtt "$versions"
         ! id fogmqtt >/dev/null 2>&1 || userdel fogmqtt
     fi
     say "$board is taken away; on the gateway: fog-gateway revoke $board"

@@ -76,6 +76,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     members: dict[str, Member] = {}
     invitations: list[BoardInvitation] = []
     revocations: list[Revocation] = []
+    #: Until when boards may fetch this gateway's version.
+    updates_until: datetime | None = None
 
     def invite(
         self, device: str, now: datetime, time: timedelta, *, replaces: bool = False
@@ -176,10 +178,12 @@ class Ledger(msgspec.Struct, kw_only=True):
         return member
 
     def is_awaited(self, now: datetime) -> bool:
-        """Whether a board may come with an invitation.
+        """Whether a board may come with an invitation, or for an update.
 
-        One that was used is awaited, too, so that a second use is told who was first.
+        One whose invitation was used is awaited, too, so that a second use is told who was first.
         """
+        if self.updates_until is not None and now < self.updates_until:
+            return True
         return any(not one.withdrawn and now < one.expires for one in self.invitations)
 
 

@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+import fogmqtt
 from fogmqtt.errors import FogError, JoinRefused
 from fogmqtt.joining.bundle import utc_now
 from fogmqtt.joining.desk import JoinDesk, JoinRequest
@@ -226,7 +227,9 @@ class _Handler(BaseHTTPRequestHandler):
             if data:
                 self._send(200, data, kind)
             else:
-                self._refuse(404, "there is nothing of this name")
+                self._refuse(
+                    404, f"this gateway has fogmqtt {fogmqtt.__version__}, and nothing else"
+                )
 
     def _file(self) -> tuple[bytes, str]:
         if self.path == "/ca":

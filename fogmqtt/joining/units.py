@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from fogmqtt.errors import UsageError
+from fogmqtt.joining.versions import LAUNCHER, TRIAL_S
+
+#: Where the service of a board keeps the versions that a gateway sends.
+VERSIONS: Final = Path("/var/lib/fogmqtt")
 
 #: What a service may do: read its files, open sockets of the network, and start its own processes.
 _HARDENING: Final = """\
@@ -60,6 +64,14 @@ def program(name: str, module: str) -> str:
     return _quoted(str(script)) if script.exists() else f"{_quoted(sys.executable)} -m {module}"
 
 
+def board_program() -> str:
+    """Return the command of a board's agent: by `launch.sh`, if a gateway may update it."""
+    if sys.prefix == sys.base_prefix:  # without an environment of its own it stays as it is
+        return program("fog-device", "fogmqtt.cli.device")
+    words = ("/bin/sh", str(LAUNCHER), sys.prefix, str(VERSIONS), str(TRIAL_S))
+    return " ".join(map(_quoted, words))
+
+
 def gateway_unit(user: str, config: Path) -> str:
     """Return the unit of the gateway."""
     command = program("fog-gateway", "fogmqtt.cli.gateway")
@@ -92,7 +104,9 @@ def board_unit(user: str, command: str, folder: Path) -> str:
         command,
         writes=str(folder),
         environment="Environment=PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/var/cache/fogmqtt\n"
-        "CacheDirectory=fogmqtt\n",
+        "CacheDirectory=fogmqtt\nStateDirectory=fogmqtt\nStateDirectoryMode=0700\n"
+        # launch.sh tells the agent.
+        "KillMode=mixed\n",
         # If memory runs out, the kernel ends this service and not the board.
         more="MemoryMax=75%\nOOMScoreAdjust=500\nNice=5\n",
     )

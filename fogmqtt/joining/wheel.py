@@ -25,9 +25,9 @@ _DATE: Final = (1980, 1, 1, 0, 0, 0)
 _TAG: Final = "py3-none-any"
 
 
-def wheel_name() -> str:
+def wheel_name(version: str = fogmqtt.__version__) -> str:
     """Return the name of the wheel's file."""
-    return f"fogmqtt-{fogmqtt.__version__}-{_TAG}.whl"
+    return f"fogmqtt-{version}-{_TAG}.whl"
 
 
 def build_wheel() -> bytes:

@@ -38,6 +38,8 @@ DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 LongText = Annotated[str, msgspec.Meta(max_length=20_000)]
 Traceparent = Annotated[str, msgspec.Meta(max_length=64)]
 Sentence = Annotated[str, msgspec.Meta(max_length=400)]
+#: A version of fogmqtt.
+Release = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,5}(\.[0-9]{1,5}){1,3}\Z")]
 #: An operator's name, its input dtype, and a variant if there is one: `hsv/uint8/back`.
 Ability = Annotated[str, msgspec.Meta(max_length=160)]
 Fingerprint = Annotated[str, msgspec.Meta(max_length=64)]
@@ -203,6 +205,23 @@ class Warm(Message, frozen=True, kw_only=True, tag="warm"):
     """Gateway → device: start the workers now, so that no tile waits until OpenCV is loaded."""
 
 
+class UpdateBoard(Message, frozen=True, kw_only=True, tag="update"):
+    """Gateway → a board that has joined it: fetch this version from the gateway, and run it.
+
+    It names no place: a board fetches from the gateway that it has joined, and from nobody else.
+    """
+
+    version: Release
+
+
+class UpdateReport(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a board does about an update, or why it did not work."""
+
+    version: Release
+    state: Literal["fetching", "installing", "starting", "failed", "taken back"]
+    reason: Sentence = ""
+
+
 class FramesWanted(Message, frozen=True, kw_only=True, tag="wanted"):
     """Gateway → a camera that pushes, repeated every few seconds: send frames for a while."""
 
@@ -248,6 +267,10 @@ class DeviceInfo(Message, frozen=True, kw_only=True, tag="device"):
     conformance_running: bool = False
     #: Problems of the device's operators, one sentence each.
     problems: Annotated[list[Sentence], msgspec.Meta(max_length=MAX_PROBLEMS)] = []
+    #: The device does `update`.
+    updates: bool = False
+    #: The last update that did not end in a new version, or the one that goes on.
+    update: UpdateReport | None = None
 
 
 class GatewayInfo(Message, frozen=True, kw_only=True, tag="gateway"):
@@ -313,7 +336,7 @@ class DeadJob(Message, frozen=True, kw_only=True, tag="dead"):
 
 
 FromDevice = Accepted | Result | Failure | Rejected | Overdue
-Control = Cancel | Drain | Warm
+Control = Cancel | Drain | UpdateBoard | Warm
 
 _M = TypeVar("_M", bound=Message)
 _PixelMessage = TypeVar("_PixelMessage", TileTask, Result)

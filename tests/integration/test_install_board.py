@@ -67,7 +67,7 @@ def test_a_bare_machine_becomes_a_board_by_the_printed_line_and_is_bare_again(
     assert "joins the gateway mariem as eya" in said
     assert "eya is a board of mariem now" in said
     unit = home / "root/etc/systemd/system/fog-device.service"
-    assert f"ExecStart={home}/opt/bin/fog-device --id eya" in unit.read_text()
+    assert f"launch.sh {home}/opt /var/lib/fogmqtt 120 --id eya" in unit.read_text()
     assert list(fog.site.ledger.read().members) == ["eya"]
     # The board runs with what was installed, and nothing of this project's folder.
     board = subprocess.Popen(

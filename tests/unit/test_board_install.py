@@ -17,6 +17,7 @@ from fogmqtt.errors import UsageError
 from fogmqtt.joining import units
 from fogmqtt.joining.bundle import JoinCode
 from fogmqtt.joining.install_script import install_line, install_script
+from fogmqtt.joining.versions import TRIAL_S
 from fogmqtt.joining.wheel import build_wheel, wheel_name
 from tests.unit.test_join_port import make_site
 
@@ -106,7 +107,10 @@ def test_a_service_is_written_below_a_root_and_taken_away(tmp_path: Path) -> Non
     assert main(["--id", "eya", *root]) == 0
     path = tmp_path / "etc/systemd/system/fog-device.service"
     unit = unit_of(path)
-    assert unit["Service"]["ExecStart"].endswith("fog-device --id eya")
+    start = unit["Service"]["ExecStart"]
+    assert start.startswith("/bin/sh ")
+    assert start.endswith(f"/launch.sh {sys.prefix} /var/lib/fogmqtt {TRIAL_S} --id eya")
+    assert unit["Service"]["StateDirectory"] == "fogmqtt"
     assert unit["Service"]["User"] == "fogmqtt"
     assert unit["Service"]["NoNewPrivileges"] == "yes"
     assert main(["service", "uninstall", "--root", str(tmp_path)]) == 0

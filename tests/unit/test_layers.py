@@ -113,7 +113,7 @@ MAY_IMPORT = {
     # nothing of it but its saved identity.
     # One more client of the broker, and a look at this machine.
     "doctor": {"config", "log", "transport", "wire"},
-    "joining": {"log", "wire.topics"},
+    "joining": {"core.release", "log", "wire.topics"},
     "simulate": {"core", "wire", "images", "operators", "transport", "config"},
 }
 #: Inside the gateway: server -> jobs -> execution -> devices. `storage` is reached through the

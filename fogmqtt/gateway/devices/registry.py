@@ -11,6 +11,7 @@ from msgspec import Struct
 from fogmqtt import __version__
 from fogmqtt.conformance.report import ConformanceReport
 from fogmqtt.core.presence import MAX_KNOWN_DEVICES, DeviceDescription, Presence
+from fogmqtt.core.release import is_older
 from fogmqtt.core.scheduling.events import (
     DeviceDraining,
     DeviceJoined,
@@ -85,10 +86,15 @@ class DeviceView(Struct, frozen=True):
         theirs = one_line(self.info.versions.get("fogmqtt", ""))[:40]
         if theirs in ("", __version__):
             return ""
-        return (
-            f"runs fogmqtt {theirs}, and this gateway {__version__}: install it again, such as by "
-            f"the line of fog-gateway invite --replace {self.id}"
-        )
+        if is_older(__version__, theirs):
+            advice = f"install {theirs} on the gateway, too"
+        elif self.info.updates:
+            advice = f"fog-gateway update {self.id}"
+        else:
+            advice = (
+                f"install it again, such as by the line of fog-gateway invite --replace {self.id}"
+            )
+        return f"runs fogmqtt {theirs}, and this gateway {__version__}: {advice}"
 
 
 class DeviceRegistry:
