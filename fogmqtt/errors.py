@@ -22,6 +22,7 @@ FogError
 ├── DuplicateId           another process runs under the same id
 ├── JobFailed             a job that ended without a result
 │   └── JobTimedOut       a job that was not done in its time; a TimeoutError, too
+│       └── NoDevice      the same, and no device was there that could have begun it
 ├── WrongMemory           a tile of a stream for another version of its memory than the worker has
 ├── SourceEnded           the last frame of a file was given
 └── ListenerDropped       a listener to the events of a gateway that did not keep up
@@ -142,6 +143,10 @@ class JobFailed(FogError):
 
 class JobTimedOut(JobFailed, TimeoutError):
     """A job was not done in the time that its request gave it."""
+
+
+class NoDevice(JobTimedOut):
+    """A job was not done in its time, since no device was online."""
 
 
 class BudgetExceeded(FogError):

@@ -42,6 +42,7 @@ from fogmqtt.wire.service_messages import (
     GetJob,
     GetMetrics,
     GetView,
+    ImageSubmission,
     JobAnswer,
     JobCard,
     JobFile,
@@ -55,6 +56,7 @@ from fogmqtt.wire.service_messages import (
     Refusal,
     Request,
     Snapshot,
+    SubmitFile,
     SubmitUpload,
     Update,
     Upload,
@@ -174,6 +176,9 @@ class PlayedGateway:
                 return MetricsAnswer(id=request.id, metrics=found)
             case ListJobs():
                 return JobPage(id=request.id, jobs=list(self.jobs.values()))
+            case SubmitFile():
+                assert request.digest == xxhash.xxh3_64_hexdigest(request.data)
+                return self._accept(request, request, request.data)
             case OpenUpload():
                 upload = f"u{len(self.opened)}"
                 self.uploads[upload], self.opened[upload] = b"", request
@@ -217,8 +222,10 @@ class PlayedGateway:
     def _submit(self, request: SubmitUpload) -> Answer:
         data = self.uploads[request.upload]
         assert request.digest == xxhash.xxh3_64_hexdigest(data)
-        opened = self.opened[request.upload]
-        card = job_card(f"j{len(self.jobs)}", name=opened.name, pipeline=opened.pipeline)
+        return self._accept(request, self.opened[request.upload], data)
+
+    def _accept(self, request: Request, asked: ImageSubmission, data: bytes) -> JobAnswer:
+        card = job_card(f"j{len(self.jobs)}", name=asked.name, pipeline=asked.pipeline)
         return JobAnswer(id=request.id, job=self.add(card, original=data))
 
 

@@ -84,6 +84,10 @@ class ServiceClient:
         digest = xxhash.xxh3_64_hexdigest(data)
         return self.ask(msg.SubmitUpload, msg.JobAnswer, upload=upload, digest=digest)
 
+    def submit(self, data: bytes, name: str = "photo.png", **fields: Any) -> msg.JobAnswer:
+        """Submit a file in one message."""
+        return self.ask(msg.SubmitFile, msg.JobAnswer, **submit_file(data, name=name, **fields))
+
     def card(self, job: str) -> msg.JobCard:
         return self.ask(msg.GetJob, msg.JobAnswer, job=job).job
 
@@ -103,3 +107,8 @@ class ServiceClient:
                 break
         assert xxhash.xxh3_64_hexdigest(found) == piece.file.digest
         return found
+
+
+def submit_file(data: bytes, **fields: Any) -> dict[str, Any]:
+    """The fields of a request that submits a file in one message."""
+    return {"data": data, "digest": xxhash.xxh3_64_hexdigest(data), **fields}

@@ -37,7 +37,7 @@ from fogmqtt.dashboard.openapi import (
     Operation,
     document,
 )
-from fogmqtt.dashboard.problems import Problem
+from fogmqtt.dashboard.problems import Problem, job_problem
 from fogmqtt.dashboard.tokens import SESSION_S, Role
 from fogmqtt.dashboard.uploads import upload
 from fogmqtt.errors import NoAnswer
@@ -119,6 +119,8 @@ class RunQuery(_Query, frozen=True):
     priority: Priority = 0
     verify: bool = False
     pages: Annotated[str, msgspec.Meta(max_length=20)] = ""
+    #: Seconds until the job fails if it has no result by then.
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | UnsetType = UNSET
 
 
 class SubmitQuery(RunQuery, frozen=True):
@@ -383,7 +385,7 @@ class Api:
     async def _run(self, request: Request) -> Response:
         query = _query(request, RunQuery)
         card = await self._take(request, query, request.path_params["pipeline"])
-        ended = await self._wait(request, card.id, None)
+        ended = await self._wait(request, card, None)
         if ended is None:
             return Response(status_code=408)  # nobody reads it
         return await self._result(request, ended)
@@ -394,7 +396,7 @@ class Api:
         found = _WAIT.search(request.headers.get("prefer", ""))
         if found is not None:
             wait_s = min(float(found[1]), _MOST_WAIT_S)
-            ended = await self._wait(request, card.id, wait_s)
+            ended = await self._wait(request, card, wait_s)
             if ended is not None:
                 response = await self._result(request, ended)
                 response.headers["Preference-Applied"] = f"wait={wait_s:.0f}"
@@ -428,6 +430,7 @@ class Api:
             priority=query.priority,
             verify=query.verify,
             pages=query.pages,
+            timeout_s=None if query.timeout is UNSET else query.timeout,
             idempotency_key=key,
             traceparent=trace if _TRACE.fullmatch(trace) else "",
         )
@@ -468,10 +471,10 @@ class Api:
         if is_empty:
             raise Problem("no-image", 400, "The body is empty; send the bytes of an image file.")
 
-    async def _wait(self, request: Request, job: str, wait_s: float | None) -> JobCard | None:
+    async def _wait(self, request: Request, card: JobCard, wait_s: float | None) -> JobCard | None:
         """Wait for the end of a job; None if it takes longer, or the client is gone."""
-        ended = asyncio.create_task(self._client.ended(job), name=f"end of {job}")
-        left = asyncio.create_task(_left(request), name=f"client of {job}")
+        ended = asyncio.create_task(self._client.ended(card), name=f"end of {card.id}")
+        left = asyncio.create_task(_left(request), name=f"client of {card.id}")
         try:
             await asyncio.wait({ended, left}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
             return ended.result() if ended.done() else None
@@ -481,10 +484,8 @@ class Api:
             await asyncio.gather(ended, left, return_exceptions=True)
 
     async def _result(self, request: Request, card: JobCard) -> Response:
-        if card.state == "cancelled":
-            raise Problem("job-cancelled", 409, f"The job {card.id} was cancelled.", job=card.id)
-        if card.state == "failed":
-            raise Problem("job-failed", 422, card.error or "The job failed.", job=card.id)
+        if card.state != "done":
+            raise job_problem(card)
         wants_facts = "application/json" in request.headers.get("accept", "")
         has_facts = "facts" in card.files
         file: JobFile = "facts" if has_facts and wants_facts else "result"

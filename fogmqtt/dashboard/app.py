@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fogmqtt import __version__
 from fogmqtt.dashboard.access import SAFE_METHODS, Door, Visitor
 from fogmqtt.dashboard.api import Api
-from fogmqtt.dashboard.gateway_client import RefusalReceived
 from fogmqtt.dashboard.live import LiveEndpoint
 from fogmqtt.dashboard.openapi import Operation
 from fogmqtt.dashboard.problems import Problem, problem_of
@@ -89,10 +88,7 @@ async def _router_problem(request: Request, error: Exception) -> Response:
 
 async def _fog_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, FogError)  # noqa: S101
-    is_unsupported = isinstance(error, RefusalReceived) and error.refusal.kind == "unsupported"
-    if is_unsupported and request.method in SAFE_METHODS:  # there is no image that it could mean
-        detail = f"The gateway is of another version than this dashboard: {error}."
-        return Problem("other-version", 501, detail).response()
+    del request
     return problem_of(error).response()
 
 

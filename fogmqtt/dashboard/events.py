@@ -109,7 +109,7 @@ class EventHub:
 
     def begin(self, last_id: str) -> tuple[list[_Event], int]:
         """Return what a new stream gets at once, and the number of its next event."""
-        events = [_link_event(self.client.is_online, self.client.state)]
+        events = [_link_event(*self.client.link_state)]
         if not self.client.is_current:
             return events, self.end  # the snapshot comes
         for number in range(len(self._ring) - 1, -1, -1):

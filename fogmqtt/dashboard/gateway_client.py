@@ -16,8 +16,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeVar
 
+from fogmqtt import __version__
 from fogmqtt.dashboard.mirror import ENDED, Mirror
-from fogmqtt.errors import FogError, NoAnswer, NotConnected, WireError
+from fogmqtt.errors import FogError, NoAnswer, NotConnected, UnsupportedVersion, WireError
 from fogmqtt.transport.base import (
     PACKET_OVERHEAD_BYTES,
     Connected,
@@ -27,7 +28,7 @@ from fogmqtt.transport.base import (
     Refused,
     Transport,
 )
-from fogmqtt.wire.messages import Decoder, encode
+from fogmqtt.wire.messages import Decoder, encode, head_of
 from fogmqtt.wire.service_messages import (
     PIECE_BYTES,
     WATCH_EVERY_S,
@@ -121,6 +122,8 @@ class GatewayClient:
         self._max_packet_bytes: int | None = None
         #: What the gateway's retained status says.
         self._online: bool | None = None
+        #: Why its snapshots are not understood; empty if they are.
+        self._foreign = ""
         self._watchers = 0
         self._watch_until = 0.0
         self._watching: asyncio.Task[None] | None = None
@@ -161,14 +164,21 @@ class GatewayClient:
         return self._up.is_set() and self._online is True
 
     @property
+    def link_state(self) -> tuple[bool, str]:
+        """Whether the gateway can be reached and understood, and a sentence that says so."""
+        return self.is_online and not self._foreign, self.state
+
+    @property
     def state(self) -> str:
-        """Whether the gateway can be reached and why not, as a sentence."""
+        """Whether the gateway can be reached and understood, and why not, as a sentence."""
         if not self._up.is_set():
             return f"The dashboard cannot reach the broker: {self._reason}."
         if self._online is False:
             return f"The gateway {self.gateway} is offline."
         if self._online is None:
             return f"The broker knows of no gateway {self.gateway}."
+        if self._foreign:
+            return self._foreign
         return f"The gateway {self.gateway} is online."
 
     @property
@@ -221,6 +231,18 @@ class GatewayClient:
                 self._take_answer(_ANSWERS.decode(payload))
         except WireError as problem:
             log.warning("a message of %s on %s is not understood: %s", self.gateway, topic, problem)
+            self._fail(head_of(payload).id)
+
+    def _fail(self, request_id: str) -> None:
+        """End a request whose answer is not understood."""
+        future = self._pending.get(request_id)
+        if future is not None and not future.done():
+            future.set_exception(
+                UnsupportedVersion(
+                    f"The gateway {self.gateway} is of another version than this dashboard, "
+                    f"{__version__}, which does not understand its answer; update the older one."
+                )
+            )
 
     def _take_answer(self, answer: Answer) -> None:
         future = self._pending.get(answer.id)
@@ -231,7 +253,7 @@ class GatewayClient:
         future.set_result(answer)
 
     def _tell_link(self) -> None:
-        told = (self.is_online, self.state)
+        told = self.link_state
         if told == self._told:
             return
         self._told = told
@@ -350,6 +372,7 @@ class GatewayClient:
                 except FogError as problem:
                     self._current.clear()
                     log.debug("no snapshot: %s", problem)
+                    self._set_foreign(problem)
                     await asyncio.sleep(_PAUSE_S)
                     continue
                 try:
@@ -361,10 +384,15 @@ class GatewayClient:
         finally:
             self._current.clear()
 
+    def _set_foreign(self, problem: FogError | None) -> None:
+        self._foreign = str(problem) if isinstance(problem, UnsupportedVersion) else ""
+        self._tell_link()
+
     def _take_snapshot(self, snapshot: Snapshot) -> None:
         is_known = self.mirror.fit(snapshot.boot, snapshot.sequence) == "old"
         if self._current.is_set() and is_known:
             return
+        self._set_foreign(None)
         self.mirror.take(snapshot)
         self._current.set()
         for listener in self._listeners:
@@ -398,42 +426,37 @@ class GatewayClient:
 
     # Jobs.
 
-    async def ended(self, job: str) -> JobCard:
+    async def ended(self, card: JobCard) -> JobCard:
         """Wait until a job has ended, and return it.
 
         A gateway that is away for a while delays this. Raises RefusalReceived for an unknown job.
         """
-        changed = asyncio.Event()
+        job, changed = card.id, asyncio.Event()
         self._changed.setdefault(job, set()).add(changed)
         try:
             with self.watching():
-                asks = True
-                while True:
-                    changed.clear()
-                    card = await self._look(job, asks=asks)
-                    if card is not None and card.state in ENDED:
-                        return card
+                card = self.mirror.jobs.get(job, card)
+                while card.state not in ENDED:
+                    # A watcher hears of each end; asking is for what got lost.
                     try:
                         async with asyncio.timeout(_LOOK_AGAIN_S):
                             await changed.wait()
-                        asks = False
+                        changed.clear()
+                        card = self.mirror.jobs.get(job, card)
                     except TimeoutError:
-                        asks = True
+                        card = await self._asked(card)
+                return card
         finally:
             self._changed[job].discard(changed)
             if not self._changed[job]:
                 del self._changed[job]
 
-    async def _look(self, job: str, *, asks: bool) -> JobCard | None:
-        """Return a job as the gateway or the mirror knows it; None if nobody answers."""
-        card = self.mirror.jobs.get(job)
-        if not asks and self._current.is_set() and card is not None:
-            return card
+    async def _asked(self, card: JobCard) -> JobCard:
+        """Return a job as the gateway knows it now, or as it was if nobody answers."""
         try:
-            answer = await self.ask(GetJob(id=self.new_id(), job=job), JobAnswer)
+            return (await self.ask(GetJob(id=self.new_id(), job=card.id), JobAnswer)).job
         except NoAnswer:
-            return None
-        return answer.job
+            return card
 
 
 async def in_order(pieces: Iterator[Coroutine[Any, Any, A]], window: int) -> AsyncIterator[A]:

@@ -10,8 +10,8 @@ import msgspec
 from starlette.responses import Response
 
 from fogmqtt.dashboard.gateway_client import RefusalReceived
-from fogmqtt.errors import FogError, NoAnswer, TooLarge
-from fogmqtt.wire.service_messages import Refusal
+from fogmqtt.errors import FogError, NoAnswer, TooLarge, UnsupportedVersion
+from fogmqtt.wire.service_messages import FailureKind, JobCard, Refusal
 
 #: The type of a problem is this and its name; docs/http.md lists the names.
 TYPE_PREFIX: Final = "urn:problem-type:fogmqtt:"
@@ -27,7 +27,21 @@ _REFUSALS: dict[str, tuple[str, int]] = {
     "conflict": ("conflict", 409),
     "busy": ("busy", 503),
     "paused": ("paused", 503),
+    "other-version": ("other-version", 501),
     "failed": ("failed", 500),
+}
+
+
+#: The failure of a job: the name of the problem, and the status.
+_FAILURES: dict[FailureKind, tuple[str, int]] = {
+    "": ("job-failed", 500),
+    "gateway": ("job-failed", 500),
+    "image": ("job-image", 422),
+    "pipeline": ("job-pipeline", 422),
+    "devices": ("job-devices", 502),
+    "no-device": ("no-device", 503),
+    "timeout": ("job-timeout", 504),
+    "delivery": ("job-delivery", 507),
 }
 
 
@@ -86,6 +100,21 @@ class Problem(FogError):
         )
 
 
+def job_problem(card: JobCard) -> Problem:
+    """Return why a job that has ended has no result."""
+    if card.state == "cancelled":
+        return Problem("job-cancelled", 409, f"The job {card.id} was cancelled.", job=card.id)
+    name, status = _FAILURES[card.failure]
+    is_away = card.failure == "no-device"
+    return Problem(
+        name,
+        status,
+        card.error or "The job failed.",
+        job=card.id,
+        retry_after_s=_AWAY_S if is_away else None,
+    )
+
+
 def problem_of(error: FogError) -> Problem:
     """Return an error of the gateway or of the link to it as a problem."""
     match error:
@@ -93,6 +122,8 @@ def problem_of(error: FogError) -> Problem:
             return error
         case RefusalReceived(refusal=refusal):
             return _refused(refusal)
+        case UnsupportedVersion():
+            return Problem("other-version", 501, str(error))
         case NoAnswer():
             return Problem("no-answer", 503, str(error), retry_after_s=_AWAY_S)
         case TooLarge():

@@ -9,23 +9,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, TypeVar
 
 import xxhash
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
-from fogmqtt.dashboard.gateway_client import MOST_UPLOADS, GatewayClient, RefusalReceived
+from fogmqtt.dashboard.gateway_client import ANSWER_S, MOST_UPLOADS, GatewayClient, RefusalReceived
 from fogmqtt.errors import NoAnswer
+from fogmqtt.wire.messages import encode
 from fogmqtt.wire.service_messages import (
+    Answer,
     Done,
     DropUpload,
+    ImageSubmission,
     JobAnswer,
     OpenUpload,
     PutPiece,
     Refusal,
+    SubmitFile,
     SubmitUpload,
     Upload,
 )
+
+A = TypeVar("A", bound=Answer)
 
 #: Pieces that are on their way to the gateway at once.
 WINDOW: Final = 4
@@ -45,28 +51,37 @@ async def upload(
 
     Raises RefusalReceived and NoAnswer, and what `chunks` raises; then the file is dropped.
     """
-    is_small = opening.bytes is not None and opening.bytes <= client.piece_bytes
-    # A small file takes no place before it is there. A large one may be refused before it comes.
-    first = await anext(chunks, b"") if is_small else b""
+    size = opening.bytes
+    if size is not None and size + len(encode(opening)) <= client.piece_bytes:
+        return await _submit_file(client, opening, chunks)
     try:
         async with asyncio.timeout(_BUSY_S):
             await client.uploads.acquire()
     except TimeoutError:
         raise RefusalReceived(_too_many(opening)) from None
     try:
-        return await _upload(client, opening, first, chunks)
+        return await _upload(client, opening, chunks)
     finally:
         client.uploads.release()
 
 
-async def _upload(
-    client: GatewayClient, opening: OpenUpload, first: bytes, chunks: AsyncIterator[bytes]
+async def _submit_file(
+    client: GatewayClient, opening: OpenUpload, chunks: AsyncIterator[bytes]
 ) -> JobAnswer:
-    opened = await _open(client, opening)
+    """Send a file that fits into one message, when all of it is there."""
+    data = b"".join([chunk async for chunk in chunks])
+    asked = {name: value for name, value in asdict(opening).items() if name != "bytes"}
+    request = SubmitFile(**asked, data=data, digest=xxhash.xxh3_64_hexdigest(data))
+    return await _patiently(client, request, JobAnswer, _SUBMIT_S)
+
+
+async def _upload(
+    client: GatewayClient, opening: OpenUpload, chunks: AsyncIterator[bytes]
+) -> JobAnswer:
+    opened = await _patiently(client, opening, Upload, ANSWER_S)
     pieces = _Pieces(client, opened.upload, opening.who)
     try:
-        digest = xxhash.xxh3_64(first)
-        await pieces.add(first)
+        digest = xxhash.xxh3_64()
         async for chunk in chunks:
             digest.update(chunk)
             await pieces.add(chunk)
@@ -91,13 +106,15 @@ def _too_many(opening: OpenUpload) -> Refusal:
     )
 
 
-async def _open(client: GatewayClient, opening: OpenUpload) -> Upload:
-    """Open an upload; waits a while, and the sender with it, for a gateway that has too many."""
+async def _patiently(
+    client: GatewayClient, asked: ImageSubmission, expected: type[A], within_s: float
+) -> A:
+    """Submit; waits a while, and the sender with it, for a gateway that has too much to do."""
     until, pause_s = time.monotonic() + _BUSY_S, 0.05
     while True:
-        request = replace(opening, id=client.new_id())
+        request = replace(asked, id=client.new_id())
         try:
-            return await client.ask(request, Upload)
+            return await client.ask(request, expected, within_s=within_s)
         except RefusalReceived as refused:
             if refused.refusal.kind != "busy" or time.monotonic() + pause_s > until:
                 raise

@@ -398,6 +398,23 @@ def encode_in_pieces(
     return header.removesuffix(_EMPTY_BIN) + _BIN_32 + len(pixels).to_bytes(4), pixels
 
 
+class Head(msgspec.Struct):
+    """What even a message that is not understood may have."""
+
+    id: str = ""
+    type: str = ""
+
+
+def head_of(payload: bytes | memoryview) -> Head:
+    """Return id and type of a message that may be no valid one; "" for what it has not."""
+    decode = msgspec.json.decode if payload[:1] == b"{" else msgspec.msgpack.decode
+    try:
+        head = decode(payload, type=Head)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return Head()
+    return head if len(head.id) <= 64 else Head()
+
+
 class Decoder(Generic[_M]):
     """Decodes bytes of either encoding to a message of one of the given types.
 

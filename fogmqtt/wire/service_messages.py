@@ -32,6 +32,12 @@ WATCH_EVERY_S = 10.0
 WATCH_LASTS_S = 30.0
 
 JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
+#: Why a job failed: its image is no image or cannot be read; an operator does not take it; tiles
+#: failed on devices; no device was there in its time; it took longer than its time; the result
+#: could not be stored or sent; all else.
+FailureKind = Literal[
+    "", "image", "pipeline", "devices", "no-device", "timeout", "delivery", "gateway"
+]
 #: What a device does, for people.
 Activity = Literal[
     "working", "idle", "starting", "quarantined", "draining", "silent", "offline", "incompatible"
@@ -96,6 +102,7 @@ class JobCard(msgspec.Struct, frozen=True, kw_only=True):
     pipeline_name: str = ""
     state: JobState
     error: str = ""
+    failure: FailureKind = ""
     #: What users should know, such as that no device is online.
     notices: list[str] = []
     #: Where the image came from: inbox, mqtt, http, page, python or retry, and who asked if known.
@@ -258,26 +265,42 @@ class RepeatJob(Request, frozen=True, kw_only=True, tag="repeat-job"):
     priority: Priority = 0
 
 
-class OpenUpload(Request, frozen=True, kw_only=True, tag="open-upload"):
-    """Begin to submit an image file. Answered with an `Upload`.
+class ImageSubmission(Request, frozen=True, kw_only=True):
+    """The base of requests that submit an image file.
 
-    With `idempotency_key`, a second upload with the same key and the same bytes is answered with
-    the first one's job, for 24 hours.
+    With `idempotency_key`, a second one with the same key and bytes that asks for the same is
+    answered with the first one's job, for 24 hours.
     """
 
     name: Text
     #: A configured name or the text of a pipeline; empty for the default.
     pipeline: Text = ""
-    #: The bytes of the file; None if they are not known in advance.
-    bytes: int | None = None
     source: Text = ""
     format: Text = ""
     priority: Priority = 0
     verify: bool = False
     pages: Text = ""
+    #: Seconds until the job fails if it has no result by then; None for no limit.
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
     idempotency_key: Annotated[str, msgspec.Meta(max_length=255)] = ""
     #: W3C trace context.
     traceparent: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    tracestate: Annotated[str, msgspec.Meta(max_length=512)] = ""
+
+
+class SubmitFile(ImageSubmission, frozen=True, kw_only=True, tag="submit-file"):
+    """A file that fits into one message. Answered with its `JobCard` when it is on disk."""
+
+    data: bytes
+    #: XXH3-64 of the file, 16 hex digits.
+    digest: str
+
+
+class OpenUpload(ImageSubmission, frozen=True, kw_only=True, tag="open-upload"):
+    """Begin to submit a file in pieces. Answered with an `Upload`."""
+
+    #: The bytes of the file; None if they are not known in advance.
+    bytes: int | None = None
 
 
 class PutPiece(Request, frozen=True, kw_only=True, tag="put-piece"):
@@ -386,6 +409,7 @@ AnyRequest = (
     | CancelJob
     | RetryJob
     | RepeatJob
+    | SubmitFile
     | OpenUpload
     | PutPiece
     | SubmitUpload
@@ -418,7 +442,15 @@ class Refusal(Answer, frozen=True, kw_only=True, tag="refusal"):
     """Why a request was not done: one sentence, and what kind of reason it is."""
 
     kind: Literal[
-        "not-found", "invalid", "too-large", "unsupported", "conflict", "busy", "paused", "failed"
+        "not-found",
+        "invalid",
+        "too-large",
+        "unsupported",
+        "conflict",
+        "busy",
+        "paused",
+        "other-version",
+        "failed",
     ]
     sentence: str
     #: The number that was exceeded; None if it is no question of a limit.

@@ -8,18 +8,20 @@ import pytest
 from fogmqtt.dashboard import gateway_client
 from fogmqtt.dashboard.gateway_client import RefusalReceived
 from fogmqtt.dashboard.uploads import WINDOW, upload
-from fogmqtt.errors import NoAnswer
+from fogmqtt.errors import NoAnswer, UnsupportedVersion
 from fogmqtt.transport.memory import MemoryBroker
 from fogmqtt.wire.service_messages import (
     PIECE_BYTES,
+    Answer,
     GetJob,
     JobAnswer,
     OpenUpload,
     PutPiece,
+    SubmitFile,
     Watch,
 )
 from fogmqtt.wire.topics import OFFLINE
-from tests.dashboard_rig import dashboard, job_card
+from tests.dashboard_rig import dashboard, job_card, refused
 from tests.gateway_rig import eventually, run
 
 
@@ -179,6 +181,10 @@ def test_an_update_that_is_faster_than_its_snapshot_counts():
     run(test())
 
 
+class Foreign(Answer, frozen=True, kw_only=True, tag="of-the-future"):
+    """An answer of a later version."""
+
+
 def test_whoever_waits_for_a_job_asks_for_it_if_no_update_tells_of_its_end(monkeypatch):
     monkeypatch.setattr(gateway_client, "_LOOK_AGAIN_S", 0.05)
 
@@ -186,7 +192,7 @@ def test_whoever_waits_for_a_job_asks_for_it_if_no_update_tells_of_its_end(monke
         async with dashboard() as rig:
             rig.gateway.add(job_card("j1"))
             await rig.client.current()
-            waiting = asyncio.create_task(rig.client.ended("j1"))
+            waiting = asyncio.create_task(rig.client.ended(rig.gateway.jobs["j1"]))
             await eventually(lambda: rig.gateway.asked(GetJob))
             rig.gateway.add(job_card("j1", state="done"))  # and no update says so
             assert (await waiting).state == "done"
@@ -209,7 +215,7 @@ def test_whoever_waits_for_a_job_hears_of_its_end_by_an_update():
     async def test():
         async with dashboard() as rig:
             rig.gateway.add(job_card("j1"))
-            waiting = asyncio.create_task(rig.client.ended("j1"))
+            waiting = asyncio.create_task(rig.client.ended(rig.gateway.jobs["j1"]))
             await eventually(lambda: rig.client.is_current)
             rig.gateway.end("j1", result=b"x")
             assert (await waiting).state == "done"
@@ -272,6 +278,53 @@ def test_a_piece_that_was_lost_is_sent_again_and_those_after_it_too():
             answer = await upload(rig.client, opening(), pieces_of(data))
             assert lost
             assert rig.gateway.files[answer.job.id, "original"] == data
+
+    run(test())
+
+
+def test_a_file_that_fits_into_one_message_is_one_request():
+    data = os.urandom(1000)
+
+    async def test():
+        async with dashboard() as rig:
+            await rig.client.current()
+            answer = await upload(rig.client, opening(bytes=len(data)), pieces_of(data))
+            assert rig.gateway.files[answer.job.id, "original"] == data
+            asked = [type(one) for one in rig.gateway.requests if not isinstance(one, Watch)]
+            assert asked == [SubmitFile]
+
+    run(test())
+
+
+def test_a_busy_gateway_is_asked_again_for_a_while():
+    data = os.urandom(1000)
+    busy = iter((True, True, False))
+
+    async def test():
+        async with dashboard() as rig:
+            rig.gateway.hook = lambda request: (
+                refused(request, "busy", "too much to do")
+                if isinstance(request, SubmitFile) and next(busy)
+                else None
+            )
+            await upload(rig.client, opening(bytes=len(data)), pieces_of(data))
+            assert len(rig.gateway.asked(SubmitFile)) == 3
+
+    run(test())
+
+
+def test_a_gateway_whose_answers_are_not_understood_is_of_another_version():
+    async def test():
+        async with dashboard() as rig:
+            rig.gateway.hook = lambda request: Foreign(id=request.id)
+            with pytest.raises(UnsupportedVersion, match="another version than this dashboard"):
+                await rig.client.ask(GetJob(id="a", job="j1"), JobAnswer)
+            waiting = asyncio.create_task(rig.client.current())
+            await eventually(lambda: not rig.client.link_state[0])
+            assert "update the older one" in rig.client.link_state[1]
+            rig.gateway.hook = lambda request: None
+            await waiting
+            assert rig.client.link_state[0]
 
     run(test())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -17,7 +18,7 @@ from fogmqtt.gateway.storage.durable_files import DurableFiles
 from fogmqtt.wire import service_messages as msg
 from tests.fog import wait_for
 from tests.processes import photo
-from tests.service_client import ServiceClient
+from tests.service_client import ServiceClient, submit_file
 from tests.serving import PICTURE, Serving
 from tests.unit.test_service import client
 
@@ -138,7 +139,46 @@ def test_an_idempotency_key_makes_one_job_of_one_file_over_restarts(tmp_path: Pa
         upload = page.ask(msg.OpenUpload, msg.Upload, name="b.png", idempotency_key=key).upload
         page.ask(msg.PutPiece, msg.Upload, upload=upload, offset=0, data=other)
         digest = xxhash.xxh3_64_hexdigest(other)
-        assert page.refused(msg.SubmitUpload, upload=upload, digest=digest).kind == "conflict"
+        refusal = page.refused(msg.SubmitUpload, upload=upload, digest=digest)
+        assert (refusal.kind, "another file" in refusal.sentence) == ("conflict", True)
+
+
+def test_an_idempotency_key_belongs_to_what_was_asked_for_too(tmp_path: Path) -> None:
+    with Serving(str(tmp_path / "spool")) as serving:
+        page = client(serving)
+        asked = {"name": "a.png", "pipeline": "invert", "idempotency_key": "k-1"}
+        first = page.submit(PICTURE, **asked)
+        assert page.submit(PICTURE, **asked).job.id == first.job.id
+        for other in ({"pipeline": "gray"}, {"format": "webp"}, {"verify": True}, {"priority": 1}):
+            request = submit_file(PICTURE, **(asked | other))
+            refusal = page.refused(msg.SubmitFile, **request)
+            assert (refusal.kind, "other parameters" in refusal.sentence) == ("conflict", True)
+
+
+def test_a_file_in_one_message_is_checked_and_becomes_a_job(tmp_path: Path) -> None:
+    limits = LimitSettings(max_file_bytes=100_000)
+    with Serving(str(tmp_path / "spool"), limits=limits) as serving:
+        page = client(serving)
+        job = page.submit(PICTURE, name="a.png", pipeline="invert").job.id
+        assert page.ended(job).state == "done"
+        assert page.file(job, "original") == PICTURE
+        assert page.refused(msg.SubmitFile, **submit_file(b"", name="a")).kind == "invalid"
+        assert page.refused(msg.SubmitFile, **submit_file(PICTURE, name="a") | {"digest": "0"})
+        too_large = page.refused(msg.SubmitFile, **submit_file(bytes(100_001), name="a"))
+        assert (too_large.kind, too_large.limit) == ("too-large", 100_000)
+
+
+def test_a_card_says_what_kind_of_failure_it_was(tmp_path: Path) -> None:
+    def failure(page: ServiceClient, data: bytes, **asked: Any) -> str:
+        return page.ended(page.submit(data, **asked).job.id).failure
+
+    with Serving(str(tmp_path / "spool")) as serving:
+        page = client(serving)
+        assert failure(page, b"no image") == "image"
+        assert failure(page, PICTURE, pipeline="crop top=500 left=0 height=9 width=9") == "pipeline"
+        assert failure(page, PICTURE, pipeline="invert") == ""
+    with Serving(str(tmp_path / "spool"), local="never") as serving:
+        assert failure(client(serving), PICTURE, timeout_s=0.2) == "no-device"
 
 
 def test_an_upload_is_checked_while_it_comes(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 
 from fogmqtt.config import GatewayConfig
 from fogmqtt.core.geometry import Rect
-from fogmqtt.errors import FogError, ImageError, JobTimedOut, TooLarge
+from fogmqtt.errors import FogError, ImageError, JobTimedOut, NoDevice, TooLarge
 from fogmqtt.gateway.background import race
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.registry import DeviceRegistry
@@ -327,7 +327,7 @@ class JobRunner:
             return replace(failed, cancelled=True)
         except Exception as problem:  # noqa: BLE001  # ends this job and no other
             if limit.expired():
-                late = JobTimedOut(self._timed_out(job))
+                late = self._timed_out(job)
                 return _failed(job, str(late), late)
             return _failed(job, _describe(job, problem), problem)
 
@@ -382,11 +382,12 @@ class JobRunner:
             report.seconds = moment - job.started_at
             self._bus.emit(JobProgressed(report))
 
-    def _timed_out(self, job: Job) -> str:
-        report, online = job.report, ", ".join(self._registry.present()) or "none"
-        return (
+    def _timed_out(self, job: Job) -> JobTimedOut:
+        report, online = job.report, self._registry.present()
+        kind = JobTimedOut if online or report.done else NoDevice
+        return kind(
             f"{report.name}: not done after {job.request.timeout_s:g} s (--timeout): "
-            f"{report.done} of {report.tiles} tiles; devices online: {online}"
+            f"{report.done} of {report.tiles} tiles; devices online: {', '.join(online) or 'none'}"
         )
 
 

@@ -321,8 +321,11 @@ class Server:
         """Raise FogError if no further image is taken now."""
         self._admission.check()
 
-    async def accept_upload(self, submission: FileSubmission, path: Path) -> None:
-        """Move a file into the spool and begin its job. Raises FogError and OSError."""
+    async def accept_upload(self, submission: FileSubmission, file: Path | bytes) -> None:
+        """Move a file, or write its bytes, into the spool and begin its job.
+
+        Raises FogError and OSError.
+        """
         self._admission.check()
         name = submission.pipeline
         entry = SpoolEntry(
@@ -338,21 +341,29 @@ class Server:
             who=submission.who,
             pages=submission.pages,
             verify=submission.verify,
+            timeout_s=submission.timeout_s,
             traceparent=submission.traceparent,
+            tracestate=submission.tracestate,
         )
         if self._store is None:
-            data = await self.gateway.threads.apart(path.read_bytes, "upload")
+            data = file if isinstance(file, bytes) else await self._read_upload(file)
             self._begin(entry, JobHistory(), data=data)
             return
         self._admission.spooling()
         try:
-            await asyncio.wrap_future(self._store.accept_file(entry, path))
+            if isinstance(file, bytes):
+                await asyncio.wrap_future(self._store.accept_bytes(entry, file))
+            else:
+                await asyncio.wrap_future(self._store.accept_file(entry, file))
         except (FogError, OSError) as problem:
             raise self._admission.refusal(problem) from None
         finally:
             self._admission.spooled()
         self._admission.taken()
         self._begin(entry, JobHistory())
+
+    async def _read_upload(self, path: Path) -> bytes:
+        return await self.gateway.threads.apart(path.read_bytes, "upload")
 
     async def retry(self, job: str, who: str) -> str:
         """Do a dead letter again, and return the new job. Raises FogError and OSError."""
@@ -476,6 +487,7 @@ class Server:
             job=entry.job,
             journal=store.open_journal(entry.job, history) if store else None,
             run_suffix=run_suffix,
+            timeout_s=entry.timeout_s,
             traceparent=entry.traceparent,
         )
         accepted_status = JobStatus(job=entry.job, state="accepted", pipeline=request.pipeline)

@@ -6,6 +6,8 @@ Each act writes one line to the log with who did it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -16,7 +18,7 @@ from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.jobs.model import new_job_id
 from fogmqtt.gateway.service.jobs import Jobs
 from fogmqtt.gateway.service.refusals import RequestRefused
-from fogmqtt.gateway.service.uploads import OpenedUpload, Uploads
+from fogmqtt.gateway.service.uploads import Uploads
 from fogmqtt.gateway.threads import IoThread
 from fogmqtt.images.result_format import parse_result_format
 from fogmqtt.log import one_line, shown_name
@@ -44,7 +46,10 @@ class FileSubmission:
     pages: str = ""
     priority: int = 0
     verify: bool = False
+    #: Seconds until the job fails if it has no result by then; None for no limit.
+    timeout_s: float | None = None
     traceparent: str = ""
+    tracestate: str = ""
 
 
 class Intake(Protocol):
@@ -53,8 +58,11 @@ class Intake(Protocol):
     def check_room(self) -> None:
         """Raise FogError if no further image is taken now."""
 
-    async def accept_upload(self, submission: FileSubmission, path: Path) -> None:
-        """Move a file into the spool and begin its job. Raises FogError and OSError."""
+    async def accept_upload(self, submission: FileSubmission, file: Path | bytes) -> None:
+        """Move a file, or write its bytes, into the spool and begin its job.
+
+        Raises FogError and OSError.
+        """
 
     async def retry(self, job: str, who: str) -> str:
         """Do a dead letter again, and return the new job. Raises FogError and OSError."""
@@ -78,10 +86,14 @@ class Acts:
         self._jobs = jobs
         self._uploads = uploads
         self._thread = thread
+        #: Jobs whose images are on their way into the spool, and have idempotency keys.
+        self._accepting: set[str] = set()
 
     async def do(self, client: str, request: msg.Request) -> msg.Answer:
         """Do a request. Raises RequestRefused for one that this gateway does not know."""
         match request:
+            case msg.SubmitFile():
+                return await self._submit_file(client, request)
             case msg.OpenUpload():
                 return await self._open(client, request)
             case msg.PutPiece(upload=upload, offset=offset, data=data):
@@ -100,9 +112,16 @@ class Acts:
                 return await self._repeat(client, request)
             case _:
                 kind = type(request).__name__
-                raise RequestRefused("unsupported", f"this gateway does not know {kind}")
+                raise RequestRefused("other-version", f"this gateway does not know {kind}")
 
     # Uploads.
+
+    async def _submit_file(self, client: str, request: msg.SubmitFile) -> msg.JobAnswer:
+        await self._check(request.pipeline, request.format, request.pages)
+        self._intake.check_room()
+        self._uploads.check_file(request.data, request.digest)
+        job = new_job_id()
+        return await self._accept(client, request, request, request.data, request.digest, job)
 
     async def _open(self, client: str, request: msg.OpenUpload) -> msg.Upload:
         await self._check(request.pipeline, request.format, request.pages)
@@ -112,31 +131,78 @@ class Acts:
         return msg.Upload(id=request.id, upload=upload, received=await opened)
 
     async def _submit(self, client: str, request: msg.SubmitUpload) -> msg.JobAnswer:
-        upload, job = request.upload, new_job_id()
-        complete = lambda: self._uploads.complete(client, upload, request.digest, job)  # noqa: E731
-        one, earlier = await self._thread.call(complete)
-        if earlier and await self._is_known(earlier):
-            await self._thread.call(lambda: self._uploads.drop(client, upload))
-            return msg.JobAnswer(id=request.id, job=await self._jobs.card(earlier), repeated=True)
-        if earlier:  # it never began, or left the history
-            self._uploads.forget_key(one.request.idempotency_key)
-            one, _ = await self._thread.call(complete)
-        await self._accept(client, upload, one, job, request.who or one.request.who)
-        return msg.JobAnswer(id=request.id, job=await self._jobs.card(job))
-
-    async def _is_known(self, job: str) -> bool:
+        upload, digest = request.upload, request.digest
+        one = await self._thread.call(lambda: self._uploads.complete(client, upload, digest))
         try:
-            await self._jobs.card(job)
-        except RequestRefused:
-            return False
-        return True
+            answer = await self._accept(
+                client, request, one.request, one.path, digest, new_job_id()
+            )
+        except BaseException:
+            await self._thread.call(lambda: self._uploads.drop(client, upload))
+            raise
+        if answer.repeated:
+            await self._thread.call(lambda: self._uploads.drop(client, upload))
+        else:
+            self._uploads.accepted(upload)
+        return answer
 
     async def _accept(
-        self, client: str, upload: str, one: OpenedUpload, job: str, who: str
-    ) -> None:
-        asked = one.request
+        self,
+        client: str,
+        request: msg.Request,
+        asked: msg.ImageSubmission,
+        file: Path | bytes,
+        digest: str,
+        job: str,
+    ) -> msg.JobAnswer:
+        """Make a file a job, unless its idempotency key has one."""
+        earlier = await self._earlier(asked, digest, job)
+        if earlier is not None:
+            return msg.JobAnswer(id=request.id, job=earlier, repeated=True)
+        who = request.who or asked.who
+        submission = self._submission(client, asked, job, who)
+        with self._claimed(asked.idempotency_key, job):
+            await self._intake.accept_upload(submission, file)
+        self._log(f"submit {submission.name!r} as {job}", who, client)
+        return msg.JobAnswer(id=request.id, job=await self._jobs.card(job))
+
+    async def _earlier(
+        self, asked: msg.ImageSubmission, digest: str, job: str
+    ) -> msg.JobCard | None:
+        """Return the job that has a submission's key; None gives the key to `job`."""
+        key, claim = asked.idempotency_key, lambda: self._uploads.claim(asked, digest, job)
+        if not key:
+            return None
+        earlier = await self._thread.call(claim)
+        if earlier in self._accepting:
+            raise RequestRefused(
+                "busy", "a request with this idempotency key is being taken", retry_after_s=1.0
+            )
+        if earlier:
+            with suppress(RequestRefused):
+                return await self._jobs.card(earlier)
+            # It never began, or left the history.
+            self._uploads.forget_key(key)
+            await self._thread.call(claim)
+        return None
+
+    @contextmanager
+    def _claimed(self, key: str, job: str) -> Iterator[None]:
+        """Mark a job as being accepted; its key is free again if that fails."""
+        self._accepting.add(job)
+        try:
+            yield
+        except BaseException:
+            self._uploads.forget_key(key)
+            raise
+        finally:
+            self._accepting.discard(job)
+
+    def _submission(
+        self, client: str, asked: msg.ImageSubmission, job: str, who: str
+    ) -> FileSubmission:
         source = asked.source if asked.source in _SOURCES else "mqtt"
-        submission = FileSubmission(
+        return FileSubmission(
             job=job,
             name=_plain_name(asked.name),
             pipeline=asked.pipeline or self._config.pipeline,
@@ -146,15 +212,10 @@ class Acts:
             pages=asked.pages,
             priority=asked.priority,
             verify=asked.verify,
+            timeout_s=asked.timeout_s,
             traceparent=asked.traceparent,
+            tracestate=asked.tracestate,
         )
-        try:
-            await self._intake.accept_upload(submission, one.path)
-        except BaseException:
-            await self._thread.call(lambda: self._uploads.drop(client, upload))
-            raise
-        self._uploads.accepted(upload)
-        self._log(f"submit {submission.name!r} as {job}", who, client)
 
     # Jobs.
 

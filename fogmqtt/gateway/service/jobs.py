@@ -17,7 +17,14 @@ import msgspec
 import xxhash
 
 from fogmqtt.config import GatewayConfig
-from fogmqtt.errors import ImageError
+from fogmqtt.errors import (
+    ImageError,
+    JobFailed,
+    JobTimedOut,
+    NoDevice,
+    OperatorError,
+    UsageError,
+)
 from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.jobs.model import JobHandle, Outcome
@@ -31,7 +38,14 @@ from fogmqtt.gateway.threads import IoThread
 from fogmqtt.images.pictures import picture
 from fogmqtt.images.spec import Image
 from fogmqtt.log import one_line
-from fogmqtt.wire.service_messages import FileFacts, JobCard, JobFile, JobState, ListJobs
+from fogmqtt.wire.service_messages import (
+    FailureKind,
+    FileFacts,
+    JobCard,
+    JobFile,
+    JobState,
+    ListJobs,
+)
 
 log = logging.getLogger(__name__)
 
@@ -388,6 +402,7 @@ class Jobs:
             self._card(tracked),
             state=state,
             error=one_line(error or ""),
+            failure=_failure(outcome, error),
             started_at=round(moment - report.seconds, 3),
             ended_at=round(moment, 3),
             tiles=report.tiles,
@@ -400,6 +415,30 @@ class Jobs:
             retries=report.retries,
             hedges=report.hedges,
         )
+
+
+def _failure(outcome: Outcome, error: str | None) -> FailureKind:
+    """Return the kind of a failure; "" for a job that is done or was cancelled.
+
+    `error` is the outcome's, or says that its result did not reach its submitter.
+    """
+    if error is None or outcome.cancelled:
+        return ""
+    match outcome.cause:
+        case NoDevice():
+            return "no-device"
+        case JobTimedOut():
+            return "timeout"
+        case ImageError():
+            return "image"
+        case OperatorError() | UsageError():
+            return "pipeline"
+        case JobFailed():
+            return "devices"
+        case None if outcome.image is not None or outcome.facts is not None:
+            return "delivery"
+        case _:
+            return "gateway"
 
 
 def _left_s(done: int, tiles: int, elapsed_s: float) -> float | None:

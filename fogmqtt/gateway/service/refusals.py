@@ -17,7 +17,15 @@ from fogmqtt.log import one_line
 from fogmqtt.wire.service_messages import Refusal
 
 Kind = Literal[
-    "not-found", "invalid", "too-large", "unsupported", "conflict", "busy", "paused", "failed"
+    "not-found",
+    "invalid",
+    "too-large",
+    "unsupported",
+    "conflict",
+    "busy",
+    "paused",
+    "other-version",
+    "failed",
 ]
 
 

@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from fogmqtt import __version__
 from fogmqtt.config import GatewayConfig
 from fogmqtt.errors import (
@@ -29,6 +27,7 @@ from fogmqtt.errors import (
     ListenerDropped,
     NotConnected,
     TooLarge,
+    UnsupportedVersion,
     WireError,
 )
 from fogmqtt.gateway.app import ClientRequest, Gateway
@@ -53,7 +52,7 @@ from fogmqtt.gateway.storage.durable_files import DurableFiles
 from fogmqtt.gateway.threads import IoThread
 from fogmqtt.log import one_line
 from fogmqtt.wire import service_messages as msg
-from fogmqtt.wire.messages import Decoder, encode
+from fogmqtt.wire.messages import Decoder, Head, encode, head_of
 
 log = logging.getLogger(__name__)
 
@@ -71,21 +70,18 @@ _KEPT_ANSWERS: Final = 64
 _TIDY_S: Final = 10.0
 
 _CLIENT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
+#: The types of all requests.
+_TYPES: Final = frozenset(str(kind.__struct_config__.tag) for kind in msg.AnyRequest.__args__)
 #: Requests that change something: a repeated one gets the same answer.
 _ACTS: Final = (
     msg.CancelJob,
     msg.RetryJob,
     msg.RepeatJob,
+    msg.SubmitFile,
     msg.OpenUpload,
     msg.SubmitUpload,
     msg.DropUpload,
 )
-
-
-class _Head(msgspec.Struct):
-    """What even a request that is not valid may have."""
-
-    id: str = ""
 
 
 @dataclass(slots=True)
@@ -200,13 +196,8 @@ class Service:
             request = self._decode(payload)
         except (WireError, RequestRefused) as problem:
             self._gateway.warn("requests", f"{client}: {problem}")
-            if request_id := _request_id(payload):
-                kind = (
-                    problem
-                    if isinstance(problem, RequestRefused)
-                    else RequestRefused("invalid", str(problem))
-                )
-                self._answer(client, encode(refusal(request_id, kind)))
+            if (head := head_of(payload)).id:
+                self._answer(client, encode(refusal(head.id, _refused(head, problem))))
             return
         if (kept := known.answers.get(request.id)) is not None:
             self._answer(client, kept)
@@ -294,7 +285,7 @@ class Service:
         except NotConnected:
             return  # the client asks again
         except TooLarge as problem:
-            if request_id := _request_id(data):
+            if request_id := head_of(data).id:
                 self._gateway.warn("answers", str(problem))
                 short = encode(refusal(request_id, RequestRefused("too-large", str(problem))))
                 self._gateway.link.publish(topic, short, qos=1)
@@ -374,11 +365,14 @@ class Service:
         )
 
 
-def _request_id(payload: bytes | memoryview) -> str:
-    """Return the id of a message that may be no valid request; "" if it has none."""
-    decode = msgspec.json.decode if payload[:1] == b"{" else msgspec.msgpack.decode
-    try:
-        request_id = decode(payload, type=_Head).id
-    except (msgspec.MsgspecError, RecursionError, ValueError):
-        return ""
-    return request_id if len(request_id) <= 64 else ""
+def _refused(head: Head, problem: FogError) -> RequestRefused:
+    """Return why a message is no request that this gateway knows."""
+    if isinstance(problem, RequestRefused):
+        return problem
+    if isinstance(problem, UnsupportedVersion) or (head.type and head.type not in _TYPES):
+        what = f"the request {one_line(head.type)[:40]!r}"
+        return RequestRefused(
+            "other-version",
+            f"this gateway, version {__version__}, does not know {what}; update the older program",
+        )
+    return RequestRefused("invalid", str(problem))

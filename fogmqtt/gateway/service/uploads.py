@@ -18,7 +18,7 @@ import xxhash
 from fogmqtt.gateway.service.refusals import RequestRefused
 from fogmqtt.gateway.storage.durable_files import DurableFiles, is_full, write
 from fogmqtt.log import one_line
-from fogmqtt.wire.service_messages import OpenUpload
+from fogmqtt.wire.service_messages import ImageSubmission, OpenUpload
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +31,11 @@ _KEYS: Final = "keys.json"
 
 
 class _Key(msgspec.Struct, frozen=True):
-    """What an upload with an idempotency key became."""
+    """What a submission with an idempotency key became."""
 
+    #: Of the file, and of all else that was asked for.
     digest: str
+    asked: str
     job: str
     at: float
 
@@ -124,39 +126,50 @@ class Uploads:
         one.received += len(data)
         return one.received
 
-    def complete(self, client: str, upload: str, digest: str, job: str) -> tuple[OpenedUpload, str]:
-        """Check a complete upload, and return it with the job that its key already has, or "".
+    def complete(self, client: str, upload: str, digest: str) -> OpenedUpload:
+        """Check a complete upload, and return it.
 
-        Its key belongs to `job` from now on. The caller moves its file and calls `accepted`, or
-        else `drop`. Raises RequestRefused, and OSError.
+        The caller moves its file and calls `accepted`, or else `drop`. Raises RequestRefused.
         """
         one = self._find(client, upload)
-        found, expected = one.state.hexdigest(), one.request.bytes
+        expected = one.request.bytes
         if one.received == 0 or (expected is not None and expected != one.received):
             self.drop(client, upload)
             raise RequestRefused(
                 "invalid",
                 f"{one.received} bytes came, not {expected or 'an image'}; send the file again",
             )
-        if found != digest.lower():
+        if one.state.hexdigest() != digest.lower():
             self.drop(client, upload)
-            raise RequestRefused(
-                "invalid", "the digest does not match: the file changed on its way; send it again"
-            )
-        key = one.request.idempotency_key
-        known = self._keys.get(key) if key else None
-        if known is not None and time.time() - known.at <= KEYS_S:
-            if known.digest != found:
-                self.drop(client, upload)
-                raise RequestRefused(
-                    "conflict",
-                    f"the idempotency key {key[:80]!r} belongs to another file; use a new key",
-                )
-            return one, known.job
+            raise _changed()
         one.closing = True
-        if key:
-            self._remember(key, _Key(found, job, time.time()))
-        return one, ""
+        return one
+
+    def check_file(self, data: bytes, digest: str) -> None:
+        """Raise RequestRefused for a file in one message that cannot be accepted."""
+        self._check_size(len(data))
+        if not data:
+            raise RequestRefused("invalid", "0 bytes came, not an image; send the file again")
+        if xxhash.xxh3_64_hexdigest(data) != digest.lower():
+            raise _changed()
+
+    def claim(self, asked: ImageSubmission, digest: str, job: str) -> str:
+        """Return the job that a submission's idempotency key already has, or "".
+
+        The key belongs to `job` from then on. Raises RequestRefused if it belongs to another file
+        or request, and OSError.
+        """
+        key, fingerprint = asked.idempotency_key, _fingerprint(asked)
+        known = self._keys.get(key)
+        if known is None or time.time() - known.at > KEYS_S:
+            self._remember(key, _Key(digest.lower(), fingerprint, job, time.time()))
+            return ""
+        if (known.digest, known.asked) == (digest.lower(), fingerprint):
+            return known.job
+        other = "another file" if known.digest != digest.lower() else "other parameters"
+        raise RequestRefused(
+            "conflict", f"the idempotency key {key[:80]!r} belongs to {other}; use a new key"
+        )
 
     def accepted(self, upload: str) -> None:
         """Forget an upload whose file was moved."""
@@ -183,8 +196,6 @@ class Uploads:
         one = self._open.get(upload)
         if one is not None and one.client == client:
             del self._open[upload]
-            if one.closing:
-                self.forget_key(one.request.idempotency_key)
             self._remove(one)
 
     def remove_abandoned(self) -> None:
@@ -234,6 +245,19 @@ class Uploads:
             self._disk.remove(one.path)
         except OSError as problem:
             log.warning("cannot remove %s: %s", one.path, problem.strerror)
+
+
+def _changed() -> RequestRefused:
+    """The refusal of a file that is not the one that was sent."""
+    return RequestRefused(
+        "invalid", "the digest does not match: the file changed on its way; send it again"
+    )
+
+
+def _fingerprint(asked: ImageSubmission) -> str:
+    """Return a digest of what a submission asks for, beside its file."""
+    values = (asked.name, asked.pipeline, asked.format, asked.priority, asked.verify, asked.pages)
+    return xxhash.xxh3_64_hexdigest(msgspec.json.encode((*values, asked.timeout_s)))
 
 
 def _shown(one: OpenedUpload) -> str:

@@ -49,6 +49,8 @@ class SpoolEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     correlation: bytes = b""
     #: The trace that the submission belongs to, as W3C Trace Context writes it.
     traceparent: str = ""
+    #: What vendors add to it; nothing without it.
+    tracestate: str = ""
     #: Where its results go, as configured when the image was accepted; empty in entries of an
     #: early version.
     deliver: str = ""
@@ -75,6 +77,8 @@ class SpoolEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: Which pages, as a user writes it; empty for the configured ones.
     pages: str = ""
     verify: bool = False
+    #: Seconds until the job fails if it has no result by then; None for no limit.
+    timeout_s: float | None = None
 
     @property
     def user(self) -> str:
