@@ -132,6 +132,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_verify(commands)
     _add_explain(commands)
     _add_stream(commands)
+    _add_replay(commands)
     _add_lists(commands)
     _add_operators(commands)
     _add_retry(commands)
@@ -333,6 +334,17 @@ def _add_stream(commands: Subparsers) -> None:
         const=1.0,
         help="compare each frame with one machine; exit code 1 if one differs",
     )
+    parser.add_argument(
+        "--record",
+        metavar="FOLDER",
+        help="make a recording in this folder, for fog-gateway replay",
+    )
+    parser.add_argument(
+        "--record-max-bytes",
+        type=positive_number("bytes"),
+        metavar="N",
+        help="of all recordings in that folder; one that reaches it ends (default: 2000000000)",
+    )
     parser.add_argument("--username", help="of the camera")
     parser.add_argument("--password-file", metavar="FILE", help="holds only the camera's password")
     parser.add_argument("--transport", choices=("tcp", "udp"), help="of RTSP (default: tcp)")
@@ -343,6 +355,12 @@ def _add_stream(commands: Subparsers) -> None:
         metavar="N",
         help="-4 to 4: each step doubles the stream's share of the fleet",
     )
+
+
+def _add_replay(commands: Subparsers) -> None:
+    parser = _add(commands, "replay", _replay, "run the recording of a stream again, and compare")
+    parser.add_argument("recording", metavar="FOLDER", help="a recording of stream --record")
+    parser.add_argument("-o", "--out", metavar="FOLDER", help="a folder for the results")
 
 
 def _add_operators(commands: Subparsers) -> None:
@@ -524,7 +542,7 @@ def _doctor(config: GatewayConfig, options: argparse.Namespace) -> int:
 
 
 def _stream(config: GatewayConfig, options: argparse.Namespace) -> int:
-    from fogmqtt.cli.stream import settings_for, stream
+    from fogmqtt.cli.stream import changed, settings_for, stream
     from fogmqtt.setup.pipelines import find_pipeline
 
     changes = {
@@ -541,7 +559,17 @@ def _stream(config: GatewayConfig, options: argparse.Namespace) -> int:
     if options.pipeline is not None or options.source not in config.streams:
         changes["pipeline"] = find_pipeline(config, options.pipeline)
     settings = settings_for(config, options.source, changes)
+    most = options.record_max_bytes
+    record = {"folder": options.record, "max_bytes": None if most is None else int(most)}
+    settings = dataclasses.replace(settings, record=changed(settings.record, record))
     return stream(config, settings, options.out, options.for_s)
+
+
+def _replay(_config: GatewayConfig, options: argparse.Namespace) -> int:
+    from fogmqtt.cli.replay import replay_recording
+
+    out = None if options.out is None else Path(options.out)
+    return replay_recording(Path(options.recording), out)
 
 
 def _streams(config: GatewayConfig, options: argparse.Namespace) -> int:

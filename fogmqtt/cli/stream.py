@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 
 from fogmqtt.cli.async_program import run_async
 from fogmqtt.cli.signals import noted_signals
-from fogmqtt.config import GatewayConfig, StreamSettings
+from fogmqtt.config import GatewayConfig, RecordSettings, StreamSettings
 from fogmqtt.core.streaming.books import Books
 from fogmqtt.errors import JobFailed, UsageError
 from fogmqtt.gateway.app import Gateway
@@ -27,11 +27,20 @@ from fogmqtt.streams.frame import FrameSource
 from fogmqtt.streams.open import open_source
 from fogmqtt.streams.settings import kind_of
 
+S = TypeVar("S", StreamSettings, RecordSettings)
+
 #: The stream's name in messages of this command.
 _NAME: Final = "stream"
 #: Seconds between two lines: on a terminal, where each replaces the one before, and elsewhere.
 _LIVE_S: Final = 0.5
 _PLAIN_S: Final = 5.0
+
+
+class _End(NamedTuple):
+    """A stream at its end, and its recording."""
+
+    view: StreamView
+    recording: Path | None
 
 
 class LinesOutput:
@@ -58,7 +67,7 @@ def stream(
     """
     settings = replace(settings, output=_outputs(out))
     check_stream(config, settings)
-    last: list[StreamView] = []
+    last: list[_End] = []
     with noted_signals() as noted, embedded_broker(config) as broker:
         noted.check()
         gateway_id = one_off_id(config)
@@ -67,8 +76,10 @@ def stream(
             run_async(_run(config, gateway_id, connect, settings, out == "-", for_s, last))
     if not last:
         return 0
-    view = last[-1]
+    view, recording = last[-1]
     print(_summary(view), file=sys.stderr)
+    if recording is not None:
+        print(f"recorded; run it again with: fog-gateway replay {recording}", file=sys.stderr)
     if view.wrong:
         raise JobFailed(f"{view.wrong} of {view.verified} compared frames differ from one machine")
     if not view.books.published:
@@ -91,7 +102,7 @@ async def _run(
     settings: StreamSettings,
     prints: bool,
     for_s: float | None,
-    last: list[StreamView],
+    last: list[_End],
 ) -> None:
     within_s = config.broker.connect_timeout_s
     async with Gateway(config, gateway_id, connect, broker_within_s=within_s) as gateway:
@@ -111,7 +122,7 @@ async def _run(
         finally:
             display.cancel()
             await asyncio.gather(display, return_exceptions=True)
-            last.append(live.view())
+            last.append(_End(live.view(), live.recording))
             await source.close()
 
 
@@ -193,4 +204,9 @@ def settings_for(config: GatewayConfig, source: str, changes: Mapping[str, Any])
         )
     is_patient = Path(source).is_file() or Path(source).is_dir()
     settings = known or StreamSettings(source=source, keep="all" if is_patient else "latest")
+    return changed(settings, changes)
+
+
+def changed(settings: S, changes: Mapping[str, Any]) -> S:
+    """Return settings changed by options. A change that is None changes nothing."""
     return replace(settings, **{key: one for key, one in changes.items() if one is not None})

@@ -21,6 +21,7 @@ from fogmqtt.config.schema import (
     MemorySettings,
     MotionSettings,
     PreviewSettings,
+    RecordSettings,
     StreamSettings,
     WireSettings,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "MemorySettings",
     "MotionSettings",
     "PreviewSettings",
+    "RecordSettings",
     "StreamSettings",
     "WireSettings",
     "load_device",

@@ -200,6 +200,16 @@ class PreviewSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordSettings:
+    """Whether a stream is recorded, so that `fog-gateway replay` can run it again."""
+
+    #: Where each start makes a recording; empty for none.
+    folder: str = ""
+    #: Of all that is in the folder; a recording that reaches it ends.
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
 class StreamSettings:
     """A live stream: a source of frames, what is done with each, and where the results go."""
 
@@ -234,6 +244,7 @@ class StreamSettings:
     preview: PreviewSettings = PreviewSettings()
     events: EventSettings = EventSettings()
     state: MemorySettings = MemorySettings()
+    record: RecordSettings = RecordSettings()
 
 
 @dataclass(frozen=True, slots=True)

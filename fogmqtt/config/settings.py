@@ -47,6 +47,8 @@ _PATH_KEYS: tuple[Key, ...] = (
 )
 #: The same of each stream. A source is a path unless it is a URL or a word with a colon.
 _STREAM_PATHS = ("password_file", "source")
+#: Where each stream is recorded.
+_RECORDINGS = ("record", "folder")
 #: The sections with such keys.
 _WITH_SOURCES = ("streams", "camera")
 #: A list of modules. An entry that ends with .py is a path.
@@ -105,7 +107,7 @@ def _resolve_paths(settings: Settings, keys: Mapping[Key, Any], folder: Path) ->
         path = str(setting.folder / setting.value) if setting.value else ""
         resolved[key] = dataclasses.replace(setting, value=path)
     for key, setting in settings.items():
-        if key[0] in _WITH_SOURCES and key[-1] in _STREAM_PATHS and _is_path(setting.value):
+        if _is_stream_path(key, setting.value):
             path = str(setting.folder / setting.value)
             resolved[key] = dataclasses.replace(setting, value=path)
         elif key[0] == "streams" and key[-1] == "output":
@@ -116,6 +118,15 @@ def _resolve_paths(settings: Settings, keys: Mapping[Key, Any], folder: Path) ->
         paths = tuple(_absolute_module(module, modules.folder) for module in modules.value)
         resolved[_MODULES_KEY] = dataclasses.replace(modules, value=paths)
     return resolved
+
+
+def _is_stream_path(key: Key, value: Any) -> bool:
+    """Whether the value of a key is one path of a stream or camera."""
+    if key[0] not in _WITH_SOURCES:
+        return False
+    if key[-2:] == _RECORDINGS:
+        return bool(value)
+    return key[-1] in _STREAM_PATHS and _is_path(value)
 
 
 def _is_path(text: str) -> bool:

@@ -35,6 +35,7 @@ ALLOWED = {
     "gateway/service/service.py": {"time"},  # since when a gateway runs
     "gateway/service/watchers.py": {"time"},  # the moment of an update
     "gateway/streams/file_outputs.py": {"gmtime", "strftime"},  # names of files
+    "gateway/streams/recorder.py": {"gmtime", "strftime", "time"},  # names of recordings
     "cli/log_format.py": {"datetime", "fromtimestamp"},  # dates of log lines
     # How long the history is kept (`history.keep_s`), an idempotency key, and a login. All outlive
     # a restart: a jump ends them early or late.

@@ -11,6 +11,7 @@ from fogmqtt.cli.gateway import main
 from fogmqtt.config import (
     DeviceConfig,
     GatewayConfig,
+    RecordSettings,
     StreamSettings,
     load_device,
     load_gateway,
@@ -473,14 +474,16 @@ def test_each_stream_has_its_keys_and_paths_are_relative_to_the_file(write, tmp_
       yard: {source: "rtsp://camera/1", fps: 10, username: me, password_file: secret}
       clip: {source: films/one.mp4, keep: all, output: [topic, "folder:out"]}
       gate: {source: "v4l2:/dev/video0", priority: 2}
+      kept: {source: mqtt, record: {folder: records, max_bytes: 5000}}
       pushed: {source: mqtt}
     """
     streams = load_gateway(write(text), {}).streams
-    assert list(streams) == ["yard", "clip", "gate", "pushed"]
+    assert list(streams) == ["yard", "clip", "gate", "kept", "pushed"]
     assert (streams["yard"].source, streams["yard"].fps) == ("rtsp://camera/1", 10)
     assert streams["yard"].password_file == str(tmp_path / "secret")
     assert streams["clip"].source == str(tmp_path / "films/one.mp4")
     assert streams["clip"].output == ("topic", f"folder:{tmp_path / 'out'}")
+    assert streams["kept"].record == RecordSettings(str(tmp_path / "records"), 5000)
     assert (streams["gate"].source, streams["pushed"].source) == ("v4l2:/dev/video0", "mqtt")
     assert streams["gate"] == dataclasses.replace(
         StreamSettings(), source="v4l2:/dev/video0", priority=2
@@ -509,6 +512,7 @@ def test_the_environment_overrides_a_key_of_a_stream(write):
         ),
         ("{yard: {source: mqtt, motion: {sensitivity: 101}}}", "a whole number from 0 up to 100"),
         ("{yard: {source: mqtt, format: gif}}", "streams.yard.format: 'gif' is no format"),
+        ("{yard: {source: mqtt, record: {max_bytes: 0}}}", "a whole number from 1"),
         ("{yard: {source: mqtt, retry_s: 40}}", "30 is less than retry_s, which is 40"),
         (
             "{yard: {source: mqtt, password_file: missing}}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -23,7 +24,9 @@ PICTURES = [np.random.default_rng(seed).integers(0, 256, (96, 128), np.uint8) fo
 
 
 def settings(**more: Any) -> StreamSettings:
-    return StreamSettings(**{"source": "played", "pipeline": "invert", "max_age_s": 30.0, **more})
+    return StreamSettings(
+        **{"source": "played", "pipeline": "invert", "max_age_s": 30.0, "output": (), **more}
+    )
 
 
 async def run_to_end(source: PlayedSource, **more: Any) -> tuple[LiveStream, Collected, Rig]:
@@ -33,7 +36,9 @@ async def run_to_end(source: PlayedSource, **more: Any) -> tuple[LiveStream, Col
         rig.device(name)
     async with rig.gateway(config(**more.pop("gateway", {}))) as gateway:
         await eventually(lambda: len(gateway.online()) == 2)
-        stream = gateway.open_stream("yard", settings(**more), source, [("test", output)])
+        made = settings(**more)
+        outputs = [("test", output), *gateway.stream_outputs("yard", made)]
+        stream = gateway.open_stream("yard", made, source, outputs)
         await gateway.run_stream(stream)
     return stream, output, rig
 
@@ -185,7 +190,8 @@ def test_a_device_that_is_lost_costs_no_frame_while_others_have_time() -> None:
         async with rig.gateway() as gateway:
             await eventually(lambda: len(gateway.online()) == 2)
             source = PlayedSource(PICTURES, count=3)
-            stream = gateway.open_stream("yard", settings(split="tiles"), source, [("", output)])
+            settled = settings(split="tiles", order="any")
+            stream = gateway.open_stream("yard", settled, source, [("", output)])
             running = asyncio.create_task(gateway.run_stream(stream))
             await eventually(lambda: silent.tasks)
             silent.leave()
@@ -338,3 +344,17 @@ def test_a_timestamp_in_the_past_is_too_old_to_begin() -> None:
         assert output.results == []
 
     run(test())
+
+
+def test_a_folder_keeps_the_results_of_an_earlier_start(tmp_path: Path) -> None:
+    for name in ("yard-00000007.json", "yard-12.png.part", "gate-00000100.png"):
+        (tmp_path / name).touch()
+
+    async def test() -> None:
+        for _ in range(2):
+            source = PlayedSource(PICTURES, count=2)
+            await run_to_end(source, keep="all", output=(f"folder:{tmp_path}",))
+
+    run(test())
+    written = sorted(path.name for path in tmp_path.glob("yard-*.png"))
+    assert written == [f"yard-{number:08d}.png" for number in (8, 9, 10, 11)]

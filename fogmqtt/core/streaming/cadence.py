@@ -125,6 +125,10 @@ class Cadence:
         """The frames that are begun and have not ended, those included that wait for others."""
         return len(self._in_flight)
 
+    def is_under_way(self, seq: int) -> bool:
+        """Whether a frame is begun and has not ended."""
+        return seq in self._in_flight
+
     def expected_s(self, now: float) -> float:
         """Return the seconds that a frame that is begun now is expected to take."""
         return self._service.expected_s(now)

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from fogmqtt.config import GatewayConfig, StreamSettings
 from fogmqtt.core.geometry import Auto, Grid, Tile
+from fogmqtt.core.streaming.recording import Remembered
 from fogmqtt.core.streaming.split import Way
 from fogmqtt.errors import PlanError
 from fogmqtt.gateway.background import BackgroundTasks
@@ -138,10 +139,11 @@ class FrameWork:
         self._here_count = 0
         self._here_failed = False
         self._turn: Turn | None = None
-        #: Frame → the epochs that had begun when it was done.
-        self._frame_epochs: dict[int, int] = {}
+        #: Frame → how many memories had been lost when it was done.
+        self._frame_reseeds: dict[int, int] = {}
+        #: Frame → the stages with memory that it entered.
+        self._entered: dict[int, int] = {}
         self._able_at = -math.inf
-        #: Epochs that began since frames are done elsewhere, and since a memory was lost.
         self._switches = 0
         self._past_reseeds = 0
         self._closing = BackgroundTasks()
@@ -244,9 +246,9 @@ class FrameWork:
         return self._past_reseeds + sum(one.reseeds for one in self._memories.values())
 
     @property
-    def epochs(self) -> int:
-        """How many epochs began for reasons of this machine and of the devices."""
-        return self._switches + self.reseeds
+    def switches(self) -> int:
+        """How often all memories were emptied, since frames are done elsewhere or one failed."""
+        return self._switches
 
     @property
     def warming(self) -> int:
@@ -255,9 +257,16 @@ class FrameWork:
             return int(self._here_count <= self._needs.warmup)
         return sum(one.warming for one in self._memories.values())
 
-    def epoch_of(self, number: int) -> int:
-        """Return how many such epochs had begun when a frame was done; ask once."""
-        return self._frame_epochs.pop(number, self.epochs)
+    def reseeds_of(self, number: int) -> int:
+        """Return how many memories had been lost when a frame was done; ask once."""
+        return self._frame_reseeds.pop(number, self.reseeds)
+
+    def remembered(self, number: int) -> Remembered:
+        """Return what of the memories has seen a frame; ask once."""
+        entered = self._entered.pop(number, 0)
+        if not entered:
+            return "nothing"
+        return "all" if self._mode == "here" or entered >= len(self._memories) else "some"
 
     def begin_epoch(self) -> None:
         """Forget all earlier frames."""
@@ -284,6 +293,9 @@ class FrameWork:
         if not self._works_here or self._busy_here:
             return ()
         self._switch("here")
+        if self._here_failed:
+            self._switches += 1
+            self.begin_epoch()
         return ("here",)
 
     def _switch(self, mode: Way) -> None:
@@ -318,6 +330,7 @@ class FrameWork:
     async def _with_memory(self, hold: FrameHold, number: int, way: Way) -> StageOutput:
         """Do a frame after the one before it."""
         if way == "here":
+            self._entered[number] = 1
             return await self._here_with_memory(hold)
         turn = self._turn = Turn(self._turn)
         memories, prepared = self._memories, self._prepare(hold.frame.image)
@@ -353,17 +366,15 @@ class FrameWork:
         operators = await self._operators(one.stage, image, original)
         frame = await memory.prepare(image, operators)
         await turn.wait(position)
-        others = self.epochs - memory.reseeds
+        others = self.reseeds - memory.reseeds
         seq = memory.begin(frame)
+        self._entered[number] = self._entered.get(number, 0) + 1
         turn.entered(position)
         output, reseeds = await memory.result(seq, frame)
-        self._frame_epochs[number] = others + reseeds
+        self._frame_reseeds[number] = others + reseeds
         return output
 
     async def _here_with_memory(self, hold: FrameHold) -> StageOutput:
-        if self._here_failed:
-            self._switches += 1
-            self.begin_epoch()
         image, memory, count = hold.frame.image, self._here_memory, self._here_count
         self._here_count += 1
         self._here_failed = True  # until the frame is done

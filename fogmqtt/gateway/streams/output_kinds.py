@@ -8,6 +8,7 @@ facts:PATH     a line of JSON for each result
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -119,27 +120,48 @@ def open_output(word: str, parts: OutputParts) -> StreamOutput:
 
 
 class FolderOutput:
-    """Writes a file for each result: an image, or facts as JSON. Its name is the frame's `seq`."""
+    """Writes a file for each result."""
 
     needs_original = False
 
     def __init__(self, folder: Path, threads: Threads, form: ResultFormat) -> None:
-        self._folder = folder
+        self._folder = ResultFolder(folder, form)
         self._threads = threads
-        self._form = form
 
     async def publish(self, frame: PublishedFrame) -> None:
         """Write a file. Raises ImageError and OSError."""
-        await self._threads.apart(partial(self._write, frame), "stream folder")
+        await self._threads.apart(partial(self._folder.write, frame), "stream folder")
 
     async def close(self) -> None:
         """Nothing is open."""
 
-    def _write(self, frame: PublishedFrame) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        name = f"{frame.stream}-{frame.seq:08d}"
+
+class ResultFolder:
+    """A folder with a file for each result: an image, or facts as JSON.
+
+    A file's number is the frame's `seq` after the highest number that was there before the first
+    one, so that the results of an earlier start stay.
+    """
+
+    def __init__(self, folder: Path, form: ResultFormat) -> None:
+        self._folder = folder
+        self._form = form
+        self._before: int | None = None
+
+    def write(self, frame: PublishedFrame) -> None:
+        """Write the file of a result. Raises ImageError and OSError."""
+        if self._before is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._before = self._highest(frame.stream)
+        name = f"{frame.stream}-{self._before + frame.seq:08d}"
         if frame.image is None:
             write_bytes(self._folder / f"{name}.json", as_json(frame.facts or {}))
             return
         data = encode([frame.image], self._form).data
         write_bytes(self._folder / f"{name}{self._form.suffix}", data)
+
+    def _highest(self, stream: str) -> int:
+        """Return the highest number of a stream's files, with any suffix; 0 if there is none."""
+        number = re.compile(rf"{re.escape(stream)}-(\d+)\.\w+")
+        found = (number.fullmatch(path.name) for path in self._folder.iterdir())
+        return max((int(one[1]) for one in found if one is not None), default=0)

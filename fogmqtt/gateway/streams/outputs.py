@@ -14,7 +14,7 @@ from fogmqtt.core.streaming.cadence import Slot
 from fogmqtt.gateway.clock import now
 from fogmqtt.images.spec import Image
 from fogmqtt.log import CountedWarnings
-from fogmqtt.operators.api.base import Facts
+from fogmqtt.operators.api.base import Facts, StageOutput
 from fogmqtt.streams.frame import Clock
 
 log = logging.getLogger(__name__)
@@ -54,9 +54,14 @@ class PublishedFrame(Struct, frozen=True, eq=False):
 
     def digest(self) -> str:
         """Return the XXH3-64 of the result's pixels or facts, as 16 hex digits."""
-        if self.image is not None:
-            return xxhash.xxh3_64_hexdigest(self.image.data.cast("B"))
-        return xxhash.xxh3_64_hexdigest(msgspec.json.encode(self.facts))
+        return digest_of(self.facts or {} if self.image is None else self.image)
+
+
+def digest_of(result: StageOutput) -> str:
+    """Return the XXH3-64 of a result's pixels or facts, as 16 hex digits."""
+    if isinstance(result, dict):
+        return xxhash.xxh3_64_hexdigest(msgspec.json.encode(result))
+    return xxhash.xxh3_64_hexdigest(result.data.cast("B"))
 
 
 class FrameObserver(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from random import SystemRandom
 from typing import Final
 
@@ -16,18 +17,31 @@ from msgspec import Struct
 
 from fogmqtt.config import StreamSettings
 from fogmqtt.core.streaming.books import Books
-from fogmqtt.core.streaming.cadence import Cadence, EndedFrame
-from fogmqtt.core.streaming.split import SplitChoice, Way
+from fogmqtt.core.streaming.cadence import EndedFrame
+from fogmqtt.core.streaming.decisions import (
+    Arrival,
+    Decisions,
+    SourceTotals,
+    Verdict,
+    WorkEnd,
+)
+from fogmqtt.core.streaming.split import Way
 from fogmqtt.errors import BudgetExceeded, FogError, SourceEnded
 from fogmqtt.gateway.background import BackgroundTasks
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.streams.figures import Ages, Figures
 from fogmqtt.gateway.streams.frame_work import FrameHold, FrameWork
-from fogmqtt.gateway.streams.outputs import FrameObserver, OutputLane, PublishedFrame, StreamOutput
+from fogmqtt.gateway.streams.outputs import (
+    FrameObserver,
+    OutputLane,
+    PublishedFrame,
+    StreamOutput,
+)
+from fogmqtt.gateway.streams.recorder import StreamRecorder, rules_of
 from fogmqtt.images.spec import Spec
 from fogmqtt.log import CountedWarnings, one_line
 from fogmqtt.operators.api.base import StageOutput
-from fogmqtt.streams.frame import Clock, Frame, FrameSource, SourceStatus
+from fogmqtt.streams.frame import Clock, Frame, FrameSource, SourceCounts, SourceStatus
 from fogmqtt.wire.service_metrics import HistogramCounts
 
 log = logging.getLogger(__name__)
@@ -80,6 +94,7 @@ class LiveStream:
         outputs: Sequence[tuple[str, StreamOutput]],
         warnings: CountedWarnings,
         observers: Sequence[FrameObserver] = (),
+        recorder: StreamRecorder | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -87,16 +102,14 @@ class LiveStream:
         self._work = work
         self._warnings = warnings
         self._drops = settings.keep != "all"
-        self._cadence = Cadence(
-            max_age_s=settings.max_age_s, keep=settings.keep, order=settings.order
-        )
-        self._choice = SplitChoice()
+        self._decisions = Decisions(rules_of(settings))
         self._figures = Figures()
         self._lanes = [
             OutputLane(f"stream {name} {kind}", output, warnings, drops=self._drops)
             for kind, output in outputs
         ]
         self._observers = observers
+        self._recorder = recorder
         readers: list[FrameObserver | StreamOutput] = [*observers]
         self._readers = [*readers, *(output for _, output in outputs)]
         self._under_way = BackgroundTasks()
@@ -105,18 +118,24 @@ class LiveStream:
         self._way: Way = "tiles"
         self._began_any = False
         self._spec: Spec | None = None
-        self._epoch = 0
         self._reconnects = 0
         self._clock: Clock | None = None
         self._verified = self._wrong = 0
         self._error = ""
         #: Results that wait for those of the frames before them.
         self._waiting: dict[int, PublishedFrame] = {}
+        #: An output that must not drop results may let one wait; those after it wait, too.
+        self._putting = asyncio.Lock()
+
+    @property
+    def recording(self) -> Path | None:
+        """The folder of the stream's recording; None if there is none."""
+        return None if self._recorder is None else self._recorder.folder
 
     def view(self) -> StreamView:
         """Return the stream as it is now."""
         moment, counts = now(), self._source.counts
-        books = self._cadence.books
+        books = self._decisions.books
         books.take(counts)
         self._figures.receive(counts.received, moment)
         return StreamView(
@@ -125,7 +144,7 @@ class LiveStream:
             self._source.status,
             self._way if self._began_any else "",
             books.begun,
-            self._epoch + self._work.epochs,
+            self._decisions.epoch + self._work.reseeds,
             self._clock or "",
             self._figures.fps_in(moment),
             self._figures.fps_out(moment),
@@ -145,12 +164,13 @@ class LiveStream:
             while True:
                 await self._wait_for_room()
                 frame = await self._source.next_frame()
-                if not await self._is_begun(frame):
-                    frame.release()
+                hold = FrameHold(frame)
+                verdict = await self._decide(hold)
+                if verdict.way is None:
+                    hold.drop()
                     continue
-                seq = self._cadence.begin(frame.captured_at, now())
-                self._began_any = True
-                self._under_way.start(self._do(frame, seq, self._way), f"frame of {self.name}")
+                self._way, self._began_any = verdict.way, True
+                self._under_way.start(self._do(hold, verdict), f"frame of {self.name}")
         except SourceEnded:
             await self._under_way.finish()
             await self._comparing.finish()
@@ -158,31 +178,54 @@ class LiveStream:
             await self._under_way.close()
             await self._work.close()
             await self._comparing.close()
-            self._cadence.abandon()
+            await self._end_recording()
             observers = (one.close() for one in self._observers)
             await asyncio.gather(*(lane.close() for lane in self._lanes), *observers)
 
+    async def _end_recording(self) -> None:
+        counts = self._source.counts
+        self._decisions.abandon()
+        if self._recorder is not None:
+            self._decisions.books.take(counts)
+            await self._recorder.close(_totals(counts), self._decisions.books)
+
     async def _wait_for_room(self) -> None:
         """Wait until another frame may be under way."""
-        while self._cadence.in_flight >= self._work.at_once(self._way):
+        if self._recorder is not None:
+            await self._recorder.room()
+        while self._decisions.in_flight >= self._work.at_once(self._way):
             self._ended_one.clear()
             await self._ended_one.wait()
 
-    async def _is_begun(self, frame: Frame) -> bool:
-        """Decide whether a frame is done, and how."""
+    async def _decide(self, hold: FrameHold) -> Verdict:
+        """Decide whether a frame is done, and how; without a way, it is not."""
+        frame = hold.frame
         self._note(frame)
+        problem: FogError | None = None
+        ways: tuple[Way, ...] | None = None
         try:
             ways = self._work.ways(frame.image)
             while not ways and not self._drops:
                 await asyncio.sleep(_LOOK_S)
                 ways = self._work.ways(frame.image)
-        except FogError as problem:
-            await self._fail(self._cadence.begin(frame.captured_at, now()), problem)
-            return False
-        if self._cadence.judge(frame.captured_at, now(), has_device=bool(ways)):
-            return False
-        self._way = self._choice.choose(ways, now())
-        return True
+        except FogError as found:
+            problem = found
+        arrival = Arrival(
+            now(),
+            frame.number,
+            frame.captured_at,
+            frame.image.shape,
+            self._reconnects,
+            self._work.switches,
+            ways,
+            _totals(self._source.counts),
+        )
+        verdict = self._decisions.arrive(arrival)
+        if self._recorder is not None:
+            self._recorder.arrived(hold, arrival, verdict)
+        if problem is not None:
+            await self._fail(verdict.seq, problem)
+        return verdict
 
     def _note(self, frame: Frame) -> None:
         """Take notice of what is new about a frame."""
@@ -190,27 +233,23 @@ class LiveStream:
         self._clock = frame.clock
         if spec != self._spec or reconnects != self._reconnects:
             self._spec, self._reconnects = spec, reconnects
-            self._epoch += 1
             self._work.begin_epoch()
 
-    async def _do(self, frame: Frame, seq: int, way: Way) -> None:
+    async def _do(self, hold: FrameHold, verdict: Verdict) -> None:
         """Do one frame: cut, send, results, merge, publish."""
-        hold, epoch, began_at = FrameHold(frame), self._epoch, now()
-        deadline = self._cadence.deadline(frame.captured_at)
+        frame, seq, way = hold.frame, verdict.seq, verdict.way
+        assert way is not None  # noqa: S101  # it is begun
+        deadline = self._decisions.deadline(frame.captured_at)
         is_whole = False
         try:
             async with asyncio.timeout_at(deadline):
                 output = await self._work.process(hold, seq, way, deadline)
             is_whole = True
-            self._choice.learn(way, now() - began_at)
             self._verify(hold, seq, output)
-            epoch += self._work.epoch_of(seq)
-            await self._publish(self._result(frame, seq, epoch, output))
+            await self._publish(frame, verdict, output)
         except (TimeoutError, BudgetExceeded):
-            self._choice.fail(way)
-            await self._end(self._cadence.fail(seq, now(), late=True))
+            await self._end(WorkEnd(now(), seq, late=True))
         except Exception as problem:  # noqa: BLE001  # one frame must not end the stream
-            self._choice.fail(way)
             await self._fail(seq, problem)
         finally:
             if is_whole:
@@ -235,11 +274,12 @@ class LiveStream:
             frame.image.copy() if any(one.needs_original for one in self._readers) else None,
         )
 
-    async def _publish(self, result: PublishedFrame) -> None:
+    async def _publish(self, frame: Frame, verdict: Verdict, output: StageOutput) -> None:
         """A result is there: publish what may be published now."""
-        self._waiting[result.seq] = result
+        seq, reseeds = verdict.seq, self._work.reseeds_of(verdict.seq)
+        self._waiting[seq] = self._result(frame, seq, verdict.epoch + reseeds, output)
         self._error = ""
-        await self._end(self._cadence.finish(result.seq, now()))
+        await self._end(WorkEnd(now(), seq, is_done=True), output, reseeds)
 
     async def _fail(self, seq: int, problem: Exception) -> None:
         """A frame has no result."""
@@ -248,16 +288,33 @@ class LiveStream:
         if not isinstance(problem, FogError):
             log.error("stream %s: a frame failed unexpectedly", self.name, exc_info=problem)
         self._warnings.add("frame", f"stream {self.name}: {text}", now())
-        await self._end(self._cadence.fail(seq, now()))
+        await self._end(WorkEnd(now(), seq))
 
-    async def _end(self, ended: Sequence[EndedFrame]) -> None:
-        for one in ended:
-            result = self._waiting.pop(one.seq, None)
-            if one.how == "published" and result is not None:
-                self._figures.publish(result.age_s, now())
-                self._observe(result)
-                for lane in self._lanes:
-                    await lane.put(result)
+    async def _end(
+        self, ending: WorkEnd, output: StageOutput | None = None, reseeds: int | None = None
+    ) -> None:
+        """The work on a frame ended: publish what may be published now."""
+        ended = self._decisions.end(ending)
+        if self._recorder is not None:
+            self._recorder.ended(
+                ending,
+                ended,
+                output,
+                self._work.remembered(ending.seq),
+                self._work.reseeds if reseeds is None else reseeds,
+            )
+        await self._put(ended)
+
+    async def _put(self, ended: Sequence[EndedFrame]) -> None:
+        """Bring the results of frames that ended to the outputs, after all that ended before."""
+        async with self._putting:
+            for one in ended:
+                result = self._waiting.pop(one.seq, None)
+                if one.how == "published" and result is not None:
+                    self._figures.publish(result.age_s, now())
+                    self._observe(result)
+                    for lane in self._lanes:
+                        await lane.put(result)
 
     def _observe(self, result: PublishedFrame) -> None:
         for observer in self._observers:
@@ -287,3 +344,9 @@ class LiveStream:
             self._wrong += 1
             text = f"stream {self.name}: frame {seq} differs from this machine's result"
             self._warnings.add("disagreement", text, now())
+
+
+def _totals(counts: SourceCounts) -> SourceTotals:
+    return SourceTotals(
+        counts.received, counts.given, counts.decimated, counts.superseded, counts.gap
+    )

@@ -24,6 +24,7 @@ from fogmqtt.gateway.streams.output_kinds import OutputParts, check_output, open
 from fogmqtt.gateway.streams.outputs import FrameObserver, StreamOutput
 from fogmqtt.gateway.streams.preview import PreviewOutput
 from fogmqtt.gateway.streams.pushed import PushedFrames
+from fogmqtt.gateway.streams.recorder import StreamRecorder
 from fogmqtt.gateway.streams.sightings import grouping
 from fogmqtt.gateway.streams.stream import LiveStream, StreamView
 from fogmqtt.gateway.streams.stream_cards import stream_card
@@ -150,9 +151,10 @@ class Streams:
         observers: Sequence[FrameObserver] = (),
     ) -> LiveStream:
         """Return a stream that `run` runs. Raises PipelineError."""
+        pipeline = stream_pipeline(self._config, settings)
         work = FrameWork(
             name,
-            stream_pipeline(self._config, settings),
+            pipeline,
             settings,
             self._config,
             self._registry,
@@ -160,7 +162,21 @@ class Streams:
             self._threads,
             self._metrics,
         )
-        return LiveStream(name, settings, source, work, outputs, self._warnings, observers)
+        recorder = self._recorder(name, settings, pipeline)
+        return LiveStream(
+            name, settings, source, work, outputs, self._warnings, observers, recorder
+        )
+
+    def _recorder(
+        self, name: str, settings: StreamSettings, pipeline: str
+    ) -> StreamRecorder | None:
+        if not settings.record.folder:
+            return None
+
+        def warn(text: str) -> None:
+            self._warnings.add("recording", f"stream {name}: {text}", now())
+
+        return StreamRecorder(settings, name, pipeline, warn)
 
     async def run(self, stream: LiveStream) -> None:
         """Run a stream until its source ends.
