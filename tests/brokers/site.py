@@ -14,6 +14,8 @@ from tests.processes import DEVICES, Fog, Program, fog_at
 
 #: Core pixels per second of an emulated device: a job takes long enough to be disturbed.
 SPEED = 80_000.0
+#: The secret with which gateways share submissions, on MQTT 5.
+GROUP = "of-all-gateways-here"
 
 
 @dataclass
@@ -64,7 +66,10 @@ class Site:
     def serve(self, fog: Fog, name: str, node: int = 0) -> Program:
         """A serving gateway with a spool of its own."""
         gateway = fog.start_serving(
-            GATEWAY__ID=name, GATEWAY__SPOOL=f"spool-{name}", BROKER__URL=self.broker.urls[node]
+            GATEWAY__ID=name,
+            GATEWAY__SPOOL=f"spool-{name}",
+            GATEWAY__GROUP=GROUP if self.broker.protocol == 5 else "",
+            BROKER__URL=self.broker.urls[node],
         )
         gateway.says(f"{name} is online")
         return gateway

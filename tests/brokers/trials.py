@@ -130,7 +130,7 @@ def last_will(site: Site) -> str:
 
 
 def two_gateways(site: Site) -> str:
-    """f: two gateways share submissions: each is done once."""
+    """f: two gateways with one `gateway.group` share submissions: each is done once."""
     image = _save(site, photo(120, 160))
     expected, payload = edges_of(image), image.read_bytes()
     names = [f"r{at}" for at in range(_SUBMISSIONS)]

@@ -25,6 +25,7 @@ from fogmqtt.operators.detection.codes import Codes, _Found, _joined, _overlap, 
 from fogmqtt.operators.support.sliding_window import TileFindings, WindowFindings
 from tests.drawn import images, plans
 from tests.printed import aruco, ean13, pasted, qr, zxing
+from tests.processes import photo
 from tests.tiling import tiled
 
 CODES = {
@@ -166,19 +167,44 @@ def test_a_code_that_no_window_holds_is_found_by_a_coarser_look(
     assert np.abs(corners.max(axis=0) - ink.max(axis=0)).max() <= slack
 
 
+TURNED = {
+    "code128": (
+        cv2.resize(zxing("Code128", "FOG-128", 2), (300, 90), interpolation=cv2.INTER_AREA)
+    ),
+    "pdf417": zxing("PDF417", "FOG-128", 3),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(TURNED))
 @pytest.mark.parametrize("angle", [-75, -20, 9, 33, 48, 80])
 @pytest.mark.parametrize("plan", [Grid(1, 1), Grid(2, 3)])
-def test_a_turned_code_128_is_read(angle: int, plan: Grid) -> None:
+def test_a_turned_code_of_bars_is_read(kind: str, angle: int, plan: Grid) -> None:
     image = paper(500, 700)
-    code = cv2.resize(zxing("Code128", "FOG-128", 2), (300, 90), interpolation=cv2.INTER_AREA)
-    pasted(image, code, 205, 200)
+    code = TURNED[kind]
+    pasted(image, code, 250 - code.shape[0] // 2, 350 - code.shape[1] // 2)
     turn = cv2.getRotationMatrix2D((350, 250), angle, 1)
     image = cv2.warpAffine(image, turn, (700, 500), borderValue=255)
     found = tiled(pipeline.parse("codes"), image, plan)
     assert isinstance(found, dict)
     (one,) = found["codes"]
-    assert (one["kind"], one["text"]) == ("code128", "FOG-128")
+    assert (one["kind"], one["text"]) == (kind, "FOG-128")
     assert np.abs(np.mean(one["corners"], axis=0) - (350, 250)).max() < 20
+
+
+@pytest.mark.parametrize("angle", [1, 2, 3, 5, 8])
+def test_a_nearly_level_pdf417_is_read_beside_other_things(angle: int) -> None:
+    """ZXing by itself reads this one up to a degree from level."""
+    text = "twenty rows of bars, " * 6
+    image = cv2.GaussianBlur(photo(600, 800)[..., 0], (0, 0), 2)
+    label = paper(260, 620)
+    pasted(label, zxing("PDF417", text, 3), 40, 60)
+    turn = cv2.getRotationMatrix2D((310, 130), angle, 1)
+    shift = np.array([[0, 0, 90], [0, 0, 170]])
+    place = cv2.warpAffine(label, turn + shift, (800, 600), borderValue=0)
+    inside = cv2.warpAffine(np.full_like(label, 255), turn + shift, (800, 600), borderValue=0)
+    image = np.where(inside > 127, np.clip(place, 30, 225), image)
+    found = whole("codes kinds=pdf417 size=512", image)
+    assert [one["text"] for one in found["codes"]] == [text]
 
 
 DENSE = "sixty characters in bars that are two pixels wide, 0123456789"

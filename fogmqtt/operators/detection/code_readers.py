@@ -16,6 +16,7 @@ import zxingcpp
 
 from fogmqtt.images.cv import cv2
 from fogmqtt.images.spec import Image
+from fogmqtt.operators.support.edge_angles import edge_angles, level
 from fogmqtt.operators.support.sliding_window import to_hundredths
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ def search(
     """
     found = search_bars(gray, [kind for kind in kinds if kind in BARS])
     found.update(_zxing(gray, [kind for kind in kinds if kind in _ZXING and kind not in BARS]))
+    if "pdf417" in kinds:
+        found.update(_leveled(gray))
     for kind in kinds:
         if kind in _OPENCV and not (quick and kind == "qr"):
             found.update(_unless_opencv_fails(kind, _OPENCV[kind](gray, dictionary)))
@@ -120,6 +123,8 @@ KINDS: Final[tuple[Kind, ...]] = (*_OPENCV, *(kind for kind in _ZXING if kind no
 BARS: Final[tuple[Kind, ...]] = ("code128", "pdf417")
 #: Shorter places hold no bar code, pixels.
 _SHORTEST_BARS: Final = 8
+#: The angles of a window in which PDF417 is searched. Among other things it is hardly the third.
+_ANGLES: Final = 2
 
 
 def _turned(gray: Image) -> Iterator[Code]:
@@ -135,15 +140,26 @@ def _turned(gray: Image) -> Iterator[Code]:
         size = round(length + 2 * border), round(height + 2 * border)
         axes = np.column_stack((along / length, down / height))
         origin = quad.mean(0) - axes @ (size[0] / 2, size[1] / 2)
-        level = cv2.warpAffine(
+        upright = cv2.warpAffine(
             gray,
             np.column_stack((axes, origin)),
             size,
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        for code in _zxing(level, ["code128"]):
+        for code in _zxing(upright, ["code128"]):
             corners = np.array(code.corners).reshape(4, 2) / 100 @ axes.T + origin
+            yield from _readable(code.kind, [code.text], [corners])
+
+
+def _leveled(gray: Image) -> Iterator[Code]:
+    """Search PDF417 along the edges of the window: ZXing finds what is level within a degree."""
+    for degrees in edge_angles(gray, _ANGLES):
+        if degrees == 0:
+            continue  # it was searched so
+        turned, back = level(gray, degrees)
+        for code in _zxing(turned, ["pdf417"]):
+            corners = np.array(code.corners).reshape(4, 2) / 100 @ back[:, :2].T + back[:, 2]
             yield from _readable(code.kind, [code.text], [corners])
 
 

@@ -80,8 +80,8 @@ class Codes(WindowDetector[Code]):
     hundredth, in the detector's order. Only codes whose text could be read are listed. The text of
     an ArUco marker is its number. Invalid UTF-8 becomes U+FFFD. The findings of a window may take
     `size` squared / 4 bytes (a code takes about 40 bytes and its text); `left_out` counts the codes
-    beyond that, the smallest ones. Code 128 is read at any angle, PDF417 within a few degrees of
-    level or upright.
+    beyond that, the smallest ones. Code 128 and PDF417 are read at any angle. A PDF417 whose bars
+    are too thin for the looks that hold it is read within a degree of level or upright only.
 
     Parameters
     ----------
