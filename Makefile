@@ -26,7 +26,7 @@ AGAIN     := --reruns 1 -rR
 REAL      := $(wildcard tests/chaos tests/integration tests/browser)
 
 .PHONY: help demo quick unit test proof fleets mutations arm chaos soak fuzz brokers lint bench bench-quick
-.PHONY: clean broker broker-or-wheel node chromium vendor peers
+.PHONY: clean broker broker-or-wheel node chromium debootstrap vendor peers
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -44,7 +44,7 @@ test: $(STAMP) broker node chromium ## run all tests but those of make proof (10
 	$(BIN)/pytest -n $(WAITING) $(SPREAD) $(AGAIN) -m "not serial and not proof" $(REAL)
 	$(BIN)/pytest $(AGAIN) -m "serial and not proof" $(REAL)
 
-proof: fleets mutations arm broker node peers ## run the long tests, a third of fuzz, soak and chaos, and judge the speed (25 minutes)
+proof: fleets mutations arm broker node peers debootstrap ## run the long tests, a third of fuzz, soak and chaos, and judge the speed (25 minutes)
 	$(BIN)/pytest -n $(WAITING) $(SPREAD) $(AGAIN) -m "proof and not serial" tests
 	$(BIN)/pytest $(AGAIN) -m "proof and serial" tests
 	$(BIN)/python -m tests.fuzz --messages 30000 --images 3000
@@ -85,7 +85,7 @@ bench-quick: $(STAMP) broker peers ## measure the speed beside bare MQTT and oth
 	$(BIN)/python benchmarks/table.py --quick
 
 clean: ## remove what was built here; results and configuration stay
-	rm -rf .venv .arm .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .arm .containers .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made once, and again when the packages change.
@@ -118,6 +118,11 @@ chromium:
 	@command -v chromium >/dev/null || $(get_chromium) \
 	  || { echo "make: the tests of the page need Chromium: apt install chromium" >&2; exit 1; }
 
+# For the container files, which are built in folders; only root can change into them.
+debootstrap:
+	@command -v debootstrap >/dev/null || $(get_debootstrap) \
+	  || { echo "make: the container files are tried with debootstrap: apt install debootstrap" >&2; exit 1; }
+
 vendor: node ## fetch the page's libraries again, as .ci/vendor names them
 	.ci/vendor
 
@@ -139,6 +144,10 @@ endef
 
 define get_node
 { echo "make: installing Node"; $(call apt_install,nodejs npm); command -v npm >/dev/null; }
+endef
+
+define get_debootstrap
+{ echo "make: installing debootstrap"; $(call apt_install,debootstrap); command -v debootstrap >/dev/null; }
 endef
 
 apt_install = { root=; test "$$(id -u)" = 0 || root="sudo -n"; \

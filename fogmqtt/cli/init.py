@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import pwd
 import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -72,9 +72,9 @@ def init(options: argparse.Namespace) -> int:
     texts = {
         site.config: _config_text(site),
         site.folder / "fog-broker.service": units.broker_unit(
-            user.pw_name, mosquitto, site.broker_config
+            user.name, mosquitto, site.broker_config
         ),
-        site.folder / "fog-gateway.service": units.gateway_unit(user.pw_name, site.config),
+        site.folder / "fog-gateway.service": units.gateway_unit(user.name, site.config),
     }
     if not _may_write([*texts, site.broker_config], yes=options.yes):
         print("nothing was changed", file=sys.stderr)
@@ -84,11 +84,11 @@ def init(options: argparse.Namespace) -> int:
     try:
         site.folder.mkdir(parents=True, exist_ok=True)
         site.make(utc_now())
-        site.write_configuration(user.pw_name, version)
+        site.write_configuration(user.name, version)
         for path, text in texts.items():
             path.write_text(text, "utf-8")
-        if os.geteuid() == 0 and user.pw_uid != 0:
-            site.give_to(user.pw_uid, user.pw_gid)
+        if os.geteuid() == 0 and user.uid != 0:
+            site.give_to(user.uid, user.gid)
     except OSError as problem:
         raise ConfigError(f"{problem.filename or site.folder}: {problem.strerror}") from None
     load_gateway(site.config, {})  # it must be one that the gateway takes
@@ -149,15 +149,27 @@ def _config_text(site: Site) -> str:
     )
 
 
-def _user(name: str | None) -> pwd.struct_passwd:
-    name = name or (os.environ.get("SUDO_USER") if os.geteuid() == 0 else None) or getpass.getuser()
+@dataclass(frozen=True)
+class _User:
+    """Who runs gateway and broker. In a container it may have no name, but its number."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def _user(name: str | None) -> _User:
+    own = os.geteuid()
+    name = name or (os.environ.get("SUDO_USER") if own == 0 else None)
     try:
-        user = pwd.getpwnam(name)
+        user = pwd.getpwnam(name) if name else pwd.getpwuid(own)
     except KeyError:
-        raise UsageError(f"--user: there is no user {name!r} here") from None
-    if os.geteuid() != 0 and user.pw_uid != os.geteuid():
+        if name:
+            raise UsageError(f"--user: there is no user {name!r} here") from None
+        return _User(str(own), own, os.getegid())
+    if own not in (0, user.pw_uid):
         raise UsageError(f"--user: only root makes files for {name}; call this with sudo")
-    return user
+    return _User(user.pw_name, user.pw_uid, user.pw_gid)
 
 
 def _free_port(taken: tuple[int, ...]) -> int:

@@ -15,7 +15,7 @@ PAGES = [
     *(ROOT / "docs").rglob("*.md"),
     *(
         ROOT / folder / "README.md"
-        for folder in ("benchmarks", "broker", "devices", "examples/device-js")
+        for folder in ("benchmarks", "broker", "containers", "devices", "examples/device-js")
     ),
 ]
 
