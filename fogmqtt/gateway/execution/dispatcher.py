@@ -1,8 +1,8 @@
 """Feeds the scheduler with events and carries out its actions.
 
-Tiles are cut and encoded, and published in the order of the scheduler's actions. Results are
-checked before the scheduler gets them. The event loop does this for light tiles, and threads do it
-for others.
+Tiles are published in the order of the scheduler's actions (`outgoing_tiles.py`) or done on this
+machine (`local_tiles.py`). Results are checked before the scheduler gets them: by the event loop if
+their tiles are light, and by threads otherwise.
 """
 
 from __future__ import annotations
@@ -14,17 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Final, assert_never
-
-import xxhash
-from msgspec import Struct
+from typing import assert_never
 
 from fogmqtt.config import WireSettings
 from fogmqtt.core.scheduling import actions as act
 from fogmqtt.core.scheduling.events import (
     DeviceJoined,
     DeviceLost,
-    DeviceRefuted,
     Event,
     JobCancelled,
     JobSubmitted,
@@ -32,7 +28,6 @@ from fogmqtt.core.scheduling.events import (
     ResultArrived,
     Tick,
     TileAccepted,
-    TileArbitrated,
     TileFailed,
     TileRejected,
     TileSent,
@@ -47,9 +42,14 @@ from fogmqtt.gateway.devices.links import DeviceLinks
 from fogmqtt.gateway.devices.throughput import Throughput
 from fogmqtt.gateway.events import EventBus
 from fogmqtt.gateway.execution import stage_run
-from fogmqtt.gateway.execution.active_stage import ActiveStage, KeptResult, TileCodecs
+from fogmqtt.gateway.execution.active_stage import ActiveStage, KeptResult
+from fogmqtt.gateway.execution.arbitration import Arbitration
+from fogmqtt.gateway.execution.checked_result import CheckedResult, check_result
 from fogmqtt.gateway.execution.live_stage import LiveStage
+from fogmqtt.gateway.execution.local_tiles import LocalTiles
 from fogmqtt.gateway.execution.local_workers import LocalTileError, LocalWorkers
+from fogmqtt.gateway.execution.outgoing_tiles import EncodedTile, OutgoingTile, OutgoingTiles
+from fogmqtt.gateway.execution.packet_limits import PacketLimits
 from fogmqtt.gateway.execution.stage_run import MessageLimits, StageRun
 from fogmqtt.gateway.jobs.model import Job
 from fogmqtt.gateway.jobs.report import TileFailure
@@ -57,11 +57,8 @@ from fogmqtt.gateway.jobs.trace import AttemptRecord, DeviceTimes
 from fogmqtt.gateway.jobs.trace_values import AttemptEnd
 from fogmqtt.gateway.metrics import Metrics
 from fogmqtt.gateway.threads import Threads
-from fogmqtt.images import codec
 from fogmqtt.log import CountedWarnings, one_line
-from fogmqtt.operators.api.measuring import Part, encode_part
-from fogmqtt.operators.api.results import TileResult
-from fogmqtt.transport.base import Payload, payload_size, with_trace
+from fogmqtt.transport.base import payload_size, with_trace
 from fogmqtt.wire.messages import (
     CONTENT_TYPES,
     Accepted,
@@ -82,30 +79,8 @@ from fogmqtt.wire.topics import LOCAL, Topics
 
 log = logging.getLogger(__name__)
 
-#: Seconds for a tile that the gateway does itself to decide which device is right.
-_ARBITRATION_S: Final = 600.0
-
-#: Bytes below the broker's limit that are kept free for a message's topic and properties.
-PACKET_ROOM: Final = 1024
-
-#: The largest packet of MQTT.
-_MQTT_BYTES: Final = 256_000_000
-
-#: A device's limit for packets below this is not believed.
-LEAST_PACKET_BYTES: Final = 16_384
-
 #: Job key, tile, attempt, device.
 _Lease = tuple[str, int, int, str]
-
-
-class _CheckedResult(Struct, frozen=True):
-    """A result that passed the checks; the scheduler decides next whether to keep it."""
-
-    result: TileResult
-    fingerprint: int
-    #: The encoded result, for the journal.
-    data: memoryview | None
-    wire_bytes: int
 
 
 class Dispatcher:
@@ -136,7 +111,6 @@ class Dispatcher:
         self._scheduler = scheduler
         self._link = link
         self._threads = threads
-        self._workers = workers
         self._bus = events
         self._warnings = warnings
         self._gateway_id = gateway_id
@@ -145,8 +119,7 @@ class Dispatcher:
         self._local_allowed = local_allowed
         self._decoder: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected, Overdue)
         self._background = BackgroundTasks()
-        #: The limit of packets that devices showed: a result did not fit, or tiles did not arrive.
-        self._learned_packet_bytes: int | None = None
+        self._packet_limits = PacketLimits(link, wire)
         self._links = links
         self._metrics = metrics
         self._stages: dict[str, ActiveStage] = {}
@@ -158,11 +131,14 @@ class Dispatcher:
         self._handling = False
         self._timer: asyncio.TimerHandle | None = None
         #: Results that the scheduler has not decided on.
-        self._undecided: dict[_Lease, _CheckedResult] = {}
-        #: Tiles to be published for each device, in the scheduler's order.
-        self._outgoing: dict[str, deque[_OutgoingTile]] = {}
+        self._undecided: dict[_Lease, CheckedResult] = {}
+        self._outgoing = OutgoingTiles(
+            threads, self._background, links, wire, gateway_id, self._publish
+        )
+        self._local = LocalTiles(workers, threads, gateway_id)
         #: The tasks of the tiles that run on this machine.
         self._local_tiles: dict[_Lease, asyncio.Task[None]] = {}
+        self._arbitration = Arbitration(self._local, warnings, self.feed)
 
     # For the job's coroutine.
 
@@ -214,12 +190,7 @@ class Dispatcher:
         The broker's limit also applies to results, which a device found to be too large. `whole`:
         for an image that is not cut, to which only MQTT's own and the broker's limit apply.
         """
-        packets = (self._link.max_packet_bytes, self._learned_packet_bytes)
-        ours, encoding = self._wire.max_message_bytes, self._wire.encoding
-        ours = _MQTT_BYTES if whole else ours
-        limits = (packet - PACKET_ROOM for packet in packets if packet is not None)
-        lowest = min([ours, *limits])
-        return MessageLimits(lowest, encoding, configured_bytes=ours if lowest < ours else None)
+        return self._packet_limits.limits(whole=whole)
 
     def limit_tiles(self, seconds: float) -> None:
         """Let no tile that can be halved take longer than this; infinity for no such limit."""
@@ -314,20 +285,15 @@ class Dispatcher:
                 stage.fail(BudgetExceeded(f"{device} dropped a tile after {after_s:.3f} s"))
             case Failure(reason=reason, traceback=traceback, packet_limit=packet_limit):
                 self._warnings.add("failure", _describe_failure(lease, reason), now())
-                if self._learn_packet_limit(stage, message.tile, packet_limit):
+                result_bytes = stage_run.largest_result_bytes(
+                    stage.run, stage.run.tile(message.tile)
+                )
+                if self._packet_limits.refused(packet_limit, result_bytes):
                     stage.fail(TooLarge(f"{device}: {reason}"))
                     return
                 self._fail_tile(stage, lease, one_line(reason), traceback)
             case Result():
                 self._take_result(stage, message, lease, len(payload), at)
-
-    def _learn_packet_limit(self, stage: ActiveStage, tile: int, packet_limit: int) -> bool:
-        """Take over the limit of a device that cannot send a result. False if it is no reason."""
-        result_bytes = stage_run.largest_result_bytes(stage.run, stage.run.tile(tile))
-        if not LEAST_PACKET_BYTES <= packet_limit < result_bytes + PACKET_ROOM:
-            return False
-        self._learned_packet_bytes = min(packet_limit, self._learned_packet_bytes or packet_limit)
-        return True
 
     async def close(self) -> None:
         """Cancel all tasks."""
@@ -388,7 +354,8 @@ class Dispatcher:
             case act.RevokeResult():
                 _revoke(stage, action)
             case act.Arbitrate():
-                self._background.start(self._arbitrate(stage, action.tile), "arbitration")
+                arbitrate = self._arbitration.arbitrate(stage.run, action.tile)
+                self._background.start(arbitrate, "arbitration")
             case act.FinishJob():
                 stage.finish()
             case act.FailJob(reason=reason):
@@ -450,83 +417,29 @@ class Dispatcher:
             work = self._do_locally(stage, lease, order.lease_s)
             self._local_tiles[lease] = self._background.start(work, f"local tile {order.tile}")
             return
-        codecs = stage.codecs(self._wire.codec, self._links, order.device)
-        encode = partial(self._encode, stage, order, codecs)
-        is_light = codecs.tile == "raw" and stage.run.is_light(stage.run.tile(order.tile))
-        encoded = encode if is_light else self._threads.begin_tile(encode)
-        outgoing = self._outgoing.get(order.device)
-        if outgoing is not None:
-            outgoing.append(_OutgoingTile(stage, order, encoded))
-            return
-        self._outgoing[order.device] = deque([_OutgoingTile(stage, order, encoded)])
-        self._background.start(self._publish_tiles(order.device), f"tiles for {order.device}")
+        self._outgoing.add(stage, order)
 
-    def _encode(self, stage: ActiveStage, order: act.SendTile, codecs: TileCodecs) -> _EncodedTile:
-        """Cut and encode a tile; runs in a thread unless the tile is light."""
-        run, tile, began_at = stage.run, stage.run.tile(order.tile), now()
-        pixels = stage_run.cut_tile(run, tile)
-        cut_at = now()
-        task = stage_run.make_task(
-            run,
-            tile,
-            pixels=pixels,
-            attempt=order.attempt,
-            gateway=self._gateway_id,
-            lease_s=order.lease_s,
-            wire_codec=codecs.tile,
-            result_codec=codecs.result,
-            budget_s=_budget_s(stage.deadline),
-            priority=stage.job.request.priority,
-            traceparent=stage.job.request.traceparent,
-        )
-        payload = encode_in_pieces(task, self._wire.encoding)
-        return _EncodedTile(payload, codecs.tile, len(task.pixels), began_at, cut_at, now())
-
-    async def _publish_tiles(self, device: str) -> None:
-        """Publish a device's tiles in the scheduler's order."""
-        outgoing = self._outgoing[device]
-        try:
-            while outgoing:
-                await self._publish(outgoing.popleft())
-        finally:
-            del self._outgoing[device]
-
-    async def _publish(self, tile: _OutgoingTile) -> None:
+    def _publish(self, tile: OutgoingTile, encoded: EncodedTile) -> None:
+        """Publish a tile, unless its lease ended. Raises NotConnected and TooLarge."""
         order, stage = tile.order, tile.stage
         lease = (order.job, order.tile, order.attempt, order.device)
-        try:
-            encoded = await self._encoded(tile)
-            payload, size = encoded.payload, payload_size(encoded.payload)
-            if encoded.codec != "raw":
-                raw_bytes = (
-                    stage.run.tile(order.tile).outer.pixels * stage.run.stage.sent.pixel_bytes
-                )
-                stage.png.learn(raw_bytes, encoded.pixel_bytes, encoded.seconds)
-            stage.trace.encoded(lease[1:], encoded.began_at, encoded.cut_at, encoded.encoded_at)
-            if not self._scheduler.holds(*lease):
-                return  # the lease or the job ended while the tile was encoded
-            self._check_size(order, size)
-            self._links.published(lease, size, now())
-            stage.trace.published(lease[1:], size)
-            self._link.publish(
-                self._topics.device(order.device, "tiles"),
-                payload,
-                answered=partial(self._sent, lease, size),
-                qos=self._wire.qos,
-                expires_s=order.lease_s,
-                content_type=CONTENT_TYPES[self._wire.encoding],
-                properties=with_trace(stage.job.request.traceparent),
-            )
-        except NotConnected:
-            return  # Disconnected follows, and ends all leases
-        except FogError as problem:
-            stage.fail(problem)
-        except Exception as problem:
-            log.exception("tile %s/%d cannot be sent", order.job, order.tile)
-            stage.fail(f"{type(problem).__name__}: {problem}")
-        else:
-            stage.job.report.bytes_out += size
-            self._metrics.sent(order.device, size)
+        if not self._scheduler.holds(*lease):
+            return  # the lease or the job ended while the tile was encoded
+        size = payload_size(encoded.payload)
+        self._packet_limits.check(f"{order.job}/{order.tile}", size)
+        self._links.published(lease, size, now())
+        stage.trace.published(lease[1:], size)
+        self._link.publish(
+            self._topics.device(order.device, "tiles"),
+            encoded.payload,
+            answered=partial(self._sent, lease, size),
+            qos=self._wire.qos,
+            expires_s=order.lease_s,
+            content_type=CONTENT_TYPES[self._wire.encoding],
+            properties=with_trace(stage.job.request.traceparent),
+        )
+        stage.job.report.bytes_out += size
+        self._metrics.sent(order.device, size)
 
     def _sent(self, lease: _Lease, size: int, at: float) -> None:
         """The broker has a tile: the device's time to accept it begins."""
@@ -535,21 +448,6 @@ class Dispatcher:
             self._scheduler.learn_link(bytes_per_s)
         if lease[0] in self._stages:
             self.feed(TileSent(*lease))
-
-    async def _encoded(self, tile: _OutgoingTile) -> _EncodedTile:
-        if isinstance(tile.encoded, asyncio.Future):
-            return await tile.encoded
-        return await self._threads.tile(tile.encoded, light=True)
-
-    def _check_size(self, order: act.SendTile, size: int) -> None:
-        """Raise TooLarge if the broker seems not to take a tile; then the stage is cut again."""
-        limit = self._link.max_packet_bytes
-        if limit is not None and size > limit - PACKET_ROOM // 2:
-            raise TooLarge(
-                f"tile {order.job}/{order.tile} has {size} bytes, but the broker's limit "
-                f"for a packet is {limit}, or seems to be; make tiles smaller "
-                "(wire.max_message_bytes) or raise the broker's max_packet_size"
-            )
 
     def _cancel(self, order: act.CancelTile) -> None:
         """Cancel a tile at its device. A tile whose lease expired may finish: its result counts."""
@@ -576,15 +474,8 @@ class Dispatcher:
     def _learn_from_silence(self, order: act.CancelTile, lease: _Lease) -> None:
         """Cut the stage smaller if no device gets tiles of this size."""
         limit, stage = self._links.packet_limit(lease, now()), self._stages.get(order.job)
-        if limit is None or stage is None or limit >= self.limits().message_bytes + PACKET_ROOM:
-            return
-        self._learned_packet_bytes = limit
-        log.warning(
-            "the broker confirms tiles that no device gets, larger than all that arrived: tiles "
-            "and results stay below %d bytes from now on; raise the broker's message_size_limit",
-            limit,
-        )
-        stage.fail(TooLarge(f"tiles of over {limit} bytes do not arrive"))
+        if limit is not None and stage is not None and self._packet_limits.silent(limit):
+            stage.fail(TooLarge(f"tiles of over {limit} bytes do not arrive"))
 
     def _control(self, device: str, message: Control) -> None:
         topic = self._topics.device(device, "control")
@@ -600,7 +491,7 @@ class Dispatcher:
         self.feed(TileAccepted(*lease))
         stage.trace.accepted(lease[1:], now())
         try:
-            done = await self._compute_locally(stage.run, lease[1], lease_s)
+            done = await self._local.do(stage.run, lease[1], lease_s)
         except LocalTileError as problem:
             self._fail_tile(stage, lease, one_line(str(problem)), problem.traceback)
         except FogError as problem:
@@ -615,48 +506,6 @@ class Dispatcher:
             self._local_tiles.pop(lease, None)
             self.changed.set()
 
-    async def _compute_locally(self, run: StageRun, index: int, lease_s: float) -> _DoneHere:
-        """Do a tile on this machine."""
-        tile, asked_at = run.tile(index), now()
-        moments: list[float] = []
-
-        def cut() -> TileTask:
-            moments.append(now())
-            pixels = stage_run.cut_tile(run, tile)
-            moments.append(now())
-            task = stage_run.make_task(
-                run,
-                tile,
-                pixels=pixels,
-                attempt=1,
-                gateway=self._gateway_id,
-                lease_s=lease_s,
-                wire_codec="raw",
-            )
-            moments.append(now())
-            return task
-
-        pixels, finished = await self._workers.do(cut, lease_s)
-        done_at = now()
-        began_at, cut_at, encoded_at = moments
-        times = DeviceTimes(
-            max(0.0, asked_at + finished.queue_s - encoded_at),
-            finished.start_s,
-            finished.compute_s,
-            pixels.decode_s,
-            pixels.encode_s,
-            finished.worker,
-        )
-
-        def check() -> _CheckedResult:
-            result = stage_run.decode_output(
-                run, tile, pixels.shape, pixels.dtype, pixels.data, pixels.codec
-            )
-            return _CheckedResult(result, _fingerprint(result), pixels.data, 0)
-
-        checked = await self._threads.tile(check)
-        return _DoneHere(checked, (began_at, cut_at, encoded_at, done_at), times)
-
     # Receiving results.
 
     def _take_result(
@@ -665,7 +514,7 @@ class Dispatcher:
         """Check a result, at once if its tile is light, and feed it or its failure."""
         run = stage.run
         stage.trace.received(lease[1:], at, _reported_times(message), wire_bytes)
-        check = partial(_check_result, run, message, wire_bytes)
+        check = partial(check_result, run, message, wire_bytes)
         if message.codec != "png" and run.is_light(run.tile(message.tile)):
             self._feed_checked(check, message, lease, at)
             return
@@ -678,7 +527,7 @@ class Dispatcher:
         self._background.start(check_in_thread(), f"check of {message.job}/{message.tile}")
 
     def _feed_checked(
-        self, check: Callable[[], _CheckedResult], message: Result, lease: _Lease, at: float
+        self, check: Callable[[], CheckedResult], message: Result, lease: _Lease, at: float
     ) -> None:
         """Feed what `check` returns, or its exception as a failure of the tile."""
         try:
@@ -695,7 +544,7 @@ class Dispatcher:
     def _feed_result(
         self,
         lease: _Lease,
-        checked: _CheckedResult,
+        checked: CheckedResult,
         compute_s: float | None,
         start_s: float | None,
         at: float,
@@ -740,40 +589,8 @@ class Dispatcher:
         kept = stage.kept.get(dropped.tile)
         if kept is not None and kept[1] != checked.fingerprint:
             results = (kept, (dropped.device, checked.fingerprint))
-            self._background.start(self._resolve(stage, dropped.tile, results), "disagreement")
-
-    # Disagreements.
-
-    async def _arbitrate(self, stage: ActiveStage, index: int) -> None:
-        """Do a tile here, because two devices differ, and feed the correct fingerprint."""
-        correct = await self._correct_fingerprint(stage.run, index)
-        self.feed(TileArbitrated(stage.key, index, correct))
-
-    async def _resolve(
-        self, stage: ActiveStage, index: int, results: tuple[tuple[str, int], ...]
-    ) -> None:
-        """Refute the devices whose result differs from this gateway's."""
-        devices = " and ".join(device for device, _ in results)
-        text = f"{devices} differ in tile {stage.key}/{index}"
-        self._warnings.add("disagreement", text, now())
-        correct = await self._correct_fingerprint(stage.run, index)
-        for device, fingerprint in results if correct is not None else ():
-            if fingerprint != correct:
-                reason = f"its result of tile {index} differs from this gateway's"
-                self.feed(DeviceRefuted(stage.key, device, reason))
-
-    async def _correct_fingerprint(self, run: StageRun, index: int) -> int | None:
-        """Return the fingerprint of a tile done here; None if this machine fails, too."""
-        try:
-            done = await self._compute_locally(run, index, _ARBITRATION_S)
-        except FogError as problem:
-            text = f"{run.key}/{index} fails on this gateway too: {problem}"
-            self._warnings.add("disagreement", text, now())
-            return None
-        except Exception:
-            log.exception("tile %s/%d cannot be arbitrated", run.key, index)
-            return None
-        return done.checked.fingerprint
+            refute = self._arbitration.refute(stage.run, dropped.tile, results)
+            self._background.start(refute, "disagreement")
 
 
 _StageAction = (
@@ -787,45 +604,6 @@ _StageAction = (
     | act.FailJob
     | act.ReportStarved
 )
-
-
-class _EncodedTile(Struct, frozen=True):
-    """A tile as it is published, and what its codec did."""
-
-    payload: Payload
-    codec: str
-    pixel_bytes: int
-    began_at: float
-    cut_at: float
-    encoded_at: float
-
-    @property
-    def seconds(self) -> float:
-        """The time of cutting and encoding."""
-        return self.encoded_at - self.began_at
-
-
-class _DoneHere(Struct, frozen=True):
-    """A tile that this machine did: its result, and what took how long."""
-
-    checked: _CheckedResult
-    #: When its cutting began, when it was cut, encoded and done.
-    moments: tuple[float, float, float, float]
-    times: DeviceTimes
-
-
-class _OutgoingTile(Struct, frozen=True):
-    """A tile that is being encoded, or waits until the tiles before it are published."""
-
-    stage: ActiveStage
-    order: act.SendTile
-    #: What a thread encodes, or the function that encodes a light tile when its turn comes.
-    encoded: asyncio.Future[_EncodedTile] | Callable[[], _EncodedTile]
-
-
-def _budget_s(deadline: float) -> float:
-    """Return the seconds until a deadline, as in a message; 0 if there is none."""
-    return max(1e-6, deadline - now()) if deadline < math.inf else 0.0
 
 
 def _submitted(stage: ActiveStage) -> JobSubmitted:
@@ -874,20 +652,6 @@ def _reported_times(message: Result) -> DeviceTimes:
         message.encode_s,
         message.worker,
     )
-
-
-def _check_result(run: StageRun, message: Result, wire_bytes: int) -> _CheckedResult:
-    """Check and decode a result. Raises WireError."""
-    result = stage_run.decode_result(run, run.tile(message.tile), message)
-    data, own_codec = message.pixels, run.operators[-1].result_codec
-    if message.codec != own_codec and not isinstance(result, Part):
-        data = memoryview(codec.encode(result, own_codec))  # the journal names no codec
-    return _CheckedResult(result, _fingerprint(result), data, wire_bytes)
-
-
-def _fingerprint(result: TileResult) -> int:
-    data = encode_part(result) if isinstance(result, Part) else result.data.cast("B")
-    return xxhash.xxh3_64_intdigest(data)
 
 
 def _describe_failure(lease: _Lease, reason: str) -> str:
