@@ -49,7 +49,7 @@ class JoinableFog:
         self.broker = start_mosquitto(site.broker_config, self.folder / "mosquitto.log", url)
 
     def serve(self, **settings: str) -> Program:
-        program = self._start(
+        program = self.start(
             "gateway", ["-m", "fogmqtt.cli.gateway", "--config", str(self.config)], settings
         )
         program.says("mariem is online")
@@ -74,14 +74,14 @@ class JoinableFog:
     def board(self, name: str, *more: str, home: str = "", **settings: str) -> Program:
         """Start a board; `home` is where its identity is, by default one for each name."""
         command = ["-m", "fogmqtt.cli.device", "--id", name, *more]
-        return self._start(name, command, settings | self._home(home or name))
+        return self.start(name, command, settings | self._home(home or name))
 
     def installed_board(
         self, name: str, versions: Path, *, trial_s: int = 60, **settings: str
     ) -> Program:
         """Start a board by `launch.sh`, as its service does; it runs what is installed."""
         command = ["sh", str(LAUNCHER), sys.prefix, str(versions), str(trial_s), "--id", name]
-        return self._start(name, command, {"PYTHONPATH": ""} | settings | self._home(name), ())
+        return self.start(name, command, {"PYTHONPATH": ""} | settings | self._home(name), ())
 
     def try_board(
         self, name: str, *more: str, home: str = "", **settings: str
@@ -104,7 +104,7 @@ class JoinableFog:
     def _home(self, name: str) -> dict[str, str]:
         return {"XDG_CONFIG_HOME": str(self.folder / "homes" / name)}
 
-    def _start(
+    def start(
         self,
         name: str,
         command: list[str],

@@ -72,12 +72,14 @@ def find_gateway(
         _join(given[0], hints, places[0])
     if saved is not None:
         return _joined(config, *_refreshed(*saved))
+    if hints.gateway:
+        _ask(device, (_join_url(hints.gateway),), places[0])
     tried = ["no saved identity of this board", "no invitation"]
     for url in (config.broker.urls[0], own_url(config.broker.urls[0])):
         if url and is_broker(url):
             return config
     tried.append("no broker on this machine")
-    return _announced(device, config, tried)
+    return _announced(device, config, tried, places[0])
 
 
 def _given(hints: Hints) -> tuple[JoinBundle | JoinCode, str] | None:
@@ -148,7 +150,10 @@ def join_once(device: str, hints: Hints, environ: Mapping[str, str]) -> str:
 
 def _join(invitation: JoinBundle | JoinCode, hints: Hints, folder: Path) -> NoReturn:
     """Join, save the identity, and begin this program anew: what joining needs is large."""
-    identity = _save_identity(invitation, hints, folder)
+    _begin_anew(_save_identity(invitation, hints, folder), folder)
+
+
+def _begin_anew(identity: Identity, folder: Path) -> NoReturn:
     log.info("joined %s as %s; the identity is in %s", identity.gateway, identity.id, folder)
     logging.shutdown()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
@@ -158,16 +163,19 @@ def _save_identity(invitation: JoinBundle | JoinCode, hints: Hints, folder: Path
     try:
         from fogmqtt.joining.board import join
     except ImportError as problem:
-        if not missing_package(problem):
-            raise
-        raise UsageError(
-            f"a package is missing: {problem.name}; pip install 'fogmqtt[join]'"
-        ) from None
+        raise _needs_join(problem) from None
     log.info("joining as %s", invitation.id)
     identity, remark = join(invitation, _join_urls(invitation, hints), folder)
     if remark:
         log.warning("%s", remark)
     return identity
+
+
+def _needs_join(problem: ImportError) -> Exception:
+    """Return what to say where a package of the extra `join` is missing."""
+    if not missing_package(problem):
+        return problem
+    return UsageError(f"a package is missing: {problem.name}; pip install 'fogmqtt[join]'")
 
 
 def _join_urls(invitation: JoinBundle | JoinCode, hints: Hints) -> tuple[str, ...]:
@@ -177,8 +185,7 @@ def _join_urls(invitation: JoinBundle | JoinCode, hints: Hints) -> tuple[str, ..
     if isinstance(invitation, JoinBundle):
         return ()
     if hints.gateway:
-        host, _, port = hints.gateway.partition(":")
-        return (f"https://{host}:{port or _JOIN_PORT}",)
+        return (_join_url(hints.gateway),)
     found, problem = _look(invitation.pin)
     urls = [url for notice in found for url in _urls(notice, "https", notice["join_port"])]
     if not urls:
@@ -187,6 +194,30 @@ def _join_urls(invitation: JoinBundle | JoinCode, hints: Hints) -> tuple[str, ..
             "machine: --gateway HOST, or use the file in place of the line"
         )
     return tuple(urls)
+
+
+def _join_url(gateway: str) -> str:
+    host, _, port = gateway.partition(":")
+    return f"https://{host}:{port or _JOIN_PORT}"
+
+
+def _ask(device: str, urls: tuple[str, ...], folder: Path) -> NoReturn:
+    """Ask to join, and begin this program anew with the identity."""
+    try:
+        from fogmqtt.joining.board import ask
+    except ImportError as problem:
+        raise _needs_join(problem) from None
+
+    def show(url: str, code: str) -> None:
+        log.warning(
+            "%s asks to join at %s; on the gateway run: fog-gateway accept %s %s",
+            device,
+            url,
+            device,
+            code,
+        )
+
+    _begin_anew(ask(device, urls, folder, show), folder)
 
 
 def _refreshed(identity: Identity, folder: Path) -> tuple[Identity, Path]:
@@ -237,8 +268,8 @@ def _joined(config: DeviceConfig, identity: Identity, folder: Path) -> DeviceCon
     )
 
 
-def _announced(device: str, config: DeviceConfig, tried: list[str]) -> DeviceConfig:
-    """Use the one gateway that is announced and open."""
+def _announced(device: str, config: DeviceConfig, tried: list[str], folder: Path) -> DeviceConfig:
+    """Use the one gateway that is announced, if it is open or boards may ask there."""
     found, problem = _look("")
     if len(found) > 1:
         lines = "\n".join(f"  {_command(device, one)}" for one in found)
@@ -248,10 +279,12 @@ def _announced(device: str, config: DeviceConfig, tried: list[str]) -> DeviceCon
         raise NoGateway(f"no gateway found: {', '.join(tried)}. {_REASONS.format(device=device)}")
     (notice,) = found
     where = ", ".join(notice["addresses"])
+    if notice["asks"]:
+        _ask(device, _urls(notice, "https", notice["join_port"]), folder)
     if notice["pin"]:
         raise NoGateway(
             f"{notice['gateway']} at {where} lets boards in by invitation; on it run: "
-            f"fog-gateway invite {device}"
+            f"fog-gateway invite {device}, or fog-gateway accept and start this board again"
         )
     log.info("found %s at %s", notice["gateway"], where)
     return replace(

@@ -400,6 +400,9 @@ def _add_joining(commands: Subparsers) -> None:
         commands, "revoke", _revoke, "let a board in no more, and end its invitations"
     )
     revoke_parser.add_argument("board", metavar="BOARD", help="its name")
+    joining_options.add_accept(
+        _add(commands, "accept", _accept, "let boards without an invitation ask, and let one in")
+    )
     joining_options.add_update(
         _add(commands, "update", _update, "let boards fetch this gateway's version, and run it")
     )
@@ -431,6 +434,12 @@ def _revoke(config: GatewayConfig, options: argparse.Namespace) -> int:
     return revoke(config, options.board)
 
 
+def _accept(config: GatewayConfig, options: argparse.Namespace) -> int:
+    from fogmqtt.cli.accept import accept
+
+    return accept(config, options)
+
+
 def _update(config: GatewayConfig, options: argparse.Namespace) -> int:
     from fogmqtt.cli.update import update
 
@@ -438,7 +447,7 @@ def _update(config: GatewayConfig, options: argparse.Namespace) -> int:
 
 
 #: They look at no image.
-_WITHOUT_OPERATORS = (_invite, _invites, _revoke, _update)
+_WITHOUT_OPERATORS = (_invite, _invites, _revoke, _accept, _update)
 
 
 def _serve(config: GatewayConfig, options: argparse.Namespace) -> int:

@@ -43,7 +43,7 @@ def invite(config: GatewayConfig, options: argparse.Namespace) -> int:
     from fogmqtt.joining.bundle import SUFFIX, utc_now
     from fogmqtt.joining.desk import JoinDesk
 
-    time, desk, board = _time(options.time), JoinDesk(site), options.board
+    time, desk, board = time_of(options.time), JoinDesk(site), options.board
     path = options.out or Path(f"{board}{SUFFIX}")
     if options.offline:
         bundle = desk.make_offline(board, utc_now(), replaces=options.replace)
@@ -162,7 +162,8 @@ def _disconnect(site: Site, board: str) -> None:
         transport.close()
 
 
-def _time(text: str) -> timedelta:
+def time_of(text: str) -> timedelta:
+    """Return a time such as 10m, 24h or 7d. Raises UsageError."""
     found = _TIME.fullmatch(text.strip().lower())
     if found is None:
         raise UsageError(f"--for: {text!r} is no time; write it like 10m, 24h or 7d")

@@ -80,7 +80,7 @@ def _notice_of(config: GatewayConfig, site: Site | None) -> Callable[[], Gateway
 
 def _site_notice(config: GatewayConfig, site: Site) -> GatewayNotice | None:
     """Return what boards with an invitation look for."""
-    from fogmqtt.joining.bundle import pin_of
+    from fogmqtt.joining.bundle import pin_of, utc_now
     from fogmqtt.joining.names import own_addresses
     from fogmqtt.joining.notice import GatewayNotice
 
@@ -98,6 +98,7 @@ def _site_notice(config: GatewayConfig, site: Site) -> GatewayNotice | None:
         tls=True,
         pin=pin_of(site.authority.pem),
         join_port=parse_listen(config.joining.listen)[1],
+        asks=site.ledger.read().may_ask(utc_now()),
     )
 
 

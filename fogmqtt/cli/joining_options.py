@@ -68,6 +68,20 @@ def add_invite(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_accept(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `accept`."""
+    parser.add_argument("board", nargs="?", metavar="BOARD", help="let this one in")
+    parser.add_argument("code", nargs="?", metavar="CODE", help="what the board shows: 482-193")
+    parser.add_argument(
+        "--for",
+        dest="time",
+        default="10m",
+        metavar="TIME",
+        help="how long boards may ask: up to 1h (default: 10m)",
+    )
+    parser.add_argument("--close", action="store_true", help="let no board ask from now on")
+
+
 def add_update(parser: argparse.ArgumentParser) -> None:
     """Add the options of `update`."""
     parser.add_argument("boards", nargs="*", metavar="BOARD", help="one that joined by its line")

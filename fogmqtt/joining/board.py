@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import http.client
 import ssl
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
 from fogmqtt.errors import BadInvitation, ConfigError, JoinRefused, NoGateway, reason_of
+from fogmqtt.joining.asking import AskAnswer, AskRequest, commitment, new_nonce, short_code
 from fogmqtt.joining.authority import make_request, new_key
 from fogmqtt.joining.bundle import (
     JoinBundle,
@@ -31,6 +33,10 @@ from fogmqtt.joining.identity import Identity
 from fogmqtt.joining.private_file import write_private
 from fogmqtt.log import one_line
 
+_A = TypeVar("_A")
+
+#: Seconds between two questions whether a board was let in.
+_ASK_AGAIN_S: Final = 1.0
 #: Seconds to connect, and for an answer.
 _PATIENCE_S: Final = 10.0
 _MOST_BYTES: Final = 65_536
@@ -73,6 +79,36 @@ def join(
         f"{'; '.join(tried) or 'no gateway was found'}. A gateway lets boards in only while it "
         f"runs and an invitation is open: on it, fog-gateway invites"
     )
+
+
+def ask(
+    device: str, urls: Sequence[str], folder: Path, show: Callable[[str, str], None]
+) -> Identity:
+    """Ask to join without an invitation, and wait until somebody on the gateway decides.
+
+    `show` gets the url and the code that both sides show. Raises JoinRefused, NoGateway and
+    ConfigError.
+    """
+    key, nonce, tried = new_key(), new_nonce(), []
+    request = make_request(key, device)
+    asked = AskRequest(id=device, request=request, commitment=commitment(request, nonce))
+    for url in urls:
+        try:
+            ca = _fetch_authority(url, "")
+            theirs = _posted(url, "/ask", asked, ca, AskAnswer)
+        except NoGateway as problem:
+            tried.append(str(problem))
+            continue
+        asked = msgspec.structs.replace(asked, nonce=nonce)
+        answer = _posted(url, "/asked", asked, ca, JoinAnswer)
+        show(url, short_code(ca, request, nonce, theirs.nonce if theirs else ""))
+        while answer is None:
+            time.sleep(_ASK_AGAIN_S)
+            answer = _posted(url, "/asked", asked, ca, JoinAnswer)
+        identity = _identity(answer, device, pin_of(ca), "")
+        _save(identity, folder, ca, answer.certificate, key)
+        return identity
+    raise NoGateway("; ".join(tried))
 
 
 def renew(identity: Identity, folder: Path) -> Identity:
@@ -157,7 +193,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _fetch_authority(url: str, pin: str) -> str:
-    """Return the certificate of the authority, which must be the one of the code."""
+    """Return the certificate of the authority, which must be that of the pin, if there is one."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # its hash is what counts
@@ -166,7 +202,7 @@ def _fetch_authority(url: str, pin: str) -> str:
         found = pin_of(data.decode("ascii"), url)
     except (BadInvitation, UnicodeDecodeError):
         found = ""
-    if status != 200 or found != pin:
+    if status != 200 or not found or (pin and found != pin):
         raise JoinRefused(
             f"{url} is not the gateway of this invitation: its authority is another one. Either it "
             "was made anew, or another machine answers there; make a new invitation on the gateway"
@@ -175,14 +211,31 @@ def _fetch_authority(url: str, pin: str) -> str:
 
 
 def _ask(url: str, path: str, asked: JoinRequest, ca: str, pem: Path | None = None) -> JoinAnswer:
+    answer = _posted(url, path, asked, ca, JoinAnswer, pem)
+    if answer is None:
+        raise JoinRefused(_not_understood(url))
+    return answer
+
+
+def _posted(
+    url: str,
+    path: str,
+    asked: JoinRequest | AskRequest,
+    ca: str,
+    answers: type[_A],
+    pem: Path | None = None,
+) -> _A | None:
+    """Return what a gateway answers; None if nobody has decided yet."""
     context = _trusting(ca)
     if pem is not None:
         context.load_cert_chain(pem)
     status, data = _request(url, "POST", path, msgspec.json.encode(asked), context)
+    if status == 202:
+        return None
     if status != 200:
         raise JoinRefused(_reason(url, data))
     try:
-        return msgspec.json.decode(data, type=JoinAnswer)
+        return msgspec.json.decode(data, type=answers)
     except msgspec.DecodeError:
         raise JoinRefused(_not_understood(url)) from None
 

@@ -14,7 +14,7 @@ import msgspec
 from fogmqtt.errors import ConfigError
 from fogmqtt.joining.authority import CERTIFICATE_LIFE, SignedCertificate, make_request, new_key
 from fogmqtt.joining.bundle import JoinBundle
-from fogmqtt.joining.ledger import Ledger, Member
+from fogmqtt.joining.ledger import Applicant, Ledger, Member
 from fogmqtt.joining.site import Site
 from fogmqtt.wire.topics import LOCAL, check_id
 
@@ -86,14 +86,33 @@ class JoinDesk:
             signed = self._site.authority.sign_board(asked.request, asked.id, now)
             ledger.join(invitation, signed.serial, signed.expires, now, address)
         self._apply(ledger)
-        return self._answer(signed, now)
+        return self._answer(signed.pem, signed.expires, now)
+
+    def let_ask(self, until: datetime) -> None:
+        """Let boards without an invitation ask until this time."""
+        with self._site.ledger.changing() as ledger:
+            ledger.let_ask(until)
+
+    def accept(self, board: str, now: datetime) -> None:
+        """Let a board in that has asked. Raises JoinRefused."""
+        self._check_name(board)
+        with self._site.ledger.changing() as ledger:
+            applicant = ledger.asking(board, now)
+            signed = self._site.authority.sign_board(applicant.request, board, now)
+            ledger.accept(applicant, signed.serial, signed.pem, signed.expires, now)
+        self._apply(ledger)
+
+    def answer(self, applicant: Applicant, now: datetime) -> JoinAnswer:
+        """Return what a board needs that was let in."""
+        assert applicant.expires is not None  # noqa: S101  # it has a certificate
+        return self._answer(applicant.certificate, applicant.expires, now)
 
     def renew(self, asked: JoinRequest, serial: int, now: datetime) -> JoinAnswer:
         """Give a board that shows its certificate a newer one. Raises JoinRefused."""
         with self._site.ledger.changing() as ledger:
             signed = self._site.authority.sign_board(asked.request, asked.id, now)
             ledger.renew(asked.id, serial, signed.serial, signed.expires)
-        return self._answer(signed, now)
+        return self._answer(signed.pem, signed.expires, now)
 
     def revoke(self, board: str, now: datetime) -> tuple[Member | None, bool]:
         """Let a board in no more. Return it, if it had joined, and whether the broker was told."""
@@ -129,10 +148,10 @@ class JoinDesk:
             ca=site.authority.pem,
         )
 
-    def _answer(self, signed: SignedCertificate, now: datetime) -> JoinAnswer:
+    def _answer(self, certificate: str, expires: datetime, now: datetime) -> JoinAnswer:
         return JoinAnswer(
-            certificate=signed.pem,
-            expires=signed.expires,
+            certificate=certificate,
+            expires=expires,
             gateway=self._site.settings.gateway,
             prefix=self._site.settings.prefix,
             brokers=self._site.brokers,

@@ -27,6 +27,10 @@ InvitationState = Literal["open", "used", "expired", "withdrawn"]
 LONGEST: Final = timedelta(days=7)
 #: How long ended invitations are kept, so that a second use can be named.
 _KEPT: Final = timedelta(days=30)
+#: How long a board that was let in can fetch its certificate.
+_TO_FETCH: Final = timedelta(minutes=1)
+#: Boards that may ask until somebody lets boards ask anew: each has one try of a million.
+MOST_ASKED: Final = 8
 
 
 class BoardInvitation(msgspec.Struct, kw_only=True):
@@ -70,6 +74,22 @@ class Revocation(msgspec.Struct, kw_only=True):
     at: datetime
 
 
+class Applicant(msgspec.Struct, kw_only=True):
+    """A board that asks to join without an invitation."""
+
+    id: str
+    #: The request for a certificate, PEM, and the hash of the board's number.
+    request: str
+    commitment: str
+    at: datetime
+    address: str = ""
+    #: What both sides show; empty until the board has said its number.
+    code: str = ""
+    #: Of a board that was let in.
+    certificate: str = ""
+    expires: datetime | None = None
+
+
 class Ledger(msgspec.Struct, kw_only=True):
     """All of it. Every change names the time, so that tests can choose it."""
 
@@ -78,6 +98,11 @@ class Ledger(msgspec.Struct, kw_only=True):
     revocations: list[Revocation] = []
     #: Until when boards may fetch this gateway's version.
     updates_until: datetime | None = None
+    #: Until when boards may ask to join, and those that did.
+    asking_until: datetime | None = None
+    applicants: dict[str, Applicant] = {}
+    #: How many have asked since boards may.
+    asked: int = 0
 
     def invite(
         self, device: str, now: datetime, time: timedelta, *, replaces: bool = False
@@ -142,11 +167,7 @@ class Ledger(msgspec.Struct, kw_only=True):
         """Use an invitation up for a certificate. Another board of this name is revoked."""
         if invitation.id in self.members:
             if not invitation.replaces:
-                joined = shown_time(self.members[invitation.id].joined)
-                raise JoinRefused(
-                    f"{invitation.id} is joined since {joined}; to replace that board: "
-                    f"fog-gateway invite --replace {invitation.id}"
-                )
+                raise JoinRefused(self._taken(invitation.id))
             self.revoke(invitation.id, now)
         invitation.used, invitation.address = now, address
         self.members[invitation.id] = Member(
@@ -177,12 +198,79 @@ class Ledger(msgspec.Struct, kw_only=True):
             self.revocations.append(Revocation(id=device, serial=member.serial, at=now))
         return member
 
+    def let_ask(self, until: datetime) -> None:
+        """Let boards ask until this time."""
+        self.asking_until, self.applicants, self.asked = until, {}, 0
+
+    def may_ask(self, now: datetime) -> bool:
+        """Whether boards may ask now."""
+        return self.asking_until is not None and now < self.asking_until
+
+    def ask(self, applicant: Applicant, now: datetime) -> str:
+        """Note a board that asks. Return why it may not; empty if it may."""
+        board = applicant.id
+        if not self.may_ask(now):
+            return (
+                "this gateway lets boards in by invitation; on it run: fog-gateway invite "
+                f"{board}, or fog-gateway accept, and start the board again"
+            )
+        if board in self.members:
+            return self._taken(board)
+        if self.asked >= MOST_ASKED:
+            return (
+                f"{MOST_ASKED} boards have asked already; on the gateway, run fog-gateway accept "
+                "again, or invite this one"
+            )
+        self.asked += 1
+        if self.applicants.pop(board, None) is not None:
+            return (
+                f"two boards ask as {board}, so neither is let in; give one of them another name, "
+                "and start it again"
+            )
+        self.applicants[board] = applicant
+        return ""
+
+    def show(self, board: str, code: str) -> None:
+        """Note the code of a board that has said its number."""
+        if board in self.applicants:
+            self.applicants[board].code = code
+
+    def asking(self, board: str, now: datetime) -> Applicant:
+        """Return a board that asks, whose code is known. Raises JoinRefused."""
+        found = self.applicants.get(board)
+        if found is None or not found.code or found.certificate or not self.may_ask(now):
+            raise JoinRefused(f"{board} does not ask to join: fog-gateway accept lists who does")
+        if board in self.members:
+            raise JoinRefused(self._taken(board))
+        return found
+
+    def accept(
+        self, applicant: Applicant, serial: int, certificate: str, expires: datetime, now: datetime
+    ) -> None:
+        """Let a board in that has asked."""
+        applicant.certificate, applicant.expires = certificate, expires
+        self.members[applicant.id] = Member(
+            id=applicant.id,
+            serial=serial,
+            joined=now,
+            expires=expires,
+            address=applicant.address,
+        )
+        # The board still has to fetch it.
+        self.asking_until = max(self.asking_until or now, now + _TO_FETCH)
+
+    def _taken(self, board: str) -> str:
+        return (
+            f"{board} is joined since {shown_time(self.members[board].joined)}; to replace that "
+            f"board: fog-gateway invite --replace {board}"
+        )
+
     def is_awaited(self, now: datetime) -> bool:
-        """Whether a board may come with an invitation, or for an update.
+        """Whether a board may come: with an invitation, to ask, or for an update.
 
         One whose invitation was used is awaited, too, so that a second use is told who was first.
         """
-        if self.updates_until is not None and now < self.updates_until:
+        if self.may_ask(now) or (self.updates_until is not None and now < self.updates_until):
             return True
         return any(not one.withdrawn and now < one.expires for one in self.invitations)
 

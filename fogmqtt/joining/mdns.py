@@ -105,7 +105,7 @@ def _service(notice: GatewayNotice) -> ServiceInfo:
         "id": notice.gateway,
         "prefix": notice.prefix,
         "tls": "1" if notice.tls else "0",
-        "join": "invite" if notice.pin else "open",
+        "join": "ask" if notice.asks else "invite" if notice.pin else "open",
         "ca": notice.pin,
         "port": str(notice.join_port),
     }
@@ -135,5 +135,6 @@ def _notice_in(info: ServiceInfo) -> GatewayNotice | None:
         port=info.port,
         tls=texts.get("tls") == "1",
         pin=one_line(texts.get("ca", ""))[:26],
+        asks=texts.get("join") == "ask",
         join_port=int(port) if port.isascii() and port.isdigit() and int(port) < 65_536 else 0,
     )

@@ -36,6 +36,8 @@ class GatewayNotice(msgspec.Struct, frozen=True, kw_only=True):
     #: The authority, where boards join by invitation; empty where everybody may come.
     pin: str = ""
     join_port: int = 0
+    #: Boards may ask to join at this time.
+    asks: bool = False
 
     @property
     def brokers(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ import msgspec
 
 import fogmqtt
 from fogmqtt.errors import FogError, JoinRefused
+from fogmqtt.joining.asking import AskDesk, AskRequest
 from fogmqtt.joining.bundle import utc_now
 from fogmqtt.joining.desk import JoinDesk, JoinRequest
 from fogmqtt.joining.install_script import install_script
@@ -126,6 +127,7 @@ class _Server(ThreadingMixIn, TCPServer):
     ) -> None:
         self.site = site
         self.desk = desk
+        self.ask_desk = AskDesk(site, desk)
         self.failed = failed
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._context = _context(site)
@@ -245,6 +247,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Let a board join, or renew its certificate."""
         try:
             answer = self._answer(self._body())
+        except msgspec.DecodeError:
+            self.server.failed()
+            self._refuse(403, "the request is none of fogmqtt's, or of another version")
         except JoinRefused as problem:
             log.warning("%s may not join: %s", self.client_address[0], one_line(str(problem)))
             self.server.failed()
@@ -253,14 +258,14 @@ class _Handler(BaseHTTPRequestHandler):
             log.warning("a board cannot join: %s", problem)
             self._refuse(500, "the gateway cannot change its files; its log says why")
         else:
-            self._send(200, msgspec.json.encode(answer), "application/json")
+            status = 202 if answer is None else 200
+            self._send(status, msgspec.json.encode(answer), "application/json")
 
     def _answer(self, body: bytes) -> object:
-        try:
-            asked = msgspec.json.decode(body, type=JoinRequest)
-        except msgspec.DecodeError:
-            raise JoinRefused("the request is none of fogmqtt's, or of another version") from None
         address = str(self.client_address[0])
+        if self.path in ("/ask", "/asked"):
+            return self._ask(msgspec.json.decode(body, type=AskRequest), address)
+        asked = msgspec.json.decode(body, type=JoinRequest)
         if self.path == "/join":
             answer = self.server.desk.admit(asked, address, utc_now())
             log.info("%s has joined, from %s", asked.id, address)
@@ -270,6 +275,13 @@ class _Handler(BaseHTTPRequestHandler):
             log.info("%s has a new certificate", asked.id)
             return answer
         raise JoinRefused("there is nothing of this name")
+
+    def _ask(self, asked: AskRequest, address: str) -> object:
+        if self.path == "/asked":
+            return self.server.ask_desk.answer(asked, utc_now())
+        answer = self.server.ask_desk.begin(asked, address, utc_now())
+        log.info("%s asks to join, from %s: fog-gateway accept %s", asked.id, address, asked.id)
+        return answer
 
     def _serial(self, board: str) -> int:
         """Return the number of the certificate that the board shows. Raises JoinRefused."""

@@ -6,6 +6,7 @@ All announcements on loopback are in this file, since every test hears them.
 from __future__ import annotations
 
 import json
+import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -143,6 +144,26 @@ def test_a_board_that_cannot_join_says_why_and_ends(fog: JoinableFog) -> None:
         assert board.ended() == code
         assert said in board.said
         assert len(board.said.strip().splitlines()) <= 2
+
+
+def test_a_board_without_an_invitation_asks_and_is_let_in_by_its_code(fog: JoinableFog) -> None:
+    listing = fog.start(
+        "accept", ["-m", "fogmqtt.cli.gateway", "--config", str(fog.config), "accept"], {}
+    )
+    listing.says("boards may ask to join until")
+    board = fog.board("manar", "--gateway", f"127.0.0.1:{fog.site.settings.join_port}")
+    board.says("on the gateway run: fog-gateway accept manar")
+    (code,) = re.findall(r"fog-gateway accept manar (\d{3}-\d{3})", board.said)
+    listing.says(f"fog-gateway accept manar {code}")
+    wrong = "000-000" if code != "000-000" else "111-111"
+    said = fog.gateway("accept", "manar", wrong, code=2).stderr
+    assert "that may not be your board" in said
+    assert "manar is let in" in fog.gateway("accept", "manar", code).stdout
+    board.says("manar is online")
+    listing.stop()
+    assert "no board may ask to join" in listing.said
+    board.stop()
+    fog.gateway("revoke", "manar")
 
 
 def test_a_board_finds_the_gateway_of_its_invitation_among_others() -> None:
