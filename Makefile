@@ -23,7 +23,7 @@ WAITING   := 2
 # and the summary names it: a test that needs the chance again and again is a fault.
 AGAIN     := --reruns 1 -rR
 # Tests with brokers and processes of their own.
-REAL      := $(wildcard tests/chaos tests/integration tests/browser)
+REAL      := tests/integration tests/browser
 
 .PHONY: help demo quick unit test proof fleets mutations arm chaos soak fuzz brokers lint bench bench-quick
 .PHONY: clean broker broker-or-wheel node chromium debootstrap vendor peers
@@ -39,12 +39,12 @@ quick: lint unit ## check formatting, rules and types, run the unit tests (1 min
 unit: $(STAMP) ## run the unit tests
 	$(BIN)/pytest -n $(PROCESSES) $(SPREAD) tests/unit
 
-test: $(STAMP) broker node chromium ## run all tests but those of make proof (10 minutes)
+test: $(STAMP) broker node chromium ## run the tests of all features (10 minutes); make proof runs those of faults
 	$(BIN)/pytest -n $(PROCESSES) $(SPREAD) -m "not proof" tests/property tests/unit
 	$(BIN)/pytest -n $(WAITING) $(SPREAD) $(AGAIN) -m "not serial and not proof" $(REAL)
 	$(BIN)/pytest $(AGAIN) -m "serial and not proof" $(REAL)
 
-proof: fleets mutations arm broker node peers debootstrap ## run the long tests, a third of fuzz, soak and chaos, and judge the speed (25 minutes)
+proof: fleets mutations arm broker node peers debootstrap ## run the tests of faults, the long ones, a third of fuzz, soak and chaos; judge the speed (an hour)
 	$(BIN)/pytest -n $(WAITING) $(SPREAD) $(AGAIN) -m "proof and not serial" tests
 	$(BIN)/pytest $(AGAIN) -m "proof and serial" tests
 	$(BIN)/python -m tests.fuzz --messages 30000 --images 3000

@@ -32,7 +32,7 @@ from tests.cameras import (
     write_video,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PATIENCE_S = 60.0
 #: Quick to say that a source is lost, and quick to try it again.
 QUICK = {"stall_s": 1.0, "retry_s": 0.1, "retry_max_s": 0.2}

@@ -31,7 +31,7 @@ NOTICED_S, MOVED_S = 20.0, 25.0
 #: Seconds until a client is back after its link is.
 BACK_S = 5.0
 CLIENTS: tuple[Client, ...] = ("fast", "plain")
-CERTS = Path(__file__).parents[2] / "broker" / "make-certs.sh"
+CERTS = Path(__file__).parents[3] / "broker" / "make-certs.sh"
 
 
 @contextmanager

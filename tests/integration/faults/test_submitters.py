@@ -15,7 +15,7 @@ from tests.processes import Fog, edges_of, photo, read, same
 
 pytestmark = [pytest.mark.broker, pytest.mark.serial]
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "submit.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "submit.py"
 #: How long the broker is away.
 AWAY_S = 4.0
 #: Seconds from the moment when the broker listens again until a submission is accepted.

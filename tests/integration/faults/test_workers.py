@@ -27,7 +27,7 @@ from tests.agent_rig import task
 from tests.fog import wait_for
 from tests.misbehaving import install, workers_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 PLAIN: Image = np.full((20, 30), 12, np.uint8)
 MARKED: Image = np.full((20, 30), 13, np.uint8)
