@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from fogmqtt.errors import ImageError
 from fogmqtt.images.cv import cv2
+from fogmqtt.images.formats import tiff_exif
 from fogmqtt.images.formats.xmp import (
     PHOTOSHOP_PREFIX,
     XMP_KEYWORD,
@@ -49,6 +50,8 @@ _ICC_PREFIX: Final = b"ICC_PROFILE\0"
 _XMP_TAG: Final = 700
 _IPTC_TAG: Final = 33723
 _NO_METADATA: Final = Metadata()
+#: The offsets of a usual TIFF end at 4 GiB; with more pixels it is a BigTIFF.
+_MAX_USUAL_TIFF: Final = (1 << 32) - (1 << 26)
 
 
 class EncodedFile(Struct, frozen=True):
@@ -76,7 +79,7 @@ def encode(
     kept, notes = [], list[str]()
     for number, image in enumerate(images):
         given = metadata[number] if number < len(metadata) else _NO_METADATA
-        kept.append(_keep(given, image, form, notes))
+        kept.append(_keep(given, image, form, notes, is_big=_is_big(images)))
     if form.kind == "tiff":
         data = _encode_tiff(images, form, kept)
     else:
@@ -106,7 +109,9 @@ def _suggestion(image: Image) -> str:
     return "write .tiff, or end the pipeline with an operator that gives 8 bits"
 
 
-def _keep(given: Metadata, image: Image, form: ResultFormat, notes: list[str]) -> Metadata:
+def _keep(
+    given: Metadata, image: Image, form: ResultFormat, notes: list[str], *, is_big: bool
+) -> Metadata:
     """Return what of the metadata the file can hold; add notes about the rest."""
     icc, exif, dpi, xmp, iptc = given.icc, given.exif, given.dpi, given.xmp, given.iptc
     channels = image.shape[2] if image.ndim == 3 else 1
@@ -116,8 +121,8 @@ def _keep(given: Metadata, image: Image, form: ResultFormat, notes: list[str]) -
     if icc and form.kind == "bmp":
         notes.append("ICC profile dropped: a bmp file holds none")
         icc = b""
-    if exif and (form.kind in ("bmp", "tiff") or len(exif) + len(EXIF_PREFIX) > _MAX_SEGMENT):
-        notes.append(f"EXIF data dropped: a {form.kind} file does not hold them here")
+    if exif and (problem := _exif_problem(exif, form, is_big=is_big)):
+        notes.append(f"EXIF data dropped: {problem}")
         exif = b""
     if xmp and (form.kind == "bmp" or _is_too_long(XMP_PREFIX + xmp, form)):
         notes.append(f"XMP data dropped: a {form.kind} file does not hold them")
@@ -130,6 +135,21 @@ def _keep(given: Metadata, image: Image, form: ResultFormat, notes: list[str]) -
         notes.append("resolution dropped: a webp file holds none")
         dpi = None
     return Metadata(icc, exif, dpi, xmp, iptc)
+
+
+def _exif_problem(exif: bytes, form: ResultFormat, *, is_big: bool) -> str:
+    """Return why a file cannot hold EXIF data; empty if it can."""
+    if form.kind == "bmp" or _is_too_long(EXIF_PREFIX + exif, form):
+        return f"a {form.kind} file does not hold them"
+    if form.kind == "tiff" and is_big:
+        return "a tiff file of more than 4 GB does not hold them here"
+    if form.kind == "tiff" and not tiff_exif.can_hold(exif):
+        return "they are damaged"
+    return ""
+
+
+def _is_big(images: Sequence[Image]) -> bool:
+    return sum(image.nbytes for image in images) > _MAX_USUAL_TIFF
 
 
 def _is_too_long(body: bytes, form: ResultFormat) -> bool:
@@ -159,10 +179,8 @@ def _encode_tiff(
     import tifffile  # a job without a TIFF has no use for it
 
     is_plain = form.compression == "none"
-    total = sum(image.nbytes for image in images)
     stream = io.BytesIO()
-    # The offsets of a usual TIFF end at 4 GiB.
-    with tifffile.TiffWriter(stream, bigtiff=total > (1 << 32) - (1 << 26)) as file:
+    with tifffile.TiffWriter(stream, bigtiff=_is_big(images), byteorder="<") as file:
         for image, kept in zip(images, metadata, strict=True):
             file.write(
                 image if image.ndim == 2 else image[..., ::-1],
@@ -176,13 +194,17 @@ def _encode_tiff(
                 metadata=None,
                 software=False,
             )
+    tiff_exif.write_links(stream, [kept.exif for kept in metadata])
     return stream.getvalue()
 
 
-def _extra_tags(kept: Metadata) -> list[tuple[int, int, int, bytes, bool]]:
-    """Return the tags of XMP and IPTC, as tifffile takes them: bytes, on this page only."""
+def _extra_tags(kept: Metadata) -> list[tiff_exif.ExtraTag]:
+    """Return the tags of XMP, IPTC and EXIF data, on this page only."""
     values = ((_XMP_TAG, kept.xmp), (_IPTC_TAG, kept.iptc))
-    return [(code, 1, len(value), value, False) for code, value in values if value]
+    tags: list[tiff_exif.ExtraTag] = [
+        (code, 1, len(one), one, False) for code, one in values if one
+    ]
+    return tags + tiff_exif.extra_tags(kept.exif)
 
 
 def _with_metadata(data: bytes, form: ResultFormat, kept: Metadata) -> bytes:

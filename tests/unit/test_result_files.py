@@ -14,6 +14,15 @@ from PIL import ImageCms, IptcImagePlugin, PngImagePlugin
 from fogmqtt.errors import ImageError, UsageError
 from fogmqtt.images import reader
 from fogmqtt.images.encode import encode
+from fogmqtt.images.formats.tag_directory import (
+    ASCII,
+    EXIF_TAG,
+    POSITION_TAG,
+    Directory,
+    Value,
+    read_exif,
+    write_exif,
+)
 from fogmqtt.images.formats.xmp import EXTENSION_PREFIX, XMP_PREFIX
 from fogmqtt.images.metadata import Metadata
 from fogmqtt.images.result_format import ResultFormat, format_of_suffix, parse_result_format
@@ -31,8 +40,12 @@ IPTC = b"\x1c\x02\x05\0\x07a title\x1c\x02\x50\0\x08a person"
 def exif_with(orientation: int = 1) -> Pillow.Exif:
     exif = Pillow.Exif()
     exif[0x010F] = "a camera"
+    exif.get_ifd(0x8769).update({0x9003: "2024:05:06 07:08:09", 0x829A: 0.004})
+    exif.get_ifd(0x8825).update({1: "N", 2: (36.0, 48.0, 30.5)})
     exif[0x0112] = orientation
-    return exif
+    loaded = Pillow.Exif()
+    loaded.load(exif.tobytes())
+    return loaded
 
 
 def opened(data: bytes) -> Pillow.Image:
@@ -117,17 +130,83 @@ def test_a_result_keeps_the_resolution_of_its_image(form: str, kind: str) -> Non
     assert encoded.notes == ()
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
-@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "tiff"])
 def test_a_result_keeps_exif_data_without_the_orientation(form: str, kind: str) -> None:
     loaded = reader.read(pillow(colour(), form, exif=exif_with(6)), "photo")
     assert loaded.spec.size == colour().shape[1::-1]
     encoded = encode([loaded.image], ResultFormat(kind), [loaded.metadata])
     kept = opened(encoded.data).getexif()
     assert kept[0x010F] == "a camera"
-    assert 0x0112 not in kept
+    assert 0x0112 not in kept or kind == "tiff"
+    assert kept.get(0x0112, 1) == 1
+    assert kept.get_ifd(0x8769)[0x9003] == "2024:05:06 07:08:09"
+    assert kept.get_ifd(0x8825)[2] == (36.0, 48.0, 30.5)
     again = reader.read(encoded.data, "again")
     assert again.spec == loaded.spec
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_exif_data_of_every_kind_of_tiff_are_kept_with_their_types(
+    byteorder: str, bigtiff: bool
+) -> None:
+    tags = [(271, 2, 0, "a maker", True), (33432, 2, 0, "me", True), (40091, 1, 4, b"t\0x\0", True)]
+    data = tiff(colour(), photometric="rgb", byteorder=byteorder, bigtiff=bigtiff, extratags=tags)
+    loaded = reader.read(data, "x")
+    said = read_exif(loaded.metadata.exif)
+    assert said[271] == Value(ASCII, 8, b"a maker\0")
+    again = encode([loaded.image] * 2, ResultFormat("tiff"), [loaded.metadata] * 2).data
+    with tifffile.TiffFile(io.BytesIO(again)) as file:
+        for page in file.pages:
+            assert page.tags[33432].value == "me"
+            assert page.tags[40091].value == b"t\0x\0"
+
+
+def test_exif_data_of_either_byte_order_keep_their_types_in_a_tiff() -> None:
+    directory: Directory = {
+        271: Value(ASCII, 6, b"maker\0"),
+        EXIF_TAG: {
+            0x9000: Value(7, 4, b"0232"),
+            0x829A: Value(5, 1, (1).to_bytes(4, "little") + (250).to_bytes(4, "little")),
+            0x9204: Value(10, 1, (-1 & 0xFFFFFFFF).to_bytes(4, "little") + b"\3\0\0\0"),
+            0xA005: {1: Value(ASCII, 4, b"R98\0")},
+        },
+        POSITION_TAG: {1: Value(ASCII, 2, b"N\0"), 5: Value(1, 1, b"\0")},
+    }
+    exif = write_exif(directory)
+    assert read_exif(exif) == directory
+    data = encode([IMAGE], ResultFormat("tiff"), [Metadata(exif=exif)]).data
+    assert read_exif(reader.read(data, "x").metadata.exif) == directory
+
+
+def test_a_description_of_the_layout_is_not_kept() -> None:
+    for text in ("ImageJ=1.54f\nunit=micron", '{"shape": [40, 53]}', "<?xml version='1.0'?><OME/>"):
+        data = tiff(gray(), photometric="minisblack", description=text)
+        loaded = reader.read(data, "x")
+        assert 270 not in read_exif(loaded.metadata.exif)
+        assert loaded.notes == ("description dropped: it tells the layout of the file",)
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"MM\0*",
+        b"MM\0*\xff\xff\xff\xff",
+        b"II*\0\x08\0\0\0\xff\xff",
+        b"II*\0\x08\0\0\0\1\0\x0f\1\2\0\xff\0\0\0\xff\0\0\0",
+        b"II*\0\x08\0\0\0\1\0\x69\x87\4\0\1\0\0\0\xff\0\0\0",
+    ],
+)
+def test_damaged_exif_data_are_not_written_into_a_tiff(exif: bytes) -> None:
+    encoded = encode([IMAGE], ResultFormat("tiff"), [Metadata(exif=exif)])
+    assert encoded.notes == ("EXIF data dropped: they are damaged",)
+    assert np.array_equal(reader.read(encoded.data, "x").image, IMAGE)
+
+
+def test_a_directory_that_leads_to_itself_ends() -> None:
+    circle = b"II*\0\x08\0\0\0\1\0\x69\x87\4\0\1\0\0\0\x08\0\0\0"
+    assert read_exif(circle)[EXIF_TAG] == {EXIF_TAG: Value(4, 1, b"\x08\0\0\0")}
 
 
 @pytest.mark.parametrize("source", ["PNG", "JPEG", "WEBP", "TIFF"])
@@ -257,7 +336,7 @@ def test_metadata_change_no_pixel(kind: str) -> None:
             ],
         ),
         ("webp", ["resolution dropped: a webp file holds none"]),
-        ("tiff", ["EXIF data dropped: a tiff file does not hold them here"]),
+        ("tiff", []),
     ],
 )
 def test_what_a_file_cannot_hold_is_told(kind: str, notes: list[str]) -> None:

@@ -20,6 +20,7 @@ from fogmqtt.images.cv import cv2
 from fogmqtt.images.formats import tiff_bytes
 from fogmqtt.images.formats.jpeg_check import check_stream
 from fogmqtt.images.formats.page import FormatError, Page
+from fogmqtt.images.formats.tiff_exif import exif_of
 from fogmqtt.images.formats.xmp import iptc_records, read_packet
 from fogmqtt.images.metadata import Metadata
 from fogmqtt.images.spec import Image
@@ -68,7 +69,6 @@ _OTHER_CODECS: Final = {
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
-_EXIF_TAGS: Final = (34665, 34853)
 _XMP_TAG: Final = 700
 _IPTC_TAG: Final = 33723
 _PHOTOSHOP_TAG: Final = 34377
@@ -101,7 +101,7 @@ def pages(data: bytes) -> list[Page]:
     if not full:
         raise FormatError("it has no page")
     _check_hidden_pages(full[0][1], len(found))
-    return [_page(page, index, len(found) - len(full)) for index, page in full]
+    return [_page(data, page, index, len(found) - len(full)) for index, page in full]
 
 
 def _has_more_pages(data: bytes, most: int) -> bool:
@@ -160,12 +160,13 @@ def _check_hidden_pages(page: tifffile.TiffPage, found: int) -> None:
         )
 
 
-def _page(page: tifffile.TiffPage, index: int, left_out: int) -> Page:
+def _page(data: bytes, page: tifffile.TiffPage, index: int, left_out: int) -> Page:
     _check_size(page)
     _check_tags(page)
     bits, photometric = int(page.bitspersample), int(page.photometric)
     channels = 1 if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) else 3
-    notes = list(_notes(page))
+    exif, exif_notes = exif_of(data, page)
+    notes = [*_notes(page), *exif_notes]
     if left_out:
         notes.append(f"reduced copies or masks in the file left out: {left_out}")
     by_opencv = int(page.compression) in (*_FAX, _JPEG) or photometric == _YCBCR
@@ -175,7 +176,7 @@ def _page(page: tifffile.TiffPage, index: int, left_out: int) -> Page:
         dtype=_dtype(page, bits),
         orientation=_orientation(page),
         notes=tuple(notes),
-        metadata=_metadata(page),
+        metadata=_metadata(page, exif),
         stored_bytes=-(-page.samplesperpixel * max(bits, 8) // 8),
         detail=_Detail(page, index, by_opencv),
     )
@@ -291,8 +292,6 @@ def _notes(page: tifffile.TiffPage) -> Iterator[str]:
             yield "64-bit floating point rounded to 32 bits"
     elif 8 < bits < 16:
         yield f"{bits}-bit values shifted to 16 bits"
-    if any(tag in page.tags for tag in _EXIF_TAGS):
-        yield "EXIF data dropped"
     yield from read_packet(_bytes_of(page, _XMP_TAG))[1]
     if any(tag in page.tags for tag in _GEO_TAGS):
         yield "georeference dropped"
@@ -304,7 +303,7 @@ def _orientation(page: tifffile.TiffPage) -> int:
     return int(value) if isinstance(value, int) else 1
 
 
-def _metadata(page: tifffile.TiffPage) -> Metadata:
+def _metadata(page: tifffile.TiffPage, exif: bytes) -> Metadata:
     icc = page.tags.get(34675)
     value = icc.value if icc is not None else b""
     unit = page.tags.get(296)
@@ -315,6 +314,7 @@ def _metadata(page: tifffile.TiffPage) -> Metadata:
         dpi = (x / factor, y / factor)
     return Metadata(
         icc=bytes(value) if isinstance(value, bytes) else b"",
+        exif=exif,
         dpi=dpi,
         xmp=read_packet(_bytes_of(page, _XMP_TAG))[0],
         iptc=_iptc(page),
