@@ -21,6 +21,7 @@ from prometheus_client.utils import floatToGoString
 
 from fogmqtt.wire.service_metrics import (
     AGE_SECONDS,
+    DECODE_SECONDS,
     JOB_SECONDS,
     PHASE_SECONDS,
     DeviceMetrics,
@@ -161,6 +162,13 @@ STREAM_AGE = MetricFact(
     ("stream",),
     AGE_SECONDS,
 )
+STREAM_DECODE = MetricFact(
+    "fogmqtt_stream_decode_seconds",
+    "histogram",
+    "Seconds of decoding and converting for each frame that the source gave.",
+    ("stream",),
+    DECODE_SECONDS,
+)
 STREAM_RECONNECTS = MetricFact(
     "fogmqtt_stream_reconnects_total",
     "counter",
@@ -202,6 +210,7 @@ ALL: Final = (
     STREAM_UP,
     STREAM_FRAMES,
     STREAM_AGE,
+    STREAM_DECODE,
     STREAM_RECONNECTS,
     STREAM_RESEEDS,
 )
@@ -294,6 +303,9 @@ def _of_streams(streams: Iterable[StreamMetrics]) -> Iterator[Metric]:
         ],
     )
     yield _family(STREAM_AGE, [((one.name,), one.ages) for one in running if one.ages is not None])
+    yield _family(
+        STREAM_DECODE, [((one.name,), one.decodes) for one in running if one.decodes is not None]
+    )
     yield _family(STREAM_RECONNECTS, [((one.name,), float(one.reconnects)) for one in running])
     yield _family(STREAM_RESEEDS, [((one.name,), float(one.reseeds)) for one in running])
 

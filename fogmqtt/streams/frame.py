@@ -39,6 +39,8 @@ class Frame:
     #: The JPEG file that the camera sent, if it sends files.
     original: bytes | None
     release: Callable[[], None]
+    #: Seconds of decoding since the frame before, also of those that were not given.
+    decode_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,8 @@ class Given(msgspec.Struct, frozen=True, tag=True, array_like=True):
     pixel_bytes: int
     original_bytes: int
     codec: str
+    #: Seconds of decoding since the picture before, also of those that were not given.
+    decode_s: float
     tally: Tally
 
 

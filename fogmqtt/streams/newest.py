@@ -56,6 +56,8 @@ class NewestPicture:
         self._had_picture = False
         self._opened_at = self._packet_at = self._picture_at = self._given_at = 0.0
         self._damaged_in_a_row = 0
+        #: Seconds of decoding since the last picture that was given.
+        self._decode_s = 0.0
         #: Seconds in which no picture is expected, since the source is asked rarely.
         self._pause_s = 0.0
         #: What to say when there is nothing left to give, if the source is at an end.
@@ -97,6 +99,17 @@ class NewestPicture:
             self._received += 1
             self._decimated += 1
             self._picture_at = time.monotonic()
+
+    def decoded(self, seconds: float) -> None:
+        """Decoding took so long, for a picture that is given or for one that it needs."""
+        with self._changed:
+            self._decode_s += seconds
+
+    def taken_decode_s(self) -> float:
+        """Return the seconds of decoding since the last call."""
+        with self._changed:
+            seconds, self._decode_s = self._decode_s, 0.0
+            return seconds
 
     def damaged(self) -> None:
         """A picture is damaged."""

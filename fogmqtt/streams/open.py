@@ -129,4 +129,5 @@ def _frame_of(picture: GivenPicture) -> Frame:
         image=pixels,
         original=picture.jpeg,
         release=picture.release,
+        decode_s=picture.decode_s,
     )

@@ -158,7 +158,7 @@ class SourceServer:
     ) -> tuple[Given, int | None]:
         """Write a picture to a slot. Raises Damaged, and OSError if no memory is left."""
         original, height, width, channels, pixel_bytes = picture.original, 0, 0, 0, 0
-        frame = None
+        frame, began_at = None, time.monotonic()
         if form == "pixels":
             frame = picture.decode()
             height, width, channels = self._converter.size(frame, self._settings.convert)
@@ -170,6 +170,7 @@ class SourceServer:
         memory, file = self._slots.memory(slot, pixel_bytes + len(original))
         if frame is not None and form == "pixels":
             self._converter.write_pixels(frame, self._settings.convert, memory)
+        self._newest.decoded(time.monotonic() - began_at)
         memory[pixel_bytes : pixel_bytes + len(original)] = original
         self._codec = picture.codec
         moment = picture.moment
@@ -186,6 +187,7 @@ class SourceServer:
             pixel_bytes,
             len(original),
             picture.codec,
+            self._newest.taken_decode_s(),
             self._newest.was_given(),
         ), file
 

@@ -72,6 +72,8 @@ class GivenPicture:
     memory: mmap.mmap
     #: The JPEG file that the camera sent, or that its process made.
     jpeg: bytes | None
+    #: Seconds of decoding and converting since the picture before.
+    decode_s: float
     release: Callable[[], None]
 
 
@@ -346,6 +348,7 @@ class SourceSupervisor:
                 shape=(given.height, given.width, given.channels),
                 memory=memory,
                 jpeg=memory[given.pixel_bytes : end] or None,
+                decode_s=given.decode_s,
                 release=link.releaser(given.slot),
             )
         )

@@ -15,6 +15,7 @@ import msgspec
 JOB_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 PHASE_SECONDS: Final = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 AGE_SECONDS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+DECODE_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 class HistogramCounts(msgspec.Struct, frozen=True, array_like=True):
@@ -71,6 +72,8 @@ class StreamMetrics(msgspec.Struct, frozen=True, kw_only=True):
     frames: dict[str, int] = {}
     #: Seconds from the capture of a frame until its result was published; none before it runs.
     ages: HistogramCounts | None = None
+    #: Seconds of decoding and converting for each frame that the source gave.
+    decodes: HistogramCounts | None = None
 
 
 class MetricsSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -164,7 +164,7 @@ def test_a_stream_comes_with_its_events_and_goes_when_it_is_not_configured_any_m
     topic = "homeassistant/device/fog-v1-gateway-mariem-stream-yard/config"
     with (
         home_assistant(lone_fog) as seen,
-        lone_fog.probe("fog/v1/streams/yard/#", "fog/v1/frames/yard/snapshot") as camera,
+        lone_fog.probe("fog/v1/streams/yard/#", "fog/v1/frames/yard/+") as camera,
     ):
         gateway = lone_fog.serve_with(config, GATEWAY__LOCAL="always")
         start = json.loads(camera.message("fog/v1/streams/yard/events", within=60).payload)
@@ -190,3 +190,9 @@ def test_a_stream_comes_with_its_events_and_goes_when_it_is_not_configured_any_m
         lone_fog.serve_with(config)
         seen.until_gone(topic)
         assert GATEWAY in seen.retained
+        # What the stream itself retained is gone, too.
+        left = HomeAssistant(camera)
+        for leaf in ("status", "enabled", "source", "state", "motion"):
+            left.until_gone(f"fog/v1/streams/yard/{leaf}")
+        for leaf in ("preview", "snapshot"):
+            left.until_gone(f"fog/v1/frames/yard/{leaf}")

@@ -28,7 +28,7 @@ function opened() {
   return { live, sockets };
 }
 
-const state = (p99) => ({ age_s: { p99 }, dropped: {}, late: 0, failed: 0 });
+const state = (p99) => ({ age_s: { p99 }, fps_in: p99, fps_out: p99 / 2, dropped: {}, late: 0, failed: 0 });
 const turn = () => new Promise(setImmediate);
 
 test("a frame is its text and its picture", () => {
@@ -84,13 +84,15 @@ test("a new socket is told what is shown", (context) => {
   assert.equal(sockets.length, 2);
 });
 
-test("the ages of the last minute are kept", () => {
+test("the ages and rates of the last minute are kept", () => {
   const { live, sockets } = opened();
   for (let second = 0; second < 100; second++) {
     sockets[0].onmessage({ data: JSON.stringify({ streams: [{ name: "yard", state: state(second) }] }) });
   }
   assert.equal(live.ages.get("yard").length, AGES);
   assert.equal(live.ages.get("yard").at(-1), 99);
+  assert.equal(live.rates.get("yard").length, AGES);
+  assert.deepEqual(live.rates.get("yard").at(-1), [99, 49.5]);
   live.stop();
 });
 

@@ -168,13 +168,21 @@ class TestRendering:
 def test_a_stream_shows_its_frames_and_ages_and_one_that_is_off_only_that() -> None:
     ages = HistogramCounts([0, 2, 1], 0.05)
     yard = StreamMetrics(
-        name="yard", up=True, reconnects=2, reseeds=4, frames={"published": 3, "late": 1}, ages=ages
+        name="yard",
+        up=True,
+        reconnects=2,
+        reseeds=4,
+        frames={"published": 3, "late": 1},
+        ages=ages,
+        decodes=HistogramCounts([1, 0, 2], 0.004),
     )
     gate = StreamMetrics(name="gate", up=False)
     page = render(msgspec.structs.replace(snapshot(), streams=[yard, gate]))
     assert value(page, "fogmqtt_stream_frames_total", stream="yard", outcome="late") == 1
     assert value(page, "fogmqtt_stream_age_seconds_bucket", stream="yard", le="0.01") == 2
     assert value(page, "fogmqtt_stream_age_seconds_count", stream="yard") == 3
+    assert value(page, "fogmqtt_stream_decode_seconds_bucket", stream="yard", le="0.001") == 1
+    assert value(page, "fogmqtt_stream_decode_seconds_count", stream="yard") == 3
     assert value(page, "fogmqtt_stream_reconnects_total", stream="yard") == 2
     assert value(page, "fogmqtt_stream_reseeds_total", stream="yard") == 4
     assert value(page, "fogmqtt_stream_source_up", stream="yard") == 1

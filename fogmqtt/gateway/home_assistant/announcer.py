@@ -1,7 +1,8 @@
 """Announces this gateway, its devices and streams to Home Assistant, and removes what is gone.
 
-The topic `announced` keeps which topics hold something of ours. So the next start removes what it
-does not announce itself, also if the feature is off by then, or has another prefix.
+The topic `announced` keeps which topics hold something of ours, those of the streams included. So
+the next start removes what it does not announce itself, also if the feature is off by then, or has
+another prefix, and what a stream retained that is not configured any more.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from fogmqtt.gateway.home_assistant.payloads import (
     RetainedMessage,
     StreamFacts,
 )
+from fogmqtt.gateway.streams.retained import is_retained_topic, retained_topics
 from fogmqtt.gateway.streams.streams import event_grouping
 from fogmqtt.transport.base import Received
 from fogmqtt.wire.service_messages import DeviceCard, GatewayCard
@@ -58,6 +60,8 @@ class Announcer:
         self._gateway = gateway
         self._cards = cards
         self._streams = [_stream_facts(name, config) for name in config.streams]
+        #: What the streams themselves keep at the broker.
+        self._kept = retained_topics(config, gateway.topics)
         self._discovery = Discovery(gateway.topics, gateway.id, settings.prefix)
         self._list_topic = gateway.topics.gateway(gateway.id, "announced")
         #: What was published in this connection, by topic.
@@ -102,7 +106,11 @@ class Announcer:
             self._gateway.warn("Home Assistant", f"{self._list_topic}: {problem}")
             return
         self._list = bytes(message.payload)
-        self._earlier |= {topic for topic in earlier.topics if self._discovery.owns(topic)}
+        self._earlier |= {topic for topic in earlier.topics if self._is_ours(topic)}
+
+    def _is_ours(self, topic: str) -> bool:
+        """Whether this gateway may clear a topic: anybody may have written the list."""
+        return self._discovery.owns(topic) or is_retained_topic(topic, self._gateway.topics)
 
     def _home_assistant_said(self, message: Received) -> None:
         if message.payload == ONLINE:
@@ -115,9 +123,9 @@ class Announcer:
     async def _publish_changes(self) -> None:
         """Publish what changed, and remove what is gone. Raises NotConnected."""
         wanted = {one.topic: one.payload for one in self._wanted()} if self._on else {}
-        gone = (self._said.keys() | self._earlier) - wanted.keys()
+        gone = (self._said.keys() | self._earlier) - wanted.keys() - self._kept
         # Whenever this program is killed, the list names all topics that hold something.
-        await self._publish_list(wanted.keys() | gone)
+        await self._publish_list(wanted.keys() | gone | self._kept)
         for topic, payload in wanted.items():
             if self._said.get(topic) != payload:
                 await self._publish(topic, payload)
@@ -126,7 +134,7 @@ class Announcer:
             await self._publish(topic, b"")
             self._said.pop(topic, None)
         self._earlier.clear()
-        await self._publish_list(wanted.keys())
+        await self._publish_list(wanted.keys() | self._kept)
 
     def _wanted(self) -> Iterator[RetainedMessage]:
         """Yield all messages that are to be retained, states before what points to them."""

@@ -8,10 +8,12 @@ from typing import Final
 from msgspec import Struct
 
 from fogmqtt.gateway.metrics import BucketCounter
-from fogmqtt.wire.service_metrics import AGE_SECONDS
+from fogmqtt.wire.service_metrics import AGE_SECONDS, DECODE_SECONDS
 
 #: The seconds that the figures are about.
 WINDOW_S: Final = 10.0
+#: Seconds of frames until their rate is known: cameras begin with a burst.
+_LEAST_S: Final = 0.5
 
 
 class Ages(Struct, frozen=True):
@@ -29,6 +31,8 @@ class Figures:
     def __init__(self) -> None:
         #: The ages of all results since the stream began.
         self.all_ages = BucketCounter(AGE_SECONDS)
+        #: The seconds of decoding for each frame that the source gave.
+        self.decodes = BucketCounter(DECODE_SECONDS)
         self._published: deque[tuple[float, float]] = deque()
         #: When, and how many frames had been received by then.
         self._received: deque[tuple[float, int]] = deque()
@@ -41,6 +45,8 @@ class Figures:
 
     def receive(self, received: int, now: float) -> None:
         """So many frames have been received so far."""
+        if not received:  # the rate is that of a source which is there
+            return
         self._received.append((now, received))
         self._forget(now)
 
@@ -60,12 +66,13 @@ class Figures:
         return (len(self._published) - 1) / max(1e-3, now - self._published[0][0])
 
     def fps_in(self, now: float) -> float:
-        """Frames a second that the source received."""
+        """Frames a second that the source received, since the first one was seen."""
         self._forget(now)
-        if len(self._received) < 2:  # two moments make a duration
+        if not self._received:
             return 0.0
-        (began_at, before), (_, after) = self._received[0], self._received[-1]
-        return (after - before) / max(1e-3, now - began_at)
+        (began_at, before), (ended_at, after) = self._received[0], self._received[-1]
+        seconds = ended_at - began_at
+        return (after - before) / seconds if seconds >= _LEAST_S else 0.0
 
     def _forget(self, now: float) -> None:
         while self._published and self._published[0][0] < now - WINDOW_S:

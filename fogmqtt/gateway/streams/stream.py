@@ -68,6 +68,8 @@ class StreamView(Struct, frozen=True):
     age_s: Ages
     #: Of all results since the stream began.
     all_ages: HistogramCounts
+    #: The seconds of decoding for each frame that the source gave.
+    decodes: HistogramCounts
     books: Books
     #: Frames that were compared with one machine, and those that differed.
     verified: int
@@ -150,6 +152,7 @@ class LiveStream:
             self._figures.fps_out(moment),
             self._figures.ages(moment),
             self._figures.all_ages.counts(),
+            self._figures.decodes.counts(),
             books,
             self._verified,
             self._wrong,
@@ -231,6 +234,7 @@ class LiveStream:
         """Take notice of what is new about a frame."""
         spec, reconnects = Spec.of(frame.image), self._source.status.reconnects
         self._clock = frame.clock
+        self._figures.decodes.add(frame.decode_s)
         if spec != self._spec or reconnects != self._reconnects:
             self._spec, self._reconnects = spec, reconnects
             self._work.begin_epoch()

@@ -381,6 +381,7 @@ def _metrics(one: _Running) -> StreamMetrics:
         reseeds=view.reseeds,
         frames={**books.drops(), **ends},
         ages=view.all_ages,
+        decodes=view.decodes,
     )
 
 

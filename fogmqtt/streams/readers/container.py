@@ -156,6 +156,7 @@ class _Reading:
         self._newest.offer(Picture(moment, self._codec, decode, original))
 
     def _take_frames(self, packet: av.Packet[Any]) -> None:
+        began_at = time.monotonic()
         try:
             frames = self._stream.codec_context.decode(packet if packet.size else None)
         except av.error.EOFError:
@@ -163,6 +164,7 @@ class _Reading:
         except (av.error.InvalidDataError, av.error.PatchWelcomeError):
             self._newest.damaged()
             return
+        self._newest.decoded(time.monotonic() - began_at)
         for frame in frames:
             self._take_frame(frame)
 

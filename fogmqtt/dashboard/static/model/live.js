@@ -7,7 +7,7 @@ import { signal } from "../vendor/signals-core.js";
 
 const FIRST_WAIT_S = 1;
 const LONGEST_WAIT_S = 20;
-/** Ages that a chart shows: a minute, as the list comes once a second. */
+/** Values that a chart shows: a minute, as the list comes once a second. */
 export const AGES = 60;
 const WIDEST = 3840;
 
@@ -25,6 +25,8 @@ export class Live {
     this.isAway = signal(false);
     /** The newest ages of each stream, in seconds. */
     this.ages = new Map();
+    /** The newest frames a second of each stream, as `[in, out]`. */
+    this.rates = new Map();
   }
 
   start() {
@@ -86,11 +88,17 @@ export class Live {
 
   _take(cards) {
     for (const card of cards) {
-      const ages = this.ages.get(card.name) ?? [];
-      if (card.state) this.ages.set(card.name, [...ages, card.state.age_s.p99].slice(-AGES));
+      if (!card.state) continue;
+      keep(this.ages, card.name, card.state.age_s.p99);
+      keep(this.rates, card.name, [card.state.fps_in, card.state.fps_out]);
     }
     this.cards.value = cards;
   }
+}
+
+/** Add a value to those of the last minute. */
+function keep(values, name, value) {
+  values.set(name, [...(values.get(name) ?? []), value].slice(-AGES));
 }
 
 /** The text and the picture of a frame. */

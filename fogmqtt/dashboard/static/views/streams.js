@@ -61,7 +61,7 @@ function StreamCard({ card, large = false }) {
       <span class=${`badge right ${card.tone}`}>${word(card)}</span>
     </header>
     <p>${card.sentence}</p>
-    ${state && html`<${Figures} state=${state} /><${AgeChart} name=${name} /><${Frames} state=${state} />`}
+    ${state && html`<${Figures} state=${state} /><${AgeChart} name=${name} /><${RateChart} name=${name} /><${Frames} state=${state} />`}
   </article>`;
 }
 
@@ -128,10 +128,25 @@ function Figures({ state }) {
 function AgeChart({ name }) {
   const ages = live.ages.get(name) ?? [];
   const top = Math.max(LEAST_TOP_S, ...ages);
-  const points = ages.map((age, at) => `${at + AGES - ages.length},${(19 - (age / top) * 18).toFixed(1)}`);
   const said = ages.length ? `Age of results, last minute: ${duration(Math.min(...ages))} to ${duration(Math.max(...ages))}` : "No result yet";
   return html`<svg class="spark age" viewBox=${`0 0 ${AGES - 1} 20`} preserveAspectRatio="none" role="img" aria-label=${said}>
-    <polyline points=${points.join(" ")} /></svg>`;
+    <polyline points=${points(ages, top)} /></svg>`;
+}
+
+/** Frames a second over the last minute: those that came, and those that came out. */
+function RateChart({ name }) {
+  const rates = live.rates.get(name) ?? [];
+  const [came, out] = [rates.map((one) => one[0]), rates.map((one) => one[1])];
+  const top = Math.max(1, ...came, ...out);
+  const said = rates.length ? `Frames a second now: ${number(came.at(-1))} in, ${number(out.at(-1))} out` : "No frame yet";
+  return html`<svg class="spark rate" viewBox=${`0 0 ${AGES - 1} 20`} preserveAspectRatio="none" role="img" aria-label=${said}>
+    <title>${said}</title>
+    <polyline class="in" points=${points(came, top)} /><polyline points=${points(out, top)} /></svg>`;
+}
+
+/** The corners of a line through the newest values, which end at the right. */
+function points(values, top) {
+  return values.map((value, at) => `${at + AGES - values.length},${(19 - (value / top) * 18).toFixed(1)}`).join(" ");
 }
 
 function Frames({ state }) {
