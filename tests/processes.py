@@ -224,14 +224,16 @@ class Fog:
             if program.running:
                 program.kill()
 
-    def _start(self, name: str, command: list[str], settings: dict[str, str]) -> Program:
+    def _start(
+        self, name: str, command: list[str], settings: dict[str, str], stdout: int | None = None
+    ) -> Program:
         log = self.folder / f"{name}-{len(self.programs)}.log"
         with log.open("ab") as out:
             process = subprocess.Popen(
                 [sys.executable, *command],
                 cwd=self.folder,
                 env=self._env(settings),
-                stdout=out,
+                stdout=out if stdout is None else stdout,
                 stderr=out,
             )
         program = Program(process, log)

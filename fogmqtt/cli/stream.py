@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -21,6 +23,7 @@ from fogmqtt.gateway.streams.file_outputs import frame_line
 from fogmqtt.gateway.streams.outputs import PublishedFrame, StreamOutput
 from fogmqtt.gateway.streams.stream import LiveStream, StreamView
 from fogmqtt.gateway.streams.streams import check_stream, source_settings
+from fogmqtt.gateway.threads import IoThread
 from fogmqtt.log import one_line
 from fogmqtt.setup.brokers import connector, embedded_broker, one_off_id
 from fogmqtt.streams.frame import FrameSource
@@ -44,16 +47,39 @@ class _End(NamedTuple):
 
 
 class LinesOutput:
-    """Writes a line of JSON for each result to stdout."""
+    """Writes a line of JSON for each result to stdout.
+
+    `on_closed` is called when nobody reads stdout any more, as after `| head`.
+    """
 
     needs_original = False
 
+    def __init__(self) -> None:
+        self.on_closed: Callable[[], None] = lambda: None
+        self._thread = IoThread("stream lines")
+
     async def publish(self, frame: PublishedFrame) -> None:
-        sys.stdout.buffer.write(frame_line(frame))
-        sys.stdout.buffer.flush()
+        """Write a line."""
+        try:
+            await self._thread.call(partial(_write_line, frame_line(frame)))
+        except BrokenPipeError:
+            _discard_stdout()
+            self.on_closed()
 
     async def close(self) -> None:
         """Stdout stays open."""
+        self._thread.close()
+
+
+def _write_line(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
+
+
+def _discard_stdout() -> None:
+    """Drop what is written to stdout: Python would complain about the rest at its end."""
+    with Path(os.devnull).open("wb") as devnull:
+        os.dup2(devnull.fileno(), sys.stdout.fileno())
 
 
 def stream(
@@ -109,12 +135,15 @@ async def _run(
         await gateway.settled()
         source: FrameSource = open_source(_NAME, source_settings(settings))
         outputs: list[tuple[str, StreamOutput]] = gateway.stream_outputs(_NAME, settings)
-        if prints:
-            outputs.append(("stdout", LinesOutput()))
+        lines = LinesOutput() if prints else None
+        if lines is not None:
+            outputs.append(("stdout", lines))
         live = gateway.open_stream(_NAME, settings, source, outputs)
         display = asyncio.create_task(_show(live))
         try:
             async with asyncio.timeout(for_s) as limit:
+                if lines is not None:
+                    lines.on_closed = partial(_end_now, limit)
                 await gateway.run_stream(live)
         except TimeoutError:
             if not limit.expired():
@@ -124,6 +153,12 @@ async def _run(
             await asyncio.gather(display, return_exceptions=True)
             last.append(_End(live.view(), live.recording))
             await source.close()
+
+
+def _end_now(limit: asyncio.Timeout) -> None:
+    """End what a timeout limits, unless it ends already."""
+    if not limit.expired():
+        limit.reschedule(asyncio.get_running_loop().time())
 
 
 async def _show(live: LiveStream) -> None:

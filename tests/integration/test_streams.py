@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -211,11 +212,27 @@ def test_the_command_prints_a_line_for_each_result(lone_fog: Fog) -> None:
     assert all(line["facts"]["bins"] == 256 for line in lines)
 
 
+def test_the_command_ends_quietly_when_nobody_reads_its_lines(lone_fog: Fog) -> None:
+    clip = write_video(lone_fog.folder / "clip.mp4", 2000)
+    command = ["-m", "fogmqtt.cli.gateway", "stream", str(clip), "--pipeline", "stats", "-o", "-"]
+    reader, writer = os.pipe()
+    settings = {"GATEWAY__LOCAL": "auto"}
+    program = lone_fog._start("stream", command, settings, stdout=writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as lines:
+        assert json.loads(lines.readline())["seq"] == 1
+    assert program.process.wait(PATIENCE_S) == 0
+    said = program.log.read_text()
+    assert "came out; age p50" in said.splitlines()[-1]
+    assert "roken" not in said
+
+
 def test_the_command_ends_with_one_line_at_ctrl_c_and_with_1_if_nothing_came_out(
     lone_fog: Fog,
 ) -> None:
     clip = write_video(lone_fog.folder / "clip.mp4", 2000)
     command = ["-m", "fogmqtt.cli.gateway", "stream", str(clip), "--pipeline", "invert"]
+    command += ["--keep", "latest"]  # at its own pace: it lasts 80 s
     program = lone_fog._start("stream", command, {"GATEWAY__LOCAL": "auto"})
     program.says("fps in")
     program.process.send_signal(signal.SIGINT)
