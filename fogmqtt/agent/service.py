@@ -480,7 +480,10 @@ class Agent:
 
     def _offer(self, lease: TileLease, nbytes: int) -> None:
         to = lease.address
-        match self._queue.offer(lease.key, to.attempt, lease, nbytes, lease.task.priority):
+        task = lease.task
+        match self._queue.offer(
+            lease.key, to.attempt, lease, nbytes, task.priority, lease.deadline
+        ):
             case OfferResult.ACCEPTED:
                 self._results.accept(to)
                 self._start_tiles()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from fogmqtt.core.device_queue import TileKey
@@ -38,6 +39,13 @@ class TileLease:
         """Whether nobody wants the result any more, at `now` in monotonic seconds."""
         budget_s = self.task.budget_s
         return budget_s > 0 and now > self.received_at + budget_s
+
+    @property
+    def deadline(self) -> float:
+        """When a frame needs the result, in monotonic seconds; never for a tile of a job."""
+        if self.task.budget_s > 0:
+            return self.received_at + self.task.budget_s
+        return math.inf if self.task.memory is None else self.received_at
 
     @property
     def key(self) -> TileKey:

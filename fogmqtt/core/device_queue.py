@@ -6,11 +6,14 @@ the memory.
 
 Gateways share the device's time. Each tile costs its gateway its size in bytes, divided by its
 weight, and the gateway with the lowest total is next. Tiles of one gateway run in the order in
-which they arrived, because the scheduler of the gateway relies on that order.
+which they arrived, because the scheduler of the gateway relies on that order. But a tile of a
+stream, which has a deadline, goes before those that have a later one or none. One tile is
+overtaken so `MOST_OVERTAKEN` times at most, so a stream never keeps a job from a device for good.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +24,8 @@ from fogmqtt.core.fair_queue import FairQueue, weight
 
 T = TypeVar("T")
 
+#: How often tiles with nearer deadlines go before one that is first in the queue.
+MOST_OVERTAKEN = 4
 #: The number of ended tiles that are remembered, to recognise a repeated message.
 _MAX_REMEMBERED = 1024
 
@@ -51,6 +56,8 @@ class _Entry(Generic[T]):
     item: T
     nbytes: int
     priority: int
+    deadline: float
+    overtaken: int = 0
     is_running: bool = False
     is_wanted: bool = True
 
@@ -96,22 +103,29 @@ class DeviceQueue(Generic[T]):
         return self._draining
 
     def offer(
-        self, key: TileKey, attempt: int, item: T, nbytes: int = 0, priority: int = 0
+        self,
+        key: TileKey,
+        attempt: int,
+        item: T,
+        nbytes: int = 0,
+        priority: int = 0,
+        deadline: float = math.inf,
     ) -> OfferResult:
         """Queue the tile, unless it is held or ended already or there is no room.
 
-        Each step of `priority` doubles the gateway's share of the time for such tiles.
+        Each step of `priority` doubles the gateway's share of the time for such tiles. `deadline`
+        is when a frame needs its result, in seconds of any clock.
         """
         entry = self._entries.get(key)
         if entry is not None:
-            return self._offer_again(entry, _Entry(attempt, item, nbytes, priority))
+            return self._offer_again(entry, _Entry(attempt, item, nbytes, priority, deadline))
         if attempt <= self._ended.get(key, 0):
             return OfferResult.ALREADY_ENDED
         if self._draining:
             return OfferResult.DRAINING
         if self._is_full(nbytes):
             return OfferResult.FULL
-        self._entries[key] = _Entry(attempt, item, nbytes, priority)
+        self._entries[key] = _Entry(attempt, item, nbytes, priority, deadline)
         self._nbytes += nbytes
         self._tiles_by_gateway[key.gateway] += 1
         self._enqueue(key)
@@ -126,6 +140,8 @@ class DeviceQueue(Generic[T]):
         if key is None:
             return None
         gateway = key.gateway
+        first = self._entries[self._queues[gateway][0]]
+        first.overtaken += first is not self._entries[key]
         # Of the gateway that is served least: one that is passed over loses nothing by it.
         self._virtual_time = min(map(self._shares.virtual_time, self._queues))
         self._queues.move_to_end(gateway)
@@ -212,14 +228,21 @@ class DeviceQueue(Generic[T]):
         self._nbytes += newer.nbytes - entry.nbytes
         entry.attempt, entry.item, entry.is_wanted = newer.attempt, newer.item, True
         entry.nbytes, entry.priority = newer.nbytes, newer.priority
+        entry.deadline = newer.deadline
         return OfferResult.ALREADY_HELD
 
     def _next(self, can_start: Callable[[T], bool]) -> TileKey | None:
         # `sorted` keeps the order of gateways that were served alike.
         for gateway in sorted(self._queues, key=self._shares.virtual_time):
-            for key in self._queues[gateway]:
-                if can_start(self._entries[key].item):
-                    return key
+            queue = self._queues[gateway]
+            entries = [(self._entries[key], key) for key in queue]
+            can = [(one, key) for one, key in entries if can_start(one.item)]
+            if not can:
+                continue
+            first, key = can[0]
+            if first.overtaken >= MOST_OVERTAKEN:
+                return key
+            return min(can, key=lambda each: each[0].deadline)[1]  # the first of several alike
         return None
 
     def _is_full(self, nbytes: int) -> bool:

@@ -158,6 +158,79 @@ def test_one_epoch_of_all_tiles_begins_if_the_stream_is_to_begin_anew() -> None:
     assert len({(one.epoch, one.seq) for one in began}) == 1
 
 
+class _Working(VirtualFleet[int, History, tuple[History, int]]):
+    """Devices that do one tile after the other; `speeds` change in the middle."""
+
+    def __init__(self, homes: Homes, window: int | None, first: Sequence[str], seed: int) -> None:
+        super().__init__(homes, Remember(window), ("ada", "bob"), Random(seed), NO_FAULTS)
+        self.seconds = {"ada": 0.04, "bob": 0.04}
+        self._busy_until = {"ada": 0.0, "bob": 0.0}
+        self._first = first
+        self.later: dict[str, float] = {}
+        self._begun = 0
+
+    def _tell_devices(self) -> None:
+        there = self._first if self._begun < 20 else self._devices
+        self._homes.set_devices(dict.fromkeys(there, 1.0), self._now)
+
+    def _misfortune(self) -> None:
+        self._begun += 1
+        if self._begun == 20:
+            self.seconds |= self.later
+            self._tell_devices()
+
+    def _arrived(self, send: Send, frame: int | None) -> None:
+        device = send.device
+        works = send.deed in ("apply", "begin")
+        done = max(self._now, self._busy_until[device]) + works * self.seconds[device]
+        self._busy_until[device] = done
+        self._at(done - self._now, lambda: VirtualFleet._arrived(self, send, frame))
+
+
+def moved(
+    rules: HomeRules, first: Sequence[str], later: dict[str, float], seed: int
+) -> tuple[Homes, Outcome]:
+    homes = Homes([1000] * 4, rules)
+    fleet = _Working(homes, rules.window, first, seed)
+    fleet.later = later
+    outcome = fleet.run(range(1, 200))
+    for (_, seq), (result, base) in outcome.results.items():
+        assert result == Remember(rules.window).expected(base, seq)
+    assert (outcome.failed, outcome.epochs, len(outcome.results)) == ([], [], 4 * 199)
+    return homes, outcome
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32), copied=st.booleans(), standby=st.integers(0, 1))
+def test_a_device_that_comes_later_gets_tiles_and_no_frame_is_lost_by_it(
+    seed: int, copied: bool, standby: int
+) -> None:
+    rules = replace(COPIED if copied else WINDOW, standby=standby)
+    homes, _ = moved(rules, ("ada",), {}, seed)
+    if standby:  # it has a copy of each tile, and both do the same
+        return
+    assert sorted(held[0] for held in homes.homes().values()) == ["ada", "ada", "bob", "bob"]
+    assert homes.moves == 2
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32), copied=st.booleans())
+def test_tiles_leave_a_device_that_became_slow(seed: int, copied: bool) -> None:
+    homes, _ = moved(COPIED if copied else WINDOW, ("ada", "bob"), {"bob": 0.2}, seed)
+    assert [held[0] for held in homes.homes().values()].count("ada") >= 3
+
+
+def test_a_memory_that_cannot_be_copied_does_not_move() -> None:
+    homes, _ = moved(OPAQUE, ("ada",), {}, 1)
+    assert homes.moves == 0
+
+
+def test_a_copy_that_is_lost_on_its_way_to_a_device_with_an_older_memory_loses_no_frame() -> None:
+    rules = replace(COPIED, standby=2, snapshot_s=3.0, kept_frames=4, ahead=1)
+    chances = StreamFaults(lost=0.3, doubled=0.3, reordered=True, killed=0.3)
+    stream(rules, chances, tiles=4, devices="ab", seed=2193)
+
+
 def test_a_copy_is_not_asked_for_while_a_device_is_full_and_its_refusal_fails_no_frame() -> None:
     homes = Homes([1000], COPIED)
     homes.set_devices({"ada": 1.0}, 0.0)

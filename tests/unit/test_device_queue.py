@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import inf
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fogmqtt.core.device_queue import DeviceQueue, OfferResult, TileKey
+from fogmqtt.core.device_queue import MOST_OVERTAKEN, DeviceQueue, OfferResult, TileKey
 
 A = TileKey("mariem", "job", 0)
 B = TileKey("mariem", "job", 1)
@@ -154,6 +155,24 @@ def test_tiles_of_one_gateway_run_in_arrival_order_for_any_priority() -> None:
     for tile, priority in enumerate((-4, 4, 0)):
         queue.offer(TileKey("mariem", "job", tile), 1, str(tile), 100, priority)
     assert [queue.take() for _ in range(3)] == ["0", "1", "2"]
+
+
+def test_a_tile_with_a_nearer_deadline_goes_before_those_without() -> None:
+    queue: DeviceQueue[str] = DeviceQueue(8)
+    for number, deadline in enumerate((inf, 2.0, inf, 1.0, 2.0)):
+        key = TileKey("mariem", "job", number)
+        queue.offer(key, 1, f"{number}", deadline=deadline)
+    assert [queue.take() for _ in range(5)] == ["3", "1", "4", "0", "2"]
+
+
+def test_a_tile_is_overtaken_a_few_times_and_then_it_is_next() -> None:
+    queue: DeviceQueue[str] = DeviceQueue(20)
+    queue.offer(A, 1, "job")
+    for number in range(10):
+        queue.offer(TileKey("mariem", "stream", number), 1, "frame", deadline=float(number))
+    taken = [queue.take() for _ in range(6)]
+    assert taken == ["frame"] * MOST_OVERTAKEN + ["job", "frame"]
+    queue.check_invariants()
 
 
 def test_a_gateway_gets_no_credit_for_time_without_queued_tiles() -> None:

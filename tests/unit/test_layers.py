@@ -189,6 +189,7 @@ PLANNED = {
     "gateway.jobs.finalize",
     "gateway.server.config_checks",
     "gateway.service.files",
+    "gateway.streams.retained",
     "gateway.streams.turns",
     "images.formats.heic",
     "images.formats.jpeg",

@@ -13,6 +13,10 @@ A memory that is lost comes back
 - from a copy that the home sent some time ago, and the frames since;
 - else not at all: the tile, or all tiles, begin a new *epoch* with an empty memory.
 
+A tile *moves* when a device came, or became slow, and another one would do it sooner. The new
+device gets the memory as a standby does. When it has caught up, it becomes the home. So a move
+costs no frame and no epoch; a memory that cannot be brought back does not move.
+
 No I/O, no clock: the caller reports what happens and when, and does what `actions` returns.
 """
 
@@ -29,8 +33,20 @@ from fogmqtt.core.streaming.memory_store import Deed
 TRIES: Final = 3
 #: Seconds until a device that was full is asked again.
 FULL_S: Final = 0.05
+#: Seconds until a device that refused to send a copy is asked again.
+COPY_AGAIN_S: Final = 0.5
 #: Seconds in which a tile avoids a device that did not answer for it.
 AVOID_S: Final = 30.0
+#: Seconds between the beginnings of two moves, and those until a move is given up.
+MOVE_S: Final = 2.0
+MOVE_LIMIT_S: Final = 30.0
+#: A move must leave less than this part of the time that the slower of both devices takes.
+MOVE_GAIN: Final = 0.8
+#: The same when the new device has caught up, and its pace is known.
+MOVE_LEAST_GAIN: Final = 0.95
+#: Answers of a device until its measured pace counts, and the weight of the newest one.
+_PACED: Final = 8
+_NEWEST: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +148,30 @@ class _Copy:
     data: bytes
 
 
+@dataclass(slots=True)
+class _Move:
+    """A tile is on its way to another device."""
+
+    device: str
+    began_at: float
+    #: The version of the copy that was there when it began; a newer one is waited for.
+    copied: int
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How long a device takes for a pixel of each frame, by its answers."""
+
+    answers: int = 0
+    seconds: float = 0.0
+
+    def learn(self, seconds: float) -> None:
+        self.answers += 1
+        if self.answers == 1:
+            self.seconds = seconds
+        self.seconds += _NEWEST * (seconds - self.seconds)
+
+
 @dataclass(slots=True, eq=False)
 class _Tile:
     number: int
@@ -145,11 +185,14 @@ class _Tile:
     pending: list[int] = field(default_factory=list)
     copy: _Copy | None = None
     copied_at: float = 0.0
+    #: The home has refused to send a copy, and is not asked before.
+    no_copy_until: float = 0.0
     attempts: int = 0
     #: Frame → how often it failed.
     failures: dict[int, int] = field(default_factory=dict)
     #: Device → until when it is not used.
     avoided: dict[str, float] = field(default_factory=dict)
+    move: _Move | None = None
 
     @property
     def home(self) -> _Holder | None:
@@ -167,9 +210,13 @@ class Homes:
         self._last = 0
         self._kept_from = 1
         self._actions: list[Action] = []
+        self._paces: dict[str, _Pace] = {}
+        self._moved_at = float("-inf")
         #: How often a memory came back, and how often one did not.
         self.restored = 0
         self.reseeds = 0
+        #: How often a tile moved to another device.
+        self.moves = 0
 
     # --- what a caller may ask --------------------------------------------------------------
 
@@ -236,6 +283,7 @@ class Homes:
     def set_devices(self, speeds: Mapping[str, float], now: float) -> None:
         """Take the devices that can do tiles, with their speeds in pixels per second."""
         self._speeds = dict(speeds)
+        self._paces = {name: one for name, one in self._paces.items() if name in speeds}
         for tile in self._tiles:
             for holder in [one for one in tile.holders if one.device not in speeds]:
                 self._drop(tile, holder, now)
@@ -272,6 +320,7 @@ class Homes:
         if holder is not None and attempt >= holder.first_attempt:
             holder.confirmed = max(holder.confirmed, after + 1)
             holder.faults = 0
+            self._learn(one, holder, after, now)
             if attempt == holder.attempt:  # a later one may have asked for the pixels, too
                 holder.in_flight.pop(after, None)
         is_first = seq in one.pending
@@ -341,6 +390,7 @@ class Homes:
         one, holder = found
         if deed == "save" and have >= 0:  # frames went astray, and are sent again without this
             holder.saving_since, one.copied_at = None, now
+            one.no_copy_until = now + COPY_AGAIN_S
         elif 0 <= after < have:  # it did that before
             holder.confirmed = max(holder.confirmed, have)
             if deed == "apply":  # and has forgotten the answer
@@ -350,6 +400,7 @@ class Homes:
             self._fault(one, holder, now)
         else:
             holder.confirmed = have
+            holder.start = min(holder.start, have)  # the copy that it was sent is lost
             self._send_again(one, holder)
         self._settle(now)
 
@@ -402,12 +453,16 @@ class Homes:
             while len(tile.holders) in range(1, 1 + self._rules.standby):
                 if not self._add_standby(tile, now):
                     break
+            self._advance_move(tile, now)
+            most = 1 + self._rules.standby + (tile.move is not None)
+            del tile.holders[most:]  # a move that was given up leaves one more
             for holder in tile.holders[1:]:
                 if self._last - (tile.base + holder.next) > self._rules.kept_frames:
                     tile.holders.remove(holder)  # too slow to be of use
             for holder in tile.holders:
                 self._pump(tile, holder, now)
             self._ask_for_copy(tile, now)
+        self._begin_move(now)
         self._kept_from = max(self._kept_from, min(map(self._needed_from, self._tiles)))
 
     def _find_home(self, tile: _Tile, now: float) -> None:
@@ -447,6 +502,7 @@ class Homes:
             return False
         holder.begins, holder.confirmed = False, -1
         holder.next = holder.start = copy.version
+        is_home = tile.home is None or holder is tile.home
         seq = tile.base + copy.version - 1
         self._act(
             Send(
@@ -461,8 +517,119 @@ class Homes:
                 copy=copy.data,
             )
         )
-        self._fail_before(tile, tile.base + copy.version)
+        if is_home:
+            self._fail_before(tile, tile.base + copy.version)
         return True
+
+    # --- moves ----------------------------------------------------------------------------
+
+    def _learn(self, tile: _Tile, holder: _Holder, after: int, now: float) -> None:
+        """Learn how fast a device is: it gets each frame of all its tiles at about the same time.
+
+        Frames by which it catches up are left out: it gets many of them at once.
+        """
+        sent_at, at_version = holder.in_flight.get(after), self._last - tile.base
+        if sent_at is not None and after + self._rules.ahead > at_version:
+            pixels = self._load(holder.device)
+            self._paces.setdefault(holder.device, _Pace()).learn((now - sent_at) / max(1, pixels))
+
+    def _load(self, device: str) -> int:
+        """Return the pixels of each frame that a device does."""
+        held = (one for one in self._tiles if self._holder(one, device) is not None)
+        return sum(one.pixels for one in held)
+
+    def _cost(self, device: str) -> float:
+        """Return the seconds that a device takes for a pixel, in any unit that all share."""
+        known = {name: one for name, one in self._paces.items() if one.answers >= _PACED}
+        own = known.get(device)
+        if own is not None:
+            return own.seconds
+        # What is said of its speed, in the unit of those that are measured.
+        units = [one.seconds * self._speeds[name] for name, one in known.items()]
+        return (sum(units) / len(units) if units else 1.0) / self._speeds[device]
+
+    def _can_move(self) -> bool:
+        return self._rules.window is not None or self._rules.takes_copies
+
+    def _begin_move(self, now: float) -> None:
+        """Begin to move a tile of the slowest device, if another one would do it sooner."""
+        if now < self._moved_at + MOVE_S or not self._can_move() or len(self._speeds) < 2:
+            return
+        if not self.has_homes or any(one.move is not None for one in self._tiles):
+            return
+        costs = {name: self._cost(name) for name in self._speeds}
+        times = {name: costs[name] * self._load(name) for name in self._speeds}
+        slowest = max(times, key=lambda name: times[name])
+        best: tuple[float, _Tile, str] | None = None
+        for tile in self._tiles:
+            if tile.home is None or tile.home.device != slowest or tile.home.confirmed < 1:
+                continue
+            for name in self._speeds:
+                if self._holder(tile, name) is not None or tile.avoided.get(name, 0.0) > now:
+                    continue
+                left = times[slowest] - costs[slowest] * tile.pixels
+                after = max(left, times[name] + costs[name] * tile.pixels)
+                if after < MOVE_GAIN * times[slowest] and (best is None or after < best[0]):
+                    best = after, tile, name
+        if best is None:
+            return
+        _, tile, name = best
+        if not self._load(name):
+            self._paces.pop(name, None)  # it is measured anew before it becomes the home
+        tile.move = _Move(name, now, tile.copy.version if tile.copy else -1)
+        self._moved_at = now
+        if self._rules.window is None:
+            tile.copied_at = float("-inf")  # ask for a copy soon: fewer frames must follow it
+
+    def _advance_move(self, tile: _Tile, now: float) -> None:
+        """Bring the memory to the new device, and make it the home when it has caught up."""
+        move, home = tile.move, tile.home
+        if move is None:
+            return
+        holder = self._holder(tile, move.device)
+        is_late = now > move.began_at + MOVE_LIMIT_S
+        if home is None or holder is home or move.device not in self._speeds or is_late:
+            self._end_move(tile, now, failed=is_late)
+            return
+        if holder is None:
+            has_copy = tile.copy is not None and tile.copy.version > move.copied
+            if self._rules.window is None and not has_copy:
+                return
+            holder = self._new_holder(tile, move.device)
+            if not self._seed(tile, holder):
+                self._end_move(tile, now, failed=True)
+                return
+            tile.holders.append(holder)
+        elif holder.confirmed >= max(1, home.confirmed) and self._is_paced(move.device):
+            if not self._is_sooner(tile, home.device, move.device):
+                self._end_move(tile, now, failed=True)
+                return
+            tile.holders.remove(holder)
+            tile.holders.remove(home)
+            tile.holders.insert(0, holder)
+            tile.move = None
+            self.moves += 1
+            self._send_again(tile, holder)
+
+    def _is_paced(self, device: str) -> bool:
+        pace = self._paces.get(device)
+        return pace is not None and pace.answers >= _PACED
+
+    def _is_sooner(self, tile: _Tile, old: str, new: str) -> bool:
+        """Whether both devices, which do the tile now, are done sooner if only the new one does."""
+        before, cost = self._cost(old) * self._load(old), self._cost(old)
+        after = max(before - cost * tile.pixels, self._cost(new) * self._load(new))
+        return after < MOVE_LEAST_GAIN * before
+
+    def _end_move(self, tile: _Tile, now: float, *, failed: bool) -> None:
+        """Give a move up."""
+        move, tile.move = tile.move, None
+        if move is None or not failed:
+            return
+        tile.avoided[move.device] = now + AVOID_S
+        holder = self._holder(tile, move.device)
+        if holder is not None and holder is not tile.home:
+            tile.holders.remove(holder)
 
     def _forget(self, tile: _Tile, reason: str) -> None:
         """Begin a new epoch, of the tile or of all tiles."""
@@ -481,7 +648,7 @@ class Homes:
         self._set_epoch(tile, self._epochs, base, reason)
 
     def _set_epoch(self, tile: _Tile, epoch: int, base: int, reason: str) -> None:
-        tile.epoch, tile.base, tile.copy = epoch, base, None
+        tile.epoch, tile.base, tile.copy, tile.move = epoch, base, None, None
         tile.failures.clear()
         self._act(EpochBegan(tile.number, epoch, base, reason))
         for holder in tile.holders:
@@ -563,6 +730,8 @@ class Homes:
         home = tile.home
         if home is None or not self._rules.takes_copies or home.saving_since is not None:
             return
+        if now < tile.no_copy_until:
+            return
         if home.wait_until or tile.base + home.next <= self._last:
             return  # not all frames are sent, so its version is not known
         since = home.confirmed - (tile.copy.version if tile.copy else 0)
@@ -631,13 +800,16 @@ class Homes:
     def _choose(self, tile: _Tile, now: float) -> str | None:
         """Return the device that would be done first with the tile and all that it has."""
         taken = {one.device for one in tile.holders}
-        load = dict.fromkeys(self._speeds, tile.pixels)
-        for other in self._tiles:
-            for holder in other.holders:
-                if holder.device in load:
-                    load[holder.device] += other.pixels
-        free = [name for name in load if name not in taken and tile.avoided.get(name, 0.0) <= now]
-        return min(free, key=lambda name: (load[name] / self._speeds[name], name), default=None)
+        free = [
+            name
+            for name in self._speeds
+            if name not in taken and tile.avoided.get(name, 0.0) <= now
+        ]
+
+        def seconds(name: str) -> tuple[float, str]:
+            return self._cost(name) * (self._load(name) + tile.pixels), name
+
+        return min(free, key=seconds, default=None)
 
     def _first_wanted(self, tile: _Tile) -> int:
         """Return the first frame whose result is still to come."""
