@@ -42,7 +42,7 @@ def _let_in(site: Site, board: str, code: str | None) -> int:
     applicant = site.ledger.read().asking(board, utc_now())
     if code is None and not _is_same(applicant):
         return 1
-    if code is not None and code.replace("-", "") != applicant.code.replace("-", ""):
+    if code is not None and not applicant.has_code(code):
         raise JoinRefused(
             f"{board} asks from {applicant.address}, and not with the code {one_line(code)}: that "
             "may not be your board. To let no board ask: fog-gateway accept --close"

@@ -27,13 +27,14 @@ from fogmqtt.cli.versions import ShowVersions
 from fogmqtt.config import load_gateway
 from fogmqtt.config.addresses import parse_listen
 from fogmqtt.config.schema import DashboardOrders, GatewayConfig
-from fogmqtt.errors import ConfigError
+from fogmqtt.errors import ConfigError, FogError
 from fogmqtt.setup.link import make_link, with_brokers
 from fogmqtt.transport.base import Deliver, Transport
 from fogmqtt.transport.paho import PahoTransport
 from fogmqtt.wire.topics import Topics, check_id
 
 if TYPE_CHECKING:
+    from fogmqtt.dashboard.boards import BoardOffice
     from fogmqtt.dashboard.service import Invitation
     from fogmqtt.gateway.server.dashboard_process import DashboardProcess
 
@@ -119,6 +120,7 @@ def dashboard_beside(config: GatewayConfig) -> DashboardProcess | None:
             dashboard=config.dashboard,
             log_format=config.log_format,
             folder=config.gateway.spool or str(_home()),
+            joining=config.joining.folder,
         )
     )
 
@@ -172,6 +174,7 @@ def _orders(options: argparse.Namespace) -> DashboardOrders:
         dashboard=dashboard,
         log_format=options.log_format or config.log_format,
         folder=str(_home() if options.config is None else options.config.parent),
+        joining=config.joining.folder,
     )
 
 
@@ -187,7 +190,8 @@ async def _serve(orders: DashboardOrders) -> None:
         return PahoTransport(link, deliver)
 
     _invite(invitation)
-    serving = asyncio.ensure_future(dashboard.serve(sock, tokens, connect))
+    office = _office(orders.joining)
+    serving = asyncio.ensure_future(dashboard.serve(sock, tokens, connect, office))
     leaving = asyncio.ensure_future(_parent_left(orders.parent))
     try:
         await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -197,6 +201,17 @@ async def _serve(orders: DashboardOrders) -> None:
         for task in (serving, leaving):
             task.cancel()
         await asyncio.gather(serving, leaving, return_exceptions=True)
+
+
+def _office(folder: str) -> BoardOffice | None:
+    """Return what invites boards on the page, where this machine has what it needs."""
+    try:
+        from fogmqtt.cli.page_office import make_office
+
+        return make_office(folder)
+    except (ImportError, FogError) as problem:
+        log.warning("boards are not invited on the page: %s", problem)
+        return None
 
 
 async def _parent_left(parent: int) -> None:

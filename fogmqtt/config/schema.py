@@ -330,6 +330,8 @@ class DashboardOrders:
     #: The process id of the gateway that started the process; 0 if a user did.
     parent: int = 0
     log_format: LogFormat = "text"
+    #: joining.folder: operators invite boards on the page; empty where no board can join.
+    joining: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from fogmqtt.dashboard import metrics
 from fogmqtt.dashboard.access import Door, Visitor
+from fogmqtt.dashboard.boards import BoardOffice, BoardsApi
 from fogmqtt.dashboard.downloads import file_response, has_tag
 from fogmqtt.dashboard.events import EventHub, EventStream
 from fogmqtt.dashboard.gateway_client import (
@@ -217,6 +218,7 @@ class Api:
         looking: Looking,
         door: Door,
         *,
+        office: BoardOffice | None = None,
         body_s: float = BODY_S,
     ) -> None:
         self._client = client
@@ -226,7 +228,8 @@ class Api:
         self._body_s = body_s
         #: The idempotency keys of uploads that are coming in.
         self._keys_in_use: set[str] = set()
-        self.operations = self._operations()
+        boards = BoardsApi(office, self._json_body, _json, lambda asked: _visitor(asked).who)
+        self.operations = (*self._operations(), *boards.operations())
         self._document = msgspec.json.encode(document(self.operations))
 
     def _operations(self) -> tuple[Operation, ...]:
@@ -656,11 +659,7 @@ class Api:
 
     async def _log_in(self, request: Request) -> Response:
         visitor = _visitor(request)
-        data = await self._small_body(request, _MOST_JSON, 'as {"token": "…"}')
-        try:
-            login = msgspec.json.decode(data, type=Login)
-        except msgspec.MsgspecError:
-            raise Problem("invalid", 400, 'Send the token as {"token": "…"}.') from None
+        login = await self._json_body(request, Login, 'as {"token": "…"}')
         role = self._door.log_in(login.token.strip(), visitor.address)
         response = _json(Session(role, "browser"))
         assert self._door.tokens is not None  # noqa: S101  # somebody logged in
@@ -674,6 +673,14 @@ class Api:
             samesite="strict",
         )
         return response
+
+    async def _json_body(self, request: Request, kind: type[Q], example: str) -> Q:
+        """Return what a JSON body says. Raises Problem."""
+        data = await self._small_body(request, _MOST_JSON, example)
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except msgspec.MsgspecError:
+            raise Problem("invalid", 400, f"Send {kind.__name__} {example}.") from None
 
     async def _log_out(self, request: Request) -> Response:
         response = Response(status_code=204)

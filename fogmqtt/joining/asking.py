@@ -21,7 +21,8 @@ from fogmqtt.joining.ledger import Applicant
 from fogmqtt.joining.site import Site
 from fogmqtt.wire.topics import is_id
 
-#: How long boards may ask at most.
+#: How long boards may ask, unless somebody says another time, and at most.
+WINDOW: Final = timedelta(minutes=10)
 LONGEST_WINDOW: Final = timedelta(hours=1)
 _MOST_REQUEST: Final = 4096
 _NONCE: Final = 16

@@ -20,6 +20,8 @@ from fogmqtt.wire.topics import LOCAL, check_id
 
 #: Client ids of fogmqtt begin so; a board's certificate makes its name a client id.
 _RESERVED: Final = "fog-"
+#: How long an invitation is open, unless somebody says another time.
+INVITED: Final = timedelta(days=1)
 #: Seconds in which Mosquitto reads its lists after it was told; its loop turns ten times a second.
 _RELOAD_S: Final = 0.25
 

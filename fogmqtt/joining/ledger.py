@@ -89,6 +89,10 @@ class Applicant(msgspec.Struct, kw_only=True):
     certificate: str = ""
     expires: datetime | None = None
 
+    def has_code(self, code: str) -> bool:
+        """Whether somebody has read this code on the board."""
+        return bool(self.code) and code.replace("-", "") == self.code.replace("-", "")
+
 
 class Ledger(msgspec.Struct, kw_only=True):
     """All of it. Every change names the time, so that tests can choose it."""

@@ -247,7 +247,7 @@ PLACES = {
     "starlette": ("dashboard/",),
     "uvicorn": ("dashboard/listener.py",),
     "h11": ("dashboard/listener.py",),
-    "segno": ("cli/dashboard.py", "cli/invite.py"),
+    "segno": ("cli/page_office.py", "cli/dashboard.py", "cli/invite.py"),
     "shtab": ("cli/generated.py",),
     "cryptography": ("joining/authority.py",),
     "zeroconf": ("joining/mdns.py",),

@@ -4,6 +4,7 @@ import { useEffect, useState } from "../vendor/hooks.js";
 import { colour } from "../model/colours.js";
 import { count, duration, number, pixelRate, size } from "../model/format.js";
 import { fleet, link, mayAct, now } from "../state.js";
+import { NewBoards } from "./boards.js";
 import { Empty, Heading, html, Icon, Progress, StateBadge, Swatch } from "./html.js";
 
 const ACTIVITIES = {
@@ -23,6 +24,7 @@ export function FleetView() {
     <p class="lead"><${Summary} /></p>
     <${Running} />
     <${Devices} />
+    ${mayAct.value && html`<${NewBoards} />`}
   `;
 }
 
