@@ -34,7 +34,7 @@ def run_simulation(config: GatewayConfig, options: argparse.Namespace, console: 
     and UsageError for an invalid pipeline or plan.
     """
     pipeline = config.pipeline if options.pipeline is None else options.pipeline
-    text = config.pipelines.get(pipeline.strip(), pipeline)
+    text = config.chosen(pipeline.strip()).text
     live = _live_fleet(config, text, options.pixels) if options.from_live else None
     fleet = load_fleet(options.fleet, options.seed) if live is None else live.fleet
     run = _run(config, text, extended(fleet, options.add), options)

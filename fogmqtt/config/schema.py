@@ -272,6 +272,19 @@ def default_pipelines() -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
+class ChosenPipeline:
+    """A pipeline that somebody asked for, with what is configured for it."""
+
+    #: Its operators.
+    text: str
+    #: Its configured name; empty for operators that somebody wrote.
+    name: str
+    priority: Priority
+    format: str
+    deliver: str
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayConfig:
     """The configuration of `fog-gateway`."""
 
@@ -299,6 +312,16 @@ class GatewayConfig:
     homeassistant: HomeAssistantSettings = HomeAssistantSettings()
     joining: JoiningSettings = JoiningSettings()
     log_format: LogFormat = "text"
+
+    def chosen(self, pipeline: str) -> ChosenPipeline:
+        """Return the pipeline of a configured name, or of operators as text."""
+        return ChosenPipeline(
+            text=self.pipelines.get(pipeline, pipeline),
+            name=pipeline if pipeline in self.pipelines else "",
+            priority=self.priorities.get(pipeline, 0),
+            format=self.formats.get(pipeline, self.gateway.format),
+            deliver=self.deliveries.get(pipeline, self.gateway.deliver),
+        )
 
     def policy(self) -> Policy:
         """The scheduler's numbers; limits that belong to a configured number keep their ratio."""

@@ -85,7 +85,7 @@ def _all_destinations(config: GatewayConfig) -> list[tuple[str, Destinations]]:
 def check_pipelines(config: GatewayConfig) -> None:
     """Parse all configured pipelines. Raises ConfigError for an invalid one."""
     texts = {f"pipelines.{name}": text for name, text in config.pipelines.items()}
-    texts["pipeline"] = config.pipelines.get(config.pipeline, config.pipeline)
+    texts["pipeline"] = config.chosen(config.pipeline).text
     for key, text in texts.items():
         try:
             parse(text)

@@ -89,13 +89,9 @@ class Deliveries:
             self._config.gateway.spool_max_bytes,
         )
 
-    def text_for(self, pipeline: str) -> str:
-        """Return the configured places of the results of a pipeline, by the pipeline's name."""
-        return self._config.deliveries.get(pipeline, self._config.gateway.deliver)
-
     def replies_to_inbox(self, pipeline: str) -> bool:
         """Whether results of the inbox are published as well."""
-        return self._places(self.text_for(pipeline), pipeline)[0].reply
+        return self._places(self._config.chosen(pipeline).deliver, pipeline)[0].reply
 
     def is_published(self, entry: SpoolEntry) -> bool:
         """Whether the broker gets the result, on reply topics or as the latest one."""

@@ -327,15 +327,15 @@ class Server:
         Raises FogError and OSError.
         """
         self._admission.check()
-        name = submission.pipeline
+        chosen = self.config.chosen(submission.pipeline)
         entry = SpoolEntry(
             job=submission.job,
             name=submission.name,
-            pipeline=self.config.pipelines.get(name, name),
-            priority=submission.priority or self.config.priorities.get(name, 0),
-            format=submission.format or self._format_of(name),
-            deliver=self._deliveries.text_for(name),
-            pipeline_name=name if name in self.config.pipelines else "",
+            pipeline=chosen.text,
+            priority=submission.priority or chosen.priority,
+            format=submission.format or chosen.format,
+            deliver=chosen.deliver,
+            pipeline_name=chosen.name,
             accepted_at=time.time(),
             source=submission.source,
             who=submission.who,
@@ -383,18 +383,19 @@ class Server:
     async def _take_file(self, inbox: Inbox, file: InboxFile) -> None:
         """Move a file into the spool, and begin its job."""
         assert self._store is not None  # noqa: S101  # an inbox always has a spool
-        name = file.pipeline or self.config.pipeline
+        asked = file.pipeline or self.config.pipeline
+        chosen = self.config.chosen(asked)
         shown, folder = shown_name(file.path.name), shown_name(str(file.path.parent))
         is_shown = Path(folder) / shown == file.path
         entry = SpoolEntry(
             job=new_job_id(),
             name=shown,
-            pipeline=self.config.pipelines.get(name, name),
-            priority=self.config.priorities.get(name, 0),
-            format=self._format_of(name),
-            deliver=self._deliveries.text_for(name),
-            pipeline_name=name if name in self.config.pipelines else "",
-            reply=INBOX_REPLY if self._deliveries.replies_to_inbox(name) else "",
+            pipeline=chosen.text,
+            priority=chosen.priority,
+            format=chosen.format,
+            deliver=chosen.deliver,
+            pipeline_name=chosen.name,
+            reply=INBOX_REPLY if self._deliveries.replies_to_inbox(asked) else "",
             inbox=folder,
             stamp=file.stamp,
             accepted_at=time.time(),
@@ -474,7 +475,7 @@ class Server:
         request = JobRequest(
             name=entry.name,
             # Spool entries of an early version have the pipeline's name.
-            pipeline=self.config.pipelines.get(entry.pipeline, entry.pipeline),
+            pipeline=self.config.chosen(entry.pipeline).text,
             path=store.image_path(entry.job) if store else None,
             data=data,
             pages=_pages(entry.pages) or self.config.gateway.pages,
@@ -518,10 +519,6 @@ class Server:
         finished = await self._record_end(entry, error, letter)
         if self._service is not None:
             await self._service.jobs.end(entry, outcome, error, finished, handle.trace)
-
-    def _format_of(self, pipeline: str) -> str:
-        """Return the configured format of the results of a pipeline, by the pipeline's name."""
-        return self.config.formats.get(pipeline, self.config.gateway.format)
 
     def _keep_result(self, *result: Any) -> None:
         """Keep a result for the history; runs in a thread."""

@@ -118,18 +118,19 @@ class Submissions:
 
     def _entry(self, submission: Submission) -> SpoolEntry:
         """Return the note of an image; marks that cannot be used are left out."""
-        config, pipeline, message = self._config, submission.pipeline, submission.message
+        pipeline, message = submission.pipeline, submission.message
+        chosen = self._config.chosen(pipeline)
         properties, tag = message.properties, submission.tag
         name = f"submit/{pipeline}/{submission.reply}"
         is_traced = _TRACEPARENT.fullmatch(properties.traceparent) is not None
         return SpoolEntry(
             job=new_job_id(),
             name=f"{name}/{tag}" if tag else name,
-            pipeline=config.pipelines.get(pipeline, pipeline),
-            priority=config.priorities.get(pipeline, 0),
-            format=config.formats.get(pipeline, config.gateway.format),
-            deliver=config.deliveries.get(pipeline, config.gateway.deliver),
-            pipeline_name=pipeline if pipeline in config.pipelines else "",
+            pipeline=chosen.text,
+            priority=chosen.priority,
+            format=chosen.format,
+            deliver=chosen.deliver,
+            pipeline_name=chosen.name,
             reply=submission.reply,
             tag=tag if is_tag(tag) else "",
             response=self._response(properties.response_topic, submission.reply),

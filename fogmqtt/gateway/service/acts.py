@@ -270,7 +270,7 @@ class Acts:
             parse_result_format(form)
         if pages not in ("", "all", "first") and not (pages.isascii() and pages.isdigit()):
             raise UsageError(f"pages={pages[:20]!r}: expected all, first or a number")
-        text = self._config.pipelines.get(pipeline, pipeline)
+        text = self._config.chosen(pipeline).text
         if not text:
             return
         # Operators are imported, and plug-ins may take their time.

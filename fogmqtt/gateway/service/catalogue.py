@@ -64,7 +64,7 @@ class Catalogue:
         most = min(MAX_TRIAL_PIXELS, self._config.limits.max_pixels)
         image = await self._gateway.decode(asked.data, "the image", max_pixels=most)
         asked_text = asked.pipeline or self._config.pipeline
-        text = self._config.pipelines.get(asked_text, asked_text)
+        text = self._config.chosen(asked_text).text
         check = lambda: output_spec(parse(text), Spec.of(image))  # noqa: E731
         await self._gateway.threads.apart(check, "trial")
         handle = self._gateway.submit(

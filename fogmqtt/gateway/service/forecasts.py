@@ -51,9 +51,7 @@ def _forecast(
     config: GatewayConfig, asked: SimulateFleet, views: Sequence[DeviceView]
 ) -> FleetForecast:
     text = asked.pipeline or config.pipeline
-    stages = tiled_stages(
-        config.pipelines.get(text, text), Spec(asked.height, asked.width, asked.channels)
-    )
+    stages = tiled_stages(config.chosen(text).text, Spec(asked.height, asked.width, asked.channels))
     if not stages:
         raise RequestRefused("invalid", "no part of this pipeline is done by devices")
     fleet = model_fleet(views, stages, exact=config.exact).fleet

@@ -92,12 +92,10 @@ class Jobs:
     def __init__(
         self, config: GatewayConfig, gateway: Gateway, folder: Path, disk: DurableFiles
     ) -> None:
-        self._config = config
         self._gateway = gateway
         self._history = History(folder, config.history, disk)
         self._thread = IoThread("history")
         self._tracked: dict[str, Tracked] = {}
-        self._names = {text: name for name, text in config.pipelines.items()}
         #: Jobs whose cards changed, and those that left the history, since somebody asked.
         self.changed: set[str] = set()
         self.gone: set[str] = set()
@@ -351,12 +349,11 @@ class Jobs:
 
     def _card(self, tracked: Tracked) -> JobCard:
         entry = tracked.entry
-        text = self._config.pipelines.get(entry.pipeline, entry.pipeline)
         return JobCard(
             id=entry.job,
             name=entry.name,
-            pipeline=text,
-            pipeline_name=self._names.get(text, ""),
+            pipeline=entry.pipeline,
+            pipeline_name=entry.pipeline_name,
             state="waiting",
             notices=tracked.notices,
             source=entry.source or ("inbox" if entry.inbox else "mqtt"),

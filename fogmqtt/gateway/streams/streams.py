@@ -387,8 +387,7 @@ def _metrics(one: _Running) -> StreamMetrics:
 
 def stream_pipeline(config: GatewayConfig, settings: StreamSettings) -> str:
     """Return the operators of a stream."""
-    name = settings.pipeline or config.pipeline
-    return config.pipelines.get(name, name)
+    return config.chosen(settings.pipeline or config.pipeline).text
 
 
 def event_grouping(config: GatewayConfig, settings: StreamSettings) -> Grouping | None:
