@@ -172,6 +172,7 @@ class ResultPublisher:
             encode_s=output.encode_s,
             worker=finished.worker,
             traceparent=to.traceparent,
+            tracestate=to.tracestate,
             pixels=output.data,
         )
         self._send(to, with_digest(result))
@@ -190,7 +191,7 @@ class ResultPublisher:
     def _publish(self, reply: _Reply, *, keep: bool) -> None:
         address = reply.address
         topic = self._topics.results(address.gateway, self._device)
-        properties = with_trace(address.traceparent)
+        properties = with_trace(address.traceparent, address.tracestate)
         if reply.is_result and self._is_too_large(topic, reply.payload, properties):
             self._too_large(reply, f"a packet has {self._max_packet_bytes} bytes at most")
             return

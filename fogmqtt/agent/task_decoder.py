@@ -112,6 +112,7 @@ def _address(
         encoding,
         now + lease_s,
         message.traceparent if isinstance(message, TileTask) else "",
+        message.tracestate if isinstance(message, TileTask) else "",
     )
 
 

@@ -25,6 +25,7 @@ class ReplyAddress:
     expires_at: float
     #: The trace of the tile, which the result repeats.
     traceparent: str = ""
+    tracestate: str = ""
 
 
 @dataclass(frozen=True, slots=True)

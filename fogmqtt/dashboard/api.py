@@ -237,6 +237,7 @@ class Api:
             "Idempotency-Key": "A repeated request with it gets the first one's job.",
             "Prefer": "wait=30 waits so many seconds for the result.",
             "traceparent": "W3C trace context.",
+            "tracestate": "What vendors add to it.",
         }
         job = {"job": _JOB_PATTERN}
         stream = {"stream": _STREAM_PATTERN}
@@ -256,7 +257,7 @@ class Api:
             "query": RunQuery,
             "body": IMAGE,
             "answers": {200: FILE},
-            "headers": {key: submitting[key] for key in ("Idempotency-Key", "traceparent")},
+            "headers": {key: submitting[key] for key in submitting if key != "Prefer"},
         }
         return (
             act(method="PUT", summary="Process an image, and wait for the result.", **run),
@@ -411,6 +412,7 @@ class Api:
         """Send the body to the gateway, and return the job that it became."""
         visitor, headers = _visitor(request), request.headers
         key, trace = headers.get("idempotency-key", ""), headers.get("traceparent", "")
+        is_traced = _TRACE.fullmatch(trace) is not None
         if key and _KEY.fullmatch(key) is None:
             raise Problem(
                 "invalid", 400, "Idempotency-Key: write 1 to 255 letters, digits and signs."
@@ -435,7 +437,8 @@ class Api:
             pages=query.pages,
             timeout_s=None if query.timeout is UNSET else query.timeout,
             idempotency_key=key,
-            traceparent=trace if _TRACE.fullmatch(trace) else "",
+            traceparent=trace if is_traced else "",
+            tracestate=headers.get("tracestate", "")[:512] if is_traced else "",
         )
         if key:
             self._keys_in_use.add(key)

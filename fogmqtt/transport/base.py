@@ -55,9 +55,20 @@ class MessageProperties:
 NO_PROPERTIES: Final = MessageProperties()
 
 
-def with_trace(traceparent: str) -> MessageProperties:
+#: The user property with what vendors add to a trace (W3C Trace Context).
+TRACESTATE: Final = "tracestate"
+
+
+def with_trace(traceparent: str, tracestate: str = "") -> MessageProperties:
     """Return the properties of a message that belongs to a trace; an empty text is none."""
-    return MessageProperties(traceparent=traceparent) if traceparent else NO_PROPERTIES
+    if not traceparent:
+        return NO_PROPERTIES
+    return MessageProperties(traceparent=traceparent, user=trace_state(tracestate))
+
+
+def trace_state(tracestate: str) -> tuple[tuple[str, str], ...]:
+    """Return the user properties that carry what vendors add to a trace."""
+    return ((TRACESTATE, tracestate),) if tracestate else ()
 
 
 @dataclass(frozen=True, slots=True)

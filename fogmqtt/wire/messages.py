@@ -37,6 +37,7 @@ Dtype = Literal["uint8", "int8", "uint16", "int16", "int32", "float32", "float64
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 LongText = Annotated[str, msgspec.Meta(max_length=20_000)]
 Traceparent = Annotated[str, msgspec.Meta(max_length=64)]
+Tracestate = Annotated[str, msgspec.Meta(max_length=512)]
 Sentence = Annotated[str, msgspec.Meta(max_length=400)]
 #: A version of fogmqtt.
 Release = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,5}(\.[0-9]{1,5}){1,3}\Z")]
@@ -114,6 +115,8 @@ class TileTask(Message, frozen=True, kw_only=True, tag="tile"):
     priority: Priority = 0
     #: The trace that the job belongs to, as W3C Trace Context writes it. The result repeats it.
     traceparent: Traceparent = ""
+    #: What vendors add to the trace. The result repeats it.
+    tracestate: Tracestate = ""
     #: Of a tile whose operators remember earlier frames.
     memory: TileMemory | None = None
     digest: str = ""
@@ -146,8 +149,9 @@ class Result(Message, frozen=True, kw_only=True, tag="result"):
     encode_s: float | None = None
     #: The number of the worker, from 0. A worker does one tile after the other.
     worker: Annotated[int, msgspec.Meta(ge=0, le=1023)] | None = None
-    #: That of the tile.
+    #: Those of the tile.
     traceparent: Traceparent = ""
+    tracestate: Tracestate = ""
     digest: str = ""
     pixels: memoryview
 
@@ -311,6 +315,8 @@ class JobStatus(Message, frozen=True, kw_only=True, tag="job"):
     tag: str = ""
     #: The trace that the submission belongs to, as W3C Trace Context writes it.
     traceparent: str = ""
+    #: What vendors add to the trace.
+    tracestate: str = ""
 
 
 class CancelSubmission(Message, frozen=True, kw_only=True, tag="cancel_submission"):

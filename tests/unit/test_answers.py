@@ -169,10 +169,12 @@ def test_correlation_data_that_is_too_long_is_refused_in_words(me: Submitter) ->
 
 
 def test_a_trace_stands_in_the_status_and_a_malformed_one_is_ignored(me: Submitter) -> None:
+    state = (("tracestate", "vendor=a1"),)
     for given, kept in ((TRACE, TRACE), (TRACE.upper(), ""), ("00-" + "0" * 52, "")):
-        me.submit(marks=MessageProperties(traceparent=given))
+        me.submit(marks=MessageProperties(traceparent=given, user=state))
         status = me.status("done", "failed")
         assert (status["state"], status.get("traceparent", "")) == ("done", kept)
+        assert status.get("tracestate", "") == ("vendor=a1" if kept else "")
 
 
 def test_the_marks_survive_a_restart_of_the_gateway(tmp_path: Path) -> None:

@@ -421,7 +421,7 @@ class Dispatcher:
 
     def _publish(self, tile: OutgoingTile, encoded: EncodedTile) -> None:
         """Publish a tile, unless its lease ended. Raises NotConnected and TooLarge."""
-        order, stage = tile.order, tile.stage
+        order, stage, request = tile.order, tile.stage, tile.stage.job.request
         lease = (order.job, order.tile, order.attempt, order.device)
         if not self._scheduler.holds(*lease):
             return  # the lease or the job ended while the tile was encoded
@@ -436,7 +436,7 @@ class Dispatcher:
             qos=self._wire.qos,
             expires_s=order.lease_s,
             content_type=CONTENT_TYPES[self._wire.encoding],
-            properties=with_trace(stage.job.request.traceparent),
+            properties=with_trace(request.traceparent, request.tracestate),
         )
         stage.job.report.bytes_out += size
         self._metrics.sent(order.device, size)

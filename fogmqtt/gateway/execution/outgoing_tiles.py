@@ -141,6 +141,7 @@ class OutgoingTiles:
             budget_s=_budget_s(stage.deadline),
             priority=stage.job.request.priority,
             traceparent=stage.job.request.traceparent,
+            tracestate=stage.job.request.tracestate,
         )
         payload = encode_in_pieces(task, self._wire.encoding)
         return EncodedTile(payload, codecs.tile, len(task.pixels), began_at, cut_at, now())

@@ -308,6 +308,7 @@ def make_task(
     budget_s: float = 0.0,
     priority: int = 0,
     traceparent: str = "",
+    tracestate: str = "",
 ) -> TileTask:
     """Make the message that asks a device to process a tile, and cut it unless `pixels` are given.
 
@@ -336,6 +337,7 @@ def make_task(
             budget_s=budget_s,
             priority=priority,
             traceparent=traceparent,
+            tracestate=tracestate,
             pixels=memoryview(encoded),
         )
     )

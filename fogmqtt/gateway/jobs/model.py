@@ -101,6 +101,8 @@ class JobRequest:
     run_suffix: str = ""
     #: The trace that the request belongs to, as W3C Trace Context writes it; empty for none.
     traceparent: str = ""
+    #: What vendors add to the trace.
+    tracestate: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", shown_name(self.name))

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from fogmqtt.gateway.server.replies import Replies, Reply
 from fogmqtt.gateway.storage.api import SpoolEntry
-from fogmqtt.transport.base import MessageProperties
+from fogmqtt.transport.base import MessageProperties, trace_state
 from fogmqtt.wire.messages import JobStatus, encode
 from fogmqtt.wire.topics import Topics
 
@@ -87,7 +87,11 @@ class Answers:
         topic = self._topics.reply(entry.reply, leaf, entry.tag)
         if entry.response:
             topic = f"{entry.response}/{leaf}" if leaf else entry.response
-        properties = MessageProperties(correlation=entry.correlation, traceparent=entry.traceparent)
+        properties = MessageProperties(
+            correlation=entry.correlation,
+            traceparent=entry.traceparent,
+            user=trace_state(entry.tracestate),
+        )
         return Reply(topic, file.data, file.media_type, properties)
 
 
@@ -98,7 +102,9 @@ def failed(entry: SpoolEntry, reason: str) -> JobStatus:
 
 def as_json_file(entry: SpoolEntry, status: JobStatus) -> ResultFile:
     """Return a status as the JSON that is published, with the marks of the submission."""
-    marked = replace(status, tag=entry.tag, traceparent=entry.traceparent)
+    marked = replace(
+        status, tag=entry.tag, traceparent=entry.traceparent, tracestate=entry.tracestate
+    )
     return ResultFile(encode(marked, "base64"), "application/json")
 
 

@@ -253,5 +253,6 @@ def _headers(note: CallbackNote) -> dict[str, str]:
         "Fogmqtt-Pipeline": quote(entry.pipeline, safe="/ |=,")[:2000],
         "Fogmqtt-Tag": entry.tag,
         "traceparent": entry.traceparent,
+        "tracestate": entry.tracestate,
     }
     return {name: value for name, value in headers.items() if value}

@@ -490,6 +490,7 @@ class Server:
             run_suffix=run_suffix,
             timeout_s=entry.timeout_s,
             traceparent=entry.traceparent,
+            tracestate=entry.tracestate,
         )
         accepted_status = JobStatus(job=entry.job, state="accepted", pipeline=request.pipeline)
         self._answers.publish(entry, accepted_status)

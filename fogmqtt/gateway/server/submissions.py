@@ -24,7 +24,7 @@ from fogmqtt.gateway.server.admission import Admission
 from fogmqtt.gateway.server.answers import Answers
 from fogmqtt.gateway.storage.api import JobStore, SpoolEntry
 from fogmqtt.operators.api import registry
-from fogmqtt.transport.base import Receipt, Received
+from fogmqtt.transport.base import TRACESTATE, MessageProperties, Receipt, Received
 from fogmqtt.wire.messages import CancelSubmission, Decoder, JobStatus
 from fogmqtt.wire.topics import is_id, is_tag
 
@@ -39,6 +39,8 @@ _CANCELLED: Final = "cancelled by its submitter"
 _TRACEPARENT: Final = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
+
+_STATE: Final = re.compile(r"[!-~][ -~]{0,511}")
 
 
 class Begin(Protocol):
@@ -136,6 +138,7 @@ class Submissions:
             response=self._response(properties.response_topic, submission.reply),
             correlation=properties.correlation[:_LONGEST_CORRELATION],
             traceparent=properties.traceparent if is_traced else "",
+            tracestate=_trace_state(properties) if is_traced else "",
             origin=_origin(message),
             source="mqtt",
             accepted_at=time.time(),
@@ -284,6 +287,12 @@ def _is_named(entry: SpoolEntry, reply: str, wanted: CancelSubmission) -> bool:
     is_own = entry.reply == reply and not entry.inbox
     same_job = not wanted.job or entry.job == wanted.job
     return is_own and same_job and (not wanted.tag or entry.tag == wanted.tag)
+
+
+def _trace_state(properties: MessageProperties) -> str:
+    """Return what vendors add to a trace; one that is not allowed is ignored."""
+    found = dict(properties.user).get(TRACESTATE, "")
+    return found if _STATE.fullmatch(found) else ""
 
 
 def _origin(message: Received) -> str:
