@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,10 +27,12 @@ class Receiver:
     answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     port: int = field(default_factory=free_port)
     posts: Inbox = field(default_factory=Inbox)
+    tls: ssl.SSLContext | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/take?from=fog"
+        where = "https://localhost" if self.tls else "http://127.0.0.1"
+        return f"{where}:{self.port}/take?from=fog"
 
     def __enter__(self) -> Self:
         outer = self
@@ -48,6 +51,8 @@ class Receiver:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
         return self

@@ -181,8 +181,8 @@ def _add_lists(commands: Subparsers) -> None:
 
 def _add_retry(commands: Subparsers) -> None:
     """Add `retry` and `adopt`."""
-    parser = _add(commands, "retry", _retry, "list the jobs that failed, or retry them")
-    parser.add_argument("job", nargs="?", metavar="JOB", help="retry this job")
+    parser = _add(commands, "retry", _retry, "list failed jobs and callbacks, or retry them")
+    parser.add_argument("job", nargs="?", metavar="JOB", help="retry this job or callback")
     parser.add_argument("--all", action="store_true", help="retry all of them")
     adopt = _add(
         commands,

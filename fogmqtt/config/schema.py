@@ -80,6 +80,7 @@ class CallbackSettings:
     secret_file: str = ""
     timeout_s: Seconds = 10.0
     keep_s: Annotated[float, msgspec.Meta(ge=0)] = 86_400.0
+    ca: str = ""
 
 
 @dataclass(frozen=True, slots=True)

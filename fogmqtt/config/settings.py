@@ -40,6 +40,7 @@ _PATH_KEYS: tuple[Key, ...] = (
     ("gateway", "outbox"),
     ("gateway", "spool"),
     ("callback", "secret_file"),
+    ("callback", "ca"),
     ("dashboard", "token_file"),
     ("dashboard", "viewer_token_file"),
     ("joining", "folder"),

@@ -25,6 +25,8 @@ AMBIGUOUS = {"time", "now", "today"}
 ALLOWED = {
     # Told to people.
     "gateway/storage/dead_letters.py": {"time"},  # when a job failed
+    # When a callback was given up, for people, and from when on it is kept anew.
+    "gateway/storage/given_up.py": {"time"},
     "cli/retry.py": {"localtime", "strftime"},  # the same, as text
     "transport/refusals.py": {"gmtime", "strftime"},  # why a certificate is not valid yet
     "gateway/app.py": {"time"},  # since when a gateway runs

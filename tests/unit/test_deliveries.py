@@ -6,18 +6,26 @@ import hashlib
 import hmac
 import json
 import logging
+import os
+import ssl
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from rich.console import Console
 
+from fogmqtt.cli.retry import retry
 from fogmqtt.config import CallbackSettings, GatewayConfig, GatewaySettings
-from fogmqtt.errors import ConfigError
+from fogmqtt.errors import ConfigError, UsageError
+from fogmqtt.gateway.server import http_post
 from fogmqtt.gateway.server.config_checks import check_deliveries, check_outbox
+from fogmqtt.gateway.server.http_post import PostFailed, post_file
 from fogmqtt.transport.base import Connected, Received
 from fogmqtt.transport.memory import MemoryTransport
 from tests.fog import Inbox, free_port, wait_for
@@ -49,6 +57,15 @@ def serving(
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fogmqtt.gateway.server.callbacks._FIRST_PAUSE_S", 0.02)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls") / "certs"
+    script = Path(__file__).parents[2] / "broker" / "make-certs.sh"
+    environment = os.environ | {"FOGMQTT_CERTS": str(folder)}
+    subprocess.run([script, "broker", "localhost"], check=True, env=environment)
+    return folder
 
 
 def submit(made: Serving, pipeline: str = "edges", data: bytes = PICTURE) -> None:
@@ -124,13 +141,68 @@ def test_a_callback_survives_a_restart_of_the_gateway(tmp_path: Path) -> None:
 
 
 def test_a_callback_is_given_up_after_a_while_and_the_status_says_so(tmp_path: Path) -> None:
-    with Receiver([(500, {})]) as receiver:
-        with serving(tmp_path, "office", receiver.url, keep_s=0) as made:
-            submit(made)
-            assert "undelivered" not in status(made, "done")
-            reason = status(made, "done")["undelivered"]["office"]
-        assert reason == "given up after 1 tries: it answered 500 Internal Server Error"
-    assert not list((tmp_path / "spool" / "callbacks").iterdir())
+    with (
+        Receiver([(500, {})]) as receiver,
+        serving(tmp_path, "office", receiver.url, keep_s=0) as made,
+    ):
+        submit(made)
+        assert "undelivered" not in (ended := status(made, "done"))
+        reason = status(made, "done")["undelivered"]["office"]
+    why = "given up after 1 tries: it answered 500 Internal Server Error"
+    assert reason == f"{why}; fog-gateway retry {ended['job']}.office"
+
+
+def test_a_callback_that_was_given_up_is_listed_and_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fogmqtt.gateway.server.callbacks._LOOK_S", 0.05)
+    config = GatewayConfig(gateway=GatewaySettings(spool=str(tmp_path / "spool")))
+    said = Console(file=StringIO(), width=400)
+
+    def listed() -> str:
+        assert said.file.truncate(0) is not None  # type: ignore[attr-defined]
+        retry(config, None, said, every=False)
+        return said.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+    with (
+        Receiver([(500, {})]) as receiver,
+        serving(tmp_path, "office", receiver.url, keep_s=0) as made,
+    ):
+        submit(made)
+        first = receiver.take()
+        name = f"{status(made, 'done')['job']}.office"
+        assert "undelivered" in status(made, "done")
+        assert f"{name}  " in listed()
+        assert "callback office: given up after 1 tries: it answered 500" in listed()
+        with pytest.raises(UsageError, match=r"no callback .* was given up"):
+            retry(config, "j0.office", said, every=False)
+        retry(config, name, said, every=False)
+        again = receiver.take()
+        assert again.body == first.body
+        assert again.headers["Idempotency-Key"] == first.headers["Idempotency-Key"]
+    assert "no dead letters" in listed()
+
+
+def test_a_receiver_with_tls_is_verified_by_a_private_authority(
+    tmp_path: Path, certificates: Path
+) -> None:
+    (tmp_path / "body").write_bytes(b"a result")
+    ca = str(certificates / "ca.crt")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificates / "broker.crt", certificates / "broker.key")
+
+    def post(url: str, ca: str) -> None:
+        post_file(http_post.Receiver(url, "", 5.0, ca), tmp_path / "body", {})
+
+    with Receiver(tls=server) as receiver:
+        post(receiver.url, ca)
+        assert receiver.take().body == b"a result"
+        with pytest.raises(PostFailed, match=r"by the authorities of this machine: .*callback\.ca"):
+            post(receiver.url, "")
+        with pytest.raises(PostFailed, match=r"127\.0\.0\.1 is not accepted by .* mismatch"):
+            post(receiver.url.replace("localhost", "127.0.0.1"), ca)
+    with pytest.raises(ConfigError, match=r"callback\.ca: .*give a PEM file"):
+        check_deliveries(GatewayConfig(callback=CallbackSettings(ca=str(tmp_path / "body"))))
 
 
 def test_a_redirect_is_not_followed(tmp_path: Path) -> None:

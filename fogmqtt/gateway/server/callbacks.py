@@ -25,11 +25,16 @@ from fogmqtt.errors import FogError
 from fogmqtt.gateway.background import Supervisor
 from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.server.http_post import PostFailed, Receiver, post_file
-from fogmqtt.gateway.storage.api import SpoolEntry
 from fogmqtt.gateway.storage.durable_files import DurableFiles, write
+from fogmqtt.gateway.storage.given_up import (
+    BODY,
+    NOTE,
+    CallbackNote,
+    GivenUpCallbacks,
+    read_notes,
+)
 from fogmqtt.gateway.threads import Threads
 from fogmqtt.log import one_line
-from fogmqtt.wire.messages import JobStatus
 
 log = logging.getLogger(__name__)
 
@@ -40,26 +45,9 @@ _LONGEST_PAUSE_S: Final = 300.0
 _JITTER: Final = 0.2
 #: Seconds in which one try must end, however slowly the receiver reads.
 _TRY_S: Final = 600.0
-_NOTE, _BODY = ".json", ".body"
+#: Seconds between two looks for callbacks that are to be tried again.
+_LOOK_S: Final = 5.0
 _CHANCE: Final = random.SystemRandom()
-
-
-class CallbackNote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is to be sent: the content of its note in the spool."""
-
-    #: The name of the callback in the configuration.
-    callback: str
-    entry: SpoolEntry
-    #: The final status of the job.
-    status: JobStatus
-    media_type: str
-    #: Seconds since 1970.
-    since: float
-
-    @property
-    def name(self) -> str:
-        """The name of its files."""
-        return f"{self.entry.job}.{self.callback}"
 
 
 #: Is told how a callback fares: the note, what went wrong ("" if it was sent after all), and
@@ -106,6 +94,7 @@ class Callbacks:
         self._threads = threads
         self._report = report
         self._max_bytes = max_bytes
+        self._given_up = GivenUpCallbacks(folder, disk)
         self._queues = {name: _Queue() for name in urls}
         self._one_tried = asyncio.Event()
 
@@ -115,15 +104,15 @@ class Callbacks:
         Raises OSError, and FogError if too much waits already.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        used = sum(path.stat().st_size for path in self._folder.glob(f"*{_BODY}"))
+        used = sum(path.stat().st_size for path in self._folder.glob(f"*{BODY}"))
         if self._max_bytes and used + len(body) > self._max_bytes:
             raise FogError(
                 f"callbacks of {used:,} bytes wait already (gateway.spool_max_bytes = "
                 f"{self._max_bytes:,})"
             )
         # The note last: without it there is nothing to send.
-        write(self._disk, self._path(note, _BODY), body)
-        write(self._disk, self._path(note, _NOTE), msgspec.json.encode(note))
+        write(self._disk, self._path(note, BODY), body)
+        write(self._disk, self._path(note, NOTE), msgspec.json.encode(note))
         self._disk.sync(self._folder)
 
     def send(self, note: CallbackNote) -> None:
@@ -153,7 +142,19 @@ class Callbacks:
         async with Supervisor() as supervisor:
             for name, queue in self._queues.items():
                 supervisor.start(self._serve(name, queue), f"callback {name}")
-            await asyncio.get_running_loop().create_future()  # until cancelled
+            while True:
+                await self._take_requested()
+                await asyncio.sleep(_LOOK_S)
+
+    async def _take_requested(self) -> None:
+        """Take up what was given up and somebody wants to be sent again."""
+        take = partial(self._given_up.take_requested, lambda note: note.callback in self._queues)
+        try:
+            for note in await self._threads.apart(take, "callbacks"):
+                log.info("callback %s is tried again", note.name)
+                self.send(note)
+        except OSError as problem:
+            log.warning("callbacks cannot be taken up again: %s", problem)
 
     async def _serve(self, name: str, queue: _Queue) -> None:
         while True:
@@ -181,8 +182,8 @@ class Callbacks:
     async def _try(self, name: str, pending: _Pending) -> bool:
         """Send one. Returns whether it is settled: it was sent, or is given up."""
         note, settings = pending.note, self._settings
-        receiver = Receiver(self._urls[name], settings.secret_file, settings.timeout_s)
-        work = partial(post_file, receiver, self._path(note, _BODY), _headers(note))
+        receiver = Receiver(self._urls[name], settings.secret_file, settings.timeout_s, settings.ca)
+        work = partial(post_file, receiver, self._path(note, BODY), _headers(note))
         pending.tries += 1
         retry_after_s = 0.0
         try:
@@ -200,8 +201,9 @@ class Callbacks:
             await self._forget(note)
             return True
         if time.time() - note.since > settings.keep_s:
-            self._report(note, f"given up after {pending.tries} tries: {problem}", False)
-            await self._forget(note)
+            given_up = f"given up after {pending.tries} tries: {problem}"
+            await self._keep(note, given_up)
+            self._report(note, f"{given_up}; fog-gateway retry {note.name}", False)
             return True
         if pending.tries == 1:
             self._report(note, problem, True)
@@ -210,9 +212,16 @@ class Callbacks:
         pending.due_at = now() + max(pause_s, retry_after_s)
         return False
 
+    async def _keep(self, note: CallbackNote, reason: str) -> None:
+        """Keep one that is given up, until somebody has it sent again."""
+        try:
+            await self._threads.apart(partial(self._given_up.keep, note, reason), "callbacks")
+        except OSError as problem:
+            log.warning("callback %s is tried again after a restart: %s", note.name, problem)
+
     async def _forget(self, note: CallbackNote) -> None:
         def remove() -> None:
-            for suffix in (_NOTE, _BODY):
+            for suffix in (NOTE, BODY):
                 self._disk.remove(self._path(note, suffix))
 
         try:
@@ -222,19 +231,12 @@ class Callbacks:
 
     def _stored(self) -> list[CallbackNote]:
         """The notes that earlier runs left, oldest first. Blocking."""
-        found = []
-        for path in self._folder.glob(f"*{_NOTE}"):
-            try:
-                note = msgspec.json.decode(path.read_bytes(), type=CallbackNote)
-            except (OSError, msgspec.MsgspecError) as problem:
-                log.warning("%s is no note of a callback and is left there: %s", path, problem)
-                continue
-            found.append(note)
+        found = read_notes(self._folder)
         known = {note.name for note in found}
-        for path in self._folder.glob(f"*{_BODY}"):
-            if path.name.removesuffix(_BODY) not in known:
+        for path in self._folder.glob(f"*{BODY}"):
+            if path.name.removesuffix(BODY) not in known:
                 path.unlink(missing_ok=True)  # the gateway was killed before it had the note
-        return sorted(found, key=lambda note: note.since)
+        return found
 
     def _path(self, note: CallbackNote, suffix: str) -> Path:
         return self._folder / f"{note.name}{suffix}"

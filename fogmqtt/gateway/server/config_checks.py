@@ -7,7 +7,7 @@ from pathlib import Path
 from fogmqtt.config import GatewayConfig
 from fogmqtt.errors import ConfigError, PipelineError, UsageError
 from fogmqtt.gateway.server.destinations import WORDS, Destinations, parse_destinations
-from fogmqtt.gateway.server.http_post import check_url, read_secret
+from fogmqtt.gateway.server.http_post import check_url, read_secret, tls_context
 from fogmqtt.operators.api.pipeline import parse, parse_post
 
 
@@ -43,6 +43,8 @@ def check_deliveries(config: GatewayConfig) -> None:
             raise ConfigError(f"callbacks.{name}: {problem}") from None
     if config.callback.secret_file:
         read_secret(config.callback.secret_file)
+    if config.callback.ca:
+        tls_context(config.callback.ca)
     called = {name for _, one in _all_destinations(config) for name in one.callbacks}
     if called and not (config.gateway.spool or config.gateway.inbox):
         raise ConfigError(

@@ -23,12 +23,13 @@ from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.devices.status_publisher import job_status
 from fogmqtt.gateway.jobs.model import Outcome
 from fogmqtt.gateway.server.answers import Answers, ResultFile, as_json_file
-from fogmqtt.gateway.server.callbacks import CallbackNote, Callbacks
+from fogmqtt.gateway.server.callbacks import Callbacks
 from fogmqtt.gateway.server.destinations import Destinations, parse_destinations
 from fogmqtt.gateway.server.outbox import Outbox
 from fogmqtt.gateway.server.replies import Replies, Reply
 from fogmqtt.gateway.storage.api import JobHistory, SpoolEntry
 from fogmqtt.gateway.storage.durable_files import DurableFiles
+from fogmqtt.gateway.storage.given_up import CallbackNote
 from fogmqtt.images.encode import encode as encode_images
 from fogmqtt.images.result_format import ResultFormat, format_of_suffix, parse_result_format
 from fogmqtt.operators.api.measuring import as_json

@@ -45,6 +45,8 @@ class Receiver:
     secret_file: str
     #: Seconds to connect, and without a byte.
     timeout_s: float
+    #: PEM: who signed the receiver's certificate; "" for the system's list.
+    ca: str = ""
 
 
 def check_url(url: str) -> SplitResult:
@@ -74,6 +76,14 @@ def read_secret(path: str) -> bytes:
     if not secret:
         raise ConfigError(f"callback.secret_file: {path} is empty; write a secret into it")
     return secret
+
+
+def tls_context(ca: str) -> ssl.SSLContext:
+    """Return a context that verifies receivers. Raises ConfigError for a file that is no PEM."""
+    try:
+        return ssl.create_default_context(cafile=ca or None)
+    except OSError as problem:
+        raise ConfigError(f"callback.ca: {ca}: {problem}; give a PEM file") from None
 
 
 def post_file(receiver: Receiver, path: Path, headers: Mapping[str, str]) -> None:
@@ -106,9 +116,11 @@ def _connection(receiver: Receiver) -> HTTPConnection:
     parts = check_url(receiver.url)
     assert parts.hostname is not None  # noqa: S101  # checked
     if parts.scheme == "https":
-        context = ssl.create_default_context()
         return HTTPSConnection(
-            parts.hostname, parts.port, timeout=receiver.timeout_s, context=context
+            parts.hostname,
+            parts.port,
+            timeout=receiver.timeout_s,
+            context=tls_context(receiver.ca),
         )
     return HTTPConnection(parts.hostname, parts.port, timeout=receiver.timeout_s)
 
@@ -126,10 +138,20 @@ def _post(
         raise PostFailed(
             f"no answer within {receiver.timeout_s:g} s (callback.timeout_s)"
         ) from None
+    except ssl.SSLCertVerificationError as problem:
+        raise PostFailed(_distrust(parts.hostname or "", problem, receiver.ca)) from None
     except (OSError, HTTPException) as problem:
         raise PostFailed(str(problem) or type(problem).__name__) from None
     if not 200 <= answer.status < 300:
         raise PostFailed(_refusal(answer), _retry_after_s(answer))
+
+
+def _distrust(host: str, problem: ssl.SSLCertVerificationError, ca: str) -> str:
+    """Return why a receiver's certificate is not accepted, and what to do about it."""
+    why = problem.verify_message.rstrip(".") or str(problem)
+    trusted = f"by {ca} (callback.ca)" if ca else "by the authorities of this machine"
+    way_out = "name its authority in callback.ca, or renew it"
+    return f"the certificate of {host} is not accepted {trusted}: {why}; {way_out}"
 
 
 def _refusal(answer: HTTPResponse) -> str:
