@@ -26,7 +26,7 @@ AGAIN     := --reruns 1 -rR
 REAL      := tests/integration tests/browser
 
 .PHONY: help demo quick unit test proof fleets mutations arm chaos soak fuzz brokers lint bench bench-quick
-.PHONY: clean broker broker-or-wheel node chromium debootstrap vendor peers
+.PHONY: clean broker broker-or-wheel node chromium proxy debootstrap vendor peers
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ quick: lint unit ## check formatting, rules and types, run the unit tests (1 min
 unit: $(STAMP) ## run the unit tests
 	$(BIN)/pytest -n $(PROCESSES) $(SPREAD) tests/unit
 
-test: $(STAMP) broker node chromium ## run the tests of all features (10 minutes); make proof runs those of faults
+test: $(STAMP) broker node chromium proxy ## run the tests of all features (10 minutes); make proof runs those of faults
 	$(BIN)/pytest -n $(PROCESSES) $(SPREAD) -m "not proof" tests/property tests/unit
 	$(BIN)/pytest -n $(WAITING) $(SPREAD) $(AGAIN) -m "not serial and not proof" $(REAL)
 	$(BIN)/pytest $(AGAIN) -m "serial and not proof" $(REAL)
@@ -123,6 +123,11 @@ debootstrap:
 	@command -v debootstrap >/dev/null || $(get_debootstrap) \
 	  || { echo "make: the container files are tried with debootstrap: apt install debootstrap" >&2; exit 1; }
 
+# For the tests of the page behind a proxy.
+proxy:
+	@test -x /usr/sbin/nginx || command -v nginx >/dev/null || $(get_nginx) \
+	  || { echo "make: the tests of the proxy need nginx: apt install nginx-light" >&2; exit 1; }
+
 vendor: node ## fetch the page's libraries again, as .ci/vendor names them
 	.ci/vendor
 
@@ -140,6 +145,10 @@ endef
 define get_chromium
 { echo "make: installing Chromium"; $(call apt_install,chromium fonts-dejavu-core); \
   command -v chromium >/dev/null; }
+endef
+
+define get_nginx
+{ echo "make: installing nginx"; $(call apt_install,nginx-light); test -x /usr/sbin/nginx; }
 endef
 
 define get_node

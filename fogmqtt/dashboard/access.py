@@ -34,6 +34,10 @@ _BASE = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*){1,8}")
 _LONGEST_USER: Final = 64
 
 
+#: The user that a program of this machine is.
+_LOCAL: Final = "local"
+
+
 @dataclass(frozen=True, slots=True)
 class Visitor:
     """Who asks: for decisions, and for the log of acts."""
@@ -51,6 +55,8 @@ class Visitor:
     @property
     def who(self) -> str:
         """The visitor for the gateway's log, such as `ana (operator) at 192.168.1.7`."""
+        if self.user == _LOCAL:
+            return "this machine"
         return f"{self.user or 'somebody'} ({self.role or 'no role'}) at {self.address}"
 
 
@@ -168,7 +174,7 @@ class Door:
             if role := self.tokens.role_of_cookie(cookie):
                 return role, "browser"
         if _is_loopback(address) and not is_forwarded:
-            return "operator", "local"
+            return "operator", _LOCAL
         return None, ""
 
     def _is_trusted(self, address: str) -> bool:

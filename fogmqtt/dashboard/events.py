@@ -165,6 +165,7 @@ class EventStream:
                 f"{MOST_STREAMS} pages read events already; close one, or try again later.",
                 limit=MOST_STREAMS,
                 retry_after_s=15.0,
+                headers={"Connection": "close"},  # it must not keep others out
             )
         self._hub = hub
         self._last_id = last_id

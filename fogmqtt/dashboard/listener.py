@@ -16,9 +16,10 @@ from typing import Any, Final
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from fogmqtt.dashboard.problems import Problem
 from fogmqtt.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -48,11 +49,16 @@ class PatientProtocol(H11Protocol):
     headers_s = HEADERS_S
     reader_s = READER_S
 
+    #: Connections at once; beyond them, requests are answered with 503.
+    most_connections = _MOST_CONNECTIONS
+
     _headers_timer: asyncio.TimerHandle | None = None
     _reader_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self.most_connections:
+            self.app = _too_many_connections
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
@@ -115,6 +121,20 @@ class PatientProtocol(H11Protocol):
             self._reader_timer = None
 
 
+async def _too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request on a connection beyond those that may be open."""
+    problem = Problem(
+        "busy",
+        503,
+        f"{_MOST_CONNECTIONS} connections are open already; close some, or try again later.",
+        limit=_MOST_CONNECTIONS,
+        retry_after_s=5.0,
+        headers={"Connection": "close"},
+    )
+    if scope["type"] == "http":
+        await problem.response()(scope, receive, send)
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its own handling of signals: the command line has one."""
 
@@ -165,7 +185,6 @@ async def serve_http(app: ASGIApp, sock: socket.socket, **options: Any) -> None:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
         h11_max_incomplete_event_size=_MOST_HEADER_BYTES,

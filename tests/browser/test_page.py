@@ -15,7 +15,8 @@ from axe_playwright_python.sync_playwright import Axe
 from fogmqtt.images.spec import Image
 from tests.browser.rig import PATIENCE_MS, Open, Served, Tab, start_dashboard
 from tests.browser.scene import harbour
-from tests.processes import edges_of, private_fog, same
+from tests.processes import edges_of, private_fog, read, same
+from tests.reverse_proxy import reverse_proxy
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
 
@@ -506,3 +507,20 @@ def test_a_token_lets_in_and_leaves_the_address_and_a_viewer_may_not_act(
     viewer.sees("You may look, not act.")
     viewer.page.reload()
     viewer.sees("You may look, not act.")
+
+
+def test_the_page_works_under_a_path_of_a_reverse_proxy(
+    open_tab: Open, served: Served, tmp_path: Path, small: Path
+):
+    settings = {
+        "DASHBOARD__TOKEN_FILE": str(tmp_path / "operator"),
+        "DASHBOARD__PROXY__TRUSTED": '["127.0.0.1/32"]',
+    }
+    _, url = start_dashboard(served.fog, **settings)
+    with reverse_proxy(tmp_path / "nginx", int(url.rstrip("/").rpartition(":")[2])) as proxied:
+        tab = open_tab(proxied)
+        tab.page.goto(f"{proxied}#token={(tmp_path / 'operator').read_text().strip()}")
+        tab.page.wait_for_selector(".device")
+        submit(tab, small)
+        done(tab)
+        assert same(read(downloaded(tab, "Result")), edges_of(small))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import resource
 import signal
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 import psutil
 import pytest
 
+from fogmqtt.dashboard.events import MOST_STREAMS
 from tests.fog import free_port, wait_for
 from tests.processes import (
     PATIENCE_S,
@@ -310,3 +313,20 @@ def _until_line(reads: Any, text: bytes) -> None:
     while text not in (line := reads.readline()):
         assert line, "the stream ended"
         assert time.monotonic() < deadline
+
+
+def test_a_thousand_event_streams_get_an_answer_each_and_images_are_done(page, picture):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    head = f"GET /api/events HTTP/1.1\r\nHost: {page.host}:{page.port}\r\n\r\n".encode()
+    with ExitStack() as opened:
+        links = [opened.enter_context(page.socket()) for _ in range(1000)]
+        for link in links:
+            link.sendall(head)
+        answers = [link.recv(65_536) for link in links]
+        streams = [answer for answer in answers if answer.startswith(b"HTTP/1.1 200")]
+        refused = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503")]
+        assert (len(streams), len(refused)) == (MOST_STREAMS, 1000 - MOST_STREAMS)
+        assert all(b"application/problem+json" in answer for answer in refused)
+        assert page.ask("PUT", "/api/run/edges", picture.read_bytes())[0] == 200
+    page.json("/api/devices")

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ago, bytes, count, duration, number, pixelRate, size } from "../../fogmqtt/dashboard/static/model/format.js";
+import { ago, bytes, count, duration, number, pixelRate, sender, size } from "../../fogmqtt/dashboard/static/model/format.js";
 
 test("a duration has the unit that people would say", () => {
-  const shown = [0, 0.0123, 0.85, 4.2, 9.96, 59, 60, 200, 3599, 7500, 86400 * 3].map(duration);
-  assert.deepEqual(shown, ["0 s", "12 ms", "850 ms", "4.2 s", "10 s", "59 s", "1 min", "3 min 20 s", "59 min 59 s", "2 h 5 min", "3 days"]);
+  const shown = [0, 0.0003, 0.0123, 0.85, 4.2, 9.96, 59, 60, 200, 3599, 7500, 86400 * 3].map(duration);
+  assert.deepEqual(shown, ["0 s", "0.3 ms", "12 ms", "850 ms", "4.2 s", "10 s", "59 s", "1 min", "3 min 20 s", "59 min 59 s", "2 h 5 min", "3 days"]);
 });
 
 test("a duration that is not known shows nothing", () => {
@@ -30,4 +30,10 @@ test("sizes of files and images are read at a glance", () => {
   assert.equal(size(3000, 4000), "4000 × 3000 (12 MP)");
   assert.equal(size(0, 0), "");
   assert.equal(pixelRate(8_120_000), "8.12 MP/s");
+});
+
+test("a job says in words where it came from", () => {
+  assert.equal(sender({ source: "page", who: "this machine" }), "from the page, by this machine");
+  assert.equal(sender({ source: "inbox", who: "" }), "from the inbox");
+  assert.equal(sender({ source: "", who: "" }), "");
 });

@@ -336,7 +336,7 @@ def test_each_act_is_one_line_of_the_log(caplog):
     assert "\n" not in deleted
     assert deleted.startswith("ana")
     assert deleted.endswith("(operator) at 203.0.113.9: DELETE /api/jobs/j1 job j1: 200")
-    assert refused == "local (operator) at 127.0.0.1: DELETE /api/jobs/j1: 403"
+    assert refused == "this machine: DELETE /api/jobs/j1: 403"
 
 
 def test_the_gateway_hears_who_asked():

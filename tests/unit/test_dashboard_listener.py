@@ -173,3 +173,20 @@ def test_the_error_of_a_port_that_is_taken_says_so():
 def test_the_error_of_an_address_of_another_machine_says_so():
     with pytest.raises(UsageError, match=r"dashboard.listen: 192\.0\.2\.1:0: .*assign"):
         listen("192.0.2.1", 0)
+
+
+def test_connections_beyond_the_most_get_a_sentence_and_leave(monkeypatch):
+    monkeypatch.setattr(PatientProtocol, "most_connections", 1)
+
+    async def test():
+        async with server() as address:
+            _, first = await asyncio.open_connection(*address)
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(REQUEST)
+            answer = await ended(reader)
+            assert b"503" in answer
+            assert b"connections are open already; close some, or try again later." in answer
+            first.close()
+            writer.close()
+
+    run(test())

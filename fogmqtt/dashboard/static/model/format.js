@@ -13,11 +13,12 @@ export function count(many, one, several = `${one}s`) {
   return `${WHOLE.format(many)} ${many === 1 ? one : several}`;
 }
 
-/** A duration: 850 ms, 4.2 s, 3 min 20 s, 2 h 5 min, 3 days. */
+/** A duration: 0.3 ms, 850 ms, 4.2 s, 3 min 20 s, 2 h 5 min, 3 days. */
 export function duration(seconds) {
   if (!Number.isFinite(seconds)) return "";
-  if (seconds < 0.0005) return "0 s";
-  if (seconds < 1) return `${number(Math.round(seconds * 1000))} ms`;
+  if (seconds < 0.00005) return "0 s";
+  if (seconds < 0.00095) return `${(seconds * 1000).toFixed(1)} ms`;
+  if (seconds < 0.9995) return `${number(Math.round(seconds * 1000))} ms`;
   if (seconds < 59.95) return `${seconds < 9.95 ? seconds.toFixed(1) : Math.round(seconds)} s`;
   const whole = Math.round(seconds);
   if (whole < 3600) return pair(Math.floor(whole / 60), "min", whole % 60, "s");
@@ -43,6 +44,13 @@ export function ago(then, now) {
 /** A Unix time as local date and time. */
 export function date(unix) {
   return new Date(unix * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+}
+
+const SOURCES = { page: "from the page", http: "by HTTP", mqtt: "by MQTT", python: "from Python", inbox: "from the inbox", retry: "a retry" };
+
+/** Where a job's image came from, and who asked. */
+export function sender({ source, who }) {
+  return [source && (SOURCES[source] ?? `from ${source}`), who && `by ${who}`].filter(Boolean).join(", ");
 }
 
 /** 640 B, 12.5 kB, 3.4 MB. */

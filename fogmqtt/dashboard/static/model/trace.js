@@ -1,5 +1,7 @@
 // A job's trace, which is a file for Perfetto, as rows of bars: a row for each worker of a device.
 
+import { bytes as sizeOf } from "./format.js";
+
 /** Phases of an attempt in their order: what people call them, and whose time it is. */
 const PHASES = {
   wait: ["waits at the gateway", "wait"],
@@ -117,7 +119,7 @@ function tileBar(event, { kind, device }) {
     begin,
     end: begin + event.dur / 1e6,
     label: `Tile ${tile}${attempt > 1 ? `, attempt ${attempt}` : ""}${hedge ? ", second copy" : ""}`,
-    story: [core, bytes && `${bytes.out} bytes out, ${bytes.back} back`, ENDINGS[end] ?? end, reason].filter(Boolean).join(" · "),
+    story: [core, bytes && `${sizeOf(bytes.out)} out, ${sizeOf(bytes.back)} back`, ENDINGS[end] ?? end, reason].filter(Boolean).join(" · "),
     ending: ENDINGS[end] ?? end,
     key: `${tile}.${attempt}`,
     tile,

@@ -35,7 +35,9 @@ function Summary() {
   const rate = cards.reduce((sum, card) => sum + card.tiles_per_s, 0);
   const pixels = cards.reduce((sum, card) => sum + card.pixels_per_s, 0);
   if (!fleet.gateway.value) return "Waiting for the gateway.";
-  if (!jobs) return `${count(cards.length, "device")}. Nothing to do.`;
+  const away = cards.filter((card) => card.activity === "offline").length;
+  const online = `${count(cards.length - away, "device")} online${away ? `, ${away} offline` : ""}`;
+  if (!jobs) return `${online}. Nothing to do.`;
   return `${working} of ${count(cards.length, "device")} at work on ${count(jobs, "job")}: ${number(rate)} tiles/s, ${pixelRate(pixels)}.`;
 }
 

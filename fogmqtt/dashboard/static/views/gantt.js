@@ -42,7 +42,7 @@ class Chart {
   }
 
   get gutter() {
-    return this.canvas.clientWidth < 520 ? 70 : 130;
+    return this.canvas.clientWidth < 520 ? 70 : 160;
   }
 
   seconds(x) {
@@ -88,8 +88,9 @@ class Chart {
       const x = Math.round(this.x(at)) + 0.5;
       context.fillStyle = ink.line;
       context.fillRect(x, AXIS - 4, 1, height);
+      const text = at < step / 2 ? "0" : duration(at);
       context.fillStyle = ink.quiet;
-      context.fillText(at < step / 2 ? "0" : duration(at), x + 3, AXIS / 2);
+      if (x + 3 + context.measureText(text).width <= width) context.fillText(text, x + 3, AXIS / 2);
     }
   }
 

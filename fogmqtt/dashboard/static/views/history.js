@@ -3,7 +3,7 @@
 import { useEffect, useRef, useState } from "../vendor/hooks.js";
 import { getJson, jobUrl, withQuery } from "../model/api.js";
 import { hasEnded } from "../model/fleet.js";
-import { ago, count, duration } from "../model/format.js";
+import { ago, count, duration, sender } from "../model/format.js";
 import { attempt, fleet, link, mayAct, now, setQuery } from "../state.js";
 import { Empty, Heading, html, Icon, Progress, StateBadge } from "./html.js";
 import { retry } from "./job.js";
@@ -41,7 +41,7 @@ export function HistoryView({ place }) {
     <${Heading}>Jobs<//>
     <form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
       <label for="text" class="unseen">Name or pipeline contains</label>
-      <input id="text" type="search" placeholder="Name or pipeline contains …" value=${text}
+      <input id="text" type="search" placeholder="Name or pipeline" value=${text}
         onInput=${(event) => setQuery({ text: event.target.value })} />
       <label for="state" class="unseen">State</label>
       <select id="state" value=${state} onChange=${(event) => setQuery({ state: event.target.value })}>
@@ -104,7 +104,7 @@ function Thumbnail({ card }) {
 
 function words(card) {
   const took = card.started_at && card.ended_at ? `took ${duration(card.ended_at - card.started_at)}` : "";
-  const who = [card.source && `from ${card.source}`, card.who && `by ${card.who}`].filter(Boolean).join(" ");
+  const who = sender(card);
   const devices = Object.keys(card.devices ?? {}).length;
   return [ago(card.accepted_at, now.value), took, card.tiles ? `${count(card.tiles, "tile")} on ${count(devices, "device")}` : "", who]
     .filter(Boolean)

@@ -5,7 +5,7 @@ import { useEffect, useRef, useState } from "../vendor/hooks.js";
 import { act, getJson, jobUrl } from "../model/api.js";
 import * as factsModel from "../model/facts.js";
 import { hasEnded } from "../model/fleet.js";
-import { bytes, count, date, duration, number, size } from "../model/format.js";
+import { bytes, count, date, duration, number, size, sender } from "../model/format.js";
 import { STATUS_WORDS } from "../model/tiles.js";
 import { attempt, fleet, go, link, mayAct, now } from "../state.js";
 import { Empty, Heading, html, Icon, Progress, StateBadge, Swatch } from "./html.js";
@@ -72,7 +72,7 @@ function progressWords(card) {
 
 function endWords(card) {
   const took = card.started_at && card.ended_at ? `took ${duration(card.ended_at - card.started_at)}` : "";
-  const who = [card.source && `from ${card.source}`, card.who && `by ${card.who}`].filter(Boolean).join(" ");
+  const who = sender(card);
   return [date(card.ended_at ?? card.accepted_at), took, size(card.height, card.width), card.tiles ? count(card.tiles, "tile") : "", troubles(card), who]
     .filter(Boolean)
     .join(" · ");
