@@ -72,6 +72,14 @@ def test_a_device_without_work_waits_and_one_that_leaves_is_offline(serving: Ser
     assert "takes no more" in becomes(page, "manar", "draining").sentence
 
 
+def test_a_device_that_still_examines_its_operators_starts(serving: Serving) -> None:
+    page = client(serving)
+    announce(serving, "eya", conformance_running=True)
+    assert "examine" in becomes(page, "eya", "starting").sentence.lower()
+    announce(serving, "eya", sequence=2)
+    assert becomes(page, "eya", "idle").sentence == "Waits: there is no job with tiles."
+
+
 def test_a_device_that_works_is_shown_with_its_job_and_its_rates(serving: Serving) -> None:
     page = client(serving)
     device = PlayedDevice(serving.broker, "eya")

@@ -384,7 +384,8 @@ class JobRunner:
 
     def _timed_out(self, job: Job) -> JobTimedOut:
         report, online = job.report, self._registry.present()
-        kind = JobTimedOut if online or report.done else NoDevice
+        waited = self._config.gateway.local == "never" and not online and not report.done
+        kind = NoDevice if waited else JobTimedOut
         return kind(
             f"{report.name}: not done after {job.request.timeout_s:g} s (--timeout): "
             f"{report.done} of {report.tiles} tiles; devices online: {', '.join(online) or 'none'}"
