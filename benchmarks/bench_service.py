@@ -299,8 +299,9 @@ def small(site: Site, rounds: int) -> None:
     try:
         submitter.submit(files, "edges")
         expected = by_http(site, files, "edges")
-        for _ in range(rounds):
-            for kind, rows in ((by_http, http), (submitter.submit, mqtt)):
+        turns = [(by_http, http), (submitter.submit, mqtt)]
+        for number in range(rounds):  # in turns, so that neither is always the first
+            for kind, rows in turns if number % 2 else reversed(turns):
                 results: list[list[bytes]] = []
                 arguments = (site, files, "edges") if kind is by_http else (files, "edges")
                 rows.append(timed(lambda: results.append(kind(*arguments))))  # noqa: B023
