@@ -269,6 +269,15 @@ def test_no_process_outlives_its_parent() -> None:
     assert _has_ended(child)
 
 
+def test_a_package_that_is_missing_is_named_in_one_sentence() -> None:
+    with Decoders(program="tests.lacking") as one:
+        for _ in range(2):
+            assert refusal(one, "honest.png") == (
+                "honest.png: image files cannot be read here: No module named 'no_such_package'; "
+                "install it again: pip install --force-reinstall fogmqtt"
+            )
+
+
 def test_what_no_process_can_be_had_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fogmqtt.workers.child._start", _no_memory)
     with Decoders() as one:

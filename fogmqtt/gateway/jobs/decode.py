@@ -93,7 +93,7 @@ class Decoders:
 
     def __init__(self, *, timeout_s: float = TIMEOUT_S, program: str = _PROGRAM) -> None:
         self._timeout_s = timeout_s
-        self._code = f"from {program} import main; main()"
+        self._code = f"from fogmqtt.workers.decoder_start import main; main({program!r})"
         self._reply_decoder: msgspec.msgpack.Decoder[DecodeReply] = msgspec.msgpack.Decoder(
             DecodeReply
         )
