@@ -10,9 +10,10 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -118,6 +119,12 @@ def by_divided_tifffile(data: bytes) -> Array:
     colours, opacity = rgba[..., :3], rgba[..., 3:]
     divided = np.divide(65_535 * colours, opacity, out=np.zeros(colours.shape), where=opacity > 0)
     return bgr(np.floor(divided).astype(np.uint16))
+
+
+def by_ffmpeg(data: bytes, form: str) -> Array:
+    """FFmpeg's decoders: JPEG 2000 as "j2k_pipe", PAM as "pam_pipe"."""
+    with av.open(io.BytesIO(data), format=form) as file:
+        return bgr(next(file.decode(video=0)).to_ndarray()[..., :3])
 
 
 def by_cv2(data: bytes) -> Array:
@@ -389,6 +396,10 @@ def _tiff_codecs() -> Iterator[Sample]:
         )
     jpeg = pillow(colour(), "TIFF", compression="jpeg")
     yield Sample("TIFF", "compressed by JPEG", jpeg, by_cv2(jpeg), "", by_pillow, 1)
+    turned = pillow(colour(), "TIFF", compression="jpeg", tiffinfo={274: 6})
+    upright = np.rot90(by_cv2(jpeg), -1)
+    variant = "compressed by JPEG, turned (orientation 6)"
+    yield Sample("TIFF", variant, turned, upright, "", lambda data: np.rot90(by_pillow(data)), 1)
 
 
 def _tiff_refused() -> Iterator[Sample]:
@@ -760,6 +771,11 @@ def _others() -> Iterator[Sample]:
     yield Sample("GIF", "animation", moving, bgr(flat), "page 1 of 2", by_pillow)
     avif = pillow(colour(), "AVIF", quality=90)
     yield Sample("AVIF", "8-bit", avif, by_pillow(avif), "", by_cv2, 3)
+    exif = Pillow.Exif()
+    exif[274] = 6  # Pillow writes it into the container
+    turned = pillow(colour(), "AVIF", quality=90, exif=exif)
+    upright = np.rot90(by_pillow(avif), -1)
+    yield Sample("AVIF", "turned (orientation 6)", turned, upright, "", by_pillow)
     deep = opencv(
         ".avif",
         bgr(colour("uint16") >> 6),
@@ -781,7 +797,12 @@ def _others() -> Iterator[Sample]:
         bits = np.dtype(dtype).itemsize * 8
         rgb, level = bgr(colour(dtype)), gray(dtype)
         yield Sample(
-            "JPEG 2000", f"{bits}-bit RGB", jpeg2000_of(rgb), rgb, "", by_cv2 if bits == 8 else None
+            "JPEG 2000",
+            f"{bits}-bit RGB",
+            jpeg2000_of(rgb),
+            rgb,
+            "",
+            by_cv2 if bits == 8 else partial(by_ffmpeg, form="j2k_pipe"),
         )
         yield Sample(
             "JPEG 2000",
@@ -814,6 +835,7 @@ def _others() -> Iterator[Sample]:
         head + np.dstack([colour(), alpha()]).tobytes(),
         bgr(colour()),
         "alpha channel dropped",
+        partial(by_ffmpeg, form="pam_pipe"),
     )
     yield Sample("PNM", "truncated", opencv(".ppm", bgr(colour()))[:-9], None, "it is truncated")
     for name, image in (("colour", bgr(colour("float32"))), ("gray", gray("float32"))):

@@ -68,14 +68,9 @@ def test_the_page_names_the_lines_that_no_independent_decoder_reads_right() -> N
         *(f"{bits}-bit gray" for bits in (3, 5, 6, 7)),
         "16-bit 444",
         "32-bit 10-10-10",
-        "16-bit RGB",
-        "PAM, RGB with alpha",
     }
     told = " ".join(PAGE.read_text("utf-8").split())
-    assert (
-        "TIFFs of 3, 5, 6 and 7 bits, BMPs of 444 and 10-10-10, PAM with alpha, and 16-bit RGB in "
-        "JPEG 2000"
-    ) in told
+    assert "TIFFs of 3, 5, 6 and 7 bits, and BMPs of 444 and 10-10-10" in told
 
 
 @pytest.mark.parametrize("sample", REFUSED, ids=name)

@@ -10,7 +10,7 @@ from typing import Final
 from PIL import Image as Pillow
 
 from fogmqtt.images.formats import frames
-from fogmqtt.images.formats.exif import without_orientation
+from fogmqtt.images.formats.exif import orientation_of, without_orientation
 from fogmqtt.images.formats.page import FormatError, Page
 from fogmqtt.images.formats.xmp import read_packet
 from fogmqtt.images.metadata import Metadata
@@ -36,14 +36,22 @@ class AnimatedReader:
                 notes.append("alpha channel dropped")
             if self._form == "AVIF" and (bits := _avif_bits(data)) > 8:
                 notes.append(f"{bits} bits per channel reduced to 8")
+            # Pillow tells the turn of an AVIF's container there, and does not do it.
+            orientation = orientation_of(file.info.get("exif", b""))
             exif = without_orientation(file.info.get("exif", b""))
             xmp, xmp_notes = read_packet(file.info.get("xmp"))
             notes += xmp_notes
             metadata = Metadata(icc=file.info.get("icc_profile") or b"", exif=exif, xmp=xmp)
             size = file.height, file.width
-        # In AVIF the container turns the image, and libavif does that; EXIF must not do it again.
         return [
-            Page(size, notes=tuple(notes), metadata=metadata, detail=index, stored_bytes=4)
+            Page(
+                size,
+                orientation=orientation,
+                notes=tuple(notes),
+                metadata=metadata,
+                detail=index,
+                stored_bytes=4,
+            )
             for index in range(count)
         ]
 

@@ -11,7 +11,7 @@ import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import tifffile
@@ -69,6 +69,7 @@ _OTHER_CODECS: Final = {
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
+_ORIENTATION_TAG: Final = 274
 _XMP_TAG: Final = 700
 _IPTC_TAG: Final = 33723
 _PHOTOSHOP_TAG: Final = 34377
@@ -298,7 +299,7 @@ def _notes(page: tifffile.TiffPage) -> Iterator[str]:
 
 
 def _orientation(page: tifffile.TiffPage) -> int:
-    tag = page.tags.get(274)
+    tag = page.tags.get(_ORIENTATION_TAG)
     value = tag.value if tag is not None else 1
     return int(value) if isinstance(value, int) else 1
 
@@ -344,7 +345,7 @@ def _bytes_of(page: tifffile.TiffPage, code: int) -> bytes:
 def _decode_by_opencv(data: bytes, page: Page, detail: _Detail) -> Image:
     kind = cv2.IMREAD_GRAYSCALE if page.channels == 1 else cv2.IMREAD_COLOR_BGR
     kind |= cv2.IMREAD_IGNORE_ORIENTATION
-    buffer = np.frombuffer(data, np.uint8)
+    buffer = np.frombuffer(_not_turned(data, detail.page), np.uint8)
     if detail.index == 0:
         image = cv2.imdecode(buffer, kind)
     else:
@@ -353,6 +354,18 @@ def _decode_by_opencv(data: bytes, page: Page, detail: _Detail) -> Image:
     if image is None:
         raise FormatError("libtiff cannot decode it; it is damaged, or of a rare kind")
     return image
+
+
+def _not_turned(data: bytes, page: tifffile.TiffPage) -> bytes | bytearray:
+    """Return the file with a page that is not turned: OpenCV turns pages that libtiff converts."""
+    tag = page.tags.get(_ORIENTATION_TAG)
+    if tag is None or _orientation(page) == 1:
+        return data
+    changed = bytearray(data)
+    size = tag.valuebytecount
+    order: Literal["little", "big"] = "little" if page.parent.byteorder == "<" else "big"
+    changed[tag.valueoffset : tag.valueoffset + size] = (1).to_bytes(size, order)
+    return changed
 
 
 def _check_jpegs(data: bytes, page: tifffile.TiffPage) -> None:
