@@ -6,7 +6,11 @@ for three times as many frames as came out as fast as it goes. `cv2` is this pro
 frame after the other, without any of it. A busy machine says little about ages: `others` is what
 other programs used.
 
+`--long` seconds of overload by tiles show whether ages or memory grow. `--kills` kills a device
+every 10 s at 5 frames a second, of which each is compared with one machine.
+
 Run: .venv/bin/python benchmarks/bench_streams.py [--seconds 10] [--split auto tiles frames]
+     [--long 60] [--kills 3]
 """
 
 from __future__ import annotations
@@ -14,12 +18,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from subprocess import Popen
 
 import cv2
 import numpy as np
+import psutil
 from cpu_time import CpuTime, Usage
 from photo import photo
 
@@ -41,6 +47,7 @@ CAMERA_FPS = 30.0
 OVERLOAD = 3.0
 #: Seconds before a measurement, in which ways are tried and devices load what they need.
 WARM_S = 3.0
+KILL_S = 10.0
 
 
 @dataclass
@@ -156,26 +163,105 @@ def alone(pictures: list[Image], seconds: float) -> Row:
     return Row("as fast, cv2", "-", len(ages) / took_s, ages, 0, 0, cpu.usage())
 
 
-async def bench(url: str, splits: list[str], seconds: float, show: Callable[[Row], None]) -> None:
-    gray = photo(2)
-    size = cv2.resize(gray, (WIDTH, HEIGHT))
+@asynccontextmanager
+async def fleet_gateway(url: str, pictures: list[Image], local: str) -> AsyncIterator[Gateway]:
+    """A gateway that knows all devices, and has had them checked."""
+    made = GatewayConfig()
+    made = replace(
+        made,
+        broker=BrokerSettings(url=url, embedded="never"),
+        gateway=replace(made.gateway, local=local),
+    )
+    async with Gateway(made, "bench", connector(made, "bench"), broker_within_s=30) as gateway:
+        while len(gateway.online()) < DEVICES:
+            await asyncio.sleep(0.05)
+        first = gateway.submit(JobRequest("first", PIPELINE, image=pictures[0]))
+        outcome = await first.outcome()
+        assert outcome.error is None, outcome.error
+        yield gateway
+
+
+async def long_overload(url: str, pictures: list[Image], seconds: float) -> None:
+    """Print ages and memory of each third of an overload."""
+    async with fleet_gateway(url, pictures, "never") as gateway:
+        source, output = Pictures(pictures, 100.0), Ages()
+        settings = StreamSettings(source="memory", pipeline=PIPELINE, split="tiles")
+        stream = gateway.open_stream("bench", settings, source, [("ages", output)])
+        running = asyncio.create_task(gateway.run_stream(stream))
+        await asyncio.sleep(WARM_S)
+        for part in ("first", "second", "last"):
+            output.ages.clear()
+            cpu = CpuTime()
+            await asyncio.sleep(seconds / 3)
+            ages, others = sorted(output.ages) or [float("nan")], cpu.usage().others
+            memory = psutil.Process().memory_info().rss / 1e6
+            print(
+                f"100 fps asked, {part} third: {len(output.ages)} results, p99 "
+                f"{1000 * ages[int(0.99 * (len(ages) - 1))]:.0f} ms, gateway {memory:.0f} MB, "
+                f"others {others:.0%}",
+                flush=True,
+            )
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+async def kills(url: str, pictures: list[Image], count: int, fleet: Fleet) -> None:
+    """Print what killed devices cost."""
+    async with fleet_gateway(url, pictures, "never") as gateway:
+        settings = StreamSettings(
+            source="memory", pipeline=PIPELINE, split="tiles", verify=1.0, max_age_s=2.0
+        )
+        stream = gateway.open_stream("bench", settings, Pictures(pictures, 5.0), [])
+        running = asyncio.create_task(gateway.run_stream(stream))
+        await asyncio.sleep(WARM_S)
+        before = replace(stream.view().books)
+        for number in range(count):
+            fleet.kill(number % DEVICES)
+            await asyncio.sleep(KILL_S)
+        view = stream.view()
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    after = view.books
+    print(
+        f"{count} kills at 5 fps: {after.published - before.published} came out, "
+        f"{after.late - before.late} late, {after.failed - before.failed} failed; "
+        f"{view.verified} compared, {view.wrong} wrong"
+    )
+
+
+class Fleet:
+    """The devices, each of which can be killed and comes back."""
+
+    def __init__(self, stack: ExitStack, url: str) -> None:
+        self._stack = stack
+        self._url = url
+        self._processes = [self._start(number) for number in range(DEVICES)]
+
+    def kill(self, number: int) -> None:
+        """Kill a device, and start it anew."""
+        self._processes[number].kill()
+        self._processes[number] = self._start(number)
+
+    def _start(self, number: int) -> Popen[bytes]:
+        return self._stack.enter_context(device_process(f"d{number}", self._url))
+
+
+def camera_pictures() -> list[Image]:
+    """Eight colour pictures of 1080p, which move."""
+    size = cv2.resize(photo(2), (WIDTH, HEIGHT))
     colour = cv2.merge([size, np.roll(size, 5, axis=1), np.roll(size, 9, axis=0)])
-    pictures = [np.roll(colour, 7 * number, axis=1) for number in range(8)]
+    return [np.roll(colour, 7 * number, axis=1) for number in range(8)]
+
+
+async def bench(url: str, splits: list[str], seconds: float, show: Callable[[Row], None]) -> None:
+    pictures = camera_pictures()
     show(alone(pictures, seconds / 2))
     for split in splits:
         # `auto` may do a frame on the gateway, as it does by default; the others are about devices.
-        made = GatewayConfig()
-        made = replace(
-            made,
-            broker=BrokerSettings(url=url, embedded="never"),
-            gateway=replace(made.gateway, local="auto" if split == "auto" else "never"),
-        )
-        async with Gateway(made, "bench", connector(made, "bench"), broker_within_s=30) as gateway:
-            while len(gateway.online()) < DEVICES:
-                await asyncio.sleep(0.05)
-            first = gateway.submit(JobRequest("first", PIPELINE, image=pictures[0]))
-            outcome = await first.outcome()
-            assert outcome.error is None, outcome.error
+        local = "auto" if split == "auto" else "never"
+        async with fleet_gateway(url, pictures, local) as gateway:
             more = {"seconds": seconds, "split": split}
             show(await measure(gateway, pictures, f"30 fps, {split}", CAMERA_FPS, **more))
             row = await measure(gateway, pictures, f"as fast, {split}", 0.0, **more)
@@ -187,7 +273,9 @@ async def bench(url: str, splits: list[str], seconds: float, show: Callable[[Row
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--split", nargs="+", default=["auto", "tiles", "frames"])
+    parser.add_argument("--split", nargs="*", default=["auto", "tiles", "frames"])
+    parser.add_argument("--long", type=float, default=0.0, help="seconds of overload")
+    parser.add_argument("--kills", type=int, default=0, help="devices to kill")
     options = parser.parse_args()
     tune()
     print(
@@ -197,10 +285,13 @@ def main() -> None:
     with ExitStack() as stack:
         broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{free_port()}")
         stack.callback(broker.stop)
-        for number in range(DEVICES):
-            stack.enter_context(device_process(f"d{number}", broker.url))
+        fleet = Fleet(stack, broker.url)
         show = lambda row: print(row, flush=True)  # noqa: E731
         asyncio.run(bench(broker.url, options.split, options.seconds, show))
+        if options.long:
+            asyncio.run(long_overload(broker.url, camera_pictures(), options.long))
+        if options.kills:
+            asyncio.run(kills(broker.url, camera_pictures(), options.kills, fleet))
 
 
 if __name__ == "__main__":
