@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
 import pytest
 
+from fogmqtt.config import GatewayConfig, PreviewSettings, StreamSettings
 from fogmqtt.gateway.home_assistant.payloads import (
     DeviceFacts,
     Discovery,
     RetainedMessage,
     StreamFacts,
 )
+from fogmqtt.gateway.streams.retained import is_retained_topic, retained_topics
 from fogmqtt.wire.topics import Topics
 from tests.home_assistant_schema import SCHEMA
 
@@ -171,3 +174,38 @@ def test_the_schema_would_find_a_mistake(wrong: dict[str, Any]) -> None:
         key: value for key, value in changed.items() if value is not None
     }
     assert not VALID.is_valid(payload)
+
+
+@pytest.mark.parametrize(
+    ("topic", "may_be_cleared"),
+    [
+        ("fog/v1/streams/yard/status", True),
+        ("fog/v1/streams/yard/motion", True),
+        ("fog/v1/frames/yard/preview", True),
+        ("fog/v1/frames/yard/snapshot", True),
+        ("fog/v1/frames/yard/status", False),
+        ("fog/v1/streams/yard/preview", False),
+        ("fog/v1/streams/+/status", False),
+        ("other/streams/yard/status", False),
+        ("fog/v1/devices/eya/status", False),
+        ("status", False),
+    ],
+)
+def test_of_a_list_that_anybody_wrote_only_topics_of_streams_are_cleared(
+    topic: str, may_be_cleared: bool
+) -> None:
+    assert is_retained_topic(topic, Topics()) == may_be_cleared
+
+
+def test_what_a_stream_retains_follows_from_what_is_configured() -> None:
+    plain = StreamSettings(source="mqtt", pipeline="invert", preview=PreviewSettings(fps=0))
+    finds = StreamSettings(source="mqtt", pipeline="codes")
+    made = replace(GatewayConfig(), streams={"yard": plain, "gate": finds})
+    found = retained_topics(made, Topics())
+    always = ("status", "enabled", "source", "state")
+    assert found == {
+        *(f"fog/v1/streams/{name}/{leaf}" for name in ("yard", "gate") for leaf in always),
+        "fog/v1/streams/gate/motion",
+        "fog/v1/frames/gate/preview",
+        "fog/v1/frames/gate/snapshot",
+    }
