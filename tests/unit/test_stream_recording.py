@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from fogmqtt.config import RecordSettings, StreamSettings
 from fogmqtt.core.streaming.decisions import Arrival, Decisions, StreamRules, WorkEnd
 from fogmqtt.core.streaming.recording import EndLine, FrameLine, LastLine, Line, Redecision
 from fogmqtt.errors import SourceEnded, UsageError
+from fogmqtt.gateway.streams import recorder
 from fogmqtt.gateway.streams.outputs import PublishedFrame
 from fogmqtt.gateway.streams.replay import Recording, ReplayReport, replay
 from fogmqtt.streams.frame import Frame, SourceCounts, SourceStatus
@@ -218,6 +220,20 @@ def test_a_folder_where_a_file_is_costs_the_recording_and_not_the_stream(tmp_pat
     (tmp_path / "file").touch()
     folder, output, _ = record(tmp_path / "file", PlayedSource(PICTURES, count=2))
     assert (folder, len(output.results)) == (None, 2)
+
+
+def test_a_disk_that_hangs_ends_the_recording_and_the_stream_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = threading.Event()
+    monkeypatch.setattr(recorder, "_LONGEST_WRITE_S", 0.05)
+    monkeypatch.setattr(recorder, "encode", lambda *_: back.wait())
+    try:
+        source = PlayedSource(PICTURES, count=12)
+        _, output, _ = record(tmp_path, source)
+        assert len(output.results) == 12
+    finally:
+        back.set()
 
 
 def test_the_log_of_a_gateway_that_was_killed_is_replayed_to_its_last_whole_line(

@@ -46,6 +46,8 @@ FORMAT: Final = 1
 
 #: Frames that wait to be written, at most. Beyond, the stream begins no frame.
 _MOST_WAITING: Final = 4
+#: Seconds after which a disk counts as away.
+_LONGEST_WRITE_S: Final = 10.0
 _PNG: Final = ResultFormat("png", compression=1)
 
 
@@ -98,10 +100,18 @@ class StreamRecorder:
         return self._files.folder
 
     async def room(self) -> None:
-        """Wait until a frame more may wait to be written."""
+        """Wait until a frame more may wait to be written. A disk that hangs ends the recording."""
         while self._waiting >= _MOST_WAITING and not self._has_ended:
             self._changed.clear()
-            await self._changed.wait()
+            try:
+                await asyncio.wait_for(self._changed.wait(), _LONGEST_WRITE_S)
+            except TimeoutError:
+                self._end(
+                    StreamOutputFailed(
+                        f"the recording ends here: a frame takes over {_LONGEST_WRITE_S:g} s to be "
+                        "written; is the disk away?"
+                    )
+                )
 
     def arrived(self, hold: FrameHold, arrival: Arrival, verdict: Verdict) -> None:
         """A frame came, and was decided about."""
@@ -135,7 +145,7 @@ class StreamRecorder:
         """The stream ended: write what waits."""
         last = self._write(partial(self._files.add, LastLine(totals, asdict(books))))
         if last is not None:
-            await asyncio.wait({last})
+            await asyncio.wait({last}, timeout=_LONGEST_WRITE_S)
         self._thread.close()
 
     def _write(
