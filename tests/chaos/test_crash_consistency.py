@@ -1,6 +1,6 @@
 """A gateway that is killed at any change on its disk keeps every promise after a restart.
 
-Each change is tested with one of four kinds of kill; `python -m tests.crashes` tests all kinds.
+Every other change is tested, with one of four kinds of kill; `python -m tests.crashes` tests all.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ pytestmark = [pytest.mark.chaos, pytest.mark.proof, pytest.mark.timeout(PATIENCE
 
 @pytest.mark.parametrize(
     ("kind", "changes", "tiles"),
-    [("inbox", 20, 8), ("reply", 20, 8), ("dead", 15, 0), ("retry", 20, 8)],
+    [("inbox", 10, 8), ("reply", 10, 8), ("dead", 7, 0), ("retry", 10, 8)],
 )
 def test_a_kill_at_any_change_loses_no_job_and_no_tile_and_repeats_no_result(
     kind: str, changes: int, tiles: int, tmp_path: Path
 ) -> None:
     # In its own process: it forks, which is not safe beside the threads of other tests.
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.crashes", str(tmp_path), kind],
+        [sys.executable, "-m", "tests.crashes", str(tmp_path), kind, "--every", "2"],
         cwd=ROOT,
         capture_output=True,
         text=True,

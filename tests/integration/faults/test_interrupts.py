@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.serial]
 
 #: Seconds in which the moments lie: by then every command is at work.
 LONGEST_S = 2.5
-FEW, MANY = 3, 20
+FEW, MANY = 3, 10
 #: What a serving gateway makes.
 SERVING = {"inbox", "outbox", "spool"}
 
