@@ -9,7 +9,9 @@ docs/protocol.md describes the same schema in prose.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Generic, Literal, TypeVar, Union, get_args
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar, get_args
 
 import msgspec
 import xxhash
@@ -429,7 +431,7 @@ class Decoder(Generic[_M]):
     """
 
     def __init__(self, *types: type[_M]) -> None:
-        expected: Any = Union.__getitem__(types)
+        expected: Any = reduce(or_, types)
         self._binary: msgspec.msgpack.Decoder[_M] = msgspec.msgpack.Decoder(expected)
         self._base64: msgspec.json.Decoder[_M] = msgspec.json.Decoder(expected)
 
