@@ -56,11 +56,15 @@ class JoinableFog:
         return program
 
     def gateway(
-        self, *arguments: str, configured: bool = True, code: int = 0
+        self,
+        *arguments: str,
+        configured: bool = True,
+        code: int = 0,
+        within: float = PATIENCE_S,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command of the gateway to its end, which must come with this exit code."""
         config = ("--config", str(self.config)) if configured else ()
-        done = self._run(["-m", "fogmqtt.cli.gateway", *config, *arguments], {})
+        done = self._run(["-m", "fogmqtt.cli.gateway", *config, *arguments], {}, within)
         assert done.returncode == code, done.stderr
         return done
 
@@ -125,7 +129,7 @@ class JoinableFog:
         return started
 
     def _run(
-        self, command: list[str], settings: dict[str, str]
+        self, command: list[str], settings: dict[str, str], within: float = PATIENCE_S
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *command],
@@ -133,7 +137,7 @@ class JoinableFog:
             env=self._environment(settings),
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=within,
             check=False,
         )
 

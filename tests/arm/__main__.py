@@ -3,7 +3,8 @@
 Debian for arm64 is built in a folder, which needs no root and is kept for the next time. There and
 here, OpenCV examines its operators and computes a few thousand images of many widths. What differs
 must be an ability that may differ, and fingerprints must tell it. On arm64, tiles must equal the
-whole. At last an emulated device does real jobs of a gateway of this machine, which verifies them.
+whole. An emulated device does real jobs of a gateway of this machine, which verifies them. At last
+a bare emulated machine becomes a board by the line that `fog-gateway invite` prints.
 
 Exit code 1: something differs that must not. Exit code 2: the system cannot be built.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,12 +24,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
+import cv2
 import msgspec
 
 from fogmqtt.conformance.report import ConformanceReport
 from tests.arm import work
 from tests.arm.system import ROOT, ArmSystem, MissingError, build
 from tests.fog import RealBroker, mosquitto, wait_for
+from tests.joinable import JoinableFog
 from tests.processes import Fog, Program, fog_at, photo
 
 T = TypeVar("T")
@@ -48,6 +52,8 @@ _JOBS: Final = (
 _TOLD_APART: Final = "hsv/uint8/back"
 #: Seconds until the emulated device is online, and until a job ends.
 _PATIENCE_S: Final = 180.0
+#: Seconds until join.sh has made an environment and joined: two minutes of an emulated processor.
+_INSTALL_S: Final = 600.0
 
 
 class DiffersError(Exception):
@@ -67,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _compare(system)
         with tempfile.TemporaryDirectory(prefix="arm-") as place:
             _run_jobs(system, Path(place))
+        with tempfile.TemporaryDirectory(prefix="arm-") as place:
+            _join(system, Path(place))
     except MissingError as problem:
         print(f"arm: {problem}", file=sys.stderr)
         return 2
@@ -182,6 +190,78 @@ def _run_jobs(system: ArmSystem, place: Path) -> None:
             _check_refused(fog)
     finally:
         broker.kill()
+
+
+def _join(system: ArmSystem, place: Path) -> None:
+    """Make the emulated machine a board by the printed line. Raises DiffersError."""
+    gateway, home = JoinableFog(place), place / "pi"
+    home.mkdir()
+    # A board's own folders, so that root does not use those of this machine. What pip needs is
+    # unpacked already.
+    environment = system.environment(
+        _CPU,
+        PATH=f"{system.python.parent}:{os.defpath}",
+        PYTHONPATH=str(system.folder / "site"),
+        HOME=str(home),
+        XDG_CONFIG_HOME=str(home),
+        PIP_NO_INDEX="1",
+        PIP_NO_COMPILE="1",
+        PYTHONDONTWRITEBYTECODE="",
+        FOGMQTT_DEVICE__WORKERS="2",
+    )
+    try:
+        gateway.init()
+        text = gateway.config.read_text("utf-8")
+        gateway.config.write_text(text.replace("gateway:\n", "gateway:\n  local: never\n"), "utf-8")
+        gateway.start_broker()
+        serving = gateway.serve()
+        said = gateway.gateway("invite", "pi", "-o", str(place / "pi.fog")).stdout
+        (line,) = [one.strip() for one in said.splitlines() if one.strip().startswith("curl ")]
+        line = line.replace("sudo sh", "sh")
+        with _step("installing and joining by the line that invite printed, there"):
+            installed = subprocess.run(
+                ["sh", "-c", f"{line} --prefix {home}/fogmqtt"],
+                cwd=home,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=_INSTALL_S,
+                check=False,
+            )
+            if installed.returncode:
+                raise DiffersError(f"join.sh failed: {installed.stdout}{installed.stderr}")
+        with _step("gray | canny by TLS, on the board that joined"):
+            gateway.programs.append(_start_board(home, environment))
+            serving.says("pi is online", within=_PATIENCE_S)
+            _run_job_on_board(gateway)
+    finally:
+        gateway.close()
+
+
+def _start_board(home: Path, environment: dict[str, str]) -> Program:
+    log = home / "pi.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [home / "fogmqtt/start"],
+            cwd=home,
+            env=environment,
+            stdout=out,
+            stderr=out,
+        )
+    return Program(process, log)
+
+
+def _run_job_on_board(gateway: JoinableFog) -> None:
+    cv2.imwrite(str(gateway.folder / "photo.png"), photo(600, 817))
+    report = gateway.folder / "report.json"
+    gateway.gateway(
+        *("run", "photo.png", "-o", "edges.png", "--pipeline", "gray | canny", "--verify"),
+        *("--tiles", "grid 3x4", "--report", str(report), "--timeout", f"{_PATIENCE_S:g}"),
+        within=_PATIENCE_S + 60,
+    )
+    told = json.loads(report.read_text())
+    if told["differ"] != 0 or list(told["devices"]) != ["pi"]:
+        raise DiffersError(f"gray | canny: {told['differ']} differ, tiles by {told['devices']}")
 
 
 def _start_device(system: ArmSystem, fog: Fog) -> Program:

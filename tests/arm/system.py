@@ -20,7 +20,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 #: What Python and the wheels need of the system; apt adds what these depend on.
-_PACKAGES: Final = ("python3", "libstdc++6", "libgcc-s1", "zlib1g")
+_PACKAGES: Final = ("python3", "python3-venv", "libstdc++6", "libgcc-s1", "zlib1g")
 _EMULATOR: Final = "qemu-user-static"
 _QEMU: Final = "qemu-aarch64-static"
 #: An own state, so that the machine's apt neither learns of arm64 nor is locked.
@@ -35,16 +35,14 @@ Dir::State::status "{state}/status";
 Dir::Cache "{cache}";
 Dir::Log "{cache}";
 """
-#: Run by every Python at its start: child processes need the emulator, too.
-_SITE: Final = """\
-import sys
-
-sys.executable = {python!r}
-"""
+#: It tells Python the name under which it was started, as the kernel does: so `sys.executable` is
+#: this file or a link to it, which child processes and environments start.
 _WRAPPER: Final = """\
 #!/bin/sh
-exec {qemu} -L {system} {system}/usr/bin/{python} "$@"
+exec {qemu} -0 "$0" -L {system} {system}/usr/bin/{python} "$@"
 """
+#: The requirement of an extra that a board installs.
+_JOIN: Final = re.compile(r"extra == ['\"]join['\"]")
 #: A program that says nothing for this long hangs, seconds.
 _TIMEOUT_S: Final = 600.0
 
@@ -111,7 +109,6 @@ def build(folder: Path) -> ArmSystem:
     python = folder / "python3"
     python.write_text(_WRAPPER.format(qemu=qemu, system=system, python=names[0]))
     python.chmod(0o755)
-    (folder / "site" / "sitecustomize.py").write_text(_SITE.format(python=str(python)))
     return ArmSystem(folder, python)
 
 
@@ -168,12 +165,13 @@ def _install_wheels(site: Path, version: str) -> None:
 
 
 def _pins() -> Iterator[str]:
-    """Yield the releases of everything that fogmqtt needs, without extras."""
+    """Yield the releases of everything that fogmqtt needs, with the extra `join`."""
     waiting, seen = ["fogmqtt"], {"fogmqtt"}
     while waiting:
         for line in importlib.metadata.requires(waiting.pop()) or ():
             name = re.split(r"[^\w.-]", line, maxsplit=1)[0].lower().replace("_", "-")
-            if "extra ==" in line or name in seen:
+            is_extra = "extra ==" in line and _JOIN.search(line) is None
+            if is_extra or name in seen:
                 continue
             seen.add(name)
             try:
