@@ -19,6 +19,7 @@ FogError
 │   ├── PublishRefused    a message that the broker did not accept, such as by its access list
 │   └── TooLarge          a message over the broker's limit, refused before it is sent
 ├── JoinRefused           a board that may not join, or a gateway that is not the invitation's
+├── Revoked               the broker knows this device's certificate as revoked
 ├── DuplicateId           another process runs under the same id
 ├── JobFailed             a job that ended without a result
 │   └── JobTimedOut       a job that was not done in its time; a TimeoutError, too
@@ -127,6 +128,12 @@ class TooLarge(TransportError):
 
 class JoinRefused(FogError):
     """A board may not join, or the gateway is not the one that invited it."""
+
+    exit_code = 2
+
+
+class Revoked(FogError):
+    """The broker knows the certificate of this device as revoked, so no later try helps."""
 
     exit_code = 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from fogmqtt.agent import host_info
 from fogmqtt.conformance.report import ConformanceReport
@@ -96,6 +97,7 @@ class PresencePublisher:
             rates=self._rates(report),
             conformance_running=self._conformance is None or not self._conformance.is_complete,
             problems=report.problems[:MAX_PROBLEMS],
+            clock=round(time.time(), 1),
             updates=self.updates,
             update=self.update,
         )

@@ -22,7 +22,7 @@ from fogmqtt.conformance.report import ConformanceReport
 from fogmqtt.conformance.runner import ConformanceRunner
 from fogmqtt.core.device_queue import DeviceQueue, OfferResult, TileKey
 from fogmqtt.core.duplicate_id import DuplicateIdCheck
-from fogmqtt.errors import DuplicateId, NoBroker, WireError
+from fogmqtt.errors import DuplicateId, NoBroker, Revoked, WireError
 from fogmqtt.log import CountedWarnings, one_line
 from fogmqtt.operators.api import registry
 from fogmqtt.transport.base import (
@@ -255,7 +255,7 @@ class Agent:
         """Run until the agent is stopped or drained, or must be restarted.
 
         Raises NoBroker if the broker refuses the first connection, or the device's status, for
-        good, and DuplicateId if an older agent runs under the same id.
+        good, DuplicateId if an older agent runs under the same id, and Revoked.
         """
         report = self._conformance_runner.cached()
         if report is None:
@@ -317,6 +317,8 @@ class Agent:
                 self._connected(max_packet_bytes, url or self._broker)
             case Disconnected(reason, taken_over):
                 self._disconnected(reason, taken_over)
+            case Refused(reason, revoked=True):
+                raise Revoked(reason)
             case Refused(reason, final):
                 self._refused(reason, final)
             case Published(token, refusal):

@@ -31,7 +31,7 @@ from fogmqtt.cli.versions import ShowVersions
 from fogmqtt.config import DeviceConfig, load_device_and_broker
 from fogmqtt.config.settings import PREFIX
 from fogmqtt.conformance.runner import ConformanceRunner
-from fogmqtt.errors import ConfigError, NoBroker
+from fogmqtt.errors import ConfigError, NoBroker, Revoked
 from fogmqtt.joining.versions import START_AGAIN
 from fogmqtt.operators.api import registry
 from fogmqtt.process_tuning import tune
@@ -229,6 +229,11 @@ def _run(options: argparse.Namespace) -> int:
     try:
         with stop_on_signals(agent.stop):
             agent.run()
+    except Revoked as problem:
+        raise Revoked(
+            f"{problem}. {joined or 'Its gateway'} has revoked this board, or another one has "
+            f"taken its name: on the gateway, fog-gateway invite {device}, and join again"
+        ) from None
     except NoBroker as problem:
         if not joined:
             raise
@@ -246,7 +251,9 @@ def _updater_maker(folder: Path | None, device: str) -> UpdaterFactory | None:
     if folder is None:
         return None
     from fogmqtt.cli.updating import make_updater
+    from fogmqtt.parent import end_with_parent
 
+    end_with_parent(os.getppid())  # without launch.sh, nobody would start the next version
     return make_updater(device, folder)
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from fogmqtt.doctor import broker_checks, examination
 from fogmqtt.doctor.finding import Finding, exit_code, fault
+from fogmqtt.doctor.network import network
 from fogmqtt.errors import FogError
 from fogmqtt.log import printable
 from fogmqtt.setup.link import make_link
@@ -30,6 +31,8 @@ def gateway_doctor(config: GatewayConfig, *, as_json: bool) -> int:
     topics = Topics(config.wire.prefix)
     link = make_link(config.broker, topics.client_id("gateway", name))
     findings, facts = examination.gateway(config, link, name)
+    if config.joining.announce != "never":
+        findings += _network()
     if not facts.refusal and any(seen.online for seen in facts.devices.values()):
         try:
             differs = {one.id: one.differs for one in find_devices(config) if one.online}
@@ -50,7 +53,18 @@ def lonely_doctor(problem: FogError, *, as_json: bool) -> int:
     """Examine a device that found no gateway, which `problem` tells."""
     sentence, _, fix = str(problem).partition("; ")
     found = fault("gateway", sentence, fix or "name its broker by --broker")
-    return show([*examination.machine_of_device(), found], as_json=as_json)
+    return show([*examination.machine_of_device(), *_network(), found], as_json=as_json)
+
+
+def _network() -> list[Finding]:
+    """Examine the network, as far as the packages for that are installed."""
+    from fogmqtt.cli.find_gateway import hears_mdns
+
+    try:
+        from fogmqtt.joining.names import own_addresses
+    except ImportError:
+        return []
+    return [network(own_addresses(), hears_mdns=hears_mdns())]
 
 
 def show(findings: Sequence[Finding], *, as_json: bool) -> int:

@@ -307,6 +307,16 @@ def _urls(notice: Mapping[str, Any], scheme: str, port: int) -> tuple[str, ...]:
     return tuple(f"{scheme}://{address}:{port}" for address in notice["addresses"])
 
 
+def hears_mdns() -> bool | None:
+    """Return whether any machine answers by mDNS; None if that cannot be found out."""
+    command = [sys.executable, "-m", "fogmqtt.cli.mdns", "--anybody"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LOOK_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return None if done.returncode else done.stdout.strip() == "true"
+
+
 def _look(pin: str) -> tuple[list[dict[str, Any]], str]:
     """Return the gateways that are announced, and why none can be found, if that is so."""
     command = [sys.executable, "-m", "fogmqtt.cli.mdns", *([pin] if pin else [])]

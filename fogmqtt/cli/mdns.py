@@ -8,12 +8,15 @@ import msgspec
 
 
 def main() -> int:
-    """Print the gateways; with an argument, those of this authority. Returns the exit code."""
-    from fogmqtt.joining.mdns import find_gateways
+    """Print the gateways; with an argument, those of this authority. Returns the exit code.
+
+    With `--anybody` it prints whether any machine answers.
+    """
+    from fogmqtt.joining.mdns import find_gateways, hears_anybody
 
     pin = sys.argv[1] if len(sys.argv) > 1 else ""
     try:
-        found = find_gateways(pin=pin)
+        found = hears_anybody() if pin == "--anybody" else find_gateways(pin=pin)
     except OSError as problem:
         print(problem.strerror or problem, file=sys.stderr)
         return 1

@@ -14,6 +14,8 @@ _AROUND_TILE = 4096
 _NAGLE_S = 0.03
 #: Round trips over this make small tiles slow.
 _FAR_S = 0.05
+#: Clocks that differ by more than this, in seconds, are told; messages take less.
+_SKEW_S = 10.0
 #: Links below this many bytes per second are slow for pixels.
 _SLOW_BYTES_PER_S = 500_000.0
 
@@ -143,6 +145,44 @@ def several_gateways(facts: BrokerFacts, own: str, *, has_group: bool) -> Findin
         f"{', '.join(others)} serves at this broker, too: each gateway does every submission",
         "set the same secret gateway.group in all of them, or use one gateway",
     )
+
+
+def shared(facts: BrokerFacts) -> Finding | None:
+    """Judge whether gateways of one group can share submissions."""
+    if facts.has_shared is None:
+        return None
+    if facts.has_shared:
+        return ok("shared subscriptions", "the broker lets the group of gateways share submissions")
+    return fault(
+        "shared subscriptions",
+        "this broker has no shared subscriptions, or this user may not join the group, so the "
+        "gateways of gateway.group get no submissions",
+        "use a broker that has them, such as Mosquitto, or leave gateway.group empty and use one "
+        "gateway",
+    )
+
+
+def clocks(facts: BrokerFacts) -> Iterator[Finding]:
+    """Judge machines whose clocks differ from this one."""
+    for kind, members in (("device", facts.devices), ("gateway", facts.gateways)):
+        for name, seen in sorted(members.items()):
+            ahead_s = seen.clock_ahead_s
+            if ahead_s is not None and abs(ahead_s) > _SKEW_S:
+                way = "ahead of" if ahead_s > 0 else "behind"
+                yield warning(
+                    "clocks",
+                    f"the clock of the {kind} {name} is {_duration(ahead_s)} {way} this one: "
+                    "certificates and the age of frames are judged by clocks",
+                    "set the wrong one: timedatectl set-ntp true",
+                )
+
+
+def _duration(seconds: float) -> str:
+    """Return a length of time with the unit that suits it."""
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if abs(seconds) >= 2 * length:
+            return f"{abs(seconds) / length:.0f} {unit}"
+    return f"{abs(seconds):.0f} s"
 
 
 def twins(facts: BrokerFacts) -> Iterator[Finding]:

@@ -52,6 +52,8 @@ class Seen:
     version: str = ""
     draining: bool = False
     serves: bool = False
+    #: How far its clock is ahead of this one, in seconds; None: it has not said it yet.
+    clock_ahead_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -67,6 +69,8 @@ class BrokerFacts:
     #: Whether $SYS may be read; None: it was not asked for.
     has_counters: bool | None = None
     dropped: int | None = None
+    #: Whether the group of gateways can share submissions; None: there is no group.
+    has_shared: bool | None = None
     ping_s: float | None = None
     #: From a publish to its echo, where the broker sends two small packets in a row.
     echo_s: float | None = None
@@ -85,6 +89,7 @@ class Look:
         own: str,
         *,
         listens: bool,
+        group: str = "",
         connect: Callable[[Link, Callable[[object], None]], Transport] = PahoTransport,
     ) -> None:
         self.facts = BrokerFacts(str(link.address))
@@ -94,6 +99,10 @@ class Look:
         self._gateways = Decoder(GatewayInfo)
         self._transport = connect(link, self._events.put)
         self._transport.subscribe(own, optional=True)
+        self._shared = f"$share/{group}/{own}" if group else ""
+        if group:
+            self.facts.has_shared = True
+            self._transport.subscribe(self._shared, optional=True)
         if listens:
             for kind in (topics.device, topics.gateway):
                 for leaf in ("status", "info"):
@@ -181,6 +190,8 @@ class Look:
                 self._received(event)
             case Unavailable(topic_filter=topic_filter) if topic_filter == DROPPED:
                 self.facts.has_counters = False
+            case Unavailable(topic_filter=topic_filter) if topic_filter == self._shared:
+                self.facts.has_shared = False
             case Disconnected(taken_over=True):
                 self.facts.taken_over = True
             case _:
@@ -211,5 +222,7 @@ class Look:
             seen.boots.add(info.boot)
             if not message.retained:
                 seen.live_boots.add(info.boot)
+                if info.clock is not None:
+                    seen.clock_ahead_s = info.clock - time.time()
             seen.version = info.versions.get("fogmqtt", "")
             seen.serves = bool(getattr(info, "pipelines", ()))

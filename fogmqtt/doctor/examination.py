@@ -19,10 +19,17 @@ _TABLES: Final = ("/proc/net/tcp", "/proc/net/tcp6")
 
 
 def look(
-    link: Link, topics: Topics, own: str, *, listens: bool, within_s: float, listen_s: float
+    link: Link,
+    topics: Topics,
+    own: str,
+    *,
+    listens: bool,
+    within_s: float,
+    listen_s: float,
+    group: str = "",
 ) -> BrokerFacts:
     """Look at the broker; returns what was found."""
-    return Look(link, topics, own, listens=listens).take(within_s, listen_s)
+    return Look(link, topics, own, listens=listens, group=group).take(within_s, listen_s)
 
 
 def gateway(
@@ -32,7 +39,15 @@ def gateway(
     topics = Topics(config.wire.prefix)
     own = topics.gateway(name, "status")
     within_s = config.broker.connect_timeout_s
-    facts = look(link, topics, own, listens=True, within_s=within_s, listen_s=listen_s)
+    facts = look(
+        link,
+        topics,
+        own,
+        listens=True,
+        within_s=within_s,
+        listen_s=listen_s,
+        group=config.gateway.group,
+    )
     return [*_gateway(config, facts)], facts
 
 
@@ -50,7 +65,14 @@ def _gateway(config: GatewayConfig, facts: BrokerFacts) -> Iterator[Finding]:
         yield broker_checks.devices(facts)
         yield from broker_checks.twins(facts)
         others = broker_checks.several_gateways(facts, settings.id, has_group=has_group)
-        yield from _present([others, broker_checks.versions(facts, __version__)])
+        yield from _present(
+            [
+                others,
+                broker_checks.shared(facts),
+                broker_checks.versions(facts, __version__),
+            ]
+        )
+        yield from broker_checks.clocks(facts)
 
 
 def device(
@@ -71,6 +93,7 @@ def _device(config: DeviceConfig, facts: BrokerFacts) -> Iterator[Finding]:
     if not facts.refusal:
         yield broker_checks.gateways(facts)
         yield from broker_checks.twins(facts)
+        yield from broker_checks.clocks(facts)
 
 
 def machine_of_device() -> Iterator[Finding]:

@@ -40,6 +40,7 @@ set_tcp_nodelay true
 max_packet_size 67108864
 max_queued_messages 10000
 max_queued_bytes 268435456
+memory_limit 2147483648
 max_keepalive 120
 persistence false
 log_dest stderr

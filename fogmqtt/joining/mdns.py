@@ -20,6 +20,7 @@ from zeroconf import (
     ServiceInfo,
     ServiceStateChange,
     Zeroconf,
+    ZeroconfServiceTypes,
 )
 
 from fogmqtt.joining.names import host_name
@@ -97,6 +98,11 @@ def find_gateways(
     finally:
         zeroconf.close()
     return sorted(notices, key=lambda one: one.gateway)
+
+
+def hears_anybody(look_s: float = LOOK_S) -> bool:
+    """Return whether any machine announces anything. Raises OSError where multicast fails."""
+    return bool(ZeroconfServiceTypes.find(timeout=look_s, ip_version=IPVersion.V4Only))
 
 
 def _service(notice: GatewayNotice) -> ServiceInfo:

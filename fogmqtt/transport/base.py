@@ -96,11 +96,13 @@ class Disconnected(Struct, frozen=True):
 class Refused(Struct, frozen=True):
     """An attempt to connect failed. The transport tries again by itself.
 
-    `final` means that only a human can remove the cause (credentials, certificate).
+    `final` means that only a human can remove the cause (credentials, certificate). `revoked` means
+    that no later attempt can succeed with this certificate.
     """
 
     reason: str
     final: bool = False
+    revoked: bool = False
 
 
 class Receipt(Struct, frozen=True):

@@ -12,7 +12,7 @@ from fogmqtt.errors import TooLarge
 from fogmqtt.transport.base import Refused
 from fogmqtt.transport.link import Address, Link
 from fogmqtt.transport.probe import is_listening
-from fogmqtt.transport.tls import certificate_names
+from fogmqtt.transport.tls import REVOKED, certificate_names, is_revoked
 from fogmqtt.transport.websocket import HandshakeRefused
 
 # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH.
@@ -46,7 +46,8 @@ def unreachable(link: Link, problem: OSError) -> Refused:
         case ssl.SSLCertVerificationError():
             return _bad_certificate(link, problem)
         case ssl.SSLError():
-            return _no_tls(link.address, problem)
+            is_known = REVOKED in (problem.reason or "")
+            return _revoked(link) if is_known else _no_tls(link.address, problem)
         case socket.gaierror():
             return Refused(
                 f"no such host: {link.address.host!r}; check broker.url, or use its IP address"
@@ -179,6 +180,8 @@ def connack_failure(link: Link, code: int, text: str) -> Refused:
 
 def closed_without_answer(link: Link) -> Refused:
     """Return the refusal for a broker that closed the connection instead of sending a CONNACK."""
+    if link.address.tls and link.cert and is_revoked(link):
+        return _revoked(link)
     if link.address.tls:
         client = f"the certificate {link.cert}" if link.cert else "a client without certificate"
         return Refused(
@@ -189,6 +192,15 @@ def closed_without_answer(link: Link) -> Refused:
         f"{link.address} closed the connection before it answered; "
         "if that is a TLS port, use mqtts://; if it is a WebSocket port, use ws://; "
         "if it is an older broker, set broker.protocol to 3.1.1"
+    )
+
+
+def _revoked(link: Link) -> Refused:
+    return Refused(
+        f"{link.address} knows the certificate {link.cert} as revoked, and lets this client in no "
+        "more",
+        final=True,
+        revoked=True,
     )
 
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+from typing import Final
 
 from fogmqtt.errors import ConfigError
 from fogmqtt.transport.link import Link
+
+#: Seconds for a second handshake.
+_PATIENCE_S: Final = 5.0
+#: The alert by which a broker says it, in OpenSSL's words.
+REVOKED: Final = "CERTIFICATE_REVOKED"
 
 
 class _Socket(ssl.SSLSocket):
@@ -45,6 +51,26 @@ def tls_context(link: Link) -> ssl.SSLContext:
     return context
 
 
+def is_revoked(link: Link) -> bool:
+    """Return whether the broker knows the client's certificate as revoked, from a second handshake.
+
+    With TLS 1.3 a broker says it after the handshake, and the first read may have missed it.
+    """
+    address = link.address
+    try:
+        with (
+            socket.create_connection((address.host, address.port), timeout=_PATIENCE_S) as plain,
+            tls_context(link).wrap_socket(plain, server_hostname=address.host) as wrapped,
+        ):
+            wrapped.settimeout(_PATIENCE_S)
+            wrapped.recv(1)
+    except ssl.SSLError as problem:
+        return REVOKED in (problem.reason or "")
+    except (OSError, ConfigError):
+        return False
+    return False
+
+
 def certificate_names(link: Link) -> list[str]:
     """Return the names in the broker's certificate, from a second handshake.
 
@@ -56,7 +82,7 @@ def certificate_names(link: Link) -> list[str]:
         context = tls_context(link)
         context.check_hostname = False
         with (
-            socket.create_connection((address.host, address.port), timeout=5) as plain,
+            socket.create_connection((address.host, address.port), timeout=_PATIENCE_S) as plain,
             context.wrap_socket(plain) as wrapped,
         ):
             certificate.update(wrapped.getpeercert() or {})

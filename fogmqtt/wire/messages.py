@@ -273,6 +273,8 @@ class DeviceInfo(Message, frozen=True, kw_only=True, tag="device"):
     conformance_running: bool = False
     #: Problems of the device's operators, one sentence each.
     problems: Annotated[list[Sentence], msgspec.Meta(max_length=MAX_PROBLEMS)] = []
+    #: The time of this machine's clock, in seconds since 1970; a doctor compares it.
+    clock: float | None = None
     #: The device does `update`.
     updates: bool = False
     #: The last update that did not end in a new version, or the one that goes on.
@@ -288,6 +290,8 @@ class GatewayInfo(Message, frozen=True, kw_only=True, tag="gateway"):
     host: str = ""
     versions: dict[str, str] = {}
     pipelines: dict[str, str] = {}
+    #: As of a device.
+    clock: float | None = None
     #: Why the gateway accepts no image at this time; empty while it accepts images.
     paused: str = ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import io
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -115,6 +116,45 @@ def test_a_service_is_written_below_a_root_and_taken_away(tmp_path: Path) -> Non
     assert unit["Service"]["NoNewPrivileges"] == "yes"
     assert main(["service", "uninstall", "--root", str(tmp_path)]) == 0
     assert not path.exists()
+
+
+#: What each unit must forbid: a compromised agent or gateway harms nothing but its own files.
+SANDBOX = {
+    "NoNewPrivileges": "yes",
+    "ProtectSystem": "strict",
+    "PrivateTmp": "yes",
+    "ProtectKernelTunables": "yes",
+    "ProtectKernelModules": "yes",
+    "ProtectControlGroups": "yes",
+    "RestrictNamespaces": "yes",
+    "RestrictSUIDSGID": "yes",
+    "LockPersonality": "yes",
+    "CapabilityBoundingSet": "",
+    "SystemCallArchitectures": "native",
+    "SystemCallFilter": "@system-service",
+    "UMask": "0077",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("fog-device", units.board_unit("fogmqtt", "/bin/true", Path("/etc/fogmqtt"))),
+        ("fog-gateway", units.gateway_unit("fogmqtt", Path("/srv/fog/config.yaml"))),
+        ("fog-broker", units.broker_unit("fogmqtt", "/bin/true", Path("/srv/fog/m.conf"))),
+    ],
+)
+def test_a_service_runs_in_a_sandbox(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.service"
+    path.write_text(text)
+    service = unit_of(path)["Service"]
+    assert {key: service.get(key) for key in SANDBOX} == SANDBOX
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:  # the lines are checked on every machine, and scored where systemd is
+        return
+    command = [analyze, "security", "--offline=true", "--threshold=35", str(path)]
+    judged = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert judged.returncode == 0, judged.stdout + judged.stderr
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

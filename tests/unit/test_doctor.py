@@ -13,6 +13,7 @@ from fogmqtt.doctor import broker_checks as checks
 from fogmqtt.doctor import machine
 from fogmqtt.doctor.broker_look import BrokerFacts, Seen
 from fogmqtt.doctor.finding import Finding, exit_code, fault, ok, warning
+from fogmqtt.doctor.network import network
 from tests.fog import free_port
 
 TILE = 900_000
@@ -43,6 +44,8 @@ def all_of(facts: BrokerFacts) -> list[Finding]:
         checks.several_gateways(facts, "mariem", has_group=False),
         checks.versions(facts, "1.0"),
         *checks.twins(facts),
+        checks.shared(facts),
+        *checks.clocks(facts),
     ]
     return [one for one in found if one is not None]
 
@@ -88,6 +91,19 @@ def test_a_broker_without_a_fault_has_none() -> None:
             "warning",
             "pip install fogmqtt==1.0",
         ),
+        ({"has_shared": False}, "shared subscriptions", "fault", "leave gateway.group empty"),
+        (
+            {"devices": {"eya": Seen(True, {"a"}, {"a"}, "1.0", clock_ahead_s=-7200.0)}},
+            "clocks",
+            "warning",
+            "the clock of the device eya is 2 hours behind this one",
+        ),
+        (
+            {"gateways": {"mariem": Seen(True, {"g"}, {"g"}, "1.0", clock_ahead_s=45.0)}},
+            "clocks",
+            "warning",
+            "the clock of the gateway mariem is 45 s ahead of this one",
+        ),
         (
             {"gateways": {"oscar": Seen(True, {"a"}, {"a"}, "1.0", serves=True)}},
             "several gateways",
@@ -103,6 +119,26 @@ def test_what_is_wrong_with_a_broker_is_named_with_its_fix(
     assert (found.check, found.level) == (check, level)
     assert words in f"{found.sentence} {found.fix}"
     assert found.fix
+
+
+@pytest.mark.parametrize(
+    ("addresses", "hears", "level", "words"),
+    [
+        ((), None, "fault", "no address but that of loopback"),
+        (("172.17.0.2",), True, "warning", "behind the NAT of Docker (172.17.0.2)"),
+        (("10.0.2.15",), None, "warning", "behind the NAT of a virtual machine"),
+        (("192.168.1.10",), False, "warning", "no machine answers by mDNS: a guest network"),
+        (("192.168.1.10",), True, "ok", "this machine has 192.168.1.10"),
+        (("172.17.0.1", "192.168.1.10"), None, "ok", "192.168.1.10"),
+    ],
+)
+def test_nat_and_networks_without_mdns_are_named(
+    addresses: tuple[str, ...], hears: bool | None, level: str, words: str
+) -> None:
+    found = network(addresses, hears_mdns=hears)
+    assert (found.check, found.level) == ("network", level)
+    assert words in found.sentence
+    assert bool(found.fix) == (level != "ok")
 
 
 def test_a_device_that_was_restarted_is_no_twin() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final, Literal
@@ -98,6 +99,7 @@ class StatusPublisher:
             host=platform.node(),
             versions={"fogmqtt": __version__, "python": platform.python_version()},
             pipelines=self._pipelines,
+            clock=round(time.time(), 1),
             paused=self._paused,
         )
         try:
