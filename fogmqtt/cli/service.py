@@ -14,6 +14,7 @@ from typing import Final
 from fogmqtt.errors import ConfigError, UsageError, reason_of
 from fogmqtt.joining import units
 from fogmqtt.joining.identity import SYSTEM, folders, forget_identity, load_identity
+from fogmqtt.transport.link import parse_url
 
 _UNIT: Final = Path("etc/systemd/system/fog-device.service")
 _NAME: Final = "fog-device"
@@ -24,8 +25,11 @@ _SYSTEMD: Final = Path("/run/systemd/system")
 def install(device: str, options: argparse.Namespace) -> int:
     """Write the unit, make the user, and start the service. Returns the exit code."""
     user, root = options.user, options.root
-    config = f" --config {options.config.absolute()}" if options.config else ""
-    command = f"{units.board_program()} --id {device}{config}"
+    more = ("--config", str(options.config.absolute())) if options.config else ()
+    for url in options.broker or ():
+        parse_url(url)
+        more = (*more, "--broker", url)
+    command = " ".join((units.board_program(), *map(units.quoted, ("--id", device, *more))))
     text = units.board_unit(user, command, SYSTEM)
     path = root / _UNIT
     if options.dry_run:
@@ -35,6 +39,7 @@ def install(device: str, options: argparse.Namespace) -> int:
     _check_root(root)
     if is_here:
         _make_user(user)
+        SYSTEM.mkdir(mode=0o755, exist_ok=True)
         _give_identity(device, user)
     _write(path, text)
     print(f"wrote {path}")
@@ -105,7 +110,6 @@ def _give_identity(device: str, user: str) -> None:
         return
     identity, folder = found
     owner = pwd.getpwnam(user)
-    SYSTEM.mkdir(mode=0o755, exist_ok=True)
     for path in (folder / f"{device}.json", identity.pem(folder), identity.ca(folder)):
         if folder != SYSTEM:
             shutil.move(path, SYSTEM / path.name)

@@ -61,7 +61,7 @@ WantedBy=multi-user.target
 def program(name: str, module: str) -> str:
     """Return the command of one of our programs, as this Python would start it."""
     script = Path(sys.executable).with_name(name)
-    return _quoted(str(script)) if script.exists() else f"{_quoted(sys.executable)} -m {module}"
+    return quoted(str(script)) if script.exists() else f"{quoted(sys.executable)} -m {module}"
 
 
 def board_program() -> str:
@@ -69,7 +69,7 @@ def board_program() -> str:
     if sys.prefix == sys.base_prefix:  # without an environment of its own it stays as it is
         return program("fog-device", "fogmqtt.cli.device")
     words = ("/bin/sh", str(LAUNCHER), sys.prefix, str(VERSIONS), str(TRIAL_S))
-    return " ".join(map(_quoted, words))
+    return " ".join(map(quoted, words))
 
 
 def gateway_unit(user: str, config: Path) -> str:
@@ -78,7 +78,7 @@ def gateway_unit(user: str, config: Path) -> str:
     return _unit(
         "fogmqtt gateway: cuts images into tiles for the boards",
         user,
-        f"{command} --config {_quoted(str(config))}",
+        f"{command} --config {quoted(str(config))}",
         after=" fog-broker.service",
         writes=str(config.parent),
         environment="Environment=PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/var/cache/fogmqtt-gateway\n"
@@ -91,7 +91,7 @@ def broker_unit(user: str, mosquitto: str, config: Path) -> str:
     return _unit(
         "Mosquitto for fogmqtt",
         user,
-        f"{_quoted(mosquitto)} -c {_quoted(str(config))}",
+        f"{quoted(mosquitto)} -c {quoted(str(config))}",
         reload="ExecReload=/bin/kill -HUP $MAINPID\n",
     )
 
@@ -124,7 +124,7 @@ def _unit(
     more: str = "",
 ) -> str:
     if writes:
-        more += f"ReadWritePaths={_quoted(writes)}\n"
+        more += f"ReadWritePaths={quoted(writes)}\n"
     return _UNIT.format(
         description=description,
         user=user,
@@ -137,7 +137,7 @@ def _unit(
     )
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Return one word of a command in a unit."""
     if any(ord(letter) < 32 for letter in text):
         raise UsageError(f"{text!r} cannot stand in a unit of systemd; use another folder")

@@ -157,6 +157,16 @@ def test_a_service_runs_in_a_sandbox(name: str, text: str, tmp_path: Path) -> No
     assert judged.returncode == 0, judged.stdout + judged.stderr
 
 
+def test_a_service_keeps_the_brokers_that_were_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker = ["--broker", "mqtt://10.0.0.5:1883"]
+    dry = ["service", "install", "--root", str(tmp_path), "--dry-run"]
+    assert main(["--id", "eya", *broker, *dry]) == 0
+    assert "--id eya --broker mqtt://10.0.0.5:1883\n" in capsys.readouterr().out
+    assert main(["--id", "eya", "--broker", "no url", *dry]) == 2
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--id", "eya", "service", "install", "--root", str(tmp_path), "--dry-run"]) == 0
     assert "would write" in capsys.readouterr().out

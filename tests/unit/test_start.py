@@ -102,14 +102,18 @@ def test_windows_is_refused_in_one_sentence_before_anything_is_loaded(program: s
     assert "WSL" in line
 
 
+#: Not filled in, so there is no gateway.
+JOIN_SCRIPT = ROOT / "fogmqtt" / "joining" / "join.sh"
+
+
 def install(folder: Path, *, bits: int) -> subprocess.CompletedProcess[str]:
-    """Run install.sh where Python has this many bits, whatever the kernel has."""
+    """Run join.sh where Python has this many bits, whatever the kernel has."""
     python = folder / "python3"
     code = f"import sys; sys.maxsize = 2**{bits - 1} - 1; exec(sys.argv[1])"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$2"\n')
     python.chmod(0o755)
     return subprocess.run(
-        ["sh", str(ROOT / "devices" / "install.sh"), "eya", "not a url"],
+        ["sh", str(JOIN_SCRIPT), "FOG1:EYA:A:B", "--prefix", str(folder / "opt")],
         env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
@@ -124,10 +128,12 @@ def test_the_install_script_refuses_a_32_bit_system_before_it_changes_anything(
     ended = install(tmp_path, bits=32)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
-    assert line.startswith("install.sh: 64-bit system needed")
+    assert line.startswith("join.sh: 64-bit system needed")
+    assert not (tmp_path / "opt").exists()
 
 
 def test_the_install_script_goes_on_with_a_64_bit_python(tmp_path: Path) -> None:
     ended = install(tmp_path, bits=64)
     assert ended.returncode == 1
+    assert "gives no package" in ended.stderr
     assert "64-bit" not in ended.stderr
