@@ -7,11 +7,8 @@ share one user.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import re
-import secrets
 import shutil
 import signal
 import subprocess
@@ -25,8 +22,6 @@ from fogmqtt.errors import ConfigError
 #: The oldest version that has all options of `_CONFIG`.
 OLDEST: Final = (2, 0, 0)
 _VERSION = re.compile(r"mosquitto version (\d+)\.(\d+)\.(\d+)")
-#: A random password of 128 bits needs no slow hash.
-_ROUNDS: Final = 101
 
 _CONFIG: Final = """\
 # Written by fog-gateway init for Mosquitto {version}. `fog-gateway init` writes it anew.
@@ -141,14 +136,6 @@ def access_list(gateway: str, prefix: str, boards: Iterable[str]) -> str:
     """Return the access list: the gateway's user, and each board for its own name."""
     blocks = [_BOARD.format(board=board, prefix=prefix) for board in sorted(boards)]
     return "".join((_OWNER.format(gateway=gateway, prefix=prefix), *blocks))
-
-
-def password_line(user: str, password: str) -> str:
-    """Return the line of a user in Mosquitto's password file."""
-    salt = secrets.token_bytes(12)
-    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, _ROUNDS, 64)
-    shown = (base64.b64encode(part).decode() for part in (salt, digest))
-    return f"{user}:$7${_ROUNDS}${'$'.join(shown)}\n"
 
 
 def reload(config: Path) -> bool:

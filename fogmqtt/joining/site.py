@@ -19,6 +19,7 @@ from fogmqtt.joining.authority import Authority, end_of, make_request, names_of,
 from fogmqtt.joining.ledger import Ledger, LedgerFile
 from fogmqtt.joining.names import at, host_name, is_loopback, own_addresses
 from fogmqtt.joining.private_file import write_private
+from fogmqtt.transport.mosquitto_password import password_line
 
 _SETTINGS: Final = "site.json"
 
@@ -124,9 +125,7 @@ class Site:
             write_private(self.key, new_key().encode())
         if not self.password_file.exists():
             write_private(self.password_file, secrets.token_hex(16).encode() + b"\n")
-        line = broker_files.password_line(
-            self.settings.gateway, self.password_file.read_text().strip()
-        )
+        line = password_line(self.settings.gateway, self.password_file.read_text().strip())
         write_private(self.broker / "passwords", line.encode())
         self.renew_certificate(now)
         with self.ledger.changing() as ledger:

@@ -1,6 +1,7 @@
 """An embedded broker for machines without a broker: Mosquitto if it is installed, else iotcore.
 
-It is private to this machine: it listens on loopback only, and it ends with this process.
+It is private to one user of this machine: it listens on loopback only, asks for a password that
+only this user can read, and ends with this process.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fogmqtt.errors import NoBroker
 from fogmqtt.parent import before_exec
 from fogmqtt.transport.link import Address, parse_url
+from fogmqtt.transport.mosquitto_password import password_line
+from fogmqtt.transport.own_password import USER, forget_password, make_password
 from fogmqtt.transport.probe import is_listening, is_local
 
 #: Seconds within which a broker must answer after its start, and end after a SIGTERM.
@@ -35,7 +38,8 @@ _OUTPUT = "out"
 _MOSQUITTO = """\
 user root
 listener {port} {host}
-allow_anonymous true
+allow_anonymous false
+password_file {folder}/passwords
 set_tcp_nodelay true
 persistence false
 max_queued_messages 10000
@@ -62,6 +66,8 @@ connection_timeout_ms = 60000
 max_payload_size = 268435455
 max_inflight_count = 1000
 dynamic_filters = true
+[{section}.connections.auth]
+{user} = "{password}"
 """
 
 
@@ -73,6 +79,7 @@ class EmbeddedBroker:
     #: The name of the program: mosquitto or iotcore.
     program: str
     _process: subprocess.Popen[bytes]
+    _password: str = field(default="", repr=False)
 
     @classmethod
     def start(cls, url: str, protocol: int | str = 5) -> EmbeddedBroker:
@@ -95,13 +102,15 @@ class EmbeddedBroker:
                 "use another port, or set broker.embedded to never"
             )
         program, write = _choose_program()
+        password = make_password(address.port)
         try:
             # A broker reads its configuration once, so nothing is left behind if we are killed.
             with tempfile.TemporaryDirectory(
                 prefix="fogmqtt-broker-", ignore_cleanup_errors=True
             ) as name:
                 folder = Path(name)
-                broker = cls(url, program, _spawn(write(address, folder, protocol), folder))
+                command = write(address, folder, protocol, password)
+                broker = cls(url, program, _spawn(command, folder), password)
                 broker._wait_until_ready(folder / _OUTPUT)
         except NoBroker:
             raise
@@ -121,6 +130,7 @@ class EmbeddedBroker:
 
     def stop(self) -> None:
         """End the broker; idempotent."""
+        forget_password(parse_url(self.url).port, self._password)
         self._process.terminate()
         try:
             self._process.wait(STOP_TIMEOUT_S)
@@ -140,7 +150,7 @@ class EmbeddedBroker:
 
 
 #: Writes a configuration into a folder and returns the command that starts a broker with it.
-_WriteConfig = Callable[[Address, Path, int | str], list[str]]
+_WriteConfig = Callable[[Address, Path, int | str, str], list[str]]
 
 
 def _choose_program() -> tuple[str, _WriteConfig]:
@@ -167,18 +177,25 @@ def _host(address: Address) -> str:
     return "127.0.0.1" if address.host == "localhost" else address.host
 
 
-def _write_mosquitto(address: Address, folder: Path, protocol: int | str) -> list[str]:
+def _write_mosquitto(
+    address: Address, folder: Path, protocol: int | str, password: str
+) -> list[str]:
     del protocol  # Mosquitto accepts both versions on one port
     config = folder / "mosquitto.conf"
-    config.write_text(_MOSQUITTO.format(host=_host(address), port=address.port))
+    (folder / "passwords").write_text(password_line(USER, password))
+    text = _MOSQUITTO.format(host=_host(address), port=address.port, folder=folder)
+    config.write_text(text)
     return [_find_mosquitto() or "mosquitto", "-c", str(config)]
 
 
-def _write_iotcore(address: Address, folder: Path, protocol: int | str) -> list[str]:
+def _write_iotcore(address: Address, folder: Path, protocol: int | str, password: str) -> list[str]:
     config = folder / "iotcore.toml"
     section = "v5.1" if protocol == 5 else "v4.1"
     host = f"[{address.host}]" if ":" in address.host else _host(address)
-    config.write_text(_IOTCORE.format(section=section, host=host, port=address.port))
+    text = _IOTCORE.format(
+        section=section, host=host, port=address.port, user=USER, password=password
+    )
+    config.write_text(text)
     return [sys.executable, "-m", "iotcore", "--config", str(config), "--log-level", "CRITICAL"]
 
 

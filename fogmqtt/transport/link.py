@@ -10,6 +10,7 @@ from typing import Literal
 from urllib.parse import SplitResult, quote, urlsplit
 
 from fogmqtt.errors import ConfigError
+from fogmqtt.transport.own_password import USER, password_at
 
 Protocol = Literal[5, "3.1.1"]
 Client = Literal["fast", "plain"]
@@ -100,6 +101,10 @@ def short_client_id(client_id: str) -> str:
     return f"f{blake2b(client_id.encode(), digest_size=11).hexdigest()}"
 
 
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """The address of the broker, the identity of the client, and the protocol version.
@@ -159,8 +164,17 @@ class Link:
 
     @property
     def credentials(self) -> tuple[str, str | None] | None:
-        """The user and the password, or None without a user."""
-        return (self.username, self.password or None) if self.username else None
+        """The user and the password, or None without a user.
+
+        A broker that a gateway of this user started has a user of its own.
+        """
+        if self.username:
+            return self.username, self.password or None
+        address = self.address
+        if address.tls or not _is_loopback(address.host):
+            return None
+        password = password_at(address.port)
+        return (USER, password) if password else None
 
     @staticmethod
     def _check_file(name: str, path: str | None, tls: bool) -> None:

@@ -11,14 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from queue import SimpleQueue
 
+import paho.mqtt.client as mqtt
 import pytest
 
 from fogmqtt.errors import NoBroker
 from fogmqtt.transport import embedded
 from fogmqtt.transport.base import Received
 from fogmqtt.transport.embedded import EmbeddedBroker
-from fogmqtt.transport.link import Protocol
+from fogmqtt.transport.link import Protocol, parse_url
+from fogmqtt.transport.own_password import USER, password_at
 from fogmqtt.transport.probe import is_listening, is_local
 from tests.fog import free_port, need, probe, wait_for
 
@@ -114,6 +117,28 @@ def test_it_ends_when_its_owner_is_killed(program: str) -> None:
 def test_it_does_not_get_the_terminals_ctrl_c(program: str) -> None:
     with running(free_url()) as broker:
         assert os.getsid(broker.pid) != os.getsid(0)
+
+
+def test_it_lets_nobody_in_without_the_password_that_only_this_user_can_read(program: str) -> None:
+    url = free_url()
+    port = parse_url(url).port
+    with running(url):
+        assert len(password_at(port)) == 32
+        for user, password in ((None, ""), (USER, "guessed"), ("other", password_at(port))):
+            client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+            codes: SimpleQueue[str] = SimpleQueue()
+            client.on_connect = lambda *said, codes=codes: codes.put(str(said[3]))
+            if user is not None:
+                client.username_pw_set(user, password)
+            client.on_disconnect = lambda *_, codes=codes: codes.put("closed")
+            client.connect("127.0.0.1", port)
+            client.loop_start()
+            assert codes.get(timeout=10) != "Success"
+            client.disconnect()
+            client.loop_stop()
+        with probe(url, "a"):
+            pass
+    assert password_at(port) == ""
 
 
 def test_it_listens_on_loopback_only(program: str) -> None:

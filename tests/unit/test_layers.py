@@ -113,7 +113,7 @@ MAY_IMPORT = {
     # nothing of it but its saved identity.
     # One more client of the broker, and a look at this machine.
     "doctor": {"config", "log", "transport", "wire"},
-    "joining": {"core.release", "log", "wire.topics"},
+    "joining": {"core.release", "log", "transport.mosquitto_password", "wire.topics"},
     "simulate": {"core", "wire", "images", "operators", "transport", "config"},
 }
 #: Inside the gateway: server -> jobs -> execution -> devices. `storage` is reached through the
@@ -186,6 +186,7 @@ PLANNED = {
     "cli.adopt",
     "conformance.test_images",
     "core.scheduling.broker_outage",
+    "doctor.network",
     "gateway.jobs.finalize",
     "gateway.server.config_checks",
     "gateway.service.files",
