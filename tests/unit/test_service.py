@@ -175,3 +175,16 @@ def test_a_name_never_becomes_a_path(serving: Serving, tmp_path: Path) -> None:
     assert page.ended(job.id).state == "done"
     names = {path.name for path in (tmp_path / "spool" / "history" / job.id).iterdir()}
     assert names == {"card.json", "original", "report", "result", "thumbnail", "trace"}
+
+
+def test_the_end_of_a_job_is_told_at_once(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("EVERY_S", "LONGEST_S"):
+        monkeypatch.setattr(f"fogmqtt.gateway.service.watchers.{name}", 600.0)
+    page = client(serving)
+    page.ask(msg.Watch, msg.Snapshot)
+    for name in ("a.png", "b.png"):
+        job = page.submit(PICTURE, name, pipeline="invert").job.id
+        while "done" not in {card.state for card in page.update().jobs if card.id == job}:
+            pass

@@ -101,6 +101,8 @@ class Jobs:
         self.gone: set[str] = set()
         #: The cards of jobs that ended since the last update.
         self._just_ended: OrderedDict[str, JobCard] = OrderedDict()
+        #: Set when a job ends.
+        self.one_ended = asyncio.Event()
         #: Whether they are recorded.
         self.is_watched = False
 
@@ -225,6 +227,7 @@ class Jobs:
         del self._tracked[entry.job]
         tracked.ended.set()
         self.mark(entry.job)
+        self.one_ended.set()
 
     def _add(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,6 +41,8 @@ from fogmqtt.wire.service_messages import (
 EVERY_S: Final = 0.2
 _REST: Final = 30
 LONGEST_S: Final = 0.5
+#: The same when a job ends: somebody may wait for its result.
+SOON_S: Final = 0.1
 #: Seconds between two looks at the devices and at the gateway.
 CARDS_S: Final = 1.0
 #: Jobs in a snapshot, and tiles in one message: it must fit into a packet.
@@ -154,11 +157,19 @@ class Watchers:
             self._woken.clear()
             while self.active:
                 began_at = now()
+                self._jobs.one_ended.clear()
                 await self._publish_changes()
                 taken_s = now() - began_at
-                await asyncio.sleep(min(max(EVERY_S, _REST * taken_s), LONGEST_S))
+                await self._rest(min(max(EVERY_S, _REST * taken_s), LONGEST_S))
             self._jobs.is_watched = False
             await self._woken.wait()
+
+    async def _rest(self, rest_s: float) -> None:
+        """Wait for the time of the next update, which comes sooner when a job ends."""
+        await asyncio.sleep(SOON_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(rest_s - SOON_S):
+                await self._jobs.one_ended.wait()
 
     def look_again(self) -> None:
         """Look at the devices with the next update, since one came or left."""
