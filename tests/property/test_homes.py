@@ -165,6 +165,7 @@ class _Working(VirtualFleet[int, History, tuple[History, int]]):
         super().__init__(homes, Remember(window), ("ada", "bob"), Random(seed), NO_FAULTS)
         self.seconds = {"ada": 0.04, "bob": 0.04}
         self._busy_until = {"ada": 0.0, "bob": 0.0}
+        self._did = {"ada": 0, "bob": 0}
         self._first = first
         self.later: dict[str, float] = {}
         self._begun = 0
@@ -182,7 +183,9 @@ class _Working(VirtualFleet[int, History, tuple[History, int]]):
     def _arrived(self, send: Send, frame: int | None) -> None:
         device = send.device
         works = send.deed in ("apply", "begin")
-        done = max(self._now, self._busy_until[device]) + works * self.seconds[device]
+        self._did[device] += works
+        seconds = self.seconds[device] * (10 if self._did[device] <= 3 else 1)  # it loads
+        done = max(self._now, self._busy_until[device]) + works * seconds
         self._busy_until[device] = done
         self._at(done - self._now, lambda: VirtualFleet._arrived(self, send, frame))
 

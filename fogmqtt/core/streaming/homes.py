@@ -22,8 +22,10 @@ No I/O, no clock: the caller reports what happens and when, and does what `actio
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Final, Literal
 
 from fogmqtt.core.streaming.memory_store import Deed
@@ -44,9 +46,8 @@ MOVE_LIMIT_S: Final = 30.0
 MOVE_GAIN: Final = 0.8
 #: The same when the new device has caught up, and its pace is known.
 MOVE_LEAST_GAIN: Final = 0.95
-#: Answers of a device until its measured pace counts, and the weight of the newest one.
-_PACED: Final = 8
-_NEWEST: Final = 0.1
+#: Answers of a device by which its pace is known.
+_PACED: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,16 +161,20 @@ class _Move:
 
 @dataclass(slots=True)
 class _Pace:
-    """How long a device takes for a pixel of each frame, by its answers."""
+    """How long a device takes for a pixel of each frame, by its last answers.
 
-    answers: int = 0
-    seconds: float = 0.0
+    It is their median: the first ones of a device load what the operators need.
+    """
 
-    def learn(self, seconds: float) -> None:
-        self.answers += 1
-        if self.answers == 1:
-            self.seconds = seconds
-        self.seconds += _NEWEST * (seconds - self.seconds)
+    answers: deque[float] = field(default_factory=lambda: deque(maxlen=_PACED))
+
+    @property
+    def is_known(self) -> bool:
+        return len(self.answers) == _PACED
+
+    @property
+    def seconds(self) -> float:
+        return median(self.answers)
 
 
 @dataclass(slots=True, eq=False)
@@ -531,7 +536,8 @@ class Homes:
         sent_at, at_version = holder.in_flight.get(after), self._last - tile.base
         if sent_at is not None and after + self._rules.ahead > at_version:
             pixels = self._load(holder.device)
-            self._paces.setdefault(holder.device, _Pace()).learn((now - sent_at) / max(1, pixels))
+            pace = self._paces.setdefault(holder.device, _Pace())
+            pace.answers.append((now - sent_at) / max(1, pixels))
 
     def _load(self, device: str) -> int:
         """Return the pixels of each frame that a device does."""
@@ -540,7 +546,7 @@ class Homes:
 
     def _cost(self, device: str) -> float:
         """Return the seconds that a device takes for a pixel, in any unit that all share."""
-        known = {name: one for name, one in self._paces.items() if one.answers >= _PACED}
+        known = {name: one for name, one in self._paces.items() if one.is_known}
         own = known.get(device)
         if own is not None:
             return own.seconds
@@ -613,7 +619,7 @@ class Homes:
 
     def _is_paced(self, device: str) -> bool:
         pace = self._paces.get(device)
-        return pace is not None and pace.answers >= _PACED
+        return pace is not None and pace.is_known
 
     def _is_sooner(self, tile: _Tile, old: str, new: str) -> bool:
         """Whether both devices, which do the tile now, are done sooner if only the new one does."""
