@@ -2,7 +2,8 @@
 
 A copy that pauses, or that another machine makes on a network file system, looks quiet before
 it is complete. PNG, JPEG, BMP, WebP, TIFF, GIF, AVIF, HEIC and JPEG 2000 say themselves whether
-bytes are missing.
+bytes are missing. A program that reserves the space of a file first, and fills it later or in
+several places, leaves holes meanwhile.
 """
 
 from __future__ import annotations
@@ -59,12 +60,29 @@ def ending(file: BinaryIO) -> Ending:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     data = _Bytes(file, size, file.read(16))
+    found = _ending(data)
+    return Ending.MISSING if found is Ending.WHOLE and _has_hole(data) else found
+
+
+def _ending(data: _Bytes) -> Ending:
     for mark, check in _CHECKS:
         if data.begin.startswith(mark):
             return check(data)
     if data.begin[4:8] == b"ftyp":
         return _boxes(data)
     return Ending.UNKNOWN
+
+
+def _has_hole(data: _Bytes) -> bool:
+    """Whether a part of the file was never written, as far as its file system tells."""
+    try:
+        number = data.file.fileno()
+        place = os.lseek(number, 0, os.SEEK_CUR)
+        hole = os.lseek(number, 0, os.SEEK_HOLE)
+        os.lseek(number, place, os.SEEK_SET)
+    except (OSError, AttributeError):  # not on this disk, or not on this system
+        return False
+    return hole < data.size
 
 
 def _png(data: _Bytes) -> Ending:

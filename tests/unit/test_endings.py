@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -41,6 +42,23 @@ def test_a_complete_file_is_whole_and_no_beginning_of_it_is(data: bytes) -> None
     assert told(data) is Ending.WHOLE
     for length in range(26, len(data) - 12, 97):
         assert told(data[:length]) is Ending.MISSING, length
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tiff"])
+def test_a_file_with_a_hole_is_not_whole(suffix: str, tmp_path: Path) -> None:
+    """Some downloads reserve the space of a file, and write its end before its middle."""
+    pixels = np.random.default_rng(1).integers(0, 255, (400, 400, 3), np.uint8)
+    data = cv2.imencode(suffix, pixels)[1].tobytes()
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        file.write(data[:16_384])
+        file.seek(len(data) - 16_384)
+        file.write(data[-16_384:])
+    with path.open("rb") as file:
+        assert ending(file) is Ending.MISSING
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        assert ending(file) is Ending.WHOLE
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
