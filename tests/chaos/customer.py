@@ -28,6 +28,7 @@ from tests.processes import photo
 _ANSWERS: Decoder[FromDevice] = Decoder(Accepted, Result, Failure, Rejected)
 _TASKS: Decoder[TileTask] = Decoder(TileTask)
 #: Without a word for so long, an image is submitted again: a broker that was killed forgot it.
+#: After each time twice as long: what waits in a session is a job of its own each time.
 _SILENCE_S = 10.0
 
 
@@ -80,7 +81,8 @@ class Customer:
         """Publish again what nobody said a word about."""
         for one in tuple(self.heard.values()):
             last = max(one.heard_at, *one.published, 0.0)
-            if not one.said and time.monotonic() - last > _SILENCE_S:
+            patience_s = _SILENCE_S * 2 ** max(0, len(one.published) - 1)
+            if not one.said and time.monotonic() - last > patience_s:
                 self._publish(one)
 
     def echo(self) -> None:

@@ -264,10 +264,16 @@ PLACES = {
 }
 
 
+@cache
 def name_of(path: Path) -> str:
     """`core.geometry` for fogmqtt/core/geometry.py."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
 
 
 @cache
@@ -277,7 +283,7 @@ def imports(path: Path, *, typing_too: bool = True) -> tuple[str, ...]:
 
 
 def _imports(path: Path, typing_too: bool) -> Iterator[str]:
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = parsed(path)
     skipped = set() if typing_too else set(_typing_only(tree))
     for node in ast.walk(tree):
         if node in skipped:
@@ -292,19 +298,27 @@ def _imports(path: Path, typing_too: bool) -> Iterator[str]:
 
 def _typing_only(tree: ast.Module) -> Iterator[ast.AST]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if (
+            isinstance(node, ast.If)
+            and isinstance(node.test, ast.Name)
+            and node.test.id == "TYPE_CHECKING"
+        ):
             yield from ast.walk(node)
 
 
-def ours(path: Path, *, typing_too: bool = True) -> Iterator[str]:
+@cache
+def modules() -> frozenset[str]:
+    return frozenset(name_of(file) for file in FILES) - {""}
+
+
+@cache
+def ours(path: Path, *, typing_too: bool = True) -> tuple[str, ...]:
     """Our own modules that a file imports, without the package's name."""
-    modules = {name_of(file) for file in FILES} - {""}
     found = imports(path, typing_too=typing_too)
     names = {name.removeprefix("fogmqtt.") for name in found if name.startswith("fogmqtt.")}
-    for name in sorted(names & modules):
-        # `from fogmqtt.core import geometry` names core only on its way to the module.
-        if not any(other.startswith(f"{name}.") for other in names & modules):
-            yield name
+    named = sorted(names & modules())
+    # `from fogmqtt.core import geometry` names core only on its way to the module.
+    return tuple(name for name in named if not any(other.startswith(f"{name}.") for other in named))
 
 
 def under(name: str, allowed: set[str]) -> bool:
@@ -361,7 +375,7 @@ def test_a_short_module_with_one_importer_belongs_to_its_importer():
 def test_no_public_class_has_the_name_of_another():
     classes: dict[str, list[str]] = {}
     for path in FILES:
-        for node in ast.parse(path.read_text("utf-8")).body:
+        for node in parsed(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 classes.setdefault(node.name, []).append(name_of(path))
     assert {name: where for name, where in classes.items() if len(where) > 1} == {}
