@@ -22,7 +22,10 @@ main() {
     trap 'pass HUP' HUP
     # A terminal sends it to the agent by itself.
     trap '[ -t 0 ] || pass TERM' INT
-    mkdir -p "$versions" && ln -sfn "$base" "$versions/base" || exit 2
+    if ! { mkdir -p "$versions" && ln -sfn "$base" "$versions/base"; } 2>/dev/null; then
+        echo "fog-device: $versions cannot be written, so no gateway can update this board" >&2
+        exec "$base/bin/python" -m fogmqtt.cli.device "$@"
+    fi
     code=75
     while [ "$code" -eq 75 ]; do
         if [ -s "$versions/trial" ]; then

@@ -121,6 +121,15 @@ def test_a_board_that_went_off_during_a_trial_goes_back(board: Board) -> None:
     assert board.versions.refused[1] == "the board went off before it was online"
 
 
+def test_a_board_with_a_read_only_system_runs_what_was_installed(board: Board) -> None:
+    (board.versions.folder).rmdir()
+    (board.versions.folder).write_text("no folder can be made here")
+    code, said = end_of(board.launch())
+    assert code == 0
+    assert "cannot be written, so no gateway can update this board" in said
+    assert board.started == ["base"]
+
+
 def test_a_trial_that_somebody_ends_is_tried_again(board: Board) -> None:
     board.version("9.1.0", "exec sleep 60")
     launched = board.launch()
