@@ -13,6 +13,7 @@ import socket
 from typing import Final
 
 from fogmqtt.transport.link import Address, parse_url
+from fogmqtt.transport.own_password import USER, password_at
 
 #: The port of a broker that a gateway starts itself, above the configured one (or below it).
 _OWN_PORT_OFFSET: Final = 10_000
@@ -44,8 +45,10 @@ def is_listening(url: str) -> bool:
 
 def is_broker(url: str) -> bool:
     """Return whether a program at the url answers as an MQTT broker does."""
-    # Some brokers answer one version only.
-    return any(_answers(url, packet) for packet in (_connect_packet(5), _connect_packet(4)))
+    # Some brokers answer one version only, and some answer nobody without a password.
+    password = password_at(parse_url(url).port) if is_local(url) else ""
+    packets = (_connect_packet(level, password) for level in (5, 4))
+    return any(_answers(url, packet) for packet in packets)
 
 
 def own_url(url: str) -> str:
@@ -77,13 +80,15 @@ def _connect(address: Address) -> socket.socket:
     return sock
 
 
-def _connect_packet(level: int) -> bytes:
-    """The CONNECT of an anonymous client: a broker answers it, be it with a refusal.
+def _connect_packet(level: int, password: str) -> bytes:
+    """The CONNECT of a client, anonymous without a password: a broker answers it or refuses it.
 
     `level` is 5 for MQTT 5 and 4 for 3.1.1.
     """
     name = f"fog-probe-{secrets.token_hex(4)}".encode()
     properties = b"\x00" if level == 5 else b""
-    head = b"\x00\x04MQTT" + bytes([level, 0x02]) + b"\x00\x0a" + properties
-    body = head + len(name).to_bytes(2, "big") + name
+    texts = [name, USER.encode(), password.encode()] if password else [name]
+    flags = 0xC2 if password else 0x02
+    head = b"\x00\x04MQTT" + bytes([level, flags]) + b"\x00\x0a" + properties
+    body = head + b"".join(len(text).to_bytes(2, "big") + text for text in texts)
     return bytes([0x10, len(body)]) + body

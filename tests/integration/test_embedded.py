@@ -22,7 +22,7 @@ from fogmqtt.transport.base import Received
 from fogmqtt.transport.embedded import EmbeddedBroker
 from fogmqtt.transport.link import Protocol, parse_url
 from fogmqtt.transport.own_password import USER, password_at
-from fogmqtt.transport.probe import is_listening, is_local
+from fogmqtt.transport.probe import is_broker, is_listening, is_local
 from tests.fog import free_port, need, probe, wait_for
 
 PROGRAMS = ("mosquitto", "iotcore")
@@ -124,6 +124,7 @@ def test_it_lets_nobody_in_without_the_password_that_only_this_user_can_read(pro
     port = parse_url(url).port
     with running(url):
         assert len(password_at(port)) == 32
+        assert is_broker(url)
         for user, password in ((None, ""), (USER, "guessed"), ("other", password_at(port))):
             client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
             codes: SimpleQueue[str] = SimpleQueue()
