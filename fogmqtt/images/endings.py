@@ -60,8 +60,7 @@ def ending(file: BinaryIO) -> Ending:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     data = _Bytes(file, size, file.read(16))
-    found = _ending(data)
-    return Ending.MISSING if found is Ending.WHOLE and _has_hole(data) else found
+    return Ending.MISSING if _has_hole(data) else _ending(data)
 
 
 def _ending(data: _Bytes) -> Ending:
