@@ -218,6 +218,7 @@ def _join(system: ArmSystem, place: Path) -> None:
         said = gateway.gateway("invite", "pi", "-o", str(place / "pi.fog")).stdout
         (line,) = [one.strip() for one in said.splitlines() if one.strip().startswith("curl ")]
         line = line.replace("sudo sh", "sh")
+        serving.says("boards can join at port")
         with _step("installing and joining by the line that invite printed, there"):
             installed = subprocess.run(
                 ["sh", "-c", f"{line} --prefix {home}/fogmqtt"],
