@@ -48,8 +48,7 @@ class OptionalFilters:
         """The filter to subscribe to now; None if there is none, or another one is on trial."""
         if not self._waiting or self._packet_id is not None:
             return None
-        is_on_trial = self._current in self._alone and self._current in self._recent(now)
-        return None if is_on_trial else self._waiting[0]
+        return None if self._is_on_trial(now) else self._waiting[0]
 
     def sent(self, packet_id: int, now: float) -> None:
         """Note that SUBSCRIBE was sent for the next filter."""
@@ -69,9 +68,9 @@ class OptionalFilters:
         return self._current
 
     def delays_connected(self, now: float) -> bool:
-        """Whether Connected should wait for a SUBACK."""
+        """Whether Connected should wait for a SUBACK. It waits for no trial: that takes long."""
         if self._packet_id is None:
-            return bool(self._waiting)
+            return bool(self._waiting) and not self._is_on_trial(now)
         return now - self._sent_at < ANSWER_S
 
     def overdue(self, now: float) -> str | None:
@@ -88,6 +87,9 @@ class OptionalFilters:
         """
         asked = [self._current] if self._packet_id is not None else []
         return asked + self._recent(now)
+
+    def _is_on_trial(self, now: float) -> bool:
+        return self._current in self._alone and self._current in self._recent(now)
 
     def _recent(self, now: float) -> list[str]:
         """The filters that were granted a moment ago, the newest one first."""

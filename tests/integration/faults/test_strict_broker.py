@@ -162,7 +162,7 @@ def test_a_gateway_serves_there_and_says_once_that_drops_stay_unknown(
     image = lone_fog.save("in.png", photo(200, 300))
     with strict(lone_fog.broker.port, way) as wire:
         gateway = lone_fog.serve(BROKER__URL=wire.url)
-        starts = 2 if way == CUT_LATE else 1
+        starts = 3 if way == CUT_LATE else 1
         until(lambda: gateway.said.count("mariem is online") == starts, "the lasting link")
         (eya,) = lone_fog.fleet("eya")
         with lone_fog.probe("fog/v1/replies/me/#", client_id="me") as me:
