@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -40,7 +41,9 @@ class Board:
 
     def launch(self, seconds: int = 30) -> subprocess.Popen[bytes]:
         command = ["sh", LAUNCHER, self.base, self.versions.folder, str(seconds), "--id", "eya"]
-        return subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        return subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True
+        )
 
     @property
     def started(self) -> list[str]:
@@ -114,8 +117,8 @@ def test_a_board_that_went_off_during_a_trial_goes_back(board: Board) -> None:
     board.version("9.1.0", "exec sleep 60")
     launched = board.launch()
     wait_for(lambda: board.started == ["9.1.0"])
-    launched.kill()
-    launched.communicate()
+    os.killpg(launched.pid, signal.SIGKILL)
+    end_of(launched)
     assert end_of(board.launch())[0] == 0
     assert board.started == ["9.1.0", "base"]
     assert board.versions.refused[1] == "the board went off before it was online"
