@@ -21,7 +21,7 @@ from fogmqtt.config.schema import DashboardSettings
 from fogmqtt.dashboard.access import Door
 from fogmqtt.dashboard.api import Api
 from fogmqtt.dashboard.app import make_app
-from fogmqtt.dashboard.boards import BoardOffice
+from fogmqtt.dashboard.boards import SiteBoards
 from fogmqtt.dashboard.events import EventHub
 from fogmqtt.dashboard.gateway_client import GatewayClient
 from fogmqtt.dashboard.live import LiveEndpoint
@@ -339,7 +339,7 @@ async def dashboard(
     tokens: Tokens | None = None,
     static: Path | None = None,
     body_s: float = 30.0,
-    office: BoardOffice | None = None,
+    boards: SiteBoards | None = None,
     starts: bool = True,
     broker: MemoryBroker | None = None,
 ) -> AsyncIterator[Rig]:
@@ -356,7 +356,7 @@ async def dashboard(
     hub, looking = EventHub(client), Looking(client)
     door = Door(settings or DashboardSettings(), tokens, "fogmqtt_mariem")
     files = StaticFiles() if static is None else StaticFiles(static)
-    api = Api(client, hub, looking, door, office=office, body_s=body_s)
+    api = Api(client, hub, looking, door, boards=boards, body_s=body_s)
     app = make_app(api, LiveEndpoint(client, looking, door), door, files)
     client.start()
     try:

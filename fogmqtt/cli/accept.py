@@ -37,7 +37,7 @@ def accept(config: GatewayConfig, options: argparse.Namespace) -> int:
 
 def _let_in(site: Site, board: str, code: str | None) -> int:
     from fogmqtt.joining.bundle import utc_now
-    from fogmqtt.joining.desk import JoinDesk
+    from fogmqtt.joining.membership import Membership
 
     applicant = site.ledger.read().asking(board, utc_now())
     if code is None and not _is_same(applicant):
@@ -47,7 +47,7 @@ def _let_in(site: Site, board: str, code: str | None) -> int:
             f"{board} asks from {applicant.address}, and not with the code {one_line(code)}: that "
             "may not be your board. To let no board ask: fog-gateway accept --close"
         )
-    JoinDesk(site).accept(board, utc_now())
+    Membership(site).accept(board, utc_now())
     print(f"{board} is let in, from {applicant.address}")
     return 0
 
@@ -63,9 +63,9 @@ def _is_same(applicant: Applicant) -> bool:
 
 def _close(site: Site) -> int:
     from fogmqtt.joining.bundle import utc_now
-    from fogmqtt.joining.desk import JoinDesk
+    from fogmqtt.joining.membership import Membership
 
-    JoinDesk(site).let_ask(utc_now())
+    Membership(site).let_ask(utc_now())
     print("no board may ask to join")
     return 0
 
@@ -74,12 +74,12 @@ def _let_ask(site: Site, text: str) -> int:
     """List the boards that ask, until their time is over."""
     from fogmqtt.joining.asking import LONGEST_WINDOW
     from fogmqtt.joining.bundle import shown_time, utc_now
-    from fogmqtt.joining.desk import JoinDesk
+    from fogmqtt.joining.membership import Membership
 
     length = time_of(text)
     if length > LONGEST_WINDOW:
         raise UsageError("--for: boards may ask for up to 1h")
-    JoinDesk(site).let_ask(utc_now() + length)
+    Membership(site).let_ask(utc_now() + length)
     print(f"boards may ask to join until {shown_time(utc_now() + length)}", flush=True)
     shown: set[str] = set()
     stopped = threading.Event()

@@ -34,7 +34,7 @@ from fogmqtt.transport.paho import PahoTransport
 from fogmqtt.wire.topics import Topics, check_id
 
 if TYPE_CHECKING:
-    from fogmqtt.dashboard.boards import BoardOffice
+    from fogmqtt.dashboard.boards import SiteBoards
     from fogmqtt.dashboard.service import Invitation
     from fogmqtt.gateway.server.dashboard_process import DashboardProcess
 
@@ -190,8 +190,8 @@ async def _serve(orders: DashboardOrders) -> None:
         return PahoTransport(link, deliver)
 
     _invite(invitation)
-    office = _office(orders.joining)
-    serving = asyncio.ensure_future(dashboard.serve(sock, tokens, connect, office))
+    boards = _boards(orders.joining)
+    serving = asyncio.ensure_future(dashboard.serve(sock, tokens, connect, boards))
     leaving = asyncio.ensure_future(_parent_left(orders.parent))
     try:
         await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -203,12 +203,12 @@ async def _serve(orders: DashboardOrders) -> None:
         await asyncio.gather(serving, leaving, return_exceptions=True)
 
 
-def _office(folder: str) -> BoardOffice | None:
+def _boards(folder: str) -> SiteBoards | None:
     """Return what invites boards on the page, where this machine has what it needs."""
     try:
-        from fogmqtt.cli.page_office import make_office
+        from fogmqtt.cli.site_boards import open_site_boards
 
-        return make_office(folder)
+        return open_site_boards(folder)
     except (ImportError, FogError) as problem:
         log.warning("boards are not invited on the page: %s", problem)
         return None

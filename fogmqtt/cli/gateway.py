@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from fogmqtt.cli import generated, joining_options, simulate_options
+from fogmqtt.cli import joining_options, shell_files, simulate_options
 from fogmqtt.cli.common import (
     Subparsers,
     add_log_options,
@@ -138,12 +138,15 @@ def make_parser() -> argparse.ArgumentParser:
     _add_retry(commands)
     simulate = _add(commands, "simulate", _simulate, "predict the time of a job on a fleet")
     simulate_options.add_arguments(simulate)
-    generated.add_completion(
+    shell_files.add_completion(
         _add_alone(
-            commands, "completion", generated.completion, "print what completes commands in a shell"
+            commands,
+            "completion",
+            shell_files.completion,
+            "print what completes commands in a shell",
         )
     )
-    generated.add_man(_add_alone(commands, "man", generated.man, "print a manual page"))
+    shell_files.add_man(_add_alone(commands, "man", shell_files.man, "print a manual page"))
     return parser
 
 

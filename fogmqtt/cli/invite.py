@@ -41,14 +41,14 @@ def invite(config: GatewayConfig, options: argparse.Namespace) -> int:
     """Make an invitation: a file, a line and a QR code. Returns the exit code."""
     site = find_site(config)
     from fogmqtt.joining.bundle import SUFFIX, utc_now
-    from fogmqtt.joining.desk import JoinDesk
+    from fogmqtt.joining.membership import Membership
 
-    time, desk, board = time_of(options.time), JoinDesk(site), options.board
+    time, membership, board = time_of(options.time), Membership(site), options.board
     path = options.out or Path(f"{board}{SUFFIX}")
     if options.offline:
-        bundle = desk.make_offline(board, utc_now(), replaces=options.replace)
+        bundle = membership.make_offline(board, utc_now(), replaces=options.replace)
     else:
-        bundle = desk.invite(board, time, utc_now(), replaces=options.replace)
+        bundle = membership.invite(board, time, utc_now(), replaces=options.replace)
     _write(path, bundle)
     if options.offline:
         print(
@@ -100,9 +100,9 @@ def revoke(config: GatewayConfig, board: str) -> int:
     """Let a board in no more. Returns the exit code."""
     site = find_site(config)
     from fogmqtt.joining.bundle import utc_now
-    from fogmqtt.joining.desk import JoinDesk
+    from fogmqtt.joining.membership import Membership
 
-    member, is_told = JoinDesk(site).revoke(board, utc_now())
+    member, is_told = Membership(site).revoke(board, utc_now())
     if member is None:
         print(f"{board} has not joined; its invitations, if there were any, are withdrawn")
         return 0

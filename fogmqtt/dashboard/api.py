@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from fogmqtt.dashboard import metrics
 from fogmqtt.dashboard.access import Door, Visitor
-from fogmqtt.dashboard.boards import BoardOffice, BoardsApi
+from fogmqtt.dashboard.boards import BoardsApi, SiteBoards
 from fogmqtt.dashboard.downloads import file_response, has_tag
 from fogmqtt.dashboard.events import EventHub, EventStream
 from fogmqtt.dashboard.gateway_client import (
@@ -218,7 +218,7 @@ class Api:
         looking: Looking,
         door: Door,
         *,
-        office: BoardOffice | None = None,
+        boards: SiteBoards | None = None,
         body_s: float = BODY_S,
     ) -> None:
         self._client = client
@@ -228,8 +228,8 @@ class Api:
         self._body_s = body_s
         #: The idempotency keys of uploads that are coming in.
         self._keys_in_use: set[str] = set()
-        boards = BoardsApi(office, self._json_body, _json, lambda asked: _visitor(asked).who)
-        self.operations = (*self._operations(), *boards.operations())
+        boards_api = BoardsApi(boards, self._json_body, _json, lambda asked: _visitor(asked).who)
+        self.operations = (*self._operations(), *boards_api.operations())
         self._document = msgspec.json.encode(document(self.operations))
 
     def _operations(self) -> tuple[Operation, ...]:

@@ -1,6 +1,6 @@
 """Invitations of boards, and boards that ask to join: for operators, on the gateway's machine only.
 
-The office works on the gateway's files, so no token of an invitation goes over MQTT.
+Both work on the gateway's files, so no token of an invitation goes over MQTT.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 BOARD_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
-_NO_OFFICE: Final = (
+_NO_SITE: Final = (
     "boards are not invited here: fog-gateway init makes a gateway that boards can join, and its "
     "page runs beside it"
 )
@@ -79,7 +79,7 @@ class AcceptBoard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     code: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{3}-?[0-9]{3}$")]
 
 
-class BoardOffice(Protocol):
+class SiteBoards(Protocol):
     """Invites boards and lets them in. It may block, and raises FogError."""
 
     def state(self) -> BoardsState:
@@ -104,9 +104,9 @@ class BoardsApi:
     """The operations under /api/boards."""
 
     def __init__(
-        self, office: BoardOffice | None, read: ReadBody, answer: Answer, who: Callable[..., str]
+        self, boards: SiteBoards | None, read: ReadBody, answer: Answer, who: Callable[..., str]
     ) -> None:
-        self._office = office
+        self._boards = boards
         self._read = read
         self._answer = answer
         self._who = who
@@ -152,32 +152,32 @@ class BoardsApi:
 
     async def _state(self, request: Request) -> Any:
         del request
-        return self._answer(await self._do(lambda office: office.state()))
+        return self._answer(await self._do(lambda boards: boards.state()))
 
     async def _invite(self, request: Request) -> Any:
         asked = await self._read(request, InviteBoard, 'as {"board": "eya"}')
-        made = await self._do(lambda office: office.invite(asked))
+        made = await self._do(lambda boards: boards.invite(asked))
         self._log(request, f"invite {asked.board}")
         return self._answer(made, 201)
 
     async def _let_ask(self, request: Request) -> Any:
-        await self._do(lambda office: office.let_ask())
+        await self._do(lambda boards: boards.let_ask())
         self._log(request, "let boards ask")
-        return self._answer(await self._do(lambda office: office.state()))
+        return self._answer(await self._do(lambda boards: boards.state()))
 
     async def _accept(self, request: Request) -> Any:
         asked = await self._read(request, AcceptBoard, 'as {"board": "eya", "code": "482-193"}')
-        await self._do(lambda office: office.accept(asked))
+        await self._do(lambda boards: boards.accept(asked))
         self._log(request, f"accept {asked.board}")
-        return self._answer(await self._do(lambda office: office.state()))
+        return self._answer(await self._do(lambda boards: boards.state()))
 
-    async def _do(self, act: Callable[[BoardOffice], T]) -> T:
-        """Let the office do something in a thread. Raises Problem."""
-        office = self._office
-        if office is None:
-            raise Problem("not-found", 404, _NO_OFFICE)
+    async def _do(self, act: Callable[[SiteBoards], T]) -> T:
+        """Do something with the boards in a thread. Raises Problem."""
+        boards = self._boards
+        if boards is None:
+            raise Problem("not-found", 404, _NO_SITE)
         try:
-            return await asyncio.to_thread(act, office)
+            return await asyncio.to_thread(act, boards)
         except (JoinRefused, UsageError) as problem:
             raise Problem("conflict", 409, one_line(str(problem))) from None
         except FogError as problem:

@@ -14,7 +14,7 @@ from fogmqtt.config.schema import DashboardSettings
 from fogmqtt.dashboard.access import Door
 from fogmqtt.dashboard.api import Api
 from fogmqtt.dashboard.app import make_app
-from fogmqtt.dashboard.boards import BoardOffice
+from fogmqtt.dashboard.boards import SiteBoards
 from fogmqtt.dashboard.events import EventHub
 from fogmqtt.dashboard.gateway_client import Connect, GatewayClient
 from fogmqtt.dashboard.listener import listen, serve_http
@@ -78,16 +78,16 @@ class Dashboard:
         sock: socket.socket,
         tokens: Tokens | None,
         connect: Connect,
-        office: BoardOffice | None = None,
+        boards: SiteBoards | None = None,
     ) -> None:
-        """Serve until cancelled. With an `office`, operators invite boards here."""
+        """Serve until cancelled. With `boards`, operators invite boards here."""
         client = GatewayClient(self.gateway, client_name(sock), self.topics, connect)
         hub, looking = EventHub(client), Looking(client)
         cookie = f"fogmqtt_{self.gateway}"
         door = Door(self.settings, tokens, cookie)
         client.start()
         try:
-            api = Api(client, hub, looking, door, office=office)
+            api = Api(client, hub, looking, door, boards=boards)
             live = LiveEndpoint(client, looking, door)
             await serve_http(make_app(api, live, door, StaticFiles()), sock)
         finally:

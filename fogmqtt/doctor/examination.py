@@ -124,8 +124,8 @@ def _local_broker(urls: Iterable[str]) -> Iterator[Finding]:
         if not is_local(url):
             continue
         address = parse_url(url)
-        where = machine.listener(address.port, [machine.read_table(name) for name in _TABLES])
-        yield from _present([machine.reach(address.port, where)])
+        tables = [machine.read_table(name) for name in _TABLES]
+        yield from _present([machine.reach(address.port, tables)])
         speaks_otherwise = address.tls or address.path
         if is_listening(url) and not speaks_otherwise and not is_broker(url):
             yield fault(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from fogmqtt.doctor.finding import Finding, fault, ok, warning
+from fogmqtt.transport.link import TLS_PORT
 
 #: Bits of the firmware's word: now and since the start (raspberrypi.com, vcgencmd get_throttled).
 _POWER: Final = (
@@ -143,9 +144,12 @@ def _is_loopback(address: str) -> bool:
     return address.endswith("7F") if len(address) == 8 else address.endswith("01000000")
 
 
-def reach(port_number: int, where: str) -> Finding | None:
-    """Judge whether other machines reach a broker of this machine."""
-    if where != "loopback":
+def reach(port_number: int, tables: Collection[str]) -> Finding | None:
+    """Judge whether other machines reach a broker of this machine; the tables as for `listener`.
+
+    After `fog-gateway init` they come by TLS, and the other port is for this machine.
+    """
+    if listener(port_number, tables) != "loopback" or listener(TLS_PORT, tables) == "all":
         return None
     return warning(
         "broker's network",

@@ -16,8 +16,8 @@ from typing import Final
 import msgspec
 
 from fogmqtt.errors import JoinRefused
-from fogmqtt.joining.desk import JoinAnswer, JoinDesk
 from fogmqtt.joining.ledger import Applicant
+from fogmqtt.joining.membership import JoinAnswer, Membership
 from fogmqtt.joining.site import Site
 from fogmqtt.wire.topics import is_id
 
@@ -61,12 +61,12 @@ def short_code(authority: str, request: str, board: str, gateway: str) -> str:
     return f"{number // 1000:03d}-{number % 1000:03d}"
 
 
-class AskDesk:
+class Applications:
     """What the gateway answers to boards that ask."""
 
-    def __init__(self, site: Site, desk: JoinDesk) -> None:
+    def __init__(self, site: Site, membership: Membership) -> None:
         self._site = site
-        self._desk = desk
+        self._membership = membership
         #: Our number for each board that has said its hash.
         self._nonces: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -109,7 +109,7 @@ class AskDesk:
                 "Run fog-gateway accept on the gateway, and start the board again"
             )
         if found.certificate:
-            return self._desk.answer(found, now)
+            return self._membership.answer(found, now)
         if not found.code:
             code = short_code(self._site.authority.pem, asked.request, asked.nonce, ours)
             with self._site.ledger.changing() as ledger:

@@ -28,8 +28,8 @@ from fogmqtt.joining.bundle import (
     token_hash,
     utc_now,
 )
-from fogmqtt.joining.desk import JoinAnswer, JoinRequest
 from fogmqtt.joining.identity import Identity
+from fogmqtt.joining.membership import JoinAnswer, JoinRequest
 from fogmqtt.joining.private_file import write_private
 from fogmqtt.log import one_line
 

@@ -22,10 +22,10 @@ import msgspec
 
 import fogmqtt
 from fogmqtt.errors import FogError, JoinRefused
-from fogmqtt.joining.asking import AskDesk, AskRequest
+from fogmqtt.joining.asking import Applications, AskRequest
 from fogmqtt.joining.bundle import utc_now
-from fogmqtt.joining.desk import JoinDesk, JoinRequest
 from fogmqtt.joining.install_script import install_script
+from fogmqtt.joining.membership import JoinRequest, Membership
 from fogmqtt.joining.site import Site
 from fogmqtt.joining.wheel import build_wheel, wheel_name
 from fogmqtt.log import one_line
@@ -52,7 +52,7 @@ class JoinPort:
     def __init__(self, site: Site, host: str, port: int) -> None:
         self._site = site
         self._address = (host, port)
-        self._desk = JoinDesk(site)
+        self._membership = Membership(site)
         self._server: _Server | None = None
         self._failures: deque[float] = deque(maxlen=FAILURES)
         self._closed_until = float("-inf")
@@ -87,11 +87,11 @@ class JoinPort:
 
     def _open_or_close(self) -> None:
         moment = time.monotonic()
-        is_wanted = moment >= self._closed_until and self._desk.must_be_open(utc_now())
+        is_wanted = moment >= self._closed_until and self._membership.must_be_open(utc_now())
         if self._server is not None:
             self._server.end_old(moment)
         if is_wanted and self._server is None:
-            self._server = _Server(self._address, self._site, self._desk, self._failed)
+            self._server = _Server(self._address, self._site, self._membership, self._failed)
             log.info("boards can join at port %d while an invitation is open", self._address[1])
         elif not is_wanted and self._server is not None:
             self._stop()
@@ -123,11 +123,15 @@ class _Server(ThreadingMixIn, TCPServer):
     request_queue_size = 64
 
     def __init__(
-        self, address: tuple[str, int], site: Site, desk: JoinDesk, failed: Callable[[], None]
+        self,
+        address: tuple[str, int],
+        site: Site,
+        membership: Membership,
+        failed: Callable[[], None],
     ) -> None:
         self.site = site
-        self.desk = desk
-        self.ask_desk = AskDesk(site, desk)
+        self.membership = membership
+        self.applications = Applications(site, membership)
         self.failed = failed
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._context = _context(site)
@@ -267,19 +271,19 @@ class _Handler(BaseHTTPRequestHandler):
             return self._ask(msgspec.json.decode(body, type=AskRequest), address)
         asked = msgspec.json.decode(body, type=JoinRequest)
         if self.path == "/join":
-            answer = self.server.desk.admit(asked, address, utc_now())
+            answer = self.server.membership.admit(asked, address, utc_now())
             log.info("%s has joined, from %s", asked.id, address)
             return answer
         if self.path == "/renew":
-            answer = self.server.desk.renew(asked, self._serial(asked.id), utc_now())
+            answer = self.server.membership.renew(asked, self._serial(asked.id), utc_now())
             log.info("%s has a new certificate", asked.id)
             return answer
         raise JoinRefused("there is nothing of this name")
 
     def _ask(self, asked: AskRequest, address: str) -> object:
         if self.path == "/asked":
-            return self.server.ask_desk.answer(asked, utc_now())
-        answer = self.server.ask_desk.begin(asked, address, utc_now())
+            return self.server.applications.answer(asked, utc_now())
+        answer = self.server.applications.begin(asked, address, utc_now())
         log.info("%s asks to join, from %s: fog-gateway accept %s", asked.id, address, asked.id)
         return answer
 

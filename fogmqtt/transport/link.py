@@ -15,7 +15,9 @@ from fogmqtt.transport.own_password import USER, password_at
 Protocol = Literal[5, "3.1.1"]
 Client = Literal["fast", "plain"]
 
-_DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+#: The port of MQTT over TLS.
+TLS_PORT = 8883
+_DEFAULT_PORTS = {"mqtt": 1883, "mqtts": TLS_PORT, "ws": 80, "wss": 443}
 _TLS_SCHEMES = ("mqtts", "wss")
 _WEBSOCKET_SCHEMES = ("ws", "wss")
 #: The path of a WebSocket if the url has none. Most brokers use it, and Mosquitto accepts any.

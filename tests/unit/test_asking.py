@@ -13,13 +13,13 @@ import pytest
 
 from fogmqtt.errors import JoinRefused
 from fogmqtt.joining import board as joining_board
-from fogmqtt.joining.asking import AskDesk, AskRequest, commitment, short_code
+from fogmqtt.joining.asking import Applications, AskRequest, commitment, short_code
 from fogmqtt.joining.authority import make_request, new_key
 from fogmqtt.joining.board import ask
 from fogmqtt.joining.bundle import utc_now
-from fogmqtt.joining.desk import JoinDesk
 from fogmqtt.joining.identity import Identity, load_identity
 from fogmqtt.joining.ledger import MOST_ASKED
+from fogmqtt.joining.membership import Membership
 from fogmqtt.joining.site import Site
 from tests.fog import wait_for
 from tests.unit.test_join_port import listens, make_site, opened, site
@@ -62,7 +62,7 @@ def begin(pool: ThreadPoolExecutor, site: Site, folder: Path) -> Asking:
 
 
 def let_ask(site: Site) -> None:
-    JoinDesk(site).let_ask(utc_now() + MINUTES)
+    Membership(site).let_ask(utc_now() + MINUTES)
     wait_for(lambda: listens(site), what="the join port", within=30)
 
 
@@ -81,7 +81,7 @@ def test_a_board_is_let_in_when_both_sides_show_one_code(
     applicant = opened.ledger.read().asking("eya", utc_now())
     assert applicant.code == asking.code
     assert applicant.address == "127.0.0.1"
-    JoinDesk(opened).accept("eya", utc_now())
+    Membership(opened).accept("eya", utc_now())
     identity = asking.ended.result(30)
     found = load_identity("eya", (tmp_path / "board",))
     assert found is not None
@@ -92,13 +92,13 @@ def test_a_board_is_let_in_when_both_sides_show_one_code(
 
 
 def test_no_board_may_ask_unless_somebody_lets_boards_ask(opened: Site) -> None:
-    desk = AskDesk(opened, JoinDesk(opened))
+    membership = Applications(opened, Membership(opened))
     first, _ = asked_by("eya")
     with pytest.raises(JoinRefused, match="lets boards in by invitation"):
-        desk.begin(first, "127.0.0.1", utc_now())
+        membership.begin(first, "127.0.0.1", utc_now())
     let_ask(opened)
     with pytest.raises(JoinRefused, match="lets boards in by invitation"):
-        desk.begin(first, "127.0.0.1", utc_now() + 2 * MINUTES)
+        membership.begin(first, "127.0.0.1", utc_now() + 2 * MINUTES)
 
 
 def test_two_boards_of_one_name_are_both_kept_out(
@@ -111,50 +111,50 @@ def test_two_boards_of_one_name_are_both_kept_out(
     with pytest.raises(JoinRefused, match="eya asks no more"):
         asking.ended.result(30)
     with pytest.raises(JoinRefused, match="eya does not ask"):
-        JoinDesk(opened).accept("eya", utc_now())
+        Membership(opened).accept("eya", utc_now())
 
 
 def test_a_flood_of_boards_that_ask_ends_and_invited_boards_are_not_held_up(site: Site) -> None:
-    JoinDesk(site).let_ask(utc_now() + MINUTES)
-    desk = AskDesk(site, JoinDesk(site))
+    Membership(site).let_ask(utc_now() + MINUTES)
+    membership = Applications(site, Membership(site))
     for number in range(MOST_ASKED):
-        desk.begin(asked_by(f"b{number}")[0], "127.0.0.1", utc_now())
+        membership.begin(asked_by(f"b{number}")[0], "127.0.0.1", utc_now())
     with pytest.raises(JoinRefused, match=f"{MOST_ASKED} boards have asked already"):
-        desk.begin(asked_by("eya")[0], "127.0.0.1", utc_now())
+        membership.begin(asked_by("eya")[0], "127.0.0.1", utc_now())
     assert len(site.ledger.read().applicants) == MOST_ASKED
-    JoinDesk(site).let_ask(utc_now() + MINUTES)
-    desk.begin(asked_by("eya")[0], "127.0.0.1", utc_now())
+    Membership(site).let_ask(utc_now() + MINUTES)
+    membership.begin(asked_by("eya")[0], "127.0.0.1", utc_now())
     assert list(site.ledger.read().applicants) == ["eya"]
 
 
 def test_a_board_cannot_change_its_number_after_it_knows_that_of_the_gateway(site: Site) -> None:
-    JoinDesk(site).let_ask(utc_now() + MINUTES)
-    desk = AskDesk(site, JoinDesk(site))
+    Membership(site).let_ask(utc_now() + MINUTES)
+    membership = Applications(site, Membership(site))
     first, second = asked_by("eya")
-    desk.begin(first, "127.0.0.1", utc_now())
+    membership.begin(first, "127.0.0.1", utc_now())
     other = AskRequest(
         id="eya", request=second.request, commitment=second.commitment, nonce="b" * 32
     )
     with pytest.raises(JoinRefused, match="eya asks no more"):
-        desk.answer(other, utc_now())
-    assert desk.answer(second, utc_now()) is None
+        membership.answer(other, utc_now())
+    assert membership.answer(second, utc_now()) is None
 
 
 def test_a_board_that_nobody_lets_in_in_time_is_told(site: Site) -> None:
-    JoinDesk(site).let_ask(utc_now() + MINUTES)
-    desk = AskDesk(site, JoinDesk(site))
+    Membership(site).let_ask(utc_now() + MINUTES)
+    membership = Applications(site, Membership(site))
     first, second = asked_by("eya")
-    desk.begin(first, "127.0.0.1", utc_now())
-    assert desk.answer(second, utc_now()) is None
+    membership.begin(first, "127.0.0.1", utc_now())
+    assert membership.answer(second, utc_now()) is None
     with pytest.raises(JoinRefused, match="nobody let it in"):
-        desk.answer(second, utc_now() + 2 * MINUTES)
+        membership.answer(second, utc_now() + 2 * MINUTES)
 
 
 def test_a_name_that_is_taken_is_refused_with_the_way_out(site: Site) -> None:
-    JoinDesk(site).make_offline("eya", utc_now(), replaces=False)
-    JoinDesk(site).let_ask(utc_now() + MINUTES)
+    Membership(site).make_offline("eya", utc_now(), replaces=False)
+    Membership(site).let_ask(utc_now() + MINUTES)
     with pytest.raises(JoinRefused, match="to replace that board: fog-gateway invite --replace"):
-        AskDesk(site, JoinDesk(site)).begin(asked_by("eya")[0], "127.0.0.1", utc_now())
+        Applications(site, Membership(site)).begin(asked_by("eya")[0], "127.0.0.1", utc_now())
 
 
 def test_somebody_in_between_shows_another_code(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from fogmqtt.cli.page_office import SiteOffice, make_office
-from fogmqtt.joining.asking import AskDesk
+from fogmqtt.cli.site_boards import FileSiteBoards, open_site_boards
+from fogmqtt.joining.asking import Applications
 from fogmqtt.joining.bundle import JoinCode, read_invitation, utc_now
-from fogmqtt.joining.desk import JoinDesk
+from fogmqtt.joining.membership import Membership
 from fogmqtt.joining.site import Site
 from tests.unit.test_asking import asked_by
 from tests.unit.test_dashboard_access import FAR, TOKENS, VIEWER, ask
@@ -26,11 +26,11 @@ def site(tmp_path: Path) -> Site:
 
 
 def sent(site: Site, path: str, **body: str) -> Any:
-    return ask("POST", path, body=json.dumps(body).encode(), office=SiteOffice(site))
+    return ask("POST", path, body=json.dumps(body).encode(), boards=FileSiteBoards(site))
 
 
 def state_of(site: Site) -> Any:
-    return ask("GET", "/api/boards", office=SiteOffice(site)).json
+    return ask("GET", "/api/boards", boards=FileSiteBoards(site)).json
 
 
 def test_an_invitation_has_the_lines_and_a_qr_code(site: Site) -> None:
@@ -51,10 +51,10 @@ def test_an_invitation_has_the_lines_and_a_qr_code(site: Site) -> None:
 
 def test_a_board_that_asks_is_let_in_by_its_code(site: Site) -> None:
     assert sent(site, "/api/boards/asking").json["asking_until"] > utc_now().isoformat()
-    desk = AskDesk(site, JoinDesk(site))
+    membership = Applications(site, Membership(site))
     first, second = asked_by("eya")
-    desk.begin(first, "192.0.2.7", utc_now())
-    desk.answer(second, utc_now())
+    membership.begin(first, "192.0.2.7", utc_now())
+    membership.answer(second, utc_now())
     (applicant,) = state_of(site)["applicants"]
     assert (applicant["board"], applicant["address"]) == ("eya", "192.0.2.7")
     wrong = "000-000" if applicant["code"] != "000-000" else "111-111"
@@ -75,13 +75,15 @@ def test_a_board_that_asks_is_let_in_by_its_code(site: Site) -> None:
 )
 def test_a_viewer_sees_nothing_of_invitations(site: Site, method: str, path: str) -> None:
     body = b'{"board": "eya"}'
-    answer = ask(method, path, VIEWER, peer=FAR, tokens=TOKENS, body=body, office=SiteOffice(site))
+    answer = ask(
+        method, path, VIEWER, peer=FAR, tokens=TOKENS, body=body, boards=FileSiteBoards(site)
+    )
     assert (answer.status, answer.problem) == (403, "viewer")
     assert not site.ledger.read().invitations
 
 
 def test_a_taken_name_is_told_and_a_bad_one_refused(site: Site) -> None:
-    JoinDesk(site).make_offline("eya", utc_now(), replaces=False)
+    Membership(site).make_offline("eya", utc_now(), replaces=False)
     refused = sent(site, INVITATIONS, board="eya")
     assert refused.status == 409
     assert "eya is joined since" in refused.json["detail"]
@@ -89,6 +91,6 @@ def test_a_taken_name_is_told_and_a_bad_one_refused(site: Site) -> None:
 
 
 def test_a_page_elsewhere_invites_nobody() -> None:
-    assert make_office("") is None
+    assert open_site_boards("") is None
     answer = ask("GET", "/api/boards")
     assert (answer.status, answer.problem) == (404, "not-found")

@@ -18,9 +18,9 @@ from fogmqtt.joining import port as join_port
 from fogmqtt.joining.authority import Authority
 from fogmqtt.joining.board import join, renew
 from fogmqtt.joining.bundle import JoinBundle, pin_of, utc_now
-from fogmqtt.joining.desk import JoinDesk
 from fogmqtt.joining.identity import Identity, load_identity
 from fogmqtt.joining.ledger import Member
+from fogmqtt.joining.membership import Membership
 from fogmqtt.joining.port import JoinPort
 from fogmqtt.joining.site import Site, SiteSettings
 from tests.fog import free_port, wait_for
@@ -59,7 +59,7 @@ def opened(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def invited(site: Site, board: str = "eya", *, replaces: bool = False) -> JoinBundle:
-    bundle = JoinDesk(site).invite(board, DAY, utc_now(), replaces=replaces)
+    bundle = Membership(site).invite(board, DAY, utc_now(), replaces=replaces)
     wait_for(lambda: listens(site), what="the join port", within=30)
     return bundle
 
@@ -153,7 +153,7 @@ def test_a_board_whose_clock_is_years_behind_is_told_both_times(tmp_path: Path) 
 
 
 def test_a_gateway_that_is_off_is_named_with_its_address(site: Site, tmp_path: Path) -> None:
-    bundle = JoinDesk(site).invite("eya", DAY, utc_now(), replaces=False)
+    bundle = Membership(site).invite("eya", DAY, utc_now(), replaces=False)
     with pytest.raises(NoGateway, match=r"https://127\.0\.0\.1:\d+: .*refused.*fog-gateway inv"):
         join(bundle, (), tmp_path)
 
@@ -161,7 +161,7 @@ def test_a_gateway_that_is_off_is_named_with_its_address(site: Site, tmp_path: P
 def test_the_port_is_open_only_while_a_board_may_come(opened: Site) -> None:
     assert not listens(opened)
     invited(opened)
-    JoinDesk(opened).revoke("eya", utc_now())
+    Membership(opened).revoke("eya", utc_now())
     wait_for(lambda: not listens(opened), what="the closed port", within=30)
 
 
@@ -245,7 +245,7 @@ def test_an_agent_renews_a_certificate_at_two_thirds_of_its_life(
 ) -> None:
     identity, _ = join(invited(opened), (), tmp_path)
     assert not renew_if_old("eya", (tmp_path,))
-    JoinDesk(opened).invite("other", DAY, utc_now(), replaces=False)
+    Membership(opened).invite("other", DAY, utc_now(), replaces=False)
     aged = msgspec.structs.replace(identity, issued=utc_now() - 600 * DAY)
     (tmp_path / "eya.json").write_bytes(aged.encode())
     before = aged.pem(tmp_path).read_bytes()
@@ -299,7 +299,7 @@ def test_an_identity_is_old_after_two_thirds_of_its_life() -> None:
 def test_an_offline_file_makes_a_member_at_once_and_needs_no_gateway(
     site: Site, tmp_path: Path
 ) -> None:
-    bundle = JoinDesk(site).make_offline("eya", utc_now(), replaces=False)
+    bundle = Membership(site).make_offline("eya", utc_now(), replaces=False)
     identity, _ = join(bundle, (), tmp_path)
     assert identity.expires == site.ledger.read().members["eya"].expires
     assert len(bundle.encode()) < 2_500
@@ -308,7 +308,7 @@ def test_an_offline_file_makes_a_member_at_once_and_needs_no_gateway(
 @pytest.mark.parametrize("name", ["local", "mariem", "fog-v1-gateway-mariem"])
 def test_a_board_may_not_have_a_name_of_the_gateways_programs(site: Site, name: str) -> None:
     with pytest.raises(ConfigError, match="is a name of the gateway's own programs"):
-        JoinDesk(site).invite(name, DAY, utc_now(), replaces=False)
+        Membership(site).invite(name, DAY, utc_now(), replaces=False)
 
 
 def test_the_broker_gets_a_new_certificate_when_its_addresses_change(site: Site) -> None:

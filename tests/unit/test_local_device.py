@@ -10,7 +10,7 @@ from fogmqtt.gateway.execution.local_device import LocalDevice
 
 
 @dataclass
-class Desk:
+class Place:
     """Local cores with a switch for whether they are at work."""
 
     busy: bool = False
@@ -24,41 +24,41 @@ class Desk:
 
 
 def test_they_join_with_every_operator_and_leave_by_draining() -> None:
-    desk = Desk()
-    cores = desk.cores()
+    place = Place()
+    cores = place.cores()
     cores.join()
-    joined = desk.fed[0]
+    joined = place.fed[0]
     assert isinstance(joined, DeviceJoined)
     assert (joined.device, joined.workers > 0) == ("local", True)
     assert "canny" in joined.operators
     cores.leave()
     cores.leave()
-    assert desk.fed[1:] == [DeviceDraining("local")]
+    assert place.fed[1:] == [DeviceDraining("local")]
     assert not cores.working
 
 
 def test_a_second_time_they_join_under_another_boot_id() -> None:
-    desk = Desk()
-    cores = desk.cores()
+    place = Place()
+    cores = place.cores()
     for wanted in (True, False, True):
         cores.update(wanted=wanted)
-    assert desk.boots() == ["boot.1", "boot.2"]
+    assert place.boots() == ["boot.1", "boot.2"]
 
 
 def test_they_do_not_come_back_while_a_tile_of_the_last_time_is_here() -> None:
-    desk = Desk(busy=True)
-    cores = desk.cores()
+    place = Place(busy=True)
+    cores = place.cores()
     for wanted in (True, False, True):
         cores.update(wanted=wanted)
-    assert desk.boots() == ["boot.1"]
-    desk.busy = False
+    assert place.boots() == ["boot.1"]
+    place.busy = False
     cores.update(wanted=True)
-    assert desk.boots() == ["boot.1", "boot.2"]
+    assert place.boots() == ["boot.1", "boot.2"]
     assert cores.working
 
 
 def test_they_join_when_their_workers_have_started() -> None:
-    desk, started = Desk(), []
+    place, started = Place(), []
 
     async def run() -> None:
         ready = asyncio.Event()
@@ -67,11 +67,11 @@ def test_they_join_when_their_workers_have_started() -> None:
             started.append("workers")
             await ready.wait()
 
-        cores = LocalDevice("boot", desk.fed.append, lambda: False, warm)
+        cores = LocalDevice("boot", place.fed.append, lambda: False, warm)
         cores.update(wanted=True)
         cores.update(wanted=True)
         await asyncio.sleep(0)
-        assert desk.boots() == []
+        assert place.boots() == []
         ready.set()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -79,12 +79,12 @@ def test_they_join_when_their_workers_have_started() -> None:
 
     asyncio.run(run())
     assert started == ["workers"]
-    assert desk.boots() == ["boot.1"]
+    assert place.boots() == ["boot.1"]
 
 
 def test_after_a_lost_broker_they_are_the_same_life() -> None:
-    desk = Desk(busy=True)
-    cores = desk.cores()
+    place = Place(busy=True)
+    cores = place.cores()
     cores.join()
     cores.join()
-    assert desk.boots() == ["boot.1", "boot.1"]
+    assert place.boots() == ["boot.1", "boot.1"]

@@ -9,9 +9,9 @@ from fogmqtt.dashboard.boards import (
     AcceptBoard,
     BoardApplicant,
     BoardInvited,
-    BoardOffice,
     BoardsState,
     InviteBoard,
+    SiteBoards,
 )
 from fogmqtt.errors import JoinRefused
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from fogmqtt.joining.site import Site
 
 
-def make_office(folder: str) -> BoardOffice | None:
-    """Return the office of a site; None where no board can join. Raises ConfigError."""
+def open_site_boards(folder: str) -> SiteBoards | None:
+    """Return the boards of a site; None where no board can join. Raises ConfigError."""
     if not folder:
         return None
     from fogmqtt.joining.site import Site
 
-    return SiteOffice(Site.open(Path(folder)))
+    return FileSiteBoards(Site.open(Path(folder)))
 
 
-class SiteOffice:
+class FileSiteBoards:
     """Works on the files of one site, as the commands do."""
 
     def __init__(self, site: Site) -> None:
-        from fogmqtt.joining.desk import JoinDesk
+        from fogmqtt.joining.membership import Membership
 
         self._site = site
-        self._desk = JoinDesk(site)
+        self._membership = Membership(site)
 
     def state(self) -> BoardsState:
         """Return who may join. Raises ConfigError."""
@@ -60,10 +60,10 @@ class SiteOffice:
         import segno
 
         from fogmqtt.joining.bundle import utc_now
-        from fogmqtt.joining.desk import INVITED
         from fogmqtt.joining.install_script import install_line
+        from fogmqtt.joining.membership import INVITED
 
-        bundle = self._desk.invite(asked.board, INVITED, utc_now(), replaces=asked.replace)
+        bundle = self._membership.invite(asked.board, INVITED, utc_now(), replaces=asked.replace)
         assert bundle.expires is not None  # noqa: S101  # an invitation ends
         code = bundle.code
         qr = segno.make(str(code), error="m", micro=False)
@@ -81,7 +81,7 @@ class SiteOffice:
         from fogmqtt.joining.asking import WINDOW
         from fogmqtt.joining.bundle import utc_now
 
-        self._desk.let_ask(utc_now() + WINDOW)
+        self._membership.let_ask(utc_now() + WINDOW)
 
     def accept(self, asked: AcceptBoard) -> None:
         """Let a board in whose code is the one that the operator read on it. Raises JoinRefused."""
@@ -90,4 +90,4 @@ class SiteOffice:
         applicant = self._site.ledger.read().asking(asked.board, utc_now())
         if not applicant.has_code(asked.code):
             raise JoinRefused(f"{asked.board} asks with another code than {asked.code}")
-        self._desk.accept(asked.board, utc_now())
+        self._membership.accept(asked.board, utc_now())

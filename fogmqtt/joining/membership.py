@@ -49,8 +49,8 @@ class JoinAnswer(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime
 
 
-class JoinDesk:
-    """Changes one site."""
+class Membership:
+    """Changes who belongs to one site."""
 
     def __init__(self, site: Site) -> None:
         self._site = site

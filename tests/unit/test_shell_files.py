@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fogmqtt.cli.gateway import main
-from fogmqtt.cli.generated import parser_of
+from fogmqtt.cli.shell_files import parser_of
 
 PROGRAMS = ("fog-gateway", "fog-device", "fog-dashboard")
 FILES = {"bash": "{}", "zsh": "_{}", "fish": "{}.fish"}
