@@ -21,9 +21,10 @@ USER: Final = "fogmqtt"
 
 def make_password(port: int) -> str:
     """Return a new password for the broker at a port, and write it down. Raises NoBroker."""
-    folder, password = _folder(), secrets.token_hex(16)
-    path = folder / str(port)
+    password = secrets.token_hex(16)
     try:
+        folder = _folder()
+        path = folder / str(port)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_private(folder):
             raise NoBroker(f"broker.embedded: {folder} belongs to somebody else; remove it")
@@ -32,14 +33,17 @@ def make_password(port: int) -> str:
         with os.fdopen(descriptor, "w") as file:
             file.write(password)
     except OSError as problem:
-        raise NoBroker(f"broker.embedded: {path}: {problem.strerror}") from None
+        raise NoBroker(
+            f"broker.embedded: its password cannot be written down: {problem}; make a folder for "
+            "temporary files that can be written, or start a broker yourself"
+        ) from None
     return password
 
 
 def password_at(port: int) -> str:
     """Return the password of the own broker at a port of this machine; empty if there is none."""
-    folder = _folder()
     try:
+        folder = _folder()
         return (folder / str(port)).read_text("ascii") if _is_private(folder) else ""
     except (OSError, UnicodeDecodeError):
         return ""
@@ -52,6 +56,7 @@ def forget_password(port: int, password: str) -> None:
 
 
 def _folder() -> Path:
+    """Return where passwords are. Raises OSError where nothing can be written."""
     run = Path(f"/run/user/{os.geteuid()}")
     if os.access(run, os.W_OK | os.X_OK):
         return run / "fogmqtt"

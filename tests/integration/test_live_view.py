@@ -91,7 +91,7 @@ def test_the_newest_frame_comes_as_a_jpeg_of_the_width_that_was_asked_for(page: 
     assert picture(page.ask("GET", "/api/streams/yard/frame.jpg?w=100")[2]).shape == (120, 160, 3)
     (card,) = page.json("/api/streams")["streams"]
     assert (card["name"], card["status"]) == ("yard", "online")
-    assert card["state"]["fps_in"] > 0
+    until(lambda: page.json("/api/streams")["streams"][0]["state"]["fps_in"] > 0, "frames a second")
 
 
 def test_a_viewer_sees_newer_and_newer_frames_beside_one_that_takes_nothing(page: Page) -> None:
