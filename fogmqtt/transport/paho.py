@@ -159,7 +159,7 @@ class PahoTransport:
         #: Whether each attempt since the last connection failed for good.
         refusals: list[bool] = []
         while not self._closing.is_set():
-            outcome = self._connect_once()
+            outcome = self._try_to_connect()
             if self._closing.is_set():
                 return
             if outcome is None:
@@ -180,6 +180,14 @@ class PahoTransport:
         if isinstance(outcome, Disconnected):
             return self._retry.after_loss(time.monotonic(), taken_over=outcome.taken_over)
         return self._retry.after_refusal(time.monotonic(), final=outcome.final)
+
+    def _try_to_connect(self) -> Disconnected | Refused | None:
+        """Run one connection. Whatever fails is said: without this thread the owner is mute."""
+        try:
+            return self._connect_once()
+        except Exception as problem:
+            log.exception("a connection to %s cannot be made", self._settings.link.address)
+            return Refused(f"{type(problem).__name__}: {problem}", final=False)
 
     def _connect_once(self) -> Disconnected | Refused | None:
         """Run one connection from its start to its end; None: connect again at once."""
