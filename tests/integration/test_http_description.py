@@ -12,7 +12,7 @@ import pytest
 from tests.integration.test_dashboard import WITH_PAGE, page_of
 from tests.processes import Fog, photo, private_fog
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.proof]
 
 #: Seconds in which new requests are made.
 BUDGET_S = 20

@@ -21,6 +21,8 @@ from tests.fog import Inbox, RealBroker, free_port, probe
 from tests.processes import fog_at
 from tests.websocket_proxy import websocket_proxy
 
+pytestmark = pytest.mark.proof
+
 KINDS = ("mqtt", "mqtts", "ws", "wss")
 CLIENTS = ("fast", "plain")
 CERTS = Path(__file__).parents[2] / "broker" / "make-certs.sh"

@@ -16,7 +16,7 @@ from fogmqtt.wire.messages import Accepted, Decoder, FromDevice, Rejected, Resul
 from tests.fog import Probe, wait_for
 from tests.processes import Fog, edges_of, photo, private_fog, read, same
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.proof]
 
 #: Pixels per second of each of the two devices.
 SPEED = 500_000

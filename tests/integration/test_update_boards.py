@@ -12,6 +12,8 @@ import fogmqtt
 from tests.joinable import JoinableFog
 from tests.processes import Program
 
+pytestmark = pytest.mark.proof
+
 PACKAGE = Path(fogmqtt.__file__).parent
 
 

@@ -25,6 +25,8 @@ WITHOUT_MOSQUITTO = """
 import sys
 from fogmqtt.cli.gateway import main
 from fogmqtt.transport import embedded
+
+pytestmark = pytest.mark.proof
 assert callable(embedded._find_mosquitto)  # what is replaced exists
 embedded._find_mosquitto = lambda: None
 sys.exit(main())

@@ -10,7 +10,7 @@ import pytest
 from fogmqtt.images.spec import Image
 from tests.processes import Fog, edges_of, fog_at, photo, private_fog, read, same
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.proof]
 
 #: One device for each protocol and quality of service, all in one fleet.
 MIXED = {

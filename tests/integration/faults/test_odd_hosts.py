@@ -16,7 +16,7 @@ from tests.processes import PATIENCE_S, Fog, edges_of, photo, private_fog, read,
 
 pytestmark = pytest.mark.broker
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 #: A user that /etc/passwd does not know, as containers run under.
 ANY_USER = ("unshare", "--user", "--map-user=12345", "--map-group=12345")
 #: Only the folder `$1` can be written; there is no /proc, no /dev/shm and no control group.
