@@ -100,11 +100,6 @@ def build(dockerfile: Path, base: Path, place: Path) -> dict[str, ContainerImage
 def _stage(origin: ContainerImage, folder: Path) -> ContainerImage:
     # Links to the files of the origin: packages replace files, and write into none.
     subprocess.run(["cp", "-al", origin.folder, folder], check=True)
-    for name in _NETWORK:
-        if Path(name).exists():
-            (folder / name[1:]).unlink(missing_ok=True)
-            (folder / name[1:]).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(name, folder / name[1:])
     return ContainerImage(
         folder,
         dict(origin.environment),
@@ -138,7 +133,17 @@ def _do(image: ContainerImage, stages: Mapping[str, ContainerImage], word: str, 
             raise ValueError(f"no such instruction here: {word} {rest}")
 
 
+def _bring_network(folder: Path) -> None:
+    """Copy what a build needs of this machine: a package may have replaced it a step before."""
+    for name in _NETWORK:
+        if Path(name).exists():
+            (folder / name[1:]).unlink(missing_ok=True)
+            (folder / name[1:]).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(name, folder / name[1:])
+
+
 def _run_step(image: ContainerImage, command: str) -> None:
+    _bring_network(image.folder)
     network = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PIP_")]
     words = [
         *(f"PATH={os.defpath}:/usr/sbin:/sbin", "DEBIAN_FRONTEND=noninteractive", *network),
