@@ -10,6 +10,7 @@ import os
 import secrets
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,15 +24,10 @@ def make_password(port: int) -> str:
     """Return a new password for the broker at a port, and write it down. Raises NoBroker."""
     password = secrets.token_hex(16)
     try:
-        folder = _folder()
-        path = folder / str(port)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_private(folder):
-            raise NoBroker(f"broker.embedded: {folder} belongs to somebody else; remove it")
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(password)
+        try:
+            _write(port, password)
+        except FileNotFoundError:  # another program has just removed the folder, which was empty
+            _write(port, password)
     except OSError as problem:
         raise NoBroker(
             f"broker.embedded: its password cannot be written down: {problem}; make a folder for "
@@ -50,9 +46,25 @@ def password_at(port: int) -> str:
 
 
 def forget_password(port: int, password: str) -> None:
-    """Remove the file, unless it is that of a later broker."""
-    if password_at(port) == password:
+    """Remove the file, unless it is that of a later broker, and the folder with the last file."""
+    if password_at(port) != password:
+        return
+    with suppress(OSError):  # another broker's file keeps the folder
         (_folder() / str(port)).unlink(missing_ok=True)
+        _folder().rmdir()
+
+
+def _write(port: int, password: str) -> None:
+    """Write a password that only this user reads. Raises OSError and NoBroker."""
+    folder = _folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_private(folder):
+        raise NoBroker(f"broker.embedded: {folder} belongs to somebody else; remove it")
+    path = folder / str(port)
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(password)
 
 
 def _folder() -> Path:
