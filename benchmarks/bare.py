@@ -24,6 +24,7 @@ from system import Done, System, Task
 from fogmqtt.cli.demo import free_port
 from fogmqtt.images.cv import cv2
 from fogmqtt.transport.embedded import EmbeddedBroker
+from fogmqtt.transport.own_password import USER, password_at
 
 WINDOW = 4
 #: The bytes of the reply, the width of the tile, and the index of the work.
@@ -38,6 +39,7 @@ def client(client_id: str, port: int) -> mqtt.Client:
     connected.on_socket_open = lambda _client, _userdata, sock: sock.setsockopt(
         socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
     )
+    connected.username_pw_set(USER, password_at(port))
     connected.max_inflight_messages_set(100)
     connected.connect("127.0.0.1", port)
     return connected
