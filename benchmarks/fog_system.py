@@ -62,8 +62,7 @@ def _gateway(url: str, devices: int) -> Iterator[Run]:
 @contextmanager
 def _old_gateway(url: str, devices: int) -> Iterator[Run]:
     """Open a gateway as revisions up to 4af56b5 do."""
-    from fogmqtt.setup.brokers import connector
-
+    connector = importlib.import_module("fogmqtt.cli.connect").connector
     config_module = importlib.import_module("fogmqtt.config")
     config = config_module.GatewayConfig()
     config = replace(
@@ -72,7 +71,7 @@ def _old_gateway(url: str, devices: int) -> Iterator[Run]:
         gateway=replace(config.gateway, local="never"),
     )
     service = importlib.import_module("fogmqtt.gateway.service")
-    gateway = service.Gateway(config, "bench", connector(config, "bench"))
+    gateway = service.Gateway(config, "bench", connector(config.broker, "bench"))
 
     def run(image: object, pipeline: str) -> Any:
         submitter = client.Client()
