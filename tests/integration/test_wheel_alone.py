@@ -19,14 +19,14 @@ from tests.processes import PATIENCE_S, Fog, Program, edges_of, fog_at, photo, r
 
 pytest.importorskip("iotcore")
 
+pytestmark = pytest.mark.proof
+
 BOTH: tuple[Protocol, ...] = (5, "3.1.1")
 #: `fog-gateway` on a machine without Mosquitto.
 WITHOUT_MOSQUITTO = """
 import sys
 from fogmqtt.cli.gateway import main
 from fogmqtt.transport import embedded
-
-pytestmark = pytest.mark.proof
 assert callable(embedded._find_mosquitto)  # what is replaced exists
 embedded._find_mosquitto = lambda: None
 sys.exit(main())
