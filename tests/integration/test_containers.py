@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import containers
@@ -64,6 +65,9 @@ class Containers:
     def close(self) -> None:
         for program in reversed(self.programs):
             if program.running:
+                # It has another user, so the kernel does not end it with the program around it.
+                for process in psutil.Process(program.process.pid).children(recursive=True):
+                    process.kill()
                 program.kill()
 
 
