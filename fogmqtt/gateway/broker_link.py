@@ -31,6 +31,8 @@ Connect = Callable[[Deliver, Will], Transport]
 #: Seconds in which items are handled before other coroutines get their turn.
 _BATCH_S: Final = 0.005
 
+#: Bytes of a packet beside a picture.
+_PICTURE_ROOM: Final = 2048
 
 #: The broker sends so many messages before it waits for our acknowledgements (Mosquitto: 20). What
 #: is behind them comes after its answer to a ping.
@@ -61,6 +63,11 @@ class BrokerLink:
         #: The largest packet that the broker takes, in bytes; None if it did not announce it.
         self.max_packet_bytes: int | None = None
         self.transport = connect(self._deliver, will)
+
+    @property
+    def max_picture_bytes(self) -> int | None:
+        """How large a picture in a message may be; None if the broker did not announce it."""
+        return None if self.max_packet_bytes is None else self.max_packet_bytes - _PICTURE_ROOM
 
     @property
     def connected(self) -> bool:

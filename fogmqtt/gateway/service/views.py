@@ -30,8 +30,6 @@ _DECODED_BYTES: Final = 256_000_000
 _PICTURES_BYTES: Final = 32_000_000
 #: The longest side of the small copy of a running stage, in pixels.
 CANVAS_SIDE: Final = 1600
-#: Bytes of a packet beside the picture.
-_PACKET_ROOM: Final = 2048
 #: Seconds that a picture of an ended job may take, with the wait for memory.
 _DECODE_S: Final = 30.0
 #: Versions of ended jobs begin here: those of running jobs count from 1.
@@ -131,12 +129,6 @@ class Views:
             return await self._picture(asked, live.source, live.version)
         return await self._whole_canvas(asked, live)
 
-    @property
-    def _max_bytes(self) -> int | None:
-        """What a message may have; None if the broker did not say."""
-        limit = self._gateway.link.max_packet_bytes
-        return None if limit is None else limit - _PACKET_ROOM
-
     def _newest(self, handle: JobHandle) -> _LiveView:
         """Return what is shown of a job's result now; with another version if that changed."""
         known, stage = self._live.get(handle.id), self._gateway.live_stage(handle.id)
@@ -179,7 +171,9 @@ class Views:
 
             def work() -> bytes:
                 canvas.add(cores)
-                return picture(canvas.image, asked.max_side, asked.format, self._max_bytes)
+                return picture(
+                    canvas.image, asked.max_side, asked.format, self._gateway.link.max_picture_bytes
+                )
 
             data = await self._gateway.threads.apart(work, "view")
         return _view(asked, live.version, canvas.source.spec, data)
@@ -196,7 +190,12 @@ class Views:
             return _view(asked, version, spec, kept)
 
         def work() -> bytes:
-            return picture(source.read(area), asked.max_side, asked.format, self._max_bytes)
+            return picture(
+                source.read(area),
+                asked.max_side,
+                asked.format,
+                self._gateway.link.max_picture_bytes,
+            )
 
         async with self._turn:
             data = await self._gateway.threads.apart(work, "view")

@@ -53,9 +53,6 @@ _AGAIN_S: Final = 5.0
 #: of them at most.
 _TILE_SHARE: Final = 0.125
 
-#: Bytes of a packet beside the picture.
-_PACKET_ROOM: Final = 2048
-
 OpenSource = Callable[[str, StreamSettings], FrameSource]
 
 
@@ -317,13 +314,10 @@ class Streams:
     def _newest(self, one: _Running, *, measures: bool) -> NewestFrame:
         """Return what keeps the newest result; it stays the same while the stream is off."""
         if one.newest is None:
-            return NewestFrame(self._threads, self._picture_bytes, measures=measures)
+            return NewestFrame(
+                self._threads, lambda: self._link.max_picture_bytes, measures=measures
+            )
         return one.newest
-
-    def _picture_bytes(self) -> int | None:
-        """Return how large a picture in a message may be; None if the broker did not say."""
-        limit = self._link.max_packet_bytes
-        return None if limit is None else limit - _PACKET_ROOM
 
     def _events(self, one: _Running) -> StreamEvents | None:
         """Return what makes events of a stream, if things are found in it."""
