@@ -40,10 +40,13 @@ def install_script(site: Site, host: str) -> str:
 
 
 def install_line(site: Site, code: JoinCode) -> str:
-    """Return what a user types on a bare board."""
+    """Return what a user types on a bare board.
+
+    A pipe would end well if curl fails, since `sh` has a script of no lines then.
+    """
     return (
-        f"curl -fsSk --pinnedpubkey '{_pin(site)}' https://{_host(site)}/join.sh "
-        f"| sudo sh -s -- {code}"
+        f"curl -fsSk --pinnedpubkey '{_pin(site)}' -o join.sh https://{_host(site)}/join.sh "
+        f"&& sudo sh join.sh {code}"
     )
 
 

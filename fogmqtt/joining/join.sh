@@ -1,9 +1,11 @@
 #!/bin/sh
 # Makes this machine a board of the gateway @GATEWAY@: fogmqtt @VERSION@, its identity, and a service.
 #
-#   … | sudo sh -s -- CODE              install, join and start; again: update
-#   … | sudo sh -s -- --uninstall       take all of it away
-#   … | sh -s -- CODE --prefix DIR      for this user only, in a folder, without a service
+#   sudo sh join.sh CODE              install, join and start; again: update
+#   sudo sh join.sh --uninstall       take all of it away
+#   sh join.sh CODE --prefix DIR      for this user only, in a folder, without a service
+#
+# From a pipe it is: curl … | sudo sh -s -- CODE
 #
 # --root DIR writes the files of the system below DIR, and starts nothing.
 set -eu
@@ -35,7 +37,7 @@ main() {
     # Root runs nothing of what is in it, since the service may write there.
     if [ -n "$own$root" ]; then versions=$prefix/versions; else versions=/var/lib/fogmqtt; fi
     if [ -z "$own$root" ] && [ "$(id -u)" -ne 0 ]; then
-        die "needs root for $prefix and the service; end the line with: | sudo sh -s -- … , or give --prefix DIR"
+        die "needs root for $prefix and the service; end the line with: sudo sh join.sh … , or give --prefix DIR"
     fi
     "$action"
 }
@@ -51,9 +53,9 @@ install() {
     board=$(printf '%s' "$code" | cut -d: -f2 | tr 'A-Z' 'a-z')
     say "this puts fogmqtt @VERSION@ into $prefix, joins the gateway @GATEWAY@ as $board,"
     if has_service; then
-        say "and starts the service fog-device as the user fogmqtt. To undo it: the same line with --uninstall"
+        say "and starts the service fog-device as the user fogmqtt. To undo it: sudo sh join.sh --uninstall"
     else
-        say "and starts nothing. To undo it: the same line with --uninstall --prefix $prefix"
+        say "and starts nothing. To undo it: sh join.sh --uninstall --prefix $prefix"
     fi
     download=$(mktemp -d)
     trap 'rm -rf "$download"' EXIT

@@ -83,10 +83,11 @@ def test_a_bare_machine_becomes_a_board_by_the_printed_line_and_is_bare_again(
     finally:
         board.terminate()
         board.wait(60)
-    # The same line again is an update.
-    assert "eya is a board of mariem already" in run(f"{line} {where}")
-    command, _, _ = line.rpartition(" ")
-    assert "eya is taken away" in run(f"{command} --uninstall {where}")
+    # The same line again is an update, also from a pipe.
+    piped = line.replace(" -o join.sh", "").replace("&& sh join.sh", "| sh -s --")
+    assert piped != line
+    assert "eya is a board of mariem already" in run(f"{piped} {where}")
+    assert "eya is taken away" in run(f"sh join.sh --uninstall {where}")
     assert not (home / "opt").exists()
     assert not unit.exists()
     assert not list((home / ".config/fogmqtt").glob("eya*"))

@@ -20,6 +20,7 @@ from fogmqtt.joining.bundle import JoinCode
 from fogmqtt.joining.install_script import install_line, install_script
 from fogmqtt.joining.versions import TRIAL_S
 from fogmqtt.joining.wheel import build_wheel, wheel_name
+from tests.fog import need
 from tests.unit.test_join_port import make_site
 
 CODE = JoinCode("eya", "A" * 26, "B" * 26)
@@ -70,7 +71,19 @@ def test_a_host_that_is_none_does_not_reach_the_script(tmp_path: Path, host: str
 def test_the_line_names_the_key_of_the_gateway(tmp_path: Path) -> None:
     line = install_line(make_site(tmp_path), CODE)
     assert line.startswith("curl -fsSk --pinnedpubkey 'sha256//")
-    assert line.endswith(f"/join.sh | sudo sh -s -- {CODE}")
+    assert line.endswith(f"/join.sh && sudo sh join.sh {CODE}")
+
+
+def test_the_line_fails_and_runs_nothing_where_the_script_cannot_be_fetched(tmp_path: Path) -> None:
+    need(shutil.which("curl"), "curl", "apt install curl")
+    site = make_site(tmp_path / "fog")  # nothing listens at its join port
+    line = install_line(site, CODE).replace("sudo sh", "sh")
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 7  # curl's: could not connect
+    assert "curl: (7)" in done.stderr
+    assert not (tmp_path / "join.sh").exists()
 
 
 @pytest.mark.parametrize(

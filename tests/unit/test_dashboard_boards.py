@@ -40,7 +40,7 @@ def test_an_invitation_has_the_lines_and_a_qr_code(site: Site) -> None:
     code = read_invitation(invited["code"], "code")
     assert isinstance(code, JoinCode)
     assert code.id == "eya"
-    assert invited["install"].endswith(f"| sudo sh -s -- {code}")
+    assert invited["install"].endswith(f"&& sudo sh join.sh {code}")
     assert invited["join"] == f"fog-device --id eya --join {code}"
     assert {len(row) for row in invited["qr"]} == {len(invited["qr"])}
     assert set(invited["qr"][0]) == {"0"}  # the margin
