@@ -12,17 +12,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from fogmqtt.errors import NoBroker
 from fogmqtt.parent import before_exec
 from fogmqtt.transport.link import Address, parse_url
 from fogmqtt.transport.mosquitto_password import password_line
-from fogmqtt.transport.own_password import USER, forget_password, make_password
+from fogmqtt.transport.own_password import USER, OwnPassword, make_password
 from fogmqtt.transport.probe import is_listening, is_local
 
 #: Seconds within which a broker must answer after its start, and end after a SIGTERM.
@@ -79,7 +78,7 @@ class EmbeddedBroker:
     #: The name of the program: mosquitto or iotcore.
     program: str
     _process: subprocess.Popen[bytes]
-    _password: str = field(default="", repr=False)
+    _password: OwnPassword
 
     @classmethod
     def start(cls, url: str, protocol: int | str = 5) -> EmbeddedBroker:
@@ -104,17 +103,14 @@ class EmbeddedBroker:
         program, write = _choose_program()
         password = make_password(address.port)
         try:
-            # A broker reads its configuration once, so nothing is left behind if we are killed.
-            with tempfile.TemporaryDirectory(
-                prefix="fogmqtt-broker-", ignore_cleanup_errors=True
-            ) as name:
-                folder = Path(name)
-                command = write(address, folder, protocol, password)
+            with password.folder() as folder:  # a broker reads its configuration once
+                command = write(address, folder, protocol, password.text)
                 broker = cls(url, program, _spawn(command, folder), password)
                 broker._wait_until_ready(folder / _OUTPUT)
         except NoBroker:
             raise
         except OSError as problem:
+            password.forget()
             raise NoBroker(f"broker.embedded: {program} cannot be started: {problem}") from None
         return broker
 
@@ -130,7 +126,7 @@ class EmbeddedBroker:
 
     def stop(self) -> None:
         """End the broker; idempotent."""
-        forget_password(parse_url(self.url).port, self._password)
+        self._password.forget()
         self._process.terminate()
         try:
             self._process.wait(STOP_TIMEOUT_S)

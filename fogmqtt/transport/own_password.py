@@ -1,18 +1,23 @@
 """The password of a broker that a gateway starts itself: only its user can read it.
 
 It is in a file for each port, as long as the broker runs. A program that connects to a port of this
-machine without a user looks for it.
+machine without a user looks for it. The gateway holds a lock on its file until it ends, however it
+ends, so a file without a lock is one that a killed gateway left behind.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
+import shutil
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from fogmqtt.errors import NoBroker
 
@@ -20,20 +25,50 @@ from fogmqtt.errors import NoBroker
 USER: Final = "fogmqtt"
 
 
-def make_password(port: int) -> str:
-    """Return a new password for the broker at a port, and write it down. Raises NoBroker."""
-    password = secrets.token_hex(16)
-    try:
+@dataclass(frozen=True, slots=True)
+class OwnPassword:
+    """The password of a broker that runs, in its file."""
+
+    port: int
+    text: str = field(repr=False)
+    #: Holds the lock while it is open.
+    _file: BinaryIO
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """A private folder during the block. One that a killed gateway left goes with its file."""
+        place = _folder() / f"{self.port}.start"
+        place.mkdir(mode=0o700, exist_ok=True)
         try:
-            _write(port, password)
-        except FileNotFoundError:  # another program has just removed the folder, which was empty
-            _write(port, password)
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def forget(self) -> None:
+        """Remove the file, and the folder of all of them with the last one; idempotent."""
+        if self._file.closed:
+            return
+        with self._file, suppress(OSError), _locked() as folder:
+            path = folder / str(self.port)
+            if os.path.samestat(os.fstat(self._file.fileno()), path.stat()):
+                path.unlink()
+            folder.rmdir()  # another broker's file keeps it
+
+
+def make_password(port: int) -> OwnPassword:
+    """Write down a new password for the broker at a port. Raises NoBroker.
+
+    What killed gateways left behind is removed.
+    """
+    try:
+        with _locked() as folder:
+            _remove_left_behind(folder)
+            return _write(folder / str(port), port)
     except OSError as problem:
         raise NoBroker(
             f"broker.embedded: its password cannot be written down: {problem}; make a folder for "
             "temporary files that can be written, or start a broker yourself"
         ) from None
-    return password
 
 
 def password_at(port: int) -> str:
@@ -45,26 +80,52 @@ def password_at(port: int) -> str:
         return ""
 
 
-def forget_password(port: int, password: str) -> None:
-    """Remove the file, unless it is that of a later broker, and the folder with the last file."""
-    if password_at(port) != password:
-        return
-    with suppress(OSError):  # another broker's file keeps the folder
-        (_folder() / str(port)).unlink(missing_ok=True)
-        _folder().rmdir()
-
-
-def _write(port: int, password: str) -> None:
-    """Write a password that only this user reads. Raises OSError and NoBroker."""
-    folder = _folder()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not _is_private(folder):
-        raise NoBroker(f"broker.embedded: {folder} belongs to somebody else; remove it")
-    path = folder / str(port)
+def _write(path: Path, port: int) -> OwnPassword:
+    """Write a password that only this user reads, and keep its file locked. Raises OSError."""
     path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(password)
+    password = secrets.token_hex(16)
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", 0)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    file.write(password.encode())
+    return OwnPassword(port, password, file)
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Remove the files and folders of gateways that do not live any more."""
+    for path in folder.iterdir():
+        if not path.name.isdigit():
+            continue
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # its gateway lives
+                continue
+        shutil.rmtree(path.with_suffix(".start"), ignore_errors=True)
+        path.unlink()
+
+
+@contextmanager
+def _locked() -> Iterator[Path]:
+    """The folder of the passwords, which no other program changes during the block.
+
+    Raises OSError and NoBroker.
+    """
+    folder = _folder()
+    while True:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.exists() and not _is_private(folder):
+            raise NoBroker(f"broker.embedded: {folder} belongs to somebody else; remove it")
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:  # another program has just removed it, since it was empty
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists() and os.path.samestat(os.fstat(lock), folder.stat()):
+                yield folder
+                return
+        finally:
+            os.close(lock)
 
 
 def _folder() -> Path:
