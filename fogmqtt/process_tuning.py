@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import Final
 
 #: The mallopt options: when to return memory, how much to request at once, and from which size an
 #: allocation gets its own mapping. Whole images and files get one, and return it when they are
@@ -20,6 +21,12 @@ _SETTINGS = {_MMAP_THRESHOLD: 4 << 20, _TRIM_THRESHOLD: 64 << 20, _TOP_PAD: 4 <<
 #: The largest size that glibc accepts for `_MMAP_THRESHOLD`.
 _LARGEST_KEPT = 32 << 20
 _SWITCH_INTERVAL_S = 0.0003
+#: The same in the environment of a broker that we start. Other C libraries ignore it.
+KEPT_MEMORY: Final = {
+    "MALLOC_MMAP_THRESHOLD_": str(_SETTINGS[_MMAP_THRESHOLD]),
+    "MALLOC_TRIM_THRESHOLD_": str(_SETTINGS[_TRIM_THRESHOLD]),
+    "MALLOC_TOP_PAD_": str(_SETTINGS[_TOP_PAD]),
+}
 
 
 def tune() -> None:

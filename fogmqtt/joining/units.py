@@ -8,6 +8,7 @@ from typing import Final
 
 from fogmqtt.errors import UsageError
 from fogmqtt.joining.versions import LAUNCHER, TRIAL_S
+from fogmqtt.process_tuning import KEPT_MEMORY
 
 #: Where the service of a board keeps the versions that a gateway sends.
 VERSIONS: Final = Path("/var/lib/fogmqtt")
@@ -93,6 +94,9 @@ def broker_unit(user: str, mosquitto: str, config: Path) -> str:
         user,
         f"{quoted(mosquitto)} -c {quoted(str(config))}",
         reload="ExecReload=/bin/kill -HUP $MAINPID\n",
+        environment="Environment={}\n".format(
+            " ".join(f"{name}={value}" for name, value in KEPT_MEMORY.items())
+        ),
     )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from fogmqtt.errors import NoBroker
 from fogmqtt.parent import before_exec
+from fogmqtt.process_tuning import KEPT_MEMORY
 from fogmqtt.transport.link import Address, parse_url
 from fogmqtt.transport.mosquitto_password import password_line
 from fogmqtt.transport.own_password import USER, OwnPassword, make_password
@@ -203,6 +204,7 @@ def _spawn(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
             stdout=out,
             stderr=out,
             cwd=folder,
+            env=os.environ | KEPT_MEMORY,
             start_new_session=True,  # the parent handles Ctrl-C of the terminal, in its own order
             preexec_fn=before_exec(signal.SIGTERM),
         )

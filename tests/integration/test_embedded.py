@@ -23,7 +23,7 @@ from fogmqtt.transport.embedded import EmbeddedBroker
 from fogmqtt.transport.link import Protocol, parse_url
 from fogmqtt.transport.own_password import USER, password_at
 from fogmqtt.transport.probe import is_broker, is_listening, is_local
-from tests.fog import free_port, need, probe, wait_for
+from tests.fog import RealBroker, free_port, need, probe, wait_for
 
 PROGRAMS = ("mosquitto", "iotcore")
 BOTH: tuple[Protocol, ...] = (5, "3.1.1")
@@ -89,6 +89,30 @@ def test_what_passed_through_does_not_stay_in_its_memory(program: str) -> None:
         status = Path(f"/proc/{broker.pid}/status").read_text()
         (resident,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
         assert int(resident.split()[1]) < 350_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how often pages are faulted in")
+def test_mosquitto_uses_the_memory_of_one_message_for_the_next(broker: RealBroker) -> None:
+    del broker  # skips or fails where Mosquitto is missing
+    url = free_url()
+    with running(url) as own, probe(url, "tiles/#") as one:
+
+        def faults_of(messages: int) -> int:
+            before = _page_faults(own.pid)
+            for _ in range(messages):
+                one.publish("tiles/big", bytes(900_000))
+                one.publish("tiles/big", bytes(900_000))
+                one.message("tiles/big")
+                one.message("tiles/big")
+            return _page_faults(own.pid) - before
+
+        faults_of(20)
+        assert faults_of(50) < 2_000, "each message of 900 kB has 220 pages"
+
+
+def _page_faults(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[7])
 
 
 def test_it_can_be_restarted_at_once_and_stopped_twice(program: str) -> None:

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "parent": set(),
     "core": set(),
     "wire": set(),
-    "transport": {"parent"},
+    "transport": {"parent", "process_tuning"},
     "images": {"core.geometry"},
     # The law of streams runs the real decisions about homes in virtual time.
     "operators": {"images", "core.geometry", "core.tiling", "core.streaming"},
@@ -113,7 +113,13 @@ MAY_IMPORT = {
     # nothing of it but its saved identity.
     # One more client of the broker, and a look at this machine.
     "doctor": {"config", "log", "transport", "wire"},
-    "joining": {"core.release", "log", "transport.mosquitto_password", "wire.topics"},
+    "joining": {
+        "core.release",
+        "log",
+        "process_tuning",
+        "transport.mosquitto_password",
+        "wire.topics",
+    },
     "simulate": {"core", "wire", "images", "operators", "transport", "config"},
 }
 #: Inside the gateway: server -> jobs -> execution -> devices. `storage` is reached through the
