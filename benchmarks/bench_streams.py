@@ -6,17 +6,20 @@ for three times as many frames as came out as fast as it goes. `cv2` is this pro
 frame after the other, without any of it. A busy machine says little about ages: `others` is what
 other programs used.
 
-`--long` seconds of overload by tiles show whether ages or memory grow. `--kills` kills a device
-every 10 s at 5 frames a second, of which each is compared with one machine.
+`--peers` measures imagezmq, Dask and plain MQTT with the same frames in the same run. `--long`
+minutes of overload by tiles show whether ages or memory grow. `--kills` kills a device every 10 s
+at 5 frames a second, of which each is compared with one machine.
 
 Run: .venv/bin/python benchmarks/bench_streams.py [--seconds 10] [--split auto tiles frames]
-     [--long 60] [--kills 3]
+     [--peers] [--long 10] [--kills 3]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -26,6 +29,7 @@ from subprocess import Popen
 import cv2
 import numpy as np
 import psutil
+import stream_peers
 from cpu_time import CpuTime, Usage
 from photo import photo
 
@@ -116,7 +120,7 @@ class Row:
         p50, p99 = (1000 * ages[int(part * (len(ages) - 1))] for part in (0.5, 0.99))
         cpu_ms = 1000 * self.usage.cpu_s / max(1, len(self.ages))
         return (
-            f"{self.name:<16}{self.way:<8}{self.fps:8.1f}{p50:9.1f}{p99:9.1f}{1000 * ages[-1]:9.1f}"
+            f"{self.name:<20}{self.way:<8}{self.fps:8.1f}{p50:9.1f}{p99:9.1f}{1000 * ages[-1]:9.1f}"
             f"{self.late:6}{self.dropped:9}{cpu_ms:9.1f}{self.usage.others:8.0%}"
         )
 
@@ -181,24 +185,98 @@ async def fleet_gateway(url: str, pictures: list[Image], local: str) -> AsyncIte
         yield gateway
 
 
-async def long_overload(url: str, pictures: list[Image], seconds: float) -> None:
-    """Print ages and memory of each third of an overload."""
+class NewestPictures:
+    """The pictures for the lanes of a peer: so many a second by the clock, or with 0 at once."""
+
+    def __init__(self, pictures: list[Image], fps: float) -> None:
+        self._pictures = pictures
+        self._fps = fps
+        self._lock = threading.Lock()
+        self._began_at = time.monotonic()
+        self._number = -1
+        self.dropped = 0
+
+    def take(self) -> tuple[Image, float]:
+        """Wait for the newest picture that no lane has; returns it, and when it was captured."""
+        with self._lock:
+            now = time.monotonic()
+            if not self._fps:
+                self._number += 1
+                return self._pictures[self._number % len(self._pictures)], now
+            newest = int((now - self._began_at) * self._fps)
+            skipped = max(0, newest - self._number - 1)
+            self.dropped += skipped
+            self._number += 1 + skipped
+            captured_at = self._began_at + self._number / self._fps
+            time.sleep(max(0.0, captured_at - time.monotonic()))
+            return self._pictures[self._number % len(self._pictures)], captured_at
+
+
+def measure_peer(
+    lanes: list[stream_peers.Lane], pictures: list[Image], name: str, fps: float, seconds: float
+) -> Row:
+    """Let all lanes of a peer do frames for a while."""
+    source = NewestPictures(pictures, fps)
+    ages: list[float] = []
+    ends_at = time.monotonic() + seconds
+
+    def work(lane: stream_peers.Lane) -> None:
+        while time.monotonic() < ends_at:
+            image, captured_at = source.take()
+            lane(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
+            ages.append(time.monotonic() - captured_at)
+
+    cpu, began = CpuTime(), time.monotonic()
+    threads = [threading.Thread(target=work, args=(lane,)) for lane in lanes]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    took_s = time.monotonic() - began
+    return Row(name, "frames", len(ages) / took_s, ages, 0, source.dropped, cpu.usage())
+
+
+def bench_peers(url: str, seconds: float, show: Callable[[Row], None]) -> None:
+    """Measure each peer that is installed, at the camera's pace and as fast as it goes."""
+    pictures = camera_pictures()
+    peers, lacking = stream_peers.present((HEIGHT, WIDTH))
+    for name, start in peers.items():
+        with start(DEVICES, url) as lanes:
+            for lane in lanes:
+                expected = cv2.Canny(cv2.cvtColor(pictures[0], cv2.COLOR_BGR2GRAY), 50, 150)
+                made = lane(cv2.cvtColor(pictures[0], cv2.COLOR_BGR2GRAY))
+                assert np.array_equal(made, expected), name
+            measure_peer(lanes, pictures, name, 0.0, WARM_S)
+            show(measure_peer(lanes, pictures, f"30 fps, {name}", CAMERA_FPS, seconds))
+            show(measure_peer(lanes, pictures, f"as fast, {name}", 0.0, seconds))
+    for sentence in lacking:
+        print(sentence)
+
+
+async def long_overload(url: str, pictures: list[Image], minutes: int) -> None:
+    """Print ages and memory of each minute of three times as many frames as can be done."""
     async with fleet_gateway(url, pictures, "never") as gateway:
-        source, output = Pictures(pictures, 100.0), Ages()
+        more = {"seconds": 10.0, "split": "tiles"}
+        most = (await measure(gateway, pictures, "as fast", 0.0, **more)).fps
+        asked = OVERLOAD * max(most, 1.0)
+        source, output = Pictures(pictures, asked), Ages()
         settings = StreamSettings(source="memory", pipeline=PIPELINE, split="tiles")
         stream = gateway.open_stream("bench", settings, source, [("ages", output)])
         running = asyncio.create_task(gateway.run_stream(stream))
         await asyncio.sleep(WARM_S)
-        for part in ("first", "second", "last"):
+        firsts: list[float] = []
+        for minute in range(1, minutes + 1):
             output.ages.clear()
             cpu = CpuTime()
-            await asyncio.sleep(seconds / 3)
+            await asyncio.sleep(60)
             ages, others = sorted(output.ages) or [float("nan")], cpu.usage().others
             memory = psutil.Process().memory_info().rss / 1e6
+            p99 = 1000 * ages[int(0.99 * (len(ages) - 1))]
+            firsts = firsts or [p99, memory]
             print(
-                f"100 fps asked, {part} third: {len(output.ages)} results, p99 "
-                f"{1000 * ages[int(0.99 * (len(ages) - 1))]:.0f} ms, gateway {memory:.0f} MB, "
-                f"others {others:.0%}",
+                f"{asked:.0f} fps asked, minute {minute}: {len(output.ages)} results, p99 "
+                f"{p99:.0f} ms ({p99 / firsts[0]:.2f} of the first), gateway {memory:.1f} MB "
+                f"({memory - firsts[1]:+.1f}), others {others:.0%}, load {os.getloadavg()[0]:.1f}",
                 flush=True,
             )
         running.cancel()
@@ -257,7 +335,6 @@ def camera_pictures() -> list[Image]:
 
 async def bench(url: str, splits: list[str], seconds: float, show: Callable[[Row], None]) -> None:
     pictures = camera_pictures()
-    show(alone(pictures, seconds / 2))
     for split in splits:
         # `auto` may do a frame on the gateway, as it does by default; the others are about devices.
         local = "auto" if split == "auto" else "never"
@@ -274,20 +351,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--split", nargs="*", default=["auto", "tiles", "frames"])
-    parser.add_argument("--long", type=float, default=0.0, help="seconds of overload")
+    parser.add_argument("--peers", action="store_true", help="measure others, too")
+    parser.add_argument("--long", type=int, default=0, help="minutes of overload")
     parser.add_argument("--kills", type=int, default=0, help="devices to kill")
     options = parser.parse_args()
     tune()
     print(
-        f"{'':<16}{'way':<8}{'fps out':>8}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'late':>6}"
+        f"{'':<20}{'way':<8}{'fps out':>8}{'p50 ms':>9}{'p99 ms':>9}{'max ms':>9}{'late':>6}"
         f"{'dropped':>9}{'CPU ms':>9}{'others':>8}"
     )
+    show = lambda row: print(row, flush=True)  # noqa: E731
+    show(alone(camera_pictures(), options.seconds / 2))
     with ExitStack() as stack:
         broker = EmbeddedBroker.start(f"mqtt://127.0.0.1:{free_port()}")
         stack.callback(broker.stop)
         fleet = Fleet(stack, broker.url)
-        show = lambda row: print(row, flush=True)  # noqa: E731
         asyncio.run(bench(broker.url, options.split, options.seconds, show))
+        if options.peers:
+            bench_peers(broker.url, options.seconds, show)
         if options.long:
             asyncio.run(long_overload(broker.url, camera_pictures(), options.long))
         if options.kills:
