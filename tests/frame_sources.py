@@ -6,6 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
 
 from fogmqtt.errors import SourceEnded
 from fogmqtt.images.spec import Image
@@ -97,3 +100,21 @@ class Collected:
 
     async def close(self) -> None:
         self.closed = True
+
+
+class Pictures:
+    """The pictures of a recording, as a source."""
+
+    def __init__(self, folder: Path) -> None:
+        self._left = sorted(folder.iterdir())
+        self.counts, self.status = SourceCounts(), SourceStatus("connected")
+
+    async def next_frame(self) -> Frame:
+        if not self._left:
+            raise SourceEnded("the last frame was given")
+        image = cv2.imread(str(self._left.pop(0)), cv2.IMREAD_UNCHANGED)
+        assert image is not None
+        return Frame(0, time.monotonic(), time.time(), "arrival", image, None, lambda: None)
+
+    async def close(self) -> None:
+        """Nothing is open."""

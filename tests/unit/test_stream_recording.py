@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ from hypothesis import strategies as st
 from fogmqtt.config import RecordSettings, StreamSettings
 from fogmqtt.core.streaming.decisions import Arrival, Decisions, StreamRules, WorkEnd
 from fogmqtt.core.streaming.recording import EndLine, FrameLine, LastLine, Line, Redecision
-from fogmqtt.errors import SourceEnded, UsageError
+from fogmqtt.errors import UsageError
 from fogmqtt.gateway.streams import recorder
 from fogmqtt.gateway.streams.outputs import PublishedFrame
 from fogmqtt.gateway.streams.replay import Recording, ReplayReport, replay
-from fogmqtt.streams.frame import Frame, SourceCounts, SourceStatus
-from tests.frame_sources import Collected, PlayedSource
+from tests.frame_sources import Collected, Pictures, PlayedSource
 from tests.gateway_rig import Rig, config, eventually, run
 
 PICTURES = [np.random.default_rng(seed).integers(0, 256, (48, 64), np.uint8) for seed in range(5)]
@@ -84,24 +82,6 @@ def test_other_rules_decide_differently_and_the_frame_is_named() -> None:
 
 
 # --- recordings of a gateway
-
-
-class Pictures:
-    """The pictures of a recording, as a source."""
-
-    def __init__(self, folder: Path) -> None:
-        self._left = sorted(folder.iterdir())
-        self.counts, self.status = SourceCounts(), SourceStatus("connected")
-
-    async def next_frame(self) -> Frame:
-        if not self._left:
-            raise SourceEnded("the last frame was given")
-        image = cv2.imread(str(self._left.pop(0)), cv2.IMREAD_UNCHANGED)
-        assert image is not None
-        return Frame(0, time.monotonic(), time.time(), "arrival", image, None, lambda: None)
-
-    async def close(self) -> None:
-        """Nothing is open."""
 
 
 def settings(folder: Path, **more: Any) -> StreamSettings:

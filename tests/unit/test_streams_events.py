@@ -6,15 +6,17 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from fogmqtt.config import EventSettings, MotionSettings, StreamSettings
+from fogmqtt.config import EventSettings, MotionSettings, RecordSettings, StreamSettings
 from fogmqtt.errors import SourceEnded, UsageError
 from fogmqtt.gateway.streams.motion import MotionFinder
+from fogmqtt.gateway.streams.replay import Recording, ReplayReport, replay
 from fogmqtt.gateway.streams.sightings import sightings
 from fogmqtt.gateway.streams.streams import check_stream
 from fogmqtt.images.spec import Image
@@ -22,6 +24,7 @@ from fogmqtt.streams.frame import Frame, SourceCounts, SourceStatus
 from fogmqtt.transport.base import Received
 from fogmqtt.transport.memory import MemoryTransport
 from tests.fog import Inbox
+from tests.frame_sources import Pictures
 from tests.gateway_rig import Rig, config, eventually, run
 
 #: Milliseconds since 1970 of the first frame; the others follow at ten a second.
@@ -243,3 +246,49 @@ def test_objects_are_read_as_boxes_in_hundredths_of_a_pixel() -> None:
     facts = {"objects": [{"class": "cat", "score": 0.9312, "box": [1.25, 2.5, 10.0, 20.05]}]}
     (cat,) = sightings(facts, 100, 100)
     assert (cat.label, cat.score, tuple(cat.box)) == ("cat", 9312, (125, 250, 1125, 2255))
+
+
+def recorded(tmp_path: Path, images: Sequence[Image], settings: StreamSettings) -> Path:
+    """Record a stream with its events; returns the recording."""
+    kept = RecordSettings(str(tmp_path), 100_000_000)
+    said = heard(images, replace(settings, record=kept))
+    (folder,) = tmp_path.iterdir()
+    lines = [json.loads(one) for one in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+    in_log = [each for one in lines if one["type"] == "events" for each in one["events"]]
+    assert [one["id"] for one in in_log] == [one["id"] for one in told(said)]
+    assert lines[-1]["type"] == "last"  # the end of all events is in it
+    return folder
+
+
+def replayed(folder: Path) -> ReplayReport:
+    return asyncio.run(replay(Recording(folder), lambda path, _: Pictures(path), lambda _: None))
+
+
+BLOBS = [scene(), *(scene((10 * step, 40)) for step in range(1, 4)), scene(), scene(), scene()]
+
+
+@pytest.mark.parametrize(
+    "pipeline", ["components", "crop left=8 | components", "diff | components"]
+)
+def test_a_replay_makes_the_events_of_the_facts_again(tmp_path: Path, pipeline: str) -> None:
+    report = replayed(recorded(tmp_path, BLOBS, stream(pipeline, start=2, end=2)))
+    assert (report.texts, report.looked_at, report.events) == ([], len(BLOBS), 2)
+
+
+def test_a_replay_finds_the_same_motion_again(tmp_path: Path) -> None:
+    passing = [street((70 * step, 200), frame=50 + step) for step in range(1, 6)]
+    frames = [*quiet(20), *passing, *quiet(12)]
+    motion = replace(stream("invert"), motion=MotionSettings(sensitivity=70))
+    report = replayed(recorded(tmp_path, frames, motion))
+    assert (report.texts, report.looked_at) == ([], len(frames))
+    assert report.events >= 2
+
+
+def test_an_event_that_is_another_now_is_named(tmp_path: Path) -> None:
+    folder = recorded(tmp_path, BLOBS, stream("components", start=2, end=2))
+    head = folder / "recording.json"
+    head.write_text(head.read_text("utf-8").replace('"start": 2', '"start": 1'), "utf-8")
+    report = replayed(folder)
+    assert report.texts[0].startswith(
+        f"events of frame with seq 2: start motion {BEGAN + 100}-1 now, none in the recording"
+    )

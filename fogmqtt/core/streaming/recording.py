@@ -22,6 +22,7 @@ from fogmqtt.core.streaming.decisions import (
     Verdict,
     WorkEnd,
 )
+from fogmqtt.core.streaming.events import StreamEvent
 
 #: Which memories of the operators have seen a frame: it enters one after the other.
 Remembered = Literal["all", "some", "nothing"]
@@ -51,6 +52,14 @@ class EndLine(Struct, frozen=True, tag="end"):
     reseeds: int = 0
 
 
+class EventsLine(Struct, frozen=True, tag="events"):
+    """What was looked at for events, and which ones it made."""
+
+    #: The frame; 0: all events end, since no frame follows or none came for long.
+    seq: int
+    events: tuple[StreamEvent, ...] = ()
+
+
 class LastLine(Struct, frozen=True, tag="last"):
     """The stream ended: all counts."""
 
@@ -58,7 +67,7 @@ class LastLine(Struct, frozen=True, tag="last"):
     counts: dict[str, int]
 
 
-Line = FrameLine | EndLine | LastLine
+Line = FrameLine | EndLine | EventsLine | LastLine
 
 
 class Redecision:

@@ -1,8 +1,9 @@
 """Records a stream, so that `fog-gateway replay` decides the same and computes the same again.
 
 A recording is a folder: `recording.json` says what the stream is, `log.jsonl` has a line for each
-frame that the source gave and for each end of one, and `frames/` has the picture of each frame that
-was begun: the JPEG that the camera sent, or a PNG of the decoded pixels.
+frame that the source gave, for each end of one, and for each that was looked at for events.
+`frames/` has the picture of each frame that was begun: the JPEG that the camera sent, or a PNG of
+the decoded pixels.
 """
 
 from __future__ import annotations
@@ -26,8 +27,17 @@ from fogmqtt.config import StreamSettings
 from fogmqtt.core.streaming.books import Books
 from fogmqtt.core.streaming.cadence import EndedFrame
 from fogmqtt.core.streaming.decisions import Arrival, SourceTotals, StreamRules, Verdict, WorkEnd
-from fogmqtt.core.streaming.recording import EndLine, FrameLine, LastLine, Line, Remembered
+from fogmqtt.core.streaming.events import StreamEvent
+from fogmqtt.core.streaming.recording import (
+    EndLine,
+    EventsLine,
+    FrameLine,
+    LastLine,
+    Line,
+    Remembered,
+)
 from fogmqtt.errors import FogError, StreamOutputFailed, reason_of
+from fogmqtt.gateway.streams.frame_events import EventsHead
 from fogmqtt.gateway.streams.frame_work import FrameHold
 from fogmqtt.gateway.streams.outputs import digest_of
 from fogmqtt.gateway.threads import IoThread
@@ -42,7 +52,7 @@ HEAD: Final = "recording.json"
 LOG: Final = "log.jsonl"
 FRAMES: Final = "frames"
 #: The version of these files.
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 #: Frames that wait to be written, at most. Beyond, the stream begins no frame.
 _MOST_WAITING: Final = 4
@@ -68,6 +78,8 @@ class RecordingHead(Struct, frozen=True):
     result_format: str
     #: UTC, in seconds since 1970.
     began_at: float
+    #: None: the stream makes no events.
+    events: EventsHead | None = None
     fogmqtt: str = __version__
     format: int = FORMAT
 
@@ -80,7 +92,12 @@ class StreamRecorder:
     """
 
     def __init__(
-        self, settings: StreamSettings, name: str, pipeline: str, warn: Callable[[str], None]
+        self,
+        settings: StreamSettings,
+        name: str,
+        pipeline: str,
+        events: EventsHead | None,
+        warn: Callable[[str], None],
     ) -> None:
         record = settings.record
         self._warn = warn
@@ -89,7 +106,13 @@ class StreamRecorder:
         self._changed = asyncio.Event()
         self._has_ended = False
         head = RecordingHead(
-            name, pipeline, rules_of(settings), settings.convert, settings.format, time.time()
+            name,
+            pipeline,
+            rules_of(settings),
+            settings.convert,
+            settings.format,
+            time.time(),
+            events,
         )
         self._files = _Files(Path(record.folder), head, record.max_bytes)
         self._write(self._files.begin)
@@ -140,6 +163,10 @@ class StreamRecorder:
         """The work on a frame ended."""
         line = EndLine(ending, tuple(ended), "", remembered, reseeds)
         self._write(partial(self._files.add_end, line, output))
+
+    def saw(self, seq: int, events: Sequence[StreamEvent]) -> None:
+        """A frame was looked at for events; `seq` 0: all of them end."""
+        self._write(partial(self._files.add, EventsLine(seq, tuple(events))))
 
     async def close(self, totals: SourceTotals, books: Books) -> None:
         """The stream ended: write what waits."""

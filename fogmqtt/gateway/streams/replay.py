@@ -1,12 +1,14 @@
 """Runs a recording of a stream again, and says what comes out differently.
 
 What was decided is decided again in the times of the recording. Each frame that was begun is
-decoded and computed again, whole on this machine: a stream's results do not depend on devices.
+decoded and computed again, whole on this machine: a stream's results do not depend on devices. Then
+events are made again, of the results or of the motion in the frames.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,19 +16,32 @@ from typing import Final, Protocol
 
 import msgspec
 
-from fogmqtt.core.streaming.recording import EndLine, FrameLine, Line, Redecision, Remembered
+from fogmqtt.core.streaming.events import StreamEvent
+from fogmqtt.core.streaming.recording import (
+    EndLine,
+    EventsLine,
+    FrameLine,
+    Line,
+    Redecision,
+    Remembered,
+)
 from fogmqtt.errors import FogError, SourceEnded, UsageError, reason_of
+from fogmqtt.gateway.streams.frame_events import EventsHead, FrameEvents
+from fogmqtt.gateway.streams.motion import MotionFinder
 from fogmqtt.gateway.streams.outputs import PublishedFrame, digest_of
 from fogmqtt.gateway.streams.recorder import FORMAT, FRAMES, HEAD, LOG, RecordingHead
-from fogmqtt.images.spec import Image
+from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Operator, StageOutput
 from fogmqtt.operators.api.memory import FrameMemory, memory_needs
-from fogmqtt.operators.api.pipeline import parse, run_whole
+from fogmqtt.operators.api.pipeline import output_spec, parse, run_whole
 from fogmqtt.streams.frame import Frame, FrameSource
 from fogmqtt.streams.settings import Convert
 
 #: Differences that are kept as text, at most.
 _MOST_TEXTS: Final = 20
+
+#: Published frames that wait to be looked at, at most: a stream has half as many.
+_MOST_WAITING: Final = 64
 
 _lines: Final = msgspec.json.Decoder(Line)
 
@@ -47,6 +62,9 @@ class ReplayReport:
     compared: int = 0
     #: Results that this machine cannot compute again, since devices lost memories of operators.
     not_comparable: int = 0
+    #: Frames that were looked at for events again, and the events that they made.
+    looked_at: int = 0
+    events: int = 0
     differences: int = 0
     #: The first differences, in words.
     texts: list[str] = field(default_factory=list)
@@ -114,6 +132,7 @@ async def replay(
     }
     _check_pictures(recording)
     computing = _Computing(operators, unseen)
+    events = None if head.events is None else _Events(head.events)
     pictures = open_pictures(recording.folder / FRAMES, head.convert)
     redecision = Redecision(head.rules)
     try:
@@ -131,7 +150,14 @@ async def replay(
                     for one in line.ended:
                         result = computing.pop(one.seq)
                         if one.how == "published" and result is not None:
-                            publish(_published(head, result))
+                            if events is not None:
+                                events.keep(result)
+                            if result.output is not None:
+                                publish(_published(head, result))
+                case EventsLine() if events is not None:
+                    await events.compare(line, report)
+                case EventsLine():
+                    report.differ(f"events of frame with seq {line.seq}: the stream makes none")
                 case _:
                     report.is_whole = True
     finally:
@@ -144,11 +170,21 @@ class _Computed:
     """The result of a frame that was computed again."""
 
     line: FrameLine
+    #: The frame itself.
+    image: Image
+    #: Height and width of the picture that the result is of.
     size: tuple[int, int]
     output: StageOutput | None
     #: Whether the stream's result should be the same.
     is_comparable: bool
     problem: str = ""
+    #: The memories that had been lost when the result was there.
+    reseeds: int = 0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the result was published with."""
+        return self.line.verdict.epoch + self.reseeds
 
 
 class _Computing:
@@ -176,8 +212,9 @@ class _Computing:
         if self._has_memory and (seen := self._unseen.get(seq, "all")) != "all":
             self._is_exact = self._is_exact and seen == "nothing"
             return
-        done = _Computed(line, image.shape[:2], None, self._is_exact)
+        done = _Computed(line, image, image.shape[:2], None, self._is_exact)
         try:
+            done.size = output_spec(self._operators, Spec.of(image)).size
             done.output = await asyncio.to_thread(self._compute, image)
         except FogError as problem:
             done.problem = str(problem)
@@ -199,6 +236,7 @@ class _Computing:
         done = self._done.get(line.ending.seq)
         if not line.digest or done is None:
             return
+        done.reseeds = line.reseeds
         if not done.is_comparable:
             report.not_comparable += 1
             return
@@ -210,9 +248,57 @@ class _Computing:
             report.differ(f"{name}: the result is {digest} now, {line.digest} in the recording")
 
     def pop(self, seq: int) -> _Computed | None:
-        """Return the result of a frame that ended; None if there is none."""
-        done = self._done.pop(seq, None)
-        return None if done is None or done.output is None else done
+        """Return what was computed of a frame that ended; None if nothing was."""
+        return self._done.pop(seq, None)
+
+
+class _Events:
+    """Makes the events of a recording again."""
+
+    def __init__(self, head: EventsHead) -> None:
+        self._decided = FrameEvents(head.events, head.kind)
+        self._finder = MotionFinder(head.motion) if head.motion.sensitivity else None
+        #: Published frames that were not looked at yet. Where motion was found too slowly, some
+        #: never are.
+        self._waiting: deque[_Computed] = deque(maxlen=_MOST_WAITING)
+        #: Whether all that was looked at so far is known here.
+        self._is_exact = True
+
+    def keep(self, done: _Computed) -> None:
+        """A frame was published: it may be looked at."""
+        self._waiting.append(done)
+
+    async def compare(self, line: EventsLine, report: ReplayReport) -> None:
+        """Look at a frame again, and compare the events with the recorded ones."""
+        name = f"events of frame with seq {line.seq}" if line.seq else "events at an end"
+        found = self._decided.finish() if not line.seq else await self._look(line.seq)
+        if found is None or not self._is_exact:
+            self._is_exact = False
+            return
+        report.looked_at += bool(line.seq)
+        report.events += len(found)
+        if tuple(found) != line.events:
+            report.differ(
+                f"{name}: {_events_text(found)} now, {_events_text(line.events)} in the recording"
+            )
+
+    async def _look(self, seq: int) -> list[StreamEvent] | None:
+        """Return the events of a frame; None if this machine does not have what made them."""
+        if all(one.line.verdict.seq != seq for one in self._waiting):
+            return None
+        while (done := self._waiting.popleft()).line.verdict.seq != seq:
+            pass  # it was left out
+        facts, size = done.output if done.is_comparable else None, done.size
+        if self._finder is not None:
+            facts = await asyncio.to_thread(self._finder.find, done.image, done.epoch)
+            size = done.image.shape[0], done.image.shape[1]
+        if not isinstance(facts, dict):
+            return None
+        return self._decided.take(facts, size, done.epoch, done.line.captured_utc)
+
+
+def _events_text(events: Sequence[StreamEvent]) -> str:
+    return ", ".join(f"{one.event_type} {one.label} {one.id}" for one in events) or "none"
 
 
 async def _next(pictures: FrameSource, line: FrameLine, report: ReplayReport) -> Image | None:
@@ -240,7 +326,7 @@ def _published(head: RecordingHead, done: _Computed) -> PublishedFrame:
         line.arrival.captured_at,
         line.captured_utc,
         "arrival",
-        line.verdict.epoch,
+        done.epoch,
         None if isinstance(output, dict) else output,
         output if isinstance(output, dict) else None,
         done.size,

@@ -181,9 +181,10 @@ class LiveStream:
             await self._under_way.close()
             await self._work.close()
             await self._comparing.close()
+            # The end of all events is part of the recording.
+            await asyncio.gather(*(one.close() for one in self._observers))
             await self._end_recording()
-            observers = (one.close() for one in self._observers)
-            await asyncio.gather(*(lane.close() for lane in self._lanes), *observers)
+            await asyncio.gather(*(lane.close() for lane in self._lanes))
 
     async def _end_recording(self) -> None:
         counts = self._source.counts

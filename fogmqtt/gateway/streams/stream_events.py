@@ -1,6 +1,6 @@
 """The events of one stream: published as JSON, as `ON` and `OFF`, and with a picture.
 
-    facts of a frame -> sightings -> EventMaker -> topics events, motion and snapshot
+    facts of a frame -> FrameEvents -> topics events, motion and snapshot
 
 Every published frame counts, in order, so that the same frames make the same events again. Only
 the pictures are made aside: while one is encoded, a newer one replaces the one that waits.
@@ -9,7 +9,7 @@ the pictures are made aside: while one is encoded, a newer one replaces the one 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -19,13 +19,12 @@ import numpy as np
 
 from fogmqtt.config import EventSettings
 from fogmqtt.core.streaming.cadence import Slot
-from fogmqtt.core.streaming.events import EventMaker, EventRules, Grouping, StreamEvent
-from fogmqtt.core.streaming.zones import Zones, parse_polygon
+from fogmqtt.core.streaming.events import Grouping, StreamEvent
 from fogmqtt.errors import NotConnected
 from fogmqtt.gateway.background import BackgroundTasks
 from fogmqtt.gateway.broker_link import BrokerLink
+from fogmqtt.gateway.streams.frame_events import FrameEvents
 from fogmqtt.gateway.streams.outputs import PublishedFrame
-from fogmqtt.gateway.streams.sightings import sightings
 from fogmqtt.gateway.threads import Threads
 from fogmqtt.images.frames import Colour, frame
 from fogmqtt.images.picture import as_colour
@@ -74,8 +73,8 @@ class StreamEvents:
         self._threads = threads
         self._say_motion = say_motion
         self._quiet_s = quiet_s
-        self._log = EventMaker(_rules(settings, kind))
-        self._epoch = 0
+        self._decided = FrameEvents(settings, kind)
+        self._record: Callable[[int, Sequence[StreamEvent]], None] = lambda _seq, _events: None
         self._waiting: Slot[_Snapshot] = Slot()
         self._drawing = BackgroundTasks()
         self._is_drawing = False
@@ -84,17 +83,18 @@ class StreamEvents:
     @property
     def active(self) -> bool:
         """Whether something is there."""
-        return self._log.active
+        return self._decided.active
+
+    def record_to(self, record: Callable[[int, Sequence[StreamEvent]], None]) -> None:
+        """Tell `record` what each frame leads to, by its `seq`; 0: all events end."""
+        self._record = record
 
     def take(self, result: PublishedFrame) -> None:
         """Take the next result of the stream."""
-        found = []
-        if result.epoch != self._epoch:
-            self._epoch = result.epoch
-            found = self._log.finish()
-        height, width = result.size
-        things = sightings(result.facts or {}, width, height)
-        found += self._log.update(things, width, height, round(1000 * result.captured_utc))
+        found = self._decided.take(
+            result.facts or {}, result.size, result.epoch, result.captured_utc
+        )
+        self._record(result.seq, found)
         for event in found:
             self._publish(event, result.seq)
         self._say_motion(self.active)
@@ -116,7 +116,9 @@ class StreamEvents:
         self._timer = asyncio.get_running_loop().call_later(self._quiet_s, self._end_all)
 
     def _end_all(self) -> None:
-        for event in self._log.finish():
+        found = self._decided.finish()
+        self._record(0, found)
+        for event in found:
             self._publish(event, None)
         self._say_motion(False)
 
@@ -157,21 +159,6 @@ class StreamEvents:
                     self._link.publish(topic, data, qos=1, retain=True, content_type="image/jpeg")
         finally:
             self._is_drawing = False
-
-
-def _rules(settings: EventSettings, kind: Grouping) -> EventRules:
-    zones = Zones(
-        {name: parse_polygon(text) for name, text in settings.zones.items()},
-        {name: parse_polygon(text) for name, text in settings.exclude.items()},
-    )
-    return EventRules(
-        zones,
-        kind,
-        settings.start,
-        settings.end,
-        round(1000 * settings.update_s),
-        round(10_000 * settings.min_score),
-    )
 
 
 def _drawn(snapshot: _Snapshot) -> bytes:

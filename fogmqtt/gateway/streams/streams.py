@@ -17,6 +17,7 @@ from fogmqtt.gateway.clock import now
 from fogmqtt.gateway.devices.registry import DeviceRegistry
 from fogmqtt.gateway.execution.dispatcher import Dispatcher
 from fogmqtt.gateway.metrics import Metrics
+from fogmqtt.gateway.streams.frame_events import EventsHead
 from fogmqtt.gateway.streams.frame_work import FrameWork
 from fogmqtt.gateway.streams.motion import Motion
 from fogmqtt.gateway.streams.newest_frame import NewestFrame
@@ -146,8 +147,12 @@ class Streams:
         source: FrameSource,
         outputs: Sequence[tuple[str, StreamOutput]],
         observers: Sequence[FrameObserver] = (),
+        events: StreamEvents | None = None,
     ) -> LiveStream:
-        """Return a stream that `run` runs. Raises PipelineError."""
+        """Return a stream that `run` runs. Raises PipelineError.
+
+        `events` are made by one of the observers; a recording has them, too.
+        """
         pipeline = stream_pipeline(self._config, settings)
         work = FrameWork(
             name,
@@ -159,13 +164,15 @@ class Streams:
             self._threads,
             self._metrics,
         )
-        recorder = self._recorder(name, settings, pipeline)
+        recorder = self._recorder(name, settings, pipeline, has_events=events is not None)
+        if recorder is not None and events is not None:
+            events.record_to(recorder.saw)
         return LiveStream(
             name, settings, source, work, outputs, self._warnings, observers, recorder
         )
 
     def _recorder(
-        self, name: str, settings: StreamSettings, pipeline: str
+        self, name: str, settings: StreamSettings, pipeline: str, *, has_events: bool
     ) -> StreamRecorder | None:
         if not settings.record.folder:
             return None
@@ -173,7 +180,10 @@ class Streams:
         def warn(text: str) -> None:
             self._warnings.add("recording", f"stream {name}: {text}", now())
 
-        return StreamRecorder(settings, name, pipeline, warn)
+        head = None
+        if has_events and (kind := event_grouping(self._config, settings)) is not None:
+            head = EventsHead(kind, settings.events, settings.motion)
+        return StreamRecorder(settings, name, pipeline, head, warn)
 
     async def run(self, stream: LiveStream) -> None:
         """Run a stream until its source ends.
@@ -288,7 +298,7 @@ class Streams:
             if one.events is not None:
                 observers.append(self._observer(one, one.events))
             one.problem = ""
-            one.stream = self.open(one.name, settings, source, outputs, observers)
+            one.stream = self.open(one.name, settings, source, outputs, observers, one.events)
             await self.run(one.stream)
         finally:
             self._pushed.close(one.name)
