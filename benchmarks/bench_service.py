@@ -91,9 +91,9 @@ def site() -> Iterator[Site]:
         )
         stack.callback(process.wait, 30)
         stack.callback(process.send_signal, signal.SIGTERM)
-        found = _wait_for(lambda: re.search(r"page is at http://([\d.]+):(\d+)", _read(folder)))
+        found = wait_for(lambda: re.search(r"page is at http://([\d.]+):(\d+)", _read(folder)))
         made = Site(broker, found[1], int(found[2]), psutil.Process(process.pid))
-        _wait_for(lambda: len(_json(made, "/api/devices")["devices"]) == DEVICES)
+        wait_for(lambda: len(_json(made, "/api/devices")["devices"]) == DEVICES)
         yield made
 
 
@@ -101,7 +101,7 @@ def _read(folder: Path) -> str:
     return (folder / "log").read_text(errors="replace")
 
 
-def _wait_for(found: Callable[[], object]) -> object:
+def wait_for(found: Callable[[], object]) -> object:
     until = time.monotonic() + TIMEOUT_S
     while time.monotonic() < until:
         try:

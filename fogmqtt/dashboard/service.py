@@ -81,6 +81,8 @@ class Dashboard:
         boards: SiteBoards | None = None,
     ) -> None:
         """Serve until cancelled. With `boards`, operators invite boards here."""
+        static = StaticFiles()
+        static.prepare()
         client = GatewayClient(self.gateway, client_name(sock), self.topics, connect)
         hub, looking = EventHub(client), Looking(client)
         cookie = f"fogmqtt_{self.gateway}"
@@ -89,7 +91,7 @@ class Dashboard:
         try:
             api = Api(client, hub, looking, door, boards=boards)
             live = LiveEndpoint(client, looking, door)
-            await serve_http(make_app(api, live, door, StaticFiles()), sock)
+            await serve_http(make_app(api, live, door, static), sock)
         finally:
             hub.close()
             await client.close()

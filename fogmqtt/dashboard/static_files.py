@@ -1,6 +1,10 @@
 """The files of the page: small, in memory, compressed once, and never by a path of a stranger.
 
 Only names that are in the folder can be asked for, so a path has nothing to trick.
+
+The page itself asks for one module that all modules are joined to, and names the tags of what it
+asks for, so a browser that has them asks again for nothing. `index.html`, asked for by its name, is
+the same page by its modules as they are written, for whoever works on it.
 """
 
 from __future__ import annotations
@@ -17,11 +21,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from fogmqtt.dashboard.downloads import has_tag
+from fogmqtt.dashboard.joined_modules import ModuleError, join_modules
 from fogmqtt.dashboard.problems import Problem
 from fogmqtt.log import one_line
 
 FOLDER: Final = Path(__file__).with_name("static")
 _INDEX: Final = "index.html"
+_ENTRY: Final = "app.js"
+_JOINED: Final = "page.js"
+#: What `index.html` names, and what the page asks for instead, with its tag.
+_TAGGED: Final = {f'src="{_ENTRY}"': (_JOINED, "src"), 'href="page.css"': ("page.css", "href")}
+_FOR_EVER: Final = "max-age=31536000, immutable"
 _NAME = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
 #: What the system's table may lack.
 _TYPES: Final = {
@@ -47,7 +57,7 @@ class _File:
     plain: bytes
     compressed: bytes | None
     tag: str
-    stamp: tuple[int, int]
+    stamp: object
 
 
 class StaticFiles:
@@ -56,15 +66,25 @@ class StaticFiles:
     def __init__(self, folder: Path = FOLDER) -> None:
         self._folder = folder
         self._files: dict[str, _File] = {}
+        #: The modules that were joined, with the stamps that their files had.
+        self._modules: dict[str, tuple[int, int]] = {}
+
+    def prepare(self) -> None:
+        """Make the page before somebody asks for it. Raises ModuleError."""
+        self._find("")
 
     def response(self, request: Request, path: str) -> Response:
         """Return a file; the page for the path "". Raises Problem for a name that is not there."""
-        found = self._find(path or _INDEX)
+        try:
+            found = self._find(path)
+        except ModuleError as problem:
+            raise Problem("failed", 500, str(problem)) from None
         if found is None:
             raise Problem("not-found", 404, f"There is no page {one_line(path)[:80]!r} here.")
         accepts = request.headers.get("accept-encoding", "")
         data, tag = found.plain, f'"{found.tag}"'
-        headers = {"Cache-Control": "no-cache"}
+        is_tagged = request.url.query == found.tag
+        headers = {"Cache-Control": _FOR_EVER if is_tagged else "no-cache"}
         if found.compressed is not None:
             headers["Vary"] = "Accept-Encoding"
             if _accepts_gzip(accepts):
@@ -76,25 +96,64 @@ class StaticFiles:
         return Response(data, headers=headers, media_type=found.media_type)
 
     def _find(self, name: str) -> _File | None:
-        if _NAME.fullmatch(name) is None:
-            return None
-        path = self._folder / name
         try:
-            if path.is_dir():
-                return None
-            status = path.stat()
-            stamp = (status.st_mtime_ns, status.st_size)
-            known = self._files.get(name)
-            if known is None or known.stamp != stamp:
-                known = self._files[name] = _read(path, stamp)
+            if not name:
+                return self._page()
+            if name == _JOINED:
+                return self._joined()
+            return self._file(name) if _NAME.fullmatch(name) else None
         except OSError:
             return None
+
+    def _file(self, name: str) -> _File | None:
+        path = self._folder / name
+        if path.is_dir():
+            return None
+        stamp = _stamp(path)
+        known = self._files.get(name)
+        if known is None or known.stamp != stamp:
+            known = self._files[name] = _made(path.read_bytes(), name, stamp)
         return known
 
+    def _page(self) -> _File:
+        """Return `index.html` with the tags of what it asks for."""
+        path = self._folder / _INDEX
+        text = path.read_text("utf-8")
+        for named, (name, attribute) in _TAGGED.items():
+            if named in text and (found := self._find(name)) is not None:
+                text = text.replace(named, f'{attribute}="{name}?{found.tag}"')
+        known = self._files.get("")
+        if known is None or known.stamp != text:
+            known = self._files[""] = _made(text.encode(), _INDEX, text)
+        return known
 
-def _read(path: Path, stamp: tuple[int, int]) -> _File:
-    data = path.read_bytes()
-    media_type = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0]
+    def _joined(self) -> _File:
+        """Return all modules as one. Raises OSError and ModuleError."""
+        known = self._files.get(_JOINED)
+        if known is None or known.stamp != {one: self._stamp_of(one) for one in self._modules}:
+            modules: dict[str, tuple[int, int]] = {}
+
+            def read(name: str) -> str:
+                modules[name] = self._stamp_of(name)
+                return (self._folder / name).read_text("utf-8")
+
+            text = join_modules(_ENTRY, read)
+            self._modules = modules
+            known = self._files[_JOINED] = _made(text.encode(), _JOINED, modules)
+        return known
+
+    def _stamp_of(self, name: str) -> tuple[int, int]:
+        return _stamp(self._folder / name)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def _made(data: bytes, name: str, stamp: object) -> _File:
+    suffix = Path(name).suffix
+    media_type = _TYPES.get(suffix) or mimetypes.guess_type(name)[0]
     media_type = media_type or "application/octet-stream"
     compressed = None
     if len(data) >= _SMALL and media_type.startswith(_TEXT):

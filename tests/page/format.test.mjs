@@ -18,7 +18,7 @@ test("what was long ago is a date, and the future is now", () => {
 });
 
 test("numbers keep three digits, and whole ones beyond", () => {
-  assert.deepEqual([0.12345, 12.345, 1234.5].map(number), ["0.123", "12.3", "1,235"]);
+  assert.deepEqual([0.12345, 12.345, 999.7, 1234.5, 1.2e7, -1234].map(number), ["0.123", "12.3", "1,000", "1,235", "12,000,000", "-1,234"]);
 });
 
 test("one thing is no things", () => {

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 
 import pytest
 from msgspec.structs import replace
@@ -713,5 +714,72 @@ def test_a_changed_file_of_the_page_is_sent_anew(page):
             (page / "views/fleet.js").write_text("export const a = 22\n")
             after = await rig.get("/views/fleet.js", if_none_match=before.headers["etag"])
             assert (after.status, after.body) == (200, b"export const a = 22\n")
+
+    run(test())
+
+
+@pytest.fixture
+def modules(page):
+    (page / "index.html").write_text(
+        '<link rel="stylesheet" href="page.css"><script type="module" src="app.js"></script>'
+    )
+    (page / "page.css").write_text("p { color: red; }\n")
+    (page / "app.js").write_text('import { a } from "./views/fleet.js";\nconsole.log(a);\n')
+    return page
+
+
+async def asked_for(rig):
+    """Return what the page of the dashboard asks for."""
+    return re.findall(r'(?:src|href)="([^"]+)"', (await rig.get("/")).body.decode())
+
+
+def test_the_page_asks_once_for_all_modules_and_may_keep_what_it_got(modules):
+    async def test():
+        async with dashboard(static=modules) as rig:
+            style, script = await asked_for(rig)
+            assert (style.partition("?")[0], script.partition("?")[0]) == ("page.css", "page.js")
+            for name in (style, script):
+                answer = await rig.get(f"/{name}")
+                assert answer.headers["cache-control"] == "max-age=31536000, immutable"
+            assert b"export" not in answer.body
+            assert b"console.log(a);" in answer.body
+            # Another name than that of what is there now, such as the one of an older page.
+            for name in ("/page.js", "/page.js?0123456789abcdef"):
+                assert (await rig.get(name)).headers["cache-control"] == "no-cache"
+
+    run(test())
+
+
+def test_a_changed_module_gives_the_page_another_address(modules):
+    async def test():
+        async with dashboard(static=modules) as rig:
+            style, script = await asked_for(rig)
+            (modules / "views/fleet.js").write_text("export const a = 22\n")
+            style_after, script_after = await asked_for(rig)
+            assert style_after == style
+            assert script_after != script
+            assert b"const a = 22" in (await rig.get(f"/{script_after}")).body
+
+    run(test())
+
+
+def test_by_its_name_the_page_is_that_of_the_modules_as_they_are_written(modules):
+    async def test():
+        async with dashboard(static=modules) as rig:
+            plain = await rig.get("/index.html")
+            assert plain.body == (modules / "index.html").read_bytes()
+            script = await rig.get("/app.js")
+            assert script.body == (modules / "app.js").read_bytes()
+
+    run(test())
+
+
+def test_a_module_that_cannot_be_joined_is_named(modules):
+    async def test():
+        async with dashboard(static=modules) as rig:
+            (modules / "views/fleet.js").write_text("export let a = 1\n")
+            answer = await rig.get("/")
+            assert answer.status == 500
+            assert "views/fleet.js: 'export let a = 1' cannot be joined" in answer.json["detail"]
 
     run(test())

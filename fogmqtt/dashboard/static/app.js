@@ -154,11 +154,15 @@ async function start() {
   route.value = routes.parse(location.hash);
   addEventListener("hashchange", () => (route.value = routes.parse(location.hash)));
   acceptFiles();
+  if (!token) {
+    state.loadSession(); // the answers come while the page is drawn for the first time
+    connection.start();
+  }
   const place = document.getElementById("app");
   place.textContent = "";
   render(html`<${App} />`, place);
-  if (token) await state.attempt(() => state.login(token));
-  else state.loadSession();
+  if (!token) return;
+  await state.attempt(() => state.login(token));
   connection.start();
 }
 
