@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import ssl
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -63,6 +64,7 @@ def join(
     asked = JoinRequest(
         id=code.id, request=request, signature=signature(code.token, code.id, request)
     )
+    _check_writable(folder)  # before the invitation is used up
     tried = []
     for url in urls:
         try:
@@ -89,6 +91,7 @@ def ask(
     `show` gets the url and the code that both sides show. Raises JoinRefused, NoGateway and
     ConfigError.
     """
+    _check_writable(folder)
     key, nonce, tried = new_key(), new_nonce(), []
     request = make_request(key, device)
     asked = AskRequest(id=device, request=request, commitment=commitment(request, nonce))
@@ -113,6 +116,7 @@ def ask(
 
 def renew(identity: Identity, folder: Path) -> Identity:
     """Get a newer certificate with the one that is there. Raises as `join` does."""
+    _check_writable(folder)  # the gateway renews only the newest certificate that it gave
     ca = identity.ca(folder).read_text()
     key = new_key()
     asked = JoinRequest(id=identity.id, request=make_request(key, identity.id))
@@ -172,11 +176,25 @@ def _identity(answer: JoinAnswer, device: str, pin: str, token: str) -> Identity
     )
 
 
-def _save(identity: Identity, folder: Path, ca: str, certificate: str, key: str) -> None:
+def _check_writable(folder: Path) -> None:
+    """Make the folder of the identity. Raises ConfigError if nothing can be saved there."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as problem:
-        raise ConfigError(f"{folder}: {problem.strerror}; name another folder") from None
+        raise _unsaved(folder, problem) from None
+
+
+def _unsaved(path: Path, problem: OSError) -> ConfigError:
+    return ConfigError(
+        f"{path}: {reason_of(problem, path)}; the identity of this board cannot be saved there: set "
+        "XDG_CONFIG_HOME to a folder that can be written, now and whenever this board starts"
+    )
+
+
+def _save(identity: Identity, folder: Path, ca: str, certificate: str, key: str) -> None:
+    _check_writable(folder)
     _write(identity.ca(folder), ca.encode())
     _write(identity.pem(folder), f"{certificate}{key}".encode())
     _write(folder / f"{identity.id}.json", identity.encode())
@@ -186,10 +204,7 @@ def _write(path: Path, data: bytes) -> None:
     try:
         write_private(path, data)
     except OSError as problem:
-        raise ConfigError(
-            f"{path}: {reason_of(problem, path.parent)}; the identity of this board cannot be "
-            "saved there: set XDG_CONFIG_HOME to a folder that can be written"
-        ) from None
+        raise _unsaved(path, problem) from None
 
 
 def _fetch_authority(url: str, pin: str) -> str:

@@ -54,8 +54,10 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 def folders(environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Return where identities may be, that of this user first."""
-    own = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "fogmqtt"
-    return (SYSTEM,) if os.geteuid() == 0 and not own.is_dir() else (own, SYSTEM)
+    named = environ.get("XDG_CONFIG_HOME")
+    own = Path(named or Path.home() / ".config") / "fogmqtt"
+    is_system = os.geteuid() == 0 and not named and not own.is_dir()
+    return (SYSTEM,) if is_system else (own, SYSTEM)
 
 
 def load_identity(device: str, places: tuple[Path, ...]) -> tuple[Identity, Path] | None:

@@ -12,6 +12,8 @@ from fogmqtt.process_tuning import KEPT_MEMORY
 
 #: Where the service of a board keeps the versions that a gateway sends.
 VERSIONS: Final = Path("/var/lib/fogmqtt")
+_CACHE: Final = Path("/var/cache/fogmqtt")
+_GATEWAY_CACHE: Final = Path("/var/cache/fogmqtt-gateway")
 
 #: What a service may do: read its files, open sockets of the network, and start its own processes.
 _HARDENING: Final = """\
@@ -81,9 +83,9 @@ def gateway_unit(user: str, config: Path) -> str:
         user,
         f"{command} --config {quoted(str(config))}",
         after=" fog-broker.service",
-        writes=str(config.parent),
-        environment="Environment=PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/var/cache/fogmqtt-gateway\n"
-        "CacheDirectory=fogmqtt-gateway\n",
+        writes=f"{quoted(str(config.parent))} -{_GATEWAY_CACHE}",
+        environment=f"Environment=PYTHONUNBUFFERED=1 XDG_CACHE_HOME={_GATEWAY_CACHE}\n"
+        f"{_made(user, _GATEWAY_CACHE)}",
     )
 
 
@@ -106,14 +108,24 @@ def board_unit(user: str, command: str, folder: Path) -> str:
         "fogmqtt device: processes tiles for a gateway",
         user,
         command,
-        writes=str(folder),
-        environment="Environment=PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/var/cache/fogmqtt\n"
-        "CacheDirectory=fogmqtt\nStateDirectory=fogmqtt\nStateDirectoryMode=0700\n"
+        writes=f"-{quoted(str(folder))} -{VERSIONS} -{_CACHE}",
+        environment=f"Environment=PYTHONUNBUFFERED=1 XDG_CACHE_HOME={_CACHE}\n"
+        f"{_made(user, VERSIONS, _CACHE)}"
         # launch.sh tells the agent.
         "KillMode=mixed\n",
         # If memory runs out, the kernel ends this service and not the board.
         more="MemoryMax=75%\nOOMScoreAdjust=500\nNice=5\n",
     )
+
+
+def _made(user: str, *folders: Path) -> str:
+    """Return the line that makes folders of the service, as root.
+
+    `StateDirectory=` would end a service on a read-only system before it begins. There, this line
+    fails and is passed over.
+    """
+    names = " ".join(map(str, folders))
+    return f"ExecStartPre=-+/usr/bin/install -d -m 0700 -o {quoted(user)} {names}\n"
 
 
 def _unit(
@@ -128,7 +140,7 @@ def _unit(
     more: str = "",
 ) -> str:
     if writes:
-        more += f"ReadWritePaths={quoted(writes)}\n"
+        more += f"ReadWritePaths={writes}\n"
     return _UNIT.format(
         description=description,
         user=user,

@@ -124,7 +124,11 @@ def test_a_service_is_written_below_a_root_and_taken_away(tmp_path: Path) -> Non
     start = unit["Service"]["ExecStart"]
     assert start.startswith("/bin/sh ")
     assert start.endswith(f"/launch.sh {sys.prefix} /var/lib/fogmqtt {TRIAL_S} --id eya")
-    assert unit["Service"]["StateDirectory"] == "fogmqtt"
+    assert "StateDirectory" not in unit["Service"]  # it ends a service on a read-only system
+    made = "/usr/bin/install -d -m 0700 -o fogmqtt /var/lib/fogmqtt /var/cache/fogmqtt"
+    assert unit["Service"]["ExecStartPre"] == f"-+{made}"
+    writes = "-/etc/fogmqtt -/var/lib/fogmqtt -/var/cache/fogmqtt"
+    assert unit["Service"]["ReadWritePaths"] == writes
     assert unit["Service"]["User"] == "fogmqtt"
     assert unit["Service"]["NoNewPrivileges"] == "yes"
     assert main(["service", "uninstall", "--root", str(tmp_path)]) == 0

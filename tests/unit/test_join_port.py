@@ -18,7 +18,7 @@ from fogmqtt.joining import port as join_port
 from fogmqtt.joining.authority import Authority
 from fogmqtt.joining.board import join, renew
 from fogmqtt.joining.bundle import JoinBundle, pin_of, utc_now
-from fogmqtt.joining.identity import Identity, load_identity
+from fogmqtt.joining.identity import Identity, folders, load_identity
 from fogmqtt.joining.ledger import Member
 from fogmqtt.joining.membership import Membership
 from fogmqtt.joining.port import JoinPort
@@ -92,6 +92,25 @@ def test_a_board_joins_with_a_line_and_the_address_of_the_gateway(
     identity, _ = join(code, opened.join_urls, tmp_path)
     assert identity.pin == code.pin
     assert identity.ca(tmp_path).read_text() == opened.authority.pem
+
+
+def test_an_invitation_is_not_used_up_where_the_identity_cannot_be_saved(
+    opened: Site, tmp_path: Path
+) -> None:
+    bundle = invited(opened)
+    (tmp_path / "file").touch()  # stands for a read-only system: root may write everywhere else
+    with pytest.raises(ConfigError, match="XDG_CONFIG_HOME"):
+        join(bundle, (), tmp_path / "file" / "fogmqtt")
+    identity, _ = join(bundle, (), tmp_path / "board")
+    (tmp_path / "moved").touch()
+    with pytest.raises(ConfigError, match="XDG_CONFIG_HOME"):
+        renew(identity, tmp_path / "moved")
+    assert renew(identity, tmp_path / "board").id == "eya"
+
+
+def test_root_keeps_an_identity_where_it_is_told_to(tmp_path: Path) -> None:
+    named = folders({"XDG_CONFIG_HOME": str(tmp_path / "new")})
+    assert named[0] == tmp_path / "new" / "fogmqtt"
 
 
 def test_what_a_board_saves_is_its_own(opened: Site, tmp_path: Path) -> None:
