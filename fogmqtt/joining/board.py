@@ -177,10 +177,10 @@ def _identity(answer: JoinAnswer, device: str, pin: str, token: str) -> Identity
 
 
 def _check_writable(folder: Path) -> None:
-    """Make the folder of the identity. Raises ConfigError if nothing can be saved there."""
+    """Raise ConfigError if nothing can be saved in a folder, or it cannot be made."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as problem:
         raise _unsaved(folder, problem) from None
@@ -188,13 +188,16 @@ def _check_writable(folder: Path) -> None:
 
 def _unsaved(path: Path, problem: OSError) -> ConfigError:
     return ConfigError(
-        f"{path}: {reason_of(problem, path)}; the identity of this board cannot be saved there: set "
-        "XDG_CONFIG_HOME to a folder that can be written, now and whenever this board starts"
+        f"{path}: {reason_of(problem, path)}; the identity of this board cannot be saved there: "
+        "set XDG_CONFIG_HOME to a folder that can be written, now and whenever this board starts"
     )
 
 
 def _save(identity: Identity, folder: Path, ca: str, certificate: str, key: str) -> None:
-    _check_writable(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as problem:
+        raise _unsaved(folder, problem) from None
     _write(identity.ca(folder), ca.encode())
     _write(identity.pem(folder), f"{certificate}{key}".encode())
     _write(folder / f"{identity.id}.json", identity.encode())

@@ -355,7 +355,7 @@ def test_making_a_site_again_keeps_the_authority_and_who_has_joined(
 
 
 def test_a_board_whose_files_cannot_be_written_says_where(opened: Site) -> None:
-    with pytest.raises(ConfigError, match=r"/proc/fogmqtt: .*name another folder"):
+    with pytest.raises(ConfigError, match=r"/proc/fogmqtt: .*XDG_CONFIG_HOME"):
         join(invited(opened), (), Path("/proc/fogmqtt"))
 
 
