@@ -37,9 +37,10 @@ help: ## list these commands
 demo: $(RUNS) broker-or-wheel ## start broker, gateway and three devices here; IMAGE=photo.jpg for your own photo, STAY=1 for the page
 	$(BIN)/fog-gateway demo $(if $(STAY),--stay) $(if $(IMAGE),"$(IMAGE)")
 
-quick: lint unit ## check formatting, rules and types, run the unit tests (1 minute)
+quick: lint ## check formatting, rules and types, run the fast unit tests (1 minute)
+	$(BIN)/pytest -n $(PROCESSES) $(SPREAD) -m "not slow" tests/unit
 
-unit: $(STAMP) ## run the unit tests
+unit: $(STAMP) ## run all unit tests (2 minutes)
 	$(BIN)/pytest -n $(PROCESSES) $(SPREAD) tests/unit
 
 test: $(STAMP) broker node chromium proxy ## run the tests of all features (10 minutes); make proof runs those of faults

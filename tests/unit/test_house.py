@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import fogmqtt
+from tests.unit.conftest import SLOW
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(
@@ -19,6 +20,11 @@ SCRIPTS = sorted(
     )
     if path.is_file()
 )
+
+
+def test_the_slow_modules_that_are_named_exist():
+    folder = Path(__file__).parent
+    assert [name for name in SLOW if not (folder / f"{name}.py").exists()] == []
 
 
 def test_the_changelogs_newest_version_is_the_packages():
