@@ -6,16 +6,10 @@ import argparse
 import faulthandler
 import logging
 import os
-import signal
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
-from fogmqtt.agent.service import Agent, AgentSettings, CameraFactory, UpdaterFactory
 from fogmqtt.cli.common import (
     Subparsers,
     add_log_options,
@@ -25,22 +19,12 @@ from fogmqtt.cli.common import (
 )
 from fogmqtt.cli.find_gateway import Hints, find_gateway, invited_device
 from fogmqtt.cli.log_format import set_up_logging, use_log_format
-from fogmqtt.cli.renewal import keep_renewed
-from fogmqtt.cli.signals import stop_on_signals
 from fogmqtt.cli.versions import ShowVersions
 from fogmqtt.config import DeviceConfig, load_device_and_broker
-from fogmqtt.config.settings import PREFIX
-from fogmqtt.conformance.runner import ConformanceRunner
-from fogmqtt.errors import ConfigError, NoBroker, Revoked
-from fogmqtt.joining.versions import START_AGAIN
-from fogmqtt.operators.api import registry
+from fogmqtt.errors import ConfigError, NoBroker
 from fogmqtt.process_tuning import tune
-from fogmqtt.setup.link import make_link, with_brokers
-from fogmqtt.setup.operators import set_model_folder
-from fogmqtt.transport.base import Deliver, Transport, Will
-from fogmqtt.transport.paho import PahoTransport
-from fogmqtt.wire.topics import LOCAL, Topics, check_id
-from fogmqtt.workers.resources import cores, worker_memory_mb
+from fogmqtt.setup.link import with_brokers
+from fogmqtt.wire.topics import LOCAL, check_id
 from fogmqtt.workers.throttle import Throttle
 
 _EPILOG = """\
@@ -202,73 +186,10 @@ def _throttle(text: str) -> Throttle:
 
 def _run(options: argparse.Namespace) -> int:
     device, config, is_found = _configuration(options)
-    joined = keep_renewed(device, config.broker.cert) if is_found else ""
-    set_model_folder(config.models, only=True)
-    registry.plug_in(config.plugins)
-    broker = with_brokers(config.broker, options.broker)
-    link = make_link(broker, Topics(config.wire.prefix).client_id("device", device))
+    # A board that joins has begun anew by now, and did not wait for what only the agent needs.
+    from fogmqtt.cli.agent import run_agent
 
-    def connect(deliver: Deliver, will: Will) -> Transport:
-        return PahoTransport(link, deliver, will=will)
-
-    throttle: Throttle | None = options.emulate_speed
-    if throttle is not None:
-        signal.signal(signal.SIGUSR1, lambda *_: throttle.next_speed(time.monotonic()))
-    settings = _settings(device, config, broker.urls, throttle)
-    if options.max_tile_pixels is not None:
-        settings = replace(settings, max_tile_pixels=max(1, int(options.max_tile_pixels)))
-    memory_mb = config.device.worker_memory_mb
-    make_runner = partial(ConformanceRunner, memory_mb=None if memory_mb == "auto" else memory_mb)
-    agent = Agent(
-        settings,
-        connect,
-        make_conformance_runner=make_runner,
-        make_camera=_camera_maker(options.camera, device, config),
-        make_updater=_updater_maker(options.versions, device) if joined else None,
-    )
-    try:
-        with stop_on_signals(agent.stop):
-            agent.run()
-    except Revoked as problem:
-        raise Revoked(
-            f"{problem}. {joined or 'Its gateway'} has revoked this board, or another one has "
-            f"taken its name: on the gateway, fog-gateway invite {device}, and join again"
-        ) from None
-    except NoBroker as problem:
-        if not joined:
-            raise
-        raise NoBroker(
-            f"{problem}. This board has joined {joined}. If that gateway was made anew, or has "
-            f"revoked the board: on it, fog-gateway invite --replace {device}, and join again"
-        ) from None
-    if agent.must_restart:
-        _restart()
-    return START_AGAIN if agent.is_updated else 0
-
-
-def _updater_maker(folder: Path | None, device: str) -> UpdaterFactory | None:
-    """Return what makes the updater of a board that `launch.sh` runs; None for others."""
-    if folder is None:
-        return None
-    from fogmqtt.cli.updating import make_updater
-    from fogmqtt.parent import end_with_parent
-
-    end_with_parent(os.getppid())  # without launch.sh, nobody would start the next version
-    return make_updater(device, folder)
-
-
-def _camera_maker(option: str | None, device: str, config: DeviceConfig) -> CameraFactory | None:
-    """Return what makes the camera of the device; None if it has none. Raises UsageError."""
-    source = option if option is not None else config.camera.source
-    if not source:
-        return None
-    # Only devices with a camera load these.
-    from fogmqtt.agent.camera import DeviceCamera
-    from fogmqtt.streams.settings import check_device_camera
-
-    settings = check_device_camera(replace(config.camera, source=source))
-    topics = Topics(config.wire.prefix)
-    return lambda transport, call: DeviceCamera(device, settings, topics, transport, call)
+    return run_agent(device, config, options, is_found=is_found)
 
 
 def _join(options: argparse.Namespace) -> int:
@@ -298,16 +219,6 @@ def _named_device(options: argparse.Namespace) -> str:
     return _device_id(options.id, config, Hints(options.join or config.join))
 
 
-def _restart() -> NoReturn:
-    """Begin this program anew, under the same process id: its hanging threads end.
-
-    Tiles hung in threads on this machine, so all of them run in processes from then on.
-    """
-    logging.shutdown()
-    os.environ[f"{PREFIX}DEVICE__ISOLATE"] = "always"
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
-
-
 def _device_id(option: str | None, config: DeviceConfig, hints: Hints) -> str:
     device = option if option is not None else config.device.id or invited_device(hints)
     if not device:
@@ -317,26 +228,6 @@ def _device_id(option: str | None, config: DeviceConfig, hints: Hints) -> str:
             f"--id: {LOCAL!r} names the gateway's own cores; give the device another id"
         )
     return device
-
-
-def _settings(
-    device: str, config: DeviceConfig, urls: tuple[str, ...], throttle: Throttle | None
-) -> AgentSettings:
-    workers = cores() if config.device.workers == "auto" else config.device.workers
-    memory_mb, max_pixels = config.device.worker_memory_mb, config.device.max_tile_pixels
-    return AgentSettings(
-        id=device,
-        workers=workers,
-        urls=urls,
-        user=config.broker.username or "",
-        topics=Topics(config.wire.prefix),
-        qos=config.wire.qos,
-        checkin_s=config.device.checkin_s,
-        throttle=throttle,
-        isolates_all=config.device.isolate == "always",
-        max_tile_pixels=0 if max_pixels == "any" else max_pixels,
-        worker_memory_mb=worker_memory_mb(workers) if memory_mb == "auto" else memory_mb,
-    )
 
 
 if __name__ == "__main__":

@@ -246,7 +246,7 @@ def test_wrong_arguments_exit_with_2_and_one_line(
 
 
 def test_starting_loads_neither_opencv_nor_numpy_nor_the_gateway() -> None:
-    code = "import sys, fogmqtt.cli.device; print(*sys.modules)"
+    code = "import sys, fogmqtt.cli.agent, fogmqtt.cli.device; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     ).stdout.split()

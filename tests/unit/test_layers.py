@@ -436,7 +436,7 @@ def test_a_stream_is_watched_without_pixels_and_without_ffmpeg():
 
 
 def test_a_device_starts_without_anything_heavy():
-    code = "import sys, fogmqtt.cli.device, fogmqtt.agent.service; print(*sys.modules)"
+    code = "import sys, fogmqtt.cli.agent, fogmqtt.cli.device; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
