@@ -64,6 +64,7 @@ from fogmqtt.wire.service_messages import (
     OpenUpload,
     OperatorTable,
     RepeatJob,
+    RetryCallback,
     RetryJob,
     SimulateFleet,
     StreamList,
@@ -309,6 +310,14 @@ class Api:
                 patterns=job,
             ),
             act(
+                "/api/jobs/{job}/callbacks/{callback}/retry",
+                self._retry_callback,
+                "Send a callback again that was given up.",
+                method="POST",
+                answers={200: JobCard},
+                patterns=job,
+            ),
+            act(
                 "/api/jobs/{job}/repeat",
                 self._repeat,
                 "Do the same image with another pipeline.",
@@ -540,6 +549,16 @@ class Api:
         asked = RetryJob(id=self._client.new_id(), who=_visitor(request).who, job=_job_id(request))
         answer = await self._client.ask(asked, JobAnswer, within_s=SLOW_ANSWER_S)
         return self._accepted(request, answer.job)
+
+    async def _retry_callback(self, request: Request) -> Response:
+        asked = RetryCallback(
+            id=self._client.new_id(),
+            who=_visitor(request).who,
+            job=_job_id(request),
+            callback=request.path_params["callback"][:200],
+        )
+        answer = await self._client.ask(asked, JobAnswer, within_s=SLOW_ANSWER_S)
+        return _json(answer.job)
 
     async def _repeat(self, request: Request) -> Response:
         query = _query(request, RepeatQuery)

@@ -92,6 +92,18 @@ class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
 
+class Undelivered(msgspec.Struct, frozen=True, kw_only=True):
+    """A place that a result did not reach."""
+
+    #: Why, as a sentence.
+    reason: str
+    #: again: it is tried again; given-up: it is kept, and sent again when somebody asks; lost:
+    #: neither.
+    outlook: Literal["again", "given-up", "lost"]
+    #: The server of a callback; empty for other places.
+    server: str = ""
+
+
 class JobCard(msgspec.Struct, frozen=True, kw_only=True):
     """A job, running or in the history."""
 
@@ -132,6 +144,9 @@ class JobCard(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[JobFile, FileFacts] = {}
     #: Whether the image is kept as a dead letter, so that `Retry` can do it again.
     retryable: bool = False
+    #: The places that the result did not reach: names of callbacks, or as `gateway.deliver` names
+    #: them.
+    undelivered: dict[str, Undelivered] = {}
 
 
 class StreamCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -255,6 +270,13 @@ class RetryJob(Request, frozen=True, kw_only=True, tag="retry-job"):
     """Do a dead letter again. Answered with the `JobCard` of the new job."""
 
     job: Id
+
+
+class RetryCallback(Request, frozen=True, kw_only=True, tag="retry-callback"):
+    """Send a callback again that was given up. Answered with the `JobCard` of its job."""
+
+    job: Id
+    callback: Text
 
 
 class RepeatJob(Request, frozen=True, kw_only=True, tag="repeat-job"):
@@ -408,6 +430,7 @@ AnyRequest = (
     | GetJob
     | CancelJob
     | RetryJob
+    | RetryCallback
     | RepeatJob
     | SubmitFile
     | OpenUpload

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, sync_playwright
 
 from tests.browser.rig import PATIENCE_MS, SPEED, Open, Served, Tab, start_dashboard
 from tests.fog import mosquitto, need
@@ -55,14 +55,20 @@ def open_tab(chromium: Browser) -> Iterator[Open]:
         context = chromium.new_context(viewport={"width": width, "height": height}, **options)
         context.set_default_timeout(PATIENCE_MS)
         tab = Tab(context.new_page(), url, [])
-        tab.page.on("pageerror", lambda error: tab.problems.append(str(error)))
+        tab.page.on("pageerror", lambda error: tab.problems.append(_told(error, tab)))
         contexts.append((context, tab))
         return tab
 
     yield open_one
-    for context, tab in contexts:
+    for context, _ in contexts:
         context.close()
-        assert tab.problems == []
+    for _, tab in contexts:
+        assert not tab.problems, "scripts of the page failed:\n" + "\n".join(tab.problems)
+
+
+def _told(error: Error, tab: Tab) -> str:
+    """Where and how a script failed; also a promise that nobody waited for."""
+    return f"{error.name}: {error.message}\nat {tab.page.url}\n{error.stack}"
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from fogmqtt.images.spec import Image
 from tests.browser.rig import PATIENCE_MS, Open, Served, Tab, start_dashboard
 from tests.browser.scene import harbour
 from tests.processes import edges_of, private_fog, read, same
+from tests.receiver import Receiver
 from tests.reverse_proxy import reverse_proxy
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
@@ -488,6 +489,34 @@ def test_an_empty_fleet_and_a_gateway_that_comes_back(open_tab: Open, tmp_path: 
         tab.page.wait_for_selector(".link.bad", timeout=PATIENCE_MS)
         fog.broker.start()
         tab.page.wait_for_selector(".link.good", timeout=PATIENCE_MS)
+
+
+def test_a_job_says_where_its_result_did_not_arrive_and_sends_it_again(
+    open_tab: Open, tmp_path: Path
+):
+    with private_fog(tmp_path) as fog, Receiver([(500, {})]) as receiver:
+        fog.serve(
+            CALLBACKS__OFFICE=receiver.url,
+            CALLBACK__KEEP_S="0",
+            GATEWAY__DELIVER="office",
+            GATEWAY__LOCAL="always",
+        )
+        _, url = start_dashboard(fog)
+        tab = open_tab(url)
+        submit(tab, fog.save("one.png", harbour(120, 160)), "invert")
+        done(tab)
+        server = f"http://127.0.0.1:{receiver.port}"
+        tab.sees(f"The result did not reach office ({server}): given up after one try")
+        tab.sees("it answered 500 Internal Server Error. Mend the receiver")
+        tab.shoot("job-undelivered")
+        place = tab.page.url
+        tab.go("#/history")
+        tab.sees("Not delivered: office")
+        tab.page.goto(place)
+        tab.page.get_by_role("button", name="Send again").click()
+        assert len({receiver.take().body for _ in range(2)}) == 1
+        tab.page.get_by_text("did not reach").wait_for(state="detached", timeout=PATIENCE_MS)
+        tab.page.get_by_text("has not reached").wait_for(state="detached", timeout=PATIENCE_MS)
 
 
 def test_a_token_lets_in_and_leaves_the_address_and_a_viewer_may_not_act(

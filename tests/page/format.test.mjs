@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ago, bytes, count, duration, number, pixelRate, sender, size } from "../../fogmqtt/dashboard/static/model/format.js";
+import { ago, bytes, count, duration, number, pixelRate, sender, size, undelivered } from "../../fogmqtt/dashboard/static/model/format.js";
 
 test("a duration has the unit that people would say", () => {
   const shown = [0, 0.0003, 0.0123, 0.85, 4.2, 9.96, 59, 60, 200, 3599, 7500, 86400 * 3].map(duration);
@@ -30,6 +30,16 @@ test("sizes of files and images are read at a glance", () => {
   assert.equal(size(3000, 4000), "4000 × 3000 (12 MP)");
   assert.equal(size(0, 0), "");
   assert.equal(pixelRate(8_120_000), "8.12 MP/s");
+});
+
+test("a result that is on its way or lost says where to, why, and what comes of it", () => {
+  const server = "https://shop.example:8443";
+  assert.equal(
+    undelivered("shop", { reason: "given up after 3 tries: it answered 500;", outlook: "given-up", server }),
+    `The result did not reach shop (${server}): given up after 3 tries: it answered 500. Mend the receiver, then have it sent again.`,
+  );
+  assert.match(undelivered("shop", { reason: "no answer", outlook: "again", server: "" }), /^The result has not reached shop: no answer\. It is tried again/);
+  assert.match(undelivered("latest=a", { reason: "no broker", outlook: "lost" }), /It is not tried again\.$/);
 });
 
 test("a job says in words where it came from", () => {

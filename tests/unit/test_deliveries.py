@@ -28,9 +28,12 @@ from fogmqtt.gateway.server.config_checks import check_deliveries, check_outbox
 from fogmqtt.gateway.server.http_post import PostFailed, post_file
 from fogmqtt.transport.base import Connected, Received
 from fogmqtt.transport.memory import MemoryTransport
+from fogmqtt.wire import service_messages as msg
 from tests.fog import Inbox, free_port, wait_for
 from tests.receiver import Receiver
+from tests.service_client import ServiceClient
 from tests.serving import PICTURE, Serving
+from tests.unit.test_service import client
 
 PIPELINES = {"edges": "gray | canny", "measure": "gray | histogram"}
 SECRET = b"s3cret"
@@ -148,7 +151,7 @@ def test_a_callback_is_given_up_after_a_while_and_the_status_says_so(tmp_path: P
         submit(made)
         assert "undelivered" not in (ended := status(made, "done"))
         reason = status(made, "done")["undelivered"]["office"]
-    why = "given up after 1 tries: it answered 500 Internal Server Error"
+    why = "given up after one try: it answered 500 Internal Server Error"
     assert reason == f"{why}; fog-gateway retry {ended['job']}.office"
 
 
@@ -173,7 +176,7 @@ def test_a_callback_that_was_given_up_is_listed_and_sent_again(
         name = f"{status(made, 'done')['job']}.office"
         assert "undelivered" in status(made, "done")
         assert f"{name}  " in listed()
-        assert "callback office: given up after 1 tries: it answered 500" in listed()
+        assert "callback office: given up after one try: it answered 500" in listed()
         with pytest.raises(UsageError, match=r"no callback .* was given up"):
             retry(config, "j0.office", said, every=False)
         retry(config, name, said, every=False)
@@ -181,6 +184,50 @@ def test_a_callback_that_was_given_up_is_listed_and_sent_again(
         assert again.body == first.body
         assert again.headers["Idempotency-Key"] == first.headers["Idempotency-Key"]
     assert "no dead letters" in listed()
+
+
+def test_the_card_of_a_job_says_where_its_result_is_missing_and_has_it_sent_again(
+    tmp_path: Path,
+) -> None:
+    def shown(page: ServiceClient, job: str, places: list[str]) -> msg.JobCard:
+        wait_for(lambda: list(page.card(job).undelivered) == places, what=f"{places} undelivered")
+        return page.card(job)
+
+    with Receiver([(500, {}), (500, {})]) as receiver:
+        with serving(tmp_path, "office", receiver.url, keep_s=0) as made:
+            submit(made)
+            job = status(made, "done")["job"]
+            page = client(made)
+            page.ended(job)
+            missing = shown(page, job, ["office"]).undelivered["office"]
+            assert missing.outlook == "given-up"
+            assert missing.reason == "given up after one try: it answered 500 Internal Server Error"
+            # Its path may be a secret.
+            assert missing.server == f"http://127.0.0.1:{receiver.port}"
+        with serving(tmp_path, "office", receiver.url) as made:  # it outlives the gateway
+            page = client(made)
+            shown(page, job, ["office"])
+            asked = {"job": job, "callback": "office", "who": "aziz"}
+            card = page.ask(msg.RetryCallback, msg.JobAnswer, **asked).job
+            assert card.state == "done"
+            assert [receiver.take().headers["Fogmqtt-Job"] for _ in range(3)] == [job] * 3
+            shown(page, job, [])
+            assert page.refused(msg.RetryCallback, **asked).kind == "invalid"
+            other = page.refused(msg.RetryCallback, job=job, callback="../x")
+            assert "no callback" in other.sentence
+            assert page.refused(msg.RetryCallback, job="j0", callback="office").kind == "not-found"
+
+
+def test_the_card_says_what_comes_of_a_callback_that_is_tried_again(tmp_path: Path) -> None:
+    with (
+        Receiver([(503, {"Retry-After": "0.5"})]) as receiver,
+        serving(tmp_path, "office", receiver.url) as made,
+    ):
+        submit(made)
+        job, page = status(made, "done")["job"], client(made)
+        wait_for(lambda: page.card(job).undelivered, what="the first failure")
+        assert page.card(job).undelivered["office"].outlook == "again"
+        wait_for(lambda: not page.card(job).undelivered, what="the second try")
 
 
 def test_a_receiver_with_tls_is_verified_by_a_private_authority(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -50,14 +50,17 @@ _LOOK_S: Final = 5.0
 _CHANCE: Final = random.SystemRandom()
 
 
-#: Is told how a callback fares: the note, what went wrong ("" if it was sent after all), and
-#: whether it is tried again.
-Report = Callable[[CallbackNote, str, bool], None]
+Outlook = Literal["again", "given-up", "lost"]
+#: Is told how a callback fares: the note, what went wrong ("" if it was sent after all), and what
+#: comes of it.
+Report = Callable[[CallbackNote, str, Outlook], None]
 
 
 @dataclass(slots=True)
 class _Pending:
     note: CallbackNote
+    #: Whether somebody may think that it is not sent.
+    is_late: bool = False
     tries: int = 0
     due_at: float = 0.0
 
@@ -115,19 +118,25 @@ class Callbacks:
         write(self._disk, self._path(note, NOTE), msgspec.json.encode(note))
         self._disk.sync(self._folder)
 
-    def send(self, note: CallbackNote) -> None:
-        """Send what was stored."""
+    def send(self, note: CallbackNote, *, is_late: bool = False) -> None:
+        """Send what was stored, `is_late` by an earlier run or after it was given up."""
         queue = self._queues.get(note.callback)
         if queue is None:
-            self._report(note, "the configuration has no such callback any more", True)
+            self._report(note, "the configuration has no such callback any more", "again")
             return
-        queue.pending[note.name] = _Pending(note)
+        queue.pending[note.name] = _Pending(note, is_late)
         queue.changed.set()
 
     async def load(self) -> None:
         """Take up what earlier runs left. Call it before anything is stored."""
         for note in await self._threads.apart(self._stored, "callbacks"):
-            self.send(note)
+            self.send(note, is_late=True)
+
+    async def retry(self, job: str, callback: str) -> None:
+        """Send one again that was given up. Raises UsageError and OSError."""
+        work = partial(self._given_up.request_retry, f"{job}.{callback}")
+        await self._threads.apart(work, "callbacks")
+        await self._take_requested()
 
     async def tried(self) -> None:
         """Wait until each was tried once."""
@@ -152,7 +161,8 @@ class Callbacks:
         try:
             for note in await self._threads.apart(take, "callbacks"):
                 log.info("callback %s is tried again", note.name)
-                self.send(note)
+                self._report(note, "it was given up", "again")
+                self.send(note, is_late=True)
         except OSError as problem:
             log.warning("callbacks cannot be taken up again: %s", problem)
 
@@ -196,17 +206,18 @@ class Callbacks:
         except (FogError, OSError) as failure:
             problem = one_line(str(failure))
         else:
-            if pending.tries > 1:
-                self._report(note, "", False)
+            if pending.is_late or pending.tries > 1:
+                self._report(note, "", "again")
             await self._forget(note)
             return True
         if time.time() - note.since > settings.keep_s:
-            given_up = f"given up after {pending.tries} tries: {problem}"
+            tries = f"{pending.tries} tries" if pending.tries > 1 else "one try"
+            given_up = f"given up after {tries}: {problem}"
             await self._keep(note, given_up)
-            self._report(note, f"{given_up}; fog-gateway retry {note.name}", False)
+            self._report(note, given_up, "given-up")
             return True
         if pending.tries == 1:
-            self._report(note, problem, True)
+            self._report(note, problem, "again")
         pause_s = min(_FIRST_PAUSE_S * 2 ** (pending.tries - 1), _LONGEST_PAUSE_S)
         pause_s *= _CHANCE.uniform(1 - _JITTER, 1 + _JITTER)
         pending.due_at = now() + max(pause_s, retry_after_s)

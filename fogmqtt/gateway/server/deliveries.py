@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
@@ -23,7 +24,7 @@ from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.devices.status_publisher import job_status
 from fogmqtt.gateway.jobs.model import Outcome
 from fogmqtt.gateway.server.answers import Answers, ResultFile, as_json_file
-from fogmqtt.gateway.server.callbacks import Callbacks
+from fogmqtt.gateway.server.callbacks import Callbacks, Outlook
 from fogmqtt.gateway.server.destinations import Destinations, parse_destinations
 from fogmqtt.gateway.server.outbox import Outbox
 from fogmqtt.gateway.server.replies import Replies, Reply
@@ -34,11 +35,14 @@ from fogmqtt.images.encode import encode as encode_images
 from fogmqtt.images.result_format import ResultFormat, format_of_suffix, parse_result_format
 from fogmqtt.operators.api.measuring import as_json
 from fogmqtt.wire.messages import JobStatus
+from fogmqtt.wire.service_messages import Undelivered
 
 log = logging.getLogger(__name__)
 
 #: Keeps a result for the history; called in a thread.
 KeepResult = Callable[..., object]
+#: Is told of a job's result that did not reach a place; None: it did after all.
+TellUndelivered = Callable[[str, str, Undelivered | None], None]
 
 
 @dataclass(slots=True)
@@ -67,6 +71,7 @@ class Deliveries:
         replies: Replies,
         answers: Answers,
         keep_result: KeepResult,
+        tell_undelivered: TellUndelivered,
     ) -> None:
         self._config = config
         self._gateway = gateway
@@ -74,6 +79,7 @@ class Deliveries:
         self._replies = replies
         self._answers = answers
         self._keep_result = keep_result
+        self._tell_undelivered = tell_undelivered
         self._callbacks: Callbacks | None = None
 
     def use_spool(self, spool: Path, disk: DurableFiles) -> None:
@@ -108,6 +114,12 @@ class Deliveries:
         """Send callbacks until cancelled."""
         if self._callbacks is not None:
             await self._callbacks.run()
+
+    async def retry_callback(self, job: str, callback: str) -> None:
+        """Send a callback again that was given up. Raises UsageError and OSError."""
+        if self._callbacks is None:
+            raise UsageError("there are no callbacks; name one in the configuration, and a spool")
+        await self._callbacks.retry(job, callback)
 
     async def tried(self) -> None:
         """Wait until each callback was tried once."""
@@ -160,6 +172,7 @@ class Deliveries:
         status = replace(status, file=delivery.file, undelivered=delivery.undelivered)
         for place, reason in delivery.undelivered.items():
             self._gateway.warn("delivery", f"{entry.name}: not delivered to {place}: {reason}")
+            self._tell_undelivered(entry.job, place, Undelivered(reason=reason, outlook="lost"))
         try:
             await self._answers.deliver(entry, results, status)
         finally:
@@ -253,15 +266,20 @@ class Deliveries:
             work = partial(self._store_callbacks, delivery, places, body, status)
             await self._gateway.threads.apart(work, "callbacks")
 
-    def _callback_fared(self, note: CallbackNote, problem: str, again: bool) -> None:
+    def _callback_fared(self, note: CallbackNote, problem: str, outlook: Outlook) -> None:
         """Tell how a callback fares that did not succeed at once."""
         entry, name = note.entry, note.callback
-        outlook = "; it is tried again" if again else ""
+        way_out = f"fog-gateway retry {note.name}" if outlook == "given-up" else "it is tried again"
+        what = None
         if problem:
-            self._gateway.warn("callback", f"{entry.name}: callback {name}: {problem}{outlook}")
+            self._gateway.warn("callback", f"{entry.name}: callback {name}: {problem}; {way_out}")
+            url = urlsplit(self._config.callbacks.get(name, ""))
+            server = f"{url.scheme}://{url.netloc}" if url.netloc else ""
+            what = Undelivered(reason=problem, outlook=outlook, server=server)
         else:
             log.info("%s: callback %s was sent after all", entry.name, name)
-        undelivered = {name: f"{problem}{outlook}"} if problem else {}
+        self._tell_undelivered(entry.job, name, what)
+        undelivered = {name: f"{problem}; {way_out}"} if problem else {}
         status = replace(note.status, undelivered=undelivered)
         self._answers.publish(entry, status)
         self._gateway.status.job(status)

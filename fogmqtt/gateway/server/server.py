@@ -70,6 +70,7 @@ from fogmqtt.images.metadata import Pages
 from fogmqtt.log import shown_name
 from fogmqtt.streams.frame import FrameSource
 from fogmqtt.wire.messages import JobStatus
+from fogmqtt.wire.service_messages import Undelivered
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +150,7 @@ class Server:
             self._replies,
             self._answers,
             self._keep_result,
+            self._tell_undelivered,
         )
         if self._store is not None:
             self._deliveries.use_spool(Path(self._spool_folder()), self._files)
@@ -184,9 +186,9 @@ class Server:
         inbox: Inbox | None = None
         try:
             unfinished = await self._unfinished()
-            await self._deliveries.load()
             if self._service is not None:
-                await self._service.load()
+                await self._service.load()  # before callbacks, of which it hears
+            await self._deliveries.load()
             inbox = await self._open_inbox()
             self._log_folders()
             async with self.gateway:
@@ -373,6 +375,10 @@ class Server:
         await self._take_retry(self._store, letter, who)
         return retry_id(job)
 
+    async def retry_callback(self, job: str, callback: str) -> None:
+        """Send a callback again that was given up. Raises FogError and OSError."""
+        await self._deliveries.retry_callback(job, callback)
+
     # The inbox folder.
 
     async def _take_files(self, inbox: Inbox) -> None:
@@ -525,6 +531,10 @@ class Server:
         """Keep a result for the history; runs in a thread."""
         if self._service is not None:
             self._service.jobs.keep_result(*result)
+
+    def _tell_undelivered(self, job: str, place: str, what: Undelivered | None) -> None:
+        if self._service is not None:
+            self._service.undelivered(job, place, what)
 
     async def _record_end(
         self, entry: SpoolEntry, error: str | None, letter: DeadLetter | None

@@ -67,6 +67,9 @@ class Intake(Protocol):
     async def retry(self, job: str, who: str) -> str:
         """Do a dead letter again, and return the new job. Raises FogError and OSError."""
 
+    async def retry_callback(self, job: str, callback: str) -> None:
+        """Send a callback again that was given up. Raises FogError and OSError."""
+
 
 class Acts:
     """Does the requests that change something. It belongs to the event loop."""
@@ -108,6 +111,8 @@ class Acts:
                 return await self._cancel(client, request)
             case msg.RetryJob():
                 return await self._retry(client, request)
+            case msg.RetryCallback():
+                return await self._retry_callback(client, request)
             case msg.RepeatJob():
                 return await self._repeat(client, request)
             case _:
@@ -234,6 +239,12 @@ class Acts:
         job = await self._intake.retry(request.job, one_line(request.who or client))
         self._log(f"retry {request.job} as {job}", request.who, client)
         return msg.JobAnswer(id=request.id, job=await self._jobs.card(job))
+
+    async def _retry_callback(self, client: str, request: msg.RetryCallback) -> msg.JobAnswer:
+        await self._jobs.ended(request.job)
+        await self._intake.retry_callback(request.job, request.callback)
+        self._log(f"retry callback {request.callback} of {request.job}", request.who, client)
+        return msg.JobAnswer(id=request.id, job=await self._jobs.card(request.job))
 
     async def _repeat(self, client: str, request: msg.RepeatJob) -> msg.JobAnswer:
         await self._check(request.pipeline, "", "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ import xxhash
 from fogmqtt.config.schema import HistorySettings
 from fogmqtt.gateway.storage.api import Bytes, SpoolEntry
 from fogmqtt.gateway.storage.durable_files import DurableFiles, write
-from fogmqtt.wire.service_messages import FileFacts, JobCard, JobFile
+from fogmqtt.wire.service_messages import FileFacts, JobCard, JobFile, Undelivered
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +89,21 @@ class History:
 
     def add(self, job: EndedJob) -> list[str]:
         """Add an ended job with its files. Returns the jobs that had to go. Raises OSError."""
-        data = msgspec.json.format(msgspec.json.encode(job))
-        self.keep(job.card.id, _CARD, data, durable="result" in job.places)
+        self._write(job)
         self._jobs.pop(job.card.id, None)
         self._jobs[job.card.id] = job
         self._sizes[job.card.id] = _folder_bytes(self._folder / job.card.id)
         return self._prune()
+
+    def undelivered(self, job: str, changes: Mapping[str, Undelivered | None]) -> None:
+        """Say which places a result did not reach, or did after all. Raises OSError."""
+        if (found := self._jobs.get(job)) is None:
+            return
+        all_of_them = {**found.card.undelivered, **changes}
+        places = {place: what for place, what in all_of_them.items() if what is not None}
+        card = msgspec.structs.replace(found.card, undelivered=places)
+        self._jobs[job] = msgspec.structs.replace(found, card=card)
+        self._write(self._jobs[job])
 
     def get(self, job: str) -> EndedJob | None:
         """Return a job with the files that are there; None if it is not in the history."""
@@ -126,6 +135,10 @@ class History:
                 state.update(block)
                 size += len(block)
         return FileFacts(name=name, media_type=media_type, bytes=size, digest=state.hexdigest())
+
+    def _write(self, job: EndedJob) -> None:
+        data = msgspec.json.format(msgspec.json.encode(job))
+        self.keep(job.card.id, _CARD, data, durable="result" in job.places)
 
     def _read(self, folder: Path) -> EndedJob | None:
         try:

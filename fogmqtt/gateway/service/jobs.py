@@ -45,6 +45,7 @@ from fogmqtt.wire.service_messages import (
     JobFile,
     JobState,
     ListJobs,
+    Undelivered,
 )
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,8 @@ class Tracked:
     notices: list[str] = field(default_factory=list)
     #: Written by the thread that delivers.
     kept: ResultFiles = field(default_factory=ResultFiles)
+    #: By place.
+    undelivered: dict[str, Undelivered] = field(default_factory=dict)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -131,6 +134,20 @@ class Jobs:
         if (tracked := self._tracked.get(job)) is not None:
             tracked.notices = [*tracked.notices, one_line(text)][-_NOTICES:]
             self.mark(job)
+
+    async def undelivered(self, job: str, place: str, what: Undelivered | None) -> None:
+        """A result did not reach a place; None: it did after all."""
+        if (tracked := self._tracked.get(job)) is not None:
+            _put(tracked.undelivered, place, what)
+        else:
+            await self._tell_history(job, {place: what})
+        self.mark(job)
+
+    async def _tell_history(self, job: str, changes: dict[str, Undelivered | None]) -> None:
+        try:
+            await self._thread.call(lambda: self._history.undelivered(job, changes))
+        except OSError as problem:
+            log.warning("the history of %s does not say where it went: %s", job, problem.strerror)
 
     def keep_result(
         self,
@@ -225,6 +242,10 @@ class Jobs:
         except OSError as problem:
             log.warning("%s is not in the history: %s", entry.name, problem.strerror)
         del self._tracked[entry.job]
+        if tracked.undelivered != card.undelivered:  # it changed while the card was written
+            self._just_ended.pop(entry.job, None)
+            places = {*tracked.undelivered, *card.undelivered}
+            await self._tell_history(entry.job, {p: tracked.undelivered.get(p) for p in places})
         tracked.ended.set()
         self.mark(entry.job)
         self.one_ended.set()
@@ -363,6 +384,7 @@ class Jobs:
             who=entry.who,
             priority=entry.priority,
             accepted_at=entry.accepted_at,
+            undelivered=dict(tracked.undelivered),
         )
 
     def _progress(self, handle: JobHandle) -> dict[str, object]:
@@ -415,6 +437,13 @@ class Jobs:
             retries=report.retries,
             hedges=report.hedges,
         )
+
+
+def _put(places: dict[str, Undelivered], place: str, what: Undelivered | None) -> None:
+    if what is None:
+        places.pop(place, None)
+    else:
+        places[place] = what
 
 
 def _failure(outcome: Outcome, error: str | None) -> FailureKind:

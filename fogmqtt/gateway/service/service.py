@@ -76,6 +76,7 @@ _TYPES: Final = frozenset(str(kind.__struct_config__.tag) for kind in msg.AnyReq
 _ACTS: Final = (
     msg.CancelJob,
     msg.RetryJob,
+    msg.RetryCallback,
     msg.RepeatJob,
     msg.SubmitFile,
     msg.OpenUpload,
@@ -154,6 +155,10 @@ class Service:
         self._upload_thread.close()
         if self._temporary is not None:
             self._temporary.cleanup()
+
+    def undelivered(self, job: str, place: str, what: msg.Undelivered | None) -> None:
+        """A result did not reach a place; None: it did after all."""
+        self._background.start(self.jobs.undelivered(job, place, what), "undelivered")
 
     # Events.
 

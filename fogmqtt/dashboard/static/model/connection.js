@@ -44,17 +44,24 @@ export class Connection {
       source.addEventListener(kind, (event) => {
         if (source === this._source) heard(event);
       });
-    on("snapshot", (event) => this._hear(() => this._fleet.snapshot(JSON.parse(event.data))));
-    on("update", (event) => this._hear(() => this._update(JSON.parse(event.data))));
-    on("link", (event) => this._hear(() => this._link(JSON.parse(event.data))));
+    on("snapshot", (event) => this._hear(event, (all) => this._fleet.snapshot(all)));
+    on("update", (event) => this._hear(event, (update) => this._update(update)));
+    on("link", (event) => this._hear(event, (link) => this._link(link)));
     on("error", () => this._broken());
   }
 
-  _hear(apply) {
+  _hear(event, apply) {
+    let told;
+    try {
+      told = JSON.parse(event.data);
+    } catch {
+      this._source.close(); // something between damaged it, and what follows may lack it
+      return this._again();
+    }
     this._failures = 0;
     this.heardAt.value = Date.now();
     this.state.value = "live";
-    apply();
+    apply(told);
   }
 
   _update(update) {
@@ -68,6 +75,12 @@ export class Connection {
   _broken() {
     this.state.value = "away";
     if (this._source.readyState !== EventSource.CLOSED) return; // the browser tries again
+    this._again();
+  }
+
+  /** Connect after a pause, which grows, unless the dashboard wants a login. */
+  _again() {
+    this.state.value = "away";
     const wait = Math.min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** this._failures++);
     this._refused().then((why) => {
       if (why === "login") this.state.value = "login";

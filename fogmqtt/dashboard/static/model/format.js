@@ -57,6 +57,19 @@ export function sender({ source, who }) {
   return [source && (SOURCES[source] ?? `from ${source}`), who && `by ${who}`].filter(Boolean).join(", ");
 }
 
+const OUTLOOKS = {
+  again: "It is tried again by itself.",
+  "given-up": "Mend the receiver, then have it sent again.",
+  lost: "It is not tried again.",
+};
+
+/** That a result did not reach a place: where to, why, and what comes of it. */
+export function undelivered(place, { reason, outlook, server }) {
+  const where = server ? `${place} (${server})` : place;
+  const done = outlook === "again" ? "has not reached" : "did not reach";
+  return `The result ${done} ${where}: ${reason.replace(/[.;]*$/, "")}. ${OUTLOOKS[outlook] ?? ""}`.trim();
+}
+
 /** 640 B, 12.5 kB, 3.4 MB. */
 export function bytes(size) {
   if (size < 1000) return `${size} B`;

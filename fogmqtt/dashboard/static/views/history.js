@@ -87,6 +87,7 @@ function Row({ id }) {
       <p><code class="line">${card.pipeline}</code></p>
       ${!hasEnded(card) && html`<${Progress} card=${card} label=${`Progress of ${card.name || id}`} />`}
       ${card.error && html`<p class="complaint small">${card.error}</p>`}
+      ${places(card) && html`<p class="complaint small">Not delivered: ${places(card)}</p>`}
       <p class="small quiet">${words(card)}</p>
     </div>
     <div class="acts">
@@ -100,6 +101,12 @@ function Row({ id }) {
 function Thumbnail({ card }) {
   if (!card.files?.thumbnail) return html`<${Icon} name="image" />`;
   return html`<img src=${jobUrl(card.id, "thumbnail")} alt="" loading="lazy" decoding="async" />`;
+}
+
+/** The places that a result did not reach, if somebody should look at it. */
+function places(card) {
+  const all = Object.entries(card.undelivered ?? {});
+  return all.filter(([, what]) => what.outlook !== "again").map(([place]) => place).join(", ");
 }
 
 function words(card) {

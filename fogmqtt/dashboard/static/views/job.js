@@ -5,7 +5,7 @@ import { useEffect, useRef, useState } from "../vendor/hooks.js";
 import { act, getJson, jobUrl } from "../model/api.js";
 import * as factsModel from "../model/facts.js";
 import { hasEnded } from "../model/fleet.js";
-import { bytes, count, date, duration, number, size, sender } from "../model/format.js";
+import { bytes, count, date, duration, number, size, sender, undelivered } from "../model/format.js";
 import { STATUS_WORDS } from "../model/tiles.js";
 import { attempt, fleet, go, link, mayAct, now } from "../state.js";
 import { Empty, Heading, html, Icon, Progress, StateBadge, Swatch } from "./html.js";
@@ -58,8 +58,28 @@ function Course({ card }) {
     ${!ended && html`<${Progress} card=${card} label="Progress" />`}
     <p class="small">${ended ? endWords(card) : progressWords(card)}</p>
     ${card.error && html`<p class="complaint" role="alert">${card.error}</p>`}
+    ${Object.entries(card.undelivered ?? {}).map(([place, what]) => html`<${Undelivered} key=${place} card=${card} place=${place} what=${what} />`)}
     ${card.notices?.map((one) => html`<p key=${one} class="advice"><${Icon} name="advice" />${one}</p>`)}
   `;
+}
+
+/** A place that the result did not reach: where to, why, and what can be done. */
+function Undelivered({ card, place, what }) {
+  const [busy, setBusy] = useState(false);
+  const again = async () => {
+    setBusy(true);
+    await attempt(() => sendAgain(card, place), `The result is sent to ${place} again.`);
+    setBusy(false);
+  };
+  const isGivenUp = what.outlook === "given-up";
+  return html`<div class=${`advice ${what.outlook === "again" ? "" : "bad"}`} role="alert">
+    <${Icon} name="advice" /><p>${undelivered(place, what)}
+    ${isGivenUp && mayAct.value && html` <button disabled=${busy} onClick=${again}><${Icon} name="again" />Send again</button>`}</p>
+  </div>`;
+}
+
+async function sendAgain(card, place) {
+  fleet.takeJob(await act("POST", jobUrl(card.id, `callbacks/${encodeURIComponent(place)}/retry`)));
 }
 
 function progressWords(card) {

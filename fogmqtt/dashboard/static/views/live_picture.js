@@ -48,6 +48,7 @@ export class LivePicture {
     clearTimeout(this._retry);
     this._base.canvas.remove();
     this._tints.canvas.remove();
+    this._original?.close();
   }
 
   redraw() {
@@ -108,6 +109,7 @@ export class LivePicture {
     this._plan = map.plan;
     this._wanted.clear();
     this._fading.clear();
+    clearTimeout(this._retry); // it wants tiles of the plan before
     this._noPixels = false;
     const { canvas } = this._base;
     const [width, height] = deviceSize(canvas);
@@ -129,11 +131,12 @@ export class LivePicture {
       const query = { of: "original", max_side: side, format: "jpeg" };
       const picture = await this._picture(query);
       if (!picture?.bitmap) return; // the results are shown all the same
+      if (this._closed) return picture.bitmap.close();
       this._original = picture.bitmap;
     }
-    if (this._closed || plan !== this._plan) return;
-    this._faint(this._original);
-    const map = this._map; // results that came earlier are under it now
+    const map = this._map;
+    if (!map || plan !== this._plan) return; // the next frame begins anew
+    this._faint(this._original); // results that came earlier are under it now
     for (let tile = 0; tile < map.count; tile++) if (map.status[tile] === DONE) this._wanted.add(tile);
     this._pump();
   }
@@ -151,6 +154,7 @@ export class LivePicture {
   /** Ask for the pixels of the tiles that were finished meanwhile. */
   async _pump() {
     if (this._asking || !this._wanted.size || this._noPixels || this._closed) return;
+    if (!this._map) return; // the size changed, and the next frame asks
     this._asking = true;
     const [map, plan, tiles] = [this._map, this._plan, [...this._wanted]];
     this._wanted.clear();
@@ -163,7 +167,10 @@ export class LivePicture {
       format: "jpeg",
     });
     this._asking = false;
-    if (this._closed || plan !== this._plan || map !== this._map) return this._pump();
+    if (this._closed || plan !== this._plan || map !== this._map) {
+      picture?.bitmap?.close();
+      return this._pump();
+    }
     if (picture?.refused) this._noPixels = true; // a result that is no image
     else if (!picture) this._later(tiles);
     else this._paste(map, tiles, picture.bitmap, area);

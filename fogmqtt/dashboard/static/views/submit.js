@@ -160,11 +160,14 @@ function Bitmap({ blob, bitmap, label }) {
   const canvas = useRef(null);
   useEffect(() => {
     let isOver = false;
-    Promise.resolve(bitmap ?? createImageBitmap(blob)).then((one) => {
-      if (isOver) return;
+    const draw = (one) => {
+      if (isOver || !canvas.current) return;
       Object.assign(canvas.current, { width: one.width, height: one.height });
       canvas.current.getContext("2d").drawImage(one, 0, 0);
-    });
+    };
+    // A picture that cannot be decoded leaves the place empty; the pipeline's complaint stands beside it.
+    if (bitmap) draw(bitmap);
+    else createImageBitmap(blob).then((one) => (draw(one), one.close()), () => {});
     return () => (isOver = true);
   }, [blob, bitmap]);
   return html`<canvas ref=${canvas} role="img" aria-label=${label}></canvas>`;

@@ -49,8 +49,8 @@ function useTrace(card) {
   useEffect(() => {
     if (!hasEnded(card)) return;
     if (!isThere) return void setState({ problem: "No trace of this job is kept." });
-    getJson(jobUrl(card.id, "trace")).then(
-      (json) => setState({ trace: parseTrace(json) }),
+    getJson(jobUrl(card.id, "trace")).then(parseTrace).then(
+      (trace) => setState({ trace }),
       (problem) => setState({ problem: problem.message }),
     );
   }, [card.id, isThere, card.state]);

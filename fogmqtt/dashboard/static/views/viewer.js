@@ -39,6 +39,7 @@ class Drawing {
     this._resizer.disconnect();
     clearTimeout(this._settle);
     cancelAnimationFrame(this._frame);
+    for (const { base, crop } of Object.values(this._pictures)) for (const one of [base, crop]) one?.bitmap.close();
   }
 
   /** Whether all pictures that are seen have arrived. */
@@ -92,12 +93,13 @@ class Drawing {
 
   async _loadBase(of) {
     const picture = await load(this._card.id, { of, max_side: BASE_SIDE, format: "jpeg" });
-    if (this._closed) return;
+    if (this._closed) return picture?.bitmap.close();
     if (picture) this._pictures[of].base = picture;
     this.draw();
   }
 
   async _loadCrops() {
+    if (!this._ratio) return; // it has no size yet, and is drawn again when it has
     const area = this.viewport.area();
     for (const of of ["original", "result"]) {
       const { base, crop } = this._pictures[of];
@@ -115,9 +117,9 @@ class Drawing {
         max_side: Math.min(CROP_SIDE, Math.max(16, exact ? side : Math.ceil(side * scale))),
         format: exact ? "png" : "jpeg",
       });
-      if (this._closed) return;
+      if (this._closed) return picture?.bitmap.close();
       if (!picture) continue;
-      crop?.bitmap.close();
+      this._pictures[of].crop?.bitmap.close(); // one that came meanwhile, too
       this._pictures[of].crop = { ...picture, area: wanted, scale, exact: exact && picture.bitmap.width === wanted[3] };
       this._paintSoon();
     }
