@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -250,3 +252,108 @@ def test_a_copy_is_not_asked_for_while_a_device_is_full_and_its_refusal_fails_no
     assert [one.deed for one in sent] == ["apply"]
     homes.tick(6.0)
     assert [one.seq for one in homes.actions() if isinstance(one, Send)] == [2]
+
+
+def test_a_device_that_is_full_gets_a_copy_again_after_a_pause_that_doubles() -> None:
+    homes = Homes([1000], COPIED)
+    homes.set_devices({"ada": 1.0}, 0.0)
+    homes.begin(1, 0.0)
+    (begun,) = sends(homes)
+    homes.answered("ada", 0, begun.attempt, 1, 0, 1, 1.0)
+    homes.took(0, 1, 1.0)
+    (copy,) = sends(homes)
+    homes.saved("ada", 0, copy.attempt, 1, 1, b"memory", 1.1)
+    homes.set_devices({"bob": 1.0}, 2.0)
+    pauses = []
+    for moment in (3.0, 4.0, 5.0):
+        (load,) = sends(homes)
+        assert (load.device, load.deed, load.copy) == ("bob", "load", b"memory")
+        homes.full("bob", 0, load.attempt, 1, moment)
+        assert sends(homes) == []
+        pauses.append(homes.wake_at() - moment)
+        homes.tick(homes.wake_at())
+    assert pauses == pytest.approx([0.05, 0.1, 0.2])
+
+
+def sends(homes: Homes) -> list[Send]:
+    return [one for one in homes.actions() if isinstance(one, Send)]
+
+
+@dataclass
+class SlowDevices:
+    """Devices that do one tile after the other, and have room for few. Time is virtual."""
+
+    homes: Homes
+    tile_s: float
+    room: int
+    now: float = 0.0
+    sent: int = 0
+    #: Device → what it holds, and when it will have done the first of them.
+    held: dict[str, list[Send]] = field(default_factory=dict)
+    done_at: dict[str, float] = field(default_factory=dict)
+    #: Frame → the tiles of which there is a result.
+    results: dict[int, set[int]] = field(default_factory=dict)
+
+    def until(self, moment: float) -> None:
+        """Let them work."""
+        self._take()
+        while (at := min(self.done_at.values(), default=math.inf)) <= moment:
+            self.now = at
+            device = min(self.done_at, key=lambda name: self.done_at[name])
+            one = self.held[device].pop(0)
+            del self.done_at[device]
+            self._start(device)
+            about = device, one.tile, one.attempt, one.epoch, one.after
+            if one.deed == "save":
+                self.homes.saved(*about, b"", at)
+            elif self.homes.answered(*about, one.seq, at) and not one.silent:
+                self.homes.took(one.tile, one.seq, at)
+                self.results.setdefault(one.seq, set()).add(one.tile)
+            self._take()
+        self.now = moment
+        self.homes.tick(moment)
+        self._take()
+
+    def _take(self) -> None:
+        while actions := self.homes.actions():
+            for one in actions:
+                assert isinstance(one, Send), one
+                self.sent += 1
+                held = self.held.setdefault(one.device, [])
+                if len(held) >= self.room:
+                    self.homes.full(one.device, one.tile, one.attempt, one.epoch, self.now)
+                elif one not in held:
+                    held.append(one)
+                    self._start(one.device)
+
+    def _start(self, device: str) -> None:
+        if self.held[device] and device not in self.done_at:
+            self.done_at[device] = self.now + self.tile_s
+
+
+@settings(max_examples=20, deadline=None)
+@given(tile_s=st.floats(0.05, 0.45), room=st.integers(2, 20))
+def test_homes_do_not_fall_behind_however_many_frames_come(tile_s: float, room: int) -> None:
+    """Two tiles for each device: a frame takes 0.1 to 0.9 seconds, and may be a second old."""
+    homes = Homes([10] * 4, replace(OPAQUE, short_s=1 / 3))
+    homes.set_devices({"ada": 1.0, "eya": 1.0}, 0.0)
+    devices = SlowDevices(homes, tile_s, room)
+    begun, seq, in_time, late = dict[int, float](), 0, 0, 0
+    for step in range(1, 600):
+        moment = step / 30
+        devices.until(moment)
+        for one in [one for one in begun if len(devices.results.get(one, ())) == 4]:
+            in_time += 1
+            del begun[one]
+        for one in [one for one, at in begun.items() if moment > at + 1]:
+            late += 1
+            homes.give_up(one, moment)
+            del begun[one]
+        if homes.is_ready and homes.has_room and len(begun) < 2:
+            seq += 1
+            begun[seq] = moment
+            homes.begin(seq, moment)
+    has_room = room >= 4  # for two frames; a device that is full is asked again later
+    assert late <= (3 if has_room else 20)
+    assert in_time >= (0.5 if has_room else 0.3) * 20 / (2 * tile_s + 1 / 30)
+    assert devices.sent <= (1.2 if has_room else 4) * 4 * (seq + 2)

@@ -33,8 +33,9 @@ from fogmqtt.core.streaming.memory_store import Deed
 #: Times that a frame of a tile may fail, or a device may lose or not answer for a tile, before the
 #: frame is given up or the tile moves away.
 TRIES: Final = 3
-#: Seconds until a device that was full is asked again.
+#: Seconds until a device that was full is asked again: twice as many each time, up to a limit.
 FULL_S: Final = 0.05
+FULL_LIMIT_S: Final = 1.0
 #: Seconds until a device that refused to send a copy is asked again.
 COPY_AGAIN_S: Final = 0.5
 #: Seconds in which a tile avoids a device that did not answer for it.
@@ -48,6 +49,10 @@ MOVE_GAIN: Final = 0.8
 MOVE_LEAST_GAIN: Final = 0.95
 #: Answers of a device by which its pace is known.
 _PACED: Final = 9
+#: Frames that the homes work on at the same time, at most.
+_MOST_BEGUN: Final = 2
+#: Refusals for lack of room that are counted, at most.
+_MOST_FULLS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,8 @@ class HomeRules:
     ahead: int = 4
     #: Seconds until a message or its answer counts as lost.
     patience_s: float = 5.0
+    #: A second frame may be under way if one takes no longer than this.
+    short_s: float = float("inf")
 
     @property
     def takes_copies(self) -> bool:
@@ -141,6 +148,10 @@ class _Holder:
     wait_until: float = 0.0
     #: Refusals and silences without an answer in between.
     faults: int = 0
+    #: The same of messages for which the device had no room.
+    fulls: int = 0
+    #: It was full: all that it did not confirm is sent again when it is asked.
+    is_to_send_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +228,9 @@ class Homes:
         self._actions: list[Action] = []
         self._paces: dict[str, _Pace] = {}
         self._moved_at = float("-inf")
+        #: When each frame began that a home has not done, and how long the last one took.
+        self._begun: dict[int, float] = {}
+        self._took_s = 0.0
         #: How often a memory came back, and how often one did not.
         self.restored = 0
         self.reseeds = 0
@@ -246,6 +260,15 @@ class Homes:
         return all(
             tile.home is not None and len(tile.pending) < self._rules.ahead for tile in self._tiles
         )
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the homes have done the frames before, so that another one would be done soon.
+
+        A frame that nobody waits for any more is still done, since later ones depend on it. If
+        another one began meanwhile, the homes would fall behind, and no result would be in time.
+        """
+        return len(self._begun) < (_MOST_BEGUN if self._took_s <= self._rules.short_s else 1)
 
     @property
     def has_homes(self) -> bool:
@@ -306,6 +329,7 @@ class Homes:
         if seq != self._last + 1:
             raise ValueError(f"frame {seq} cannot follow frame {self._last}")
         self._last = seq
+        self._begun[seq] = now
         for tile in self._tiles:
             tile.pending.append(seq)
         self._settle(now)
@@ -324,7 +348,7 @@ class Homes:
         holder = self._holder(one, device)
         if holder is not None and attempt >= holder.first_attempt:
             holder.confirmed = max(holder.confirmed, after + 1)
-            holder.faults = 0
+            holder.faults = holder.fulls = 0
             self._learn(one, holder, after, now)
             if attempt == holder.attempt:  # a later one may have asked for the pixels, too
                 holder.in_flight.pop(after, None)
@@ -424,13 +448,20 @@ class Homes:
         self._settle(now)
 
     def full(self, device: str, tile: int, attempt: int, epoch: int, now: float) -> None:
-        """Report that a device had no room for a message; it is asked again soon."""
+        """Report that a device had no room for a message; it is asked again soon.
+
+        Until it answers, it gets one message at a time.
+        """
         found = self._current(device, tile, attempt, epoch)
         if found is None:
             return
         one, holder = found
-        self._send_again(one, holder)
-        holder.wait_until = now + FULL_S
+        self._next_attempt(one, holder)
+        holder.in_flight.clear()
+        holder.saving_since = None
+        holder.is_to_send_again = True
+        holder.wait_until = now + min(FULL_S * 2**holder.fulls, FULL_LIMIT_S)
+        holder.fulls = min(holder.fulls + 1, _MOST_FULLS)
         self._settle(now)
 
     def give_up(self, seq: int, now: float) -> None:
@@ -464,11 +495,20 @@ class Homes:
             for holder in tile.holders[1:]:
                 if self._last - (tile.base + holder.next) > self._rules.kept_frames:
                     tile.holders.remove(holder)  # too slow to be of use
-            for holder in tile.holders:
+            for holder in list(tile.holders):
                 self._pump(tile, holder, now)
             self._ask_for_copy(tile, now)
         self._begin_move(now)
+        self._note_done(now)
         self._kept_from = max(self._kept_from, min(map(self._needed_from, self._tiles)))
+
+    def _note_done(self, now: float) -> None:
+        """Take notice of the frames that all homes have done."""
+        homes = ((one.base, one.home) for one in self._tiles)
+        known = [base + max(home.confirmed, home.start) for base, home in homes if home is not None]
+        done = min(known, default=self._last + 1)
+        for seq in [one for one in self._begun if one < done]:
+            self._took_s = now - self._begun.pop(seq)
 
     def _find_home(self, tile: _Tile, now: float) -> None:
         device = self._choose(tile, now)
@@ -707,7 +747,13 @@ class Homes:
         if now < holder.wait_until:
             return
         holder.wait_until = 0.0
-        while len(holder.in_flight) < self._rules.ahead:
+        if holder.is_to_send_again:
+            holder.is_to_send_again = False
+            self._send_again(tile, holder)
+            if holder not in tile.holders:
+                return  # what would bring its memory back is gone
+        most = 1 if holder.fulls else self._rules.ahead
+        while len(holder.in_flight) < most:
             seq = tile.base + holder.next
             if seq > self._last:
                 return

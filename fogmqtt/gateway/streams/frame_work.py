@@ -147,6 +147,8 @@ class FrameWork:
         self._switches = 0
         self._past_reseeds = 0
         self._closing = BackgroundTasks()
+        #: Called when `has_room` may be another.
+        self.room_changed: Callable[[], None] = lambda: None
         # A late result of an earlier run of this gateway fits no frame.
         self._id = f"s{secrets.token_hex(6)}"
 
@@ -186,6 +188,13 @@ class FrameWork:
         if way == "frames":
             return max(1, min(self._registry.workers() + 1, _MOST_AT_ONCE))
         return _TILED_AT_ONCE if way == "tiles" else 1
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the memories of operators have seen the frames before, so that one more may
+        begin.
+        """
+        return all(one.has_room for one in self._memories.values())
 
     async def process(
         self, hold: FrameHold, number: int, way: Way, deadline: float | None
@@ -318,6 +327,7 @@ class FrameWork:
                     self._dispatcher,
                     self._threads,
                     partial(self._able, one),
+                    lambda: self.room_changed(),
                 )
             self._memories[position].look()
         return all(one.is_ready for one in self._memories.values())

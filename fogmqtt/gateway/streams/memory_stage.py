@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -62,6 +63,9 @@ _LEASE_S: Final = 60.0
 #: Bytes of frames that are kept so that a memory can come back, at most.
 _KEPT_BYTES: Final = 256 << 20
 _MOST_KEPT: Final = 64
+#: A second frame is under way if the last one took less than this part of `max_age_s`: it may wait
+#: for the first one.
+_SHORT_SHARE: Final = 1 / 3
 
 
 @dataclass(slots=True, eq=False)
@@ -89,8 +93,13 @@ class MemoryStage:
         dispatcher: Dispatcher,
         threads: Threads,
         able: Callable[[], Mapping[str, AbleDevice]],
+        changed: Callable[[], None],
     ) -> None:
-        """`able` returns the devices that can do tiles of this stage now."""
+        """`able` returns the devices that can do tiles of this stage now.
+
+        `changed` is called when `has_room` may be another.
+        """
+        self._changed = changed
         self._able = able
         self._is_closed = False
         self._stage = stage
@@ -108,6 +117,7 @@ class MemoryStage:
             snapshot_s=state.snapshot_s,
             kept_frames=max(4, min(_MOST_KEPT, kept)),
             patience_s=_PATIENCE_S,
+            short_s=math.inf if settings.keep == "all" else _SHORT_SHARE * settings.max_age_s,
         )
         self._homes = Homes([one.core.pixels for one in tiles], rules)
         #: The tasks of this stage are named by it, and so is the memory at the devices.
@@ -127,6 +137,11 @@ class MemoryStage:
     def is_ready(self) -> bool:
         """Whether another frame can begin."""
         return self._homes.is_ready
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another frame would be done soon."""
+        return self._homes.has_room
 
     @property
     def warming(self) -> int:
@@ -207,6 +222,7 @@ class MemoryStage:
         for seq in [one for one in self._frames if one < self._homes.kept_from]:
             if self._frames[seq].output.done():
                 del self._frames[seq]
+        self._changed()
 
     def _fail(self, seq: int, reason: str) -> None:
         frame = self._frames.get(seq)

@@ -117,6 +117,7 @@ class LiveStream:
         self._under_way = BackgroundTasks()
         self._comparing = BackgroundTasks()
         self._ended_one = asyncio.Event()
+        work.room_changed = self._ended_one.set
         self._way: Way = "tiles"
         self._began_any = False
         self._spec: Spec | None = None
@@ -197,7 +198,7 @@ class LiveStream:
         """Wait until another frame may be under way."""
         if self._recorder is not None:
             await self._recorder.room()
-        while self._decisions.in_flight >= self._work.at_once(self._way):
+        while self._decisions.in_flight >= self._work.at_once(self._way) or not self._work.has_room:
             self._ended_one.clear()
             await self._ended_one.wait()
 
