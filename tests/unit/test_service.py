@@ -153,7 +153,12 @@ def test_a_client_that_floods_is_told_to_wait_and_others_are_served(serving: Ser
 @pytest.mark.parametrize(
     ("fields", "kind", "word"),
     [
-        ({"pipeline": "edgs"}, "invalid", "edges"),
+        (
+            {"pipeline": "edgs"},
+            "invalid",
+            "no pipeline or operator is called 'edgs'; did you mean 'edges'?",
+        ),
+        ({"pipeline": "zzz"}, "invalid", "'zzz'; configured: edges; GET /api/operators lists"),
         ({"pipeline": "canny low=x"}, "invalid", "low"),
         ({"bytes": 10**12}, "too-large", "max_file_bytes"),
         ({"format": "gif"}, "invalid", "gif"),

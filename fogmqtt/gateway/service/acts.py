@@ -295,12 +295,21 @@ def _parse(text: str, config: GatewayConfig) -> None:
     """Raise PipelineError for a text that is no pipeline; it names a similar configured name."""
     try:
         parse(text)
-    except PipelineError as problem:
+    except PipelineError:
         if len(text.split()) == 1 and "=" not in text:
-            near = registry.suggestion(text[:80], config.pipelines)
-            name = one_line(text[:80])
-            raise PipelineError(f"no pipeline {name!r} is configured; {near}; {problem}") from None
+            raise PipelineError(_no_pipeline(text[:80], config)) from None
         raise
+
+
+def _no_pipeline(word: str, config: GatewayConfig) -> str:
+    """Say that a word is no pipeline: with the most similar one, or where all are."""
+    said = f"no pipeline or operator is called {one_line(word)!r}"
+    near = registry.suggestion(word, [*config.pipelines, *registry.names()])
+    if near.startswith("did you mean"):
+        return f"{said}; {near}"
+    named = ", ".join(config.pipelines) or "none"
+    skipped = "".join(f"; {problem}" for problem in registry.problems())
+    return f"{said}; configured: {named}; GET /api/operators lists operators{skipped}"
 
 
 def _plain_name(name: str) -> str:
