@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.broker_site import USERS, Site
-from tests.fog import RealBroker, free_port
+from tests.fog import RealBroker, free_port, need
+from tests.netns import Network, network
 from tests.processes import Fog, private_fog
 
 pytestmark = pytest.mark.broker
@@ -233,6 +234,96 @@ def test_two_agents_of_one_id_are_named(fog: Fog) -> None:
             thread.join()
     assert code == 2
     assert "two agents use the id manar" in found["two of one id"]["sentence"]
+
+
+#: Rules of Mosquitto's plug-in, which can refuse subscriptions; an access list lets all of them be.
+NO_SHARES = {
+    "anonymousGroup": "all",
+    "groups": [{"groupname": "all", "roles": [{"rolename": "alone", "priority": 1}]}],
+    "roles": [
+        {
+            "rolename": "alone",
+            "acls": [
+                {
+                    "acltype": "subscribePattern",
+                    "topic": "$share/#",
+                    "priority": 1,
+                    "allow": False,
+                }
+            ],
+        }
+    ],
+    "clients": [],
+    "defaultACLAccess": {
+        "publishClientSend": True,
+        "publishClientReceive": True,
+        "subscribe": True,
+        "unsubscribe": True,
+    },
+}
+
+
+def test_a_broker_that_refuses_shared_subscriptions_is_named(
+    tmp_path: Path, broker: object
+) -> None:
+    del broker
+    plugin = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"), None)
+    need(plugin, "Mosquitto's dynamic security", "apt install mosquitto")
+    rules = tmp_path / "rules.json"
+    rules.write_text(json.dumps(NO_SHARES))
+    more = f"plugin {plugin}\nplugin_opt_config_file {rules}"
+    with private_fog(tmp_path, more) as strict:
+        code, found = examined(strict, GATEWAY__GROUP="a-group-of-gateways")
+        _, alone = examined(strict)
+    assert code == 2
+    assert found["broker"]["level"] == "ok"
+    assert found["shared subscriptions"]["level"] == "fault"
+    assert "leave gateway.group empty" in found["shared subscriptions"]["fix"]
+    assert "shared subscriptions" not in alone
+
+
+#: What a board without a battery has after a power cut.
+LATE = "import time\nreal = time.time\ntime.time = lambda: real() - 7200\n"
+
+
+def test_a_board_whose_clock_is_wrong_is_named(
+    fog: Fog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LATE)
+    with monkeypatch.context() as patched:
+        patched.setattr(fog, "path", os.pathsep.join((str(tmp_path), fog.path)))
+        late = fog.device("late")
+    late.says("late is online")
+    try:
+        _, found = examined(fog)
+    finally:
+        late.kill()
+    assert found["clocks"]["level"] == "warning"
+    assert "the clock of the device late is 2 hours behind" in found["clocks"]["sentence"]
+
+
+def test_nat_a_network_without_mdns_and_none_at_all_are_named(tmp_path: Path) -> None:
+    def in_there(*command: str) -> None:
+        path = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+        subprocess.run(["ip", *command], check=True, env=path)
+
+    def network_of(lan: Network) -> str:
+        with lan.inside("board"):
+            home = str(tmp_path)
+            ran = device_doctor("--id", "nour", "--json", HOME=home, XDG_CONFIG_HOME=home)
+        found = {one["check"]: one for one in json.loads(ran.stdout)}
+        assert found["network"]["fix"]
+        return str(found["network"]["sentence"])
+
+    with network("board") as lan:
+        assert "no machine answers by mDNS" in network_of(lan)
+        with lan.inside("board"):
+            in_there("address", "flush", "dev", "eth0")
+            in_there("address", "add", "10.0.2.15/24", "dev", "eth0")
+        assert "behind the NAT of a virtual machine" in network_of(lan)
+        with lan.inside("board"):
+            in_there("address", "flush", "dev", "eth0")
+        assert "no address but that of loopback" in network_of(lan)
 
 
 def test_a_board_asks_its_own_doctor(fog: Fog) -> None:
