@@ -22,8 +22,10 @@ from fogmqtt.core.scheduling.state import ActiveJob
 
 #: An estimate is renewed after changes of this part of the fleet…
 _PART = 32
-#: …and not before this part of the time to the estimate is over.
+#: …and not before this part of the time to the estimate is over, …
 _STEP = 50
+#: …nor within so many seconds, which are less than what the smallest tile takes.
+_LEAST_PAUSE_S = 0.004
 #: The relative precision of the estimate for whole tiles.
 _EXACT = 1 / 512
 
@@ -81,7 +83,8 @@ class CompletionEstimates:
     def _is_stale(self, seen: _Estimate, now: float) -> bool:
         if (self._fleet.changes - seen.changes) * _PART <= len(self._fleet.devices):
             return False
-        return seen.at == math.inf or (now - seen.when) * _STEP >= seen.at - seen.when
+        pause_s = max((seen.at - seen.when) / _STEP, _LEAST_PAUSE_S)
+        return seen.at == math.inf or now - seen.when >= pause_s
 
     def _divisible_end(self, job: ActiveJob, now: float) -> float:
         """When all that is left would be done if it could be divided at will."""

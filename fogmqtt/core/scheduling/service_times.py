@@ -11,6 +11,7 @@ counts as slow before its tile is done.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import islice
 
 from fogmqtt.core.scheduling.device import DeviceState, ServiceTime
@@ -77,14 +78,26 @@ class ServiceTimes:
         `before`.
         """
         free = [max(0.0, at - self.now) for at in device.free_from()]
-        for place, (tile, lease) in enumerate(device.leases.items()):
+        expected = self._expected_s(device, device.leases)
+        for place, (lease, tile_s) in enumerate(zip(device.leases.values(), expected, strict=True)):
             if lease is before:
                 break
             if place < device.workers:
                 free[place] = self._in_service_s(device, lease, place)
             else:
-                free[free.index(min(free))] += self.service_s(device, tile)
+                least_s = min(free)
+                free[free.index(least_s)] = least_s + tile_s
         return free
+
+    def _expected_s(self, device: DeviceState, tiles: Iterable[TileState]) -> list[float]:
+        """`service_s` of each tile. Most are of one kind, whose rate is worked out once."""
+        kind, rate, expected = None, 0.0, []
+        for tile in tiles:
+            if tile.job.kind != kind:
+                kind = tile.job.kind
+                rate = self.rate(device, kind)
+            expected.append(rate * tile.pixels)
+        return expected
 
     def left_s(self, device: DeviceState, lease: Lease) -> float:
         """From now until a held tile is expected to be done, with the queue ahead of it."""
@@ -144,7 +157,7 @@ class ServiceTimes:
     def remaining_s(self, device: DeviceState, lease: Lease) -> float:
         """The expected time of a held tile, with the queue ahead of it, from its begin on."""
         place = list(device.leases.values()).index(lease)
-        queue = [self.service_s(device, tile) for tile in islice(device.leases, place + 1)]
+        queue = self._expected_s(device, islice(device.leases, place + 1))
         return queue[-1] + (sum(queue[:-1]) / device.workers if place >= device.workers else 0.0)
 
     def learn(self, device: DeviceState, tile: TileState, service_s: float) -> None:
