@@ -7,6 +7,7 @@ when a connection broke is published again on the next one.
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from dataclasses import dataclass
 
@@ -60,6 +61,8 @@ class ResultPublisher:
         self._device = device
         self._qos = qos
         self._kept: deque[_Reply] = deque()
+        #: Guards `_unconfirmed`, which the thread of the connection changes, too.
+        self._lock = threading.Lock()
         #: What the broker has not confirmed on this connection, in the order of publishing. A key
         #: is the token of its message.
         self._unconfirmed: dict[object, _Reply] = {}
@@ -128,18 +131,24 @@ class ResultPublisher:
             case WorkFailed(reason, traceback, have):
                 self.fail(to, reason, traceback, have=have)
 
-    def confirmed(self, token: object) -> None:
-        """Forget a message that the broker has or refuses; ignores the tokens of others."""
-        self._unconfirmed.pop(token, None)
+    def confirmed(self, token: object) -> bool:
+        """Forget a message that the broker has or refuses. Any thread may call it.
+
+        Returns False for the token of somebody else's message.
+        """
+        with self._lock:
+            return self._unconfirmed.pop(token, None) is not None
 
     def disconnected(self) -> None:
         """Keep what was on its way: the broker may not have it.
 
         If it has, the gateway gets it twice, and takes the first.
         """
-        unconfirmed, self._unconfirmed = self._unconfirmed, {}
+        with self._lock:
+            unconfirmed = list(self._unconfirmed.values())
+            self._unconfirmed.clear()
         kept, self._kept = self._kept, deque()
-        for reply in (*unconfirmed.values(), *kept):
+        for reply in (*unconfirmed, *kept):
             self._keep(reply)
 
     def connected(self, now: float, max_packet_bytes: int | None = None) -> None:
@@ -197,7 +206,8 @@ class ResultPublisher:
             return
         token = object() if keep and reply.qos else None
         if token is not None:
-            self._unconfirmed[token] = reply
+            with self._lock:
+                self._unconfirmed[token] = reply
         try:
             self._transport.publish(
                 topic,
@@ -208,11 +218,11 @@ class ResultPublisher:
                 properties=properties,
             )
         except NotConnected:
-            self._unconfirmed.pop(token, None)
+            self.confirmed(token)
             if keep:
                 self._keep(reply)
         except TooLarge as problem:
-            self._unconfirmed.pop(token, None)
+            self.confirmed(token)
             self._too_large(reply, str(problem))
 
     def _is_too_large(self, topic: str, payload: Payload, properties: MessageProperties) -> bool:

@@ -187,7 +187,7 @@ class Agent:
             settings.max_tile_pixels,
             None if throttle is None else throttle.speed,
         )
-        self._transport = connect(self._inbox.put, self._presence.will)
+        self._transport = connect(self._deliver, self._presence.will)
         self._tiles_topic = topics.device(device, "tiles")
         self._control_topic = topics.device(device, "control")
         self._info_topic = topics.device(device, "info")
@@ -246,6 +246,12 @@ class Agent:
     def warning_counts(self) -> dict[str, int]:
         """The number of refused messages by reason."""
         return dict(self._warnings.counts)
+
+    def _deliver(self, event: object) -> None:
+        """Take an event of the transport, on its thread."""
+        if isinstance(event, Published) and self._results.confirmed(event.token):
+            return  # the broker has a result, for which the agent's thread need not wake up
+        self._inbox.put(event)
 
     def stop(self) -> None:
         """Finish the running tiles, reject the others, and exit. Safe in signal handlers."""
@@ -379,8 +385,6 @@ class Agent:
             self._status_answered(refusal)
         elif self._camera is not None and token == self._camera.token:
             self._camera.sent()
-        else:
-            self._results.confirmed(token)
 
     def _status_answered(self, refusal: str) -> None:
         """Tell if no gateway can see this device. Raises NoBroker if none ever could."""

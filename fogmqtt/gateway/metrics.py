@@ -126,7 +126,10 @@ class Metrics:
             return
         for phase, seconds in zip(PHASES, record.phases(now()), strict=True):
             if seconds > 0:
-                device.phases.setdefault(phase, BucketCounter(PHASE_SECONDS)).add(seconds)
+                counter = device.phases.get(phase)
+                if counter is None:
+                    counter = device.phases[phase] = BucketCounter(PHASE_SECONDS)
+                counter.add(seconds)
 
     def sent(self, device: str, nbytes: int) -> None:
         """Count the message of a tile."""

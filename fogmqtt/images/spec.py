@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Spec:
     def of(cls, image: Image) -> Spec:
         """Return the spec of an array."""
         channels = image.shape[2] if image.ndim == 3 else 1
-        return cls(image.shape[0], image.shape[1], channels, image.dtype.name)
+        return cls(image.shape[0], image.shape[1], channels, _name(image.dtype))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -51,3 +52,9 @@ class Spec:
     def __str__(self) -> str:
         kind = {1: "gray", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
         return f"{self.width}x{self.height} {kind} {self.dtype}"
+
+
+@lru_cache(maxsize=64)
+def _name(dtype: np.dtype[Any]) -> str:
+    """Return the name of a dtype. numpy puts it together at each call."""
+    return dtype.name

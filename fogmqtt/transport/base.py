@@ -47,9 +47,11 @@ class MessageProperties:
     @property
     def size(self) -> int:
         """The bytes in the packet, at most; without the content type."""
+        if self is NO_PROPERTIES or self == NO_PROPERTIES:
+            return 0
         texts = len(self.response_topic.encode()) + len(self.traceparent)
         texts += sum(5 + len(name.encode()) + len(value.encode()) for name, value in self.user)
-        return texts + len(self.correlation) + 32 if self != NO_PROPERTIES else 0
+        return texts + len(self.correlation) + 32
 
 
 NO_PROPERTIES: Final = MessageProperties()

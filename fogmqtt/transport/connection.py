@@ -69,6 +69,8 @@ MAX_INFLIGHT: Final = 20
 _SUBACK_TIMEOUT_S: Final = 2.0
 #: Seconds to wait for network events while Connected is not delivered.
 _SHORT_TURN_S: Final = 0.1
+#: Seconds until a connection that works is judged again. Packets may come every millisecond.
+_JUDGE_S: Final = 0.05
 _SESSION_TAKEN_OVER: Final = 0x8E
 _PACKET_TOO_LARGE: Final = 0x95
 #: Where `tcpi_last_ack_recv` and `tcpi_bytes_acked` are in Linux's `struct tcp_info` (linux/tcp.h).
@@ -190,6 +192,8 @@ class Connection:
         self._is_unconfirmed = False
         #: The broker refused what the next connection does without.
         self._adapts = False
+        #: When to judge the connection again.
+        self._judge_at = self._began_at
         #: All subscriptions are confirmed and Connected was delivered.
         self.ready = False
         self._client = self._new_client()
@@ -230,6 +234,10 @@ class Connection:
         if code is not MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._reason = self._reason or self._loss(code)
             return False
+        moment = time.monotonic()
+        if self.ready and moment < self._judge_at:
+            return self.refusal is None
+        self._judge_at = moment + _JUDGE_S
         self._expect_answer()
         self._repeat_subscriptions()
         self._become_ready()

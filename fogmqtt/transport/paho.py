@@ -126,10 +126,12 @@ class PahoTransport:
         connection = self._connection
         if connection is None:
             raise not_connected(self._settings.link, topic)
-        packed, size = None, packet_size(topic, payload)
+        packed = None
         if self._settings.link.protocol == 5:
             packed = pack(expires_s, content_type, properties)
-            size = packet_size(topic, payload, properties)
+        else:
+            properties = NO_PROPERTIES
+        size = packet_size(topic, payload, properties)
         connection.publish(OutgoingMessage(topic, payload, qos, retain, packed, size, token))
 
     def ping(self) -> None:

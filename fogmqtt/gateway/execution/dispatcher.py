@@ -375,13 +375,28 @@ class Dispatcher:
         self.feed(LinkConfirmed(confirmed_at))
 
     def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        """Wake up in time for the scheduler.
+
+        Each event moves that time a little, most often to a later one. Then the timer stays, and is
+        set again when it fires.
+        """
+        wakeup, timer = self._scheduler.next_wakeup(), self._timer
+        if timer is not None:
+            if wakeup is not None and timer.when() <= wakeup:
+                return
+            timer.cancel()
             self._timer = None
-        wakeup = self._scheduler.next_wakeup()
         if wakeup is not None:
             # The event loop has the clock of `now`.
-            self._timer = asyncio.get_running_loop().call_at(wakeup, self.feed, Tick())
+            self._timer = asyncio.get_running_loop().call_at(wakeup, self._wake_up)
+
+    def _wake_up(self) -> None:
+        self._timer = None
+        wakeup = self._scheduler.next_wakeup()
+        if wakeup is not None and wakeup <= now():
+            self.feed(Tick())
+        else:
+            self._set_timer()
 
     def _end(self, stage: ActiveStage) -> None:
         """Remove a stage from the scheduler, and add its figures to the report."""

@@ -83,6 +83,15 @@ class StageRun:
     #: The device of each tile that an earlier run of the gateway finished. They are merged.
     done: Mapping[int, str] = field(default_factory=dict)
 
+    #: What `is_light` asks for each tile, which is the same for all of them.
+    _is_quick: bool = field(init=False)
+    _pixel_bytes: tuple[int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        stage = self.stage
+        object.__setattr__(self, "_is_quick", self._works_quickly())
+        object.__setattr__(self, "_pixel_bytes", (stage.sent.pixel_bytes, stage.result.pixel_bytes))
+
     def tile(self, index: int) -> Tile:
         """Return a tile of the image, a check tile or a half. Indices follow this order."""
         if index < len(self.tiles):
@@ -137,12 +146,17 @@ class StageRun:
 
         Then the event loop does it, since a hop to a thread and back takes longer.
         """
-        stage = self.stage
+        sent_bytes, result_bytes = self._pixel_bytes
         return (
-            tile.outer.pixels * stage.sent.pixel_bytes <= _LIGHT_BYTES
-            and tile.core.pixels * stage.result.pixel_bytes <= _LIGHT_BYTES
+            self._is_quick
+            and tile.outer.pixels * sent_bytes <= _LIGHT_BYTES
+            and tile.core.pixels * result_bytes <= _LIGHT_BYTES
+        )
+
+    def _works_quickly(self) -> bool:
+        return (
             # Pixels in a file may have to come from a disk first.
-            and isinstance(self.image, ArrayImage)
+            isinstance(self.image, ArrayImage)
             and isinstance(self.merger, PasteMerger)
             and self.operators[-1].result_codec in ("raw", "planes")
             # A plug-in may hang.
