@@ -25,9 +25,11 @@ def package(folder: Path, version: str, *, broken: str = "") -> str:
     init.write_text(
         init.read_text().replace(f'"{fogmqtt.__version__}"', f'"{version}"'), encoding="utf-8"
     )
-    device = copy / "cli" / "device.py"
-    begin = "def _run(options: argparse.Namespace) -> int:\n"
-    device.write_text(device.read_text().replace(begin, f"{begin}    {broken or 'pass'}\n"))
+    agent = copy / "cli" / "agent.py"
+    begin = "    joined = keep_renewed("
+    text = agent.read_text()
+    assert text.count(begin) == 1
+    agent.write_text(text.replace(begin, f"    {broken or 'pass'}\n{begin}"))
     return str(copy.parent)
 
 
