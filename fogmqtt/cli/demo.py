@@ -95,6 +95,12 @@ def demo(
         display.close()
         code = _print(outcome, out, console)
         if stays:
+            console.print(
+                f"\nlook inside: mosquitto_sub {broker.client_options} "
+                f"-t '{config.wire.prefix}/#' -F '%t, %l bytes'",
+                highlight=False,
+                soft_wrap=True,
+            )
             _stay(config, connect, image or PHOTO, out, console)
         elif not missing_packages():
             console.print(

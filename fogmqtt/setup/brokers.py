@@ -102,9 +102,11 @@ def _start(broker: BrokerSettings) -> EmbeddedBroker | None:
     if broker.embedded == "always":
         embedded = EmbeddedBroker.start(configured, broker.protocol)
         log.info(
-            "started a broker of our own (%s) at %s, for programs of this machine only",
+            "started a broker of our own (%s) at %s, for programs of this machine only; "
+            "mosquitto_pub and mosquitto_sub need %s",
             embedded.program,
             embedded.url,
+            embedded.client_options,
         )
         return embedded
     url = own_url(configured)
@@ -116,11 +118,13 @@ def _start(broker: BrokerSettings) -> EmbeddedBroker | None:
     embedded = EmbeddedBroker.start(url, broker.protocol)
     log.info(
         "nothing listens at %s: started a broker of our own (%s) at %s, for programs of this "
-        "machine only; it ends when a broker answers at %s",
+        "machine only; it ends when a broker answers at %s; mosquitto_pub and mosquitto_sub need "
+        "%s",
         configured,
         embedded.program,
         url,
         configured,
+        embedded.client_options,
     )
     return embedded
 

@@ -121,6 +121,11 @@ class EmbeddedBroker:
         return self.program == "mosquitto"
 
     @property
+    def client_options(self) -> str:
+        """What mosquitto_pub and mosquitto_sub need to log in, as a shell takes it."""
+        return self._password.options
+
+    @property
     def pid(self) -> int:
         """The process id of the broker."""
         return self._process.pid

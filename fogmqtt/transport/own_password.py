@@ -34,6 +34,11 @@ class OwnPassword:
     #: Holds the lock while it is open.
     _file: BinaryIO
 
+    @property
+    def options(self) -> str:
+        """What Mosquitto's own programs need to log in, as a shell takes it."""
+        return f'-p {self.port} -u {USER} -P "$(cat {_folder() / str(self.port)})"'
+
     @contextmanager
     def folder(self) -> Iterator[Path]:
         """A private folder during the block. One that a killed gateway left goes with its file."""

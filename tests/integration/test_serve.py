@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -341,12 +342,22 @@ def test_it_says_in_four_lines_what_it_started_where_it_listens_and_what_it_wrot
     assert "made no folder" in again.said
 
 
+def _look_inside(serving: Program) -> None:
+    """Run Mosquitto's own program with the options that the log names."""
+    (options,) = re.findall(r"mosquitto_pub and mosquitto_sub need (.*)", serving.said)
+    topic = "fog/v1/gateways/mariem/status"
+    command = ["sh", "-c", f"mosquitto_sub {options} -t {topic} -C 1 -W 30"]
+    shown = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert shown.stdout.strip() == b"online"
+
+
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_an_embedded_broker_ends_with_its_gateway(lone_fog: Fog, end: signal.Signals) -> None:
     configured = f"mqtt://127.0.0.1:{free_port()}"
     url = own_url(configured)
     serving = lone_fog.serve(BROKER__URL=configured, BROKER__EMBEDDED="auto")
     assert f"started a broker of our own (mosquitto) at {url}" in serving.said
+    _look_inside(serving)
     assert not is_listening(configured)
     # A gateway may have other children, such as the one that examines its operators.
     children = psutil.Process(serving.process.pid).children()
