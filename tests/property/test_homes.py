@@ -226,6 +226,12 @@ def test_tiles_leave_a_device_that_became_slow(seed: int, copied: bool) -> None:
     assert [held[0] for held in homes.homes().values()].count("ada") >= 3
 
 
+def test_a_device_that_was_slow_while_it_loaded_is_tried_again() -> None:
+    # With this seed a first copy comes to the device while it loads.
+    homes, _ = moved(COPIED, ("ada",), {}, 1158613092)
+    assert {held[0] for held in homes.homes().values()} == {"ada", "bob"}
+
+
 def test_a_memory_that_cannot_be_copied_does_not_move() -> None:
     homes, _ = moved(OPAQUE, ("ada",), {}, 1)
     assert homes.moves == 0

@@ -178,6 +178,8 @@ class _Pace:
     """
 
     answers: deque[float] = field(default_factory=lambda: deque(maxlen=_PACED))
+    #: When the last one came.
+    answered_at: float = 0.0
 
     @property
     def is_known(self) -> bool:
@@ -578,6 +580,7 @@ class Homes:
             pixels = self._load(holder.device)
             pace = self._paces.setdefault(holder.device, _Pace())
             pace.answers.append((now - sent_at) / max(1, pixels))
+            pace.answered_at = now
 
     def _load(self, device: str) -> int:
         """Return the pixels of each frame that a device does."""
@@ -603,6 +606,7 @@ class Homes:
             return
         if not self.has_homes or any(one.move is not None for one in self._tiles):
             return
+        self._forget_old_paces(now)
         costs = {name: self._cost(name) for name in self._speeds}
         times = {name: costs[name] * self._load(name) for name in self._speeds}
         slowest = max(times, key=lambda name: times[name])
@@ -626,6 +630,12 @@ class Homes:
         self._moved_at = now
         if self._rules.window is None:
             tile.copied_at = float("-inf")  # ask for a copy soon: fewer frames must follow it
+
+    def _forget_old_paces(self, now: float) -> None:
+        """Give devices without a tile another chance: one that was slow may only have loaded."""
+        for name, pace in list(self._paces.items()):
+            if now > pace.answered_at + AVOID_S and not self._load(name):
+                del self._paces[name]
 
     def _advance_move(self, tile: _Tile, now: float) -> None:
         """Bring the memory to the new device, and make it the home when it has caught up."""
