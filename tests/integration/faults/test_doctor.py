@@ -283,7 +283,7 @@ def test_a_broker_that_refuses_shared_subscriptions_is_named(
 
 
 #: What a board without a battery has after a power cut.
-LATE = "import time\nreal = time.time\ntime.time = lambda: real() - 7200\n"
+LATE = "import time\nreal = time.time\ntime.time = lambda: real() - 10_000\n"
 
 
 def test_a_board_whose_clock_is_wrong_is_named(
@@ -299,7 +299,7 @@ def test_a_board_whose_clock_is_wrong_is_named(
     finally:
         late.kill()
     assert found["clocks"]["level"] == "warning"
-    assert "the clock of the device late is 2 hours behind" in found["clocks"]["sentence"]
+    assert "the clock of the device late is 3 hours behind" in found["clocks"]["sentence"]
 
 
 def test_nat_a_network_without_mdns_and_none_at_all_are_named(tmp_path: Path) -> None:
