@@ -21,10 +21,10 @@ SPREAD    := --dist loadfile --no-loadscope-reorder
 PROCESSES ?= $(shell nproc 2>/dev/null || echo 2)
 # Tests with real processes. Each has a broker and three devices; more at a time make them late.
 WAITING   := 2
-# A test with real processes may be late on a machine that others use, too. It gets a second chance,
+# A test with real processes may be late on a machine that others use, too. It gets two more tries,
 # and the summary names it with its traceback: a test that needs the chance again and again is a
 # fault.
-AGAIN     := --reruns 1 --rerun-show-tracebacks -rR
+AGAIN     := --reruns 2 --rerun-show-tracebacks -rR
 # Tests with brokers and processes of their own.
 REAL      := tests/integration tests/browser
 
