@@ -239,13 +239,13 @@ def measure_peer(
 def bench_peers(url: str, seconds: float, show: Callable[[Row], None]) -> None:
     """Measure each peer that is installed, at the camera's pace and as fast as it goes."""
     pictures = camera_pictures()
+    gray = cv2.cvtColor(pictures[0], cv2.COLOR_BGR2GRAY)
+    expected = stream_peers.edges(gray)
     peers, lacking = stream_peers.present((HEIGHT, WIDTH))
     for name, start in peers.items():
         with start(DEVICES, url) as lanes:
             for lane in lanes:
-                expected = cv2.Canny(cv2.cvtColor(pictures[0], cv2.COLOR_BGR2GRAY), 50, 150)
-                made = lane(cv2.cvtColor(pictures[0], cv2.COLOR_BGR2GRAY))
-                assert np.array_equal(made, expected), name
+                assert np.array_equal(lane(gray), expected), name
             measure_peer(lanes, pictures, name, 0.0, WARM_S)
             show(measure_peer(lanes, pictures, f"30 fps, {name}", CAMERA_FPS, seconds))
             show(measure_peer(lanes, pictures, f"as fast, {name}", 0.0, seconds))

@@ -61,8 +61,8 @@ def work(pixels: Image, order: Order) -> Image:
 
 
 @contextmanager
-def start(_name: str, workers: int, speeds: tuple[float, ...]) -> Iterator[System]:
-    """Start a cluster of processes on this machine."""
+def cluster_client(workers: int) -> Iterator[Client]:
+    """Start a cluster of processes on this machine, and yield its client."""
     cluster = LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
@@ -71,4 +71,11 @@ def start(_name: str, workers: int, speeds: tuple[float, ...]) -> Iterator[Syste
     )
     with cluster, Client(cluster) as client:
         client.wait_for_workers(workers)
+        yield client
+
+
+@contextmanager
+def start(_name: str, workers: int, speeds: tuple[float, ...]) -> Iterator[System]:
+    """Start a cluster whose workers have these speeds."""
+    with cluster_client(workers) as client:
         yield Dask(client, speeds)

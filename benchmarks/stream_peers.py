@@ -7,7 +7,6 @@ worker has answered, which is more than any of them does.
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import queue
 from collections.abc import Callable, Iterator, Mapping
@@ -111,16 +110,9 @@ def mqtt_lanes(workers: int, url: str, shape: tuple[int, int]) -> Iterator[list[
 @contextmanager
 def dask_lanes(workers: int, _url: str) -> Iterator[list[Lane]]:
     """`Client.submit` for each frame; Dask chooses the worker."""
-    from distributed import Client, LocalCluster
+    from dask_system import cluster_client
 
-    cluster = LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        dashboard_address=None,
-        silence_logs=logging.CRITICAL,
-    )
-    with cluster, Client(cluster) as dask:
-        dask.wait_for_workers(workers)
+    with cluster_client(workers) as dask:
         dask.run(one_thread)
         yield [lambda gray: dask.submit(edges, gray, pure=False).result()] * workers
 

@@ -92,14 +92,16 @@ class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
 
+#: again: it is tried again; given-up: it is kept, and sent again when somebody asks; lost: neither.
+Outlook = Literal["again", "given-up", "lost"]
+
+
 class Undelivered(msgspec.Struct, frozen=True, kw_only=True):
     """A place that a result did not reach."""
 
     #: Why, as a sentence.
     reason: str
-    #: again: it is tried again; given-up: it is kept, and sent again when somebody asks; lost:
-    #: neither.
-    outlook: Literal["again", "given-up", "lost"]
+    outlook: Outlook
     #: The server of a callback; empty for other places.
     server: str = ""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import quote
 
 import msgspec
@@ -35,6 +35,7 @@ from fogmqtt.gateway.storage.given_up import (
 )
 from fogmqtt.gateway.threads import Threads
 from fogmqtt.log import one_line
+from fogmqtt.wire.service_messages import Outlook
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,6 @@ _TRY_S: Final = 600.0
 _LOOK_S: Final = 5.0
 _CHANCE: Final = random.SystemRandom()
 
-
-Outlook = Literal["again", "given-up", "lost"]
 #: Is told how a callback fares: the note, what went wrong ("" if it was sent after all), and what
 #: comes of it.
 Report = Callable[[CallbackNote, str, Outlook], None]

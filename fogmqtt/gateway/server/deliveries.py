@@ -24,7 +24,7 @@ from fogmqtt.gateway.app import Gateway
 from fogmqtt.gateway.devices.status_publisher import job_status
 from fogmqtt.gateway.jobs.model import Outcome
 from fogmqtt.gateway.server.answers import Answers, ResultFile, as_json_file
-from fogmqtt.gateway.server.callbacks import Callbacks, Outlook
+from fogmqtt.gateway.server.callbacks import Callbacks
 from fogmqtt.gateway.server.destinations import Destinations, parse_destinations
 from fogmqtt.gateway.server.outbox import Outbox
 from fogmqtt.gateway.server.replies import Replies, Reply
@@ -35,7 +35,7 @@ from fogmqtt.images.encode import encode as encode_images
 from fogmqtt.images.result_format import ResultFormat, format_of_suffix, parse_result_format
 from fogmqtt.operators.api.measuring import as_json
 from fogmqtt.wire.messages import JobStatus
-from fogmqtt.wire.service_messages import Undelivered
+from fogmqtt.wire.service_messages import Outlook, Undelivered
 
 log = logging.getLogger(__name__)
 

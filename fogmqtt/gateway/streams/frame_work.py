@@ -147,8 +147,8 @@ class FrameWork:
         self._switches = 0
         self._past_reseeds = 0
         self._closing = BackgroundTasks()
-        #: Called when `has_room` may be another.
-        self.room_changed: Callable[[], None] = lambda: None
+        #: Set when another frame may have room: one ended, or the memories have seen one.
+        self.freed = asyncio.Event()
         # A late result of an earlier run of this gateway fits no frame.
         self._id = f"s{secrets.token_hex(6)}"
 
@@ -327,7 +327,7 @@ class FrameWork:
                     self._dispatcher,
                     self._threads,
                     partial(self._able, one),
-                    lambda: self.room_changed(),
+                    self.freed.set,
                 )
             self._memories[position].look()
         return all(one.is_ready for one in self._memories.values())

@@ -116,8 +116,6 @@ class LiveStream:
         self._readers = [*readers, *(output for _, output in outputs)]
         self._under_way = BackgroundTasks()
         self._comparing = BackgroundTasks()
-        self._ended_one = asyncio.Event()
-        work.room_changed = self._ended_one.set
         self._way: Way = "tiles"
         self._began_any = False
         self._spec: Spec | None = None
@@ -199,8 +197,8 @@ class LiveStream:
         if self._recorder is not None:
             await self._recorder.room()
         while self._decisions.in_flight >= self._work.at_once(self._way) or not self._work.has_room:
-            self._ended_one.clear()
-            await self._ended_one.wait()
+            self._work.freed.clear()
+            await self._work.freed.wait()
 
     async def _decide(self, hold: FrameHold) -> Verdict:
         """Decide whether a frame is done, and how; without a way, it is not."""
@@ -262,7 +260,7 @@ class LiveStream:
                 hold.drop()
             else:
                 hold.drop_later()
-            self._ended_one.set()
+            self._work.freed.set()
 
     def _result(self, frame: Frame, seq: int, epoch: int, output: StageOutput) -> PublishedFrame:
         facts = output if isinstance(output, dict) else None
