@@ -42,13 +42,14 @@ def invite(config: GatewayConfig, options: argparse.Namespace) -> int:
     site = find_site(config)
     from fogmqtt.joining.bundle import SUFFIX, utc_now
     from fogmqtt.joining.membership import Membership
+    from fogmqtt.joining.open_port import await_port
 
-    time, membership, board = time_of(options.time), Membership(site), options.board
+    length, membership, board = time_of(options.time), Membership(site), options.board
     path = options.out or Path(f"{board}{SUFFIX}")
     if options.offline:
         bundle = membership.make_offline(board, utc_now(), replaces=options.replace)
     else:
-        bundle = membership.invite(board, time, utc_now(), replaces=options.replace)
+        bundle = membership.invite(board, length, utc_now(), replaces=options.replace)
     _write(path, bundle)
     if options.offline:
         print(
@@ -57,7 +58,10 @@ def invite(config: GatewayConfig, options: argparse.Namespace) -> int:
             f"  fog-device --id {board} --join {path.name}"
         )
         return 0
+    problem = await_port(site)
     _print_invitation(site, bundle, path)
+    if problem:
+        print(f"The board cannot join yet: {problem}", file=sys.stderr)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from fogmqtt.errors import JoinRefused
 
 if TYPE_CHECKING:
     from fogmqtt.joining.site import Site
+
+log = logging.getLogger(__name__)
 
 
 def open_site_boards(folder: str) -> SiteBoards | None:
@@ -62,9 +65,12 @@ class FileSiteBoards:
         from fogmqtt.joining.bundle import utc_now
         from fogmqtt.joining.install_script import install_line
         from fogmqtt.joining.membership import INVITED
+        from fogmqtt.joining.open_port import await_port
 
         bundle = self._membership.invite(asked.board, INVITED, utc_now(), replaces=asked.replace)
         assert bundle.expires is not None  # noqa: S101  # an invitation ends
+        if problem := await_port(self._site):
+            log.warning("%s cannot join yet: %s", asked.board, problem)
         code = bundle.code
         qr = segno.make(str(code), error="m", micro=False)
         return BoardInvited(

@@ -333,15 +333,10 @@ class LedgerFile:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             ledger = self.read()
+            before = msgspec.json.encode(ledger)
             yield ledger
-            write_private(self.path, msgspec.json.format(msgspec.json.encode(ledger), indent=1))
+            after = msgspec.json.encode(ledger)
+            if after != before or not self.path.exists():
+                write_private(self.path, msgspec.json.format(after, indent=1))
         finally:
             os.close(lock)
-
-    def stamp(self) -> tuple[int, int]:
-        """Return what changes whenever the file does."""
-        try:
-            status = self.path.stat()
-        except OSError:
-            return (0, 0)
-        return (status.st_mtime_ns, status.st_ino)

@@ -81,6 +81,10 @@ class Membership:
             self._bundle(board), cert=signed.pem, key=key, expires=signed.expires
         )
 
+    def check(self, asked: JoinRequest, now: datetime) -> None:
+        """Raise JoinRefused unless a board has the token of an invitation that is open."""
+        self._site.ledger.read().check(asked.id, asked.request, asked.signature, now)
+
     def admit(self, asked: JoinRequest, address: str, now: datetime) -> JoinAnswer:
         """Let a board join. Raises JoinRefused."""
         with self._site.ledger.changing() as ledger:

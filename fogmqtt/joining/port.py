@@ -11,9 +11,9 @@ import ssl
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections import Counter, deque
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Final
@@ -32,9 +32,12 @@ from fogmqtt.log import one_line
 
 log = logging.getLogger(__name__)
 
-#: Refused requests within a minute that close the port, and for how long; seconds.
-FAILURES: Final = 5
-CLOSED_S: Final = 60.0
+#: Refused requests of one address within a minute, after which it is told no more why.
+REFUSALS: Final = 5
+#: Those of all addresses, after which none is named in the log.
+MOST_REFUSALS: Final = 100
+_MINUTE_S: Final = 60.0
+_TOO_MANY: Final = "too many requests of this address were refused; wait a minute"
 #: Seconds between two looks at the ledger.
 WATCH_S: Final = 0.3
 #: Seconds without a byte, and of one connection altogether.
@@ -42,7 +45,7 @@ _IDLE_S: Final = 5.0
 _LONGEST_S: Final = 60.0
 #: Seconds until the port notices that it is to close.
 _POLL_S: Final = 0.05
-_MOST_CONNECTIONS: Final = 16
+_MOST_CONNECTIONS: Final = 32
 _MOST_BYTES: Final = 16_384
 
 
@@ -54,8 +57,8 @@ class JoinPort:
         self._address = (host, port)
         self._membership = Membership(site)
         self._server: _Server | None = None
-        self._failures: deque[float] = deque(maxlen=FAILURES)
-        self._closed_until = float("-inf")
+        self._refusals = Refusals()
+        self._serving = ExitStack()
         self._problem = ""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="join port", daemon=True)
@@ -65,12 +68,14 @@ class JoinPort:
         if self._site.renew_certificate(utc_now()):
             log.info("the broker has a new certificate, for %s", ", ".join(self._site.addresses))
             self._site.reload_broker()
+        self._serving.enter_context(self._site.serving())
         self._thread.start()
 
     def close(self) -> None:
         """Close the port, and end the thread."""
         self._closing.set()
         self._thread.join()
+        self._serving.close()
 
     def _watch(self) -> None:
         while not self._closing.is_set():
@@ -87,31 +92,78 @@ class JoinPort:
 
     def _open_or_close(self) -> None:
         moment = time.monotonic()
-        is_wanted = moment >= self._closed_until and self._membership.must_be_open(utc_now())
+        is_wanted = self._membership.must_be_open(utc_now())
         if self._server is not None:
             self._server.end_old(moment)
         if is_wanted and self._server is None:
-            self._server = _Server(self._address, self._site, self._membership, self._failed)
+            self._server = _Server(self._address, self._site, self._membership, self._refusals)
             log.info("boards can join at port %d while an invitation is open", self._address[1])
         elif not is_wanted and self._server is not None:
             self._stop()
             log.info("the port for boards that join is closed")
 
-    def _failed(self) -> None:
-        """Note a refused request; too many close the port for a while."""
-        moment = time.monotonic()
-        self._failures.append(moment)
-        if len(self._failures) == FAILURES and moment - self._failures[0] < CLOSED_S:
-            self._failures.clear()
-            self._closed_until = moment + CLOSED_S
-            log.warning(
-                "%d requests to join were refused: the port is closed for %g s", FAILURES, CLOSED_S
-            )
-
     def _stop(self) -> None:
         if self._server is not None:
             self._server.stop()
             self._server = None
+
+
+class Refusals:
+    """The requests that were refused in the last minute.
+
+    They close nothing: nobody guesses a token of 128 bits, and whoever has one is let in beside
+    them. They bound what is written for those who have none.
+    """
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[float, str]] = deque(maxlen=MOST_REFUSALS)
+        self._lock = threading.Lock()
+
+    def note(self, address: str, reason: str) -> bool:
+        """Note a refusal, and log it. Return False if there were too many of this address."""
+        with self._lock:
+            recent = self._last_minute()
+            if recent.count(address) >= REFUSALS:
+                return False
+            self._recent.append((time.monotonic(), address))
+        if len(recent) < MOST_REFUSALS:
+            log.warning("%s may not join: %s", address, one_line(reason))
+        if recent.count(address) == REFUSALS - 1:
+            log.warning("its next requests within a minute are refused without a reason")
+        if len(recent) == MOST_REFUSALS - 1:
+            log.warning(
+                "%d requests to join were refused within a minute: the next are not named",
+                MOST_REFUSALS,
+            )
+        return True
+
+    def are_too_many(self, address: str) -> bool:
+        """Whether an address gets no reasons any more."""
+        with self._lock:
+            return self._last_minute().count(address) >= REFUSALS
+
+    def _last_minute(self) -> list[str]:
+        since = time.monotonic() - _MINUTE_S
+        return [address for at, address in self._recent if at > since]
+
+
+@dataclass(eq=False, slots=True)
+class _Connection:
+    """One connection. `socket` is the one that has its descriptor now."""
+
+    address: str
+    socket: socket.socket
+    began: float = field(default_factory=time.monotonic)
+    #: Whether its board has shown that it may come.
+    is_proven: bool = False
+    is_ended: bool = False
+
+    def end(self) -> None:
+        """Let the thread that reads from it end."""
+        self.is_ended = True
+        with suppress(OSError):
+            # That of SSLSocket would change its state under the thread that reads.
+            socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
 
 class _Server(ThreadingMixIn, TCPServer):
@@ -127,34 +179,49 @@ class _Server(ThreadingMixIn, TCPServer):
         address: tuple[str, int],
         site: Site,
         membership: Membership,
-        failed: Callable[[], None],
+        refusals: Refusals,
     ) -> None:
         self.site = site
         self.membership = membership
         self.applications = Applications(site, membership)
-        self.failed = failed
+        self.refusals = refusals
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._context = _context(site)
-        #: When each began, by the socket that came in, and the one that has its descriptor now.
-        self._connections: dict[socket.socket, tuple[float, socket.socket]] = {}
+        #: By the socket that came in.
+        self._connections: dict[socket.socket, _Connection] = {}
         self._lock = threading.Lock()
         self._building = threading.Lock()
         self._wheel = b""
-        super().__init__(address, _Handler)
+        super().__init__(address, BaseHTTPRequestHandler)
         self._thread = threading.Thread(
             target=self.serve_forever, args=(_POLL_S,), name="join", daemon=True
         )
         self._thread.start()
 
     def verify_request(self, request: object, client_address: object) -> bool:
-        """Refuse more connections than a few boards need."""
+        """Make room for a connection; False if those that were ended are still there."""
         del request, client_address
         with self._lock:
-            return len(self._connections) < _MOST_CONNECTIONS
+            self._make_room()
+            return len(self._connections) < 2 * _MOST_CONNECTIONS
+
+    def _make_room(self) -> None:
+        """End the oldest connection of the address that has the most, if there are too many.
+
+        So nobody keeps boards out by holding all places.
+        """
+        there = [one for one in self._connections.values() if not one.is_ended]
+        if len(there) < _MOST_CONNECTIONS:
+            return
+        counts = Counter(one.address for one in there)
+        ending = [one for one in there if not one.is_proven]
+        if ending:
+            min(ending, key=lambda one: (-counts[one.address], one.began)).end()
 
     def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+        assert isinstance(client_address, tuple)  # noqa: S101  # of an IP socket
         with self._lock:
-            self._connections[request] = (time.monotonic(), request)
+            self._connections[request] = _Connection(str(client_address[0]), request)
         super().process_request(request, client_address)
 
     def finish_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
@@ -166,9 +233,10 @@ class _Server(ThreadingMixIn, TCPServer):
             ) as secure,
         ):
             with self._lock:
-                self._connections[request] = (self._connections[request][0], secure)
+                connection = self._connections[request]
+                connection.socket = secure
             secure.do_handshake()
-            _Handler(secure, client_address, self)
+            _Handler(secure, client_address, self, connection)
 
     def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
         with self._lock:
@@ -184,12 +252,9 @@ class _Server(ThreadingMixIn, TCPServer):
     def end_old(self, moment: float) -> None:
         """End connections that last too long."""
         with self._lock:
-            every = list(self._connections.values())
-        for began, connection in every:
-            if moment - began > _LONGEST_S:
-                with suppress(OSError):
-                    # That of SSLSocket would change its state under the thread that reads.
-                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+            for one in self._connections.values():
+                if moment - one.began > _LONGEST_S:
+                    one.end()
 
     def wheel(self) -> bytes:
         """Return our own version as a package; made once."""
@@ -222,6 +287,16 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "fogmqtt"
     sys_version = ""
 
+    def __init__(
+        self,
+        secure: ssl.SSLSocket,
+        client_address: object,
+        server: _Server,
+        connection: _Connection,
+    ) -> None:
+        self._connection = connection
+        super().__init__(secure, client_address, server)
+
     def do_GET(self) -> None:  # http.server chooses the name
         """Give what is no secret: the authority's certificate, our program, and its installer."""
         try:
@@ -252,12 +327,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             answer = self._answer(self._body())
         except msgspec.DecodeError:
-            self.server.failed()
-            self._refuse(403, "the request is none of fogmqtt's, or of another version")
+            self._refuse_join("the request is none of fogmqtt's, or of another version")
         except JoinRefused as problem:
-            log.warning("%s may not join: %s", self.client_address[0], one_line(str(problem)))
-            self.server.failed()
-            self._refuse(403, str(problem))
+            self._refuse_join(str(problem))
         except FogError as problem:  # of our own files
             log.warning("a board cannot join: %s", problem)
             self._refuse(500, "the gateway cannot change its files; its log says why")
@@ -265,17 +337,27 @@ class _Handler(BaseHTTPRequestHandler):
             status = 202 if answer is None else 200
             self._send(status, msgspec.json.encode(answer), "application/json")
 
+    def _refuse_join(self, reason: str) -> None:
+        if self.server.refusals.note(self._connection.address, reason):
+            self._refuse(403, reason)
+        else:
+            self._refuse(429, _TOO_MANY)
+
     def _answer(self, body: bytes) -> object:
-        address = str(self.client_address[0])
+        address = self._connection.address
         if self.path in ("/ask", "/asked"):
             return self._ask(msgspec.json.decode(body, type=AskRequest), address)
         asked = msgspec.json.decode(body, type=JoinRequest)
         if self.path == "/join":
+            self.server.membership.check(asked, utc_now())
+            self._connection.is_proven = True
             answer = self.server.membership.admit(asked, address, utc_now())
             log.info("%s has joined, from %s", asked.id, address)
             return answer
         if self.path == "/renew":
-            answer = self.server.membership.renew(asked, self._serial(asked.id), utc_now())
+            serial = self._serial(asked.id)
+            self._connection.is_proven = True
+            answer = self.server.membership.renew(asked, serial, utc_now())
             log.info("%s has a new certificate", asked.id)
             return answer
         raise JoinRefused("there is nothing of this name")
@@ -283,6 +365,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _ask(self, asked: AskRequest, address: str) -> object:
         if self.path == "/asked":
             return self.server.applications.answer(asked, utc_now())
+        if self.server.refusals.are_too_many(address):
+            raise JoinRefused(_TOO_MANY)
         answer = self.server.applications.begin(asked, address, utc_now())
         log.info("%s asks to join, from %s: fog-gateway accept %s", asked.id, address, asked.id)
         return answer

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -109,6 +111,31 @@ class Site:
     def join_urls(self) -> tuple[str, ...]:
         """Where boards send their requests."""
         return tuple(f"https://{at(host, self.settings.join_port)}" for host in self.addresses)
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Let commands know during the block that a gateway serves this folder."""
+        with self._opened() as folder:
+            fcntl.flock(folder, fcntl.LOCK_SH)
+            yield
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a gateway of this machine serves this folder."""
+        with self._opened() as folder:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield folder
+        finally:
+            os.close(folder)
 
     def make(self, now: datetime) -> None:
         """Write settings, authority, ledger, password and certificates. What is there is kept.

@@ -69,6 +69,9 @@ def fog(broker: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jo
     del broker  # skips or fails where Mosquitto is missing
     made = JoinableFog(tmp_path_factory.mktemp("joinable"))
     made.init()
+    said = made.gateway("invite", "early").stderr
+    assert "cannot join yet: no gateway serves" in said
+    assert "The broker does not run yet" in said
     made.start_broker()
     made.serve(FOGMQTT_JOINING__ANNOUNCE="always")
     yield made

@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import ssl
 import stat
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 from fogmqtt.cli.renewal import renew_if_old
 from fogmqtt.errors import BadInvitation, ConfigError, JoinRefused, NoGateway
+from fogmqtt.joining import open_port
 from fogmqtt.joining import port as join_port
 from fogmqtt.joining.authority import Authority
 from fogmqtt.joining.board import join, renew
@@ -21,7 +24,8 @@ from fogmqtt.joining.bundle import JoinBundle, pin_of, utc_now
 from fogmqtt.joining.identity import Identity, folders, load_identity
 from fogmqtt.joining.ledger import Member
 from fogmqtt.joining.membership import Membership
-from fogmqtt.joining.port import JoinPort
+from fogmqtt.joining.open_port import await_port
+from fogmqtt.joining.port import MOST_REFUSALS, REFUSALS, JoinPort, Refusals
 from fogmqtt.joining.site import Site, SiteSettings
 from tests.fog import free_port, wait_for
 
@@ -184,39 +188,103 @@ def test_the_port_is_open_only_while_a_board_may_come(opened: Site) -> None:
     wait_for(lambda: not listens(opened), what="the closed port", within=30)
 
 
-def test_five_refused_requests_close_the_port_for_a_while(
-    opened: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_whoever_is_refused_too_often_gets_no_reasons_and_its_token_still_counts(
+    opened: Site, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(join_port, "CLOSED_S", 1.0)
     bundle = invited(opened)
     wrong = msgspec.structs.replace(bundle, token="A" * 26)
-    for _ in range(5):
+    for _ in range(REFUSALS):
         with pytest.raises(JoinRefused, match="no such invitation"):
             join(wrong, (), tmp_path)
-    wait_for(lambda: not listens(opened), what="the closed port", within=30)
-    wait_for(lambda: listens(opened), what="the open port", within=30)
-    join(bundle, (), tmp_path)
+    for _ in range(3):
+        with pytest.raises(JoinRefused, match="too many requests of this address"):
+            join(wrong, (), tmp_path)
+    identity, _ = join(bundle, (), tmp_path)
+    assert renew(identity, tmp_path).id == "eya"
 
 
-def test_a_flood_of_silent_connections_ends_and_a_board_joins(
-    opened: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_refusals_of_many_addresses_are_not_all_logged(caplog: pytest.LogCaptureFixture) -> None:
+    refusals = Refusals()
+    for number in range(1000):
+        assert refusals.note(f"10.0.{number // 250}.{number % 250}", "no such invitation")
+    assert len(caplog.messages) == MOST_REFUSALS + 1
+    assert "the next are not named" in caplog.messages[-1]
+
+
+def test_a_boards_first_request_is_heard_beside_a_flood_of_wrong_ones(
+    opened: Site, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(join_port, "_LONGEST_S", 0.5)
+    bundle = invited(opened)
+    address = ("127.0.0.1", opened.settings.join_port)
+    wrong = msgspec.json.encode({"id": "eya", "request": "x", "signature": "y"})
+    said = b"POST /join HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b" % (len(wrong), wrong)
+    context = ssl.create_default_context(cadata=bundle.ca)
+    context.check_hostname = False
+    ended, refused = threading.Event(), threading.Semaphore(0)
+
+    def flood() -> None:
+        while not ended.is_set():
+            with (
+                suppress(OSError),
+                socket.create_connection(address, 10, ("127.0.0.2", 0)) as plain,
+                context.wrap_socket(plain) as secure,
+            ):
+                secure.sendall(said)
+                if secure.recv(100):
+                    refused.release()
+
+    flooding = [threading.Thread(target=flood) for _ in range(4)]
+    for thread in flooding:
+        thread.start()
+    try:
+        for _ in range(20):
+            assert refused.acquire(timeout=60)
+        join(bundle, (), tmp_path)
+    finally:
+        ended.set()
+        for thread in flooding:
+            thread.join()
+    assert opened.ledger.read().members["eya"].address == "127.0.0.1"
+
+
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
+def test_who_holds_all_places_with_silent_connections_keeps_no_board_out(
+    opened: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
     monkeypatch.setattr(join_port, "_IDLE_S", 60.0)
     bundle = invited(opened)
     address = ("127.0.0.1", opened.settings.join_port)
-    silent = [socket.create_connection(address) for _ in range(40)]
-
-    def joined() -> bool:
-        try:
-            join(bundle, (), tmp_path)
-        except NoGateway:
-            return False
-        return True
-
-    wait_for(joined, what="a board beside the flood", within=60)
+    silent = [socket.create_connection(address, None, (source, 0)) for _ in range(100)]
+    join(bundle, (), tmp_path)
     for one in silent:
         one.close()
+
+
+def test_a_connection_that_lasts_too_long_is_ended(
+    opened: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(join_port, "_LONGEST_S", 0.2)
+    monkeypatch.setattr(join_port, "_IDLE_S", 60.0)
+    invited(opened)
+    with socket.create_connection(("127.0.0.1", opened.settings.join_port), 60) as silent:
+        assert silent.recv(1) == b""
+
+
+def test_an_invitation_is_given_out_when_boards_can_join(opened: Site, tmp_path: Path) -> None:
+    bundle = Membership(opened).invite("eya", DAY, utc_now(), replaces=False)
+    assert await_port(opened) == ""
+    join(bundle, (), tmp_path)
+
+
+def test_an_invitation_says_that_no_gateway_runs_or_that_its_port_is_closed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Membership(site).invite("eya", DAY, utc_now(), replaces=False)
+    assert f"no gateway serves {site.folder}; start it" in await_port(site)
+    monkeypatch.setattr(open_port, "_OPEN_S", 0.2)
+    with site.serving():
+        assert "the gateway runs, and its log says why: https://127.0.0.1" in await_port(site)
+    assert not site.is_served
 
 
 @pytest.mark.parametrize(

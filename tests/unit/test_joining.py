@@ -276,12 +276,20 @@ def test_only_the_newest_certificate_of_a_member_is_renewed() -> None:
 
 def test_the_ledger_survives_and_is_private(tmp_path: Path) -> None:
     file = LedgerFile(tmp_path / "ledger.json")
-    before = file.stamp()
     with file.changing() as ledger:
         ledger.invite("eya", NOW, DAY)
     assert LedgerFile(file.path).read() == ledger
-    assert file.stamp() != before
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+
+
+def test_a_request_that_changes_nothing_writes_nothing(tmp_path: Path) -> None:
+    file = LedgerFile(tmp_path / "ledger.json")
+    with file.changing():
+        pass
+    before = file.path.stat().st_ino
+    with file.changing() as ledger:
+        ledger.revoke("eya", NOW)
+    assert file.path.stat().st_ino == before
 
 
 def test_a_change_that_fails_leaves_the_ledger_as_it_was(tmp_path: Path) -> None:
