@@ -10,9 +10,10 @@ from pathlib import Path
 
 import cv2
 
+from fogmqtt.core.streaming.source_steps import SourceStep, Step
 from fogmqtt.errors import SourceEnded
 from fogmqtt.images.spec import Image
-from fogmqtt.streams.frame import Frame, SourceCounts, SourceStatus
+from fogmqtt.streams.frame import Frame, SourceAccount, SourceCounts, SourceStatus
 
 
 @dataclass
@@ -38,6 +39,7 @@ class PlayedSource:
     keeps: bool = True
     _began_at: float | None = None
     _next: int = 0
+    _steps: list[SourceStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.there.set()
@@ -68,6 +70,10 @@ class PlayedSource:
             given=counts.given + 1,
             superseded=counts.superseded + skipped,
         )
+        for index in range(skipped + 1):
+            self._steps.append(SourceStep("offered", 0, "supersedes" if index else ""))
+        steps: tuple[Step, ...] = ("taken", "given")
+        self._steps.extend(SourceStep(step) for step in steps)
         frame = self.change(
             Frame(
                 number,
@@ -82,6 +88,10 @@ class PlayedSource:
         if self.keeps:
             self.given.append(frame)
         return frame
+
+    def account(self) -> SourceAccount:
+        steps, self._steps = tuple(self._steps), []
+        return SourceAccount(self.counts, steps)
 
     async def close(self) -> None:
         self.closed = True
@@ -115,6 +125,9 @@ class Pictures:
         image = cv2.imread(str(self._left.pop(0)), cv2.IMREAD_UNCHANGED)
         assert image is not None
         return Frame(0, time.monotonic(), time.time(), "arrival", image, None, lambda: None)
+
+    def account(self) -> SourceAccount:
+        return SourceAccount(self.counts)
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -55,7 +55,10 @@ def _summary(report: ReplayReport) -> str:
         f"{report.compared} results computed again and compared",
     ]
     if report.looked_at:
-        parts.append(f"{report.looked_at} frames looked at again, with {report.events} event(s)")
+        parts.append(
+            f"{report.looked_at} frames looked at again, with {report.events} event(s) and "
+            f"{report.snapshots} picture(s) of them"
+        )
     if report.not_comparable:
         parts.append(f"{report.not_comparable} not, since devices lost memories of their operators")
     if not report.is_whole:

@@ -133,7 +133,8 @@ async def _run(
     within_s = config.broker.connect_timeout_s
     async with Gateway(config, gateway_id, connect, broker_within_s=within_s) as gateway:
         await gateway.settled()
-        source: FrameSource = open_source(_NAME, source_settings(settings))
+        records = bool(settings.record.folder)
+        source: FrameSource = open_source(_NAME, source_settings(settings), records=records)
         outputs: list[tuple[str, StreamOutput]] = gateway.stream_outputs(_NAME, settings)
         lines = LinesOutput() if prints else None
         if lines is not None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from fogmqtt.core.streaming.source_steps import SourceStep
+
 if TYPE_CHECKING:  # a device with a camera has no pixels, and does not load numpy
     from fogmqtt.images.spec import Image
 
@@ -58,6 +60,17 @@ class SourceCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceAccount:
+    """The counts of a moment, and the steps since the last account that led to them.
+
+    There are no steps if the source is not recorded.
+    """
+
+    counts: SourceCounts
+    steps: tuple[SourceStep, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SourceStatus:
     """What a stream says of its source."""
 
@@ -79,6 +92,10 @@ class FrameSource(Protocol):
 
     @property
     def status(self) -> SourceStatus: ...
+
+    def account(self) -> SourceAccount:
+        """Return the counts, with the steps since the last call."""
+        ...
 
     async def next_frame(self) -> Frame:
         """Wait for the newest frame that was not given yet.

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from fogmqtt.core.streaming.source_steps import SourceStep
 from fogmqtt.streams.frame import Clock
 from fogmqtt.streams.settings import SourceSettings
 
@@ -26,12 +27,16 @@ class Tally(msgspec.Struct, frozen=True, array_like=True):
     decimated: int = 0
     superseded: int = 0
     gap: int = 0
+    #: What led to this since the last tally, if the source is recorded.
+    steps: tuple[SourceStep, ...] = ()
 
 
 class OpenSource(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Open the source."""
 
     settings: SourceSettings
+    #: Whether the tallies have steps.
+    records: bool = False
 
 
 class Want(msgspec.Struct, frozen=True, tag=True, array_like=True):

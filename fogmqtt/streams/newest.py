@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fogmqtt.core.streaming.source_steps import Decided, SourceDecisions, SourceStep, Step
 from fogmqtt.streams.clocks import Moment
 from fogmqtt.streams.messages import Form, Tally
 
@@ -46,13 +47,15 @@ class NewestPicture:
     `take`; one receives commands and calls `want`.
     """
 
-    def __init__(self, *, keeps_all: bool) -> None:
+    def __init__(self, *, keeps_all: bool, records: bool = False) -> None:
         self._keeps_all = keeps_all
+        #: The steps since the last tally; None if nobody wants them.
+        self._steps: list[SourceStep] | None = [] if records else None
+        self._decisions = SourceDecisions()
         self._changed = threading.Condition()
         self._picture: Picture | None = None
         self._number = 0
         self._wanted: Form | None = None
-        self._received = self._given = self._decimated = self._superseded = self._gap = 0
         self._had_picture = False
         self._opened_at = self._packet_at = self._picture_at = self._given_at = 0.0
         self._damaged_in_a_row = 0
@@ -63,9 +66,8 @@ class NewestPicture:
         #: What to say when there is nothing left to give, if the source is at an end.
         self._end: str | None = None
 
-    @property
     def tally(self) -> Tally:
-        """The counts, all of the same moment."""
+        """Return the counts, all of the same moment, and the steps since the last call."""
         with self._changed:
             return self._tally()
 
@@ -82,9 +84,13 @@ class NewestPicture:
                 return self._picture_at + self._pause_s
             return min(self._packet_at, self._opened_at + _FIRST_PICTURE_S)
 
-    def opened(self, *, pause_s: float = 0.0) -> None:
-        """The source is open; it sends nothing for up to `pause_s` seconds between pictures."""
+    def opened(self, *, fps: float = 0.0, pause_s: float = 0.0) -> None:
+        """The source is open. `passes` lets `fps` pictures a second through; 0: all.
+
+        The source sends nothing for up to `pause_s` seconds between pictures.
+        """
         with self._changed:
+            self._step("opened", fps)
             self._opened_at = self._packet_at = time.monotonic()
             self._had_picture, self._pause_s, self._end = False, pause_s, None
             self._damaged_in_a_row = 0
@@ -93,11 +99,18 @@ class NewestPicture:
         """Something arrived, which may become a picture later."""
         self._packet_at = time.monotonic()
 
-    def skipped(self) -> None:
-        """A picture was left out on purpose, before it was decoded."""
+    def passes(self, seconds: float) -> bool:
+        """Whether a picture of this time is wanted. If not, it is counted; it is not decoded."""
         with self._changed:
-            self._received += 1
-            self._decimated += 1
+            is_wanted = self._step("frame", seconds) != "decimated"
+            if not is_wanted:
+                self._picture_at = time.monotonic()
+            return is_wanted
+
+    def no_key(self) -> None:
+        """A picture was left out, since only key frames are kept."""
+        with self._changed:
+            self._step("no_key")
             self._picture_at = time.monotonic()
 
     def decoded(self, seconds: float) -> None:
@@ -114,8 +127,7 @@ class NewestPicture:
     def damaged(self) -> None:
         """A picture is damaged."""
         with self._changed:
-            self._received += 1
-            self._gap += 1
+            self._step("damaged")
             self._damaged_in_a_row += 1
 
     def offer(self, picture: Picture) -> None:
@@ -123,10 +135,8 @@ class NewestPicture:
         with self._changed:
             while self._keeps_all and self._picture is not None:
                 self._changed.wait()
-            if self._picture is not None:
-                self._superseded += 1
-            self._picture, self._number = picture, self._received
-            self._received += 1
+            self._picture, self._number = picture, self._decisions.received
+            self._step("offered")
             self._had_picture = True
             self._picture_at = time.monotonic()
             self._changed.notify_all()
@@ -154,6 +164,7 @@ class NewestPicture:
                 return None
             taken = self._number, self._picture, self._wanted
             self._picture = None
+            self._step("taken")
             self._changed.notify_all()
             return taken
 
@@ -165,13 +176,13 @@ class NewestPicture:
             reason, self._end = self._end, None
             if self._picture is not None:  # it is old when the source is back
                 self._picture = None
-                self._gap += 1
+                self._step("lost")
             return reason
 
     def was_given(self) -> Tally:
         """The picture that was taken is given away: nothing is wanted until the next `want`."""
         with self._changed:
-            self._given += 1
+            self._step("given")
             self._given_at, self._damaged_in_a_row = time.monotonic(), 0
             self._wanted = None
             return self._tally()
@@ -179,7 +190,7 @@ class NewestPicture:
     def was_damaged(self) -> None:
         """The picture that was taken is damaged: the next one is wanted."""
         with self._changed:
-            self._gap += 1
+            self._step("undecodable")
             self._damaged_in_a_row += 1
 
     def _is_ready(self) -> bool:
@@ -187,5 +198,14 @@ class NewestPicture:
             return True
         return self._wanted is not None and self._picture is not None
 
+    def _step(self, what: Step, value: float = 0.0) -> Decided:
+        decided = self._decisions.take(what, value)
+        if self._steps is not None:
+            self._steps.append(SourceStep(what, value, decided))
+        return decided
+
     def _tally(self) -> Tally:
-        return Tally(self._received, self._given, self._decimated, self._superseded, self._gap)
+        one, steps = self._decisions, tuple(self._steps or ())
+        if self._steps is not None:
+            self._steps.clear()
+        return Tally(one.received, one.given, one.decimated, one.superseded, one.gap, steps)

@@ -6,28 +6,33 @@ import asyncio
 
 import numpy as np
 
+from fogmqtt.core.streaming.source_steps import SourceStep
 from fogmqtt.errors import SourceEnded
-from fogmqtt.streams.frame import Frame, SourceCounts, SourceStatus
+from fogmqtt.streams.frame import Frame, SourceAccount, SourceCounts, SourceStatus
 from fogmqtt.streams.settings import SourceSettings, check_source, require_pyav
 from fogmqtt.streams.supervisor import GivenPicture, PushFeed, SourceSupervisor
 
 
-def open_source(name: str, settings: SourceSettings, feed: PushFeed | None = None) -> OpenedSource:
+def open_source(
+    name: str, settings: SourceSettings, feed: PushFeed | None = None, *, records: bool = False
+) -> OpenedSource:
     """Open the source of the stream `name`, from the event loop that reads it.
 
-    `feed` gets the pictures of the source `mqtt`. Raises UsageError if the settings do not fit each
-    other, or PyAV is not installed. A source that cannot be opened is tried again and again; its
-    status says why.
+    `feed` gets the pictures of the source `mqtt`. If it `records`, its accounts have steps. Raises
+    UsageError if the settings do not fit each other, or PyAV is not installed. A source that cannot
+    be opened is tried again and again; its status says why.
     """
     check_source(settings)
     require_pyav()
-    return OpenedSource(name, settings, feed)
+    return OpenedSource(name, settings, feed, records=records)
 
 
 class OpenedSource:
     """A `FrameSource` whose process is watched by a thread. One coroutine calls `next_frame`."""
 
-    def __init__(self, name: str, settings: SourceSettings, feed: PushFeed | None) -> None:
+    def __init__(
+        self, name: str, settings: SourceSettings, feed: PushFeed | None, *, records: bool
+    ) -> None:
         self._keeps_all = settings.keep == "all"
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
@@ -36,13 +41,29 @@ class OpenedSource:
         self._is_wanted = self._is_ended = self._is_closed = False
         #: Frames that were given to nobody, since `next_frame` was cancelled.
         self._unused = 0
-        self._supervisor = SourceSupervisor(name, settings, self._deliver, self._end, feed)
+        self._records = records
+        #: Those that an account has told.
+        self._told_unused = 0
+        self._supervisor = SourceSupervisor(
+            name, settings, self._deliver, self._end, feed, records=records
+        )
         self._supervisor.start()
 
     @property
     def counts(self) -> SourceCounts:
         """What became of the frames."""
-        counts = self._supervisor.counts
+        return self._counts(self._supervisor.counts)
+
+    def account(self) -> SourceAccount:
+        """Return the counts, with the steps since the last call."""
+        account = self._supervisor.account()
+        if not self._records:
+            return SourceAccount(self._counts(account.counts))
+        unused = (SourceStep("unused"),) * (self._unused - self._told_unused)
+        self._told_unused = self._unused
+        return SourceAccount(self._counts(account.counts), account.steps + unused)
+
+    def _counts(self, counts: SourceCounts) -> SourceCounts:
         waiting = self._frame is not None
         return SourceCounts(
             received=counts.received,

@@ -17,7 +17,6 @@ import av
 import av.logging
 import msgspec
 
-from fogmqtt.core.streaming.cadence import Decimator
 from fogmqtt.process_tuning import keep_frames
 from fogmqtt.streams.clocks import Moment
 from fogmqtt.streams.decoding import Converter, Stills
@@ -54,14 +53,13 @@ from fogmqtt.workers.process import connect_to_parent
 class SourceServer:
     """One source. The main thread receives commands, one reads, and one gives pictures away."""
 
-    def __init__(self, channel: WorkerChannel, settings: SourceSettings) -> None:
+    def __init__(self, channel: WorkerChannel, settings: SourceSettings, *, records: bool) -> None:
         self._channel = channel
         self._settings = settings
-        self._newest = NewestPicture(keeps_all=settings.keep == "all")
+        self._newest = NewestPicture(keeps_all=settings.keep == "all", records=records)
         self._slots = Slots(MAX_SLOTS)
         self._converter = Converter()
         self._stills = Stills.of_jpegs()
-        self._decimator = Decimator(settings.fps)
         self._encoder = msgspec.msgpack.Encoder()
         self._sending = threading.Lock()
         self._codec, self._width, self._height = "", 0, 0
@@ -71,7 +69,7 @@ class SourceServer:
         """Open the source, or wait for pictures that are pushed."""
         threading.Thread(target=self._give_always, name="giver", daemon=True).start()
         if kind_of(self._settings.source) == "mqtt":
-            self._newest.opened()
+            self._newest.opened(fps=self._settings.fps)
         else:
             self.read()
 
@@ -104,7 +102,7 @@ class SourceServer:
         with open(file, "rb", closefd=False) as opened:
             data = opened.read()
         moment = Moment(push.captured_at, push.captured_utc, push.clock)
-        offer_file(data, moment, self._stills, self._decimator, self._newest)
+        offer_file(data, moment, self._stills, self._newest)
         self._send(Taken())
 
     def _give_always(self) -> None:
@@ -123,14 +121,14 @@ class SourceServer:
         if reason is None:
             self._report()
         elif reason:
-            self._send(Failed(reason, self._newest.tally))
+            self._send(Failed(reason, self._newest.tally()))
         else:
-            self._send(AtEnd(self._newest.tally))
+            self._send(AtEnd(self._newest.tally()))
 
     def _report(self) -> None:
         self._reported_at = time.monotonic()
         size = self._codec, self._width, self._height
-        self._send(SourceReport(self._newest.tally, self._newest.alive_at, *size))
+        self._send(SourceReport(self._newest.tally(), self._newest.alive_at, *size))
 
     def _give(self, number: int, picture: Picture, form: Form) -> None:
         slot = self._slots.take()
@@ -217,7 +215,7 @@ def main() -> None:
             if server is not None:
                 server.handle(command, file)
             elif isinstance(command, OpenSource):
-                server = SourceServer(channel, command.settings)
+                server = SourceServer(channel, command.settings, records=command.records)
                 server.start()
         finally:
             if file is not None:

@@ -20,8 +20,9 @@ from typing import Final, Literal
 
 import msgspec
 
+from fogmqtt.core.streaming.source_steps import SourceStep
 from fogmqtt.streams.clocks import MAX_SKEW_S, arrival
-from fogmqtt.streams.frame import Clock, SourceCounts, SourceStatus
+from fogmqtt.streams.frame import Clock, SourceAccount, SourceCounts, SourceStatus
 from fogmqtt.streams.memory import map_for_reading
 from fogmqtt.streams.messages import (
     REPORT_S,
@@ -134,6 +135,8 @@ class SourceSupervisor:
         deliver: Callable[[GivenPicture], None],
         ended: Callable[[], None],
         feed: PushFeed | None = None,
+        *,
+        records: bool = False,
     ) -> None:
         self._name = name
         self._settings = settings
@@ -150,6 +153,10 @@ class SourceSupervisor:
         #: What earlier processes counted.
         self._base = Tally()
         self._tally = Tally()
+        self._records = records
+        #: Since the last account.
+        self._steps: list[SourceStep] = []
+        self._told_replaced = 0
         self._status = SourceStatus("connecting")
         self._connections = 0
         self._link: _Link | None = None
@@ -184,7 +191,19 @@ class SourceSupervisor:
         """What became of the frames."""
         pushed = 0 if self._feed is None else self._feed.superseded
         with self._lock:
-            total = _sum(self._base, self._tally)
+            return self._counts(pushed)
+
+    def account(self) -> SourceAccount:
+        """Return the counts, with the steps since the last call if they are recorded."""
+        pushed = 0 if self._feed is None else self._feed.superseded
+        with self._lock:
+            counts, steps = self._counts(pushed), tuple(self._steps)
+            self._steps.clear()
+            replaced, self._told_replaced = pushed - self._told_replaced, pushed
+        return SourceAccount(counts, steps + (SourceStep("replaced"),) * replaced)
+
+    def _counts(self, pushed: int) -> SourceCounts:
+        total = _sum(self._base, self._tally)
         return SourceCounts(
             received=total.received + pushed,
             given=total.given,
@@ -282,7 +301,7 @@ class SourceSupervisor:
         link.due_at = now + self._settings.stall_s + _OPENING_S
         with self._lock:
             link.at_opening = self._tally
-            link.send(OpenSource(self._settings))
+            link.send(OpenSource(self._settings, self._records))
             if not link.is_started and self._wanted is not None:
                 link.send(Want(self._wanted))
             link.is_started = True
@@ -306,6 +325,7 @@ class SourceSupervisor:
         came = tally.received - tally.gap > self._tally.received - self._tally.gap
         with self._lock:
             self._tally = tally
+            self._steps.extend(tally.steps)
             status = replace(
                 self._status,
                 codec=codec or self._status.codec,
@@ -386,6 +406,8 @@ class SourceSupervisor:
             known = tally.given + tally.decimated + tally.superseded + tally.gap
             lost = msgspec.structs.replace(tally, gap=tally.gap + tally.received - known)
             self._base = _sum(self._base, lost)
+            if self._records:
+                self._steps.append(SourceStep("gone"))
         return exit_status
 
     def _next_pause(self) -> float:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fogmqtt.core.streaming.source_steps import SourceDecisions
 from fogmqtt.streams.clocks import arrival
 from fogmqtt.streams.newest import Damaged, NewestPicture, Picture
 from fogmqtt.streams.readers.folder import in_order
@@ -91,7 +92,7 @@ def test_a_picture_that_waits_when_the_source_is_lost_is_not_given_later() -> No
     assert newest.taken_end() == "unplugged"
     newest.want("pixels")
     assert newest.take(0) is None
-    assert newest.tally.gap == 1
+    assert newest.tally().gap == 1
 
 
 def test_damaged_pictures_alone_are_no_sign_of_life() -> None:
@@ -110,17 +111,22 @@ def test_damaged_pictures_alone_are_no_sign_of_life() -> None:
 
 
 @given(
-    st.lists(st.sampled_from(["offer", "skip", "damage", "want", "take", "spoil", "lose", "end"]))
+    st.lists(
+        st.sampled_from(
+            ["offer", "skip", "damage", "want", "take", "spoil", "lose", "end", "open", "pass"]
+        )
+    )
 )
-def test_the_books_balance_after_every_step(steps: list[str]) -> None:
-    newest = NewestPicture(keeps_all=False)
+def test_the_books_balance_after_every_step_and_a_replay_has_the_same(steps: list[str]) -> None:
+    newest = NewestPicture(keeps_all=False, records=True)
+    again = SourceDecisions()
     numbers: list[int] = []
-    for step in steps:
+    for at, step in enumerate(steps):
         match step:
             case "offer":
                 newest.offer(picture("a"))
             case "skip":
-                newest.skipped()
+                newest.no_key()
             case "damage":
                 newest.damaged()
             case "want":
@@ -129,15 +135,26 @@ def test_the_books_balance_after_every_step(steps: list[str]) -> None:
                 taken = newest.take(0)
                 if taken is not None and step == "take":
                     numbers.append(taken[0])
-                    newest.was_given()
+                    assert list(again.differences(newest.was_given().steps)) == []
                 elif taken is not None:
                     newest.was_damaged()
             case "lose" | "end":
                 newest.end("lost" if step == "lose" else "")
                 newest.taken_end()
-        one = newest.tally
+            case "open":
+                newest.opened(fps=10)
+            case "pass" if newest.passes(at / 30):
+                newest.offer(picture("b"))
+        one = newest.tally()
         rest = one.received - one.given - one.decimated - one.superseded - one.gap
         assert rest in (0, 1)
+        assert list(again.differences(one.steps)) == []
+        assert (again.received, again.given) == (one.received, one.given)
+        assert (again.decimated, again.superseded, again.gap) == (
+            one.decimated,
+            one.superseded,
+            one.gap,
+        )
         assert numbers == sorted(set(numbers))
 
 

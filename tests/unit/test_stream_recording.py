@@ -119,6 +119,12 @@ def replayed(folder: Path) -> tuple[ReplayReport, list[PublishedFrame]]:
     return asyncio.run(test()), results
 
 
+def first(folder: Path, kind: str) -> int:
+    """The index of the first line of a kind in the log."""
+    lines = (folder / "log.jsonl").read_text("utf-8").splitlines()
+    return next(at for at, line in enumerate(lines) if f'"type":"{kind}"' in line)
+
+
 def change(path: Path, edit: Callable[[dict[str, Any]], None], line: int) -> None:
     texts = path.read_text("utf-8").splitlines()
     found = json.loads(texts[line])
@@ -152,12 +158,34 @@ def test_frames_that_were_dropped_are_dropped_again_and_have_no_picture(tmp_path
     assert len(list((folder / "frames").iterdir())) == report.begun == view.books.begun
 
 
+def test_a_frame_that_its_source_would_not_leave_out_now_is_named(tmp_path: Path) -> None:
+    folder, _, view = record(tmp_path, PlayedSource(PICTURES, fps=200, count=30), keep="latest")
+    assert folder is not None
+    assert view.books.superseded
+    log = folder / "log.jsonl"
+    number = log.read_text("utf-8").split('"supersedes"')[0].count('["offered"') - 1
+    log.write_text(log.read_text("utf-8").replace('"supersedes"', '"decimated"', 1), "utf-8")
+    report, _ = replayed(folder)
+    named = f"frame {number}, in its source: supersedes now, decimated in the recording"
+    assert report.texts == [named]
+
+
+def test_a_frame_that_its_source_lost_without_a_step_is_named(tmp_path: Path) -> None:
+    folder, _, _ = record(tmp_path, PlayedSource(PICTURES, count=3))
+    assert folder is not None
+    change(folder / "log.jsonl", lambda one: one["steps"].insert(0, ["damaged", 0, ""]), 0)
+    report, _ = replayed(folder)
+    assert report.texts[:2] == [
+        "frame 0, received in its source: 2 now, 1 in the recording",
+        "frame 0, gap in its source: 1 now, 0 in the recording",
+    ]
+    assert "count of received: 4 now, 3 in the recording" in report.texts
+
+
 def test_a_result_that_is_another_now_is_named(tmp_path: Path) -> None:
     folder, _, _ = record(tmp_path, PlayedSource(PICTURES, count=3))
     assert folder is not None
-    lines = (folder / "log.jsonl").read_text("utf-8").splitlines()
-    end = next(at for at, line in enumerate(lines) if '"type":"end"' in line)
-    change(folder / "log.jsonl", lambda one: one.update(digest="0" * 16), end)
+    change(folder / "log.jsonl", lambda one: one.update(digest="0" * 16), first(folder, "end"))
     report, _ = replayed(folder)
     assert report.differences == 1
     assert "0000000000000000 in the recording" in report.texts[0]
@@ -237,8 +265,8 @@ def test_what_is_no_recording_is_refused_with_the_way_out(tmp_path: Path) -> Non
     (folder / "frames/00000001.png").unlink()
     with pytest.raises(UsageError, match=r"00000001\.png of the recording is missing"):
         replayed(folder)
-    change(folder / "log.jsonl", lambda one: one.pop("arrival"), 0)
-    with pytest.raises(UsageError, match=r"log\.jsonl:1: this line is damaged"):
+    change(folder / "log.jsonl", lambda one: one.pop("arrival"), first(folder, "frame"))
+    with pytest.raises(UsageError, match=r"log\.jsonl:2: this line is damaged"):
         replayed(folder)
     (folder / "recording.json").write_text("{}", "utf-8")
     with pytest.raises(UsageError, match="no recording of a stream"):

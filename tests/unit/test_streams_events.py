@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from fogmqtt.config import EventSettings, MotionSettings, RecordSettings, StreamSettings
+from fogmqtt.core.streaming.source_steps import SourceStep, Step
 from fogmqtt.errors import SourceEnded, UsageError
 from fogmqtt.gateway.streams.motion import MotionFinder
 from fogmqtt.gateway.streams.replay import Recording, ReplayReport, replay
 from fogmqtt.gateway.streams.sightings import sightings
 from fogmqtt.gateway.streams.streams import check_stream
 from fogmqtt.images.spec import Image
-from fogmqtt.streams.frame import Frame, SourceCounts, SourceStatus
+from fogmqtt.streams.frame import Frame, SourceAccount, SourceCounts, SourceStatus
 from fogmqtt.transport.base import Received
 from fogmqtt.transport.memory import MemoryTransport
 from tests.fog import Inbox
@@ -37,7 +38,7 @@ class PlayedSource:
     def __init__(self, images: Sequence[Image], *, ends: bool = True) -> None:
         self._images = images
         self._ends = ends
-        self.given = self.released = 0
+        self.given = self.released = self._told = 0
         self.closed = False
 
     @property
@@ -47,6 +48,11 @@ class PlayedSource:
     @property
     def status(self) -> SourceStatus:
         return SourceStatus("connected")
+
+    def account(self) -> SourceAccount:
+        steps: tuple[Step, ...] = ("offered", "taken", "given")
+        new, self._told = self.given - self._told, self.given
+        return SourceAccount(self.counts, tuple(SourceStep(one) for one in steps * new))
 
     async def next_frame(self) -> Frame:
         if self.given == len(self._images):
@@ -273,6 +279,7 @@ BLOBS = [scene(), *(scene((10 * step, 40)) for step in range(1, 4)), scene(), sc
 def test_a_replay_makes_the_events_of_the_facts_again(tmp_path: Path, pipeline: str) -> None:
     report = replayed(recorded(tmp_path, BLOBS, stream(pipeline, start=2, end=2)))
     assert (report.texts, report.looked_at, report.events) == ([], len(BLOBS), 2)
+    assert report.snapshots == 1
 
 
 def test_a_replay_finds_the_same_motion_again(tmp_path: Path) -> None:
@@ -282,6 +289,28 @@ def test_a_replay_finds_the_same_motion_again(tmp_path: Path) -> None:
     report = replayed(recorded(tmp_path, frames, motion))
     assert (report.texts, report.looked_at) == ([], len(frames))
     assert report.events >= 2
+    assert report.snapshots >= 1
+
+
+@pytest.mark.parametrize(
+    ("line", "old", "new", "text"),
+    [
+        ("snapshot", '"digest":"', '"digest":"0', "picture of the events of frame with seq "),
+        ("events", '"active":true', '"active":false', "motion is ON now, OFF in the recording"),
+    ],
+)
+def test_a_picture_or_motion_that_is_another_now_is_named(
+    tmp_path: Path, line: str, old: str, new: str, text: str
+) -> None:
+    folder = recorded(tmp_path, BLOBS, stream("components", start=2, end=2))
+    log = folder / "log.jsonl"
+    lines = log.read_text("utf-8").splitlines(keepends=True)
+    at = next(n for n, one in enumerate(lines) if f'"type":"{line}"' in one and old in one)
+    lines[at] = lines[at].replace(old, new)
+    log.write_text("".join(lines), "utf-8")
+    report = replayed(folder)
+    assert report.differences == 1
+    assert text in report.texts[0]
 
 
 def test_an_event_that_is_another_now_is_named(tmp_path: Path) -> None:

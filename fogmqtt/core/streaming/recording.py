@@ -23,9 +23,16 @@ from fogmqtt.core.streaming.decisions import (
     WorkEnd,
 )
 from fogmqtt.core.streaming.events import StreamEvent
+from fogmqtt.core.streaming.source_steps import SourceDecisions, SourceStep
 
 #: Which memories of the operators have seen a frame: it enters one after the other.
 Remembered = Literal["all", "some", "nothing"]
+
+
+class SourceLine(Struct, frozen=True, tag="source"):
+    """What happened in the source before the next line, and what was decided there."""
+
+    steps: tuple[SourceStep, ...]
 
 
 class FrameLine(Struct, frozen=True, tag="frame"):
@@ -58,6 +65,16 @@ class EventsLine(Struct, frozen=True, tag="events"):
     #: The frame; 0: all events end, since no frame follows or none came for long.
     seq: int
     events: tuple[StreamEvent, ...] = ()
+    #: Whether something is there after it: motion is `ON`.
+    active: bool = False
+
+
+class SnapshotLine(Struct, frozen=True, tag="snapshot"):
+    """The picture of a frame's events was made. Under load, only the newest are."""
+
+    seq: int
+    #: Of the JPEG file.
+    digest: str
 
 
 class LastLine(Struct, frozen=True, tag="last"):
@@ -67,7 +84,7 @@ class LastLine(Struct, frozen=True, tag="last"):
     counts: dict[str, int]
 
 
-Line = FrameLine | EndLine | EventsLine | LastLine
+Line = SourceLine | FrameLine | EndLine | EventsLine | SnapshotLine | LastLine
 
 
 class Redecision:
@@ -75,11 +92,18 @@ class Redecision:
 
     def __init__(self, rules: StreamRules) -> None:
         self._decisions = Decisions(rules)
+        self._source = SourceDecisions()
+        #: Frames that the source gave.
+        self._given = 0
 
     def differences(self, line: Line) -> Iterator[str]:
         """Yield what is decided differently than the line says."""
         match line:
+            case SourceLine(steps=steps):
+                yield from self._source.differences(steps)
             case FrameLine(arrival=arrival, verdict=recorded):
+                self._given += 1
+                yield from self._count_differences(arrival)
                 verdict = self._decisions.arrive(arrival)
                 if verdict != recorded:
                     yield (
@@ -96,15 +120,30 @@ class Redecision:
                         f"frame with seq {ending.seq}: {_ended_text(now)} now, "
                         f"{_ended_text(before)} in the recording"
                     )
-            case LastLine(totals=totals, counts=counts):
+            case LastLine(counts=counts):
                 self._decisions.abandon()
                 books = self._decisions.books
-                books.take(totals)
+                books.take(self._totals())
                 now_counted = asdict(books)
                 for key in sorted(counts.keys() | now_counted.keys()):
                     found, wanted = now_counted.get(key), counts.get(key)
                     if found != wanted:
                         yield f"count of {key}: {found} now, {wanted} in the recording"
+
+    def _totals(self) -> SourceTotals:
+        one = self._source
+        return SourceTotals(one.received, self._given, one.decimated, one.superseded, one.gap)
+
+    def _count_differences(self, arrival: Arrival) -> Iterator[str]:
+        """Yield which counts of the source are different when a frame is given."""
+        now, recorded = self._totals(), arrival.totals
+        for key in ("received", "decimated", "superseded", "gap"):
+            found, wanted = getattr(now, key), getattr(recorded, key)
+            if found != wanted:
+                yield (
+                    f"frame {arrival.number}, {key} in its source: {found} now, "
+                    f"{wanted} in the recording"
+                )
 
 
 def _verdict_text(verdict: Verdict) -> str:

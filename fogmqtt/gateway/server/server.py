@@ -628,7 +628,7 @@ def open_stream_source(name: str, settings: StreamSettings) -> FrameSource:
     from fogmqtt.gateway.streams.streams import source_settings
     from fogmqtt.streams.open import open_source  # few gateways have streams
 
-    return open_source(name, source_settings(settings))
+    return open_source(name, source_settings(settings), records=bool(settings.record.folder))
 
 
 def _folders(config: GatewayConfig) -> tuple[str, ...]:

@@ -64,6 +64,11 @@ def digest_of(result: StageOutput) -> str:
     return xxhash.xxh3_64_hexdigest(result.data.cast("B"))
 
 
+def digest_of_file(data: bytes) -> str:
+    """Return the XXH3-64 of a file, as 16 hex digits."""
+    return xxhash.xxh3_64_hexdigest(data)
+
+
 class FrameObserver(Protocol):
     """Sees each result before it goes out, in order, and none is left out."""
 

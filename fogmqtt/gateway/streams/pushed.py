@@ -35,12 +35,12 @@ class PushedFrames:
         self._fps: dict[str, float] = {}
         self._said_at = float("-inf")
 
-    def open(self, name: str, settings: SourceSettings) -> FrameSource:
+    def open(self, name: str, settings: SourceSettings, *, records: bool) -> FrameSource:
         """Open the source of a stream. Raises UsageError."""
         from fogmqtt.streams.open import open_source  # few gateways have streams
 
         feed = PushFeed()
-        source = open_source(name, settings, feed)
+        source = open_source(name, settings, feed, records=records)
         self._feeds[name], self._fps[name] = feed, settings.fps
         self._said_at = float("-inf")
         return source

@@ -1,7 +1,8 @@
 """Records a stream, so that `fog-gateway replay` decides the same and computes the same again.
 
-A recording is a folder: `recording.json` says what the stream is, `log.jsonl` has a line for each
-frame that the source gave, for each end of one, and for each that was looked at for events.
+A recording is a folder: `recording.json` says what the stream is, `log.jsonl` has a line for what
+happened in the source, for each frame that it gave, for each end of one, for each that was looked
+at for events, and for each picture of events.
 `frames/` has the picture of each frame that was begun: the JPEG that the camera sent, or a PNG of
 the decoded pixels.
 """
@@ -35,11 +36,14 @@ from fogmqtt.core.streaming.recording import (
     LastLine,
     Line,
     Remembered,
+    SnapshotLine,
+    SourceLine,
 )
+from fogmqtt.core.streaming.source_steps import SourceStep
 from fogmqtt.errors import FogError, StreamOutputFailed, reason_of
 from fogmqtt.gateway.streams.frame_events import EventsHead
 from fogmqtt.gateway.streams.frame_work import FrameHold
-from fogmqtt.gateway.streams.outputs import digest_of
+from fogmqtt.gateway.streams.outputs import digest_of, digest_of_file
 from fogmqtt.gateway.threads import IoThread
 from fogmqtt.images.encode import encode
 from fogmqtt.images.result_format import ResultFormat
@@ -52,7 +56,7 @@ HEAD: Final = "recording.json"
 LOG: Final = "log.jsonl"
 FRAMES: Final = "frames"
 #: The version of these files.
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 #: Frames that wait to be written, at most. Beyond, the stream begins no frame.
 _MOST_WAITING: Final = 4
@@ -164,9 +168,17 @@ class StreamRecorder:
         line = EndLine(ending, tuple(ended), "", remembered, reseeds)
         self._write(partial(self._files.add_end, line, output))
 
-    def saw(self, seq: int, events: Sequence[StreamEvent]) -> None:
+    def stepped(self, steps: tuple[SourceStep, ...]) -> None:
+        """Something happened in the source."""
+        self._write(partial(self._files.add, SourceLine(steps)))
+
+    def saw(self, seq: int, events: Sequence[StreamEvent], *, active: bool) -> None:
         """A frame was looked at for events; `seq` 0: all of them end."""
-        self._write(partial(self._files.add, EventsLine(seq, tuple(events))))
+        self._write(partial(self._files.add, EventsLine(seq, tuple(events), active)))
+
+    def drew(self, seq: int, jpeg: bytes) -> None:
+        """The picture of a frame's events was made."""
+        self._write(partial(self._files.add, SnapshotLine(seq, digest_of_file(jpeg))))
 
     async def close(self, totals: SourceTotals, books: Books) -> None:
         """The stream ended: write what waits."""

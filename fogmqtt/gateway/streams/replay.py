@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -21,15 +21,19 @@ from fogmqtt.core.streaming.recording import (
     EndLine,
     EventsLine,
     FrameLine,
+    LastLine,
     Line,
     Redecision,
     Remembered,
+    SnapshotLine,
+    SourceLine,
 )
 from fogmqtt.errors import FogError, SourceEnded, UsageError, reason_of
 from fogmqtt.gateway.streams.frame_events import EventsHead, FrameEvents
 from fogmqtt.gateway.streams.motion import MotionFinder
-from fogmqtt.gateway.streams.outputs import PublishedFrame, digest_of
+from fogmqtt.gateway.streams.outputs import PublishedFrame, digest_of, digest_of_file
 from fogmqtt.gateway.streams.recorder import FORMAT, FRAMES, HEAD, LOG, RecordingHead
+from fogmqtt.gateway.streams.stream_events import drawn, snapshot_of
 from fogmqtt.images.spec import Image, Spec
 from fogmqtt.operators.api.base import Operator, StageOutput
 from fogmqtt.operators.api.memory import FrameMemory, memory_needs
@@ -62,9 +66,10 @@ class ReplayReport:
     compared: int = 0
     #: Results that this machine cannot compute again, since devices lost memories of operators.
     not_comparable: int = 0
-    #: Frames that were looked at for events again, and the events that they made.
+    #: Frames that were looked at for events again, the events that they made, and their pictures.
     looked_at: int = 0
     events: int = 0
+    snapshots: int = 0
     differences: int = 0
     #: The first differences, in words.
     texts: list[str] = field(default_factory=list)
@@ -132,7 +137,8 @@ async def replay(
     }
     _check_pictures(recording)
     computing = _Computing(operators, unseen)
-    events = None if head.events is None else _Events(head.events)
+    drawn = {one.seq for one in recording.lines() if isinstance(one, SnapshotLine)}
+    events = None if head.events is None else _Events(head.events, drawn)
     pictures = open_pictures(recording.folder / FRAMES, head.convert)
     redecision = Redecision(head.rules)
     try:
@@ -156,9 +162,13 @@ async def replay(
                                 publish(_published(head, result))
                 case EventsLine() if events is not None:
                     await events.compare(line, report)
-                case EventsLine():
+                case SnapshotLine() if events is not None:
+                    events.compare_snapshot(line, report)
+                case EventsLine() | SnapshotLine():
                     report.differ(f"events of frame with seq {line.seq}: the stream makes none")
-                case _:
+                case SourceLine():
+                    pass  # it is only decided again
+                case LastLine():
                     report.is_whole = True
     finally:
         await pictures.close()
@@ -255,7 +265,7 @@ class _Computing:
 class _Events:
     """Makes the events of a recording again."""
 
-    def __init__(self, head: EventsHead) -> None:
+    def __init__(self, head: EventsHead, drawn: Set[int]) -> None:
         self._decided = FrameEvents(head.events, head.kind)
         self._finder = MotionFinder(head.motion) if head.motion.sensitivity else None
         #: Published frames that were not looked at yet. Where motion was found too slowly, some
@@ -263,6 +273,9 @@ class _Events:
         self._waiting: deque[_Computed] = deque(maxlen=_MOST_WAITING)
         #: Whether all that was looked at so far is known here.
         self._is_exact = True
+        #: The frames of which there is a picture in the recording, and those that were made again.
+        self._drawn = drawn
+        self._digests: dict[int, str] = {}
 
     def keep(self, done: _Computed) -> None:
         """A frame was published: it may be looked at."""
@@ -277,9 +290,25 @@ class _Events:
             return
         report.looked_at += bool(line.seq)
         report.events += len(found)
+        now, recorded = _events_text(found), _events_text(line.events)
         if tuple(found) != line.events:
+            report.differ(f"{name}: {now} now, {recorded} in the recording")
+        if self._decided.active != line.active:
             report.differ(
-                f"{name}: {_events_text(found)} now, {_events_text(line.events)} in the recording"
+                f"{name}: motion is {_on(self._decided.active)} now, "
+                f"{_on(line.active)} in the recording"
+            )
+
+    def compare_snapshot(self, line: SnapshotLine, report: ReplayReport) -> None:
+        """Compare the picture of a frame's events with the recorded one."""
+        now = self._digests.pop(line.seq, None)
+        if now is None and not self._is_exact:
+            return
+        report.snapshots += 1
+        if now != line.digest:
+            report.differ(
+                f"picture of the events of frame with seq {line.seq}: it is {now or 'not made'} "
+                f"now, {line.digest} in the recording"
             )
 
     async def _look(self, seq: int) -> list[StreamEvent] | None:
@@ -294,7 +323,15 @@ class _Events:
             size = done.image.shape[0], done.image.shape[1]
         if not isinstance(facts, dict):
             return None
-        return self._decided.take(facts, size, done.epoch, done.line.captured_utc)
+        found = self._decided.take(facts, size, done.epoch, done.line.captured_utc)
+        snapshot = snapshot_of(seq, done.image, size, found)
+        if snapshot is not None and seq in self._drawn:
+            self._digests[seq] = digest_of_file(await asyncio.to_thread(drawn, snapshot))
+        return found
+
+
+def _on(is_active: bool) -> str:
+    return "ON" if is_active else "OFF"
 
 
 def _events_text(events: Sequence[StreamEvent]) -> str:

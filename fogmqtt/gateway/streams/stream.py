@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 
 #: Devices must not predict which frames are compared.
 _CHANCE: Final = SystemRandom()
+#: Seconds between two looks at what happened in a source that gives no frame to record.
+_RECORD_S: Final = 1.0
 #: Seconds until a stream that must not drop frames looks again for a device.
 _LOOK_S: Final = 0.1
 
@@ -162,6 +164,7 @@ class LiveStream:
 
     async def run(self) -> None:
         """Do frames until the source ends, or until cancelled."""
+        recording = None if self._recorder is None else asyncio.create_task(self._keep_recording())
         try:
             while True:
                 await self._wait_for_room()
@@ -182,11 +185,26 @@ class LiveStream:
             await self._comparing.close()
             # The end of all events is part of the recording.
             await asyncio.gather(*(one.close() for one in self._observers))
+            if recording is not None:
+                recording.cancel()
             await self._end_recording()
             await asyncio.gather(*(lane.close() for lane in self._lanes))
 
+    async def _keep_recording(self) -> None:
+        """Record what happens in a source, also while it gives no frame."""
+        while True:
+            self._account()
+            await asyncio.sleep(_RECORD_S)
+
+    def _account(self) -> SourceCounts:
+        """Return the source's counts, and record what led to them."""
+        account = self._source.account()
+        if account.steps and self._recorder is not None:
+            self._recorder.stepped(account.steps)
+        return account.counts
+
     async def _end_recording(self) -> None:
-        counts = self._source.counts
+        counts = self._account()
         self._decisions.abandon()
         if self._recorder is not None:
             self._decisions.books.take(counts)
@@ -221,7 +239,7 @@ class LiveStream:
             self._reconnects,
             self._work.switches,
             ways,
-            _totals(self._source.counts),
+            _totals(self._account()),
         )
         verdict = self._decisions.arrive(arrival)
         if self._recorder is not None:

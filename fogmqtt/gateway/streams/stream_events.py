@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 import numpy as np
@@ -38,9 +38,22 @@ SNAPSHOT_SIDE: Final = 1280
 _COLOUR: Final[Colour] = (0, 0, 210)
 
 
-class _Snapshot(msgspec.Struct, frozen=True, eq=False):
+class EventsRecorder(Protocol):
+    """Records the events of a stream."""
+
+    def saw(self, seq: int, events: Sequence[StreamEvent], *, active: bool) -> None:
+        """A frame was looked at, and something is there or not; `seq` 0: all events end."""
+        ...
+
+    def drew(self, seq: int, jpeg: bytes) -> None:
+        """The picture of a frame's events was made."""
+        ...
+
+
+class EventPicture(msgspec.Struct, frozen=True, eq=False):
     """What is drawn: a frame, and what was seen in it."""
 
+    seq: int
     image: Image
     #: Height and width of the picture that the boxes are of.
     size: tuple[int, int]
@@ -74,8 +87,8 @@ class StreamEvents:
         self._say_motion = say_motion
         self._quiet_s = quiet_s
         self._decided = FrameEvents(settings, kind)
-        self._record: Callable[[int, Sequence[StreamEvent]], None] = lambda _seq, _events: None
-        self._waiting: Slot[_Snapshot] = Slot()
+        self._recorder: EventsRecorder | None = None
+        self._waiting: Slot[EventPicture] = Slot()
         self._drawing = BackgroundTasks()
         self._is_drawing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -85,9 +98,9 @@ class StreamEvents:
         """Whether something is there."""
         return self._decided.active
 
-    def record_to(self, record: Callable[[int, Sequence[StreamEvent]], None]) -> None:
-        """Tell `record` what each frame leads to, by its `seq`; 0: all events end."""
-        self._record = record
+    def record_to(self, recorder: EventsRecorder) -> None:
+        """Tell `recorder` what each frame leads to."""
+        self._recorder = recorder
 
     def take(self, result: PublishedFrame) -> None:
         """Take the next result of the stream."""
@@ -98,9 +111,9 @@ class StreamEvents:
         for event in found:
             self._publish(event, result.seq)
         self._say_motion(self.active)
-        best = tuple(event for event in found if event.is_best)
-        if best and result.original is not None:
-            self._draw(_Snapshot(result.original, result.size, best))
+        snapshot = snapshot_of(result.seq, result.original, result.size, found)
+        if snapshot is not None:
+            self._draw(snapshot)
         self._wait_for_next()
 
     async def close(self) -> None:
@@ -109,6 +122,10 @@ class StreamEvents:
             self._timer.cancel()
         self._end_all()
         await self._drawing.finish()
+
+    def _record(self, seq: int, found: Sequence[StreamEvent]) -> None:
+        if self._recorder is not None:
+            self._recorder.saw(seq, found, active=self.active)
 
     def _wait_for_next(self) -> None:
         if self._timer is not None:
@@ -144,7 +161,7 @@ class StreamEvents:
 
     # Pictures.
 
-    def _draw(self, snapshot: _Snapshot) -> None:
+    def _draw(self, snapshot: EventPicture) -> None:
         self._waiting.put(snapshot)
         if not self._is_drawing:
             self._is_drawing = True
@@ -153,7 +170,9 @@ class StreamEvents:
     async def _draw_all(self) -> None:
         try:
             while (snapshot := self._waiting.take()) is not None:
-                data = await self._threads.begin_tile(partial(_drawn, snapshot))
+                data = await self._threads.begin_tile(partial(drawn, snapshot))
+                if self._recorder is not None:
+                    self._recorder.drew(snapshot.seq, data)
                 topic = self._topics.frame(self._name, "snapshot")
                 with suppress(NotConnected):
                     self._link.publish(topic, data, qos=1, retain=True, content_type="image/jpeg")
@@ -161,7 +180,15 @@ class StreamEvents:
             self._is_drawing = False
 
 
-def _drawn(snapshot: _Snapshot) -> bytes:
+def snapshot_of(
+    seq: int, image: Image | None, size: tuple[int, int], events: Sequence[StreamEvent]
+) -> EventPicture | None:
+    """Return what is drawn of a frame; None if none of its events is seen best in it."""
+    best = tuple(event for event in events if event.is_best)
+    return None if image is None or not best else EventPicture(seq, image, size, best)
+
+
+def drawn(snapshot: EventPicture) -> bytes:
     """Return a JPEG of a frame with the boxes of its events."""
     canvas = as_colour(snapshot.image)
     height, width = canvas.shape[:2]

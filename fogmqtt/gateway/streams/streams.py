@@ -166,7 +166,7 @@ class Streams:
         )
         recorder = self._recorder(name, settings, pipeline, has_events=events is not None)
         if recorder is not None and events is not None:
-            events.record_to(recorder.saw)
+            events.record_to(recorder)
         return LiveStream(
             name, settings, source, work, outputs, self._warnings, observers, recorder
         )
@@ -284,7 +284,8 @@ class Streams:
         settings = one.settings
         assert self._open_source is not None  # noqa: S101  # set by `serve`
         if settings.source == "mqtt":
-            source = self._pushed.open(one.name, source_settings(settings))
+            records = bool(settings.record.folder)
+            source = self._pushed.open(one.name, source_settings(settings), records=records)
         else:
             source = self._open_source(one.name, settings)
         try:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 import av
 import av.error
 
-from fogmqtt.core.streaming.cadence import Decimator
 from fogmqtt.streams.clocks import MediaClock, Moment, UtcClock, arrival
 from fogmqtt.streams.decoding import (
     Stills,
@@ -37,14 +36,14 @@ Stamp = Callable[[float | None], Moment]
 
 def read_live(container: InputContainer, settings: SourceSettings, newest: NewestPicture) -> None:
     """Read a camera until it is lost. Raises SourceFailed or an error of FFmpeg."""
-    newest.opened()
+    newest.opened(fps=settings.fps)
     _read_by_clock(UtcClock("rtcp", partial(_rtcp_began, container)), container, settings, newest)
     raise SourceFailed("it ended the connection")
 
 
 def read_webcam(container: InputContainer, settings: SourceSettings, newest: NewestPicture) -> None:
     """Read a camera whose timestamps are in UTC. Raises as `read_live` does."""
-    newest.opened()
+    newest.opened(fps=settings.fps)
     _read_by_clock(UtcClock("sensor", lambda: 0.0), container, settings, newest)
     raise SourceFailed("it was unplugged")
 
@@ -52,7 +51,7 @@ def read_webcam(container: InputContainer, settings: SourceSettings, newest: New
 def read_file(container: InputContainer, settings: SourceSettings, newest: NewestPicture) -> None:
     """Read a video file to its end: at its own pace, or as fast as it is taken if all are kept."""
     stream = _video(container)
-    newest.opened()
+    newest.opened(fps=settings.fps)
     rate = stream.average_rate
     clock = _FileClock(float(rate) if rate else None, is_paced=settings.keep != "all")
     _Reading(stream, settings, newest, clock.moment, clock.seconds).run(container)
@@ -118,7 +117,6 @@ class _Reading:
         self._newest = newest
         self._stamp = stamp
         self._seconds = seconds
-        self._decimator = Decimator(settings.fps)
         decoder = stream.codec_context
         self._codec = decoder.name
         self._keys_only = settings.keep == "keys"
@@ -141,15 +139,14 @@ class _Reading:
         if packet.size == 0:
             return  # the end
         if self._keys_only and not packet.is_keyframe:
-            self._newest.skipped()
+            self._newest.no_key()
             return
         data = bytes(packet)
         if packet.is_corrupt or (self._is_jpeg and not is_whole_jpeg(data)):
             self._newest.damaged()
             return
         moment = self._stamp(_seconds_of(packet))
-        if not self._decimator.takes(self._seconds()):
-            self._newest.skipped()
+        if not self._newest.passes(self._seconds()):
             return
         original = original_of(data) if self._is_jpeg else b""
         decode = partial(self._stills.decode, data)
@@ -173,8 +170,7 @@ class _Reading:
             self._newest.damaged()
             return
         moment = self._stamp(_seconds_of(frame))
-        if not self._decimator.takes(self._seconds()):
-            self._newest.skipped()
+        if not self._newest.passes(self._seconds()):
             return
         self._newest.offer(Picture(moment, self._codec, lambda: frame))
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, cast
 
 import av
 
-from fogmqtt.core.streaming.cadence import Decimator
 from fogmqtt.streams.clocks import Moment, arrival
 from fogmqtt.streams.decoding import Stills, is_whole_jpeg, original_of
 from fogmqtt.streams.newest import NewestPicture, Picture
@@ -83,26 +82,22 @@ def _poll(
 ) -> None:
     pause_s = 1 / (settings.fps or _SNAPSHOTS_PER_S)
     newest.opened(pause_s=pause_s)
-    stills, decimator = Stills.of_jpegs(), Decimator(0)
-    offer_file(first, arrival(), stills, decimator, newest)
+    stills = Stills.of_jpegs()
+    offer_file(first, arrival(), stills, newest)
     due = time.monotonic()
     while True:
         due = max(due + pause_s, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
         with closing(_open(opener, settings)) as response:
             data = response.read(_MAX_BYTES)
-        offer_file(data, arrival(), stills, decimator, newest)
+        offer_file(data, arrival(), stills, newest)
 
 
-def offer_file(
-    data: bytes, moment: Moment, stills: Stills, decimator: Decimator, newest: NewestPicture
-) -> None:
+def offer_file(data: bytes, moment: Moment, stills: Stills, newest: NewestPicture) -> None:
     """Offer a JPEG file, or count it as damaged or as one too many."""
     if not is_whole_jpeg(data):
         newest.damaged()
-    elif not decimator.takes(moment.at):
-        newest.skipped()
-    else:
+    elif newest.passes(moment.at):
         newest.offer(Picture(moment, "mjpeg", lambda: stills.decode(data), original_of(data)))
 
 

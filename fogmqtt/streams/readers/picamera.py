@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import av
 
-from fogmqtt.core.streaming.cadence import Decimator
 from fogmqtt.streams.clocks import Moment, arrival
 from fogmqtt.streams.newest import NewestPicture, Picture
 from fogmqtt.streams.reasons import SourceFailed
@@ -40,21 +39,19 @@ def read_picamera(settings: SourceSettings, newest: NewestPicture) -> None:
     try:
         camera.configure(camera.create_video_configuration(main={"format": _FORMAT}))
         camera.start()
-        newest.opened()
-        _read(camera, settings, newest)
+        newest.opened(fps=settings.fps)
+        _read(camera, newest)
     finally:
         camera.close()
 
 
-def _read(camera: Any, settings: SourceSettings, newest: NewestPicture) -> None:
-    decimator = Decimator(settings.fps)
+def _read(camera: Any, newest: NewestPicture) -> None:
     while True:
         request = camera.capture_request()
         try:
             newest.packet_came()
             moment = _moment(request.get_metadata())
-            if not decimator.takes(moment.at):
-                newest.skipped()
+            if not newest.passes(moment.at):
                 continue
             pixels = request.make_array("main")
         finally:
