@@ -37,6 +37,7 @@ def install(device: str, options: argparse.Namespace) -> int:
         return 0
     is_here = _is_here(root)
     _check_root(root)
+    _check_writable(path, *((SYSTEM, *_user_files(user)) if is_here else ()), device=device)
     if is_here:
         _make_user(user)
         SYSTEM.mkdir(mode=0o755, exist_ok=True)
@@ -59,6 +60,7 @@ def uninstall(options: argparse.Namespace) -> int:
         print(f"would stop {_NAME} and remove {path}")
         return 0
     _check_root(options.root)
+    _check_writable(path)
     if _is_here(options.root) and _SYSTEMD.is_dir() and path.exists():
         _run("systemctl", "disable", "--quiet", "--now", _NAME)
     try:
@@ -93,6 +95,31 @@ def _is_here(root: Path) -> bool:
 def _check_root(root: Path) -> None:
     if _is_here(root) and os.geteuid() != 0:
         raise UsageError("a service needs root: call this with sudo, or give --root FOLDER")
+
+
+def _check_writable(*paths: Path, device: str = "") -> None:
+    """Raise ConfigError if one of these is on a read-only system, before anything is done."""
+    for path in paths:
+        there = next(one for one in (path, *path.absolute().parents) if one.exists())
+        if os.statvfs(there).f_flag & os.ST_RDONLY:
+            without = (
+                "; or run the board without a service, with its identity on a disk that can be "
+                f"written: XDG_CONFIG_HOME=/data fog-device --id {device}"
+            )
+            raise ConfigError(
+                f"{path} is on a read-only file system; let it be written for this one command, as "
+                "by `sudo mount -o remount,rw /`, or on a Raspberry Pi without its overlay file "
+                f"system (sudo raspi-config){without if device else ''}"
+            )
+
+
+def _user_files(user: str) -> tuple[Path, ...]:
+    """Return what `useradd` writes, if this user is still to be made."""
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return (Path("/etc/passwd"),)
+    return ()
 
 
 def _make_user(name: str) -> None:

@@ -57,6 +57,8 @@ install() {
     else
         say "and starts nothing. To undo it: sh join.sh --uninstall --prefix $prefix"
     fi
+    mkdir -p "$prefix" 2>/dev/null && [ -w "$prefix" ] \
+        || die "$prefix cannot be written; if the system is read-only, let it be written for this one command, or give --prefix DIR"
     download=$(mktemp -d)
     trap 'rm -rf "$download"' EXIT
     trap 'exit 1' HUP INT TERM

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -188,6 +189,37 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["--id", "eya", "service", "install", "--root", str(tmp_path), "--dry-run"]) == 0
     assert "would write" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("action", ["install", "uninstall"])
+def test_a_service_says_that_the_system_is_read_only_and_the_way_out(action: str) -> None:
+    program = (sys.executable, "-m", "fogmqtt.cli.device", "--id", "eya")
+    done = on_a_read_only_system(*program, "service", action)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "fog-device.service is on a read-only file system; let it be written for this" in line
+    without = "run the board without a service" in line
+    assert without == (action == "install")
+
+
+def test_the_installer_says_that_the_system_is_read_only(tmp_path: Path) -> None:
+    script = tmp_path / "join.sh"
+    script.write_text(install_script(make_site(tmp_path / "fog"), "127.0.0.1:8884"))
+    done = on_a_read_only_system("sh", str(script), str(CODE))
+    assert done.returncode == 1
+    assert done.stderr.startswith("join.sh: /opt/fogmqtt cannot be written; if the system is read-")
+
+
+def on_a_read_only_system(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command where `/` cannot be written, which no other program notices."""
+    if os.geteuid() != 0 or not Path("/proc/self/ns/mnt").exists():
+        pytest.skip("a read-only system needs root on Linux: run the test as root")
+    prepare = (
+        "mount --make-rprivate / && mount --bind /etc /etc"
+        ' && mount -o remount,ro,bind / && mount -o remount,ro,bind /etc && exec "$@"'
+    )
+    words = ("unshare", "--mount", "sh", "-c", prepare, "sh", *command)
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_a_service_needs_an_id(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
