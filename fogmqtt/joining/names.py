@@ -23,7 +23,10 @@ def host_name() -> str:
 
 
 def own_addresses() -> tuple[str, ...]:
-    """Return the addresses of this machine in its networks, IPv4 first; none of loopback."""
+    """Return the addresses of this machine in its networks, none of loopback.
+
+    The one by which it reaches other networks comes first, and IPv4 before IPv6.
+    """
     found = []
     for adapter in ifaddr.get_adapters():
         if str(adapter.name).startswith(_INNER):
@@ -34,7 +37,19 @@ def own_addresses() -> tuple[str, ...]:
             # A board would need the name of its own interface for a link-local address.
             if not address.is_loopback and not address.is_link_local:
                 found.append(address)
-    return tuple(map(str, sorted(found, key=lambda one: (one.version, int(one)))))
+    main = _main_address()
+    found.sort(key=lambda one: (str(one) != main, one.version, int(one)))
+    return tuple(map(str, found))
+
+
+def _main_address() -> str:
+    """Return the address by which this machine reaches other networks; empty if it does not."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return ""
+        return str(sock.getsockname()[0])
 
 
 def check_addresses(texts: tuple[str, ...]) -> tuple[str, ...]:

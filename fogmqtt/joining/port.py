@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -25,7 +26,7 @@ from fogmqtt.errors import FogError, JoinRefused
 from fogmqtt.joining.asking import Applications, AskRequest
 from fogmqtt.joining.bundle import utc_now
 from fogmqtt.joining.install_script import install_script
-from fogmqtt.joining.membership import JoinRequest, Membership
+from fogmqtt.joining.membership import JoinAnswer, JoinRequest, Membership
 from fogmqtt.joining.site import Site
 from fogmqtt.joining.wheel import build_wheel, wheel_name
 from fogmqtt.log import one_line
@@ -335,7 +336,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(500, "the gateway cannot change its files; its log says why")
         else:
             status = 202 if answer is None else 200
+            if isinstance(answer, JoinAnswer):
+                answer = self._reached_first(answer)
             self._send(status, msgspec.json.encode(answer), "application/json")
+
+    def _reached_first(self, answer: JoinAnswer) -> JoinAnswer:
+        """Name the address first by which the board has come: it may reach no other one."""
+        here = str(self.connection.getsockname()[0])
+
+        def sorted_urls(urls: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(sorted(urls, key=lambda url: urlsplit(url).hostname != here))
+
+        return msgspec.structs.replace(
+            answer, brokers=sorted_urls(answer.brokers), join=sorted_urls(answer.join)
+        )
 
     def _refuse_join(self, reason: str) -> None:
         if self.server.refusals.note(self._connection.address, reason):

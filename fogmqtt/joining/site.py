@@ -95,7 +95,8 @@ class Site:
         """Under which boards reach this machine, the best first."""
         if self.settings.addresses:
             return self.settings.addresses
-        return (f"{host_name()}.local", *own_addresses())
+        # A board may wait ten seconds for a name that nobody on its network knows.
+        return (*own_addresses(), f"{host_name()}.local")
 
     @property
     def is_loopback_only(self) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -24,6 +25,7 @@ from fogmqtt.joining.bundle import JoinBundle, pin_of, utc_now
 from fogmqtt.joining.identity import Identity, folders, load_identity
 from fogmqtt.joining.ledger import Member
 from fogmqtt.joining.membership import Membership
+from fogmqtt.joining.names import own_addresses
 from fogmqtt.joining.open_port import await_port
 from fogmqtt.joining.port import MOST_REFUSALS, REFUSALS, JoinPort, Refusals
 from fogmqtt.joining.site import Site, SiteSettings
@@ -87,6 +89,26 @@ def test_a_board_joins_with_a_file(opened: Site, tmp_path: Path) -> None:
     assert opened.ledger.read().members["eya"].address == "127.0.0.1"
     context = ssl.create_default_context(cafile=identity.ca(tmp_path / "board"))
     context.load_cert_chain(identity.pem(tmp_path / "board"))
+
+
+def test_a_board_is_told_the_address_first_by_which_it_came(
+    opened: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("192.0.2.7", "mariem.local", "127.0.0.1")
+    monkeypatch.setattr(
+        opened, "settings", msgspec.structs.replace(opened.settings, addresses=names)
+    )
+    code = invited(opened).code
+    identity, _ = join(code, (opened.join_urls[2],), tmp_path)
+    for urls in (identity.brokers, identity.join, renew(identity, tmp_path).join):
+        assert [urlsplit(url).hostname for url in urls] == ["127.0.0.1", *names[:2]]
+
+
+def test_names_that_a_network_may_not_know_come_last(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(make_site(tmp_path).settings, addresses=())
+    *addresses, name = Site(tmp_path, settings).addresses
+    assert tuple(addresses) == own_addresses()
+    assert name.endswith(".local")
 
 
 def test_a_board_joins_with_a_line_and_the_address_of_the_gateway(
