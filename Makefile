@@ -14,8 +14,8 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 # Tests start thousands of processes. Without stored bytecode each compiles all that it imports anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Tests of one file share processes and results, so one process of pytest runs them all. The long
-# files are in the folders that come first.
+# Tests of one file share processes and results, so one process of pytest runs them all. The
+# longest files are in the folders that come first, so that none of them is alone at the end.
 SPREAD    := --dist loadfile --no-loadscope-reorder
 # Tests that only compute run in one process for each core.
 PROCESSES ?= $(shell nproc 2>/dev/null || echo 2)
@@ -26,7 +26,7 @@ WAITING   := 2
 # fault.
 AGAIN     := --reruns 2 --rerun-show-tracebacks -rR
 # Tests with brokers and processes of their own.
-REAL      := tests/integration tests/browser
+REAL      := tests/browser tests/integration
 
 .PHONY: help demo quick unit test proof fleets mutations arm chaos soak fuzz brokers lint bench bench-quick
 .PHONY: clean broker broker-or-wheel node chromium proxy debootstrap vendor peers

@@ -34,8 +34,10 @@ S = TypeVar("S", StreamSettings, RecordSettings)
 
 #: The stream's name in messages of this command.
 _NAME: Final = "stream"
-#: Seconds between two lines: on a terminal, where each replaces the one before, and elsewhere.
+#: Seconds between two lines on a terminal, where each replaces the one before.
 _LIVE_S: Final = 0.5
+#: Seconds until the first line elsewhere, and between two lines.
+_FIRST_S: Final = 2.0
 _PLAIN_S: Final = 5.0
 
 
@@ -166,15 +168,17 @@ async def _show(live: LiveStream) -> None:
     """Show the figures on stderr: one line that changes, or now and then a line."""
     is_terminal = sys.stderr.isatty()
     shown = ""
+    pause_s = _LIVE_S if is_terminal else _FIRST_S
     try:
         while True:
-            await asyncio.sleep(_LIVE_S if is_terminal else _PLAIN_S)
+            await asyncio.sleep(pause_s)
             text = _line(live.view())
             if is_terminal:
                 print(f"\r{text.ljust(len(shown))}", end="", file=sys.stderr, flush=True)
                 shown = text
             else:
                 print(text, file=sys.stderr, flush=True)
+                pause_s = _PLAIN_S
     finally:
         if shown:
             print(f"\r{' ' * len(shown)}\r", end="", file=sys.stderr, flush=True)

@@ -220,6 +220,8 @@ class Gateway:
         # A one-off gateway needs a broker, whatever the size of its image.
         needs_broker = broker_within_s is not None and config.gateway.local != "always"
         offline_s = math.inf if needs_broker else config.gateway.local_after
+        if broker_within_s is not None and not needs_broker:
+            offline_s = min(offline_s, broker_within_s)
         self._settling = Settling(self._link, self._compatibility, offline_s)
         whole_image = WholeImage(
             self._threads,

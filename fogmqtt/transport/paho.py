@@ -52,8 +52,10 @@ _JITTER: Final = 0.2
 _FLUSH_S: Final = 2.0
 _DISCONNECT_S: Final = 0.5
 _CHANCE: Final = random.SystemRandom()
-#: Seconds that `close` waits for the network thread, which may be connecting.
+#: Seconds that `close` waits for the network thread while it is connected.
 _JOIN_S: Final = 7.0
+#: The same while it is not. An attempt to connect ends by itself, and nobody needs its outcome.
+_JOIN_ATTEMPT_S: Final = 0.5
 
 
 class PahoTransport:
@@ -148,12 +150,13 @@ class PahoTransport:
         if connection is None or not connection.ready:
             self._end_at = 0.0
             self._closing.set()
+            self._thread.join(_JOIN_ATTEMPT_S)
         else:
             connection.flush(_FLUSH_S)
             self._end_at = time.monotonic() + _DISCONNECT_S
             self._closing.set()
             connection.disconnect()
-        self._thread.join(_JOIN_S)
+            self._thread.join(_JOIN_S)
 
     # --- network thread -------------------------------------------------------------------
 
@@ -219,6 +222,8 @@ class PahoTransport:
             connection.connect()
         except OSError as problem:
             return unreachable(link, problem)
+        if self._closing.is_set():
+            return connection.close()
         try:
             was_ready = False
             while connection.run_once() and time.monotonic() < self._end_at:

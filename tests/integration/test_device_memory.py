@@ -57,7 +57,7 @@ def test_where_nobody_has_room_the_job_says_so_in_figures(fog: Fog, laptop: Prog
         "--tiles",
         "grid 1x1",
         "--timeout",
-        "8",
+        "3",
         code=1,
         WIRE__PREFIX="small/v1",
         GATEWAY__LOCAL_AFTER="1",

@@ -242,7 +242,8 @@ def test_an_announcement_that_is_none_of_ours_is_passed_over() -> None:
                     port=1883,
                     properties=properties,
                     server=f"strange{number}.local.",
-                )
+                ),
+                cooperating_responders=True,  # no search for others of this name
             )
         ours = notice("mariem")
         with announced(ours):

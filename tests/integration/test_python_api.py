@@ -111,6 +111,7 @@ def test_tiles_are_done_by_devices_bit_for_bit(fog: Fog) -> None:
 
 
 def test_cancel_takes_the_tiles_back_from_the_devices(lone_fog: Processes) -> None:
+    lone_fog.settings["DEVICE__CHECKIN_S"] = "0.5"  # tells the tiles that it holds
     lone_fog.fleet("eya", speed=20_000)
     with fogmqtt.connect(broker=lone_fog.broker.url) as fog:
         job = fog.submit(photo(400, 400), "invert", tiles="grid 4x4")

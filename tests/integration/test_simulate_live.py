@@ -39,6 +39,8 @@ def test_programs_get_figures_only(fog: Fog) -> None:
 
 
 def test_without_devices_it_says_how_to_go_on(fog: Fog) -> None:
+    with fog.probe(client_id="owner") as owner:  # of a device that is away: so none is waited for
+        owner.publish("nobody/here/devices/away/status", b"offline", retain=True)
     done = fog.command(*ASKED, WIRE__PREFIX="nobody/here")
     assert done.returncode == 2
     assert "no device to model is online" in done.stderr

@@ -240,7 +240,7 @@ def test_the_command_ends_with_one_line_at_ctrl_c_and_with_1_if_nothing_came_out
     last = program.log.read_text().splitlines()[-1]
     assert "came out; age p50" in last
 
-    done = lone_fog.command("stream", str(clip), "--keep", "latest", "--for", "6")
+    done = lone_fog.command("stream", str(clip), "--keep", "latest", "--for", "2")
     assert done.returncode == 1
     assert "no frame came out: no device can do it" in done.stderr
     done = lone_fog.command("stream", "gopher://camera", "--pipeline", "invert")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -268,3 +270,16 @@ def test_a_second_client_with_the_same_id_disconnects_the_first(world: World) ->
     assert watcher.inbox.take(Received).payload == b"offline"
     second.transport.publish("a", b"still here")
     assert second.inbox.message("a").payload == b"still here"
+
+
+def test_closing_does_not_wait_for_an_attempt_to_connect() -> None:
+    """Whoever ends a program before a mute broker with TLS waits for no handshake."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"mqtts://127.0.0.1:{mute.getsockname()[1]}"
+        transport = PahoTransport(Link(url, "hasty", connect_timeout_s=60.0), Inbox().put)
+        transport.start()
+        connection, _ = mute.accept()
+        with connection:
+            began = time.monotonic()
+            transport.close()
+            assert time.monotonic() - began < 5.0

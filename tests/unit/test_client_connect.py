@@ -44,6 +44,15 @@ def test_a_configuration_is_given_as_a_path_or_as_an_object(tmp_path: Path) -> N
         pass
 
 
+def test_a_machine_that_works_alone_waits_for_a_broker_no_longer_than_it_is_told() -> None:
+    Path("config.yaml").write_text(
+        f"broker: {{url: 'mqtt://127.0.0.1:{free_port()}'}}\n"
+        "gateway: {local: always, local_after: 600}\n"
+    )
+    with connect() as fog:
+        assert fog.run(np.zeros((2, 2), np.uint8), "invert").max() == 255
+
+
 @pytest.mark.parametrize(
     ("where", "broker", "says"),
     [

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
 from fogmqtt.config import GatewayConfig, PreviewSettings, StreamSettings
+from fogmqtt.config.schema import HomeAssistantSettings
+from fogmqtt.gateway.home_assistant import announcer
 from fogmqtt.gateway.home_assistant.payloads import (
     DeviceFacts,
     Discovery,
@@ -18,8 +21,13 @@ from fogmqtt.gateway.home_assistant.payloads import (
     StreamFacts,
 )
 from fogmqtt.gateway.streams.retained import is_retained_topic, retained_topics
+from fogmqtt.transport.base import Received
+from fogmqtt.transport.memory import MemoryTransport
 from fogmqtt.wire.topics import Topics
+from tests.fog import wait_for
+from tests.gateway_rig import PlayedDevice
 from tests.home_assistant_schema import SCHEMA
+from tests.serving import Serving
 
 DISCOVERY = Discovery(Topics(), "mariem", "homeassistant")
 VALID = jsonschema.Draft202012Validator(SCHEMA)
@@ -209,3 +217,27 @@ def test_what_a_stream_retains_follows_from_what_is_configured() -> None:
         "fog/v1/frames/gate/preview",
         "fog/v1/frames/gate/snapshot",
     }
+
+
+def test_a_device_that_comes_or_goes_is_published_before_the_usual_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcer, "EVERY_S", 600.0)
+    heard: dict[str, dict[str, Any]] = {}
+
+    def hear(event: object) -> None:
+        if isinstance(event, Received) and event.payload:
+            heard[event.topic] = json.loads(bytes(event.payload))
+
+    with Serving(str(tmp_path), homeassistant=HomeAssistantSettings(discovery="auto")) as serving:
+        client = MemoryTransport(serving.broker, "ha", hear)
+        client.subscribe("fog/v1/gateways/mariem/state")
+        client.subscribe("fog/v1/gateways/mariem/devices/+")
+        client.start()
+        wait_for(lambda: "fog/v1/gateways/mariem/state" in heard, what="the gateway", within=60)
+        device = PlayedDevice(serving.broker, "eya")
+        device.start()
+        state = "fog/v1/gateways/mariem/devices/eya"
+        wait_for(lambda: heard.get(state, {}).get("online"), what="eya", within=60)
+        device.leave()
+        wait_for(lambda: not heard[state]["online"], what="eya's end", within=60)

@@ -17,6 +17,7 @@ import msgspec
 from fogmqtt.config import GatewayConfig
 from fogmqtt.errors import NotConnected, PublishRefused, TooLarge
 from fogmqtt.gateway.app import Gateway
+from fogmqtt.gateway.events import DeviceCame, DeviceLeft
 from fogmqtt.gateway.home_assistant.payloads import (
     DeviceFacts,
     Discovery,
@@ -30,8 +31,11 @@ from fogmqtt.wire.service_messages import DeviceCard, GatewayCard
 from fogmqtt.wire.states import Announced, GatewayDeviceState, GatewayState
 from fogmqtt.wire.topics import LOCAL, ONLINE
 
-#: Seconds between two messages on one topic, at least: Home Assistant keeps a record of each.
+#: Seconds between two messages on one topic while no device comes or goes: Home Assistant keeps a
+#: record of each.
 EVERY_S: Final = 5.0
+#: Seconds for which more changes are collected after a device came or went.
+_COLLECT_S: Final = 0.5
 #: Devices that are announced, at most: their ids come from the network.
 MOST_DEVICES: Final = 500
 #: Characters of a version that a device names.
@@ -92,7 +96,15 @@ class Announcer:
                     return
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), EVERY_S)
+                await asyncio.sleep(_COLLECT_S)
             self._woken.clear()
+
+    async def follow_devices(self) -> None:
+        """Have `run` publish soon when a device comes or goes."""
+        with self._gateway.events("Home Assistant") as events:
+            async for event in events:
+                if isinstance(event, DeviceCame | DeviceLeft):
+                    self._woken.set()
 
     # What comes in.
 

@@ -242,6 +242,7 @@ class Server:
                     supervisor.start(self._service.run(), "service")
                 if self._announcer is not None:
                     supervisor.start(self._announcer.run(), "Home Assistant")
+                    supervisor.start(self._announcer.follow_devices(), "Home Assistant's devices")
                 if self._dashboard is not None:
                     supervisor.start(self._dashboard.run(), "dashboard")
                 if inbox is not None:
