@@ -4,7 +4,7 @@
 |--------|-----------------------------------------------------|------------------------------|
 | raw    | the array's bytes, row-major, native endianness     | all                          |
 | png    | a PNG file                                          | uint8, uint16; 1, 3, 4 chan. |
-| planes | 1-bit planes of 255 and, if there is one, of 128    | uint8 of 0, 128 and 255 only |
+| planes | 1-bit planes of 255 and of 128, without empty parts | uint8 of 0, 128 and 255 only |
 
 There is no JPEG: it changes pixels, and a result must equal OpenCV's bit for bit. The bytes to
 decode come from other machines, so a decoder allocates no more memory than the bytes can fill.
@@ -31,6 +31,9 @@ OPEN, EDGE = 128, 255
 MAX_BYTES = 268_435_455
 
 _CODECS = ("raw", "png", "planes")
+#: The bytes of planes that are left out together if no bit of them is set. Most of an image has no
+#: edges, and to deflate and inflate its zeros would take longer than all else.
+_BLOCK = 64
 _DTYPES = frozenset({"uint8", "int8", "uint16", "int16", "int32", "float32", "float64"})
 #: The maximum compression ratio of Deflate. A message with a higher ratio announces a wrong size.
 _DEFLATE_RATIO = 1032
@@ -169,17 +172,32 @@ def _check_ratio(compressed: int, expected: int) -> None:
 def _encode_planes(image: Image) -> bytes:
     if image.ndim != 2 or image.dtype != np.uint8:
         raise WireError(f"planes cannot hold a {image.shape} {image.dtype} image; use codec raw")
-    edge, open_ = _pack(image)
+    blocks = _pack(image).reshape(-1, _BLOCK)
+    used = _used(blocks)
     # Run lengths only: on edges a fifth smaller than level 1, in half its time.
     stream = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
-    data = stream.compress(edge.data)
-    if open_.any():
-        data += stream.compress(open_.data)
+    data = stream.compress(np.packbits(used).data) + stream.compress(blocks[used].data)
     return data + stream.flush()
 
 
-def _pack(image: Image) -> tuple[Image, Image]:
-    """Return the planes of the edges and of the open pixels.
+def _used(blocks: Image) -> Image:
+    """Return which blocks have a bit that is set."""
+    words = blocks.view(np.uint64)
+    # Several times faster than a reduction over so short an axis.
+    some = words[:, 0] | words[:, 1]
+    for place in range(2, words.shape[1]):
+        some |= words[:, place]
+    used: Image = some != 0
+    return used
+
+
+def _blocks(height: int, width: int) -> int:
+    """Return the number of blocks that hold the two planes of an image."""
+    return -(-2 * ((height + 7) // 8) * width // _BLOCK)
+
+
+def _pack(image: Image) -> Image:
+    """Return the plane of the edges, then that of the open pixels, padded with 0 to whole blocks.
 
     A byte holds eight pixels of a column, the uppermost in the highest bit. A line in an image
     touches fewer such bytes than bytes that hold pixels of a row. Raises WireError if a pixel is
@@ -188,8 +206,10 @@ def _pack(image: Image) -> tuple[Image, Image]:
     255 has all bits, 128 only the highest, so whole rows are masked, shifted and combined.
     """
     rows = _eights(image)
-    edge = rows[:, 0] * np.uint8(OPEN)  # the lowest bit becomes the highest
-    either = rows[:, 0] & OPEN
+    packed: Image = np.zeros(_blocks(*image.shape) * _BLOCK, np.uint8)
+    edge, either = _planes(packed, *image.shape)
+    np.multiply(rows[:, 0], np.uint8(OPEN), out=edge)  # the lowest bit becomes the highest
+    np.bitwise_and(rows[:, 0], OPEN, out=either)
     sums = rows[:, 0] + np.uint8(1)
     bits = np.empty_like(edge)
     for place in range(1, 8):
@@ -201,7 +221,13 @@ def _pack(image: Image) -> tuple[Image, Image]:
     if (sums & 0x7E).any() or (edge & ~either).any():
         raise WireError(f"planes hold only the values 0, {OPEN} and {EDGE}; use codec raw")
     either ^= edge
-    return edge, either
+    return packed
+
+
+def _planes(packed: Image, height: int, width: int) -> Image:
+    """Return the planes of the edges and of the open pixels, (2, groups, width), as a view."""
+    groups = (height + 7) // 8
+    return packed[: 2 * groups * width].reshape(2, groups, width)
 
 
 def _eights(image: Image) -> Image:
@@ -216,18 +242,19 @@ def _eights(image: Image) -> Image:
 
 
 def _unpack(planes: Image, height: int) -> Image:
-    """Return the image of an edge plane, or of an edge plane and an open plane."""
-    edge, *others = planes
+    """Return the image of an edge plane and an open plane."""
+    edge, open_ = planes
     groups, width = edge.shape
     image: Image = np.empty((groups * 8, width), np.uint8)
     bits = np.empty_like(edge)
+    has_open = open_.any()
     for place in range(8):
         row = image[place::8]
         # numpy multiplies several times faster than it shifts to the left. A shift of a signed
         # byte to the right fills it with its highest bit.
         np.multiply(edge, np.uint8(1 << place), out=bits)
         np.right_shift(bits.view(np.int8), 7, out=row.view(np.int8))
-        for open_ in others:
+        if has_open:
             np.multiply(open_, np.uint8(1 << place), out=bits)
             row |= np.bitwise_and(bits, OPEN, out=bits)
     return image[:height]
@@ -237,21 +264,26 @@ def _decode_planes(pixels: bytes | memoryview, shape: TileShape, dtype: str) -> 
     if shape[2] != 1 or dtype != "uint8":
         raise WireError(f"planes hold one channel of uint8, but {shape} {dtype} was announced")
     height, width, _ = shape
-    groups = (height + 7) // 8
-    planes = np.frombuffer(_inflate(pixels, groups * width), np.uint8).reshape(-1, groups, width)
-    if len(planes) == 2 and (planes[0] & planes[1]).any():
+    planes = _planes(_inflate(pixels, _blocks(height, width)), height, width)
+    if (planes[0] & planes[1]).any():
         raise WireError("the planes mark a pixel as both an edge and open")
     return _unpack(planes, height)
 
 
-def _inflate(data: bytes | memoryview, plane: int) -> bytes:
-    """Return one or two planes of this size. Never inflates more than one byte beyond that."""
-    _check_ratio(len(data), plane)
+def _inflate(data: bytes | memoryview, blocks: int) -> Image:
+    """Return the bytes of so many blocks, of which `data` has those that are not empty."""
+    map_bytes = (blocks + 7) // 8
+    _check_ratio(len(data), map_bytes)
     stream = zlib.decompressobj()
     try:
-        inflated = stream.decompress(data, 2 * plane + 1)
+        inflated = stream.decompress(data, map_bytes + blocks * _BLOCK + 1)
     except zlib.error as problem:
         raise WireError(f"the planes cannot be inflated: {problem}") from None
-    if len(inflated) not in (plane, 2 * plane) or not stream.eof or stream.unused_data:
-        raise WireError(f"the planes do not inflate to one or two times {plane} bytes")
-    return inflated
+    found = np.frombuffer(inflated, np.uint8)
+    used = np.unpackbits(found[:map_bytes], count=blocks).view(bool)
+    expected = map_bytes + int(np.count_nonzero(used)) * _BLOCK
+    if len(found) != expected or not stream.eof or stream.unused_data:
+        raise WireError(f"the planes do not inflate to the {blocks} blocks of their map")
+    packed: Image = np.zeros((blocks, _BLOCK), np.uint8)
+    packed[used] = found[map_bytes:].reshape(-1, _BLOCK)
+    return packed.reshape(-1)

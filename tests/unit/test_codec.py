@@ -69,11 +69,13 @@ def test_planes_hold_three_states(height: int, width: int) -> None:
     assert np.array_equal(round_trip(image, "planes"), image)
 
 
-def transposed_planes(image: Image) -> bytes:
-    """The planes by the definition in docs/protocol.md, from a transposed image."""
+def defined_planes(image: Image) -> bytes:
+    """What is deflated by the definition in docs/protocol.md, from a transposed image."""
     columns = image.T
-    planes = (np.packbits(columns == value, axis=1).T for value in (255, 128))
-    return b"".join(plane.tobytes() for plane in planes)
+    planes = b"".join(np.packbits(columns == value, axis=1).T.tobytes() for value in (255, 128))
+    blocks = [planes[start : start + 64].ljust(64, b"\0") for start in range(0, len(planes), 64)]
+    used = np.packbits([any(block) for block in blocks]).tobytes()
+    return used + b"".join(block for block in blocks if any(block))
 
 
 @settings(deadline=None)
@@ -81,19 +83,25 @@ def transposed_planes(image: Image) -> bytes:
     height=st.integers(1, 70),
     width=st.integers(1, 70),
     values=st.sampled_from([(0, 128, 255), (0, 255), (0, 128), (128,), (255,), (0,)]),
+    share=st.sampled_from([0.0, 0.01, 1.0]),
 )
 def test_planes_have_the_bits_of_the_definition(
-    height: int, width: int, values: tuple[int, ...]
+    height: int, width: int, values: tuple[int, ...], share: float
 ) -> None:
     rng = np.random.default_rng(height * 1000 + width)
     image = rng.choice(np.array(values, np.uint8), (height, width))
-    defined = transposed_planes(image)
-    if not (image == 128).any():
-        defined = defined[: len(defined) // 2]
-    assert zlib.decompress(codec.encode(image, "planes")) == defined
+    image[rng.random(image.shape) >= share] = 0
+    assert zlib.decompress(codec.encode(image, "planes")) == defined_planes(image)
     assert np.array_equal(round_trip(image, "planes"), image)
-    both_planes = zlib.compress(transposed_planes(image))
-    assert np.array_equal(codec.decode(both_planes, "planes", announced(image), "uint8"), image)
+
+
+def test_planes_of_empty_blocks_are_accepted_too() -> None:
+    """Another program need not look for them."""
+    whole = zlib.compress(b"\x80" + b"\x01" * 6 + bytes(58))
+    image = codec.decode(whole, "planes", (8, 6, 1), "uint8")
+    assert (image[7] == 255).all()
+    empty = zlib.compress(b"\x80" + bytes(64))
+    assert not codec.decode(empty, "planes", (8, 6, 1), "uint8").any()
 
 
 @pytest.mark.parametrize("value", sorted({*range(256)} - {0, 128, 255}))
@@ -150,12 +158,20 @@ PLANES = bytes(codec.encode(states(4, 6), "planes"))
         (PNG[:-12], "png", (4, 6, 1), "uint8", "truncated"),
         (PNG[:40] + b"\0" * 9 + PNG[49:], "png", (4, 6, 1), "uint8", "cannot be decoded"),
         (PLANES, "planes", (4, 6, 3), "uint8", "one channel of uint8"),
-        (PLANES, "planes", (17, 6, 1), "uint8", "do not inflate to one or two times 18"),
-        (PLANES, "planes", (4, 5, 1), "uint8", "do not inflate"),
+        (PLANES, "planes", (40, 200, 1), "uint8", "do not inflate to the 32 blocks of their map"),
+        (PLANES, "planes", (4, 600, 1), "uint8", "do not inflate"),
         (PLANES[:-5], "planes", (4, 6, 1), "uint8", "do not inflate"),
         (PLANES + b"x", "planes", (4, 6, 1), "uint8", "do not inflate"),
         (b"garbage", "planes", (4, 6, 1), "uint8", "cannot be inflated"),
-        (zlib.compress(b"\xff" * 12), "planes", (4, 6, 1), "uint8", "both an edge and open"),
+        (zlib.compress(b"\x80" * 64), "planes", (4, 6, 1), "uint8", "do not inflate"),
+        (zlib.compress(b"\x80" * 66), "planes", (4, 6, 1), "uint8", "do not inflate"),
+        (
+            zlib.compress(b"\x80" + b"\xff" * 64),
+            "planes",
+            (4, 6, 1),
+            "uint8",
+            "both an edge and open",
+        ),
     ],
 )
 def test_bytes_that_do_not_hold_the_announced_image_are_refused(
@@ -167,7 +183,7 @@ def test_bytes_that_do_not_hold_the_announced_image_are_refused(
 
 def test_a_decompression_bomb_is_not_inflated() -> None:
     bomb = zlib.compress(bytes(50_000_000), 9)
-    with pytest.raises(WireError, match="do not inflate to one or two times 6 bytes"):
+    with pytest.raises(WireError, match="do not inflate to the 1 blocks of their map"):
         codec.decode(bomb, "planes", (4, 6, 1), "uint8")
 
 

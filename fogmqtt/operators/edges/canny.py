@@ -148,9 +148,10 @@ def _three_states(candidates: Image, edges: Image, seams: Seams) -> Image:
         # One flood fill from the whole side costs the same for one open pixel and for hundreds.
         framed[y, x] = OPEN
         cv2.floodFill(framed, None, (x.start, y.start), _TOUCHES_SEAM, flags=8)
-    table = np.zeros(256, np.uint8)
-    table[_TOUCHES_SEAM], table[EDGE] = OPEN, EDGE
-    return cv2.LUT(states, table)
+    # Modulo 256 this turns `_TOUCHES_SEAM` into OPEN, and OPEN into 0.
+    result: Image = np.multiply(states, np.uint8(OPEN))
+    result |= edges
+    return result
 
 
 def _lines_beyond_seams(seams: Seams, height: int, width: int) -> Iterator[tuple[slice, slice]]:
