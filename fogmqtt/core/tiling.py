@@ -264,13 +264,34 @@ def halve(
     return first, second
 
 
-def parts(tile: Tile, *, halo: int, align: int) -> tuple[int, ...]:
-    """The pixels, halo included, of its largest part after one halving of all, two, …"""
-    halves = halve(tile, halo=halo, align=align)
-    if halves is None:
-        return ()
-    below = zip(*(parts(one, halo=halo, align=align) for one in halves), strict=False)
-    return max(one.outer.pixels for one in halves), *(max(pair) for pair in below)
+def parts(tiles: Sequence[Tile], *, halo: int, align: int) -> tuple[tuple[int, ...], ...]:
+    """For each tile the pixels, halo included, of its largest part after one halving of all, two, …
+
+    Most tiles are alike, and so are their halves: each shape is halved once.
+    """
+    known: dict[tuple[int, ...], tuple[int, ...]] = {}
+
+    def below(tile: Tile) -> tuple[int, ...]:
+        key = _shape_key(tile, align)
+        if key not in known:
+            halves = halve(tile, halo=halo, align=align)
+            known[key] = () if halves is None else of_halves(*halves)
+        return known[key]
+
+    def of_halves(first: Tile, second: Tile) -> tuple[int, ...]:
+        largest = max(first.outer.pixels, second.outer.pixels)
+        return largest, *map(max, below(first), below(second))
+
+    return tuple(below(tile) for tile in tiles)
+
+
+def _shape_key(tile: Tile, align: int) -> tuple[int, ...]:
+    """Return what determines how a tile is halved."""
+    core, outer = tile.core, tile.outer
+    # The middle of a tile is rounded to an even multiple of the alignment.
+    phase = core.top % (2 * align), core.left % (2 * align)
+    above, beside = core.top - outer.top, core.left - outer.left
+    return core.height, core.width, *phase, above, beside, outer.height, outer.width
 
 
 def _above(core: Rect, align: int) -> tuple[Rect, Rect] | None:

@@ -134,15 +134,18 @@ def _stage(stage: Stage, plan: TilePlan, fleet: FleetSpec, limit_bytes: int) -> 
     chosen = _chosen(stage, plan, able, back, limit_bytes)
     tiles = cut(stage.source.size, chosen, halo=stage.halo, align=stage.align)
     check_plan(tiles, sent_pixel_bytes=sent, result_pixel_bytes=back, limit_bytes=limit_bytes)
+    smaller: Sequence[tuple[int, ...]] = [()] * len(tiles)
+    if isinstance(plan, Auto):
+        smaller = parts(tiles, halo=stage.halo, align=stage.align)
     work = tuple(
         TileWork(
             tile.outer.pixels,
             tile.core.pixels,
             tile.outer.pixels * sent + ENVELOPE_BYTES,
             tile.core.pixels * back + ENVELOPE_BYTES,
-            parts(tile, halo=stage.halo, align=stage.align) if isinstance(plan, Auto) else (),
+            halvings,
         )
-        for tile in tiles
+        for tile, halvings in zip(tiles, smaller, strict=True)
     )
     return StageWork(format_pipeline(stage.operators), names, work)
 

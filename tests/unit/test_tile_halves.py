@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fogmqtt.core.geometry import Grid, cut
+from fogmqtt.core.geometry import Grid, Tile, cut
 from fogmqtt.core.scheduling.actions import SendTile, SplitTile
 from fogmqtt.core.tiling import LEAST_PIXELS, halve, parts
 from tests.scheduling import Bench, sizes
@@ -37,10 +37,35 @@ def test_halves_cover_the_tile_once_and_are_cut_as_it_was(
         assert half.core.top % align == half.core.left % align == 0
 
 
+def defined_parts(tile: Tile, halo: int, align: int) -> tuple[int, ...]:
+    """The definition of `parts`, which halves every part anew."""
+    halves = halve(tile, halo=halo, align=align)
+    if halves is None:
+        return ()
+    below = zip(*(defined_parts(one, halo, align) for one in halves), strict=False)
+    return max(one.outer.pixels for one in halves), *map(max, below)
+
+
+@given(
+    height=st.integers(3, 1200),
+    width=st.integers(3, 1200),
+    rows=st.integers(1, 3),
+    columns=st.integers(1, 3),
+    halo=st.integers(0, 20),
+    align=st.sampled_from((1, 2, 64)),
+)
+def test_tiles_of_one_shape_have_the_parts_that_each_has_by_itself(
+    height: int, width: int, rows: int, columns: int, halo: int, align: int
+) -> None:
+    tiles = cut((height, width), Grid(rows, columns), halo=halo, align=align)
+    expected = tuple(defined_parts(tile, halo, align) for tile in tiles)
+    assert parts(tiles, halo=halo, align=align) == expected
+
+
 def test_nothing_is_halved_to_less_than_is_worth_a_message() -> None:
     (tile,) = cut((128, 256), Grid(1, 1))
     assert tile.core.pixels == 2 * LEAST_PIXELS
-    assert parts(tile, halo=0, align=1) == (LEAST_PIXELS,)
+    assert parts([tile], halo=0, align=1) == ((LEAST_PIXELS,),)
     assert halve(tile, halo=20, align=1) is None
 
 

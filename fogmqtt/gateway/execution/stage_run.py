@@ -139,7 +139,9 @@ class StageRun:
 
         Empty if tiles may not be halved.
         """
-        return _halves_pixels(self.stage, self.planned_tiles) if self.splits else ()
+        if not self.splits:
+            return ()
+        return parts(self.planned_tiles, halo=self.stage.halo, align=self.stage.align)
 
     def is_light(self, tile: Tile) -> bool:
         """Whether cutting, checking or pasting this tile takes about a millisecond.
@@ -415,22 +417,3 @@ def _expected_output(run: StageRun, tile: Tile) -> tuple[tuple[int, int, int], s
 def _excess_call_bytes(operators: Sequence[Operator]) -> int:
     """Return the bytes of the calls beyond the header's room: some operators learn large tables."""
     return max(0, len(msgspec.json.encode(to_calls(operators))) - HEADER_BYTES // 2)
-
-
-def _halves_pixels(stage: Stage, tiles: Sequence[Tile]) -> tuple[tuple[int, ...], ...]:
-    # It takes half a millisecond for a tile, so it is done once for all tiles of one shape.
-    keys = [_shape_key(tile, stage.align) for tile in tiles]
-    pixels = {
-        key: parts(tile, halo=stage.halo, align=stage.align)
-        for key, tile in dict(zip(keys, tiles, strict=True)).items()
-    }
-    return tuple(pixels[key] for key in keys)
-
-
-def _shape_key(tile: Tile, align: int) -> tuple[int, ...]:
-    """Return what determines how a tile is halved."""
-    core, outer = tile.core, tile.outer
-    # The middle of a tile is rounded to an even multiple of the alignment.
-    phase = core.top % (2 * align), core.left % (2 * align)
-    above, beside = core.top - outer.top, core.left - outer.left
-    return core.height, core.width, *phase, above, beside, outer.height, outer.width
