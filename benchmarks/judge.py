@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 #: A figure may be this many times the one written down.
 WORSE = 1.15
+#: The same on another kind of processor. Between two kinds the same code's ratios differed by 1.5.
+WORSE_ELSEWHERE = 2.0
 ATTEMPTS = 3
 #: The share of the cores that other programs may use where wall times are judged.
 MOST_OTHERS = 0.1
@@ -46,6 +49,12 @@ class Measured:
         self.remarks += other.remarks
 
 
+def median(runs: Sequence[Measured]) -> Measured:
+    """Return the last of several measurements of the same figures, with the medians of those."""
+    figures = {key: statistics.median(one.figures[key] for one in runs) for key in runs[-1].figures}
+    return replace(runs[-1], figures=figures, others=max(one.others for one in runs))
+
+
 @dataclass(frozen=True)
 class Written:
     """A figure that was written down."""
@@ -53,6 +62,13 @@ class Written:
     figure: float
     #: What other programs used of the machine then, 0 to 1.
     others: float
+    #: How many times this a figure may be here.
+    worse: float = WORSE
+
+    @property
+    def most(self) -> float:
+        """The figure that is just not too much worse."""
+        return self.worse * self.figure
 
 
 class Verdict:
@@ -82,11 +98,7 @@ class Verdict:
     @property
     def worse(self) -> dict[str, float]:
         """The figures that are too much worse in all attempts in which they were judged."""
-        return {
-            key: best
-            for key, best in self._best.items()
-            if best > WORSE * self._written[key].figure
-        }
+        return {key: best for key, best in self._best.items() if best > self._written[key].most}
 
     @property
     def not_judged(self) -> set[str]:

@@ -37,6 +37,19 @@ def test_a_figure_may_be_15_percent_worse(judge):
     assert (verdict.worse, made) == ({}, 1)
 
 
+def test_on_another_kind_of_processor_a_figure_may_be_twice_as_bad(judge):
+    written = {"wall": judge.Written(1.0, 0.0, judge.WORSE_ELSEWHERE)}
+    for figure, worse in ((1.9, {}), (2.1, {"wall": 2.1})):
+        verdict = judge.Verdict(written)
+        verdict.add(judge.Measured({"wall": figure}))
+        assert verdict.worse == worse
+
+
+def test_the_median_of_several_measurements_is_written_down(judge):
+    runs = [judge.Measured({"wall": wall}, others=wall / 10) for wall in (1.3, 1.1, 1.2)]
+    assert judge.median(runs) == judge.Measured({"wall": 1.2}, others=0.13)
+
+
 def test_a_figure_that_is_worse_three_times_fails(judge):
     verdict, made = seen(judge, *[({"wall": worse}, 0.0) for worse in (1.4, 1.2, 1.3)])
     assert (verdict.worse, made) == ({"wall": 1.2}, 3)
