@@ -89,6 +89,10 @@ class PlayedSource:
             self.given.append(frame)
         return frame
 
+    def end(self) -> None:
+        """The next frame that is asked for is after the last one."""
+        self.count = max(self._next, 1)
+
     def account(self) -> SourceAccount:
         steps, self._steps = tuple(self._steps), []
         return SourceAccount(self.counts, steps)
