@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -22,18 +25,23 @@ if TYPE_CHECKING:
 _MARKS: Final = {"ok": "ok", "warning": "WARNING", "fault": "FAULT"}
 
 
-def gateway_doctor(config: GatewayConfig, *, as_json: bool) -> int:
-    """Examine a gateway, print the findings, and return the exit code."""
+def gateway_doctor(config: GatewayConfig, path: Path | None, *, as_json: bool) -> int:
+    """Examine a gateway, print the findings, and return the exit code.
+
+    `path` is that of its configuration, for commands that the user is told.
+    """
     from fogmqtt.cli.discovery import find_devices
     from fogmqtt.setup.brokers import one_off_id
 
+    _be_quiet()
     name = one_off_id(config, "look")
     topics = Topics(config.wire.prefix)
     link = make_link(config.broker, topics.client_id("gateway", name))
-    findings, facts = examination.gateway(config, link, name)
+    site = _site(config, path)
+    findings, facts = examination.gateway(config, link, name, site=site)
     if config.joining.announce != "never":
         findings += _network()
-    if not facts.refusal and any(seen.online for seen in facts.devices.values()):
+    if facts.reached and any(seen.online for seen in facts.devices.values()):
         try:
             differs = {one.id: one.differs for one in find_devices(config) if one.online}
         except FogError:
@@ -42,8 +50,27 @@ def gateway_doctor(config: GatewayConfig, *, as_json: bool) -> int:
     return show(findings, as_json=as_json)
 
 
+def _be_quiet() -> None:
+    """Log no warnings: what was refused while looking is told, and the rest is as wanted."""
+    logging.getLogger("fogmqtt").setLevel(logging.ERROR)
+
+
+def _site(config: GatewayConfig, path: Path | None) -> examination.Joinable | None:
+    """Return what `init` made, None if it was not used."""
+    if not config.joining.folder:
+        return None
+    from fogmqtt.cli.invite import find_site
+
+    with suppress(FogError):
+        port = find_site(config).settings.port
+        command = f"fog-gateway {f'--config {path} ' if path else ''}invite eya"
+        return examination.Joinable(f"invite one: {command}", port)
+    return None
+
+
 def device_doctor(config: DeviceConfig, device: str, *, as_json: bool) -> int:
     """Examine a device, print the findings, and return the exit code."""
+    _be_quiet()
     topics = Topics(config.wire.prefix)
     link = make_link(config.broker, f"{topics.client_id('device', device)}-doctor")
     return show(examination.device(config, link, device), as_json=as_json)

@@ -550,7 +550,7 @@ def _devices(config: GatewayConfig, options: argparse.Namespace) -> int:
 def _doctor(config: GatewayConfig, options: argparse.Namespace) -> int:
     from fogmqtt.cli.doctor import gateway_doctor
 
-    return gateway_doctor(config, as_json=options.json)
+    return gateway_doctor(config, options.config, as_json=options.json)
 
 
 def _stream(config: GatewayConfig, options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from fogmqtt.core.release import is_older
 from fogmqtt.doctor.broker_look import BrokerFacts, Seen
 from fogmqtt.doctor.finding import Finding, fault, ok, warning
 from fogmqtt.log import one_line
@@ -20,12 +21,22 @@ _SKEW_S = 10.0
 _SLOW_BYTES_PER_S = 500_000.0
 
 
-def broker(facts: BrokerFacts) -> Finding:
-    """Judge whether the broker can be used."""
-    if not facts.refusal:
-        return ok("broker", f"{facts.url} lets this program in")
-    sentence, _, fix = facts.refusal.partition("; ")
-    return fault("broker", sentence, fix or "check broker.url, and that the broker runs")
+def broker(facts: BrokerFacts) -> Iterator[Finding]:
+    """Judge whether a broker can be used. Of several, one is enough."""
+    if not facts.reached:
+        for refusal in facts.refusals.values():
+            sentence, _, fix = refusal.partition("; ")
+            yield fault("broker", sentence, fix or "check broker.url, and that the broker runs")
+        return
+    failed = ", ".join(refusal.partition("; ")[0] for refusal in facts.refusals.values())
+    others = f", after others did not ({failed})" if failed else ""
+    yield ok("broker", f"{facts.url} lets this program in{others}")
+    if facts.unsteady and not facts.taken_over:
+        yield fault(
+            "broker",
+            f"{facts.url} ends the connection again and again: {facts.unsteady}",
+            "look at the broker's log",
+        )
 
 
 def message_limit(facts: BrokerFacts, tile_bytes: int) -> Finding:
@@ -41,13 +52,20 @@ def message_limit(facts: BrokerFacts, tile_bytes: int) -> Finding:
 
 
 def counters(facts: BrokerFacts) -> Finding | None:
+    """Judge how many messages the broker dropped.
+
+    Mosquitto grants a subscription that its access list forbids, and then sends nothing.
+    """
     if facts.has_counters is None:
         return None
     if not facts.has_counters:
         return warning(
             "$SYS",
-            "this user may not read $SYS of the broker, so nobody hears of messages that it drops",
-            "add `topic read $SYS/broker/publish/messages/dropped` to the access list",
+            "the broker does not say how many messages it drops: this user may not read its $SYS, "
+            "or it does not count them as Mosquitto does",
+            "add `topic read $SYS/broker/publish/messages/dropped` and `topic read "
+            "$SYS/broker/version` for this user to the access list, or run broker/add-user.sh "
+            "again; a broker that is not Mosquitto needs nothing",
         )
     if facts.dropped:
         return warning(
@@ -59,13 +77,14 @@ def counters(facts: BrokerFacts) -> Finding | None:
     return ok("queue limits", "the broker reports no dropped messages")
 
 
-def taken_over(facts: BrokerFacts) -> Finding | None:
+def taken_over(facts: BrokerFacts, fix: str) -> Finding | None:
     if not facts.taken_over:
         return None
     return warning(
         "user",
-        "another program is connected as the same user, and the two disconnect each other",
-        "use a user of its own for this command (broker/add-user.sh run mariem-run)",
+        "another program is connected as the same user, and the two disconnect each other, so "
+        "not all was examined",
+        fix,
     )
 
 
@@ -104,7 +123,8 @@ def link_rate(facts: BrokerFacts) -> Finding | None:
     return ok("link", f"the link to the broker moves {rate} or more")
 
 
-def devices(facts: BrokerFacts) -> Finding:
+def devices(facts: BrokerFacts, start: str) -> Finding:
+    """Judge whether devices are online; `start` is how a first one comes."""
     online = sorted(name for name, seen in facts.devices.items() if seen.online)
     if online:
         return ok("devices", f"{len(online)} online: {', '.join(online[:20])}")
@@ -118,17 +138,22 @@ def devices(facts: BrokerFacts) -> Finding:
     return warning(
         "devices",
         "no device has announced itself at this broker",
-        "start one: fog-device --id eya --broker mqtt://THIS-MACHINE:1883 (the same wire.prefix)",
+        start,
     )
 
 
-def gateways(facts: BrokerFacts) -> Finding:
+def gateways(facts: BrokerFacts, *, is_told: bool) -> Finding:
+    """Judge whether a gateway is online. Most users of an access list are not told of gateways."""
     online = sorted(name for name, seen in facts.gateways.items() if seen.online)
     if online:
         return ok("gateway", f"online: {', '.join(online[:20])}")
+    if not is_told:
+        return ok(
+            "gateway", "this user is not told which gateways are online; their doctor tells it"
+        )
     return warning(
         "gateway",
-        "no gateway is online at this broker, or this user may not see it",
+        "no gateway is online at this broker",
         "start fog-gateway with the same broker.url and wire.prefix",
     )
 
@@ -200,23 +225,35 @@ def twins(facts: BrokerFacts) -> Iterator[Finding]:
                 )
 
 
-def versions(facts: BrokerFacts, own: str) -> Finding | None:
-    """Judge devices of other versions of fogmqtt."""
+def device_versions(facts: BrokerFacts, own: str) -> Iterator[Finding]:
+    """Judge devices of other versions of fogmqtt than the gateway's."""
     apart = _apart(facts.devices, own)
+    ahead = [name for name, version in apart.items() if is_older(own, version)]
+    updated = [name for name in apart if name not in ahead and facts.devices[name].updates]
+    installed = [name for name in apart if name not in ahead and name not in updated]
+    for names, fix in (
+        (ahead, "install their version on the gateway, too, and restart it"),
+        (updated, f"fog-gateway update {' '.join(updated)}"),
+        (installed, f"install fogmqtt {own} on them as the first time, and restart them"),
+    ):
+        if names:
+            named = ", ".join(f"{name} {one_line(apart[name])}" for name in names[:20])
+            yield warning("versions", f"this is fogmqtt {own}, and devices run: {named}", fix)
+
+
+def gateway_versions(facts: BrokerFacts, own: str, fix: str) -> Finding | None:
+    """Judge gateways of other versions of fogmqtt than this program's."""
+    apart = _apart(facts.gateways, own)
     if not apart:
         return None
-    named = ", ".join(f"{name} {one_line(version)}" for name, version in sorted(apart.items())[:20])
-    return warning(
-        "versions",
-        f"this is fogmqtt {own}, and others run: {named}",
-        f"install {own} there: pip install fogmqtt=={own}, and restart them",
-    )
+    named = ", ".join(f"{name} {one_line(version)}" for name, version in list(apart.items())[:20])
+    return warning("versions", f"this is fogmqtt {own}, and gateways run: {named}", fix)
 
 
 def _apart(members: Mapping[str, Seen], own: str) -> dict[str, str]:
     return {
-        name: seen.version
-        for name, seen in members.items()
+        name: seen.version[:40]
+        for name, seen in sorted(members.items())
         if seen.online and seen.version and seen.version != own
     }
 

@@ -20,7 +20,7 @@ from fogmqtt.transport.base import (
     Transport,
     Unavailable,
 )
-from fogmqtt.transport.link import Link
+from fogmqtt.transport.link import Link, parse_url
 from fogmqtt.transport.paho import PahoTransport
 from fogmqtt.wire.messages import Decoder, DeviceInfo, GatewayInfo
 from fogmqtt.wire.topics import ONLINE, Topics, is_id
@@ -29,11 +29,16 @@ T = TypeVar("T")
 
 #: Mosquitto's counter of messages that it dropped.
 DROPPED: Final = "$SYS/broker/publish/messages/dropped"
+#: What Mosquitto always says, also while it has dropped nothing and is silent about that.
+_VERSION: Final = "$SYS/broker/version"
 #: Seconds in which a device checks in once (device.checkin_s is 5), and a little.
 LISTEN_S: Final = 7.0
 #: Seconds until a broker must have taken a message.
 _PATIENCE_S: Final = 20.0
 _PINGS: Final = 5
+#: Seconds in which an examination begins again after the broker ended its connection. A broker
+#: may do so for each subscription that it does not grant.
+_STEADY_WITHIN_S: Final = 15.0
 #: Marks the answer to the message of that size.
 _LOAD: Final = object()
 #: Bytes that are sent to measure the link.
@@ -50,7 +55,8 @@ class Seen:
     #: The same, without what the broker had kept from before.
     live_boots: set[str] = field(default_factory=set)
     version: str = ""
-    draining: bool = False
+    #: Whether its gateway can update it.
+    updates: bool = False
     serves: bool = False
     #: How far its clock is ahead of this one, in seconds; None: it has not said it yet.
     clock_ahead_s: float | None = None
@@ -60,15 +66,19 @@ class Seen:
 class BrokerFacts:
     """What was found. Times are seconds; None: it could not be measured."""
 
+    #: The broker that was examined; the first one if none was reached.
     url: str
-    #: Why the broker was not reached; empty if it was.
-    refusal: str = ""
+    #: Why brokers were not reached, in the order in which they were tried, by their address.
+    refusals: dict[str, str] = field(default_factory=dict)
+    reached: bool = False
+    #: Why the broker ended the connection again and again; empty if it did not.
+    unsteady: str = ""
     #: Another client came with the same client id, and the broker ended this connection.
     taken_over: bool = False
     max_packet_bytes: int | None = None
-    #: Whether $SYS may be read; None: it was not asked for.
+    #: Whether the counters of the broker may be read; None: it was not asked for.
     has_counters: bool | None = None
-    dropped: int | None = None
+    dropped: int = 0
     #: Whether the group of gateways can share submissions; None: there is no group.
     has_shared: bool | None = None
     ping_s: float | None = None
@@ -88,12 +98,13 @@ class Look:
         topics: Topics,
         own: str,
         *,
-        listens: bool,
+        counters: bool,
         group: str = "",
         connect: Callable[[Link, Callable[[object], None]], Transport] = PahoTransport,
     ) -> None:
         self.facts = BrokerFacts(str(link.address))
         self._topics, self._own = topics, own
+        self._brokers = [str(one.address) for one in link.each()]
         self._events: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._devices = Decoder(DeviceInfo)
         self._gateways = Decoder(GatewayInfo)
@@ -103,36 +114,57 @@ class Look:
         if group:
             self.facts.has_shared = True
             self._transport.subscribe(self._shared, optional=True)
-        if listens:
-            for kind in (topics.device, topics.gateway):
-                for leaf in ("status", "info"):
-                    self._transport.subscribe(kind("+", leaf), optional=True)
-            self.facts.has_counters = True
-            self._transport.subscribe(DROPPED, optional=True)
+        for kind in (topics.device, topics.gateway):
+            for leaf in ("status", "info"):
+                self._transport.subscribe(kind("+", leaf), optional=True)
+        if counters:
+            self.facts.has_counters = False if link.has_counters else None
+            for topic in (DROPPED, _VERSION):
+                self._transport.subscribe(topic, optional=True)
 
     def take(self, within_s: float, listen_s: float = LISTEN_S) -> BrokerFacts:
         """Connect, measure and listen; returns what was found."""
-        facts = self.facts
         self._transport.start()
         try:
-            first = self._wait(lambda event: isinstance(event, Connected | Refused), within_s)
-            match first:
-                case Connected():
-                    facts.max_packet_bytes = first.max_packet_bytes
-                    self._measure()
-                    self._wait(lambda _: facts.taken_over, listen_s)
-                case Refused():
-                    facts.refusal = first.reason
-                case _:
-                    facts.refusal = f"{facts.url} does not answer within {within_s:g} s"
-        except (NotConnected, TooLarge) as problem:
-            facts.refusal = facts.refusal or str(problem)
+            if self._is_reached(within_s):
+                self._examine(within_s)
+            if self.facts.reached:
+                self._wait(lambda _: self.facts.taken_over, listen_s)
         finally:
             self._transport.close()
-        return facts
+        return self.facts
+
+    def _is_reached(self, within_s: float) -> bool:
+        """Wait until one of the brokers lets this client in, or none does."""
+        facts = self.facts
+        for address in self._brokers:
+            event = self._wait(lambda event: isinstance(event, Connected | Refused), within_s)
+            match event:
+                case Connected(max_packet_bytes, url):
+                    facts.url = str(parse_url(url)) if url else address
+                    facts.max_packet_bytes, facts.reached = max_packet_bytes, True
+                    return True
+                case Refused(reason):
+                    facts.refusals[address] = reason
+                case _:
+                    facts.refusals[address] = f"{address} does not answer within {within_s:g} s"
+        return False
+
+    def _examine(self, within_s: float) -> None:
+        """Measure. A broker may end the connection, such as for a subscription to $SYS."""
+        until = time.monotonic() + _STEADY_WITHIN_S
+        while time.monotonic() < until:
+            try:
+                self._measure()
+            except NotConnected as problem:
+                self.facts.unsteady = str(problem)
+            if not self.facts.unsteady or self.facts.taken_over:
+                return
+            self._wait(lambda event: isinstance(event, Connected), within_s)
 
     def _measure(self) -> None:
         facts = self.facts
+        facts.unsteady = ""
         pings = [self._ping() for _ in range(_PINGS)]
         facts.ping_s = statistics.median(pings) if all(pings) else None
         echoes = [self._echo(number) for number in range(_PINGS)]
@@ -143,7 +175,7 @@ class Look:
         """Return the seconds of a ping, 0 if none came."""
         began = time.monotonic()
         self._transport.ping()
-        event = self._wait(lambda event: isinstance(event, Pong), _PATIENCE_S)
+        event = self._answer(lambda event: isinstance(event, Pong), _PATIENCE_S)
         return time.monotonic() - began if event is not None else 0.0
 
     def _echo(self, number: int) -> float:
@@ -154,7 +186,7 @@ class Look:
         def is_echo(event: object) -> bool:
             return isinstance(event, Received) and bytes(event.payload) == payload
 
-        event = self._wait(is_echo, 2.0)
+        event = self._answer(is_echo, 2.0)
         return time.monotonic() - began if event is not None else 0.0
 
     def _rate(self) -> float | None:
@@ -164,12 +196,22 @@ class Look:
         if size < 1000:
             return None
         began = time.monotonic()
-        self._transport.publish(f"{self._own}/load", bytes(size), qos=1, token=_LOAD)
-        event = self._wait(
+        try:
+            self._transport.publish(f"{self._own}/load", bytes(size), qos=1, token=_LOAD)
+        except TooLarge:
+            return None  # the broker's limit was learnt meanwhile
+        event = self._answer(
             lambda event: isinstance(event, Published) and event.token is _LOAD, _PATIENCE_S
         )
         took = time.monotonic() - began - (self.facts.ping_s or 0.0)
         return None if event is None else size / max(took, 1e-3)
+
+    def _answer(self, wanted: Callable[[object], bool], within_s: float) -> Any:
+        """Wait for an event on this connection. Raises NotConnected if the connection ends."""
+        event = self._wait(lambda event: isinstance(event, Disconnected) or wanted(event), within_s)
+        if isinstance(event, Disconnected):
+            raise NotConnected(event.reason)
+        return event
 
     def _wait(self, wanted: Callable[[object], bool], within_s: float) -> Any:
         """Note all events until one is wanted; returns it, or None after a while."""
@@ -188,8 +230,6 @@ class Look:
         match event:
             case Received():
                 self._received(event)
-            case Unavailable(topic_filter=topic_filter) if topic_filter == DROPPED:
-                self.facts.has_counters = False
             case Unavailable(topic_filter=topic_filter) if topic_filter == self._shared:
                 self.facts.has_shared = False
             case Disconnected(taken_over=True):
@@ -198,8 +238,11 @@ class Look:
                 pass
 
     def _received(self, message: Received) -> None:
-        if message.topic == DROPPED:
-            self.facts.dropped = int(bytes(message.payload).decode("ascii", "replace") or 0)
+        if message.topic.startswith("$SYS/"):
+            self.facts.has_counters = True
+            text = bytes(message.payload)[:20]
+            if message.topic == DROPPED and text.isdigit():
+                self.facts.dropped = int(text)
             return
         try:
             match self._topics.levels(message.topic):
@@ -225,4 +268,5 @@ class Look:
                 if info.clock is not None:
                     seen.clock_ahead_s = info.clock - time.time()
             seen.version = info.versions.get("fogmqtt", "")
+            seen.updates = bool(getattr(info, "updates", False))
             seen.serves = bool(getattr(info, "pipelines", ()))

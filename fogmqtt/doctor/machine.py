@@ -20,7 +20,9 @@ _POWER: Final = (
     (0x10000, "warning", "the voltage was too low since the start", "use a better power supply"),
     (0x40000, "warning", "the processor was throttled since the start", "cool the board"),
 )
-_THROTTLED: Final = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
+_PLATFORM: Final = Path("/sys/devices/platform")
+#: Boards differ in the name: soc/soc:firmware, or soc@107c000000/soc@107c000000:firmware.
+_THROTTLED: Final = "soc*/soc*:firmware/get_throttled"
 _TEMPERATURE: Final = Path("/sys/class/thermal/thermal_zone0/temp")
 #: °C from which a Pi lowers its clock.
 _HOT: Final = 80.0
@@ -87,11 +89,10 @@ def clock(now: float | None = None) -> Finding:
     return ok("clock", f"the clock says {shown}")
 
 
-def power(read: Read = read_text) -> Iterator[Finding]:
+def power(read: Read = read_text, platform: Path = _PLATFORM) -> Iterator[Finding]:
     """Judge what the firmware of a Raspberry Pi says; nothing on other machines."""
-    word = read(_THROTTLED)
-    if word:
-        bits = int(word, 16)
+    bits = next(map(_word, map(read, platform.glob(_THROTTLED))), None)
+    if bits is not None:
         found = [one for one in _POWER if bits & one[0]]
         for _, level, sentence, fix in found:
             yield (fault if level == "fault" else warning)("power", sentence, fix)
@@ -106,8 +107,43 @@ def power(read: Read = read_text) -> Iterator[Finding]:
         )
 
 
-def port(name: str, host: str, number: int) -> Finding | None:
-    """Judge whether a port that we listen at is taken; None if another fog may have it."""
+def _word(text: str) -> int | None:
+    try:
+        return int(text, 16)
+    except ValueError:
+        return None
+
+
+def page(host: str, number: int, gateway: str) -> Finding:
+    """Judge the port of the page: it is free, or the page of this gateway has it."""
+    held = port("dashboard.listen", host, number)
+    if held.level == "ok":
+        return held
+    answer = _page_says(host, number)
+    if gateway in answer.split():
+        return ok("port", f"dashboard.listen: the page of {gateway} is at {host}:{number}")
+    return held
+
+
+def _page_says(host: str, number: int) -> str:
+    """Return what a page of fogmqtt says of itself, empty if there is none."""
+    from http.client import HTTPConnection, HTTPException
+
+    client = HTTPConnection(host, number, timeout=2)  # to 0.0.0.0 is to this machine
+    try:
+        client.request("GET", "/healthz")
+        response = client.getresponse()
+        if not response.getheader("fogmqtt-version"):
+            return ""
+        return response.read(1000).decode("utf-8", "replace").replace('"', " ")
+    except (OSError, HTTPException):
+        return ""
+    finally:
+        client.close()
+
+
+def port(name: str, host: str, number: int) -> Finding:
+    """Judge whether a port that we listen at is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -116,8 +152,7 @@ def port(name: str, host: str, number: int) -> Finding | None:
         except OSError as problem:
             return warning(
                 "port",
-                f"{name}: {host}:{number} cannot be used: {problem.strerror}; if the gateway runs "
-                "already, this is its own",
+                f"{name}: {host}:{number} cannot be used: {problem.strerror}",
                 f"set {name} to another port, or stop the program that has it",
             )
     return ok("port", f"{name}: {host}:{number} is free")
@@ -142,6 +177,18 @@ def listener(port_number: int, tables: Iterable[str]) -> str:
 
 def _is_loopback(address: str) -> bool:
     return address.endswith("7F") if len(address) == 8 else address.endswith("01000000")
+
+
+def reach_of_boards(port_number: int, tables: Collection[str]) -> Finding | None:
+    """Judge whether boards reach the broker of `fog-gateway init`; the tables as for `listener`."""
+    if listener(port_number, tables) != "loopback":
+        return None
+    return warning(
+        "broker's network",
+        f"boards reach the broker at port {port_number}, which listens on loopback only, so those "
+        "on other machines find nothing",
+        "run fog-gateway init again, with --address and the address of this machine",
+    )
 
 
 def reach(port_number: int, tables: Collection[str]) -> Finding | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fogmqtt.errors import TooLarge
 from fogmqtt.transport.base import Refused
 from fogmqtt.transport.link import Address, Link
-from fogmqtt.transport.probe import is_listening
+from fogmqtt.transport.probe import is_listening, is_local
 from fogmqtt.transport.tls import REVOKED, certificate_names, is_revoked
 from fogmqtt.transport.websocket import HandshakeRefused
 
@@ -53,8 +53,10 @@ def unreachable(link: Link, problem: OSError) -> Refused:
                 f"no such host: {link.address.host!r}; check broker.url, or use its IP address"
             )
         case ConnectionRefusedError():
+            more = "" if is_local(link.url) else ", let it listen on more than loopback"
             return Refused(
-                f"nothing listens at {link.address}; start the broker there, or check broker.url"
+                f"nothing listens at {link.address}; start the broker there{more}, or check "
+                "broker.url"
             )
         case TimeoutError() if _has_handshake(link.address) and is_listening(link.url):
             return mute(link)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from fogmqtt.cli.doctor import show
 from fogmqtt.doctor import broker_checks as checks
-from fogmqtt.doctor import machine
+from fogmqtt.doctor import machine, running_agent
 from fogmqtt.doctor.broker_look import BrokerFacts, Seen
 from fogmqtt.doctor.finding import Finding, exit_code, fault, ok, warning
 from fogmqtt.doctor.network import network
@@ -22,7 +25,7 @@ TILE = 900_000
 def well(**changes: object) -> BrokerFacts:
     """A broker without a fault, but for the changes."""
     facts = BrokerFacts(
-        "broker:1883", has_counters=True, ping_s=0.001, echo_s=0.002, bytes_per_s=1e7
+        "broker:1883", reached=True, has_counters=True, ping_s=0.001, echo_s=0.002, bytes_per_s=1e7
     )
     facts.devices = {"eya": Seen(True, {"a"}, {"a"}, "1.0")}
     facts.gateways = {"mariem": Seen(True, {"g"}, {"g"}, "1.0", serves=True)}
@@ -33,16 +36,17 @@ def well(**changes: object) -> BrokerFacts:
 
 def all_of(facts: BrokerFacts) -> list[Finding]:
     found = [
-        checks.broker(facts),
+        *checks.broker(facts),
         checks.message_limit(facts, TILE),
         checks.counters(facts),
-        checks.taken_over(facts),
+        checks.taken_over(facts, "use another user"),
         checks.delay(facts),
         checks.link_rate(facts),
-        checks.devices(facts),
-        checks.gateways(facts),
+        checks.devices(facts, "start one: fog-device --id eya"),
+        checks.gateways(facts, is_told=True),
         checks.several_gateways(facts, "mariem", has_group=False),
-        checks.versions(facts, "1.0"),
+        *checks.device_versions(facts, "1.0"),
+        checks.gateway_versions(facts, "1.0", "restart it"),
         *checks.twins(facts),
         checks.shared(facts),
         *checks.clocks(facts),
@@ -57,7 +61,13 @@ def test_a_broker_without_a_fault_has_none() -> None:
 @pytest.mark.parametrize(
     ("changes", "check", "level", "words"),
     [
-        ({"refusal": "nothing listens at x; start it"}, "broker", "fault", "nothing listens"),
+        (
+            {"reached": False, "refusals": {"x": "nothing listens at x; start it"}},
+            "broker",
+            "fault",
+            "nothing listens",
+        ),
+        ({"unsteady": "it broke"}, "broker", "fault", "again and again: it broke"),
         (
             {"max_packet_bytes": 100_000},
             "message limit",
@@ -66,7 +76,7 @@ def test_a_broker_without_a_fault_has_none() -> None:
         ),
         ({"has_counters": False}, "$SYS", "warning", "topic read $SYS"),
         ({"dropped": 17}, "queue limits", "warning", "max_queued_messages"),
-        ({"taken_over": True}, "user", "warning", "add-user.sh run"),
+        ({"taken_over": True}, "user", "warning", "use another user"),
         ({"ping_s": 0.088, "echo_s": None}, "round trip", "warning", "88 ms"),
         ({"echo_s": 0.043}, "round trip", "warning", "set_tcp_nodelay true"),
         ({"bytes_per_s": 30_000.0}, "link", "warning", "0.03 MB/s"),
@@ -89,7 +99,25 @@ def test_a_broker_without_a_fault_has_none() -> None:
             {"devices": {"eya": Seen(True, {"a"}, {"a"}, "0.9")}},
             "versions",
             "warning",
-            "pip install fogmqtt==1.0",
+            "as the first time",
+        ),
+        (
+            {"devices": {"eya": Seen(True, {"a"}, {"a"}, "0.9", updates=True)}},
+            "versions",
+            "warning",
+            "fog-gateway update eya",
+        ),
+        (
+            {"devices": {"eya": Seen(True, {"a"}, {"a"}, "1.1")}},
+            "versions",
+            "warning",
+            "on the gateway, too",
+        ),
+        (
+            {"gateways": {"mariem": Seen(True, {"g"}, {"g"}, "0.9", serves=True)}},
+            "versions",
+            "warning",
+            "gateways run: mariem 0.9",
         ),
         ({"has_shared": False}, "shared subscriptions", "fault", "leave gateway.group empty"),
         (
@@ -141,6 +169,16 @@ def test_nat_and_networks_without_mdns_are_named(
     assert bool(found.fix) == (level != "ok")
 
 
+def test_of_several_brokers_one_is_enough() -> None:
+    (found,) = checks.broker(well(refusals={"x": "no such host: 'x'; check broker.url"}))
+    assert found.level == "ok"
+    assert found.sentence.endswith("lets this program in, after others did not (no such host: 'x')")
+
+
+def test_a_user_who_is_told_of_no_gateway_hears_no_warning() -> None:
+    assert checks.gateways(well(gateways={}), is_told=False).level == "ok"
+
+
 def test_a_device_that_was_restarted_is_no_twin() -> None:
     restarted = Seen(True, {"kept by the broker", "b"}, {"b"}, "1.0")
     assert not list(checks.twins(well(devices={"eya": restarted})))
@@ -175,10 +213,7 @@ def test_a_clock_before_the_installation_is_wrong() -> None:
     assert machine.clock().level == "ok"
 
 
-def reader(word: str, temperature: str = "45000") -> Callable[[Path], str]:
-    return lambda path: word if "throttled" in path.name else temperature
-
-
+@pytest.mark.parametrize("folder", ["soc/soc:firmware", "soc@107c000000/soc@107c000000:firmware"])
 @pytest.mark.parametrize(
     ("word", "levels", "words"),
     [
@@ -187,18 +222,26 @@ def reader(word: str, temperature: str = "45000") -> Callable[[Path], str]:
         ("0x8", ["warning"], "temperature limit"),
         ("0", ["ok"], "neither"),
         ("", [], ""),
+        ("none", [], ""),
     ],
 )
 def test_low_voltage_and_throttling_of_a_pi_are_named(
-    word: str, levels: list[str], words: str
+    tmp_path: Path, folder: str, word: str, levels: list[str], words: str
 ) -> None:
-    found = list(machine.power(reader(word)))
+    firmware = tmp_path / folder
+    firmware.mkdir(parents=True)
+    (firmware / "get_throttled").write_text(f"{word}\n")
+
+    def read(path: Path) -> str:
+        return machine.read_text(path) if tmp_path in path.parents else "45000"
+
+    found = list(machine.power(read, tmp_path))
     assert [one.level for one in found] == levels
     assert words in " ".join(f"{one.sentence} {one.fix}" for one in found)
 
 
-def test_a_hot_processor_is_named() -> None:
-    (found,) = machine.power(reader("", "84500"))
+def test_a_hot_processor_is_named(tmp_path: Path) -> None:
+    (found,) = machine.power(lambda _: "84500", tmp_path)
     assert "84 °C" in found.sentence or "85 °C" in found.sentence
 
 
@@ -237,14 +280,73 @@ def test_a_port_that_is_taken_is_named() -> None:
     import socket
 
     number = free_port()
-    free = machine.port("dashboard.listen", "127.0.0.1", number)
-    assert free is not None
+    free = machine.page("127.0.0.1", number, "mariem")
     assert free.level == "ok"
     with socket.create_server(("127.0.0.1", number)):
         taken = machine.port("dashboard.listen", "127.0.0.1", number)
-    assert taken is not None
     assert taken.level == "warning"
     assert "another port" in taken.fix
+
+
+@pytest.mark.parametrize(
+    ("gateway", "level"), [("mariem", "ok"), ("oscar", "warning"), ("mari", "warning")]
+)
+def test_the_page_of_this_gateway_may_have_its_port(gateway: str, level: str) -> None:
+    with http_server(Page) as number:
+        assert machine.page("127.0.0.1", number, gateway).level == level
+
+
+def test_another_program_at_the_port_of_the_page_is_named() -> None:
+    with http_server(BaseHTTPRequestHandler) as number:
+        assert machine.page("127.0.0.1", number, "mariem").level == "warning"
+
+
+class Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b'{"status":"ok","sentence":"The dashboard of mariem runs."}'
+        self.send_response(200)
+        self.send_header("fogmqtt-version", "1.0")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def http_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_agent"),
+    [
+        ("python /opt/fogmqtt/bin/fog-device --id eya", True),
+        ("python -m fogmqtt.cli.device --id=eya --versions /var/lib/fogmqtt", True),
+        ("python /opt/fogmqtt/bin/fog-device --config device.yaml", True),
+        ("python /opt/fogmqtt/bin/fog-device --id manar", False),
+        ("python /opt/fogmqtt/bin/fog-device doctor --id eya", False),
+        ("vi fog-device.md --id eya", False),
+    ],
+)
+def test_a_running_agent_is_known_by_its_command_and_its_connection(
+    tmp_path: Path, arguments: str, is_agent: bool
+) -> None:
+    process = tmp_path / "71"
+    (process / "net").mkdir(parents=True)
+    (process / "cmdline").write_text(arguments.replace(" ", "\0") + "\0")
+    to_broker = "   1: 0200A8C0:C350 0100A8C0:22B3 01 00000000:00000000\n"
+    (process / "net" / "tcp").write_text(TABLE + to_broker)
+    assert running_agent.has_broker("eya", {8883}, tmp_path) == is_agent
+    assert not running_agent.has_broker("eya", {1884}, tmp_path)
 
 
 def test_the_exit_code_is_that_of_the_worst_finding(capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,7 +112,7 @@ MAY_IMPORT = {
     # Invitations and certificates, of both sides. Only `cli` starts it, and the idle agent has
     # nothing of it but its saved identity.
     # One more client of the broker, and a look at this machine.
-    "doctor": {"config", "log", "transport", "wire"},
+    "doctor": {"config", "core.release", "log", "transport", "wire"},
     "joining": {
         "core.release",
         "log",
@@ -193,6 +193,7 @@ PLANNED = {
     "conformance.test_images",
     "core.scheduling.broker_outage",
     "doctor.network",
+    "doctor.running_agent",
     "gateway.jobs.finalize",
     "gateway.server.config_checks",
     "gateway.service.files",

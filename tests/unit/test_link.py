@@ -88,6 +88,7 @@ def test_a_keep_alive_out_of_range_is_refused() -> None:
     ("problem", "expected"),
     [
         (ConnectionRefusedError(111, "refused"), "nothing listens at 192.168.1.10:1883"),
+        (ConnectionRefusedError(111, "refused"), "let it listen on more than loopback"),
         (socket.gaierror(-2, "unknown"), "no such host"),
         (TimeoutError("timed out"), "does not answer"),
         (OSError(113, "No route to host"), "No route to host"),
