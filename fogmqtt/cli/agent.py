@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
-import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fogmqtt.agent.service import Agent, AgentSettings, CameraFactory, UpdaterFactory
+from fogmqtt.cli.moved_gateway import GatewayWatch, begin_anew
 from fogmqtt.cli.renewal import keep_renewed
 from fogmqtt.cli.signals import stop_on_signals
 from fogmqtt.config import DeviceConfig
@@ -43,8 +42,11 @@ def run_agent(
     registry.plug_in(config.plugins)
     broker = with_brokers(config.broker, options.broker)
     link = make_link(broker, Topics(config.wire.prefix).client_id("device", device))
+    watch = GatewayWatch(device) if joined else None
 
     def connect(deliver: Deliver, will: Will) -> Transport:
+        if watch is not None:
+            deliver = watch.observing(deliver)
         return PahoTransport(link, deliver, will=will)
 
     throttle: Throttle | None = options.emulate_speed
@@ -62,6 +64,8 @@ def run_agent(
         make_camera=_camera_maker(options.camera, device, config),
         make_updater=_updater_maker(options.versions, device) if joined else None,
     )
+    if watch is not None:
+        watch.stop = agent.stop
     try:
         with stop_on_signals(agent.stop):
             agent.run()
@@ -77,6 +81,8 @@ def run_agent(
             f"{problem}. This board has joined {joined}. If that gateway was made anew, or has "
             f"revoked the board: on it, fog-gateway invite --replace {device}, and join again"
         ) from None
+    if watch is not None and watch.has_moved:
+        begin_anew()
     if agent.must_restart:
         _restart()
     return START_AGAIN if agent.is_updated else 0
@@ -112,9 +118,8 @@ def _restart() -> NoReturn:
 
     Tiles hung in threads on this machine, so all of them run in processes from then on.
     """
-    logging.shutdown()
     os.environ[f"{PREFIX}DEVICE__ISOLATE"] = "always"
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+    begin_anew()
 
 
 def _settings(

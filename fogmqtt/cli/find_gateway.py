@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from fogmqtt.config import DeviceConfig
 from fogmqtt.errors import BadInvitation, NoGateway, UsageError, missing_package, reason_of
-from fogmqtt.joining.identity import Identity, folders, load_identity
+from fogmqtt.joining.identity import Identity, folders, load_identity, save_changed
 from fogmqtt.log import one_line
 from fogmqtt.transport.probe import is_broker, own_url
 
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 #: Where a user puts an invitation on an SD card: the partition that every system can write.
 BOOT_FILES: Final = (Path("/boot/firmware/fogmqtt.fog"), Path("/boot/fogmqtt.fog"))
 _JOIN_PORT: Final = 8884
+#: Addresses that are kept of one gateway: each costs time where it is dead.
+_MOST_ADDRESSES: Final = 8
 #: Seconds until a look for gateways has failed; it looks for 3.
 _LOOK_S: Final = 30.0
 _REASONS: Final = """\
@@ -224,27 +226,32 @@ def _refreshed(identity: Identity, folder: Path) -> tuple[Identity, Path]:
     """Return the identity, with newer addresses if none of the saved ones answers."""
     if any(map(_is_reachable, identity.brokers)):
         return identity, folder
+    return find_moved(identity, folder) or identity, folder
+
+
+def find_moved(identity: Identity, folder: Path) -> Identity | None:
+    """Return the identity with the addresses that its gateway announces; None if it has them."""
     found, _ = _look(identity.pin)
     brokers = tuple(url for one in found for url in _urls(one, "mqtts", one["port"]))
-    if not brokers or brokers == identity.brokers:
-        return identity, folder
+    if not brokers or brokers == identity.brokers[: len(brokers)]:
+        return None
     log.info("%s has moved to %s", identity.gateway, ", ".join(brokers))
-    # The names of the invitation stay behind the new addresses.
-    every = tuple(dict.fromkeys((*brokers, *identity.brokers)))
-    return replace_brokers(identity, folder, every), folder
-
-
-def replace_brokers(identity: Identity, folder: Path, brokers: tuple[str, ...]) -> Identity:
-    """Return the identity with other brokers, and save it if the folder can be written."""
-    from fogmqtt.joining.identity import with_brokers
-
-    try:
-        return with_brokers(identity, folder, brokers)
-    except OSError as problem:
-        log.warning("the new address is not saved: %s", problem.strerror)
     import msgspec
 
-    return msgspec.structs.replace(identity, brokers=brokers)
+    ports = tuple(url for one in found for url in _urls(one, "https", one["join_port"]))
+    changed = msgspec.structs.replace(
+        identity, brokers=_first(brokers, identity.brokers), join=_first(ports, identity.join)
+    )
+    try:
+        save_changed(changed, folder)
+    except OSError as problem:
+        log.warning("the new address is not saved: %s", problem.strerror)
+    return changed
+
+
+def _first(new: tuple[str, ...], old: tuple[str, ...]) -> tuple[str, ...]:
+    """Return new addresses before the old ones, of which the oldest are forgotten."""
+    return tuple(dict.fromkeys((*new, *old)))[:_MOST_ADDRESSES]
 
 
 def _is_reachable(url: str) -> bool:

@@ -78,11 +78,9 @@ def load_identity(device: str, places: tuple[Path, ...]) -> tuple[Identity, Path
     return None
 
 
-def with_brokers(identity: Identity, folder: Path, brokers: tuple[str, ...]) -> Identity:
-    """Return an identity with other addresses of the broker, and save it. Raises OSError."""
-    changed = msgspec.structs.replace(identity, brokers=brokers)
-    write_private(folder / f"{identity.id}.json", changed.encode())
-    return changed
+def save_changed(identity: Identity, folder: Path) -> None:
+    """Save an identity whose gateway has other addresses. Raises OSError."""
+    write_private(folder / f"{identity.id}.json", identity.encode())
 
 
 def forget_identity(device: str, folder: Path) -> None:

@@ -7,6 +7,7 @@ has it only while it joins.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ def announce(notice: GatewayNotice) -> Withdraw:
 
     Raises OSError where multicast is not possible.
     """
+    # It writes tracebacks while a link is down, which passes.
+    logging.getLogger("zeroconf").setLevel(logging.ERROR)
     is_inner = all(ipaddress.ip_address(one).is_loopback for one in notice.addresses)
     zeroconf = Zeroconf(
         interfaces=list(_LOOPBACK) if is_inner else InterfaceChoice.All,

@@ -41,6 +41,8 @@ _MINUTE_S: Final = 60.0
 _TOO_MANY: Final = "too many requests of this address were refused; wait a minute"
 #: Seconds between two looks at the ledger.
 WATCH_S: Final = 0.3
+#: Seconds between two looks at this machine's addresses and the certificate.
+RENEW_S: Final = 10.0
 #: Seconds without a byte, and of one connection altogether.
 _IDLE_S: Final = 5.0
 _LONGEST_S: Final = 60.0
@@ -61,14 +63,13 @@ class JoinPort:
         self._refusals = Refusals()
         self._serving = ExitStack()
         self._problem = ""
+        self._renewed_at = 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="join port", daemon=True)
 
     def start(self) -> None:
         """Begin to look at the ledger."""
-        if self._site.renew_certificate(utc_now()):
-            log.info("the broker has a new certificate, for %s", ", ".join(self._site.addresses))
-            self._site.reload_broker()
+        self._renew()
         self._serving.enter_context(self._site.serving())
         self._thread.start()
 
@@ -78,9 +79,19 @@ class JoinPort:
         self._thread.join()
         self._serving.close()
 
+    def _renew(self) -> None:
+        """Give the broker and this port a new certificate, if addresses changed or it is old."""
+        self._renewed_at = time.monotonic()
+        if self._site.renew_certificate(utc_now()):
+            log.info("the broker has a new certificate, for %s", ", ".join(self._site.addresses))
+            self._site.reload_broker()
+            self._stop()  # it opens with the new one
+
     def _watch(self) -> None:
         while not self._closing.is_set():
             try:
+                if time.monotonic() - self._renewed_at > RENEW_S:
+                    self._renew()
                 self._open_or_close()
                 self._problem = ""
             except (FogError, OSError) as problem:

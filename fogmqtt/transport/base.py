@@ -99,12 +99,14 @@ class Refused(Struct, frozen=True):
     """An attempt to connect failed. The transport tries again by itself.
 
     `final` means that only a human can remove the cause (credentials, certificate). `revoked` means
-    that no later attempt can succeed with this certificate.
+    that no later attempt can succeed with this certificate. `unknown` means that nobody knows the
+    name of the broker's machine: of several brokers, those that are known decide.
     """
 
     reason: str
     final: bool = False
     revoked: bool = False
+    unknown: bool = False
 
 
 class Receipt(Struct, frozen=True):

@@ -40,7 +40,7 @@ from fogmqtt.transport.link import Link
 from fogmqtt.transport.packet_limit import PacketLimit
 from fogmqtt.transport.probe import is_listening
 from fogmqtt.transport.properties import pack
-from fogmqtt.transport.refusals import unreachable
+from fogmqtt.transport.refusals import final_of, unreachable
 from fogmqtt.transport.retry_pause import RetryPause
 from fogmqtt.transport.tls import tls_context
 
@@ -161,8 +161,8 @@ class PahoTransport:
     # --- network thread -------------------------------------------------------------------
 
     def _run(self) -> None:
-        #: Whether each attempt since the last connection failed for good.
-        refusals: list[bool] = []
+        #: The newest refusal of each broker since the last connection.
+        refusals: list[Refused] = []
         while not self._closing.is_set():
             outcome = self._try_to_connect()
             if self._closing.is_set():
@@ -173,9 +173,9 @@ class PahoTransport:
             if isinstance(outcome, Disconnected):
                 refusals.clear()
             else:
-                refusals = [*refusals, outcome.final][-len(self._brokers) :]
-                is_final = len(refusals) == len(self._brokers) and all(refusals)
-                outcome = msgspec.structs.replace(outcome, final=is_final)
+                refusals = [*refusals, outcome][-len(self._brokers) :]
+                final = final_of(refusals) if len(refusals) == len(self._brokers) else None
+                outcome = final or msgspec.structs.replace(outcome, final=False)
             self._deliver(outcome)
             if refusals and len(refusals) < len(self._brokers):
                 continue  # another broker was not tried yet

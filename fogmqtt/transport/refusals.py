@@ -50,7 +50,8 @@ def unreachable(link: Link, problem: OSError) -> Refused:
             return _revoked(link) if is_known else _no_tls(link.address, problem)
         case socket.gaierror():
             return Refused(
-                f"no such host: {link.address.host!r}; check broker.url, or use its IP address"
+                f"no such host: {link.address.host!r}; check broker.url, or use its IP address",
+                unknown=True,
             )
         case ConnectionRefusedError():
             more = "" if is_local(link.url) else ", let it listen on more than loopback"
@@ -67,6 +68,17 @@ def unreachable(link: Link, problem: OSError) -> Refused:
             )
         case _:
             return Refused(f"cannot reach {link.address}: {problem}; check broker.url")
+
+
+def final_of(refusals: Sequence[Refused]) -> Refused | None:
+    """Return the refusal that only a human can remove, if no broker can be reached before that.
+
+    `refusals` are those of all brokers. An unknown name is no broker that may come later.
+    """
+    finals = [one for one in refusals if one.final]
+    if not finals or not all(one.final or one.unknown for one in refusals):
+        return None
+    return finals[-1]
 
 
 def _has_handshake(address: Address) -> bool:

@@ -11,16 +11,23 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
+import msgspec
 import pytest
 from zeroconf import IPVersion, ServiceInfo, Zeroconf
 
+from fogmqtt.cli import moved_gateway
+from fogmqtt.cli.find_gateway import find_moved
+from fogmqtt.cli.moved_gateway import GatewayWatch
 from fogmqtt.joining.authority import Authority
 from fogmqtt.joining.board import join
 from fogmqtt.joining.bundle import utc_now
+from fogmqtt.joining.identity import load_identity, save_changed
 from fogmqtt.joining.mdns import announce, find_gateways
 from fogmqtt.joining.notice import GatewayAnnouncer, GatewayNotice
+from fogmqtt.transport.base import Refused
 from tests.fog import free_port
 from tests.joinable import JoinableFog
 from tests.netns import network
@@ -174,6 +181,31 @@ def test_a_board_finds_the_gateway_of_its_invitation_among_others() -> None:
     ours, other = notice("mariem", pin=PIN), notice("other", pin="B" * 26)
     with announced(ours, other):
         assert found(pin=PIN) == [ours]
+
+
+def test_a_board_that_runs_finds_its_gateway_at_a_new_address(
+    fog: JoinableFog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moved_gateway, "LOOK_S", 0.0)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    folder, dead = tmp_path / "fogmqtt", "192.0.2.1"
+    now, _ = join(fog.invite("moved"), (), folder)
+    old = msgspec.structs.replace(now, brokers=(f"mqtts://{dead}:1",), join=(f"https://{dead}:1",))
+    save_changed(old, folder)
+    watch, stopped, heard = GatewayWatch("moved"), threading.Event(), list[object]()
+    watch.stop = stopped.set
+    refused = Refused("192.0.2.1 does not answer")
+    for _ in range(5):  # on a busy machine an announcement may come late
+        watch.observing(heard.append)(refused)
+        if stopped.wait(15):
+            break
+    assert watch.has_moved
+    assert heard[0] == refused
+    found = load_identity("moved", (folder,))
+    assert found is not None
+    assert (found[0].brokers, found[0].join) == (now.brokers + old.brokers, now.join + old.join)
+    assert find_moved(*found) is None
+    fog.gateway("revoke", "moved")
 
 
 def test_two_gateways_of_one_name_are_two() -> None:

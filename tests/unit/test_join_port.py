@@ -19,7 +19,7 @@ from fogmqtt.cli.renewal import renew_if_old
 from fogmqtt.errors import BadInvitation, ConfigError, JoinRefused, NoGateway
 from fogmqtt.joining import open_port
 from fogmqtt.joining import port as join_port
-from fogmqtt.joining.authority import Authority
+from fogmqtt.joining.authority import Authority, names_of
 from fogmqtt.joining.board import join, renew
 from fogmqtt.joining.bundle import JoinBundle, pin_of, utc_now
 from fogmqtt.joining.identity import Identity, folders, load_identity
@@ -102,6 +102,25 @@ def test_a_board_is_told_the_address_first_by_which_it_came(
     identity, _ = join(code, (opened.join_urls[2],), tmp_path)
     for urls in (identity.brokers, identity.join, renew(identity, tmp_path).join):
         assert [urlsplit(url).hostname for url in urls] == ["127.0.0.1", *names[:2]]
+
+
+def test_broker_and_port_get_a_new_certificate_when_the_address_changes(
+    opened: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(join_port, "RENEW_S", 0.1)
+    bundle = invited(opened)
+    moved = msgspec.structs.replace(opened.settings, addresses=("127.0.0.1", "192.0.2.7"))
+    monkeypatch.setattr(opened, "settings", moved)
+
+    def is_shown() -> bool:
+        address = ("127.0.0.1", opened.settings.join_port)
+        try:
+            return "192.0.2.7" in names_of(ssl.get_server_certificate(address, timeout=10))
+        except OSError:
+            return False  # it opens anew
+
+    wait_for(is_shown, what="the new certificate", within=30)
+    join(bundle, (), tmp_path)
 
 
 def test_names_that_a_network_may_not_know_come_last(tmp_path: Path) -> None:

@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from fogmqtt.errors import ConfigError
+from fogmqtt.transport.base import Refused
 from fogmqtt.transport.link import Address, Link, parse_url
-from fogmqtt.transport.refusals import closed_without_answer, connack_failure, unreachable
+from fogmqtt.transport.refusals import (
+    closed_without_answer,
+    connack_failure,
+    final_of,
+    unreachable,
+)
 
 LINK = Link("mqtt://192.168.1.10", "eya")
 
@@ -127,6 +133,14 @@ def test_a_certificate_that_is_not_yet_valid_is_a_matter_of_the_clock() -> None:
     assert "not yet valid by this machine's clock, which says 20" in refused.reason
     assert "broker.ca" not in refused.reason
     assert not refused.final
+
+
+def test_a_final_refusal_counts_beside_names_that_nobody_knows() -> None:
+    unknown = unreachable(LINK, socket.gaierror(socket.EAI_NONAME, "unknown"))
+    foreign, off = Refused("another authority", final=True), Refused("nothing listens")
+    assert final_of([foreign, unknown]) == foreign
+    assert final_of([unknown, unknown]) is None
+    assert final_of([foreign, off]) is None
 
 
 @pytest.mark.parametrize(
