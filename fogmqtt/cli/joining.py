@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from fogmqtt.cli.leftovers import LeftoverWatch
 from fogmqtt.config import GatewayConfig
 from fogmqtt.config.addresses import parse_listen
 from fogmqtt.transport.link import parse_url
@@ -42,6 +43,9 @@ def joining_beside(config: GatewayConfig) -> Iterator[None]:
             join_port = JoinPort(site, host, port)
             join_port.start()
             stack.callback(join_port.close)
+            leftovers = LeftoverWatch(config.broker, config.wire.prefix)
+            leftovers.start()
+            stack.callback(leftovers.close)
         if config.joining.announce != "never":
             _announce(config, site, stack)
         yield

@@ -11,24 +11,31 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 
 import cv2
 import msgspec
 import pytest
 from zeroconf import IPVersion, ServiceInfo, Zeroconf
 
-from fogmqtt.cli import moved_gateway
+from fogmqtt.cli import leftovers, moved_gateway
 from fogmqtt.cli.find_gateway import find_moved
+from fogmqtt.cli.leftovers import LeftoverWatch, clear_leftovers
 from fogmqtt.cli.moved_gateway import GatewayWatch
+from fogmqtt.config import load_gateway
 from fogmqtt.joining.authority import Authority
 from fogmqtt.joining.board import join
 from fogmqtt.joining.bundle import utc_now
 from fogmqtt.joining.identity import load_identity, save_changed
 from fogmqtt.joining.mdns import announce, find_gateways
 from fogmqtt.joining.notice import GatewayAnnouncer, GatewayNotice
-from fogmqtt.transport.base import Refused
-from tests.fog import free_port
+from fogmqtt.setup.link import make_link
+from fogmqtt.transport.base import Connected, Published, Refused
+from fogmqtt.transport.paho import PahoTransport
+from fogmqtt.wire.topics import Topics
+from tests.fog import free_port, wait_for
 from tests.joinable import JoinableFog
 from tests.netns import network
 from tests.processes import edges_of, photo, read, same
@@ -206,6 +213,58 @@ def test_a_board_that_runs_finds_its_gateway_at_a_new_address(
     assert (found[0].brokers, found[0].join) == (now.brokers + old.brokers, now.join + old.join)
     assert find_moved(*found) is None
     fog.gateway("revoke", "moved")
+
+
+def test_what_a_board_leaves_retained_for_gateways_that_never_were_is_cleared(
+    fog: JoinableFog,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    identity, _ = join(fog.invite("retainer"), (), tmp_path)
+    topics, config = Topics("fog/v1"), load_gateway(fog.config, {})
+    pem = str(identity.pem(tmp_path))
+    theirs = replace(
+        config.broker,
+        url=identity.brokers,
+        username=None,
+        password=None,
+        ca=str(identity.ca(tmp_path)),
+        cert=pem,
+        key=pem,
+    )
+    events: SimpleQueue[object] = SimpleQueue()
+    board = PahoTransport(make_link(theirs, "retainer"), events.put)
+    board.start()
+    assert isinstance(events.get(timeout=60), Connected)
+    left = [topics.results(f"made-up-{number}", "retainer") for number in range(20)]
+
+    def leave() -> None:
+        for topic in left:
+            board.publish(topic, b"x" * 10_000, retain=True, token=topic)
+        confirmed = set[object]()
+        while confirmed != set(left):
+            match events.get(timeout=60):
+                case Published(token=token, refusal=""):
+                    confirmed.add(token)
+
+    leave()
+    assert clear_leftovers(config.broker, topics, "eya") == frozenset()
+    assert clear_leftovers(config.broker, topics) == {"retainer"}
+    assert clear_leftovers(config.broker, topics) == frozenset()
+    # By the gateway, and by revoking the board.
+    leave()
+    monkeypatch.setattr(leftovers, "EVERY_S", 0.1)
+    watch = LeftoverWatch(config.broker, "fog/v1")
+    watch.start()
+    said = "retainer left retained messages on topics of results"
+    wait_for(lambda: said in caplog.text, what="the warning", within=60)
+    watch.close()
+    assert clear_leftovers(config.broker, topics) == frozenset()
+    leave()
+    board.close()
+    fog.gateway("revoke", "retainer")
+    assert clear_leftovers(config.broker, topics) == frozenset()
 
 
 def test_two_gateways_of_one_name_are_two() -> None:
