@@ -26,6 +26,8 @@ def find_pipeline(config: GatewayConfig, given: str | None) -> str:
     if name in config.pipelines:
         return _configured_pipeline(config, name)
     if _WORD.fullmatch(name) and name not in registry.names():
+        if why := registry.refusal(name):
+            raise PipelineError(why)
         suggestion = registry.suggestion(name, (*config.pipelines, *registry.names()))
         skipped = "".join(f"; {problem}" for problem in registry.problems())
         raise PipelineError(f"no pipeline or operator is called {name!r}; {suggestion}{skipped}")

@@ -205,6 +205,23 @@ def test_a_file_goes_through_the_command_to_a_folder(lone_fog: Fog) -> None:
     assert len(list((lone_fog.folder / "out").glob("*.png"))) == 20
 
 
+def test_pictures_of_other_sizes_and_colours_lose_no_frame_that_a_memory_needs(
+    lone_fog: Fog,
+) -> None:
+    """Each change begins an epoch, and the frames under way end before it does."""
+    lone_fog.fleet("eya", "manar")
+    pictures = lone_fog.folder / "pictures"
+    pictures.mkdir()
+    for number in range(12):
+        picture = painted(number) if number // 2 % 2 else painted(number)[:141, :97, number % 3]
+        cv2.imwrite(str(pictures / f"{number}.png"), picture)
+    done = lone_fog.command("stream", str(pictures), "--pipeline", "diff", "-o", "-")
+    assert done.returncode == 0, done.stderr
+    assert "12 frames, 12 came out" in done.stderr
+    epochs = [json.loads(line)["epoch"] for line in done.stdout.splitlines()]
+    assert epochs == [1 + number // 2 for number in range(12)]
+
+
 def test_the_command_prints_a_line_for_each_result(lone_fog: Fog) -> None:
     clip = write_video(lone_fog.folder / "clip.mp4", 5)
     done = lone_fog.command(

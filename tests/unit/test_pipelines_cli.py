@@ -21,6 +21,7 @@ pipelines:
     ("asked", "message"),
     [
         ("edgs", "no pipeline or operator is called 'edgs'; did you mean 'edges'?"),
+        ("knn", "there is no operator 'knn': OpenCV's KNN background draws random numbers"),
         ("cany", "no pipeline or operator is called 'cany'; did you mean 'canny'?"),
         ("blurred", "pipelines.blurred: column 17: gaussian: ksize=4: expected an odd number"),
         ("gray | cany", "column 8: no operator is called 'cany'; did you mean 'canny'?"),

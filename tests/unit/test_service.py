@@ -158,6 +158,7 @@ def test_a_client_that_floods_is_told_to_wait_and_others_are_served(serving: Ser
             "invalid",
             "no pipeline or operator is called 'edgs'; did you mean 'edges'?",
         ),
+        ({"pipeline": "knn"}, "invalid", "draws random numbers for each image"),
         ({"pipeline": "zzz"}, "invalid", "'zzz'; configured: edges; GET /api/operators lists"),
         ({"pipeline": "canny low=x"}, "invalid", "low"),
         ({"bytes": 10**12}, "too-large", "max_file_bytes"),

@@ -159,7 +159,7 @@ def test_frames_that_were_dropped_are_dropped_again_and_have_no_picture(tmp_path
 
 
 def test_a_frame_that_its_source_would_not_leave_out_now_is_named(tmp_path: Path) -> None:
-    folder, _, view = record(tmp_path, PlayedSource(PICTURES, fps=200, count=30), keep="latest")
+    folder, _, view = record(tmp_path, PlayedSource(PICTURES, fps=5000, count=300), keep="latest")
     assert folder is not None
     assert view.books.superseded
     log = folder / "log.jsonl"

@@ -303,6 +303,8 @@ def _parse(text: str, config: GatewayConfig) -> None:
 
 def _no_pipeline(word: str, config: GatewayConfig) -> str:
     """Say that a word is no pipeline: with the most similar one, or where all are."""
+    if why := registry.refusal(word):
+        return why
     said = f"no pipeline or operator is called {one_line(word)!r}"
     near = registry.suggestion(word, [*config.pipelines, *registry.names()])
     if near.startswith("did you mean"):

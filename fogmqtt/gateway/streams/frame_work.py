@@ -250,6 +250,11 @@ class FrameWork:
     # --- operators with memory --------------------------------------------------------------
 
     @property
+    def remembers(self) -> bool:
+        """Whether results depend on earlier frames."""
+        return self._needs is not None
+
+    @property
     def reseeds(self) -> int:
         """How often an operator with memory began anew because the memory was lost."""
         return self._past_reseeds + sum(one.reseeds for one in self._memories.values())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import SystemRandom
 from typing import Final
@@ -221,7 +222,7 @@ class LiveStream:
     async def _decide(self, hold: FrameHold) -> Verdict:
         """Decide whether a frame is done, and how; without a way, it is not."""
         frame = hold.frame
-        self._note(frame)
+        await self._note(frame)
         problem: FogError | None = None
         ways: tuple[Way, ...] | None = None
         try:
@@ -248,14 +249,25 @@ class LiveStream:
             await self._fail(verdict.seq, problem)
         return verdict
 
-    def _note(self, frame: Frame) -> None:
+    async def _note(self, frame: Frame) -> None:
         """Take notice of what is new about a frame."""
+        if self._spec is None:
+            self._figures.receive(frame.number + 1, now())
         spec, reconnects = Spec.of(frame.image), self._source.status.reconnects
         self._clock = frame.clock
         self._figures.decodes.add(frame.decode_s)
         if spec != self._spec or reconnects != self._reconnects:
             self._spec, self._reconnects = spec, reconnects
+            await self._end_epoch()
             self._work.begin_epoch()
+
+    async def _end_epoch(self) -> None:
+        """Wait for the frames that need the memories of this epoch, but not for lost devices."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.stall_s):
+                while self._decisions.in_flight and self._work.remembers:
+                    self._work.freed.clear()
+                    await self._work.freed.wait()
 
     async def _do(self, hold: FrameHold, verdict: Verdict) -> None:
         """Do one frame: cut, send, results, merge, publish."""

@@ -118,6 +118,11 @@ def plug_in(modules: Iterable[str], fatal: Mapping[str, str] = MappingProxyType(
     load.cache_clear()
 
 
+def refusal(name: str) -> str:
+    """Return why there is no such operator, if users look for it; empty if nothing is known."""
+    return f"there is no operator {name!r}: {_REFUSED[name]}" if name in _REFUSED else ""
+
+
 def plug_ins() -> tuple[str, ...]:
     """Return the modules in use, so that a child process can use them too."""
     return _plug_ins.modules
@@ -176,8 +181,8 @@ def load(name: str) -> type[Operator]:
     if name in _BUILT_IN:
         return _load_built_in(name)
     found = _plug_ins.find(name)
-    if found is None and name in _REFUSED:
-        raise PipelineError(f"there is no operator {name!r}: {_REFUSED[name]}")
+    if found is None and (why := refusal(name)):
+        raise PipelineError(why)
     if found is None:
         skipped = "".join(f"; {problem}" for problem in problems())
         raise PipelineError(f"no operator is called {name!r}; {suggestion(name, names())}{skipped}")
