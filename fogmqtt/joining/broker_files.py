@@ -80,6 +80,8 @@ topic read {prefix}/devices/{board}/info
 topic write {prefix}/devices/{board}/status
 topic write {prefix}/devices/{board}/info
 topic write {prefix}/gateways/+/results/{board}
+topic read {prefix}/frames/{board}/wanted
+topic write {prefix}/frames/{board}/in
 """
 
 

@@ -70,6 +70,9 @@ class JoinPort:
     def start(self) -> None:
         """Begin to look at the ledger."""
         self._renew()
+        if self._site.renew_access_list():
+            log.info("the broker has a new access list, by fogmqtt %s", fogmqtt.__version__)
+            self._site.reload_broker()
         self._serving.enter_context(self._site.serving())
         self._thread.start()
 

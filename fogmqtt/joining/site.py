@@ -196,6 +196,15 @@ class Site:
         self._write_lists(ledger)
         return self.reload_broker()
 
+    def renew_access_list(self) -> bool:
+        """Write the access list if this version of fogmqtt gives other rights; return whether."""
+        text = self._access_list(self.ledger.read())
+        path = self.broker / "acl"
+        if path.exists() and path.read_text() == text:
+            return False
+        write_private(path, text.encode())
+        return True
+
     def reload_broker(self) -> bool:
         """Let the broker read its files again; False if it does not run here."""
         return broker_files.reload(self.broker_config)
@@ -206,8 +215,10 @@ class Site:
             os.chown(path, user, group, follow_symlinks=False)
 
     def _write_lists(self, ledger: Ledger) -> None:
-        settings = self.settings
-        text = broker_files.access_list(settings.gateway, settings.prefix, ledger.members)
         serials: Iterable[int] = (one.serial for one in ledger.revocations)
-        write_private(self.broker / "acl", text.encode())
+        write_private(self.broker / "acl", self._access_list(ledger).encode())
         write_private(self.broker / "revoked.crl", self.authority.revocations(serials).encode())
+
+    def _access_list(self, ledger: Ledger) -> str:
+        settings = self.settings
+        return broker_files.access_list(settings.gateway, settings.prefix, ledger.members)

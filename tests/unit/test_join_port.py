@@ -21,6 +21,7 @@ from fogmqtt.joining import open_port
 from fogmqtt.joining import port as join_port
 from fogmqtt.joining.authority import Authority, names_of
 from fogmqtt.joining.board import join, renew
+from fogmqtt.joining.broker_files import access_list
 from fogmqtt.joining.bundle import JoinBundle, pin_of, utc_now
 from fogmqtt.joining.identity import Identity, folders, load_identity
 from fogmqtt.joining.ledger import Member
@@ -174,6 +175,30 @@ def test_the_access_list_has_each_board_that_joined_and_no_other(
     assert added.splitlines()[1] == "user eya"
     assert all("eya" in line for line in added.split("\n") if line)
     assert "pattern" not in before + added
+
+
+def test_a_board_that_joined_may_do_what_a_device_of_the_shipped_roles_may() -> None:
+    roles = (Path(__file__).parents[2] / "broker" / "roles").read_text().splitlines()
+    of_devices = [
+        line.removeprefix("device ")
+        .replace("PREFIX", "fog/v1")
+        .replace("NAME", "eya")
+        .replace("GATEWAY", "+")
+        for line in roles
+        if line.startswith("device ")
+    ]
+    lines = access_list("mariem", "fog/v1", ["eya"]).partition("user eya\n")[2].splitlines()
+    assert sorted(lines) == sorted(f"topic {line}" for line in of_devices)
+
+
+def test_a_newer_version_of_the_gateway_renews_the_access_list(site: Site) -> None:
+    path = site.broker / "acl"
+    text = path.read_text()
+    path.write_text("user mariem\n")
+    port = JoinPort(site, "127.0.0.1", site.settings.join_port)
+    port.start()
+    port.close()
+    assert path.read_text() == text
 
 
 def test_two_boards_with_one_file_are_one_board_and_a_named_thief(
