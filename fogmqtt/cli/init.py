@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pwd
+import shlex
 import shutil
 import socket
 import sys
@@ -117,27 +118,29 @@ def needs_join(problem: ImportError) -> Exception:
 
 
 def _settings(options: argparse.Namespace) -> SiteSettings:
+    """Return what was asked for; what was not stays as an earlier call has left it."""
     from fogmqtt.joining.names import check_addresses
     from fogmqtt.joining.site import Site, SiteSettings
 
-    check_id(options.id, "--id")
-    Topics(options.prefix)
-    local_port = options.local_port
-    if local_port is None:
-        try:  # a second call keeps the port, at which the broker may listen now
-            local_port = Site.open(options.folder).settings.local_port
-        except ConfigError:
-            local_port = _free_port((options.port, options.join_port))
-    if len({local_port, options.port, options.join_port}) < 3:
-        raise UsageError("--port, --join-port and --local-port: give three different ports")
-    return SiteSettings(
-        gateway=options.id,
-        prefix=options.prefix,
-        port=options.port,
-        local_port=local_port,
-        join_port=options.join_port,
-        addresses=check_addresses(tuple(options.address)),
+    try:
+        old = Site.open(options.folder).settings
+    except ConfigError:
+        old = SiteSettings(
+            gateway="mariem", prefix="fog/v1", port=8883, local_port=0, join_port=8884
+        )
+    port, join_port = options.port or old.port, options.join_port or old.join_port
+    addresses = old.addresses if options.address is None else tuple(options.address)
+    made = SiteSettings(
+        gateway=check_id(options.id or old.gateway, "--id"),
+        prefix=Topics(options.prefix or old.prefix).prefix,
+        port=port,
+        local_port=options.local_port or old.local_port or _free_port((port, join_port)),
+        join_port=join_port,
+        addresses=() if addresses == ("all",) else check_addresses(addresses),
     )
+    if len({made.local_port, port, join_port}) < 3:
+        raise UsageError("--port, --join-port and --local-port: give three different ports")
+    return made
 
 
 def _config_text(site: Site) -> str:
@@ -209,9 +212,10 @@ def _program() -> str:
     """Return this program as the user would type it again: an environment may not be active."""
     called = Path(sys.argv[0])
     is_found = shutil.which(called.name) is not None
-    return "fog-gateway" if is_found or called.name != "fog-gateway" else str(_shown(called))
+    return "fog-gateway" if is_found or called.name != "fog-gateway" else _shown(called)
 
 
-def _shown(path: Path) -> Path:
+def _shown(path: Path) -> str:
     """Return a path as the user would type it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return shlex.quote(str(shown))

@@ -16,17 +16,12 @@ def add_init(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where (default: fog)",
     )
-    parser.add_argument("--id", default="mariem", help="of the gateway (default: mariem)")
-    parser.add_argument("--prefix", default="fog/v1", help="as wire.prefix (default: fog/v1)")
+    # Whoever calls this again keeps what was chosen before, so there are no defaults here.
+    parser.add_argument("--id", help="of the gateway (default: mariem)")
+    parser.add_argument("--prefix", help="as wire.prefix (default: fog/v1)")
+    parser.add_argument("--port", type=_port, metavar="PORT", help="of the broker (default: 8883)")
     parser.add_argument(
-        "--port", type=_port, metavar="PORT", default=8883, help="of the broker (default: 8883)"
-    )
-    parser.add_argument(
-        "--join-port",
-        type=_port,
-        metavar="PORT",
-        default=8884,
-        help="where boards join (default: 8884)",
+        "--join-port", type=_port, metavar="PORT", help="where boards join (default: 8884)"
     )
     parser.add_argument(
         "--local-port",
@@ -37,9 +32,8 @@ def add_init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         action="append",
-        default=[],
         metavar="HOST",
-        help="under which boards reach this machine (default: all that it has)",
+        help="under which boards reach this machine (default: all that it has; all: all again)",
     )
     parser.add_argument("--user", help="who runs gateway and broker (default: who calls this)")
     parser.add_argument("--yes", action="store_true", help="overwrite without asking")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import Final
 
@@ -21,7 +22,7 @@ def await_port(site: Site) -> str:
     if not site.is_served:
         return (
             f"no gateway serves {site.folder}; start it: sudo systemctl start fog-gateway, or "
-            f"fog-gateway --config {site.config}"
+            f"fog-gateway --config {shlex.quote(str(site.config))}"
         )
     hosts, ends = ("127.0.0.1", *own_addresses()), time.monotonic() + _OPEN_S
     while True:

@@ -107,6 +107,22 @@ def test_init_overwrites_nothing_unasked(fog: JoinableFog) -> None:
     assert fog.config.read_text() == before
 
 
+def test_init_keeps_what_was_chosen_before(broker: object, tmp_path: Path) -> None:
+    del broker
+    made = JoinableFog(tmp_path)
+    made.init("--id", "lab", "--prefix", "lab/v1")
+    before = made.site.settings
+    said = made.gateway("init", "--yes", configured=False).stdout
+    assert made.site.settings == before
+    assert (before.gateway, before.prefix, before.addresses) == ("lab", "lab/v1", LOOPBACK)
+    assert "fog-gateway --config fog/config.yaml invite eya" in said
+    made.gateway("init", "--yes", "--address", "all", "--id", "lab2", configured=False)
+    changed = msgspec.structs.replace(before, gateway="lab2", addresses=())
+    assert made.site.settings == changed
+    said = made.gateway("init", "my fog", "--address", "127.0.0.1", configured=False).stdout
+    assert "--config 'my fog/config.yaml' invite eya" in said
+
+
 def test_a_board_joins_by_a_line_alone_and_its_tiles_are_exact(fog: JoinableFog) -> None:
     code = str(fog.invite("eya").code)
     board = fog.board("eya", "--join", code)
