@@ -75,11 +75,14 @@ def _let_ask(site: Site, text: str) -> int:
     from fogmqtt.joining.asking import LONGEST_WINDOW
     from fogmqtt.joining.bundle import shown_time, utc_now
     from fogmqtt.joining.membership import Membership
+    from fogmqtt.joining.open_port import await_port
 
     length = time_of(text)
     if length > LONGEST_WINDOW:
         raise UsageError("--for: boards may ask for up to 1h")
     Membership(site).let_ask(utc_now() + length)
+    if problem := await_port(site):
+        print(f"Boards cannot ask yet: {problem}", file=sys.stderr)
     print(f"boards may ask to join until {shown_time(utc_now() + length)}", flush=True)
     shown: set[str] = set()
     stopped = threading.Event()

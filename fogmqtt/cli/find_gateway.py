@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from fogmqtt.config import DeviceConfig
-from fogmqtt.errors import BadInvitation, NoGateway, UsageError, missing_package, reason_of
+from fogmqtt.errors import (
+    BadInvitation,
+    JoinRefused,
+    NoGateway,
+    UsageError,
+    missing_package,
+    reason_of,
+)
 from fogmqtt.joining.identity import Identity, folders, load_identity, save_changed
 from fogmqtt.log import one_line
 from fogmqtt.transport.probe import is_broker, own_url
@@ -286,19 +293,32 @@ def _announced(device: str, config: DeviceConfig, tried: list[str], folder: Path
         raise NoGateway(f"no gateway found: {', '.join(tried)}. {_REASONS.format(device=device)}")
     (notice,) = found
     where = ", ".join(notice["addresses"])
-    if notice["asks"]:
-        _ask(device, _urls(notice, "https", notice["join_port"]), folder)
     if notice["pin"]:
-        raise NoGateway(
-            f"{notice['gateway']} at {where} lets boards in by invitation; on it run: "
-            f"fog-gateway invite {device}, or fog-gateway accept and start this board again"
-        )
+        _ask_announced(device, notice, where, folder)
     log.info("found %s at %s", notice["gateway"], where)
     return replace(
         config,
         broker=replace(config.broker, url=_urls(notice, "mqtt", notice["port"])),
         wire=replace(config.wire, prefix=notice["prefix"]),
     )
+
+
+def _ask_announced(device: str, notice: Mapping[str, Any], where: str, folder: Path) -> NoReturn:
+    """Ask to join, also if the announcement does not say yet that boards may ask."""
+    try:
+        _ask(device, _urls(notice, "https", notice["join_port"]), folder)
+    except JoinRefused as problem:
+        if notice["asks"]:
+            raise
+        # A service tries again after NoGateway, and somebody may let it in later.
+        raise NoGateway(f"{notice['gateway']} at {where}: {problem}") from None
+    except NoGateway:
+        if notice["asks"]:
+            raise
+        raise NoGateway(
+            f"{notice['gateway']} at {where} lets boards in by invitation; on it run: "
+            f"fog-gateway invite {device}, or fog-gateway accept and start this board again"
+        ) from None
 
 
 def _command(device: str, notice: Mapping[str, Any]) -> str:

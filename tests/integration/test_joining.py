@@ -161,7 +161,11 @@ def test_a_board_that_cannot_join_says_why_and_ends(fog: JoinableFog) -> None:
     lina.ca(fog.identity_of("lina")).write_text(other.pem)
     elsewhere = "FOG1:EVA:" + "A" * 26 + ":" + "B" * 26
     tries = (
-        (fog.board("manar"), 3, "mariem at 127.0.0.1 lets boards in by invitation; on it run: "),
+        (
+            fog.board("manar"),
+            3,
+            "mariem at 127.0.0.1: this gateway lets boards in by invitation; on it run: fog",
+        ),
         (
             fog.board("eva", "--join", elsewhere),
             3,
