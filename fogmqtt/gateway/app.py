@@ -546,6 +546,8 @@ class Gateway:
         if self._open_source is not None:
             transport.subscribe(self.topics.stream("+", "enabled/set"), qos=1)
             for name, settings in self.config.streams.items():
+                # Another gateway may have a stream of this name.
+                transport.subscribe(self.topics.stream(name, "state"), qos=0)
                 if settings.source == "mqtt":
                     transport.subscribe(self.topics.frame(name, "in"), qos=0)
         # The counter is last: a broker that closes the connection because of it may do so only
@@ -667,6 +669,9 @@ class Gateway:
                 self._submissions.put_nowait(Submission(pipeline, reply, message, tag))
             case ("streams", name, "enabled", "set") if self._open_source and not retained:
                 self._streams.switch(name, payload)
+            case ("streams", name, "state") if self._open_source:
+                if not retained:
+                    self._streams.heard(name, payload)
             case ("frames", name, "in"):
                 self._streams.pushed(name, message)
             case ("cancel", reply) if self._serves:

@@ -22,7 +22,7 @@ from fogmqtt.gateway.jobs.model import JobRequest
 from fogmqtt.images.spec import Image
 from fogmqtt.setup.brokers import connector
 from fogmqtt.wire.stream_messages import StreamState
-from tests.cameras import painted, write_video
+from tests.cameras import WebCamera, painted, write_video
 from tests.frame_sources import Collected, PlayedSource
 from tests.processes import PATIENCE_S, Fog, photo
 
@@ -309,3 +309,25 @@ def test_configured_streams_run_in_a_serving_gateway_and_are_listed(lone_fog: Fo
         assert gateway.stop() == 0
         state = msgspec.convert(listed["yard"], StreamState)
         assert (state.received, state.published, state.source) == (8, 8, "ended")
+
+
+def test_two_gateways_with_streams_of_one_name_say_so(lone_fog: Fog) -> None:
+    config = lone_fog.folder / "fog.yaml"
+    with WebCamera(fps=5) as camera:
+        config.write_text(
+            f"streams: {{yard: {{source: '{camera.url('/stream')}', pipeline: invert}}}}\n"
+        )
+        names = ("mariem", "salma")
+        gateways = [
+            lone_fog.serve_with(
+                config,
+                GATEWAY__ID=name,
+                GATEWAY__LOCAL="always",
+                GATEWAY__SPOOL=f"{name}/spool",
+                GATEWAY__INBOX=f"{name}/inbox",
+                GATEWAY__OUTBOX=f"{name}/outbox",
+            )
+            for name in names
+        ]
+        for gateway, other in zip(gateways, reversed(names), strict=True):
+            gateway.says(f"yard: Gateway {other} has a stream of this name, too")

@@ -185,6 +185,35 @@ def test_a_source_that_cannot_be_opened_is_told_and_other_streams_run(
     run(test())
 
 
+def test_another_gateway_with_a_stream_of_this_name_is_told_unless_it_has_just_ended(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test() -> None:
+        watched = Watched()
+        async with watched.gateway() as gateway:
+            topic = "fog/v1/streams/yard/state"
+            await eventually(lambda: watched.said("streams/yard/state"))
+
+            def says(name: str) -> None:
+                state = StreamState(gateway=name)
+                watched.client.publish(topic, msgspec.json.encode(state))
+
+            says("salma")
+            says("mariem")
+            watched.client.publish(topic, b"none")
+            await eventually(lambda: "no figures of a stream" in caplog.text)
+            (card,) = gateway.stream_cards()
+            assert "salma" not in card.sentence
+            says("salma")
+            await eventually(lambda: "salma" in gateway.stream_cards()[0].sentence)
+            (card,) = gateway.stream_cards()
+            assert "Gateway salma has a stream of this name, too" in card.sentence
+            assert card.tone == "bad"
+        assert "Rename one of them" in caplog.text
+
+    run(test())
+
+
 def test_facts_come_on_a_topic_of_their_own() -> None:
     async def test() -> None:
         watched = Watched()

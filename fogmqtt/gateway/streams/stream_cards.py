@@ -20,11 +20,12 @@ def stream_card(
     *,
     enabled: bool,
     problem: str,
+    rival: str,
     motion: bool | None,
 ) -> StreamCard:
     """Return a stream as people see it; without a view it does not run."""
     if view is not None:
-        sentence, tone = _running(view)
+        sentence, tone = _running(view, rival)
         state = stream_state(view, gateway)
         return StreamCard(
             name=name, status="online", sentence=sentence, tone=tone, motion=motion, state=state
@@ -43,7 +44,17 @@ def stream_card(
     return StreamCard(name=name, status="offline", sentence="Its source has ended.", tone="quiet")
 
 
-def _running(view: StreamView) -> tuple[str, Tone]:
+def rival_text(gateway: str) -> str:
+    """Return what to say of another gateway with a stream of the same name."""
+    return (
+        f"Gateway {gateway} has a stream of this name, too, and the results of both are mixed. "
+        "Rename one of them."
+    )
+
+
+def _running(view: StreamView, rival: str) -> tuple[str, Tone]:
+    if rival:
+        return rival_text(rival), "bad"
     source, books = view.source, view.books
     reason = f": {one_line(source.reason)}" if source.reason else "."
     if source.state == "lost":

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
+import msgspec
+
 from fogmqtt.config import GatewayConfig, StreamSettings
 from fogmqtt.core.streaming.events import Grouping
 from fogmqtt.errors import ConfigError, FogError, UsageError, WireError
@@ -28,7 +30,7 @@ from fogmqtt.gateway.streams.pushed import PushedFrames
 from fogmqtt.gateway.streams.recorder import StreamRecorder
 from fogmqtt.gateway.streams.sightings import grouping
 from fogmqtt.gateway.streams.stream import LiveStream, StreamView
-from fogmqtt.gateway.streams.stream_cards import stream_card
+from fogmqtt.gateway.streams.stream_cards import rival_text, stream_card
 from fogmqtt.gateway.streams.stream_events import StreamEvents
 from fogmqtt.gateway.streams.stream_topics import DISABLED, OFF, ON, StreamTopics
 from fogmqtt.gateway.threads import Threads
@@ -40,6 +42,7 @@ from fogmqtt.streams.settings import SourceSettings, check_source
 from fogmqtt.transport.base import Received
 from fogmqtt.wire.service_messages import StreamCard
 from fogmqtt.wire.service_metrics import StreamMetrics
+from fogmqtt.wire.stream_messages import StreamState
 from fogmqtt.wire.topics import OFFLINE, ONLINE, Topics
 
 log = logging.getLogger(__name__)
@@ -76,6 +79,17 @@ class _Running:
     #: It was switched on again before it had ended.
     again: bool = False
     said_at: float = float("-inf")
+    #: Another gateway that says figures of a stream of this name, how often, and when last.
+    rival: str = ""
+    rival_count: int = 0
+    rival_at: float = float("-inf")
+
+    @property
+    def rival_now(self) -> str:
+        """The gateway that has such a stream, too; empty if there is none."""
+        # One that just ended said its last figures.
+        is_there = self.rival_count > 1 and now() < self.rival_at + 3 * STATE_S
+        return self.rival if is_there else ""
 
 
 class Streams:
@@ -137,6 +151,7 @@ class Streams:
             self._gateway_id,
             enabled=one.enabled,
             problem=one.problem,
+            rival=one.rival_now,
             motion=motion,
         )
 
@@ -253,6 +268,21 @@ class Streams:
             one.again = False
             one.task.cancel()
         self._say(one)
+
+    def heard(self, name: str, payload: bytes | memoryview) -> None:
+        """Take the figures that a gateway says of a stream. Raises WireError."""
+        try:
+            gateway = msgspec.json.decode(payload, type=StreamState).gateway
+        except msgspec.MsgspecError as problem:
+            raise WireError(f"no figures of a stream: {problem}") from None
+        one = self._running.get(name)
+        if one is None or one.task is None or gateway in ("", self._gateway_id):
+            return
+        if gateway != one.rival or now() > one.rival_at + 3 * STATE_S:
+            one.rival, one.rival_count = gateway, 0
+        one.rival_count, one.rival_at = one.rival_count + 1, now()
+        if one.rival_now:
+            self._warnings.add("stream", f"{name}: {rival_text(gateway)}", now())
 
     def _start(self, one: _Running) -> None:
         one.task = self._tasks.start(self._keep_running(one), f"stream {one.name}")
