@@ -1,6 +1,6 @@
 """Whatever the fleet, its faults and the jobs: every job ends once, whole, and near its bound.
 
-FOG_FLEETS=10000 plays so many instead of a few hundred; `make fleets` does on all cores.
+FOG_FLEETS=10000 plays so many instead of a hundred. `make fleets` does, on all cores.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fogmqtt.simulate.outcome import simulate
 from fogmqtt.simulate.work import even_job
 from tests.fleets import BEYOND, RATIO, Verdict, again, judge_all
 
-COUNT = int(os.environ.get("FOG_FLEETS", "300"))
+COUNT = int(os.environ.get("FOG_FLEETS", "100"))
 
 
 @pytest.fixture(scope="module")
