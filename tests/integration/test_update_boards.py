@@ -77,7 +77,7 @@ def test_a_board_takes_the_version_of_its_gateway_and_keeps_it(fog: JoinableFog)
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
-        ("sys.exit(9)", "it ended with exit code 9 before it was online"),
+        ("raise SystemExit(9)", "it ended with exit code 9 before it was online"),
         pytest.param("time.sleep(600)", "it was not online within 5 s", marks=pytest.mark.proof),
     ],
 )
