@@ -160,11 +160,12 @@ def _doctor(options: argparse.Namespace) -> int:
 
     logging.getLogger().setLevel(logging.WARNING)
     try:
-        device, config, _ = _configuration(options)
+        device, config, is_found = _configuration(options)
     except NoBroker as problem:
         return lonely_doctor(problem, as_json=options.json)
     config = replace(config, broker=with_brokers(config.broker, options.broker))
-    return device_doctor(config, device, as_json=options.json)
+    has_joined = is_found and bool(config.broker.cert)
+    return device_doctor(config, device, has_joined=has_joined, as_json=options.json)
 
 
 def _configuration(options: argparse.Namespace) -> tuple[str, DeviceConfig, bool]:

@@ -68,12 +68,12 @@ def _site(config: GatewayConfig, path: Path | None) -> examination.Joinable | No
     return None
 
 
-def device_doctor(config: DeviceConfig, device: str, *, as_json: bool) -> int:
+def device_doctor(config: DeviceConfig, device: str, *, has_joined: bool, as_json: bool) -> int:
     """Examine a device, print the findings, and return the exit code."""
     _be_quiet()
     topics = Topics(config.wire.prefix)
     link = make_link(config.broker, f"{topics.client_id('device', device)}-doctor")
-    return show(examination.device(config, link, device), as_json=as_json)
+    return show(examination.device(config, link, device, has_joined=has_joined), as_json=as_json)
 
 
 def lonely_doctor(problem: FogError, *, as_json: bool) -> int:

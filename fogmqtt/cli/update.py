@@ -136,6 +136,8 @@ class _Fleet:
             known = ", ".join(sorted(self.online)) or "no board"
             raise UsageError(f"{board} is not online; there is {known}")
         theirs = one_line(info.versions.get("fogmqtt", ""))[:40]
+        if theirs == version:
+            return
         if is_older(version, theirs):
             raise UsageError(
                 f"{board} has fogmqtt {theirs}, and this gateway {version}: boards are not taken "

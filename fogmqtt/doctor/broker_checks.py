@@ -21,12 +21,24 @@ _SKEW_S = 10.0
 _SLOW_BYTES_PER_S = 500_000.0
 
 
-def broker(facts: BrokerFacts) -> Iterator[Finding]:
-    """Judge whether a broker can be used. Of several, one is enough."""
+def broker(facts: BrokerFacts, join_again: str = "") -> Iterator[Finding]:
+    """Judge whether a broker can be used. Of several, one is enough.
+
+    `join_again` is what a board can do that has joined; empty for others.
+    """
     if not facts.reached:
-        for refusal in facts.refusals.values():
+        refusals = list(facts.refusals.values())
+        # Of a gateway's addresses, a name that this network does not know tells least.
+        telling = [one for one in refusals if not one.startswith("no such host")]
+        for refusal in telling or refusals:
             sentence, _, fix = refusal.partition("; ")
-            yield fault("broker", sentence, fix or "check broker.url, and that the broker runs")
+            # A board that has joined has no settings of its certificates.
+            if join_again and (not fix or fix.startswith("set broker.")):
+                fix = ""
+            fixes = [one for one in (fix, join_again) if one]
+            yield fault(
+                "broker", sentence, "; ".join(fixes) or "check broker.url, and that the broker runs"
+            )
         return
     failed = ", ".join(refusal.partition("; ")[0] for refusal in facts.refusals.values())
     others = f", after others did not ({failed})" if failed else ""

@@ -104,7 +104,12 @@ def _gateway(config: GatewayConfig, facts: BrokerFacts, site: Joinable | None) -
 
 
 def device(
-    config: DeviceConfig, link: Link, name: str, *, listen_s: float = LISTEN_S
+    config: DeviceConfig,
+    link: Link,
+    name: str,
+    *,
+    has_joined: bool = False,
+    listen_s: float = LISTEN_S,
 ) -> list[Finding]:
     """Examine a device's machine and its broker; `name` is the device's id."""
     ports = {parse_url(url).port for url in config.broker.urls}
@@ -115,7 +120,11 @@ def device(
     own = topics.device(name, "doctor")
     within_s = config.broker.connect_timeout_s
     facts = look(link, topics, own, counters=False, within_s=within_s, listen_s=listen_s)
-    return [*_device(config, name, facts)]
+    join_again = (
+        f"if the gateway was made anew or has revoked this board: on it, fog-gateway invite "
+        f"--replace {name}, and join again"
+    )
+    return [*_device(config, name, facts, join_again if has_joined else "")]
 
 
 def _is_online(name: str) -> Finding:
@@ -129,13 +138,16 @@ def _is_online(name: str) -> Finding:
     )
 
 
-def _device(config: DeviceConfig, name: str, facts: BrokerFacts) -> Iterator[Finding]:
+def _device(
+    config: DeviceConfig, name: str, facts: BrokerFacts, join_again: str
+) -> Iterator[Finding]:
     yield from machine_of_device()
     yield from _port_taken(config.broker.urls)
     yield from _broker(
         facts,
         config.wire.max_message_bytes,
         f"stop the agent of {name} while you ask, or give this board another name and user",
+        join_again,
     )
     if facts.reached:
         yield broker_checks.gateways(facts, is_told=not _has_user(config.broker))
@@ -157,8 +169,10 @@ def _has_user(settings: BrokerSettings) -> bool:
     return bool(settings.username or settings.cert)
 
 
-def _broker(facts: BrokerFacts, tile_bytes: int, alone: str) -> Iterator[Finding]:
-    yield from broker_checks.broker(facts)
+def _broker(
+    facts: BrokerFacts, tile_bytes: int, alone: str, join_again: str = ""
+) -> Iterator[Finding]:
+    yield from broker_checks.broker(facts, join_again)
     if not facts.reached:
         return
     found = (

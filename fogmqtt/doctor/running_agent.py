@@ -17,9 +17,13 @@ _ESTABLISHED: Final = "01"
 
 
 def has_broker(device: str, ports: Collection[int], proc: Path = _PROC) -> bool:
-    """Return whether an agent of this id has a connection to one of these ports."""
+    """Return whether an agent of this id has a connection to one of these ports, from here.
+
+    One in a container or another network namespace has its own connections, and is not meant.
+    """
+    ours = _connections(proc / "self", ports)
     return any(
-        _is_agent(_arguments(process), device) and _is_connected(process, ports)
+        _is_agent(_arguments(process), device) and ours & _connections(process, ports)
         for process in proc.glob("[0-9]*")
     )
 
@@ -47,14 +51,16 @@ def _ids(arguments: Sequence[str]) -> Iterator[str]:
             yield option.removeprefix("--id=")
 
 
-def _is_connected(process: Path, ports: Collection[int]) -> bool:
+def _connections(process: Path, ports: Collection[int]) -> set[tuple[str, str]]:
+    """Return both ends of the connections to these ports in the network of a process."""
+    found = set()
     for table in ("tcp", "tcp6"):
         try:
             lines = (process / "net" / table).read_text("ascii").splitlines()[1:]
         except OSError:
             continue
         for line in lines:
-            _, _, remote, state = line.split()[:4]
+            _, local, remote, state = line.split()[:4]
             if state == _ESTABLISHED and int(remote.rpartition(":")[2], 16) in ports:
-                return True
-    return False
+                found.add((local, remote))
+    return found

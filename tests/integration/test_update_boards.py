@@ -73,6 +73,17 @@ def test_a_board_takes_the_version_of_its_gateway_and_keeps_it(fog: JoinableFog)
     assert "eya has fogmqtt 9.1.0, and this gateway 9.0.0: boards are not taken" in refused.stderr
 
 
+def test_a_board_that_has_the_version_is_told_so_however_it_was_installed(
+    fog: JoinableFog,
+) -> None:
+    gateway = fog.serve()
+    fog.invite("eya")
+    gateway.says("boards can join")
+    fog.board("eya", "--join", "eya.fog").says("eya is online")
+    said = fog.gateway("update", "eya").stdout
+    assert said == f"eya has fogmqtt {fogmqtt.__version__} already\n"
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("broken", "reason"),

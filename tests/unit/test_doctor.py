@@ -175,6 +175,22 @@ def test_of_several_brokers_one_is_enough() -> None:
     assert found.sentence.endswith("lets this program in, after others did not (no such host: 'x')")
 
 
+@pytest.mark.parametrize(
+    ("refusal", "fix"),
+    [
+        ("revoked", "join again"),
+        ("ca.crt does not confirm x; set broker.ca to the ca.crt of that broker", "join again"),
+        ("nothing listens at x; start the broker there", "start the broker there; join again"),
+    ],
+)
+def test_a_board_that_has_joined_hears_of_no_settings_that_it_has_not(
+    refusal: str, fix: str
+) -> None:
+    refusals = {"gateway.local": "no such host: 'gateway.local'; check broker.url", "x": refusal}
+    (found,) = checks.broker(well(reached=False, refusals=refusals), "join again")
+    assert found.fix == fix
+
+
 def test_a_user_who_is_told_of_no_gateway_hears_no_warning() -> None:
     assert checks.gateways(well(gateways={}), is_told=False).level == "ok"
 
@@ -340,13 +356,16 @@ def http_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
 def test_a_running_agent_is_known_by_its_command_and_its_connection(
     tmp_path: Path, arguments: str, is_agent: bool
 ) -> None:
-    process = tmp_path / "71"
-    (process / "net").mkdir(parents=True)
-    (process / "cmdline").write_text(arguments.replace(" ", "\0") + "\0")
     to_broker = "   1: 0200A8C0:C350 0100A8C0:22B3 01 00000000:00000000\n"
-    (process / "net" / "tcp").write_text(TABLE + to_broker)
+    for process in ("71", "self"):
+        (tmp_path / process / "net").mkdir(parents=True)
+        (tmp_path / process / "net" / "tcp").write_text(TABLE + to_broker)
+    (tmp_path / "71" / "cmdline").write_text(arguments.replace(" ", "\0") + "\0")
     assert running_agent.has_broker("eya", {8883}, tmp_path) == is_agent
     assert not running_agent.has_broker("eya", {1884}, tmp_path)
+    # The same process in another network, such as in a container.
+    (tmp_path / "self" / "net" / "tcp").write_text(TABLE)
+    assert not running_agent.has_broker("eya", {8883}, tmp_path)
 
 
 def test_the_exit_code_is_that_of_the_worst_finding(capsys: pytest.CaptureFixture[str]) -> None:

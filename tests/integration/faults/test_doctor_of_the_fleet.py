@@ -280,3 +280,9 @@ def test_a_fog_that_boards_join_is_told_what_it_lacks_and_then_that_all_is_well(
     assert "not told" in measured["gateway"]["sentence"]
     assert "$SYS" not in measured
     assert not asked.stderr
+    joined.gateway("revoke", "eya")
+    asked = joined.try_board("eya", "doctor", "--json", home="eya")
+    revoked = by_check(asked.stdout)
+    assert asked.returncode == 2, asked.stdout
+    assert "revoked" in revoked["broker"]["sentence"]
+    assert "fog-gateway invite --replace eya, and join again" in revoked["broker"]["fix"]
