@@ -67,13 +67,14 @@ install() {
     if [ -x "$prefix/bin/fog-device" ]; then
         say "$("$prefix/bin/fog-device" --version | head -n 1) is here, and fogmqtt @VERSION@ takes its place"
     fi
+    # What a failed try leaves can be taken away, too.
+    printf '%s\n' "$board" >"$prefix/board"
     [ -x "$prefix/bin/python" ] || python3 -m venv "$prefix"
     pip="$prefix/bin/python -m pip install --quiet --disable-pip-version-check"
     say "installing"
     $pip "$download/$wheel[join]" || die "the packages cannot be installed; pip says why above"
     # The same number may stand for other files while fogmqtt is developed.
     $pip --no-deps --force-reinstall "$download/$wheel"
-    printf '%s\n' "$board" >"$prefix/board"
     launcher=$("$prefix/bin/python" -c 'from fogmqtt.joining.versions import LAUNCHER; print(LAUNCHER)')
     # What a gateway sent before is older than this.
     rm -rf "$versions"
@@ -89,12 +90,14 @@ install() {
 }
 
 uninstall() {
-    [ -x "$prefix/bin/fog-device" ] || die "fogmqtt is not in $prefix"
+    [ -f "$prefix/board" ] || die "fogmqtt is not in $prefix"
     board=$(cat "$prefix/board")
-    if has_service; then
-        "$prefix/bin/fog-device" --id "$board" service uninstall ${root:+--root "$root"}
+    if [ -x "$prefix/bin/fog-device" ]; then
+        if has_service; then
+            "$prefix/bin/fog-device" --id "$board" service uninstall ${root:+--root "$root"}
+        fi
+        "$prefix/bin/fog-device" --id "$board" forget
     fi
-    "$prefix/bin/fog-device" --id "$board" forget
     rm -rf "$prefix"
     if [ -z "$own$root" ]; then
         rm -rf /var/cache/fogmqtt "$versions"

@@ -46,7 +46,6 @@ def test_a_bare_machine_becomes_a_board_by_the_printed_line_and_is_bare_again(
     said = fog.gateway("invite", "eya", "-o", str(fog.folder / "eya.fog")).stdout
     (line,) = [one.strip() for one in said.splitlines() if one.strip().startswith("curl ")]
     line = line.replace("sudo sh", "sh")
-    fog.programs[0].says("boards can join at port")  # it looks for invitations once a second
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
     environment["PIP_NO_COMPILE"] = "1"  # half of the time
 
@@ -92,3 +91,32 @@ def test_a_bare_machine_becomes_a_board_by_the_printed_line_and_is_bare_again(
     assert not (home / "opt").exists()
     assert not unit.exists()
     assert not list((home / ".config/fogmqtt").glob("eya*"))
+
+
+@pytest.mark.proof
+def test_what_a_failed_installation_has_left_is_taken_away(fog: JoinableFog, home: Path) -> None:
+    need(Path("/usr/bin/curl").exists(), "curl", "apt install curl")
+    said = fog.gateway("invite", "eya").stdout
+    (line,) = [one.strip() for one in said.splitlines() if one.strip().startswith("curl ")]
+    code = line.split()[-1]
+    fetch = line.partition(" && ")[0]
+    subprocess.run(["sh", "-c", fetch], cwd=home, check=True)
+
+    def script(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "join.sh", *words, "--prefix", f"{home}/opt"],
+            cwd=home,
+            env=os.environ | {"PIP_NO_INDEX": "1", "HOME": str(home)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    failed = script(code)
+    assert failed.returncode == 1
+    assert "the packages cannot be installed; pip says why above" in failed.stderr
+    done = script("--uninstall")
+    assert done.returncode == 0, done.stderr
+    assert "eya is taken away" in done.stdout
+    assert not (home / "opt").exists()
+    assert "fogmqtt is not in" in script("--uninstall").stderr
