@@ -137,3 +137,30 @@ def test_the_install_script_goes_on_with_a_64_bit_python(tmp_path: Path) -> None
     assert ended.returncode == 1
     assert "gives no package" in ended.stderr
     assert "64-bit" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("gateway", "man", "fog-gateway"),
+        ("gateway", "--config", "config.yaml", "man", "fog-device"),
+        ("device", "--id", "eya", "service", "install", "--dry-run"),
+    ],
+)
+def test_a_reader_who_ends_first_is_no_error(arguments: tuple[str, ...]) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    program, *rest = arguments
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", f"fogmqtt.cli.{program}", *rest],
+            cwd=ROOT,
+            stdout=writes,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writes)
+    assert (ended.returncode, ended.stderr) == (141, "")
