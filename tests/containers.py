@@ -74,13 +74,18 @@ def debian(folder: Path) -> Path:
     """Return a minimal Debian 12, which is unpacked once and kept."""
     system = folder / "debian"
     if not system.exists():
-        part = folder / "debian.part"
-        shutil.rmtree(part, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["debootstrap", "--variant=minbase", "bookworm", str(part)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        part.rename(system)
+        unpacked(folder / "debian.part", "bookworm").rename(system)
     return system
+
+
+def unpacked(folder: Path, suite: str, packages: Sequence[str] = ()) -> Path:
+    """Unpack a minimal Debian with some packages to a folder, and return it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    more = [f"--include={','.join(packages)}"] if packages else []
+    command = ["debootstrap", "--variant=minbase", *more, suite, str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder
 
 
 def build(dockerfile: Path, base: Path, place: Path) -> dict[str, ContainerImage]:
@@ -113,7 +118,7 @@ def _stage(origin: ContainerImage, folder: Path) -> ContainerImage:
 def _do(image: ContainerImage, stages: Mapping[str, ContainerImage], word: str, rest: str) -> None:
     match word:
         case "RUN":
-            _run_step(image, rest)
+            run_step(image, rest)
         case "COPY":
             _copy(image, stages, shlex.split(rest))
         case "ENV":
@@ -142,7 +147,8 @@ def _bring_network(folder: Path) -> None:
             shutil.copy(name, folder / name[1:])
 
 
-def _run_step(image: ContainerImage, command: str) -> None:
+def run_step(image: ContainerImage, command: str) -> None:
+    """Run a command in a folder that becomes an image."""
     _bring_network(image.folder)
     network = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PIP_")]
     words = [

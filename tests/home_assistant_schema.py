@@ -2,6 +2,7 @@
 
 It follows `DEVICE_DISCOVERY_SCHEMA` and each platform's `DISCOVERY_SCHEMA` of Home Assistant
 2026.2, and is stricter: Home Assistant ignores fields that it does not know, and this refuses them.
+`tests/home_assistant_package.py` asks Home Assistant itself.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def _open_pictures(folder: Path, convert: Convert) -> FrameSource:
 def _summary(report: ReplayReport) -> str:
     """Return what was done again, in one line."""
     parts = [
-        f"{report.frames} frames decided again, {report.begun} of them begun",
+        f"{report.received} frames decided again, {report.begun} of them begun",
         f"{report.compared} results computed again and compared",
     ]
     if report.looked_at:

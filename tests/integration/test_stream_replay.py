@@ -92,6 +92,8 @@ def test_a_camera_with_all_that_can_happen_is_decided_again_with_events_and_pict
     assert "looked at again" in again.stderr
     assert "picture(s) of them" in again.stderr
     assert "no end" not in again.stderr
+    begun = f"{counts['received']} frames decided again, {counts['begun']} of them begun"
+    assert begun in again.stderr
 
     text = log.read_text("utf-8")
     log.write_text(text.replace('"decimated"]', '""]', 1), "utf-8")

@@ -96,6 +96,11 @@ class Redecision:
         #: Frames that the source gave.
         self._given = 0
 
+    @property
+    def received(self) -> int:
+        """The frames that the source received."""
+        return self._source.received
+
     def differences(self, line: Line) -> Iterator[str]:
         """Yield what is decided differently than the line says."""
         match line:

@@ -60,8 +60,10 @@ class OpenPictures(Protocol):
 class ReplayReport:
     """What a replay found."""
 
-    #: Frames that the source gave, those that were begun, and results that were compared.
+    #: Frames that the source received and those that it gave.
+    received: int = 0
     frames: int = 0
+    #: Those that were begun, and results that were compared.
     begun: int = 0
     compared: int = 0
     #: Results that this machine cannot compute again, since devices lost memories of operators.
@@ -172,6 +174,7 @@ async def replay(
                     report.is_whole = True
     finally:
         await pictures.close()
+    report.received = redecision.received
     return report
 
 
