@@ -39,6 +39,12 @@ def _topics() -> Iterator[str]:
         yield from (f"gateways/mariem/results/{name}", f"gateways/mariem-run/results/{name}")
         yield from (f"submit/edges/{name}", f"submit/edges/{name}/t", f"cancel/{name}")
         yield from (f"replies/{name}", f"replies/{name}/image", f"replies/{name}/t/status")
+    for name in ("yard", "eya"):
+        for leaf in ("status", "source", "state", "facts", "events", "motion", "enabled"):
+            yield f"streams/{name}/{leaf}"
+        yield f"streams/{name}/enabled/set"
+        for leaf in ("in", "wanted", "frame", "preview", "snapshot"):
+            yield f"frames/{name}/{leaf}"
     yield from ("latest/edges/image", "latest/made-up/facts", "jobs/j1/status", "gateways/mariem/x")
     yield from ("", "x", "devices", "devices/eya", "devices/eya/tiles/x", "submit/edges")
 
@@ -60,21 +66,22 @@ WILD = (
 #: What each user of the shipped access list may write and read: an expression of topics below
 #: fog/v1.
 WRITES = {
-    "eya": r"devices/eya/(status|info)|gateways/(mariem|mariem-run)/results/eya",
+    "eya": r"devices/eya/(status|info)|gateways/(mariem|mariem-run)/results/eya|frames/eya/in",
     "app": r"submit/edges/app(/t)?|cancel/app",
     "other": r"submit/edges/other(/t)?|cancel/other",
-    "dashboard": r"gateways/mariem/requests/x",
-    "homeassistant": r"(?!)",
+    "dashboard": r"gateways/mariem/requests/x|streams/[^/]+/enabled/set",
+    "homeassistant": r"streams/[^/]+/enabled/set",
     "mariem-run": r"devices/(eya|manar)/(tiles|control)|gateways/mariem-run/(status|info)",
 }
 READS = {
-    "eya": r"devices/eya/(tiles|control|info)",
+    "eya": r"devices/eya/(tiles|control|info)|frames/eya/wanted",
     "app": r"replies/app(/.*)?|latest/.*",
     "other": r"replies/other(/.*)?|latest/.*",
     "dashboard": r"devices/[^/]+/(status|info)|gateways/[^/]+/(status|info|dead)"
-    r"|gateways/mariem/(answers/x|updates)|jobs/j1/status",
-    "homeassistant": r"gateways/[^/]+/(status|state|devices/[^/]+)",
-    "mariem-run": r"devices/[^/]+/(status|info)|gateways/mariem-run/(results/[^/]+|status|info)",
+    r"|gateways/mariem/(answers/x|updates)|jobs/j1/status|(streams|frames)/[^/]+/[^/]+",
+    "homeassistant": r"gateways/[^/]+/(status|state|devices/[^/]+)|(streams|frames)/[^/]+/[^/]+",
+    "mariem-run": r"devices/[^/]+/(status|info)|gateways/mariem-run/(results/[^/]+|status|info)"
+    r"|streams/[^/]+/(status|source|state|enabled)",
 }
 ATTACKERS = tuple(WRITES)
 

@@ -144,7 +144,7 @@ class Refusals:
         if len(recent) < MOST_REFUSALS:
             log.warning("%s may not join: %s", address, one_line(reason))
         if recent.count(address) == REFUSALS - 1:
-            log.warning("its next requests within a minute are refused without a reason")
+            log.warning("%s: its next requests within a minute get no reason", address)
         if len(recent) == MOST_REFUSALS - 1:
             log.warning(
                 "%d requests to join were refused within a minute: the next are not named",

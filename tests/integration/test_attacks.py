@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fogmqtt.joining.board import join
 from tests.attacks import (
     ATTACKERS,
     Broker,
@@ -24,6 +25,7 @@ from tests.attacks import (
     steal,
 )
 from tests.broker_site import TESTER, USERS, Site, script
+from tests.joinable import JoinableFog
 
 pytestmark = pytest.mark.broker
 
@@ -99,6 +101,36 @@ def test_nor_by_a_last_will_nor_on_another_protocol_nor_with_a_certificate(
         found = quick(broker, user) + leave_wills(broker, user)
         assert (found.holes, found.missing) == (frozenset(), frozenset())
         assert found.attempts >= 500
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_board_that_joined_has_the_rights_of_a_device_and_no_more(
+    broker: object, tmp_path: Path, protocol: Protocol
+) -> None:
+    del broker
+    fog = JoinableFog(tmp_path)
+    fog.init()
+    bundles = {one: fog.invite(one, "--offline") for one in ("eya", "manar")}
+    identity, _ = join(bundles["eya"], (), tmp_path)
+    acl = fog.site.broker / "acl"
+    acl.write_text(acl.read_text().replace("topic readwrite fog/v1/#", "topic readwrite #"))
+    fog.start_broker()
+    try:
+        made = ssl.create_default_context(cafile=str(identity.ca(tmp_path)))
+        made.load_cert_chain(identity.pem(tmp_path))
+        settings = fog.site.settings
+        owner = fog.site.password_file.read_text().strip()
+        tester = Client(settings.local_port, "mariem", owner)
+        tester.subscribe(["#"])
+        attacked_one = Broker(
+            settings.local_port, {}, tester, protocol, {"eya": made}, settings.port
+        )
+        found = quick(attacked_one, "eya") + leave_wills(attacked_one, "eya")
+        assert (found.holes, found.missing) == (frozenset(), frozenset())
+        assert found.attempts >= 500
+        tester.close()
+    finally:
+        fog.close()
 
 
 @pytest.mark.parametrize("user", [one for one in ATTACKERS if one != "app"])
