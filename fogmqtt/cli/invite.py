@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fogmqtt.cli.init import needs_join
-from fogmqtt.cli.leftovers import clear_leftovers
+from fogmqtt.cli.leftovers import clear_those_that_come
 from fogmqtt.config import GatewayConfig
 from fogmqtt.errors import ConfigError, TransportError, UsageError
 from fogmqtt.setup.link import make_link
@@ -152,6 +152,7 @@ def _disconnect(site: Site, board: str) -> None:
     events: SimpleQueue[object] = SimpleQueue()
     topics = Topics(site.settings.prefix)
     transport = PahoTransport(make_link(broker, board), events.put)
+    transport.subscribe(topics.results("+", board), qos=0)
     transport.start()
     try:
         event = events.get(timeout=_PATIENCE_S)
@@ -159,7 +160,7 @@ def _disconnect(site: Site, board: str) -> None:
             # The broker does not publish the will of a board that may not publish any more.
             transport.publish(topics.device(board, "status"), OFFLINE, retain=True)
             transport.publish(topics.device(board, "info"), b"", retain=True)
-            clear_leftovers(broker, topics, board)
+            clear_those_that_come(transport, events)
             return
         print(f"the broker does not let us end its connection: {event}", file=sys.stderr)
     except (Empty, TransportError):

@@ -10,13 +10,14 @@ import logging
 import secrets
 import threading
 import time
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Final
 
 from fogmqtt.config import BrokerSettings
 from fogmqtt.errors import TransportError
 from fogmqtt.setup.link import make_link
-from fogmqtt.transport.base import Received, Refused
+from fogmqtt.transport.base import Connected, Received
 from fogmqtt.transport.paho import PahoTransport
 from fogmqtt.wire.topics import Topics
 
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 EVERY_S: Final = 300.0
 #: Seconds until the broker has answered, without a message, and of one look altogether.
 _ANSWER_S: Final = 5.0
-_QUIET_S: Final = 0.5
+_QUIET_S: Final = 0.3
 _LONGEST_S: Final = 60.0
 
 
@@ -37,21 +38,30 @@ def clear_leftovers(broker: BrokerSettings, topics: Topics, board: str = "+") ->
     transport = PahoTransport(make_link(broker, name), events.put)
     transport.subscribe(topics.results("+", board), qos=0)
     transport.start()
-    found, patience, ends = set[str](), _ANSWER_S, time.monotonic() + _LONGEST_S
     try:
+        event = events.get(timeout=_ANSWER_S)
+        if isinstance(event, Connected):
+            return clear_those_that_come(transport, events)
+        log.debug("retained results are not looked for: %s", event)
+    except (Empty, TransportError):
+        pass  # the broker is gone, and so is what it kept
+    finally:
+        transport.close()
+    return frozenset()
+
+
+def clear_those_that_come(transport: PahoTransport, events: SimpleQueue[object]) -> frozenset[str]:
+    """Clear the retained results that a new connection gets, and return who has left them.
+
+    Raises TransportError.
+    """
+    found, ends = set[str](), time.monotonic() + _LONGEST_S
+    with suppress(Empty):
         while time.monotonic() < ends:
-            match events.get(timeout=patience):
-                case Refused(reason):
-                    log.debug("retained results are not looked for: %s", reason)
-                    break
+            match events.get(timeout=_QUIET_S):
                 case Received(topic=topic, retained=True):
                     transport.publish(topic, b"", qos=0, retain=True)
                     found.add(topic.rpartition("/")[2])
-            patience = _QUIET_S
-    except (Empty, TransportError):
-        pass  # all that was there has come, or the broker is gone, and so is what it kept
-    finally:
-        transport.close()
     return frozenset(found)
 
 
