@@ -135,9 +135,11 @@ def test_a_device_of_another_version_is_named_and_one_of_ours_is_not(serving: Se
     page = client(serving)
     announce(serving, "eya", versions={"fogmqtt": "0.0.9"})
     announce(serving, "manar", versions={"fogmqtt": __version__})
-    (remark,) = becomes(page, "eya", "idle").problems
+    behind, same = becomes(page, "eya", "idle"), becomes(page, "manar", "idle")
+    (remark,) = behind.problems
     assert remark.startswith(f"It runs fogmqtt 0.0.9, and this gateway {__version__}: install")
-    assert becomes(page, "manar", "idle").problems == []
+    assert behind.advice == remark
+    assert (same.problems, same.advice) == ([], "")
 
 
 def test_a_hostile_device_cannot_put_control_characters_into_its_card(serving: Serving) -> None:

@@ -69,7 +69,8 @@ def _card(
         id=view.id,
         activity=said.activity,
         sentence=said.sentence,
-        advice=said.advice,
+        # Who is behind is seen at a glance, unless something keeps the device from working.
+        advice=said.advice or _version(view),
         quarantined_until=None if until is None else _wall(until),
         jobs=_jobs(live, work) if view.online else [],
         workers=info.workers,
@@ -88,9 +89,12 @@ def _card(
 
 
 def _problems(view: DeviceView) -> list[str]:
-    version = view.version_remark
-    remarks = [f"It {version}."] if version else []
-    return [*remarks, *map(one_line, view.info.problems)]
+    return [*filter(None, [_version(view)]), *map(one_line, view.info.problems)]
+
+
+def _version(view: DeviceView) -> str:
+    """Return what to say of a device of another version, empty if it has the gateway's."""
+    return f"It {view.version_remark}." if view.version_remark else ""
 
 
 def _lacks(view: DeviceView, work: Mapping[str, Work]) -> list[str]:
