@@ -118,11 +118,6 @@ class DeviceState:
         """Whether it has never answered, or did not accept the last tile: it may be mute."""
         return self.silences > 0 or not self.has_answered
 
-    @property
-    def share(self) -> float:
-        """The part of its time that this gateway gets, while another one has tiles there."""
-        return 0.5 if self.held_for_others else 1.0
-
     def suits(self, job: ActiveJob) -> bool:
         """Whether it has the operators and room for the smallest parts of all tiles, and is
         trusted.

@@ -54,16 +54,12 @@ def _check_hope(table: LeaseTable, job: ActiveJob, pending: set[AnyTimer]) -> No
     with_room = [one for one in table.fleet.able(job) if one.id in table.fleet.with_room]
     # A device that holds a tile may have been reserved for a suspect of a job that has ended.
     idle = any(not one.leases for one in with_room)
-    if job.waiting and idle and not _any_suspects(table) and not table.placement.is_blocked:
+    reserves = any(one.suspects for one in table.jobs.values())
+    if job.waiting and idle and not reserves and not table.placement.is_blocked:
         _must(
             table.placement_timer in pending,
             f"{job.id} waits, there is room, and no timer is set",
         )
-
-
-def _any_suspects(table: LeaseTable) -> bool:
-    """Whether some device may be reserved for a tile that other devices died of."""
-    return any(job.suspects for job in table.jobs.values())
 
 
 def _check_checks(table: LeaseTable, job: ActiveJob) -> None:

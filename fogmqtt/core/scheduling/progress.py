@@ -23,10 +23,6 @@ class DeviceProgress(Struct, frozen=True):
     tiles: int = 0
     pixels: int = 0
 
-    def plus(self, pixels: int) -> DeviceProgress:
-        """With one more tile."""
-        return DeviceProgress(self.tiles + 1, self.pixels + pixels)
-
 
 class Progress(Struct, frozen=True):
     """A job at one moment.

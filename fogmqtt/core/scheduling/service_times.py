@@ -45,13 +45,12 @@ class ServiceTimes:
         """Seconds per pixel and worker; 0 while the kind is unknown.
 
         An unmeasured device counts as typical, so that it is tried as soon as any other. A device
-        that holds tiles of another gateway has only a part of its time.
+        that holds tiles of another gateway has half of its time.
         """
         service_time = device.service_times.get(kind) or self._typical.get(kind)
         if service_time is None:
             return 0.0
-        rate = service_time.seconds / service_time.pixels
-        return rate / device.share if device.held_for_others else rate
+        return 2 * service_time.rate if device.held_for_others else service_time.rate
 
     def rate_now(self, device: DeviceState, kind: str) -> float:
         """The rate, corrected by the delay of the tiles in service."""

@@ -393,7 +393,8 @@ class ActiveJob:
         for tile in ordinary:
             if tile.kept is not None:
                 before = devices.get(tile.kept.device, DeviceProgress())
-                devices[tile.kept.device] = before.plus(tile.pixels)
+                more = DeviceProgress(before.tiles + 1, before.pixels + tile.pixels)
+                devices[tile.kept.device] = more
         return Progress(
             job=self.id,
             state=state,

@@ -10,7 +10,7 @@ from fogmqtt.gateway.execution import stage_run
 from fogmqtt.gateway.execution.stage_run import StageRun
 from fogmqtt.images import codec
 from fogmqtt.operators.api.measuring import Part, encode_part
-from fogmqtt.operators.api.results import TileResult
+from fogmqtt.operators.api.results import EncodedResult, TileResult
 from fogmqtt.wire.messages import Result
 from fogmqtt.workers.work import TileOutput
 
@@ -36,9 +36,8 @@ def check_result(run: StageRun, message: Result, wire_bytes: int) -> CheckedResu
 
 def check_output(run: StageRun, tile: Tile, output: TileOutput) -> CheckedResult:
     """Check and decode a result of this machine. Raises WireError."""
-    result = stage_run.decode_output(
-        run, tile, output.shape, output.dtype, output.data, output.codec
-    )
+    encoded = EncodedResult(output.data, output.shape, output.dtype, output.codec)
+    result = stage_run.decode_output(run, tile, encoded)
     return CheckedResult(result, _fingerprint(result), output.data, 0)
 
 

@@ -106,6 +106,8 @@ class Dispatcher:
         local_allowed: bool,
     ) -> None:
         self.changed = asyncio.Event()
+        #: The gateway that devices answer.
+        self.gateway_id = gateway_id
         #: What devices did lately.
         self.throughput = Throughput()
         self._scheduler = scheduler
@@ -113,7 +115,6 @@ class Dispatcher:
         self._threads = threads
         self._bus = events
         self._warnings = warnings
-        self._gateway_id = gateway_id
         self._topics = topics
         self._wire = wire
         self._local_allowed = local_allowed
@@ -221,11 +222,6 @@ class Dispatcher:
         self._set_timer()
         self.changed.set()
 
-    @property
-    def gateway_id(self) -> str:
-        """The gateway that devices answer."""
-        return self._gateway_id
-
     def route(self, key: str, take: Callable[[str, FromDevice], None]) -> None:
         """Give answers to tasks whose job begins with `key` and a dot to `take`.
 
@@ -284,10 +280,10 @@ class Dispatcher:
             case Overdue(after_s=after_s):
                 stage.fail(BudgetExceeded(f"{device} dropped a tile after {after_s:.3f} s"))
             case Failure(reason=reason, traceback=traceback, packet_limit=packet_limit):
-                self._warnings.add("failure", _describe_failure(lease, reason), now())
-                result_bytes = stage_run.largest_result_bytes(
-                    stage.run, stage.run.tile(message.tile)
-                )
+                where = f"{device} at {message.job}/{message.tile}"
+                self._warnings.add("failure", f"{where}: {one_line(reason)}", now())
+                core = stage.run.tile(message.tile).core
+                result_bytes = core.pixels * stage_run.result_pixel_bytes(stage.run.stage)
                 if self._packet_limits.refused(packet_limit, result_bytes):
                     stage.fail(TooLarge(f"{device}: {reason}"))
                     return
@@ -466,25 +462,23 @@ class Dispatcher:
 
     def _cancel(self, order: act.CancelTile) -> None:
         """Cancel a tile at its device. A tile whose lease expired may finish: its result counts."""
+        lease = (order.job, order.tile, order.attempt, order.device)
         if (stage := self._stages.get(order.job)) is not None:
             end = AttemptEnd.EXPIRED if order.expired else AttemptEnd.TAKEN_BACK
-            stage.trace.ended((order.tile, order.attempt, order.device), end)
+            stage.trace.ended(lease[1:], end)
         if order.device != LOCAL:
-            lease = (order.job, order.tile, order.attempt, order.device)
             self._learn_from_silence(order, lease)
             self._links.lost(lease, order.device)
             cancel = Cancel(
                 job=order.job,
                 tile=order.tile,
                 attempt=order.attempt,
-                gateway=self._gateway_id,
+                gateway=self.gateway_id,
                 expired=order.expired,
             )
             self._control(order.device, cancel)
-        elif not order.expired:
-            lease = (order.job, order.tile, order.attempt, order.device)
-            if (task := self._local_tiles.get(lease)) is not None:
-                task.cancel()
+        elif not order.expired and (task := self._local_tiles.get(lease)) is not None:
+            task.cancel()
 
     def _learn_from_silence(self, order: act.CancelTile, lease: _Lease) -> None:
         """Cut the stage smaller if no device gets tiles of this size."""
@@ -667,8 +661,3 @@ def _reported_times(message: Result) -> DeviceTimes:
         message.encode_s,
         message.worker,
     )
-
-
-def _describe_failure(lease: _Lease, reason: str) -> str:
-    key, tile, _, device = lease
-    return f"{device} at {key}/{tile}: {one_line(reason)}"

@@ -162,12 +162,11 @@ class StageRun:
             and isinstance(self.merger, PasteMerger)
             and self.operators[-1].result_codec in ("raw", "planes")
             # A plug-in may hang.
-            and all(registry.is_built_in(one.name) for one in self._all_operators)
+            and all(
+                registry.is_built_in(one.name)
+                for one in (*self.stage.gateway_operators, *self.operators)
+            )
         )
-
-    @property
-    def _all_operators(self) -> tuple[Operator, ...]:
-        return (*self.stage.gateway_operators, *self.operators)
 
     @property
     def kind(self) -> str:
@@ -296,11 +295,6 @@ def result_pixel_bytes(stage: Stage) -> float:
     return PLANES_PIXEL_BYTES if last.result_codec == "planes" else stage.result.pixel_bytes
 
 
-def largest_result_bytes(run: StageRun, tile: Tile) -> float:
-    """Return the bytes of a tile's result, at most, without the header."""
-    return tile.core.pixels * result_pixel_bytes(run.stage)
-
-
 def cut_tile(run: StageRun, tile: Tile) -> Image:
     """Return the pixels that a device gets for a tile: the contiguous array of its outer rectangle.
 
@@ -374,28 +368,19 @@ def decode_result(run: StageRun, tile: Tile, result: Result) -> results.TileResu
     own_codec = run.operators[-1].result_codec
     if result.codec != own_codec and (result.codec, own_codec) not in _OTHER_CODECS:
         raise WireError(f"{result.job} tile {tile.index}: codec {result.codec!r} was not asked for")
-    return decode_output(run, tile, result.shape, result.dtype, result.pixels, result.codec)
+    encoded = results.EncodedResult(result.pixels, result.shape, result.dtype, result.codec)
+    return decode_output(run, tile, encoded)
 
 
-def decode_output(
-    run: StageRun,
-    tile: Tile,
-    shape: tuple[int, int, int],
-    dtype: str,
-    data: memoryview,
-    used_codec: str,
-) -> results.TileResult:
-    """Decode the output of a worker. Raises WireError for a wrong shape or dtype, or bad data.
-
-    `shape` is height, width and channels.
-    """
-    expected = _expected_output(run, tile)
-    if (shape, dtype) != expected:
+def decode_output(run: StageRun, tile: Tile, output: results.EncodedResult) -> results.TileResult:
+    """Decode the output of a worker. Raises WireError for a wrong shape or dtype, or bad data."""
+    shape, dtype = _expected_output(run, tile)
+    if (output.shape, output.dtype) != (shape, dtype):
         raise WireError(
-            f"{run.key} tile {tile.index}: a result of {shape} {dtype}, "
-            f"expected {expected[0]} {expected[1]}"
+            f"{run.key} tile {tile.index}: a result of {output.shape} {output.dtype}, "
+            f"expected {shape} {dtype}"
         )
-    return results.decode(run.operators[-1], results.EncodedResult(data, shape, dtype, used_codec))
+    return results.decode(run.operators[-1], output)
 
 
 def decode_stored(run: StageRun, tile: Tile, data: memoryview | bytes) -> results.TileResult:
