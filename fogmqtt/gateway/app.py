@@ -546,10 +546,11 @@ class Gateway:
         if self._open_source is not None:
             transport.subscribe(self.topics.stream("+", "enabled/set"), qos=1)
             for name, settings in self.config.streams.items():
-                # Another gateway may have a stream of this name.
-                transport.subscribe(self.topics.stream(name, "state"), qos=0)
                 if settings.source == "mqtt":
                     transport.subscribe(self.topics.frame(name, "in"), qos=0)
+            # Another gateway may have a stream of the same name.
+            for name in self.config.streams:
+                transport.subscribe(self.topics.stream(name, "state"), qos=0, optional=True)
         # The counter is last: a broker that closes the connection because of it may do so only
         # after its SUBACK, and the newest filter is then taken for the reason.
         for topic in (*self._listeners, DROPPED):
