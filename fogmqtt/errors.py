@@ -132,6 +132,13 @@ class JoinRefused(FogError):
     exit_code = 2
 
 
+class WrongClock(JoinRefused):
+    """By this board's clock the gateway's certificate does not count; the network may set it."""
+
+    # As without a gateway: a service starts again, and may find the clock set.
+    exit_code = 3
+
+
 class Revoked(FogError):
     """The broker knows the certificate of this device as revoked, so no later try helps."""
 

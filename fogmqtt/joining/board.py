@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from fogmqtt.errors import BadInvitation, ConfigError, JoinRefused, NoGateway, reason_of
+from fogmqtt.errors import BadInvitation, ConfigError, JoinRefused, NoGateway, WrongClock, reason_of
 from fogmqtt.joining.asking import AskAnswer, AskRequest, commitment, new_nonce, short_code
 from fogmqtt.joining.authority import make_request, new_key
 from fogmqtt.joining.bundle import (
@@ -296,26 +296,26 @@ def _request(
         answer = connection.getresponse()
         return answer.status, answer.read(most)
     except ssl.SSLCertVerificationError as problem:
-        raise JoinRefused(_verification(url, problem)) from None
+        raise _verification(url, problem) from None
     except (OSError, http.client.HTTPException) as problem:
         raise NoGateway(f"{url}: {one_line(str(problem) or type(problem).__name__)}") from None
     finally:
         connection.close()
 
 
-def _verification(url: str, problem: ssl.SSLCertVerificationError) -> str:
+def _verification(url: str, problem: ssl.SSLCertVerificationError) -> JoinRefused:
     now = shown_time(utc_now())
     if problem.verify_code == _NOT_YET_VALID:
-        return (
+        return WrongClock(
             f"this board's clock says {now}, before the certificate of {url} begins; set the "
             "clock: sudo timedatectl set-time, or wait for the network's time"
         )
     if problem.verify_code == _EXPIRED:
-        return (
+        return WrongClock(
             f"the certificate of {url} has ended by this board's clock, which says {now}; if the "
             "clock is right, run fog-gateway init again on the gateway"
         )
-    return (
+    return JoinRefused(
         f"{url} is not the gateway of this invitation: another authority signed its certificate. "
         "Either it was made anew, or another machine answers there; make a new invitation"
     )
