@@ -77,10 +77,10 @@ def bench_device(image: Image) -> None:
             partial(OPERATOR.process_tile, pixels, core, ALL), partial(OPERATOR.process, pixels)
         )
         states = OPERATOR.process_tile(pixels, core, ALL)
-        size = len(codec.encode(states, "planes")) / states.size
+        size = len(codec.encode(states, "bitplanes")) / states.size
         edges = 100 * np.count_nonzero(states == 255) / states.size
         print(f"  device, {kind:6} tile: {cost:.2f} x cv2.Canny; {edges:.1f} % edges")
-        print(f"  planes, {kind:6} tile: {size:.4f} bytes/px")
+        print(f"  bitplanes, {kind:6} tile: {size:.4f} bytes/px")
 
 
 def bench_gateway(gray: Image, grid: Grid) -> None:
@@ -94,10 +94,10 @@ def bench_gateway(gray: Image, grid: Grid) -> None:
         core = tile.core.within(tile.outer)
         states = OPERATOR.process_tile(gray[tile.outer.slices], core, tile.seams)
         device += time.thread_time() - start
-        data = codec.encode(states, "planes")
+        data = codec.encode(states, "bitplanes")
         size += len(data)
         start = time.thread_time()
-        merger.paste(tile, codec.decode(data, "planes", (*states.shape, 1), "uint8"))
+        merger.paste(tile, codec.decode(data, "bitplanes", (*states.shape, 1), "uint8"))
         decode += time.thread_time() - start
     resolve = best_of(merger.resolve, 1)
     finish = best_of(merger.finish, 1)

@@ -62,7 +62,7 @@ class PlayedDevice:
     answer: Callable[[TileTask], Sequence[Accepted | Failure | Result]] = field(
         default_factory=lambda: do_at_once
     )
-    codecs: tuple[str, ...] = ("raw", "png", "planes")
+    codecs: tuple[str, ...] = ("raw", "png", "bitplanes")
     tasks: list[TileTask] = field(default_factory=list)
     control: list[bytes] = field(default_factory=list)
 

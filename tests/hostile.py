@@ -79,7 +79,19 @@ ODD: tuple[Any, ...] = (
 
 #: Values that some field expects.
 WORDS = (
-    *("", "raw", "png", "planes", "facts", "zip", "uint8", "uint16", "float32", "float64", "bool"),
+    *(
+        "",
+        "raw",
+        "png",
+        "bitplanes",
+        "facts",
+        "zip",
+        "uint8",
+        "uint16",
+        "float32",
+        "float64",
+        "bool",
+    ),
     *("invert", "canny", "gaussian", "clahe", "stats", "components", "dnn", "ksize", "low"),
     *("t", "tlbr", "mariem", "eya", "ghost", "local", "j0123456789abcdef.0", "j0123456789abcdef"),
     *("tile", "result", "failure", "accepted", "rejected", "cancel", "device", "gateway", "job"),
@@ -178,7 +190,7 @@ def bombs() -> Iterator[bytes]:
     yield b'{"v": 99999999999999999999999999, "type": "result"}'
     yield msgspec.msgpack.encode({"v": 7, "type": "result", "future": [1, 2, 3]})
     huge = msgspec.structs.replace(TASK, shape=(1_000_000, 1_000_000, 4), core=(0, 0, 9, 9))
-    for codec in ("raw", "png", "planes", "zip", ""):
+    for codec in ("raw", "png", "bitplanes", "zip", ""):
         yield encode(with_digest(msgspec.structs.replace(huge, codec=codec)))
         yield encode(
             with_digest(

@@ -20,7 +20,7 @@ export const OPERATORS = {
 /** Runs the operators of a tile on its core; returns the fields of a result. Throws an Error. */
 export function run(tile) {
   const { dtype, stage, codec = "raw", result_codec: wanted = "raw" } = tile;
-  if (codec !== "raw" || wanted === "planes" || wanted === "facts") {
+  if (codec !== "raw" || wanted === "bitplanes" || wanted === "facts") {
     throw new Error(`this device does not do the codecs ${codec} and ${wanted}`);
   }
   if (!DTYPES.includes(dtype)) throw new Error(`this device does not do ${dtype}`);

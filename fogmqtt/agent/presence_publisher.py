@@ -15,7 +15,7 @@ from fogmqtt.wire.topics import OFFLINE, ONLINE, Topics
 from fogmqtt.workers.resources import machine_id
 
 #: A copy of fogmqtt.images.codec.names(), which loads numpy. A test compares the two.
-CODECS = ("raw", "png", "planes")
+CODECS = ("raw", "png", "bitplanes")
 
 
 class PresencePublisher:

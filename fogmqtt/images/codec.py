@@ -1,10 +1,10 @@
 """Encodes arrays to bytes and decodes them without loss, for transfer.
 
-| codec  | content                                             | images                       |
-|--------|-----------------------------------------------------|------------------------------|
-| raw    | the array's bytes, row-major, native endianness     | all                          |
-| png    | a PNG file                                          | uint8, uint16; 1, 3, 4 chan. |
-| planes | 1-bit planes of 255 and of 128, without empty parts | uint8 of 0, 128 and 255 only |
+| codec     | content                                         | images                       |
+|-----------|-------------------------------------------------|------------------------------|
+| raw       | the array's bytes, row-major, native endianness | all                          |
+| png       | a PNG file                                      | uint8, uint16; 1, 3, 4 chan. |
+| bitplanes | 1-bit planes of 255 and of 128, without zeros   | uint8 of 0, 128 and 255 only |
 
 There is no JPEG: it changes pixels, and a result must equal OpenCV's bit for bit. The bytes to
 decode come from other machines, so a decoder allocates no more memory than the bytes can fill.
@@ -30,7 +30,7 @@ OPEN, EDGE = 128, 255
 #: The size of the largest MQTT packet. No raw tile is larger, so no decoded tile may be larger.
 MAX_BYTES = 268_435_455
 
-_CODECS = ("raw", "png", "planes")
+_CODECS = ("raw", "png", "bitplanes")
 #: The bytes of planes that are left out together if no bit of them is set. Most of an image has no
 #: edges, and to deflate and inflate its zeros would take longer than all else.
 _BLOCK = 64
@@ -74,7 +74,7 @@ def encode(image: Image, codec: str) -> bytes | memoryview:
             return np.ascontiguousarray(image).data.cast("B")
         case "png":
             return _encode_png(image)
-        case "planes":
+        case "bitplanes":
             return _encode_planes(image)
     raise _unknown(codec)
 
@@ -98,7 +98,7 @@ def decode(pixels: bytes | memoryview, codec: str, shape: TileShape, dtype: str)
             return _decode_raw(pixels, shape, dtype)
         case "png":
             return _decode_png(pixels, shape, dtype)
-        case "planes":
+        case "bitplanes":
             return _decode_planes(pixels, shape, dtype)
     raise _unknown(codec)
 
@@ -171,7 +171,7 @@ def _check_ratio(compressed: int, expected: int) -> None:
 
 def _encode_planes(image: Image) -> bytes:
     if image.ndim != 2 or image.dtype != np.uint8:
-        raise WireError(f"planes cannot hold a {image.shape} {image.dtype} image; use codec raw")
+        raise WireError(f"bitplanes cannot hold a {image.shape} {image.dtype} image; use codec raw")
     blocks = _pack(image).reshape(-1, _BLOCK)
     used = _used(blocks)
     # Run lengths only: on edges a fifth smaller than level 1, in half its time.
@@ -219,7 +219,7 @@ def _pack(image: Image) -> Image:
         sums |= np.add(row, np.uint8(1), out=bits)
     # One more than a value is 0, 1 or 129, or 128 for 127: that alone is an edge but not either.
     if (sums & 0x7E).any() or (edge & ~either).any():
-        raise WireError(f"planes hold only the values 0, {OPEN} and {EDGE}; use codec raw")
+        raise WireError(f"bitplanes hold only the values 0, {OPEN} and {EDGE}; use codec raw")
     either ^= edge
     return packed
 
@@ -262,11 +262,11 @@ def _unpack(planes: Image, height: int) -> Image:
 
 def _decode_planes(pixels: bytes | memoryview, shape: TileShape, dtype: str) -> Image:
     if shape[2] != 1 or dtype != "uint8":
-        raise WireError(f"planes hold one channel of uint8, but {shape} {dtype} was announced")
+        raise WireError(f"bitplanes hold one channel of uint8, but {shape} {dtype} was announced")
     height, width, _ = shape
     planes = _planes(_inflate(pixels, _blocks(height, width)), height, width)
     if (planes[0] & planes[1]).any():
-        raise WireError("the planes mark a pixel as both an edge and open")
+        raise WireError("the bitplanes mark a pixel as both an edge and open")
     return _unpack(planes, height)
 
 
@@ -278,12 +278,12 @@ def _inflate(data: bytes | memoryview, blocks: int) -> Image:
     try:
         inflated = stream.decompress(data, map_bytes + blocks * _BLOCK + 1)
     except zlib.error as problem:
-        raise WireError(f"the planes cannot be inflated: {problem}") from None
+        raise WireError(f"the bitplanes cannot be inflated: {problem}") from None
     found = np.frombuffer(inflated, np.uint8)
     used = np.unpackbits(found[:map_bytes], count=blocks).view(bool)
     expected = map_bytes + int(np.count_nonzero(used)) * _BLOCK
     if len(found) != expected or not stream.eof or stream.unused_data:
-        raise WireError(f"the planes do not inflate to the {blocks} blocks of their map")
+        raise WireError(f"the bitplanes do not inflate to the {blocks} blocks of their map")
     packed: Image = np.zeros((blocks, _BLOCK), np.uint8)
     packed[used] = found[map_bytes:].reshape(-1, _BLOCK)
     return packed.reshape(-1)

@@ -17,7 +17,7 @@ from fogmqtt.simulate.fleet import DeviceSpec, FleetSpec
 #: The bytes of a message beside its pixels.
 ENVELOPE_BYTES = 300
 #: The bytes per pixel of a result of bit planes: a quarter, run-length deflated.
-_PLANES_PIXEL_BYTES = 0.1
+_BITPLANES_PIXEL_BYTES = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +129,8 @@ def _stage(stage: Stage, plan: TilePlan, fleet: FleetSpec, limit_bytes: int) -> 
     if not able:
         raise ConfigError(f"{fleet.origin}: devices: {_nobody(names, fleet)}")
     sent = stage.sent.pixel_bytes
-    packed = stage.operators[-1].result_codec == "planes"
-    back = _PLANES_PIXEL_BYTES if packed else stage.result.pixel_bytes
+    packed = stage.operators[-1].result_codec == "bitplanes"
+    back = _BITPLANES_PIXEL_BYTES if packed else stage.result.pixel_bytes
     chosen = _chosen(stage, plan, able, back, limit_bytes)
     tiles = cut(stage.source.size, chosen, halo=stage.halo, align=stage.align)
     check_plan(tiles, sent_pixel_bytes=sent, result_pixel_bytes=back, limit_bytes=limit_bytes)

@@ -66,7 +66,7 @@ def test_png_holds_8_and_16_bits(shape: tuple[int, ...], dtype: str) -> None:
 @given(height=st.integers(1, 40), width=st.integers(1, 40))
 def test_planes_hold_three_states(height: int, width: int) -> None:
     image = states(height, width)
-    assert np.array_equal(round_trip(image, "planes"), image)
+    assert np.array_equal(round_trip(image, "bitplanes"), image)
 
 
 def defined_planes(image: Image) -> bytes:
@@ -91,17 +91,17 @@ def test_planes_have_the_bits_of_the_definition(
     rng = np.random.default_rng(height * 1000 + width)
     image = rng.choice(np.array(values, np.uint8), (height, width))
     image[rng.random(image.shape) >= share] = 0
-    assert zlib.decompress(codec.encode(image, "planes")) == defined_planes(image)
-    assert np.array_equal(round_trip(image, "planes"), image)
+    assert zlib.decompress(codec.encode(image, "bitplanes")) == defined_planes(image)
+    assert np.array_equal(round_trip(image, "bitplanes"), image)
 
 
 def test_planes_of_empty_blocks_are_accepted_too() -> None:
     """Another program need not look for them."""
     whole = zlib.compress(b"\x80" + b"\x01" * 6 + bytes(58))
-    image = codec.decode(whole, "planes", (8, 6, 1), "uint8")
+    image = codec.decode(whole, "bitplanes", (8, 6, 1), "uint8")
     assert (image[7] == 255).all()
     empty = zlib.compress(b"\x80" + bytes(64))
-    assert not codec.decode(empty, "planes", (8, 6, 1), "uint8").any()
+    assert not codec.decode(empty, "bitplanes", (8, 6, 1), "uint8").any()
 
 
 @pytest.mark.parametrize("value", sorted({*range(256)} - {0, 128, 255}))
@@ -110,13 +110,13 @@ def test_planes_refuse_every_other_value(value: int) -> None:
         image = states(9, 3)
         image[row, 1] = value
         with pytest.raises(WireError, match="only the values 0, 128 and 255"):
-            codec.encode(image, "planes")
+            codec.encode(image, "bitplanes")
 
 
 def test_planes_of_edges_are_small() -> None:
     image: Image = np.zeros((1000, 1000), np.uint8)
     image[::100] = 255
-    assert len(codec.encode(image, "planes")) < 0.001 * image.size
+    assert len(codec.encode(image, "bitplanes")) < 0.001 * image.size
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_planes_of_edges_are_small() -> None:
     [
         ("png", noise((3, 3), "int16"), "png cannot hold a 1-channel int16"),
         ("png", noise((3, 3, 2)), "png cannot hold a 2-channel"),
-        ("planes", noise((3, 3, 3)), "planes cannot hold"),
-        ("planes", np.full((3, 3), 7, np.uint8), "only the values 0, 128 and 255"),
-        ("jpeg", noise((3, 3)), "codec 'jpeg' is unknown; known are raw, png, planes"),
+        ("bitplanes", noise((3, 3, 3)), "bitplanes cannot hold"),
+        ("bitplanes", np.full((3, 3), 7, np.uint8), "only the values 0, 128 and 255"),
+        ("jpeg", noise((3, 3)), "codec 'jpeg' is unknown; known are raw, png, bitplanes"),
     ],
 )
 def test_an_image_that_a_codec_cannot_hold_is_refused(
@@ -137,7 +137,7 @@ def test_an_image_that_a_codec_cannot_hold_is_refused(
 
 
 PNG = bytes(codec.encode(noise((4, 6)), "png"))
-PLANES = bytes(codec.encode(states(4, 6), "planes"))
+PLANES = bytes(codec.encode(states(4, 6), "bitplanes"))
 
 
 @pytest.mark.parametrize(
@@ -157,17 +157,23 @@ PLANES = bytes(codec.encode(states(4, 6), "planes"))
         (PNG, "png", (4, 6, 1), "uint16", "announced"),
         (PNG[:-12], "png", (4, 6, 1), "uint8", "truncated"),
         (PNG[:40] + b"\0" * 9 + PNG[49:], "png", (4, 6, 1), "uint8", "cannot be decoded"),
-        (PLANES, "planes", (4, 6, 3), "uint8", "one channel of uint8"),
-        (PLANES, "planes", (40, 200, 1), "uint8", "do not inflate to the 32 blocks of their map"),
-        (PLANES, "planes", (4, 600, 1), "uint8", "do not inflate"),
-        (PLANES[:-5], "planes", (4, 6, 1), "uint8", "do not inflate"),
-        (PLANES + b"x", "planes", (4, 6, 1), "uint8", "do not inflate"),
-        (b"garbage", "planes", (4, 6, 1), "uint8", "cannot be inflated"),
-        (zlib.compress(b"\x80" * 64), "planes", (4, 6, 1), "uint8", "do not inflate"),
-        (zlib.compress(b"\x80" * 66), "planes", (4, 6, 1), "uint8", "do not inflate"),
+        (PLANES, "bitplanes", (4, 6, 3), "uint8", "one channel of uint8"),
+        (
+            PLANES,
+            "bitplanes",
+            (40, 200, 1),
+            "uint8",
+            "do not inflate to the 32 blocks",
+        ),
+        (PLANES, "bitplanes", (4, 600, 1), "uint8", "do not inflate"),
+        (PLANES[:-5], "bitplanes", (4, 6, 1), "uint8", "do not inflate"),
+        (PLANES + b"x", "bitplanes", (4, 6, 1), "uint8", "do not inflate"),
+        (b"garbage", "bitplanes", (4, 6, 1), "uint8", "cannot be inflated"),
+        (zlib.compress(b"\x80" * 64), "bitplanes", (4, 6, 1), "uint8", "do not inflate"),
+        (zlib.compress(b"\x80" * 66), "bitplanes", (4, 6, 1), "uint8", "do not inflate"),
         (
             zlib.compress(b"\x80" + b"\xff" * 64),
-            "planes",
+            "bitplanes",
             (4, 6, 1),
             "uint8",
             "both an edge and open",
@@ -184,11 +190,11 @@ def test_bytes_that_do_not_hold_the_announced_image_are_refused(
 def test_a_decompression_bomb_is_not_inflated() -> None:
     bomb = zlib.compress(bytes(50_000_000), 9)
     with pytest.raises(WireError, match="do not inflate to the 1 blocks of their map"):
-        codec.decode(bomb, "planes", (4, 6, 1), "uint8")
+        codec.decode(bomb, "bitplanes", (4, 6, 1), "uint8")
 
 
 def test_a_shape_that_the_bytes_cannot_fill_is_refused_before_it_is_allocated() -> None:
-    for name, data in (("planes", PLANES), ("png", _png_header(16_000, 16_000))):
+    for name, data in (("bitplanes", PLANES), ("png", _png_header(16_000, 16_000))):
         with pytest.raises(WireError, match="cannot hold the"):
             codec.decode(data, name, (16_000, 16_000, 1), "uint8")
 
@@ -201,7 +207,7 @@ def _png_header(height: int, width: int) -> bytes:
 @settings(deadline=None, max_examples=300)
 @given(
     data=st.binary(max_size=200) | st.binary(max_size=60).map(lambda tail: PNG[:50] + tail),
-    name=st.sampled_from(["raw", "png", "planes"]),
+    name=st.sampled_from(["raw", "png", "bitplanes"]),
 )
 def test_random_bytes_are_refused_or_give_an_image_of_the_announced_shape(
     data: bytes, name: str

@@ -49,7 +49,7 @@ def test_every_device_knows_raw_and_others_what_they_announce() -> None:
     assert not links.knows("manar", "png")
 
 
-def test_a_device_that_does_not_announce_planes_returns_edges_raw_and_exact() -> None:
+def test_a_device_that_does_not_announce_bitplanes_returns_edges_raw_and_exact() -> None:
     async def sent(announced: tuple[str, ...]) -> set[str]:
         rig = Rig()
         device = rig.device(codecs=announced)
@@ -59,7 +59,7 @@ def test_a_device_that_does_not_announce_planes_returns_edges_raw_and_exact() ->
         return {task.result_codec for task in device.tasks}
 
     async def test() -> None:
-        assert await sent(("raw", "planes")) == {"planes"}
+        assert await sent(("raw", "bitplanes")) == {"bitplanes"}
         assert await sent(("raw",)) == {"raw"}
 
     run(test())

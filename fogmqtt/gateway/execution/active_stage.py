@@ -83,7 +83,7 @@ class ActiveStage:
         does not announce, except `facts`, which is the only one for facts.
         """
         own, stage = self.run.operators[-1].result_codec, self.run.stage
-        if own == "planes" and not links.knows(device, own):
+        if own == "bitplanes" and not links.knows(device, own):
             own = "raw"
         knows_png = links.knows(device, "png")
         pays = knows_png and configured == "auto" and self.png.pays(links.bytes_per_s(device))

@@ -35,11 +35,11 @@ from fogmqtt.operators.api.pipeline import (
 from fogmqtt.wire.messages import Call, Encoding, Result, TileTask, check_digest, with_digest
 from fogmqtt.workers.resources import cores
 
-#: Bytes per pixel of the planes codec in the worst case: two bits, and what zlib adds to data that
-#: it cannot compress.
-PLANES_PIXEL_BYTES = 0.26
+#: Bytes per pixel of the codec bitplanes in the worst case: two bits, and what zlib adds to data
+#: that it cannot compress.
+BITPLANES_PIXEL_BYTES = 0.26
 #: The codecs of a result beside the operator's own, as (codec, own).
-_OTHER_CODECS = frozenset({("png", "raw"), ("raw", "planes")})
+_OTHER_CODECS = frozenset({("png", "raw"), ("raw", "bitplanes")})
 #: A light tile has at most this many bytes of pixels, sent or returned.
 _LIGHT_BYTES = 4 * 2**20
 #: The strips that are done at the same time, at most, and the pixels of all of them together: they
@@ -160,7 +160,7 @@ class StageRun:
             # Pixels in a file may have to come from a disk first.
             isinstance(self.image, ArrayImage)
             and isinstance(self.merger, PasteMerger)
-            and self.operators[-1].result_codec in ("raw", "planes")
+            and self.operators[-1].result_codec in ("raw", "bitplanes")
             # A plug-in may hang.
             and all(
                 registry.is_built_in(one.name)
@@ -292,7 +292,7 @@ def result_pixel_bytes(stage: Stage) -> float:
     last = stage.operators[-1]
     if isinstance(last, Measuring):
         return last.part_pixel_bytes
-    return PLANES_PIXEL_BYTES if last.result_codec == "planes" else stage.result.pixel_bytes
+    return BITPLANES_PIXEL_BYTES if last.result_codec == "bitplanes" else stage.result.pixel_bytes
 
 
 def cut_tile(run: StageRun, tile: Tile) -> Image:

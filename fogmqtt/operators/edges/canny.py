@@ -55,7 +55,7 @@ class Canny(Operator):
     name: ClassVar[str] = "canny"
     samples: ClassVar[Samples] = ({}, {"aperture": 5, "l2": True}, {"aperture": 7})
     ends_stage: ClassVar[bool] = True
-    result_codec: ClassVar[str] = "planes"
+    result_codec: ClassVar[str] = "bitplanes"
 
     low: float = 50.0
     high: float = 150.0

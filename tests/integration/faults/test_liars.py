@@ -148,7 +148,7 @@ LIES: dict[str, Answer] = {
     "another shape": lambda task: [accepted(task), with_new_digest(task, shape=(3, 3, 1))],
     "another dtype": lambda task: [accepted(task), with_new_digest(task, dtype="float64")],
     "a codec of facts": lambda task: [accepted(task), with_new_digest(task, codec="facts")],
-    "a codec of other bytes": lambda task: [accepted(task), with_new_digest(task, codec="planes")],
+    "other bytes": lambda task: [accepted(task), with_new_digest(task, codec="bitplanes")],
     "too few pixels": lambda task: [accepted(task), with_new_digest(task, pixels=memoryview(b""))],
     "always a failure": lambda task: [
         accepted(task),
@@ -241,7 +241,7 @@ def test_a_result_for_anothers_lease_is_not_taken(fog: Fog) -> None:
 
     def black(task: TileTask) -> list[Message | bytes]:
         shape = task.core[2:]
-        dark = memoryview(codec.encode(np.zeros(shape, np.uint8), "planes"))
+        dark = memoryview(codec.encode(np.zeros(shape, np.uint8), "bitplanes"))
         forged = with_new_digest(task, pixels=dark)
         return [accepted(task), forged, msgspec.structs.replace(forged, attempt=2)]
 
