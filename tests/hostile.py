@@ -79,19 +79,8 @@ ODD: tuple[Any, ...] = (
 
 #: Values that some field expects.
 WORDS = (
-    *(
-        "",
-        "raw",
-        "png",
-        "bitplanes",
-        "facts",
-        "zip",
-        "uint8",
-        "uint16",
-        "float32",
-        "float64",
-        "bool",
-    ),
+    *("", "raw", "png", "bitplanes", "facts", "zip"),
+    *("uint8", "uint16", "float32", "float64", "bool"),
     *("invert", "canny", "gaussian", "clahe", "stats", "components", "dnn", "ksize", "low"),
     *("t", "tlbr", "mariem", "eya", "ghost", "local", "j0123456789abcdef.0", "j0123456789abcdef"),
     *("tile", "result", "failure", "accepted", "rejected", "cancel", "device", "gateway", "job"),
