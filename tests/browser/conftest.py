@@ -24,8 +24,9 @@ _FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """A browser for one module: its event loop would hinder those of other tests."""
     program = shutil.which("chromium")
     need(program, "Chromium", "make chromium")
     # Root may not have a sandbox.
