@@ -21,7 +21,8 @@ def test_a_job_is_followed_tile_by_tile_and_outlives_a_restart(lone_fog: Fog) ->
     assert len(data) > 2 * msg.PIECE_BYTES
     settings = {"GATEWAY__LOCAL": "never", "TILES": "grid 6x6"}
     gateway = lone_fog.serve(**settings)
-    eya, _ = lone_fog.fleet("eya", "manar")
+    # So slow that the page is told of some tiles before the end.
+    eya, _ = lone_fog.fleet("eya", "manar", speed=2e6)
     with probe(lone_fog.broker.url, client_id="page") as connected:
         page = ServiceClient(connected.transport, connected.inbox)
         wait_for(
