@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-#: A figure may be this many times the one written down.
+#: A figure may be this many times the worst of those from which the one written down was taken.
 WORSE = 1.15
 #: The same on another kind of processor. Between two kinds the same code's ratios differed by 1.5.
 WORSE_ELSEWHERE = 2.0
@@ -40,6 +40,8 @@ class Measured:
     systems: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     #: Why something was not measured.
     remarks: list[str] = field(default_factory=list)
+    #: The worst of several measurements, of figures that are medians.
+    worst: dict[str, float] = field(default_factory=dict)
 
     def add(self, other: Measured) -> None:
         self.figures |= other.figures
@@ -51,8 +53,13 @@ class Measured:
 
 def median(runs: Sequence[Measured]) -> Measured:
     """Return the last of several measurements of the same figures, with the medians of those."""
-    figures = {key: statistics.median(one.figures[key] for one in runs) for key in runs[-1].figures}
-    return replace(runs[-1], figures=figures, others=max(one.others for one in runs))
+    seen = {key: [one.figures[key] for one in runs] for key in runs[-1].figures}
+    return replace(
+        runs[-1],
+        figures={key: statistics.median(figures) for key, figures in seen.items()},
+        worst={key: max(figures) for key, figures in seen.items()},
+        others=max(one.others for one in runs),
+    )
 
 
 @dataclass(frozen=True)
@@ -62,13 +69,15 @@ class Written:
     figure: float
     #: What other programs used of the machine then, 0 to 1.
     others: float
-    #: How many times this a figure may be here.
+    #: The worst of those from which it was taken.
+    worst: float
+    #: How many times the worst a figure may be here.
     worse: float = WORSE
 
     @property
     def most(self) -> float:
         """The figure that is just not too much worse."""
-        return self.worse * self.figure
+        return self.worse * self.worst
 
 
 class Verdict:

@@ -27,7 +27,7 @@ def seen(
 ) -> tuple[object, int]:
     """Return the verdict on attempts, by figures written at a share of others, and their number."""
     coming = iter([judge.Measured(figures, others=others) for figures, others in attempts])
-    written = {"wall": judge.Written(1.0, then), "cpu": judge.Written(2.0, then)}
+    written = {"wall": judge.Written(0.9, then, 1.0), "cpu": judge.Written(1.8, then, 2.0)}
     verdict = judge.Verdict(written)
     return verdict, len(list(judge.attempts(lambda: next(coming), verdict)))
 
@@ -38,16 +38,16 @@ def test_a_figure_may_be_15_percent_worse(judge):
 
 
 def test_on_another_kind_of_processor_a_figure_may_be_twice_as_bad(judge):
-    written = {"wall": judge.Written(1.0, 0.0, judge.WORSE_ELSEWHERE)}
+    written = {"wall": judge.Written(0.9, 0.0, 1.0, judge.WORSE_ELSEWHERE)}
     for figure, worse in ((1.9, {}), (2.1, {"wall": 2.1})):
         verdict = judge.Verdict(written)
         verdict.add(judge.Measured({"wall": figure}))
         assert verdict.worse == worse
 
 
-def test_the_median_of_several_measurements_is_written_down(judge):
+def test_the_median_of_several_measurements_is_written_down_with_the_worst(judge):
     runs = [judge.Measured({"wall": wall}, others=wall / 10) for wall in (1.3, 1.1, 1.2)]
-    assert judge.median(runs) == judge.Measured({"wall": 1.2}, others=0.13)
+    assert judge.median(runs) == judge.Measured({"wall": 1.2}, others=0.13, worst={"wall": 1.3})
 
 
 def test_a_figure_that_is_worse_three_times_fails(judge):
