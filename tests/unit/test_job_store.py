@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -295,6 +296,22 @@ def test_a_full_disk_refuses_an_image_and_leaves_no_file_of_it(folder: Path) -> 
     store.accept_bytes(ENTRY, b"image").result()
     assert store.unfinished_jobs().result() == [(ENTRY, JobHistory())]
     store.close()
+
+
+def test_a_store_on_a_full_disk_is_opened_with_its_jobs(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(DurableFiles):
+        def commit(self, connection: sqlite3.Connection) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+    store = opened(folder)
+    store.accept_bytes(ENTRY, b"image").result()
+    store.close()
+    again = opened(folder, Full())
+    assert again.unfinished_jobs().result() == [(ENTRY, JobHistory())]
+    assert "until the next start: database or disk is full" in caplog.text
+    again.close()
 
 
 def test_a_file_refused_by_a_full_disk_stays_in_the_inbox(folder: Path, tmp_path: Path) -> None:

@@ -141,13 +141,23 @@ class DiskJobStore:
                 job,
                 unfinished[job],
             )
-        self._journal.keep_only([entry.job for entry in entries])
+        self._tidy_journal([entry.job for entry in entries])
         self._remove_incomplete_letters({entry.job for entry in entries})
         jobs = [(entry, self._journal.load(entry.job)) for entry in entries]
         for entry, history in jobs:
             if history.ended:
                 self._complete_end(entry, history.error)
         return [(entry, history) for entry, history in jobs if not history.ended]
+
+    def _tidy_journal(self, jobs: Sequence[str]) -> None:
+        """Delete what other jobs have left; a full disk allows no change."""
+        try:
+            self._journal.keep_only(jobs)
+        except sqlite3.Error as problem:
+            log.warning(
+                "the journal database keeps what ended jobs have left until the next start: %s",
+                problem,
+            )
 
     def _complete_end(self, entry: SpoolEntry, error: str | None) -> None:
         """Finish a job whose end an earlier run recorded; a failure must not stop the start."""
