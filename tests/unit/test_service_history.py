@@ -268,3 +268,14 @@ def test_what_a_killed_gateway_left_incomplete_is_removed(tmp_path: Path) -> Non
     kept = History(tmp_path, HistorySettings(), DurableFiles())
     kept.load()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_half_a_card_that_was_to_replace_the_whole_one_is_removed(tmp_path: Path) -> None:
+    kept = History(tmp_path, HistorySettings(), DurableFiles())
+    kept.load()
+    kept.add(ended(1, time.time()))
+    (tmp_path / "j1" / ".card.json.part").write_bytes(b"{half")
+    again = History(tmp_path, HistorySettings(), DurableFiles())
+    again.load()
+    assert again.get("j1") is not None
+    assert [path.name for path in (tmp_path / "j1").iterdir()] == ["card.json"]

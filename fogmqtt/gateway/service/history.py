@@ -17,7 +17,7 @@ import xxhash
 
 from fogmqtt.config.schema import HistorySettings
 from fogmqtt.gateway.storage.api import Bytes, SpoolEntry
-from fogmqtt.gateway.storage.durable_files import DurableFiles, write
+from fogmqtt.gateway.storage.durable_files import PART, DurableFiles, write
 from fogmqtt.wire.service_messages import FileFacts, JobCard, JobFile, Undelivered
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,9 @@ class History:
         for folder in self._folder.iterdir():
             if (job := self._read(folder)) is not None:
                 found.append(job)
+                # A kill leaves one if the card is just written anew.
+                for part in folder.glob(f"*{PART}"):
+                    self._disk.remove(part)
             elif folder.is_dir():
                 self._disk.clear(folder)
         for job in sorted(found, key=lambda one: one.card.ended_at or 0.0):
