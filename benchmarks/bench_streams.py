@@ -41,7 +41,7 @@ from fogmqtt.gateway.streams.outputs import PublishedFrame
 from fogmqtt.images.spec import Image
 from fogmqtt.process_tuning import tune
 from fogmqtt.setup.brokers import connector
-from fogmqtt.streams.frame import Frame, SourceCounts, SourceStatus
+from fogmqtt.streams.frame import Frame, SourceAccount, SourceCounts, SourceStatus
 from fogmqtt.transport.embedded import EmbeddedBroker
 
 PIPELINE = "gray | canny low=50 high=150"
@@ -64,6 +64,9 @@ class Pictures:
     status: SourceStatus = field(default_factory=lambda: SourceStatus("connected"))
     began_at: float = field(default_factory=time.monotonic)
     number: int = -1
+
+    def account(self) -> SourceAccount:
+        return SourceAccount(self.counts)
 
     async def next_frame(self) -> Frame:
         skipped, captured_at = 0, time.monotonic()
